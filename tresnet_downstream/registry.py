@@ -1,0 +1,38 @@
+"""Where components are found by name.
+
+MMEngine imports ``{scope}.registry`` for a scope it meets in a config, so the scope is this package's name.
+The children below belong to this toolkit alone; ``TResNet`` itself is registered in MMEngine's root, so that
+MMDetection and every other child of the root build the same class.
+"""
+
+from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import LOOPS as ROOT_LOOPS
+from mmengine.registry import METRICS as ROOT_METRICS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
+from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
+from mmengine.registry import PARAM_SCHEDULERS as ROOT_PARAM_SCHEDULERS
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from mmengine.registry import Registry
+
+SCOPE = "tresnet_downstream"
+
+
+def _child(parent: Registry, *rooms: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=[f"{SCOPE}.{room}" for room in rooms])
+
+
+MODELS = _child(ROOT_MODELS, "backbones", "classification")
+DATASETS = _child(ROOT_DATASETS, "classification")
+DATA_SAMPLERS = _child(ROOT_DATA_SAMPLERS, "classification")
+TRANSFORMS = _child(ROOT_TRANSFORMS, "classification")
+METRICS = _child(ROOT_METRICS, "classification")
+LOOPS = _child(ROOT_LOOPS, "training")
+HOOKS = _child(ROOT_HOOKS, "training")
+OPTIMIZERS = _child(ROOT_OPTIMIZERS, "training")
+OPTIM_WRAPPERS = _child(ROOT_OPTIM_WRAPPERS, "training")
+OPTIM_WRAPPER_CONSTRUCTORS = _child(ROOT_OPTIM_WRAPPER_CONSTRUCTORS, "training")
+PARAM_SCHEDULERS = _child(ROOT_PARAM_SCHEDULERS, "training")
