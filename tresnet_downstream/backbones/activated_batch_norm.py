@@ -1,0 +1,408 @@
+"""Batch norm and leaky ReLU as one layer that keeps one tensor for the backward pass.
+
+Follows "In-Place Activated BatchNorm" (Rota Bulo et al., 2018) and its package inplace-abn 1.1.0: the output
+alone is kept, and the backward pass inverts the activation and the affine map to recover the normalised input.
+As there, the scale is ``|weight| + eps``, and its gradient at a weight of exactly 0 is that of a positive
+weight. Departure: where rounding would spoil the inversion, the input is kept as well.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from tresnet_downstream.errors import UserError
+
+NORMS = ("inplace", "batchnorm", "sync", "inplace_abn")
+
+# The largest error that inversion may bring into the normalised input, whose variance is 1. Each is a few
+# hundred (float32, float64) or a few (the short types) roundings of the output, which the forward pass has too.
+INVERSION_TOLERANCE = {
+    torch.float64: 1e-9,
+    torch.float32: 2e-5,
+    torch.bfloat16: 2**-5,
+    torch.float16: 2**-7,
+}
+
+_thread = threading.local()
+
+
+@contextmanager
+def recomputing() -> Iterator[None]:
+    """Inside, running statistics stay as they are: activation checkpointing runs a forward pass again."""
+    before = getattr(_thread, "recomputing", False)
+    _thread.recomputing = True
+    try:
+        yield
+    finally:
+        _thread.recomputing = before
+
+
+def uses_plain_operators() -> bool:
+    """True where a graph is being captured: the compiler and the exporters see torch's own operators."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def weight_sign(weight: Tensor) -> Tensor:
+    """-1 for negative weights, otherwise 1: the derivative of ``|weight|`` with inplace-abn's choice at 0."""
+    return torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
+
+
+def process_count(group: dist.ProcessGroup | None) -> int:
+    """Number of processes that share statistics: 1 without a group."""
+    return 1 if group is None else dist.get_world_size(group)
+
+
+@torch.no_grad()
+def batch_statistics(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    group: dist.ProcessGroup | None,
+) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation of each channel of N x C x H x W, over all processes of ``group``.
+
+    Moves the running statistics (the variance as the unbiased estimate) unless inside :func:`recomputing`.
+    """
+    if getattr(_thread, "recomputing", False):
+        momentum = 0.0
+    count = x.numel() // x.shape[1]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    # Momentum 0: they are moved below, once the other processes' batches are known.
+    mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean.to(wide), running_var.to(wide), 0.0)
+    if process_count(group) > 1:
+        mean, var, count = _combine(mean, var, count, group)
+    if momentum:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((var * (count / max(count - 1, 1))).to(running_var.dtype), momentum)
+    return mean, torch.rsqrt(var + eps)
+
+
+def _combine(mean: Tensor, var: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, int]:
+    """Joins the processes' means and variances (Chan et al., 1979); their batches may differ in size."""
+    own = torch.cat([mean, var, mean.new_tensor([count])])
+    gathered = [torch.empty_like(own) for _ in range(process_count(group))]
+    dist.all_gather(gathered, own, group=group)
+    table = torch.stack(gathered)
+    means, variances, counts = table[:, : len(mean)], table[:, len(mean) : -1], table[:, -1:]
+    total = counts.sum()
+    joint_mean = (means * counts).sum(0) / total
+    joint_var = ((variances + (means - joint_mean) ** 2) * counts).sum(0) / total
+    return joint_mean, joint_var, int(total.item())
+
+
+def sum_over_processes(sums: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, float]:
+    """``sums`` and ``count`` added up over the processes of ``group``; ``sums`` itself is not changed."""
+    if process_count(group) == 1:
+        return sums, count
+    packed = torch.cat([sums.flatten(), sums.new_tensor([count])])
+    dist.all_reduce(packed, group=group)
+    return packed[:-1].view_as(sums), packed[-1].item()
+
+
+class _InPlaceNorm(torch.autograd.Function):
+    """Normalise, scale, shift, leaky ReLU (slope 1: none); see the module's docstring."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        inv_std: Tensor,
+        eps: float,
+        slope: float,
+        training: bool,
+        invert: bool,
+        group: dist.ProcessGroup | None,
+    ) -> Tensor:
+        scale = weight.to(mean.dtype).abs() + eps
+        y = affine(x, mean, inv_std, scale, bias.to(mean.dtype))
+        if slope != 1:
+            F.leaky_relu_(y, slope)
+        ctx.eps, ctx.slope, ctx.training, ctx.invert, ctx.group = eps, slope, training, invert, group
+        kept = (None if invert else x, None if slope == 1 and not invert else y)
+        ctx.save_for_backward(*kept, weight, bias, mean, inv_std)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, weight, bias, mean, inv_std = ctx.saved_tensors
+        scale, shift = weight.to(mean.dtype).abs() + ctx.eps, bias.to(mean.dtype)
+        grad_z = grad_y.to(mean.dtype)
+        if ctx.slope != 1:
+            grad_z = torch.ops.aten.leaky_relu_backward(grad_z, y.to(mean.dtype), ctx.slope, True)
+        if ctx.invert:
+            z = y.to(mean.dtype)
+            z = z if ctx.slope == 1 else F.leaky_relu(z, 1 / ctx.slope)
+            source, centre, inv_spread = z, shift, 1 / scale
+        else:
+            source, centre, inv_spread = x.to(mean.dtype), mean, inv_std
+        # With c = centre and s = inv_spread the normalised input is (source - c) * s in both forms.
+        grad_x, grad_scale, grad_shift = _batch_norm_backward(
+            grad_z, source, centre, inv_spread, scale * inv_std, ctx.training, ctx.group
+        )
+        grad_weight = (grad_scale * weight_sign(weight)).to(weight.dtype)
+        return grad_x.to(grad_y.dtype), grad_weight, grad_shift.to(bias.dtype), *[None] * 7
+
+
+def affine(x: Tensor, mean: Tensor, inv_std: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``(x - mean) * inv_std * scale + shift`` per channel, in the type of ``x``."""
+    # eps 0 and this variance give torch's fused kernel exactly inv_std back, up to one rounding.
+    return torch.native_batch_norm(x, scale * inv_std, shift, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
+
+
+def _batch_norm_backward(
+    grad_z: Tensor,
+    source: Tensor,
+    centre: Tensor,
+    inv_spread: Tensor,
+    slope_of_x: Tensor,
+    training: bool,
+    group: dist.ProcessGroup | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients with respect to input, scale and shift.
+
+    The normalised input is ``(source - centre) * inv_spread``; ``slope_of_x`` is dz/dx at fixed statistics.
+    """
+    if process_count(group) > 1 and training:
+        return _synchronised_backward(grad_z, source, centre, inv_spread, slope_of_x, group)
+    return torch.ops.aten.native_batch_norm_backward(
+        grad_z,
+        source,
+        slope_of_x / inv_spread,
+        centre,
+        inv_spread**-2,
+        centre,
+        inv_spread,
+        training,
+        0.0,
+        [True, True, True],
+    )
+
+
+def _synchronised_backward(
+    grad_z: Tensor,
+    source: Tensor,
+    centre: Tensor,
+    inv_spread: Tensor,
+    slope_of_x: Tensor,
+    group: dist.ProcessGroup | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    normalised = (source - per_channel(centre)) * per_channel(inv_spread)
+    sums = torch.stack([grad_z.sum((0, 2, 3)), (grad_z * normalised).sum((0, 2, 3))])
+    totals, count = sum_over_processes(sums, grad_z.numel() // grad_z.shape[1], group)
+    mean_grad, mean_product = totals / count
+    grad_x = (grad_z - per_channel(mean_grad) - normalised * per_channel(mean_product)) * per_channel(slope_of_x)
+    return grad_x, sums[1], sums[0]
+
+
+def per_channel(values: Tensor) -> Tensor:
+    """C to 1 x C x 1 x 1."""
+    return values[None, :, None, None]
+
+
+class ActivatedBatchNorm(nn.Module):
+    """Batch norm followed by leaky ReLU or nothing: N x C x H x W in, the same out.
+
+    ``y = activation((x - mean) / sqrt(var + eps) * (|weight| + eps) + bias)``. The state dict is that of
+    ``torch.nn.BatchNorm2d`` whatever ``norm`` is. It is no subclass of torch's batch norm: code that looks for
+    those (weight-decay rules, conversions to SyncBatchNorm) passes it by, so use ``norm='sync'`` instead.
+
+    Args:
+        num_features: number of channels C.
+        slope: negative slope of the leaky ReLU; 1 stands for no activation.
+        norm: ``inplace`` keeps its output alone for the backward pass; ``batchnorm`` is the same formula in
+            torch's own operators; ``sync`` is ``inplace`` with the statistics of all processes;
+            ``inplace_abn`` is the compiled package.
+        eps: added to the variance and to ``|weight|``.
+        momentum: share of the new statistics in the running ones.
+
+    Raises:
+        UserError: for an unknown ``norm`` or a slope outside (0, 1], or if inplace-abn is not installed.
+        TypeError: for an input that is not float64, float32, bfloat16 or float16.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        slope: float = 0.01,
+        norm: str = "inplace",
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise UserError(f"norm={norm!r} is unknown: choose one of {', '.join(NORMS)}")
+        if not 0 < slope <= 1:
+            raise UserError(f"slope={slope} cannot be inverted: give a number above 0 and at most 1")
+        if norm == "inplace_abn":
+            _package()
+        self.num_features, self.norm, self.momentum = num_features, norm, momentum
+        self.slope, self.eps = _single(slope), _single(eps)
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+        self._amplification: tuple[float, float] | None = None
+
+    def extra_repr(self) -> str:
+        """Shows the arguments in ``print(module)``."""
+        return f"{self.num_features}, slope={self.slope:g}, norm={self.norm}"
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The processes that share statistics; None for each by itself."""
+        return dist.group.WORLD if self.norm == "sync" and dist.is_initialized() else None
+
+    def scale(self) -> Tensor:
+        """``|weight| + eps``, with a gradient at a weight of 0."""
+        return self.weight * weight_sign(self.weight) + self.eps
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and inverse standard deviation that this pass uses; in training mode, moves the running ones."""
+        check_type(x)
+        if not self.training:
+            wide = torch.promote_types(self.running_var.dtype, torch.float32)
+            return self.running_mean.to(wide), torch.rsqrt(self.running_var.to(wide) + self.eps)
+        self.count_batch()
+        # The short types' statistics are taken in float32, as is what is kept of them.
+        return batch_statistics(x, self.running_mean, self.running_var, self.momentum, self.eps, self.group)
+
+    def count_batch(self) -> None:
+        """Counts one training batch, once."""
+        if not getattr(_thread, "recomputing", False):
+            self.num_batches_tracked += 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises and activates ``x``."""
+        if self.norm == "inplace_abn":
+            return self._compiled_forward(x)
+        if self.norm == "batchnorm" or uses_plain_operators():
+            return self._plain_forward(x)
+        mean, inv_std = self.statistics(x)
+        if not torch.is_grad_enabled():
+            y = affine(x, mean, inv_std, self.scale().to(mean.dtype), self.bias.to(mean.dtype))
+            return y if self.slope == 1 else F.leaky_relu_(y, self.slope)
+        return _InPlaceNorm.apply(
+            x,
+            self.weight,
+            self.bias,
+            mean,
+            inv_std,
+            self.eps,
+            self.slope,
+            self.training,
+            self.inversion_holds(x.dtype),
+            self.group,
+        )
+
+    def _plain_forward(self, x: Tensor) -> Tensor:
+        check_type(x)
+        update = self.training and not getattr(_thread, "recomputing", False)
+        if update:
+            self.num_batches_tracked += 1
+        y = F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.scale(),
+            self.bias,
+            self.training,
+            self.momentum if update else 0.0,
+            self.eps,
+        )
+        return y if self.slope == 1 else F.leaky_relu(y, self.slope)
+
+    def _compiled_forward(self, x: Tensor) -> Tensor:
+        activation = "identity" if self.slope == 1 else "leaky_relu"
+        momentum = 0.0 if getattr(_thread, "recomputing", False) else self.momentum
+        if self.training:
+            self.count_batch()
+        return _package()(
+            x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            self.training,
+            momentum,
+            self.eps,
+            activation,
+            self.slope,
+        )
+
+    def inversion_holds(self, dtype: torch.dtype) -> bool:
+        """Whether the normalised input can be recovered from an output stored as ``dtype``.
+
+        The output's rounding error ``u * (scale + |bias|)`` comes back divided by the scale, and below the
+        smallest subnormal number also by the slope.
+        """
+        shift_over_scale, inverse_scale = self._amplification or amplifications([self])[0]
+        limits = torch.finfo(dtype)
+        error = limits.eps / 2 * (1 + shift_over_scale)
+        # A value rounded to a multiple of the smallest subnormal; the leaky side is divided by the slope.
+        error += limits.smallest_normal * limits.eps / 2 / self.slope * inverse_scale
+        return error <= INVERSION_TOLERANCE[dtype]
+
+
+def amplifications(norms: Sequence[ActivatedBatchNorm]) -> list[tuple[float, float]]:
+    """``max(|bias| / scale)`` and ``max(1 / scale)`` of each layer, fetched from the device at one go."""
+    with torch.no_grad():
+        inverse = torch._foreach_abs([norm.weight for norm in norms])
+        torch._foreach_add_(inverse, [norm.eps for norm in norms])
+        torch._foreach_reciprocal_(inverse)
+        ratio = torch._foreach_abs([norm.bias for norm in norms])
+        torch._foreach_mul_(ratio, inverse)
+        table = torch.stack(torch._foreach_max(ratio) + torch._foreach_max(inverse)).tolist()
+    return list(zip(table[: len(norms)], table[len(norms) :], strict=True))
+
+
+@contextmanager
+def measured_together(norms: Sequence[ActivatedBatchNorm]) -> Iterator[None]:
+    """Inside, each layer knows its amplification already: a network waits for the device once, not per layer."""
+    for norm, amplification in zip(norms, amplifications(norms), strict=True):
+        norm._amplification = amplification
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm._amplification = None
+
+
+def check_type(x: Tensor) -> None:
+    """Raises TypeError for a type that the layer has no bound on the error for."""
+    if x.dtype not in INVERSION_TOLERANCE:
+        raise TypeError(f"ActivatedBatchNorm takes float64, float32, bfloat16 or float16, got {x.dtype}")
+
+
+def _single(value: float) -> float:
+    """The nearest float32: inplace-abn holds its constants so, even where it computes in float64."""
+    return float(np.float32(value))
+
+
+def _package() -> Any:
+    try:
+        from inplace_abn.functions import inplace_abn
+    except ImportError as error:
+        raise UserError(
+            "norm='inplace_abn' needs the compiled package: pip install 'tresnet-downstream[inplace-abn]' "
+            "(needs a compiler), or use norm='inplace', which computes the same"
+        ) from error
+    return inplace_abn

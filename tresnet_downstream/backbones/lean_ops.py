@@ -1,0 +1,187 @@
+"""The ends of TResNet's residual branches as single steps that keep little for the backward pass.
+
+``residual_tail`` is norm, squeeze-and-excite, addition and ReLU: it keeps the norm's input and the result,
+which the next block keeps anyway. ``gated_pointwise_conv`` does not keep the gated feature map. Both equal the
+operators that they stand for, and both recompute only what costs one pass over memory.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tresnet_downstream.backbones.activated_batch_norm import (
+    ActivatedBatchNorm,
+    per_channel,
+    sum_over_processes,
+    weight_sign,
+)
+from tresnet_downstream.backbones.layers import SqueezeExcite
+
+
+def residual_tail(
+    x: Tensor,
+    shortcut: Tensor,
+    norm: ActivatedBatchNorm,
+    squeeze_excite: SqueezeExcite | None,
+    branch_scale: Tensor | None,
+) -> Tensor:
+    """``relu(shortcut + branch_scale * gate * norm(x))``.
+
+    Args:
+        x: N x C x H x W, what the block's last convolution gives.
+        shortcut: N x C x H x W.
+        norm: without activation.
+        squeeze_excite: gives the gate from the channel means of ``norm(x)``; None for no gate.
+        branch_scale: N factors (stochastic depth); None for 1.
+    """
+    mean, inv_std = norm.statistics(x)
+    gate_parameters = [] if squeeze_excite is None else list(squeeze_excite.parameters())
+    settings = (norm.eps, norm.training, norm.group, squeeze_excite)
+    return _ResidualTail.apply(
+        x, shortcut, norm.weight, norm.bias, mean, inv_std, branch_scale, settings, *gate_parameters
+    )
+
+
+class _ResidualTail(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        shortcut: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        inv_std: Tensor,
+        branch_scale: Tensor | None,
+        settings: tuple[float, bool, dist.ProcessGroup | None, SqueezeExcite | None],
+        *gate_parameters: Tensor,
+    ) -> Tensor:
+        eps, _, _, squeeze_excite = settings
+        slope, offset = _line(weight, bias, mean, inv_std, eps)
+        x_means, gate = None, None
+        if squeeze_excite is not None:
+            x_means = x.mean((2, 3), dtype=mean.dtype)
+            gate = _gate(squeeze_excite, torch.addcmul(offset, x_means, slope))
+        factor = _factor(gate, branch_scale, mean)
+        out = torch.addcmul(spatial(factor * offset), x, spatial(factor * slope))
+        out = out.add_(shortcut).relu_().to(x.dtype)
+        ctx.settings = settings
+        ctx.save_for_backward(x, out, weight, bias, mean, inv_std, branch_scale, x_means, *gate_parameters)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Any, ...]:
+        x, out, weight, bias, mean, inv_std, branch_scale, x_means, *gate_parameters = ctx.saved_tensors
+        eps, training, group, squeeze_excite = ctx.settings
+        slope, offset = _line(weight, bias, mean, inv_std, eps)
+        grad_sum = torch.ops.aten.threshold_backward(grad_out, out, 0)
+
+        # Everything else needs only these two sums over the picture, N x C each.
+        sum_grad = grad_sum.sum((2, 3), dtype=mean.dtype)
+        sum_grad_x = (grad_sum * x).sum((2, 3), dtype=mean.dtype)
+
+        gate, grad_means = None, None
+        gate_grads: list[Tensor | None] = [None] * len(gate_parameters)
+        if squeeze_excite is not None:
+            grad_gate = _factor(None, branch_scale, mean) * (slope * sum_grad_x + offset * sum_grad)
+            means = torch.addcmul(offset, x_means, slope)
+            gate, grad_means, gate_grads = _gate_backward(squeeze_excite, means, grad_gate)
+        factor = _factor(gate, branch_scale, mean)
+
+        # dL/dz of the norm's output z is factor * grad_sum + grad_means / area at every pixel.
+        area = x.shape[2] * x.shape[3]
+        sum_z = factor * sum_grad
+        sum_zx = factor * sum_grad_x
+        if grad_means is not None:
+            sum_z = sum_z + grad_means
+            sum_zx = sum_zx + grad_means * x_means
+        local = torch.stack([sum_z.sum(0), (sum_zx.sum(0) - mean * sum_z.sum(0)) * inv_std])
+        grad_weight = (local[1] * weight_sign(weight)).to(weight.dtype)
+        grad_bias = local[0].to(bias.dtype)
+
+        # grad_x = slope * (dL/dz - mean dL/dz - normalised x * mean of their product), as one line in x.
+        constant = torch.zeros_like(sum_z) if grad_means is None else slope * grad_means / area
+        if training:
+            totals, count = sum_over_processes(local, x.shape[0] * area, group)
+            mean_z, mean_product = totals / count
+            constant = constant - slope * (mean_z - mean * inv_std * mean_product)
+            grad_x = torch.addcmul(spatial(constant), grad_sum, spatial(factor * slope))
+            grad_x = grad_x.addcmul_(x, per_channel(-slope * inv_std * mean_product))
+        else:
+            grad_x = torch.addcmul(spatial(constant), grad_sum, spatial(factor * slope))
+        return grad_x.to(x.dtype), grad_sum, grad_weight, grad_bias, None, None, None, None, *gate_grads
+
+
+def _line(weight: Tensor, bias: Tensor, mean: Tensor, inv_std: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Slope and offset of the norm as a line in x, per channel."""
+    slope = (weight.to(mean.dtype).abs() + eps) * inv_std
+    return slope, bias.to(mean.dtype) - mean * slope
+
+
+def _gate(squeeze_excite: SqueezeExcite, means: Tensor) -> Tensor:
+    """N x C gates from N x C channel means, in the type of the gate's own weights."""
+    with torch.autocast(means.device.type, enabled=False):
+        return squeeze_excite.gate(spatial(means).to(squeeze_excite.fc1.weight.dtype))[:, :, 0, 0].to(means.dtype)
+
+
+def _gate_backward(
+    squeeze_excite: SqueezeExcite, means: Tensor, grad_gate: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """The gates again, and the gradients of the means and of the gate's parameters (None where frozen)."""
+    trained = [parameter for parameter in squeeze_excite.parameters() if parameter.requires_grad]
+    with torch.enable_grad():
+        means.requires_grad_()
+        gate = _gate(squeeze_excite, means)
+    grad_means, *grads = torch.autograd.grad(gate, [means, *trained], grad_gate)
+    remaining = iter(grads)
+    parameter_grads = [next(remaining) if p.requires_grad else None for p in squeeze_excite.parameters()]
+    return gate.detach(), grad_means, parameter_grads
+
+
+def _factor(gate: Tensor | None, branch_scale: Tensor | None, like: Tensor) -> Tensor:
+    """What the norm's output is multiplied by: N x C, N x 1 or 1 x 1."""
+    factor = like.new_ones((1, 1)) if branch_scale is None else branch_scale.to(like.dtype)[:, None]
+    return factor if gate is None else factor * gate
+
+
+def spatial(values: Tensor) -> Tensor:
+    """N x C to N x C x 1 x 1."""
+    return values[:, :, None, None]
+
+
+class _GatedPointwiseConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, gate, weight)
+        return torch.conv2d(x * gate, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, gate, weight = ctx.saved_tensors
+        needs = [True, bool(ctx.needs_input_grad[2]), False]
+        grad_product, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad_out, x * gate, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needs
+        )
+        grad_gate = (grad_product * x).sum((2, 3), keepdim=True)
+        return grad_product.mul_(gate), grad_gate, grad_weight
+
+
+def gated_pointwise_conv(x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
+    """1x1 convolution of ``x * gate``, keeping ``x`` and the gate alone.
+
+    Args:
+        x: N x C x H x W.
+        gate: N x C x 1 x 1.
+        weight: K x C x 1 x 1.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        short = torch.get_autocast_dtype(device)
+        x, gate, weight = x.to(short), gate.to(short), weight.to(short)
+    with torch.autocast(device, enabled=False):
+        return _GatedPointwiseConv.apply(x, gate, weight)

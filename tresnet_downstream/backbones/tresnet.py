@@ -1,0 +1,392 @@
+"""TResNet: High Performance GPU-Dedicated Architecture (Ridnik et al., 2020, arXiv:2003.13630)."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tresnet_downstream.backbones.activated_batch_norm import (
+    ActivatedBatchNorm,
+    measured_together,
+    recomputing,
+    uses_plain_operators,
+)
+from tresnet_downstream.backbones.key_names import translate_release_keys
+from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite
+from tresnet_downstream.backbones.lean_ops import gated_pointwise_conv, residual_tail
+from tresnet_downstream.errors import UserError
+
+IDENTITY = 1.0  # the slope of a norm without activation
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What tells one TResNet from another.
+
+    Attributes:
+        layers: number of blocks in each of the four stages.
+        width: factor on the base width of 64 channels.
+        blocks: ``basic`` or ``bottleneck`` for each stage.
+        slopes: negative slopes of the leaky ReLU in the stem and in the blocks.
+    """
+
+    layers: tuple[int, ...]
+    width: float = 1.0
+    blocks: tuple[str, ...] = ("basic", "basic", "bottleneck", "bottleneck")
+    slopes: tuple[float, float] = (1e-2, 1e-3)
+
+
+# Sizes as in the TResNet release; v2_l is the L of the ImageNet-21K and ML-Decoder releases.
+VARIANTS = {
+    "m": Variant((3, 4, 11, 3)),
+    "l": Variant((4, 5, 18, 3), width=1.2),
+    "xl": Variant((4, 5, 24, 3), width=1.3),
+    "v2_l": Variant((3, 4, 23, 3), blocks=("bottleneck",) * 4),
+}
+
+
+class Stem(nn.Module):
+    """Space-to-depth and one 3x3 convolution: N x 3 x H x W to N x C x H/4 x W/4."""
+
+    def __init__(self, channels: int, slope: float, norm: str) -> None:
+        super().__init__()
+        self.space_to_depth = SpaceToDepth()
+        self.conv = nn.Conv2d(3 * 16, channels, 3, padding=1, bias=False)
+        self.norm = ActivatedBatchNorm(channels, slope, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gives the first stage's input."""
+        return self.norm(self.conv(self.space_to_depth(x)))
+
+
+class Shortcut(nn.Module):
+    """Average pooling where the block halves the sides, then a 1x1 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: str) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = ActivatedBatchNorm(out_channels, IDENTITY, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Brings the block's input to the shape of its output."""
+        if self.stride == 2:
+            x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        return self.norm(self.conv(x))
+
+
+class Block(nn.Module):
+    """What both residual blocks share: the shortcut, stochastic depth and the end of the branch."""
+
+    expansion: int
+
+    def __init__(self, in_channels: int, planes: int, stride: int, norm: str, drop_path_rate: float) -> None:
+        super().__init__()
+        out_channels = planes * self.expansion
+        self.norm = norm
+        self.drop_path_rate = drop_path_rate
+        changes_shape = stride == 2 or in_channels != out_channels
+        self.downsample = Shortcut(in_channels, out_channels, stride, norm) if changes_shape else None
+        self.blur = BlurPool(planes) if stride == 2 else nn.Identity()
+
+    @property
+    def last_norm(self) -> ActivatedBatchNorm:
+        """The norm whose weight starts at 0, so that a fresh block passes its input on."""
+        raise NotImplementedError
+
+    @property
+    def lean(self) -> bool:
+        """Whether this pass takes the steps that keep less for the backward pass."""
+        return self.norm in ("inplace", "sync") and torch.is_grad_enabled() and not uses_plain_operators()
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """What the branch is added to."""
+        return x if self.downsample is None else self.downsample(x)
+
+    def branch_scale(self, x: Tensor) -> Tensor | None:
+        """N factors for stochastic depth (Huang et al., 2016): 0, or 1 / (1 - rate) to keep the mean."""
+        if not self.training or self.drop_path_rate == 0:
+            return None
+        kept = 1 - self.drop_path_rate
+        return torch.empty(x.shape[0], device=x.device).bernoulli_(kept) / kept
+
+    def tail(self, x: Tensor, shortcut: Tensor, squeeze_excite: SqueezeExcite | None) -> Tensor:
+        """``relu(shortcut + gate * norm(x))``, from the last convolution to the block's output."""
+        scale = self.branch_scale(x)
+        if self.lean:
+            return residual_tail(x, shortcut, self.last_norm, squeeze_excite, scale)
+        branch = self.last_norm(x)
+        if squeeze_excite is not None:
+            branch = branch * squeeze_excite(branch)
+        if scale is not None:
+            branch = branch * scale.to(branch.dtype)[:, None, None, None]
+        return F.relu(branch + shortcut, inplace=True)
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions; the gate stands after the second norm."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        planes: int,
+        stride: int,
+        slope: float,
+        use_se: bool,
+        norm: str,
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__(in_channels, planes, stride, norm, drop_path_rate)
+        self.conv1 = nn.Conv2d(in_channels, planes, 3, padding=1, bias=False)
+        self.norm1 = ActivatedBatchNorm(planes, slope, norm)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.norm2 = ActivatedBatchNorm(planes, IDENTITY, norm)
+        self.se = SqueezeExcite(planes, max(planes // 4, 64)) if use_se else None
+
+    @property
+    def last_norm(self) -> ActivatedBatchNorm:
+        """The second."""
+        return self.norm2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W to N x planes x H/stride x W/stride."""
+        out = self.blur(self.norm1(self.conv1(x)))
+        return self.tail(self.conv2(out), self.shortcut(x), self.se)
+
+
+class Bottleneck(Block):
+    """1x1, 3x3 and 1x1 convolution; the gate stands before the last."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        planes: int,
+        stride: int,
+        slope: float,
+        use_se: bool,
+        norm: str,
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__(in_channels, planes, stride, norm, drop_path_rate)
+        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
+        self.norm1 = ActivatedBatchNorm(planes, slope, norm)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.norm2 = ActivatedBatchNorm(planes, slope, norm)
+        self.se = SqueezeExcite(planes, max(planes * 4 // 8, 64)) if use_se else None
+        self.conv3 = nn.Conv2d(planes, planes * 4, 1, bias=False)
+        self.norm3 = ActivatedBatchNorm(planes * 4, IDENTITY, norm)
+
+    @property
+    def last_norm(self) -> ActivatedBatchNorm:
+        """The third."""
+        return self.norm3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W to N x 4 planes x H/stride x W/stride."""
+        out = self.norm1(self.conv1(x))
+        out = self.blur(self.norm2(self.conv2(out)))
+        if self.se is None:
+            out = self.conv3(out)
+        elif self.lean:
+            out = gated_pointwise_conv(out, self.se(out), self.conv3.weight)
+        else:
+            out = self.conv3(out * self.se(out))
+        return self.tail(out, self.shortcut(x), None)
+
+
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+@MODELS.register_module()
+class TResNet(BaseModule):
+    """The TResNet backbone, for classification and detection alike.
+
+    Takes N x 3 x H x W pictures in RGB, [0, 1], without further normalisation. H and W must be divisible by 4
+    and at least 20, the least that the reflected borders of the blur pools allow. Gives a tuple of feature maps,
+    one for each stage in ``out_indices``; stage ``i`` has stride ``4 * 2**i``, sides rounded up.
+
+    Initialisation as published: convolutions by Kaiming's normal rule over the fan-out, the last norm of each
+    block at 0.
+
+    Args:
+        variant: ``m``, ``l``, ``xl`` or ``v2_l``: the sizes of :data:`VARIANTS`.
+        layers: blocks per stage, in place of the variant's.
+        width: factor on 64 channels, in place of the variant's; the base width is ``int(64 * width)``.
+        blocks: ``basic`` or ``bottleneck`` for each stage, in place of the variant's.
+        slopes: leaky slopes of the stem and of the blocks, in place of the variant's.
+        out_indices: stages to return, counted from 0.
+        frozen_stages: -1 freezes nothing, 0 the stem, ``k`` the stem and the first ``k`` stages: no gradients,
+            and norms in evaluation mode.
+        norm_eval: keeps every norm in evaluation mode: its running statistics are used and not moved.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
+        with_cp: activation checkpointing, block by block: less memory, the same results, more time.
+        norm: see :class:`ActivatedBatchNorm`.
+        init_cfg: MMEngine's, such as ``dict(type='Pretrained', checkpoint=PATH)``. Files of the TResNet, ASL
+            and ML-Decoder releases have their keys translated.
+
+    Attributes:
+        feature_info: for each of the four stages a dict of ``name``, ``channels`` and ``stride``.
+
+    Raises:
+        UserError: for an unknown variant, block, norm or stage.
+        ValueError: for a picture whose sides do not fit.
+    """
+
+    def __init__(
+        self,
+        variant: str = "m",
+        layers: Sequence[int] | None = None,
+        width: float | None = None,
+        blocks: Sequence[str] | None = None,
+        slopes: Sequence[float] | None = None,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        norm: str = "inplace",
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.variant = _resolve(variant, layers=layers, width=width, blocks=blocks, slopes=slopes)
+        self.out_indices = _checked_stages(out_indices)
+        if not -1 <= frozen_stages <= 4:
+            raise UserError(f"frozen_stages={frozen_stages}: give -1 for none, 0 for the stem, up to 4 for all")
+        self.frozen_stages, self.norm_eval, self.with_cp = frozen_stages, norm_eval, with_cp
+
+        base = int(64 * self.variant.width)
+        stem_slope, block_slope = self.variant.slopes
+        self.stem = Stem(base, stem_slope, norm)
+        self.feature_info: list[dict[str, Any]] = []
+        last = max(sum(self.variant.layers) - 1, 1)
+        drop_path_rates = (drop_path_rate * index / last for index in count())
+        channels = base
+        for stage, (depth, kind) in enumerate(zip(self.variant.layers, self.variant.blocks, strict=True)):
+            block, planes = BLOCKS[kind], base * 2**stage
+            members = []
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                rate = next(drop_path_rates)
+                members.append(block(channels, planes, stride, block_slope, stage < 3, norm, rate))
+                channels = planes * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*members))
+            self.feature_info.append({"name": f"layer{stage + 1}", "channels": channels, "stride": 4 * 2**stage})
+
+        self._initialise()
+        self._freeze()
+        self.register_load_state_dict_pre_hook(_translate_keys)
+
+    @property
+    def stages(self) -> list[nn.Sequential]:
+        """The four stages, in order."""
+        return [getattr(self, info["name"]) for info in self.feature_info]
+
+    def norms(self) -> list[ActivatedBatchNorm]:
+        """Every norm of the network."""
+        return [module for module in self.modules() if isinstance(module, ActivatedBatchNorm)]
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Adds a stage; conversions of batch norms, which add every child again, are refused here.
+
+        Raises:
+            UserError: if ``name`` is there already.
+        """
+        if name in self._modules:
+            raise UserError(
+                "TResNet's norms cannot be converted (sync_bn, convert_sync_batchnorm): build it with norm='sync'"
+            )
+        super().add_module(name, module)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
+        _check_sides(x)
+        with self._norms_measured():
+            x = self.stem(x)
+            features = []
+            for index, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
+                for block in stage:
+                    x = self._run(block, x)
+                if index in self.out_indices:
+                    features.append(x)
+        return tuple(features)
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.with_cp and self.training and torch.is_grad_enabled() and not uses_plain_operators():
+            return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), recomputing()))
+        return block(x)
+
+    def _norms_measured(self) -> AbstractContextManager[None]:
+        # On a GPU each look at a weight waits for the device; one look for all norms costs one wait.
+        if self.stem.conv.weight.is_cuda and torch.is_grad_enabled() and not uses_plain_operators():
+            return measured_together(self.norms())
+        return nullcontext()
+
+    def train(self, mode: bool = True) -> "TResNet":
+        """Switches modes; frozen stages, and with ``norm_eval`` all norms, stay in evaluation mode."""
+        super().train(mode)
+        self._freeze()
+        if mode and self.norm_eval:
+            for norm in self.norms():
+                norm.eval()
+        return self
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        for module in chain([self.stem], self.stages[: self.frozen_stages]):
+            module.eval()
+            module.requires_grad_(False)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+            elif isinstance(module, Block):
+                nn.init.zeros_(module.last_norm.weight)
+
+
+def _resolve(name: str, **given: Any) -> Variant:
+    if name not in VARIANTS:
+        raise UserError(f"variant={name!r} is unknown: choose one of {', '.join(VARIANTS)}")
+    changes: dict[str, Any] = {
+        key: value if key == "width" else tuple(value) for key, value in given.items() if value is not None
+    }
+    variant = replace(VARIANTS[name], **changes)
+    if len(variant.layers) != 4 or len(variant.blocks) != 4 or len(variant.slopes) != 2:
+        raise UserError("TResNet has four stages and two slopes: give layers and blocks 4 values each, slopes 2")
+    if unknown := set(variant.blocks) - set(BLOCKS):
+        raise UserError(f"blocks={sorted(unknown)} is unknown: choose among {', '.join(BLOCKS)}")
+    if min(variant.layers) < 1 or int(64 * variant.width) < 1:
+        raise UserError(f"layers={variant.layers}, width={variant.width}: each stage needs a block and a channel")
+    return variant
+
+
+def _checked_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
+    stages = tuple(out_indices)
+    if not stages or not set(stages) <= {0, 1, 2, 3}:
+        raise UserError(f"out_indices={stages}: give one or more of 0, 1, 2 and 3")
+    return stages
+
+
+def _check_sides(x: Tensor) -> None:
+    height, width = x.shape[-2:]
+    if height % 4 or width % 4 or height < 20 or width < 20:
+        raise ValueError(
+            f"TResNet takes pictures whose sides are divisible by 4 and at least 20, got {height} x {width}"
+        )
+
+
+def _translate_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    translate_release_keys(state_dict, prefix)
