@@ -1,0 +1,260 @@
+"""The scores of multi-label classification: mAP, and precision, recall and F1 per class and overall.
+
+A target is 1 (present), 0 (absent) or -1 (unknown: nobody looked). An unknown entry is neither right nor
+wrong and is left out of every score; counted as negative it would punish a network for what it rightly sees.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+# Entries read at once, so that memory stays small for inputs of any size, memory-mapped ones included.
+_BLOCK_ENTRIES = 2**18
+# Columns copied at once: a cache line of 16 float32 scores is then fetched once, not 16 times.
+_BLOCK_COLUMNS = 16
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Precision (P), recall (R) and F1 of one way to decide which classes an image shows, in percent.
+
+    C stands for the mean over the classes that have a positive, O for all entries pooled, whatever their
+    class. Publications mean either of two numbers by CF1, so both are here by their full names. All seven are
+    nan where no class has a positive.
+    """
+
+    CP: float
+    CR: float
+    CF1_mean_of_per_class_f1: float
+    CF1_of_mean_precision_recall: float
+    OP: float
+    OR: float
+    OF1: float
+
+
+@dataclass(frozen=True, eq=False)
+class MultilabelScores:
+    """What `multilabel_scores` found; scores in percent, C classes.
+
+    Attributes:
+        classes: The C names.
+        num_images: The number of images scored.
+        mAP: Mean of `ap` over the classes that have a positive; nan if none has.
+        threshold: An entry counts as predicted where its score is above this.
+        top_k: So many highest scores of each image count as predicted at the other operating point.
+        at_threshold: The operating point of `threshold`.
+        at_top_k: The operating point of `top_k`.
+        ap: (C,) average precision; nan for a class with no positive.
+        precision: (C,) at the threshold; 0 where nothing is predicted, nan for a class with no positive.
+        recall: (C,) at the threshold; nan for a class with no positive.
+        f1: (C,) at the threshold; nan for a class with no positive.
+        support: (C,) number of positives.
+        unknown: (C,) number of unknown entries.
+        absent: Names of the classes with no positive, which every mean over classes leaves out.
+    """
+
+    classes: tuple[str, ...]
+    num_images: int
+    mAP: float  # noqa: N815  the field's own spelling
+    threshold: float
+    top_k: int
+    at_threshold: OperatingPoint
+    at_top_k: OperatingPoint
+    ap: Floats
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    support: Counts
+    unknown: Counts
+    absent: tuple[str, ...]
+
+
+def average_precision(scores: ArrayLike, targets: ArrayLike) -> float:
+    """Average precision of one class: the mean, over its positives, of the precision down to their score.
+
+    It is scikit-learn's `average_precision_score`: entries of equal score enter together, so the order of the
+    images has no influence. The ASL release ranks equal scores by position and adds 1e-8 to the number of
+    positives; this function does neither.
+
+    Args:
+        scores: (N,) real numbers, higher for more likely.
+        targets: (N,) of 1, 0 or -1; entries of -1 are left out.
+
+    Returns:
+        A value in [0, 1]; nan where there is no positive.
+
+    Raises:
+        ValueError: The shapes differ, a score is not finite or a target is none of 1, 0 and -1.
+    """
+    scores, targets = _as_arrays(scores, targets, ndim=1)
+    _check_values(scores[:, None], targets[:, None], first_row=0)
+    return _average_precision(scores, targets)
+
+
+def multilabel_scores(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    classes: Sequence[str] | None = None,
+    threshold: float = 0.5,
+    top_k: int = 3,
+) -> MultilabelScores:
+    """Score N images against C classes.
+
+    The mean over classes leaves out those with no positive, where the ASL release counts them with an average
+    precision of 0. The pooled scores count their false alarms all the same.
+
+    Args:
+        scores: (N, C) real numbers, higher for more likely; the threshold is on their scale. Only small
+            blocks are copied, so a memory-mapped array will do.
+        targets: (N, C) of 1 (present), 0 (absent) or -1 (unknown), of any real type or boolean.
+        classes: C names; "0", "1", ... by default.
+        threshold: An entry is predicted where its score is above (not at) it, as in the ASL release.
+        top_k: At the other operating point the `top_k` highest scores of each image are predicted, whatever
+            their value, the first classes among equals; all of them if C is smaller. An unknown entry among
+            them is not replaced: what is predicted does not depend on what happens to be labelled.
+
+    Returns:
+        The scores, in percent.
+
+    Raises:
+        ValueError: The shapes differ or are empty, there are not C names, a score is not finite, a target is
+            none of 1, 0 and -1, or `top_k` is below 1.
+    """
+    scores, targets = _as_arrays(scores, targets, ndim=2)
+    num_images, num_classes = scores.shape
+    if scores.size == 0:
+        raise ValueError(f"scores must hold at least one image and one class, got shape {scores.shape}")
+    names = tuple(map(str, range(num_classes))) if classes is None else tuple(classes)
+    if len(names) != num_classes:
+        raise ValueError(f"classes must name each of the {num_classes} columns of scores, got {len(names)}")
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+
+    support, unknown, hits, predicted, top_hits, top_predicted = _count(scores, targets, threshold, top_k)
+    ap = 100 * np.array([_average_precision(*column) for column in _columns(scores, targets)])
+    present = support > 0
+    precision, recall, f1 = _precision_recall_f1(hits, predicted, support)
+    return MultilabelScores(
+        classes=names,
+        num_images=num_images,
+        mAP=_mean(ap[present]),
+        threshold=float(threshold),
+        top_k=int(top_k),
+        at_threshold=_operating_point(hits, predicted, support),
+        at_top_k=_operating_point(top_hits, top_predicted, support),
+        ap=ap,
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        support=support,
+        unknown=unknown,
+        absent=tuple(name for name, there in zip(names, present, strict=True) if not there),
+    )
+
+
+def _as_arrays(scores: ArrayLike, targets: ArrayLike, ndim: int) -> tuple[NDArray, NDArray]:
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.ndim != ndim or scores.shape != targets.shape:
+        wanted = "(images,)" if ndim == 1 else "(images, classes)"
+        raise ValueError(
+            f"scores and targets must both have the shape {wanted}, got {scores.shape} and {targets.shape}"
+        )
+    for name, array in (("scores", scores), ("targets", targets)):
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must be real numbers, got dtype {array.dtype}")
+    return scores, targets
+
+
+def _check_values(scores: NDArray, targets: NDArray, first_row: int) -> None:
+    """Raise ValueError, naming the first row at fault, for a value that cannot be scored; both are (B, C)."""
+    finite = np.isfinite(scores)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise ValueError(f"scores must be finite, got {scores[row, column]} in row {first_row + row}, column {column}")
+    allowed = (targets == 0) | (targets == 1) | (targets == -1)
+    if not allowed.all():
+        row, column = np.argwhere(~allowed)[0]
+        raise ValueError(
+            "targets must be 1 (present), 0 (absent) or -1 (unknown), "
+            f"got {targets[row, column]} in row {first_row + row}, column {column}"
+        )
+
+
+def _count(scores: NDArray, targets: NDArray, threshold: float, top_k: int) -> Counts:
+    """Check all values and count entries per class.
+
+    Returns:
+        (6, C): positive; unknown; predicted positive and predicted at the threshold; the same two at top k.
+    """
+    num_images, num_classes = scores.shape
+    counts = np.zeros((6, num_classes), np.int64)
+    rows = max(1, _BLOCK_ENTRIES // num_classes)
+    for first in range(0, num_images, rows):
+        block, labels = scores[first : first + rows], targets[first : first + rows]
+        _check_values(block, labels, first)
+        positive, unknown = labels == 1, labels == -1
+        counted = [positive, unknown]
+        for predicted in (block > threshold, _top_k(block, top_k)):
+            counted += [predicted & positive, predicted & ~unknown]
+        counts += [np.count_nonzero(mask, axis=0) for mask in counted]
+    return counts
+
+
+def _top_k(scores: NDArray, k: int) -> NDArray[np.bool_]:
+    """Mark the k highest of each row of (B, C) scores, the first classes among equals; gives (B, C)."""
+    num_classes = scores.shape[1]
+    if k >= num_classes:
+        return np.ones(scores.shape, np.bool_)
+    lowest = np.partition(scores, num_classes - k, axis=1)[:, num_classes - k, None]
+    above, equal = scores > lowest, scores == lowest
+    room = k - np.count_nonzero(above, axis=1, keepdims=True)
+    return above | (equal & (np.cumsum(equal, axis=1) <= room))
+
+
+def _columns(scores: NDArray, targets: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
+    """Give the scores (N,) and targets (N,) of one class after the other, contiguous in memory."""
+    for first in range(0, scores.shape[1], _BLOCK_COLUMNS):
+        columns = slice(first, first + _BLOCK_COLUMNS)
+        yield from zip(
+            np.ascontiguousarray(scores[:, columns].T),
+            np.ascontiguousarray(targets[:, columns].T),
+            strict=True,
+        )
+
+
+def _average_precision(scores: NDArray, targets: NDArray) -> float:
+    positives = np.sort(scores[targets == 1])
+    if positives.size == 0:
+        return float("nan")
+    everything = np.sort(scores[targets != -1])
+    # Counted from the first entry of equal score upwards: ties form one step.
+    hits = positives.size - np.searchsorted(positives, positives)
+    retrieved = everything.size - np.searchsorted(everything, positives)
+    return float(np.mean(hits / retrieved))
+
+
+def _precision_recall_f1(hits: Counts, predicted: Counts, support: Counts) -> tuple[Floats, Floats, Floats]:
+    """In percent; precision is 0 where nothing is predicted, all three are nan where there is no positive."""
+    positives = np.where(support > 0, support, np.nan)
+    # Where nothing is predicted there is no hit either: 0 / 1.
+    precision = np.where(support > 0, 100 * hits / np.maximum(predicted, 1), np.nan)
+    return precision, 100 * hits / positives, 200 * hits / (predicted + positives)
+
+
+def _operating_point(hits: Counts, predicted: Counts, support: Counts) -> OperatingPoint:
+    precision, recall, f1 = (
+        _mean(per_class[support > 0]) for per_class in _precision_recall_f1(hits, predicted, support)
+    )
+    # With no hit in any class both means are 0, and so is their F1.
+    f1_of_means = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    pooled = _precision_recall_f1(hits.sum(), predicted.sum(), support.sum())
+    return OperatingPoint(precision, recall, f1, f1_of_means, *(float(value) for value in pooled))
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,206 @@
+"""The scores of `multilabel_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
+
+_MOST_ROWS, _WORST, _BEST = 30, 15, 5
+_MOST_NAMES = 10
+_NAME_WIDTH = 32
+_COLUMNS = ("class", "ap", "support", "unknown", "precision", "recall", "f1")
+
+
+def format_table(scores: MultilabelScores, names: str = "") -> str:
+    """Lay the scores out for a terminal: the means first, then the classes, lowest average precision first.
+
+    Of more than 30 classes the 15 worst and the 5 best are shown. Classes with no positive are named above
+    the table and have no row.
+
+    Args:
+        scores: What `multilabel_scores` gave.
+        names: What was scored, such as the data's and the checkpoint's names; it heads the table.
+
+    Returns:
+        Lines without a trailing newline; scores in percent.
+    """
+    blocks = [
+        [names] if names else [],
+        _headline(scores),
+        _operating_points(scores),
+        _class_table(scores),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
+    """Write `scores.json` and `per_class.csv` into `folder`, which is made if it is not there.
+
+    Scores are in percent and not rounded. A number that is not finite is null in the JSON, which is strict,
+    and empty in the CSV. Each file appears under its name only when complete.
+
+    Args:
+        scores: What `multilabel_scores` gave.
+        folder: Where to write.
+        extra: What else to record about the run, under the key "run": plain data, numpy's numbers and arrays,
+            and paths.
+
+    Returns:
+        The paths of the JSON and of the CSV.
+
+    Raises:
+        UserError: The folder cannot be written to.
+        TypeError: `extra` holds something that JSON cannot.
+    """
+    folder = Path(folder)
+    json_path, csv_path = folder / "scores.json", folder / "per_class.csv"
+    # Both texts are made before either is written: a fault in `extra` leaves the old pair as it was.
+    texts = {json_path: _as_json(scores, extra or {}), csv_path: _as_csv(scores)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            _write_whole(path, text)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write the scores here ({error.strerror}); choose another folder") from error
+    return json_path, csv_path
+
+
+def _headline(scores: MultilabelScores) -> list[str]:
+    lines = [f"mAP {_percent(scores.mAP)}  images {scores.num_images:,}  classes {len(scores.classes):,}"]
+    if scores.unknown.any():
+        lines.append(f"left out for being unknown: {scores.unknown.sum():,} labels")
+    if scores.absent:
+        shown = ", ".join(map(_printable, scores.absent[:_MOST_NAMES]))
+        rest = len(scores.absent) - _MOST_NAMES
+        more = f" and {rest:,} more" if rest > 0 else ""
+        lines.append(f"left out of the means for having no positive ({len(scores.absent):,}): {shown}{more}")
+    return lines
+
+
+def _operating_points(scores: MultilabelScores) -> list[str]:
+    points = (scores.at_threshold, scores.at_top_k)
+    header = ["", f"score > {scores.threshold:g}", f"top {scores.top_k}"]
+    return _aligned(
+        header,
+        [
+            _point_row("CP   mean precision of the classes", [point.CP for point in points]),
+            _point_row("CR   mean recall of the classes", [point.CR for point in points]),
+            _point_row("CF1  mean of the classes' F1", [point.CF1_mean_of_per_class_f1 for point in points]),
+            _point_row("CF1  F1 of CP and CR", [point.CF1_of_mean_precision_recall for point in points]),
+            _point_row("OP   precision of all entries", [point.OP for point in points]),
+            _point_row("OR   recall of all entries", [point.OR for point in points]),
+            _point_row("OF1  F1 of all entries", [point.OF1 for point in points]),
+        ],
+    )
+
+
+def _point_row(label: str, values: Sequence[float]) -> list[str]:
+    return [label, *map(_percent, values)]
+
+
+def _class_table(scores: MultilabelScores) -> list[str]:
+    present = np.flatnonzero(scores.support > 0)
+    order = present[np.argsort(scores.ap[present], kind="stable")]
+    shortened = len(order) > _MOST_ROWS
+    shown = np.concatenate([order[:_WORST], order[-_BEST:]]) if shortened else order
+    header = ["class, lowest AP first", "AP", "support", "precision", "recall", "F1"]
+    rows = [
+        [
+            _printable(scores.classes[c]),
+            _percent(scores.ap[c]),
+            f"{scores.support[c]:,}",
+            *(_percent(values[c]) for values in (scores.precision, scores.recall, scores.f1)),
+        ]
+        for c in shown
+    ]
+    lines = _aligned(header, rows) if rows else []
+    if shortened:
+        left_out = len(order) - len(shown)
+        lines.insert(1 + _WORST, f"... {left_out:,} more; write_scores puts all classes into per_class.csv")
+    return lines
+
+
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Pad the cells so that columns stand straight: the first to the left, the others to the right."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _printable(name: str) -> str:
+    """Keep a class name from breaking the table: no line ends or control characters, not too long."""
+    name = "".join(character if character.isprintable() else "?" for character in name)
+    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
+
+
+def _per_class(scores: MultilabelScores) -> list[dict[str, Any]]:
+    """Give one dict per class, in the order of the classes, with the keys `_COLUMNS`."""
+    columns = (scores.ap, scores.support, scores.unknown, scores.precision, scores.recall, scores.f1)
+    values = zip(scores.classes, *(_plain(column) for column in columns), strict=True)
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in values]
+
+
+def _as_json(scores: MultilabelScores, extra: Mapping[str, Any]) -> str:
+    content = {
+        "format": "tresnet_downstream.multilabel_scores",
+        "version": 1,
+        "headline": {
+            "mAP": scores.mAP,
+            "num_images": scores.num_images,
+            "num_classes": len(scores.classes),
+            "absent": scores.absent,
+        },
+        "at_threshold": {"threshold": scores.threshold, **asdict(scores.at_threshold)},
+        "at_top_k": {"top_k": scores.top_k, **asdict(scores.at_top_k)},
+        "per_class": _per_class(scores),
+        "run": extra,
+    }
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _as_csv(scores: MultilabelScores) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_per_class(scores))
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy's types and paths into what strict JSON has; numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write UTF-8 text so that `path` holds either what it held before or all of `text`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
