@@ -1,0 +1,299 @@
+"""Multi-label annotations: which image shows which classes, read from COCO or CSV files.
+
+They are held in a handful of numpy arrays, since a forked worker copies every page on which it touches the
+reference count of a Python object.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tresnet_downstream.errors import UserError
+
+File: TypeAlias = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class MultilabelAnnotations:
+    """The labels of N images in C classes, as compact arrays that forked workers share.
+
+    A target is 1 where the image shows the class, -1 where nobody has verified it, and 0 elsewhere. Row ``i``
+    of the sparse targets is ``indices[indptr[i]:indptr[i + 1]]`` with the values beside it.
+
+    Attributes:
+        classes: the C class names, in the order of the targets' columns.
+        name_bytes: the image names in UTF-8, one after the other, uint8.
+        name_offsets: where each name begins and, last, where all end, int64 of shape (N + 1,).
+        indptr: where each image's labels begin and, last, where all end, int64 of shape (N + 1,).
+        indices: the class of each label, int32, ascending within an image.
+        values: 1 or -1 for each label, int8.
+    """
+
+    classes: tuple[str, ...]
+    name_bytes: np.ndarray
+    name_offsets: np.ndarray
+    indptr: np.ndarray
+    indices: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def path(self, index: int) -> str:
+        """Give the name of image ``index`` as the file has it, relative to the folder of images."""
+        return self.name_bytes[self.name_offsets[index] : self.name_offsets[index + 1]].tobytes().decode()
+
+    def target(self, index: int) -> np.ndarray:
+        """Give the target of image ``index``: int8 of shape (C,) with values -1, 0 and 1."""
+        row = slice(self.indptr[index], self.indptr[index + 1])
+        target = np.zeros(len(self.classes), np.int8)
+        target[self.indices[row]] = self.values[row]
+        return target
+
+    def targets(self) -> np.ndarray:
+        """Give all targets: int8 of shape (N, C) with values -1, 0 and 1."""
+        targets = np.zeros((len(self), len(self.classes)), np.int8)
+        targets[np.repeat(np.arange(len(self)), np.diff(self.indptr)), self.indices] = self.values
+        return targets
+
+    def positives_per_class(self) -> np.ndarray:
+        """Count the images that show each class: int64 of shape (C,)."""
+        return np.bincount(self.indices[self.values == 1], minlength=len(self.classes))
+
+
+def read_annotations(
+    file: File, classes: Sequence[str] | None = None, keep_empty: bool = False
+) -> MultilabelAnnotations:
+    """Read a COCO file (``.json``) or a table (``.csv``); see `read_coco` and `read_csv`.
+
+    Args:
+        file: the file to read.
+        classes: the class names that the targets' columns must have, in this order.
+        keep_empty: whether images without annotation stay.
+
+    Raises:
+        UserError: the file is missing, malformed or empty, or its classes are not ``classes``.
+    """
+    suffix = Path(file).suffix.lower()
+    if suffix == ".csv":
+        return read_csv(file, classes, keep_empty)
+    if suffix != ".json":
+        raise UserError(f"{file}: annotations are read from .json (COCO) and .csv files, not from '{suffix}'")
+    annotations = read_coco(file, keep_empty)
+    if classes is None or tuple(classes) == annotations.classes:
+        return annotations
+    _refuse_duplicates(file, "name in `classes`", classes)
+    raise UserError(f"{file}: {_difference(annotations.classes, tuple(classes))}")
+
+
+def read_coco(file: File, keep_empty: bool = False) -> MultilabelAnnotations:
+    """Read a COCO ``instances`` file: an image shows a class when any annotation says so, crowds included.
+
+    Images keep the order of the file's ``images``; classes are ordered by category id.
+
+    Args:
+        file: the JSON file.
+        keep_empty: whether images without annotation stay; the published recipes leave them out.
+
+    Raises:
+        UserError: the file is missing, malformed, no instances file, contradicts itself or holds no image.
+    """
+    try:
+        content = json.loads(_read_text(file))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: malformed JSON: {error}") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise UserError(f"{file}: not a COCO instances file, which has a list of `{key}`")
+    images, annotations, categories = content["images"], content["annotations"], content["categories"]
+
+    image_ids = _whole_numbers(file, "images", images, "id")
+    category_ids = _whole_numbers(file, "categories", categories, "id")
+    _refuse_duplicates(file, "image id", image_ids.tolist())
+    _refuse_duplicates(file, "category id", category_ids.tolist())
+    by_id = np.argsort(category_ids)
+    category_names = _texts(file, "categories", categories, "name")
+    _refuse_duplicates(file, "category name", category_names)
+
+    rows, known_images = _positions(image_ids, _whole_numbers(file, "annotations", annotations, "image_id"))
+    columns, known_categories = _positions(
+        category_ids[by_id], _whole_numbers(file, "annotations", annotations, "category_id")
+    )
+    known = known_images & known_categories
+    if not known.all():
+        wrong = int(np.argmin(known))
+        image, category = annotations[wrong]["image_id"], annotations[wrong]["category_id"]
+        lacking = f"category {category}" if known_images[wrong] else f"image {image}"
+        name = f"annotation {annotations[wrong].get('id', f'at position {wrong}')}"
+        raise UserError(f"{file}: {name} (image_id {image}, category_id {category}): there is no {lacking}")
+    classes = tuple(category_names[place] for place in by_id)
+    names = _texts(file, "images", images, "file_name")
+    labels = np.stack([rows, columns])
+    return _assemble(file, names, labels, np.ones(len(rows)), classes, keep_empty)
+
+
+def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool = False) -> MultilabelAnnotations:
+    """Read a table of ``path,label;label`` rows, with ``label;label`` of unknown state in a third column.
+
+    The encoding is UTF-8, with or without byte order mark. A first row that begins with ``path`` is a header,
+    and then names the third column, if there is one, ``unknown``. Cells with commas are quoted. Labels of the
+    third column get the target -1: unverified labels, as OpenImages has them. A row that lists no label in
+    either column is an image without annotation.
+
+    Args:
+        file: the CSV file.
+        classes: the class names in the order wanted; without them the sorted labels of the file.
+        keep_empty: whether images without annotation stay.
+
+    Raises:
+        UserError: the file is missing or malformed, holds no image, or has a label outside ``classes``.
+    """
+    _refuse_duplicates(file, "name in `classes`", classes or ())
+    column = {label: place for place, label in enumerate(classes or ())}
+    lines: dict[str, int] = {}
+    labels: list[str] = []
+    rows: list[int] = []
+    values: list[int] = []
+    for line, (path, *cells) in _csv_rows(file):
+        if path in lines:
+            raise UserError(f"{file}: line {line} lists {path!r} again, which line {lines[path]} has already")
+        known, unknown = ({label.strip() for label in cell.split(";")} - {""} for cell in (*cells, "")[:2])
+        if known & unknown:
+            label = min(known & unknown)
+            raise UserError(f"{file}: line {line} has the label {label!r} both as present and as unknown")
+        if classes is not None and not known | unknown <= column.keys():
+            label = min((known | unknown) - column.keys())
+            raise UserError(f"{file}: line {line} has the label {label!r}, which is none of `classes`")
+        rows += [len(lines)] * (len(known) + len(unknown))
+        values += [1] * len(known) + [-1] * len(unknown)
+        labels += [*known, *unknown]
+        lines[path] = line
+    if classes is None:
+        column = {label: place for place, label in enumerate(sorted(set(labels)))}
+    entries = np.array([rows, [column[label] for label in labels]], np.int64)
+    return _assemble(file, list(lines), entries, np.array(values), tuple(column), keep_empty)
+
+
+def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
+    """Give the line number and the cells of each row that is neither header nor blank."""
+    reader = csv.reader(io.StringIO(_read_text(file), newline=""), strict=True)
+    allowed: tuple[int, ...] = (2, 3)
+    try:
+        for number, cells in enumerate(filter(None, reader)):
+            if number == 0 and cells[0].strip() == "path":
+                allowed = (len(cells),)
+                if len(cells) not in (2, 3) or [cell.strip() for cell in cells[2:]] not in ([], ["unknown"]):
+                    raise UserError(f"{file}: the header is `{','.join(cells)}`, not path,label[,unknown]")
+                continue
+            if len(cells) not in allowed:
+                wanted = " or ".join(map(str, allowed))
+                raise UserError(
+                    f"{file}: line {reader.line_num} has {len(cells)} columns, not {wanted}; a row is "
+                    "path,label;label[,unknown;unknown], and a cell with a comma is quoted"
+                )
+            if not cells[0]:
+                raise UserError(f"{file}: line {reader.line_num} has no path")
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise UserError(f"{file}: line {reader.line_num}: {error}") from error
+
+
+def _read_text(file: File) -> str:
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{file}: not UTF-8 in line {line}; save it in that encoding") from error
+
+
+def _column(file: File, part: str, records: list[Any], key: str) -> list[Any]:
+    try:
+        return [record[key] for record in records]
+    except (KeyError, TypeError, IndexError):
+        lacking = (not isinstance(record, dict) or key not in record for record in records)
+        raise UserError(f"{file}: entry {list(lacking).index(True)} of `{part}` has no `{key}`") from None
+
+
+def _whole_numbers(file: File, part: str, records: list[Any], key: str) -> np.ndarray:
+    column = _column(file, part, records, key)
+    for value in column:
+        if type(value) is not int or not -(2**63) <= value < 2**63:
+            raise UserError(f"{file}: a `{key}` in `{part}` is {value!r}, not a whole number")
+    return np.array(column, np.int64)
+
+
+def _texts(file: File, part: str, records: list[Any], key: str) -> list[str]:
+    column = _column(file, part, records, key)
+    for value in column:
+        if not isinstance(value, str) or not value:
+            raise UserError(f"{file}: a `{key}` in `{part}` is {value!r}, not a name")
+    return column
+
+
+def _refuse_duplicates(file: File, what: str, values: Sequence[Any]) -> None:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise UserError(f"{file}: the {what} {value!r} is there twice")
+        seen.add(value)
+
+
+def _positions(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give where each of ``wanted`` stands in ``known``, and whether it stands there at all."""
+    if not len(known):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    order = np.argsort(known)
+    places = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
+    return places, known[places] == wanted
+
+
+def _assemble(
+    file: File,
+    names: list[str],
+    labels: np.ndarray,
+    values: np.ndarray,
+    classes: tuple[str, ...],
+    keep_empty: bool,
+) -> MultilabelAnnotations:
+    """Sort the labels, given as (image, class) columns, count repeated ones once, leave out empty images."""
+    if not names or not classes:
+        raise UserError(f"{file}: lists no {'image' if not names else 'class'}")
+    codes, first = np.unique(np.ravel_multi_index(labels, (len(names), len(classes))), return_index=True)
+    counts = np.bincount(codes // len(classes), minlength=len(names))
+    kept = np.flatnonzero(counts > 0) if not keep_empty else np.arange(len(names))
+    if not len(kept):
+        raise UserError(f"{file}: no image has an annotation; keep_empty=True keeps images without")
+    encoded = [names[place].encode() for place in kept]
+    return MultilabelAnnotations(
+        classes=classes,
+        name_bytes=np.frombuffer(b"".join(encoded), np.uint8),
+        name_offsets=np.cumsum([0, *map(len, encoded)], dtype=np.int64),
+        indptr=np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64),
+        indices=(codes % len(classes)).astype(np.int32),
+        values=values[first].astype(np.int8),
+    )
+
+
+def _difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+    """Say in one line how the file's classes differ from those wanted, none of which is there twice."""
+    if set(found) == set(wanted):
+        place = [one == other for one, other in zip(found, wanted, strict=True)].index(False)
+        return f"the classes stand in another order: class {place} is '{found[place]}', not '{wanted[place]}'"
+    lacking, foreign = ([n for n in a if n not in b] for a, b in ((wanted, found), (found, wanted)))
+    parts = [
+        f"{verb} {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for verb, names in (("lacks", lacking), ("adds", foreign))
+        if names
+    ]
+    return f"its classes are not the {len(wanted)} wanted: it {' and '.join(parts)}"

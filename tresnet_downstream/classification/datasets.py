@@ -1,0 +1,257 @@
+"""Images with multi-label targets, and the order in which an epoch visits them.
+
+MMEngine seeds its workers alike in every epoch, and Albumentations keeps generators of its own, so draws
+would repeat. Here every draw is a function of seed, epoch and sample index and of nothing else: not of the
+number of workers or processes, not of the order of samples. For that the sampler gives pairs (epoch, index),
+which reach persistent workers as well.
+"""
+
+import os
+import random
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info, sync_random_seed
+from PIL import Image, ImageFile, ImageOps
+from torch.utils.data import Dataset, Sampler
+
+from tresnet_downstream.classification.annotations import MultilabelAnnotations, read_annotations
+from tresnet_downstream.classification.transforms import build_pipeline
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS
+
+# What Pillow's decoders raise at a damaged file.
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+WHERE_TO_GET_DATA = (
+    "MS-COCO is downloaded from cocodataset.org (train2014.zip, val2014.zip, annotations_trainval2014.zip, "
+    "or the same of 2017); --cfg-options data_root=PATH names another place"
+)
+
+
+class BadImageError(UserError):
+    """An image file that cannot be decoded to the last pixel."""
+
+
+def read_image(file: str | os.PathLike[str]) -> np.ndarray:
+    """Decode an image file as 8-bit RGB, turned upright as its EXIF orientation asks.
+
+    Args:
+        file: any format that Pillow reads; grey, palette and CMYK images are converted.
+
+    Returns:
+        uint8 of shape (height, width, 3), 0 to 255.
+
+    Raises:
+        BadImageError: the file is missing, empty, truncated, damaged or no image, or has more than 8 bits per
+            value, which Pillow would clip to white.
+    """
+    try:
+        with _whole_images_only(), Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"it has more than 8 bits per pixel (mode {image.mode}); convert it to 8 bits")
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.array(image.convert("RGB"))
+    except DECODING_ERRORS as error:
+        raise BadImageError(f"{os.fspath(file)}: unreadable image: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _whole_images_only() -> Iterator[None]:
+    """Have Pillow refuse truncated files, whatever another library has set."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+@DATASETS.register_module()
+class MultiLabelDataset(Dataset[dict[str, Any]]):
+    """Images, each with a target for every class.
+
+    A sample is asked for by index (epoch 0) or by a pair (epoch, index) and is a dictionary:
+
+    - ``inputs``: uint8 tensor of shape (3, height, width), RGB, 0 to 255;
+    - ``targets``: int8 tensor of shape (C,): 1 shown, 0 not shown, -1 unverified;
+    - ``image``: the file's name as the annotations have it;
+    - ``skipped``: how many unreadable images were passed over to find this one.
+
+    The published code ignores the EXIF orientation; this honours it.
+
+    Args:
+        annotation_file: COCO ``.json`` or ``.csv`` file, see `read_annotations`; relative to ``data_root``.
+        image_folder: what the names in the annotations are relative to; relative to ``data_root`` itself.
+        pipeline: the transforms, see `build_pipeline`; they end in uint8 pictures of one fixed size.
+        data_root: folder of the data set.
+        classes: class names that the targets must have, in this order; None takes those of the file.
+        keep_empty: whether images without annotation stay.
+        on_bad_image: at an unreadable image, ``error`` raises and ``skip`` takes the next readable one in the
+            order of the annotations, with the draws of the sample that was asked for.
+        seed: of the pipeline's draws, 0 to 2**32 - 1.
+
+    Attributes:
+        annotations: the `MultilabelAnnotations`.
+        classes: the class names.
+        metainfo: dictionary of ``classes``, where MMEngine looks for it.
+
+    Raises:
+        UserError: a file, folder or image is missing, the annotations or the pipeline are wrong, or an option
+            has a value that does not exist.
+    """
+
+    def __init__(
+        self,
+        annotation_file: str,
+        image_folder: str,
+        pipeline: Sequence[Mapping[str, Any]],
+        data_root: str = "",
+        classes: Sequence[str] | None = None,
+        keep_empty: bool = False,
+        on_bad_image: str = "error",
+        seed: int = 0,
+    ) -> None:
+        if on_bad_image not in ("error", "skip"):
+            raise UserError(f"on_bad_image: '{on_bad_image}' is neither 'error' nor 'skip'")
+        if not 0 <= seed < 2**32:
+            raise UserError(f"seed: {seed} is not between 0 and 2**32 - 1")
+        self.pipeline = build_pipeline(pipeline)
+        annotation_path = _locate(data_root, "annotation_file", annotation_file)
+        self.image_folder = _locate(data_root, "image_folder", image_folder)
+        self.annotations = read_annotations(annotation_path, classes, keep_empty)
+        _refuse_missing_images(self.annotations, self.image_folder)
+        self.classes = self.annotations.classes
+        self.metainfo = {"classes": self.classes}
+        self.on_bad_image = on_bad_image
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        image, skipped = self._read_from(index)
+        shown = (index + skipped) % len(self)
+        return {
+            "inputs": torch.from_numpy(self._augment(image, epoch, index)),
+            "targets": torch.from_numpy(self.annotations.target(shown)),
+            "image": self.annotations.path(shown),
+            "skipped": skipped,
+        }
+
+    def _read_from(self, index: int) -> tuple[np.ndarray, int]:
+        """Give the first readable image from ``index`` on, and how many before it were not."""
+        for skipped in range(len(self)):
+            name = self.annotations.path((index + skipped) % len(self))
+            try:
+                return read_image(os.path.join(self.image_folder, name)), skipped
+            except BadImageError as error:
+                if self.on_bad_image == "error":
+                    raise UserError(f"{error}; on_bad_image='skip' in the data set passes over it") from error
+        raise UserError(f"image_folder: none of the {len(self)} images in {self.image_folder} can be read")
+
+    def _augment(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """Run the pipeline with the draws of this sample; gives uint8 of shape (3, height, width)."""
+        # One pair of generators for the whole pipeline: `set_random_seed` would start every transform alike.
+        generator = np.random.default_rng([self.seed, epoch, index])
+        self.pipeline.set_random_state(generator, random.Random(generator.bytes(32)))
+        image = self.pipeline(image=image)["image"]
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise UserError(
+                "pipeline: gives no uint8 picture with 3 channels; leave out Normalize, ToFloat and ToTensorV2: "
+                "scaling is the model's part"
+            )
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+@DATA_SAMPLERS.register_module()
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Visits every sample once an epoch and gives pairs (epoch, index), by which workers learn the epoch.
+
+    The permutation is a function of seed and epoch. Of several processes, rank r of w takes the samples
+    r, r + w, ... of it; where they do not come out even, the first samples are visited again.
+
+    Args:
+        dataset: anything with a length.
+        shuffle: whether to permute the samples.
+        seed: of the permutation, 0 or more; None, which MMEngine passes for ``diff_rank_seed``, has the
+            processes agree on one.
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = 0) -> None:
+        self.length = len(dataset)
+        self.shuffle = shuffle
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+        self.rank, self.world_size = get_dist_info()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            # The spawn key keeps these draws apart from those of the samples.
+            seeds = np.random.SeedSequence([self.seed, self.epoch], spawn_key=(1,))
+            order = np.random.default_rng(seeds).permutation(self.length)
+        padded = np.resize(order, len(self) * self.world_size)
+        for index in padded[self.rank :: self.world_size].tolist():
+            yield self.epoch, index
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next; MMEngine's `DistSamplerSeedHook` does so before each."""
+        self.epoch = epoch
+
+
+def _locate(data_root: str, key: str, value: str) -> str:
+    """Join the path that stands under ``key`` to the root, and say what is missing if it is not there."""
+    path = os.path.join(data_root, value)
+    is_there = os.path.isdir if key == "image_folder" else os.path.isfile
+    if is_there(path):
+        return path
+    if data_root and not os.path.isabs(value) and not os.path.isdir(data_root):
+        raise UserError(f"data_root: no folder {data_root}; {WHERE_TO_GET_DATA}")
+    what = "folder" if key == "image_folder" else "file"
+    raise UserError(f"{key}: no {what} {path}; set {key}, or data_root if the data set lies elsewhere")
+
+
+def _refuse_missing_images(annotations: MultilabelAnnotations, image_folder: str) -> None:
+    """Report images that are not there; listing a folder once is far quicker than asking for every file."""
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for index in range(len(annotations)):
+        name = annotations.path(index)
+        folder, base = os.path.split(os.path.join(image_folder, name))
+        if folder not in listed:
+            listed[folder] = _file_names(folder)
+        if base not in listed[folder]:
+            missing.append(name)
+    if missing:
+        raise UserError(
+            f"image_folder: {len(missing)} of {len(annotations)} images are not in {image_folder}, "
+            f"the first is {missing[0]!r}"
+        )
+
+
+def _file_names(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()

@@ -1,0 +1,166 @@
+"""Picture transforms: Albumentations' by name, and those of the published multi-label recipes.
+
+The recipes train on `SquashResize`, `Cutout`, `RandAugment` and score on `SquashResize` alone, without
+normalisation. What changes pixels stands in functions over uint8 arrays of shape (height, width, 3) in RGB;
+the classes hold settings and draw. Every draw comes from the generators that Albumentations hands to a
+transform (``py_random``, ``random_generator``), never from a global one: whoever sets those decides all.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tresnet_downstream.classification import rand_augment
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import TRANSFORMS
+
+# Else Albumentations asks the network for a newer version of itself as it is imported.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations
+
+
+def squash_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize to ``height`` x ``width`` whatever the proportions, bilinear with antialiasing.
+
+    The pixels are those of torchvision's ``Resize((height, width))`` on a Pillow image.
+    """
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def cut_out(image: np.ndarray, factor: float, centre: tuple[int, int], colour: tuple[int, int, int]) -> np.ndarray:
+    """Paint a rectangle of ``factor`` times each side, as the ASL release does.
+
+    Per axis it reaches from ``centre - size // 2`` to ``centre + size // 2``, both ends painted, as far as
+    the picture goes, where ``size`` is ``factor`` times the side, rounded half up.
+
+    Args:
+        image: uint8 of shape (height, width, 3), left as it is.
+        factor: size of the rectangle as a part of the picture's, 0 to 1.
+        centre: row and column.
+        colour: red, green and blue, 0 to 255.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    image = image.copy()
+    halves = [int(factor * side + 0.5) // 2 for side in image.shape[:2]]
+    rows, columns = (slice(max(place - half, 0), place + half + 1) for place, half in zip(centre, halves, strict=True))
+    image[rows, columns] = colour
+    return image
+
+
+@TRANSFORMS.register_module()
+class SquashResize(albumentations.ImageOnlyTransform):
+    """Resize to a fixed size whatever the proportions; see `squash_resize`.
+
+    Args:
+        size: side in pixels, or height and width.
+        p: probability of applying the transform, 0 to 1.
+    """
+
+    def __init__(self, size: int | Sequence[int], p: float = 1.0) -> None:
+        super().__init__(p=p)
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise ValueError(f"size is {size}, not a positive whole number or [height, width]")
+        self.size = sides
+
+    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
+        """Give the picture at the size wanted."""
+        return squash_resize(img, *self.size)
+
+
+@TRANSFORMS.register_module()
+class Cutout(albumentations.ImageOnlyTransform):
+    """Paint a rectangle of one random colour around a random point of the picture; see `cut_out`.
+
+    The centre is uniform over the picture, so that the rectangle is often clipped by the border.
+
+    Args:
+        factor: size of the rectangle as a part of the picture's, above 0 and at most 1.
+        p: probability of applying the transform, 0 to 1.
+    """
+
+    def __init__(self, factor: float = 0.5, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        if not 0 < factor <= 1:
+            raise ValueError(f"factor is {factor}, not above 0 and at most 1")
+        self.factor = factor
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the rectangle's centre and colour."""
+        height, width = params["shape"][:2]
+        return {
+            "centre": (self.py_random.randrange(height), self.py_random.randrange(width)),
+            "colour": tuple(self.py_random.randrange(256) for _ in range(3)),
+        }
+
+    def apply(self, img: np.ndarray, centre: tuple[int, int], colour: tuple[int, int, int], **_: Any) -> np.ndarray:
+        """Give the picture with the rectangle that was drawn."""
+        return cut_out(img, self.factor, centre, colour)
+
+
+@TRANSFORMS.register_module()
+class RandAugment(albumentations.ImageOnlyTransform):
+    """Two random operations of fifteen, each applied with probability 0.5; see `rand_augment`.
+
+    Args:
+        p: probability of applying the transform, 0 to 1.
+    """
+
+    def __init__(self, p: float = 1.0) -> None:
+        super().__init__(p=p)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the operations."""
+        return {"steps": rand_augment.draw_steps(self.py_random, params["shape"])}
+
+    def apply(self, img: np.ndarray, steps: list[rand_augment.Step], **_: Any) -> np.ndarray:
+        """Give the picture after the operations that were drawn."""
+        for step in steps:
+            img = rand_augment.apply_operation(img, *step)
+        return img
+
+
+def build_pipeline(transforms: Sequence[Mapping[str, Any]]) -> albumentations.Compose:
+    """Build the transforms of a config, in order.
+
+    Args:
+        transforms: for each transform a dictionary of its ``type`` and its arguments. A type is found in this
+            toolkit's registry first, then among Albumentations' transforms. ``OneOf`` and its like take their
+            ``transforms`` in the same form.
+
+    Returns:
+        A pipeline, called as ``pipeline(image=array)["image"]``.
+
+    Raises:
+        UserError: an entry without type, an unknown type, or arguments that do not fit the transform.
+    """
+    return albumentations.Compose([_build(entry) for entry in transforms])
+
+
+def _build(entry: Mapping[str, Any]) -> Any:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("type"), str):
+        raise UserError(f"pipeline: {entry!r} is no transform; an entry is dict(type='NAME', ...)")
+    arguments = {key: value for key, value in entry.items() if key != "type"}
+    name = entry["type"]
+    # Not `TRANSFORMS.get`, which would go on to the transforms of other OpenMMLab packages.
+    kind: Any = TRANSFORMS.module_dict.get(name, getattr(albumentations, name, None))
+    families = (albumentations.BasicTransform, albumentations.BaseCompose)
+    if not isinstance(kind, type) or not issubclass(kind, families):
+        known = ", ".join(sorted(TRANSFORMS.module_dict))
+        raise UserError(f"pipeline: no transform '{name}'; there are {known} and Albumentations' own")
+    if hasattr(getattr(kind, "__init__", None), "__signature__"):
+        # Albumentations checks this one's arguments, and else warns and goes on without those given.
+        arguments["strict"] = True
+    try:
+        if issubclass(kind, albumentations.BaseCompose) and "transforms" in arguments:
+            arguments["transforms"] = [_build(child) for child in arguments["transforms"]]
+        return kind(**arguments)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(line.strip() for line in str(error).splitlines() if "errors.pydantic.dev" not in line)
+        raise UserError(f"pipeline: {name} does not take its arguments: {reason}") from error
