@@ -1,0 +1,109 @@
+"""Heads: from the last feature map to one logit for each class.
+
+The step that gives the logits runs in the precision of its weights, under autocast too: logits of 8 bits, as in
+bfloat16, put many pictures at the same place of a ranking.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import MODELS
+
+
+@MODELS.register_module()
+class LinearHead(nn.Module):
+    """Global average pooling and one linear layer, as in the TResNet and ASL releases.
+
+    Args:
+        in_channels: channels of the feature map.
+        num_classes: number of logits.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.fc = nn.Linear(in_channels, num_classes)
+        nn.init.normal_(self.fc.weight, 0, 0.01)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N x in_channels x H x W to N x num_classes."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.fc(features.mean((2, 3), dtype=self.fc.weight.dtype))
+
+
+@MODELS.register_module()
+class MLDecoderHead(nn.Module):
+    """ML-Decoder (Ridnik et al., 2021, arXiv:2111.12933): fixed queries attend to the feature map.
+
+    Each query stands for a group of classes; with as many queries as classes decoding is full. As published:
+    one decoder layer without self-attention, queries drawn once and never trained, 100 queries by default. Takes
+    the feature map, not pooled features. Departure: the layer is computed with the batch first.
+
+    Args:
+        in_channels: channels of the feature map.
+        num_classes: number of logits.
+        num_groups: number of queries; None takes 100. Never more than there are classes. Each stands for
+            ``ceil(num_classes / num_groups)`` classes in order; the last ones may be left with fewer, or none.
+        embed_dim: channels within the decoder.
+        num_heads: attention heads.
+        feedforward_dim: width of the feed-forward layer.
+        dropout: dropout probability in training.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        num_groups: int | None = None,
+        embed_dim: int = 768,
+        num_heads: int = 8,
+        feedforward_dim: int = 2048,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if num_groups is not None and num_groups < 1:
+            raise UserError(f"num_groups={num_groups}: give a number of at least 1, or None for 100")
+        if embed_dim % num_heads:
+            raise UserError(f"embed_dim={embed_dim} must be divisible by num_heads={num_heads}")
+        self.num_classes = num_classes
+        self.num_groups = min(num_groups or 100, num_classes)
+        group_size = -(-num_classes // self.num_groups)
+        self.embed = nn.Linear(in_channels, embed_dim)
+        self.register_buffer("queries", torch.randn(self.num_groups, embed_dim))
+        self.decoder = DecoderLayer(embed_dim, num_heads, feedforward_dim, dropout)
+        self.group_weight = nn.Parameter(torch.empty(self.num_groups, embed_dim, group_size))
+        self.group_bias = nn.Parameter(torch.zeros(num_classes))
+        nn.init.xavier_normal_(self.group_weight)
+
+    queries: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N x in_channels x H x W to N x num_classes."""
+        memory = F.relu(self.embed(features.flatten(2).transpose(1, 2)))
+        decoded = self.decoder(self.queries.expand(memory.shape[0], -1, -1), memory)
+        with torch.autocast(features.device.type, enabled=False):
+            by_group = torch.einsum("ngd,gdk->ngk", decoded.to(self.group_weight.dtype), self.group_weight)
+            return by_group.flatten(1)[:, : self.num_classes] + self.group_bias
+
+
+class DecoderLayer(nn.Module):
+    """A transformer decoder layer without self-attention, norms after the additions."""
+
+    def __init__(self, embed_dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.multihead_attn = nn.MultiheadAttention(embed_dim, num_heads, dropout=dropout, batch_first=True)
+        self.linear1 = nn.Linear(embed_dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, embed_dim)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(embed_dim) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
+        """N x G x D queries and N x L x D memory to N x G x D."""
+        # The published layer adds the queries to themselves where self-attention would stand.
+        x = self.norm1(queries + self.dropout(queries))
+        attended, _ = self.multihead_attn(x, memory, memory, need_weights=False)
+        x = self.norm2(x + self.dropout(attended))
+        expanded = self.dropout(F.relu(self.linear1(x)))
+        return self.norm3(x + self.dropout(self.linear2(expanded)))

@@ -1,0 +1,154 @@
+"""Losses of multi-label and single-label classification.
+
+Targets of the multi-label losses are 1 (present), 0 (absent) or -1 (unknown: no loss, no gradient). All are
+computed in float32 at least, under autocast too, and give one number.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import MODELS
+
+REDUCTIONS = ("sum", "mean")
+
+
+class MultiLabelLoss(nn.Module):
+    """The frame of the multi-label losses: which entries count, and how they are joined.
+
+    Args:
+        reduction: ``sum`` over pictures and classes, as published, or their ``mean`` over the known entries.
+    """
+
+    def __init__(self, reduction: str = "sum") -> None:
+        super().__init__()
+        if reduction not in REDUCTIONS:
+            raise UserError(f"reduction={reduction!r} is unknown: choose one of {', '.join(REDUCTIONS)}")
+        self.reduction = reduction
+
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of every entry, N x C, for float logits and targets in {0, 1}."""
+        raise NotImplementedError
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of N x C logits against N x C targets in {1, 0, -1}.
+
+        Raises:
+            ValueError: if the shapes differ.
+        """
+        if logits.shape != targets.shape:
+            raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape")
+        known = targets >= 0
+        # Also before the loss: an infinite gradient times 0 would be no number.
+        logits = torch.where(known, _at_least_float32(logits), 0)
+        with torch.autocast(logits.device.type, enabled=False):
+            losses = self.entries(logits, targets.clamp(min=0).to(logits.dtype))
+        total = torch.where(known, losses, 0).sum()
+        return total if self.reduction == "sum" else total / known.sum().clamp(min=1)
+
+
+@MODELS.register_module()
+class BinaryCrossEntropy(MultiLabelLoss):
+    """Binary cross-entropy of each class by itself."""
+
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See the base class."""
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+@MODELS.register_module()
+class AsymmetricLoss(MultiLabelLoss):
+    """Asymmetric Loss For Multi-Label Classification (Ridnik et al., 2021, arXiv:2009.14119).
+
+    With ``p`` the probability: ``-(1 - p)^gamma_pos * log p`` where the class is present, and
+    ``-q^gamma_neg * log(1 - q)`` with ``q = max(p - clip, 0)`` where it is absent.
+
+    Args:
+        gamma_neg: focusing power of absent classes.
+        gamma_pos: focusing power of present classes.
+        clip: probability below which an absent class costs nothing.
+        eps: least value that a logarithm is taken of.
+        detach_focal_weight: takes the focusing factors as constants in the gradient, as the release trains.
+        reduction: see :class:`MultiLabelLoss`.
+    """
+
+    def __init__(
+        self,
+        gamma_neg: float = 4,
+        gamma_pos: float = 1,
+        clip: float = 0.05,
+        eps: float = 1e-8,
+        detach_focal_weight: bool = True,
+        reduction: str = "sum",
+    ) -> None:
+        super().__init__(reduction)
+        self.gamma_neg, self.gamma_pos, self.clip, self.eps = gamma_neg, gamma_pos, clip, eps
+        self.detach_focal_weight = detach_focal_weight
+
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See the base class."""
+        present = targets > 0.5
+        positive = torch.sigmoid(logits)
+        negative = (1 - positive + self.clip).clamp(max=1)
+        # Probability of what is true, and the power that says how much easy entries are played down.
+        truth = torch.where(present, positive, negative)
+        gamma = torch.where(present, float(self.gamma_pos), float(self.gamma_neg))
+        # Above 0, where a power below 1 has an infinite slope.
+        focus = (1 - (truth.detach() if self.detach_focal_weight else truth)).clamp(min=self.eps)
+        return -torch.log(truth.clamp(min=self.eps)) * focus.pow(gamma)
+
+
+@MODELS.register_module()
+class FocalLoss(MultiLabelLoss):
+    """Focal loss (Lin et al., 2017, arXiv:1708.02002) of each class by itself, without its factor alpha.
+
+    With ``p`` the probability of what is true: ``-(1 - p)^gamma * log p``, the factor in the gradient.
+
+    Args:
+        gamma: focusing power.
+        reduction: see :class:`MultiLabelLoss`.
+    """
+
+    def __init__(self, gamma: float = 2, reduction: str = "sum") -> None:
+        super().__init__(reduction)
+        self.gamma = gamma
+
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See the base class."""
+        # From logarithms, which keep the gradient where the probability rounds to 0 or 1.
+        truth = torch.where(targets > 0.5, logits, -logits)
+        return -F.logsigmoid(truth) * torch.exp(self.gamma * F.logsigmoid(-truth))
+
+
+@MODELS.register_module()
+class AsymmetricLossSingleLabel(nn.Module):
+    """The asymmetric loss for one class per picture, over a softmax: the mean over pictures, as published.
+
+    Args:
+        gamma_pos: focusing power of the picture's class.
+        gamma_neg: focusing power of the other classes.
+        label_smoothing: share of the target that is spread evenly over all classes.
+    """
+
+    reduction = "mean"
+    eps = 1e-8  # least base of a focusing power: at 0 a power below 1 has an infinite slope
+
+    def __init__(self, gamma_pos: float = 0, gamma_neg: float = 4, label_smoothing: float = 0.1) -> None:
+        super().__init__()
+        self.gamma_pos, self.gamma_neg, self.label_smoothing = gamma_pos, gamma_neg, label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of N x C logits against N class indices."""
+        with torch.autocast(logits.device.type, enabled=False):
+            log_probability = F.log_softmax(_at_least_float32(logits), dim=1)
+            one_hot = F.one_hot(targets.long(), logits.shape[1]).to(log_probability.dtype)
+            probability = log_probability.exp()
+            focus = torch.where(one_hot > 0, 1 - probability, probability).clamp(min=self.eps)
+            gamma = torch.where(one_hot > 0, float(self.gamma_pos), float(self.gamma_neg))
+            smooth = one_hot * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
+            return -(smooth * log_probability * focus.pow(gamma)).sum(1).mean()
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,51 @@
+"""The runner's adapter to the evaluation: collects scores and targets over batches and processes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from tresnet_downstream.evaluation import MultilabelScores, multilabel_scores
+from tresnet_downstream.registry import METRICS
+
+
+@METRICS.register_module()
+class MultilabelMetric(BaseMetric):
+    """mAP of one or more sets of weights over the same pictures.
+
+    ``evaluate`` gives ``NAME/mAP`` for each set, ``mAP`` of the better one and its name as ``weights``; the
+    whole scores stay in :attr:`scores`.
+
+    Args:
+        threshold: probability above which a class counts as predicted.
+        top_k: number of labels per picture for the scores at a fixed number of labels.
+    """
+
+    default_prefix = ""
+
+    def __init__(self, threshold: float = 0.5, top_k: int = 3) -> None:
+        super().__init__(collect_device="cpu")
+        self.threshold, self.top_k = threshold, top_k
+        self.scores: dict[str, MultilabelScores] = {}
+
+    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Tensor]]) -> None:
+        """Keeps each picture's probabilities and targets."""
+        for target, sample in zip(data_batch["targets"], data_samples, strict=True):
+            row = {name: probabilities.numpy() for name, probabilities in sample.items()}
+            self.results.append((row, target.cpu().numpy()))
+
+    def compute_metrics(self, results: list[tuple[dict[str, np.ndarray], np.ndarray]]) -> dict[str, Any]:
+        """Scores each set of weights over all pictures."""
+        targets = np.stack([target for _, target in results])
+        classes = self.dataset_meta["classes"]
+        self.scores = {
+            name: multilabel_scores(
+                np.stack([row[name] for row, _ in results]), targets, classes, self.threshold, self.top_k
+            )
+            for name in results[0][0]
+        }
+        best = max(self.scores, key=lambda name: self.scores[name].mAP)
+        each = {f"{name}/mAP": float(scores.mAP) for name, scores in self.scores.items()}
+        return {**each, "mAP": float(self.scores[best].mAP), "weights": best}
