@@ -1,0 +1,16 @@
+# Your own pictures: set the four paths by --cfg-options; classes and their number come from the training file.
+_base_ = ['_base_/multilabel_data.py', '_base_/schedule_one_cycle.py', '_base_/runtime.py']
+pretrained = None  # file with ImageNet weights; without one, expect to need many more epochs
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='TResNet', variant='m'),
+    head=dict(type='LinearHead', num_classes=None),
+    loss=dict(type='AsymmetricLoss', gamma_neg=4, gamma_pos=0, clip=0.05))
+
+image_size = 448
+batch_size = 32
+num_workers = 2
+max_lr = 1e-4
+max_epochs = 40
+average_warmup = True

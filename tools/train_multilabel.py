@@ -1,0 +1,28 @@
+"""Trains a multi-label classifier: python tools/train_multilabel.py configs/coco_tresnet_l_448.py."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tresnet_downstream.command_line import config_parser, run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line and trains."""
+    parser = config_parser("Trains a multi-label classifier.")
+    parser.add_argument("--resume", action="store_true", help="goes on from the newest checkpoint in the work dir")
+    options = parser.parse_args(arguments)
+
+    from tresnet_downstream.training import load_config, train_multilabel
+
+    config = load_config(options.config, options.cfg_options)
+    config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)
+    if options.amp:
+        config.optim_wrapper.amp = config.val_cfg.amp = options.amp
+    best = train_multilabel(config, options.resume, options.launcher)
+    print(f"best val mAP {best['mAP']:.2f} ({best['weights']} weights, epoch {best['epoch']})")
+    print(f"results are in {config.work_dir}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,202 @@
+"""Checkpoints: plain data, whole files, safe reading.
+
+A checkpoint is a dict: ``state_dict`` (the raw weights), ``averaged_state_dict`` (their moving average, where
+the config keeps one), ``meta`` (config, classes, epoch), ``score`` once it was validated, and in the files of
+``--resume`` also ``optimizer`` and ``param_schedulers``. It holds tensors and plain Python values alone, so that
+``torch.load(weights_only=True)`` reads it.
+"""
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from tresnet_downstream.classification.classifier import NonFiniteLossError
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import HOOKS
+
+WEIGHTS = {"raw": "state_dict", "averaged": "averaged_state_dict"}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint without unpickling anything but tensors and plain values.
+
+    Raises:
+        UserError: if the file is missing, cut off, no checkpoint, or holds other objects.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: holds objects other than tensors and plain values, and is not loaded") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: is no complete checkpoint ({' '.join(str(error).split())[:80]})") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
+    return checkpoint
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Writes under a temporary name first: an interrupted run leaves whole files."""
+    partial = path.with_suffix(".partial")
+    try:
+        torch.save(dict(checkpoint), partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def chosen_weights(checkpoint: Mapping[str, Any], which: str | None, path: str | Path) -> tuple[str, dict[str, Tensor]]:
+    """The raw or the averaged weights; None takes those that scored better in validation.
+
+    Returns:
+        ``raw`` or ``averaged``, and the state dict.
+
+    Raises:
+        UserError: if the checkpoint does not have them.
+    """
+    name = which or checkpoint.get("score", {}).get("weights", "raw")
+    if not isinstance(checkpoint.get(WEIGHTS[name]), Mapping):
+        raise UserError(f"{path}: has no {name} weights ({WEIGHTS[name]})")
+    return name, dict(checkpoint[WEIGHTS[name]])
+
+
+def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raises UserError, with examples, unless the names and shapes are exactly the model's."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    differing = [name for name in wanted.keys() & given.keys() if wanted[name] != given[name]]
+    reasons = []
+    if missing:
+        reasons.append(f"{len(missing)} names are missing, such as {missing[0]}")
+    if unknown:
+        reasons.append(f"{len(unknown)} names are unknown, such as {unknown[0]}")
+    if differing:
+        name = sorted(differing)[0]
+        reasons.append(f"{name} has shape {given[name]}, the config's model {wanted[name]}")
+    if reasons:
+        raise UserError(f"{path}: is a checkpoint of another model: {'; '.join(reasons)}")
+
+
+def load_backbone(backbone: nn.Module, path: str | Path) -> list[str]:
+    """Starts a backbone from a checkpoint of this toolkit or of the TResNet, ASL or ML-Decoder releases.
+
+    Args:
+        backbone: is changed in place.
+        path: the file; its backbone's weights are taken, the rest is passed over.
+
+    Returns:
+        the names of the backbone that the file does not have.
+
+    Raises:
+        UserError: if no name of the file fits, or a shape differs.
+    """
+    checkpoint = read_checkpoint(path)
+    state_dict = checkpoint.get("model", checkpoint)
+    if "state_dict" in checkpoint:
+        state_dict = chosen_weights(checkpoint, None, path)[1]
+    ours = {key.removeprefix("backbone."): value for key, value in state_dict.items() if key.startswith("backbone.")}
+    try:
+        # A copy: translating key names changes the dict.
+        result = backbone.load_state_dict(ours or dict(state_dict), strict=False)
+    except RuntimeError as error:
+        raise UserError(f"{path}: holds another variant: {str(error).splitlines()[-1].strip()}") from error
+    if len(result.missing_keys) == len(backbone.state_dict()):
+        raise UserError(f"{path}: no weight in it belongs to this backbone; it has {next(iter(state_dict), 'nothing')}")
+    return result.missing_keys
+
+
+def bare(model: nn.Module) -> Any:
+    """The model without the wrapper of several processes."""
+    unwrapped: Any = model.module if is_model_wrapper(model) else model
+    return unwrapped
+
+
+@HOOKS.register_module()
+class CheckpointHook(Hook):
+    """Keeps the last epochs' checkpoints, and the best one by validation mAP as ``best.pth``.
+
+    Args:
+        interval: epochs between checkpoints; the last epoch always has one.
+        keep: how many of them to keep.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, interval: int = 1, keep: int = 2) -> None:
+        self.interval, self.keep = interval, keep
+        self.best: dict[str, Any] = {"mAP": float("-inf")}
+
+    def before_train(self, runner: Runner) -> None:
+        """Remembers the best score of the run that is resumed."""
+        best = self._folder(runner) / "best.pth"
+        if runner.epoch > 0 and best.is_file():
+            self.best = read_checkpoint(best)["score"]
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Leaves plain data: MMEngine's log history is made of objects, and nothing here resumes it."""
+        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Refuses to resume from another model."""
+        require_match(bare(runner.model), checkpoint["state_dict"], runner._load_from)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Writes ``epoch_N.pth``."""
+        if not all(bool(parameter.isfinite().all()) for parameter in bare(runner.model).parameters()):
+            raise NonFiniteLossError(f"weights are not finite after epoch {runner.epoch + 1}")
+        epoch = runner.epoch + 1
+        if epoch % self.interval and epoch != runner.max_epochs and not runner.train_loop.stop_training:
+            return
+        folder = self._folder(runner)
+        runner.save_checkpoint(str(folder), f"epoch_{epoch}.pth.writing")
+        if not is_main_process():
+            return
+        os.replace(folder / f"epoch_{epoch}.pth.writing", folder / f"epoch_{epoch}.pth")
+        (folder / "last_checkpoint.writing").write_text(f"epoch_{epoch}.pth")
+        os.replace(folder / "last_checkpoint.writing", folder / "last_checkpoint")
+        for old in sorted(folder.glob("epoch_*.pth"), key=_epoch_of)[: -self.keep]:
+            old.unlink()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Writes ``best.pth`` if this epoch scored better than all before."""
+        if not metrics or runner._train_loop is None or not metrics["mAP"] > self.best["mAP"]:
+            return
+        self.best = {**metrics, "epoch": runner.epoch}
+        if not is_main_process():
+            return
+        checkpoint = {
+            "meta": {"cfg": runner.cfg.pretty_text, "epoch": runner.epoch, "dataset_meta": _plain_meta(runner)},
+            "state_dict": bare(runner.model).state_dict(),
+            "score": self.best,
+        }
+        runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+        write_checkpoint(checkpoint, self._folder(runner) / "best.pth")
+
+    @staticmethod
+    def _folder(runner: Runner) -> Path:
+        return Path(runner.work_dir)
+
+
+def last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest checkpoint that a run left, if any."""
+    pointer = Path(work_dir) / "last_checkpoint"
+    return Path(work_dir) / pointer.read_text() if pointer.is_file() else None
+
+
+def _epoch_of(path: Path) -> int:
+    return int(path.stem.removeprefix("epoch_"))
+
+
+def _plain_meta(runner: Runner) -> dict[str, Any]:
+    return {"classes": tuple(runner.train_dataloader.dataset.metainfo["classes"])}

@@ -1,0 +1,204 @@
+"""What happens around the training steps: weight average, seeds, early end, progress."""
+
+import copy
+import random
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from tresnet_downstream.registry import HOOKS
+from tresnet_downstream.training.checkpoints import bare
+
+
+@HOOKS.register_module()
+class WeightAverageHook(Hook):
+    """A moving average of the weights, buffers too, updated after each optimiser step, as published.
+
+    Both the raw and the averaged weights are validated and stored.
+
+    Args:
+        decay: share of the old average that stays at each step.
+        warmup: starts with a smaller share, ``(1 + step) / (10 + step)``, for runs of few steps.
+    """
+
+    priority = "ABOVE_NORMAL"
+
+    def __init__(self, decay: float = 0.9997, warmup: bool = False) -> None:
+        self.decay, self.warmup = decay, warmup
+        self.model: nn.Module | None = None
+        self.steps = 0
+        self._resumed: dict[str, Any] | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keeps the average of the run that is resumed."""
+        self._resumed = checkpoint
+
+    def before_train(self, runner: Runner) -> None:
+        """Starts the average at the weights as they are, or takes it up again."""
+        model = bare(runner.model)
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        if self._resumed is not None:
+            self.model.load_state_dict(self._resumed["averaged_state_dict"])
+            self.steps = self._resumed["averaged_steps"]
+            self._resumed = None
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        # state_dict gives the tensors themselves, so the two lists stay good for the whole run.
+        self._averaged: list[Tensor] = [a for a, _ in pairs if a.is_floating_point()]
+        self._current: list[Tensor] = [c for _, c in pairs if c.is_floating_point()]
+        self._counts = [(a, c) for a, c in pairs if not a.is_floating_point()]
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Moves the average if the optimiser made a step."""
+        if not runner.optim_wrapper.should_update():
+            return
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.warmup else self.decay
+        torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
+        for averaged, current in self._counts:
+            averaged.copy_(current)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Adds the average."""
+        if self.model is not None:
+            checkpoint["averaged_state_dict"] = self.model.state_dict()
+            checkpoint["averaged_steps"] = self.steps
+
+
+def weight_average(runner: Runner) -> nn.Module | None:
+    """The averaged model of a training that keeps one."""
+    return next((hook.model for hook in runner.hooks if isinstance(hook, WeightAverageHook)), None)
+
+
+@HOOKS.register_module()
+class SeedHook(Hook):
+    """Seeds every epoch from the run's seed, the epoch and the process: a resumed run draws the same numbers."""
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seeds torch (dropout, stochastic depth), numpy and Python."""
+        seed = int(np.random.SeedSequence([runner.seed, runner.epoch, get_rank()]).generate_state(1)[0])
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - for components that draw from the global generator
+        random.seed(seed)
+
+
+@HOOKS.register_module()
+class StopHook(Hook):
+    """Ends training before the schedule does, as the ASL release: 41 epochs of a schedule of 80.
+
+    Args:
+        epoch: the last epoch to train; None for the whole schedule.
+    """
+
+    priority = "HIGH"
+
+    def __init__(self, epoch: int | None = None) -> None:
+        self.epoch = epoch
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Tells the loop that this epoch was the last."""
+        if self.epoch is not None and runner.epoch + 1 >= self.epoch:
+            runner.train_loop.stop_training = True
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """A bar with the time left on a terminal, and one line for each epoch."""
+
+    priority = "LOWEST"
+
+    def __init__(self) -> None:
+        self.console = Console(file=sys.stdout, quiet=not is_main_process(), soft_wrap=True, highlight=False)
+        self.bar: Progress | None = None
+        self.task: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Shows the bar."""
+        stop = next((hook.epoch for hook in runner.hooks if isinstance(hook, StopHook)), None)
+        self.epochs = min(runner.max_epochs, stop or runner.max_epochs)
+        self._open(runner.iter, self.epochs * len(runner.train_dataloader))
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Starts the epoch's account."""
+        self.started, self.losses, self.images, self.skipped = time.perf_counter(), 0.0, 0, 0
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict[str, Any] | None = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Moves the bar."""
+        assert data_batch is not None
+        assert outputs is not None
+        count = len(data_batch["inputs"])
+        self.losses += float(outputs["loss_per_image"]) * count
+        self.images += count
+        self.skipped += int(data_batch["skipped"].sum())
+        self._move(f"epoch {runner.epoch + 1}/{self.epochs}  loss per image {self.losses / self.images:.4g}")
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Shows a bar for an evaluation that stands by itself."""
+        if self.bar is None:
+            self._open(0, len(runner.val_dataloader))
+
+    def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Moves that bar."""
+        if runner._train_loop is None or isinstance(runner._train_loop, dict):
+            self._move("scoring")
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Prints the epoch's line."""
+        if runner._train_loop is None or isinstance(runner._train_loop, dict) or not metrics:
+            return
+        scores = ", ".join(f"{name[:-4]} {metrics[name]:.2f}" for name in metrics if name.endswith("/mAP"))
+        seconds = time.perf_counter() - self.started
+        skipped = f", {self.skipped} bad images skipped" if self.skipped else ""
+        self.console.print(
+            f"epoch {runner.epoch}/{self.epochs}: loss per image {self.losses / self.images:.4g}, "
+            f"val mAP: {scores}, {seconds:.0f} s{skipped}"
+        )
+
+    def after_run(self, runner: Runner) -> None:
+        """Takes the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Takes the bar away, also after an error."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def _open(self, done: int, total: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self.bar = Progress(
+            *columns,
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.task = self.bar.add_task("", completed=done, total=total)
+        self.bar.start()
+
+    def _move(self, description: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, advance=1, description=description)

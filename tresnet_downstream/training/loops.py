@@ -1,0 +1,57 @@
+"""Validation of the raw and the averaged weights in one pass over the pictures."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.dist import get_world_size
+from mmengine.runner import Runner, ValLoop
+from torch import nn
+
+from tresnet_downstream.registry import LOOPS
+from tresnet_downstream.training.checkpoints import bare
+from tresnet_downstream.training.hooks import weight_average
+from tresnet_downstream.training.optimisation import autocast
+
+
+@LOOPS.register_module()
+class ScoreLoop(ValLoop):
+    """MMEngine's validation, except that each picture is decoded once and scored by every set of weights.
+
+    Args:
+        runner: the runner.
+        dataloader: gives the pictures.
+        evaluator: config of the metric.
+        amp: ``bfloat16`` or ``float16`` for autocast; None for full precision.
+    """
+
+    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, amp: str | None = None) -> None:
+        super().__init__(runner, dataloader, evaluator)
+        self.amp = amp
+        self.models: dict[str, nn.Module] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Scores the model and, where there is one, its average."""
+        averaged = weight_average(self.runner)
+        self.models = {"raw": bare(self.runner.model)} | ({} if averaged is None else {"averaged": averaged})
+        for model in self.models.values():
+            _share_buffers(model)
+        return super().run()
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
+        """Scores one batch."""
+        self.runner.call_hook("before_val_iter", batch_idx=idx, data_batch=data_batch)
+        data = bare(self.runner.model).data_preprocessor(data_batch)
+        with autocast(data["inputs"].device.type, self.amp):
+            scores = {name: model(data["inputs"], mode="predict").cpu() for name, model in self.models.items()}
+        rows = [dict(zip(scores, row, strict=True)) for row in zip(*scores.values(), strict=True)]
+        self.evaluator.process(data_samples=rows, data_batch=data_batch)
+        self.runner.call_hook("after_val_iter", batch_idx=idx, data_batch=data_batch, outputs=rows)
+
+
+def _share_buffers(model: nn.Module) -> None:
+    """Gives every process the first one's running statistics, which are those that checkpoints hold."""
+    if get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)

@@ -1,0 +1,131 @@
+"""Optimiser, precision and learning rate as the ASL and ML-Decoder releases have them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
+
+AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@OPTIM_WRAPPERS.register_module()
+class RecipeOptimWrapper(OptimWrapper):
+    """One optimiser step: mixed precision on any device, and losses that are sums over the global batch.
+
+    With a loss that is a sum, several processes or accumulated steps give the gradients that one process would
+    get from the whole batch: MMEngine's division by the number of accumulated steps is left out, and the
+    average that DistributedDataParallel takes over processes is undone. A loss that is a mean is averaged.
+
+    Args:
+        optimizer: the optimiser.
+        amp: ``bfloat16`` or ``float16`` for autocast, on a CPU too; None for full precision. float16 scales
+            the loss against underflow.
+        reduction: ``sum`` or ``mean``, the loss's own.
+        **kwargs: see MMEngine's ``OptimWrapper``: ``accumulative_counts``, ``clip_grad``.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, amp: str | None = None, reduction: str = "sum", **kwargs: Any
+    ) -> None:
+        super().__init__(optimizer, **kwargs)
+        if amp is not None and amp not in AMP_TYPES:
+            raise UserError(f"amp={amp!r} is unknown: choose bfloat16, float16 or None")
+        self.amp, self.reduction = amp, reduction
+        self.device = optimizer.param_groups[-1]["params"][0].device.type
+        self.scaler = torch.amp.GradScaler(self.device, enabled=amp == "float16")
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """The forward pass and the loss run inside."""
+        with super().optim_context(model), autocast(self.device, self.amp):
+            yield
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """See the class."""
+        return loss * get_world_size() if self.reduction == "sum" else super().scale_loss(loss)
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Adds the loss's gradients up."""
+        super().backward(self.scaler.scale(loss), **kwargs)
+
+    def step(self, **kwargs: Any) -> None:
+        """Moves the weights."""
+        if self.clip_grad_kwargs:
+            self.scaler.unscale_(self.optimizer)
+            self._clip_grad()
+        self.scaler.step(self.optimizer, **kwargs)
+        self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's, and the loss scale."""
+        return {**super().state_dict(), "loss_scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave."""
+        state_dict = dict(state_dict)
+        self.scaler.load_state_dict(state_dict.pop("loss_scaler"))
+        super().load_state_dict(state_dict)
+
+
+def autocast(device: str, amp: str | None) -> torch.autocast:
+    """The autocast context for ``amp``, or one that does nothing for None."""
+    return torch.autocast(device, AMP_TYPES[amp or "bfloat16"], enabled=amp is not None)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class MatrixDecayConstructor:
+    """Weight decay on weights with more than one dimension only: not on norms and biases.
+
+    Args:
+        optim_wrapper_cfg: config of the wrapper, with ``optimizer``.
+        paramwise_cfg: takes nothing; MMEngine passes it.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+        if paramwise_cfg:
+            raise UserError("paramwise_cfg has no effect with MatrixDecayConstructor: leave it out")
+        self.wrapper = dict(optim_wrapper_cfg)
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Builds the optimiser over the parameters of ``model`` that are trained."""
+        optimizer = dict(self.wrapper.pop("optimizer"))
+        decay = optimizer.pop("weight_decay", 0.0)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer["params"] = [
+            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+            {"params": [p for p in trained if p.dim() > 1], "weight_decay": decay},
+        ]
+        return OPTIM_WRAPPERS.build(
+            {"type": "RecipeOptimWrapper", **self.wrapper, "optimizer": OPTIMIZERS.build(optimizer)}
+        )
+
+
+@PARAM_SCHEDULERS.register_module()
+class OneCycle(OneCycleLR):
+    """torch's one-cycle schedule: cosine up from ``max_lr / 25`` and down to nothing, one step an iteration.
+
+    It also takes Adam's first beta from 0.95 to 0.85 and back, which MMEngine's schedule of that name does not.
+
+    Args:
+        optimizer: the wrapper, from MMEngine.
+        max_lr: the peak.
+        end: number of iterations; MMEngine gives those of the whole training.
+        pct_start: share of the iterations that go up.
+        by_epoch: False; the schedule knows iterations only.
+    """
+
+    def __init__(
+        self, optimizer: OptimWrapper, max_lr: float, end: int, pct_start: float = 0.2, by_epoch: bool = False
+    ) -> None:
+        if by_epoch:
+            raise UserError("OneCycle steps by iteration: set by_epoch=False")
+        self.by_epoch = by_epoch
+        super().__init__(optimizer.optimizer, max_lr, total_steps=end, pct_start=pct_start)
