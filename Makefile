@@ -1,0 +1,46 @@
+# One virtual environment, built once; each target installs only what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := pyproject.toml requirements.lock
+# Albumentations would ask the network for a newer version of itself.
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: help demo test lint lock clean
+
+help:
+	@echo "make demo   trains on the embedded digits and prints the mAP table"
+	@echo "make test   lint, types and the whole test suite"
+	@echo "make lint   ruff and mypy alone"
+	@echo "make lock   writes requirements.lock from pyproject.toml"
+	@echo "make clean  removes the environment and what demo made"
+
+demo: $(VENV)/digits.installed
+	$(BIN)/python data/make_digits.py
+	$(BIN)/python tools/train_multilabel.py configs/digits_tresnet.py
+	$(BIN)/python tools/test_multilabel.py configs/digits_tresnet.py work_dirs/digits_tresnet/best.pth
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check tresnet_downstream tools tests data
+	$(BIN)/mypy
+
+lock: $(VENV)/bin/python
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
+		--extra dev --extra detection --extra export pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) data/digits work_dirs
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("needs Python 3.10 to 3.13: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+# The lock pins versions; pyproject.toml says which of them a target needs.
+$(VENV)/%.installed: $(SETUP) | $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$*]'
+	@touch $@
