@@ -145,6 +145,12 @@ def test_recomputing_leaves_running_statistics_alone(norm):
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize("norm", PLAIN_TORCH)
+def test_one_value_per_channel_is_refused_in_training(norm):
+    with pytest.raises(ValueError, match=r"ore than (1|one) value"):
+        ActivatedBatchNorm(3, norm=norm)(torch.randn(1, 3, 1, 1))
+
+
 def test_double_backward_is_refused():
     x = torch.randn(2, 3, 4, 4, requires_grad=True)
     (grad,) = torch.autograd.grad(ActivatedBatchNorm(3)(x).square().sum(), x, create_graph=True)

@@ -75,19 +75,26 @@ def batch_statistics(
     """
     if getattr(_thread, "recomputing", False):
         momentum = 0.0
-    count = x.numel() // x.shape[1]
+    size = x.numel() // x.shape[1]
     wide = torch.promote_types(x.dtype, torch.float32)
-    # Momentum 0: they are moved below, once the other processes' batches are known.
-    mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean.to(wide), running_var.to(wide), 0.0)
+    if x.device.type in ("cpu", "cuda"):
+        # One pass over memory. Momentum 0: they are moved below, once the other processes' batches are known.
+        mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean.to(wide), running_var.to(wide), 0.0)
+    else:
+        var, mean = torch.var_mean(x.to(wide), (0, 2, 3), correction=0)
+    count = torch.tensor(float(size), dtype=wide)
     if process_count(group) > 1:
-        mean, var, count = _combine(mean, var, count, group)
+        mean, var, count = _combine(mean, var, size, group)
+    elif size == 1:
+        raise ValueError(f"more than one value per channel is needed in training, got an input of {tuple(x.shape)}")
     if momentum:
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.lerp_((var * (count / max(count - 1, 1))).to(running_var.dtype), momentum)
+        unbiased = var * (count / (count - 1).clamp(min=1)).to(var.device)
+        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     return mean, torch.rsqrt(var + eps)
 
 
-def _combine(mean: Tensor, var: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, int]:
+def _combine(mean: Tensor, var: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
     """Joins the processes' means and variances (Chan et al., 1979); their batches may differ in size."""
     own = torch.cat([mean, var, mean.new_tensor([count])])
     gathered = [torch.empty_like(own) for _ in range(process_count(group))]
@@ -97,16 +104,16 @@ def _combine(mean: Tensor, var: Tensor, count: int, group: dist.ProcessGroup | N
     total = counts.sum()
     joint_mean = (means * counts).sum(0) / total
     joint_var = ((variances + (means - joint_mean) ** 2) * counts).sum(0) / total
-    return joint_mean, joint_var, int(total.item())
+    return joint_mean, joint_var, total
 
 
-def sum_over_processes(sums: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, float]:
+def sum_over_processes(sums: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor | int]:
     """``sums`` and ``count`` added up over the processes of ``group``; ``sums`` itself is not changed."""
     if process_count(group) == 1:
         return sums, count
     packed = torch.cat([sums.flatten(), sums.new_tensor([count])])
     dist.all_reduce(packed, group=group)
-    return packed[:-1].view_as(sums), packed[-1].item()
+    return packed[:-1].view_as(sums), packed[-1]
 
 
 class _InPlaceNorm(torch.autograd.Function):

@@ -82,7 +82,7 @@ class _ResidualTail(torch.autograd.Function):
 
         # Everything else needs only these two sums over the picture, N x C each.
         sum_grad = grad_sum.sum((2, 3), dtype=mean.dtype)
-        sum_grad_x = (grad_sum * x).sum((2, 3), dtype=mean.dtype)
+        sum_grad_x = (grad_sum.to(mean.dtype) * x).sum((2, 3))
 
         gate, grad_means = None, None
         gate_grads: list[Tensor | None] = [None] * len(gate_parameters)

@@ -241,7 +241,7 @@ class TResNet(BaseModule):
 
     Raises:
         UserError: for an unknown variant, block, norm or stage.
-        ValueError: for a picture whose sides do not fit.
+        UserError: (a ValueError) for a picture whose sides do not fit.
     """
 
     def __init__(
@@ -383,7 +383,7 @@ def _checked_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
 def _check_sides(x: Tensor) -> None:
     height, width = x.shape[-2:]
     if height % 4 or width % 4 or height < 20 or width < 20:
-        raise ValueError(
+        raise UserError(
             f"TResNet takes pictures whose sides are divisible by 4 and at least 20, got {height} x {width}"
         )
 
