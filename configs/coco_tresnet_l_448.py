@@ -1,4 +1,4 @@
-# TResNet-L at 448 with the asymmetric loss; published mAP 86.6.
+# TResNet-L at 448 with the asymmetric loss, the recipe of the ASL release; published mAP 86.6.
 _base_ = ['_base_/coco_multilabel.py', '_base_/schedule_one_cycle.py', '_base_/runtime.py']
 pretrained = None  # file with ImageNet weights; the published scores start from them
 
@@ -9,7 +9,7 @@ model = dict(
     loss=dict(type='AsymmetricLoss', gamma_neg=4, gamma_pos=0, clip=0.05))
 
 image_size = 448
-batch_size = 128
+batch_size = 128  # of each process
 max_lr = 1e-4
 max_epochs = 80
 stop_epoch = 41  # the release stops half-way down

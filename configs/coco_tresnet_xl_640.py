@@ -1,15 +1,4 @@
 # TResNet-XL at 640 with the asymmetric loss; published mAP 88.4.
-_base_ = ['_base_/coco_multilabel.py', '_base_/schedule_one_cycle.py', '_base_/runtime.py']
-pretrained = None  # file with ImageNet weights; the published scores start from them
-
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(type='TResNet', variant='xl'),
-    head=dict(type='LinearHead', num_classes=80),
-    loss=dict(type='AsymmetricLoss', gamma_neg=4, gamma_pos=0, clip=0.05))
-
+_base_ = ['coco_tresnet_l_448.py']
+model = dict(backbone=dict(variant='xl'))
 image_size = 640
-batch_size = 128
-max_lr = 1e-4
-max_epochs = 80
-stop_epoch = 41  # the release stops half-way down

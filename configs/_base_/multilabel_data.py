@@ -4,6 +4,7 @@ train_annotations = None  # COCO instances file or CSV, relative to data_root
 train_images = None
 val_annotations = None
 val_images = None
+data_source = 'the data is yours'  # told if data_root is not there
 keep_empty = False  # pictures without any label: left out, as published, or kept
 on_bad_image = 'error'  # 'skip' trains without pictures that cannot be read, and counts them
 
@@ -22,6 +23,7 @@ train_dataloader = dict(
     batch_size='$batch_size',
     num_workers='$num_workers',
     persistent_workers=True,
+    drop_last=False,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
@@ -32,6 +34,7 @@ train_dataloader = dict(
         keep_empty='$keep_empty',
         on_bad_image='$on_bad_image',
         seed='$seed',
+        source='$data_source',
         pipeline='$train_pipeline'))
 val_dataloader = dict(
     batch_size='$batch_size',
@@ -45,6 +48,7 @@ val_dataloader = dict(
         annotation_file='$val_annotations',
         image_folder='$val_images',
         keep_empty='$keep_empty',
+        source='$data_source',
         pipeline='$val_pipeline'))
 val_evaluator = dict(type='MultilabelMetric', threshold='$threshold', top_k=3)
 threshold = 0.5  # probability above which a class counts as predicted

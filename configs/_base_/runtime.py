@@ -1,10 +1,14 @@
+import sys
+
 # How a run behaves: seed, checkpoints, logs.
 default_scope = 'tresnet_downstream'
 seed = 0
 keep_checkpoints = 2
 
-randomness = dict(seed='$seed')
-env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
+randomness = dict(seed='$seed', deterministic=False)
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork' if sys.platform == 'linux' else 'spawn', opencv_num_threads=0))
 log_level = 'INFO'
 default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, keep='$keep_checkpoints'),

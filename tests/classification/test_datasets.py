@@ -163,7 +163,7 @@ DAMAGES = ["truncated", "empty", "damaged", "text", "16 bits", "gone"]
 def test_bad_image_is_an_error_that_names_it_and_the_key(root, kind):
     dataset = build(root)
     damage(root, kind)
-    expect_error(lambda: dataset[4], "4.png", "on_bad_image='skip'")
+    expect_error(lambda: dataset[4], "4.png", "on_bad_image=skip")
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -184,6 +184,12 @@ def test_passing_over_bad_images_wraps_and_keeps_batches_full(root):
     batches = list(DataLoader(dataset, batch_size=6, sampler=EpochSampler(dataset)))
     assert [len(batch["inputs"]) for batch in batches] == [6, 6]
     assert sum(int(batch["skipped"].sum()) for batch in batches) == 6
+
+
+def test_images_that_are_gone_can_be_passed_over(root):
+    (root / "images" / "2.png").unlink()
+    expect_error(lambda: build(root), "2.png", "on_bad_image=skip")
+    assert build(root, on_bad_image="skip")[2]["skipped"] == 1
 
 
 def test_a_data_set_of_bad_images_alone_is_an_error(root):

@@ -170,7 +170,11 @@ def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool 
             raise UserError(f"{file}: line {line} has the label {label!r} both as present and as unknown")
         if classes is not None and not known | unknown <= column.keys():
             label = min((known | unknown) - column.keys())
-            raise UserError(f"{file}: line {line} has the label {label!r}, which is none of `classes`")
+            known_labels = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+            raise UserError(
+                f"{file}: line {line} has the label {label!r}, which is not among the {len(classes)} classes "
+                f"of the training data: {known_labels}"
+            )
         rows += [len(lines)] * (len(known) + len(unknown))
         values += [1] * len(known) + [-1] * len(unknown)
         labels += [*known, *unknown]

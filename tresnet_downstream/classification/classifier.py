@@ -56,6 +56,8 @@ class ImageClassifier(BaseModel):
         head = dict(head)
         if head.get("num_classes") is None and classes is not None:
             head["num_classes"] = len(classes)
+        if not head.get("num_classes"):
+            raise UserError("model.head.num_classes is not set, and there are no classes to take it from")
         if classes is not None and head["num_classes"] != len(classes):
             raise UserError(
                 f"model.head.num_classes={head['num_classes']} but the data has {len(classes)} classes: "
@@ -63,8 +65,11 @@ class ImageClassifier(BaseModel):
             )
         self.classes = None if classes is None else tuple(classes)
         self.backbone = MODELS.build({"out_indices": (3,), **backbone})
-        self.head = MODELS.build({"in_channels": self.backbone.feature_info[-1]["channels"], **head})
+        last_stage = self.backbone.feature_info[max(self.backbone.out_indices)]
+        self.head = MODELS.build({"in_channels": last_stage["channels"], **head})
         self.loss = None if loss is None else MODELS.build(loss)
+        # The convolutions' fast layout, on CPUs and on tensor cores alike; the pictures come in it.
+        self.to(memory_format=torch.channels_last)
 
     def forward(
         self,
@@ -94,7 +99,9 @@ class ImageClassifier(BaseModel):
             raise ValueError("mode='loss' needs a loss in the model's config and targets in the batch")
         loss = self.loss(logits, targets)
         if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"the loss is {loss.item()} in the batch of {', '.join(image) or 'no names'}")
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} in the batch of {', '.join(image) or 'unnamed pictures'}"
+            )
         return {"loss": loss, "images": torch.tensor(len(inputs), device=loss.device)}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -39,7 +39,7 @@ DECODING_ERRORS = (
 )
 WHERE_TO_GET_DATA = (
     "MS-COCO is downloaded from cocodataset.org (train2014.zip, val2014.zip, annotations_trainval2014.zip, "
-    "or the same of 2017); --cfg-options data_root=PATH names another place"
+    "or the same of 2017)"
 )
 
 
@@ -103,6 +103,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         on_bad_image: at an unreadable image, ``error`` raises and ``skip`` takes the next readable one in the
             order of the annotations, with the draws of the sample that was asked for.
         seed: of the pipeline's draws, 0 to 2**32 - 1.
+        source: where the data comes from, told if ``data_root`` is not there.
 
     Attributes:
         annotations: the `MultilabelAnnotations`.
@@ -124,16 +125,18 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         keep_empty: bool = False,
         on_bad_image: str = "error",
         seed: int = 0,
+        source: str = WHERE_TO_GET_DATA,
     ) -> None:
         if on_bad_image not in ("error", "skip"):
             raise UserError(f"on_bad_image: '{on_bad_image}' is neither 'error' nor 'skip'")
         if not 0 <= seed < 2**32:
             raise UserError(f"seed: {seed} is not between 0 and 2**32 - 1")
         self.pipeline = build_pipeline(pipeline)
-        annotation_path = _locate(data_root, "annotation_file", annotation_file)
-        self.image_folder = _locate(data_root, "image_folder", image_folder)
+        annotation_path = _locate(data_root, "annotation_file", annotation_file, source)
+        self.image_folder = _locate(data_root, "image_folder", image_folder, source)
         self.annotations = read_annotations(annotation_path, classes, keep_empty)
-        _refuse_missing_images(self.annotations, self.image_folder)
+        if on_bad_image == "error":
+            _refuse_missing_images(self.annotations, self.image_folder)
         self.classes = self.annotations.classes
         self.metainfo = {"classes": self.classes}
         self.on_bad_image = on_bad_image
@@ -163,7 +166,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
                 return read_image(os.path.join(self.image_folder, name)), skipped
             except BadImageError as error:
                 if self.on_bad_image == "error":
-                    raise UserError(f"{error}; on_bad_image='skip' in the data set passes over it") from error
+                    raise UserError(f"{error}; training passes over such files with on_bad_image=skip") from error
         raise UserError(f"image_folder: none of the {len(self)} images in {self.image_folder} can be read")
 
     def _augment(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
@@ -219,14 +222,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
 
-def _locate(data_root: str, key: str, value: str) -> str:
+def _locate(data_root: str, key: str, value: str, source: str) -> str:
     """Join the path that stands under ``key`` to the root, and say what is missing if it is not there."""
     path = os.path.join(data_root, value)
     is_there = os.path.isdir if key == "image_folder" else os.path.isfile
     if is_there(path):
         return path
     if data_root and not os.path.isabs(value) and not os.path.isdir(data_root):
-        raise UserError(f"data_root: no folder {data_root}; {WHERE_TO_GET_DATA}")
+        raise UserError(f"data_root: no folder {data_root}; {source}; --cfg-options data_root=PATH names another place")
     what = "folder" if key == "image_folder" else "file"
     raise UserError(f"{key}: no {what} {path}; set {key}, or data_root if the data set lies elsewhere")
 
@@ -245,7 +248,7 @@ def _refuse_missing_images(annotations: MultilabelAnnotations, image_folder: str
     if missing:
         raise UserError(
             f"image_folder: {len(missing)} of {len(annotations)} images are not in {image_folder}, "
-            f"the first is {missing[0]!r}"
+            f"the first is {missing[0]!r}; on_bad_image=skip trains without them"
         )
 
 

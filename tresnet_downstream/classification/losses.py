@@ -42,8 +42,7 @@ class MultiLabelLoss(nn.Module):
         known = targets >= 0
         # Also before the loss: an infinite gradient times 0 would be no number.
         logits = torch.where(known, _at_least_float32(logits), 0)
-        with torch.autocast(logits.device.type, enabled=False):
-            losses = self.entries(logits, targets.clamp(min=0).to(logits.dtype))
+        losses = self.entries(logits, targets.clamp(min=0).to(logits.dtype))
         total = torch.where(known, losses, 0).sum()
         return total if self.reduction == "sum" else total / known.sum().clamp(min=1)
 
@@ -83,6 +82,8 @@ class AsymmetricLoss(MultiLabelLoss):
         reduction: str = "sum",
     ) -> None:
         super().__init__(reduction)
+        if min(gamma_neg, gamma_pos) < 0 or not 0 <= clip < 1:
+            raise UserError(f"gamma_neg={gamma_neg}, gamma_pos={gamma_pos}, clip={clip}: powers from 0, clip in [0, 1)")
         self.gamma_neg, self.gamma_pos, self.clip, self.eps = gamma_neg, gamma_pos, clip, eps
         self.detach_focal_weight = detach_focal_weight
 
@@ -139,15 +140,20 @@ class AsymmetricLossSingleLabel(nn.Module):
         self.gamma_pos, self.gamma_neg, self.label_smoothing = gamma_pos, gamma_neg, label_smoothing
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of N x C logits against N class indices."""
-        with torch.autocast(logits.device.type, enabled=False):
-            log_probability = F.log_softmax(_at_least_float32(logits), dim=1)
-            one_hot = F.one_hot(targets.long(), logits.shape[1]).to(log_probability.dtype)
-            probability = log_probability.exp()
-            focus = torch.where(one_hot > 0, 1 - probability, probability).clamp(min=self.eps)
-            gamma = torch.where(one_hot > 0, float(self.gamma_pos), float(self.gamma_neg))
-            smooth = one_hot * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
-            return -(smooth * log_probability * focus.pow(gamma)).sum(1).mean()
+        """The loss of N x C logits against N class indices.
+
+        Raises:
+            ValueError: if ``targets`` is not one index for each picture.
+        """
+        if targets.shape != logits.shape[:1]:
+            raise ValueError(f"targets {tuple(targets.shape)}: give one class index for each of {len(logits)} pictures")
+        log_probability = F.log_softmax(_at_least_float32(logits), dim=1)
+        one_hot = F.one_hot(targets.long(), logits.shape[1]).to(log_probability.dtype)
+        probability = log_probability.exp()
+        focus = torch.where(one_hot > 0, 1 - probability, probability).clamp(min=self.eps)
+        gamma = torch.where(one_hot > 0, float(self.gamma_pos), float(self.gamma_neg))
+        smooth = one_hot * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
+        return -(smooth * log_probability * focus.pow(gamma)).sum(1).mean()
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
