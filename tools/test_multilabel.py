@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tresnet_downstream.command_line import config_parser, run
+from tresnet_downstream.command_line import config_options, config_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,14 +16,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
 
+    from mmengine.dist import is_main_process
+
     from tresnet_downstream.evaluation import format_table, write_scores
     from tresnet_downstream.training import load_config, score_multilabel
 
-    config = load_config(options.config, options.cfg_options)
+    config = load_config(options.config, config_options(options))
     config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)
-    if options.amp:
-        config.val_cfg.amp = options.amp
     scores, weights = score_multilabel(config, options.checkpoint, options.weights, options.launcher)
+    if not is_main_process():
+        return
     print(format_table(scores, f"{options.checkpoint}, {weights} weights"))
     run_info = {"config": options.config, "checkpoint": options.checkpoint, "weights": weights}
     for path in write_scores(scores, Path(config.work_dir), run_info):

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tresnet_downstream.command_line import config_parser, run
+from tresnet_downstream.command_line import config_options, config_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -13,14 +13,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="goes on from the newest checkpoint in the work dir")
     options = parser.parse_args(arguments)
 
+    from mmengine.dist import is_main_process
+
     from tresnet_downstream.training import load_config, train_multilabel
 
-    config = load_config(options.config, options.cfg_options)
+    config = load_config(options.config, config_options(options))
     config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)
-    if options.amp:
-        config.optim_wrapper.amp = config.val_cfg.amp = options.amp
     best = train_multilabel(config, options.resume, options.launcher)
-    print(f"best val mAP {best['mAP']:.2f} ({best['weights']} weights, epoch {best['epoch']})")
+    if not is_main_process():
+        return
+    if "epoch" in best:
+        print(f"best val mAP {best['mAP']:.2f} ({best['weights']} weights, epoch {best['epoch']})")
+    else:
+        print("no val mAP: the validation data shows none of the classes, or was not scored")
     print(f"results are in {config.work_dir}")
 
 

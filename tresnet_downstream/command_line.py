@@ -18,24 +18,34 @@ def run(main: Callable[[Sequence[str] | None], None], arguments: Sequence[str] |
     try:
         main(arguments)
     except UserError as error:
-        print(f"error: {_innermost(error)}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _interrupted(error):
+            raise
         print("interrupted; checkpoints that are complete stay, --resume goes on from the last", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
-def _innermost(error: BaseException) -> str:
-    """The message as it was raised: MMEngine's registries raise it again with their own words before it."""
-    message = str(error)
-    while error.__context__ is not None:
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is at the root: MMEngine's bare ``except`` turns it into an error of its own in places."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
-        if isinstance(error, UserError) and message.endswith(str(error)):
-            message = str(error)
-    # From a data loader's worker the message comes with that process's traceback before it.
-    last_line = message.strip().splitlines()[-1]
-    return last_line.rpartition("Error: ")[2] if "Original Traceback" in message else " ".join(message.split())
+    return error is not None
+
+
+def _one_line(error: UserError) -> str:
+    message = str(error)
+    if "Original Traceback" in message:
+        # From a data loader's worker: the last line has the error's name and its message.
+        message = message.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(message.split())
+
+
+def config_options(options: argparse.Namespace) -> list[str]:
+    """The changes to the config that the parsed command line asks for, ``--amp`` among them."""
+    return [*options.cfg_options, *([f"amp={options.amp}"] if options.amp else [])]
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:

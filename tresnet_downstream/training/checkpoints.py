@@ -8,7 +8,10 @@ the config keeps one), ``meta`` (config, classes, epoch), ``score`` once it was 
 
 import os
 import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about an old format, which an error follows
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: holds objects other than tensors and plain values, and is not loaded") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -45,11 +50,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Writes under a temporary name first: an interrupted run leaves whole files."""
-    partial = path.with_suffix(".partial")
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a name to write under; the file gets its own once it is whole, so an interrupted run leaves no part."""
+    partial = path.with_name(f"{path.name}.partial")
     try:
-        torch.save(dict(checkpoint), partial)
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -65,9 +71,10 @@ def chosen_weights(checkpoint: Mapping[str, Any], which: str | None, path: str |
         UserError: if the checkpoint does not have them.
     """
     name = which or checkpoint.get("score", {}).get("weights", "raw")
-    if not isinstance(checkpoint.get(WEIGHTS[name]), Mapping):
+    state_dict = checkpoint.get(WEIGHTS[name])
+    if not isinstance(state_dict, Mapping) or not all(isinstance(value, Tensor) for value in state_dict.values()):
         raise UserError(f"{path}: has no {name} weights ({WEIGHTS[name]})")
-    return name, dict(checkpoint[WEIGHTS[name]])
+    return name, dict(state_dict)
 
 
 def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
@@ -88,18 +95,33 @@ def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str 
         raise UserError(f"{path}: is a checkpoint of another model: {'; '.join(reasons)}")
 
 
-def load_backbone(backbone: nn.Module, path: str | Path) -> list[str]:
+def require_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path: str | Path) -> None:
+    """Raises UserError unless the checkpoint was trained on these classes, in this order, or does not say."""
+    trained = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes", classes)
+    for place, (there, here) in enumerate(zip_longest(trained, classes)):
+        if there != here:
+            raise UserError(
+                f"{path}: was trained on other classes than the data has: class {place} is "
+                f"{there!r} there and {here!r} in the data"
+            )
+
+
+def require_resumable(path: Path) -> None:
+    """Raises UserError unless the file is whole and has all that a training goes on from."""
+    checkpoint = read_checkpoint(path)
+    if lacking := [key for key in ("meta", "state_dict", "optimizer", "param_schedulers") if key not in checkpoint]:
+        raise UserError(f"{path}: a training cannot go on from it: it has no {', '.join(lacking)}")
+
+
+def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     """Starts a backbone from a checkpoint of this toolkit or of the TResNet, ASL or ML-Decoder releases.
 
     Args:
         backbone: is changed in place.
         path: the file; its backbone's weights are taken, the rest is passed over.
 
-    Returns:
-        the names of the backbone that the file does not have.
-
     Raises:
-        UserError: if no name of the file fits, or a shape differs.
+        UserError: unless the file has exactly this backbone's names and shapes.
     """
     checkpoint = read_checkpoint(path)
     state_dict = checkpoint.get("model", checkpoint)
@@ -111,9 +133,15 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> list[str]:
         result = backbone.load_state_dict(ours or dict(state_dict), strict=False)
     except RuntimeError as error:
         raise UserError(f"{path}: holds another variant: {str(error).splitlines()[-1].strip()}") from error
-    if len(result.missing_keys) == len(backbone.state_dict()):
-        raise UserError(f"{path}: no weight in it belongs to this backbone; it has {next(iter(state_dict), 'nothing')}")
-    return result.missing_keys
+    # Batch counts alone may be lacking: older files do not have them, and nothing is computed from them.
+    missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(
+            f"{path}: does not hold this backbone: {len(missing)} of its names are missing, such as {missing[0]}; "
+            f"the file has {next(iter(state_dict), 'nothing')}"
+        )
+    if deeper := [name for name in result.unexpected_keys if name.startswith(("stem.", "layer"))]:
+        raise UserError(f"{path}: holds another variant: it also has {deeper[0]} and {len(deeper) - 1} names more")
 
 
 def bare(model: nn.Module) -> Any:
@@ -148,8 +176,10 @@ class CheckpointHook(Hook):
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Refuses to resume from another model."""
-        require_match(bare(runner.model), checkpoint["state_dict"], runner._load_from)
+        """Refuses to resume from another model or other classes."""
+        model = bare(runner.model)
+        require_match(model, chosen_weights(checkpoint, "raw", runner._load_from)[1], runner._load_from)
+        require_classes(checkpoint, model.classes, runner._load_from)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Writes ``epoch_N.pth``."""
@@ -159,13 +189,15 @@ class CheckpointHook(Hook):
         if epoch % self.interval and epoch != runner.max_epochs and not runner.train_loop.stop_training:
             return
         folder = self._folder(runner)
-        runner.save_checkpoint(str(folder), f"epoch_{epoch}.pth.writing")
         if not is_main_process():
             return
-        os.replace(folder / f"epoch_{epoch}.pth.writing", folder / f"epoch_{epoch}.pth")
-        (folder / "last_checkpoint.writing").write_text(f"epoch_{epoch}.pth")
-        os.replace(folder / "last_checkpoint.writing", folder / "last_checkpoint")
-        for old in sorted(folder.glob("epoch_*.pth"), key=_epoch_of)[: -self.keep]:
+        with whole_file(folder / f"epoch_{epoch}.pth") as partial:
+            runner.save_checkpoint(str(folder), partial.name)
+        with whole_file(folder / "last_checkpoint") as partial:
+            partial.write_text(f"epoch_{epoch}.pth")
+        # Not those of later epochs, which a run that started anew in this folder finds there.
+        written = sorted((path for path in folder.glob("epoch_*.pth") if _epoch_of(path) <= epoch), key=_epoch_of)
+        for old in written[: -self.keep]:
             old.unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
@@ -181,7 +213,8 @@ class CheckpointHook(Hook):
             "score": self.best,
         }
         runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-        write_checkpoint(checkpoint, self._folder(runner) / "best.pth")
+        with whole_file(self._folder(runner) / "best.pth") as partial:
+            torch.save(checkpoint, partial)
 
     @staticmethod
     def _folder(runner: Runner) -> Path:

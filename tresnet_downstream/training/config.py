@@ -5,19 +5,55 @@ A string in a config may name a key of the config's top level: ``'$image_size'``
 ``--cfg-options image_size=224`` reaches every place that uses it. ``$$`` is a plain dollar sign.
 """
 
+import ast
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import albumentations
 from mmengine.config import Config, DictAction
+from mmengine.registry import Registry
 
 from tresnet_downstream import registry
 from tresnet_downstream.errors import UserError
 
 _WHOLE = re.compile(r"\$(\w+)")
 _WITHIN = re.compile(r"\$\$|\$\{(\w+)\}")
+_UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+::(.+?) registry")
+_UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+
+PARTS = (
+    "default_scope",
+    "randomness",
+    "env_cfg",
+    "log_level",
+    "default_hooks",
+    "custom_hooks",
+    "visualizer",
+    "model",
+    "train_dataloader",
+    "val_dataloader",
+    "val_evaluator",
+    "optim_wrapper",
+    "param_scheduler",
+    "train_cfg",
+    "val_cfg",
+)
+# Have no default: the user's own data.
+DATA_KEYS = ("train_annotations", "train_images", "val_annotations", "val_images")
+# The least that each may be.
+WHOLE_NUMBERS = {
+    "batch_size": 1,
+    "num_workers": 0,
+    "max_epochs": 1,
+    "accumulation": 1,
+    "keep_checkpoints": 1,
+    "seed": 0,
+}
+NUMBERS = ("max_lr", "weight_decay", "average_decay", "threshold")
 
 
 def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
@@ -30,7 +66,7 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
 
     Raises:
         UserError: for a file that is missing or cannot be read, an option that has no such key, and a
-            reference to a name that is not there.
+            reference to a name that is not there or refers back to itself.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such config file")
@@ -44,13 +80,30 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         if not separator or not key:
             raise UserError(f"--cfg-options {option}: write it as key=value")
         _require_key(config, key, str(path))
-        config.merge_from_dict({key: _parse(value)})
+        config.merge_from_dict({key: _parse(value, _current(config, key))})
     return _resolved(config)
 
 
-def _parse(value: str) -> Any:
-    """A value as MMEngine's command lines have it: numbers, True, None, lists in brackets, otherwise text."""
-    return DictAction._parse_iterable(value)
+def _parse(value: str, current: Any) -> Any:
+    """A Python literal, or else text; text also stays text where it replaces text, such as a folder named 2014."""
+    if isinstance(current, str) and not current.startswith("$") and value != "None":
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        # MMEngine's own reading makes lists of words: blocks=basic,basic,bottleneck,bottleneck.
+        return value if current is None or "," not in value else DictAction._parse_iterable(value)
+
+
+def _current(config: Config, key: str) -> Any:
+    """What the config has under ``key``; ``"$"`` where an argument is new."""
+    node: Any = config._cfg_dict
+    for name in key.split("."):
+        if isinstance(node, Mapping):
+            node = node.get(name, "$")
+        elif not isinstance(node, str):
+            node = node[int(name)]
+    return "" if key in DATA_KEYS and node is None else node
 
 
 def _require_key(config: Config, key: str, path: str) -> None:
@@ -72,10 +125,48 @@ def _require_key(config: Config, key: str, path: str) -> None:
 
 def _takes_argument(component: Any, name: str) -> bool:
     """Whether the component registered as ``component`` has a constructor argument ``name``."""
-    for room in (registry.MODELS, registry.DATASETS, registry.HOOKS, registry.OPTIM_WRAPPERS):
-        if isinstance(component, str) and (found := room.get(component)) is not None:
-            return any(name in inspect.signature(base).parameters for base in inspect.getmro(found)[:-1])
-    return False
+    if not isinstance(component, str):
+        return False
+    for room in vars(registry).values():
+        if isinstance(room, Registry) and room.scope == registry.SCOPE and inspect.isclass(room.get(component)):
+            return any(name in inspect.signature(base).parameters for base in inspect.getmro(room.get(component))[:-1])
+    # Albumentations' transforms are found by name too; their pipeline says which argument it does not know.
+    return hasattr(albumentations, component)
+
+
+def check_config(config: Config, splits: Sequence[str]) -> None:
+    """Looks at the top level before anything is built; the paths of other splits may be unset.
+
+    Raises:
+        UserError: for a part that is missing, a path that is left to the user, or a number that is none.
+    """
+    if lacking := [key for key in PARTS if key not in config]:
+        raise UserError(f"{config.filename}: has no {', '.join(lacking)}; the files of configs/_base_ bring them")
+    if config.get("sync_bn"):
+        raise UserError("sync_bn: TResNet's norms are not converted; set model.backbone.norm='sync' instead")
+    for key in DATA_KEYS:
+        if key.startswith(tuple(splits)) and key in config and config[key] is None:
+            raise UserError(f"{key}: the config leaves it to you; set it with --cfg-options {key}=PATH")
+    for key, least in WHOLE_NUMBERS.items():
+        if key in config and (type(config[key]) is not int or config[key] < least):
+            raise UserError(f"{key}={config[key]!r}: give a whole number, at least {least}")
+    for key in NUMBERS:
+        if key in config and (type(config[key]) not in (int, float) or not config[key] >= 0):
+            raise UserError(f"{key}={config[key]!r}: give a number, at least 0")
+
+
+@contextmanager
+def mistakes_in_types() -> Iterator[None]:
+    """Turns what MMEngine and Python raise at an unknown ``type`` or argument of a component into a UserError."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        message = str(error.args[0]) if error.args else ""
+        if match := _UNKNOWN_TYPE.match(message):
+            raise UserError(f"type={match[1]!r} in the config: there is no {match[2]} of that name") from error
+        if match := _UNKNOWN_ARGUMENT.match(message):
+            raise UserError(f"{match[1]} in the config takes no argument {match[2]!r}") from error
+        raise
 
 
 def _resolved(config: Config) -> Config:
@@ -96,7 +187,9 @@ def _resolved(config: Config) -> Config:
         return "$" if match[0] == "$$" else str(look_up(match[1], text, within))
 
     def look_up(name: str, text: str, within: tuple[str, ...]) -> Any:
-        if name not in names or name in within:
+        if name in within:
+            raise UserError(f"{config.filename}: {text!r} refers to {name!r}, which refers back to itself")
+        if name not in names:
             raise UserError(f"{config.filename}: {text!r} refers to {name!r}, which the config does not define")
         return resolve(names[name], (*within, name))
 

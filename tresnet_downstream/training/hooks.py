@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank, is_main_process
+from mmengine.dist import all_reduce, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.console import Console
@@ -23,7 +23,7 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from tresnet_downstream.registry import HOOKS
-from tresnet_downstream.training.checkpoints import bare
+from tresnet_downstream.training.checkpoints import bare, chosen_weights
 
 
 @HOOKS.register_module()
@@ -47,6 +47,7 @@ class WeightAverageHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keeps the average of the run that is resumed."""
+        chosen_weights(checkpoint, "averaged", runner._load_from)  # says so if there are none
         self._resumed = checkpoint
 
     def before_train(self, runner: Runner) -> None:
@@ -87,11 +88,14 @@ def weight_average(runner: Runner) -> nn.Module | None:
 
 @HOOKS.register_module()
 class SeedHook(Hook):
-    """Seeds every epoch from the run's seed, the epoch and the process: a resumed run draws the same numbers."""
+    """Seeds every step from the run's seed, the step and the process: a resumed run draws the same numbers.
 
-    def before_train_epoch(self, runner: Runner) -> None:
+    By step, not by epoch: starting a data loader's workers draws too, which a resumed run does at another epoch.
+    """
+
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Seeds torch (dropout, stochastic depth), numpy and Python."""
-        seed = int(np.random.SeedSequence([runner.seed, runner.epoch, get_rank()]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([runner.seed, runner.iter, get_rank()]).generate_state(1)[0])
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - for components that draw from the global generator
         random.seed(seed)
@@ -109,6 +113,10 @@ class StopHook(Hook):
 
     def __init__(self, epoch: int | None = None) -> None:
         self.epoch = epoch
+
+    def before_train(self, runner: Runner) -> None:
+        """Trains nothing if the run that is resumed had come that far."""
+        runner.train_loop.stop_training = self.epoch is not None and runner.epoch >= self.epoch
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Tells the loop that this epoch was the last."""
@@ -168,12 +176,20 @@ class ProgressHook(Hook):
         if runner._train_loop is None or isinstance(runner._train_loop, dict) or not metrics:
             return
         scores = ", ".join(f"{name[:-4]} {metrics[name]:.2f}" for name in metrics if name.endswith("/mAP"))
+        self._print(runner.epoch, f", val mAP: {scores}")
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Prints the line of an epoch that no validation follows."""
+        epoch = runner.epoch + 1
+        if epoch % runner.val_interval and epoch != self.epochs:
+            self._print(epoch, "")
+
+    def _print(self, epoch: int, scores: str) -> None:
         seconds = time.perf_counter() - self.started
-        skipped = f", {self.skipped} bad images skipped" if self.skipped else ""
-        self.console.print(
-            f"epoch {runner.epoch}/{self.epochs}: loss per image {self.losses / self.images:.4g}, "
-            f"val mAP: {scores}, {seconds:.0f} s{skipped}"
-        )
+        all_reduce(total := torch.tensor(self.skipped))
+        skipped = f", {total.item()} bad images skipped" if total else ""
+        loss = f"loss per image {self.losses / self.images:.4g}"
+        self.console.print(f"epoch {epoch}/{self.epochs}: {loss}{scores}, {seconds:.0f} s{skipped}")
 
     def after_run(self, runner: Runner) -> None:
         """Takes the bar away."""

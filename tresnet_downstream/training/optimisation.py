@@ -1,12 +1,13 @@
 """Optimiser, precision and learning rate as the ASL and ML-Decoder releases have them."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, _ParamScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -24,21 +25,30 @@ class RecipeOptimWrapper(OptimWrapper):
     get from the whole batch: MMEngine's division by the number of accumulated steps is left out, and the
     average that DistributedDataParallel takes over processes is undone. A loss that is a mean is averaged.
 
+    Departure from MMEngine: what is accumulated never crosses the end of an epoch, so that a checkpoint holds
+    all that a resumed run needs; the last step of an epoch may be of fewer batches.
+
     Args:
         optimizer: the optimiser.
         amp: ``bfloat16`` or ``float16`` for autocast, on a CPU too; None for full precision. float16 scales
             the loss against underflow.
         reduction: ``sum`` or ``mean``, the loss's own.
+        epoch_length: number of batches of an epoch.
         **kwargs: see MMEngine's ``OptimWrapper``: ``accumulative_counts``, ``clip_grad``.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, amp: str | None = None, reduction: str = "sum", **kwargs: Any
+        self,
+        optimizer: torch.optim.Optimizer,
+        amp: str | None = None,
+        reduction: str = "sum",
+        epoch_length: int = sys.maxsize,
+        **kwargs: Any,
     ) -> None:
         super().__init__(optimizer, **kwargs)
         if amp is not None and amp not in AMP_TYPES:
             raise UserError(f"amp={amp!r} is unknown: choose bfloat16, float16 or None")
-        self.amp, self.reduction = amp, reduction
+        self.amp, self.reduction, self.epoch_length = amp, reduction, epoch_length
         self.device = optimizer.param_groups[-1]["params"][0].device.type
         self.scaler = torch.amp.GradScaler(self.device, enabled=amp == "float16")
 
@@ -50,7 +60,22 @@ class RecipeOptimWrapper(OptimWrapper):
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """See the class."""
-        return loss * get_world_size() if self.reduction == "sum" else super().scale_loss(loss)
+        if self.reduction == "sum":
+            return loss * get_world_size()
+        done = self._inner_count % self.epoch_length
+        left = self.epoch_length - done + done % self._accumulative_counts
+        return loss / min(self._accumulative_counts, left)
+
+    def should_update(self) -> bool:
+        """Whether the last batch completed a step."""
+        return self._completes_step(self._inner_count)
+
+    def should_sync(self) -> bool:
+        """Whether the next batch completes a step, so that processes exchange gradients."""
+        return self._completes_step(self._inner_count + 1)
+
+    def _completes_step(self, count: int) -> bool:
+        return count % self.epoch_length % self._accumulative_counts == 0
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Adds the loss's gradients up."""
@@ -71,7 +96,9 @@ class RecipeOptimWrapper(OptimWrapper):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
         state_dict = dict(state_dict)
-        self.scaler.load_state_dict(state_dict.pop("loss_scaler"))
+        # Empty unless the run was in float16, and then the scale starts anew.
+        if scale := state_dict.pop("loss_scaler"):
+            self.scaler.load_state_dict(scale)
         super().load_state_dict(state_dict)
 
 
@@ -109,7 +136,7 @@ class MatrixDecayConstructor:
 
 
 @PARAM_SCHEDULERS.register_module()
-class OneCycle(OneCycleLR):
+class OneCycle(OneCycleLR, _ParamScheduler):  # the second base is there for MMEngine to know it by
     """torch's one-cycle schedule: cosine up from ``max_lr / 25`` and down to nothing, one step an iteration.
 
     It also takes Adam's first beta from 0.95 to 0.85 and back, which MMEngine's schedule of that name does not.
@@ -128,4 +155,20 @@ class OneCycle(OneCycleLR):
         if by_epoch:
             raise UserError("OneCycle steps by iteration: set by_epoch=False")
         self.by_epoch = by_epoch
+        self.settings = {"max_lr": max_lr, "steps": end, "pct_start": pct_start}
         super().__init__(optimizer.optimizer, max_lr, total_steps=end, pct_start=pct_start)
+        # Else torch warns where accumulation, or float16's search for a scale, puts off the first step.
+        optimizer.optimizer._opt_called = True
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the same schedule.
+
+        Raises:
+            UserError: for another schedule, of which the rest would follow neither the old one nor the new.
+        """
+        if state_dict["settings"] != self.settings:
+            raise UserError(
+                f"--resume: the schedule was {state_dict['settings']} and the config now has {self.settings}: keep "
+                "max_lr, max_epochs, batch_size and the number of processes, or start anew (stop_epoch may change)"
+            )
+        super().load_state_dict(state_dict)

@@ -2,15 +2,15 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.logging import MMLogger, print_log
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
@@ -27,12 +27,12 @@ from tresnet_downstream.training.checkpoints import (
     load_backbone,
     read_checkpoint,
     require_match,
+    require_resumable,
 )
+from tresnet_downstream.training.config import check_config, mistakes_in_types
 from tresnet_downstream.training.hooks import ProgressHook
 
 LAUNCHERS = ("none", "pytorch")
-# Keys of a multi-label config that have no default: the user's own data.
-DATA_KEYS = ("train_annotations", "train_images", "val_annotations", "val_images")
 
 
 class QuietRunner(Runner):
@@ -47,6 +47,7 @@ class QuietRunner(Runner):
         return logger
 
 
+@mistakes_in_types()
 def train_multilabel(config: Config, resume: bool = False, launcher: str = "none") -> dict[str, Any]:
     """Trains and validates; checkpoints, logs and TensorBoard scalars go to ``config.work_dir``.
 
@@ -56,7 +57,8 @@ def train_multilabel(config: Config, resume: bool = False, launcher: str = "none
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
 
     Returns:
-        the best validation score: ``mAP``, ``weights`` (``raw`` or ``averaged``) and ``epoch``.
+        the best validation score: ``mAP``, ``weights`` (``raw`` or ``averaged``) and ``epoch``; without
+        ``weights`` and ``epoch`` if nothing was scored.
 
     Raises:
         UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
@@ -64,21 +66,22 @@ def train_multilabel(config: Config, resume: bool = False, launcher: str = "none
     join_processes(launcher)
     checkpoint = last_checkpoint(config.work_dir) if resume else None
     if checkpoint is not None:
-        read_checkpoint(checkpoint)  # a damaged file is reported before anything starts
+        require_resumable(checkpoint)
     runner = _build_runner(config, launcher, checkpoint, train=True)
-    if checkpoint is None and config.get("pretrained"):
+    if checkpoint is None and "pretrained" in config:
         _start_from(runner, config.pretrained)
     try:
         runner.train()
     except NonFiniteLossError as error:
         last = last_checkpoint(config.work_dir)
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
-        raise NonFiniteLossError(f"{error}; {kept}; a lower max_lr or amp=None may help") from error
+        raise NonFiniteLossError(f"{error}; {kept}; amp=None may help, or a new run with a lower max_lr") from error
     finally:
         _close(runner)
     return next(hook.best for hook in runner.hooks if hasattr(hook, "best"))
 
 
+@mistakes_in_types()
 def score_multilabel(
     config: Config, checkpoint_path: str | Path, weights: str | None = None, launcher: str = "none"
 ) -> tuple[MultilabelScores, str]:
@@ -99,16 +102,19 @@ def score_multilabel(
     join_processes(launcher)
     checkpoint = read_checkpoint(checkpoint_path)
     name, state_dict = chosen_weights(checkpoint, weights, checkpoint_path)
-    runner = _build_runner(config, launcher, None, train=False)
+    classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
+    runner = _build_runner(config, launcher, None, train=False, classes=classes)
     require_match(bare(runner.model), state_dict, checkpoint_path)
-    _require_classes(checkpoint, bare(runner.model).classes, checkpoint_path)
     bare(runner.model).load_state_dict(state_dict)
     try:
         runner.val()
     finally:
         _close(runner)
     metric = next(metric for metric in runner.val_evaluator.metrics if isinstance(metric, MultilabelMetric))
-    return metric.scores["raw"], name
+    # Of several processes the first alone has computed them.
+    scores: list[Any] = [metric.scores.get("raw")]
+    broadcast_object_list(scores)
+    return scores[0], name
 
 
 def join_processes(launcher: str) -> None:
@@ -122,13 +128,12 @@ def join_processes(launcher: str) -> None:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
-def _build_runner(config: Config, launcher: str, resume_from: Path | None, train: bool) -> Runner:
-    _refuse_conversions(config)
-    for key in DATA_KEYS:
-        if key in config and config[key] is None:
-            raise UserError(f"{key}: the config leaves it to you; set it with --cfg-options {key}=PATH")
+def _build_runner(
+    config: Config, launcher: str, resume_from: Path | None, train: bool, classes: Sequence[str] | None = None
+) -> Runner:
+    check_config(config, ("train", "val") if train else ("val",))
     init_default_scope(config.default_scope)
-    datasets = _build_datasets(config, train)
+    datasets = _build_datasets(config, train, classes)
     config.model.classes = list(datasets["val"].classes)
     seed = config.randomness.seed
     loaders = {
@@ -167,21 +172,26 @@ def _build_runner(config: Config, launcher: str, resume_from: Path | None, train
         randomness=config.randomness,
         cfg=config,
     )
-    # The convolutions' fast layout, on CPUs and on tensor cores alike; the pictures come in it.
-    bare(runner.model).to(memory_format=torch.channels_last)
     if train:
         runner.optim_wrapper["reduction"] = bare(runner.model).loss.reduction
+        runner.optim_wrapper["epoch_length"] = len(loaders["train"])
     return runner
 
 
-def _build_datasets(config: Config, train: bool) -> dict[str, MultiLabelDataset]:
-    """The splits; validation takes its classes from the training data, so that the columns agree."""
+def _build_datasets(config: Config, train: bool, classes: Sequence[str] | None) -> dict[str, MultiLabelDataset]:
+    """The splits; validation has the classes of the training data or of the checkpoint, so that columns agree."""
     datasets = {}
-    validation = dict(config.val_dataloader.dataset)
-    if train:
-        datasets["train"] = DATASETS.build(config.train_dataloader.dataset)
-        validation.setdefault("classes", datasets["train"].classes)
-    datasets["val"] = DATASETS.build(validation)
+    for split in ("train", "val") if train else ("val",):
+        wanted = dict(config[f"{split}_dataloader"].dataset)
+        if classes is not None:
+            wanted["classes"] = tuple(classes)
+        try:
+            datasets[split] = DATASETS.build(wanted)
+        except UserError as error:
+            # In the words of the config, where the two keys have the split's name.
+            message = str(error).replace("annotation_file", f"{split}_annotations")
+            raise UserError(message.replace("image_folder", f"{split}_images")) from error
+        classes = datasets[split].classes
     return datasets
 
 
@@ -192,27 +202,21 @@ def _loader_config(config: Config, split: str, dataset: MultiLabelDataset) -> di
     return {**loader, "dataset": dataset, "pin_memory": torch.cuda.is_available()}
 
 
-def _start_from(runner: Runner, path: str) -> None:
-    missing = load_backbone(bare(runner.model).backbone, path)
-    print_log(f"backbone starts from {path}; not in it: {', '.join(missing) or 'nothing'}", "current")
-
-
-def _require_classes(checkpoint: Mapping[str, Any], classes: tuple[str, ...], path: str | Path) -> None:
-    trained = tuple(checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes", classes))
-    if trained != tuple(classes):
-        place = next((i for i, (a, b) in enumerate(zip(trained, classes, strict=False)) if a != b), 0)
-        raise UserError(
-            f"{path}: was trained on other classes than the data has: class {place} is "
-            f"{trained[place]!r} there and {classes[place]!r} in the data"
-        )
-
-
-def _refuse_conversions(config: Config) -> None:
-    if config.get("sync_bn"):
-        raise UserError("sync_bn: TResNet's norms are not converted; set model.backbone.norm='sync' instead")
+def _start_from(runner: Runner, path: str | None) -> None:
+    if path is None:
+        if is_main_process():
+            print("note: pretrained is not set, so training starts from random weights; published scores do not")
+        return
+    load_backbone(bare(runner.model).backbone, path)
+    if is_main_process():
+        print(f"backbone starts from {path}, the head from random weights")
 
 
 def _close(runner: Runner) -> None:
+    for loop in (runner._train_loop, runner._val_loop):
+        # Left to the garbage collector, which takes a loader apart in another order, each worker ends in 5 s.
+        if (workers := getattr(getattr(loop, "dataloader", None), "_iterator", None)) is not None:
+            workers._shutdown_workers()
     for hook in runner.hooks:
         if isinstance(hook, ProgressHook):
             hook.close()

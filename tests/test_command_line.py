@@ -1,0 +1,129 @@
+"""How the tools end, and the options that they share."""
+
+import subprocess
+import sys
+
+import pytest
+from mmengine.config import Config
+from training.small_data import DIGITS, ROOT, call, make_small_data, options, tool, train
+
+from tresnet_downstream.command_line import config_parser, run
+from tresnet_downstream.errors import UserError
+
+TOOLS = ["train_multilabel", "test_multilabel"]
+
+
+def ending_in(error):
+    def main(arguments):
+        raise error
+
+    return main
+
+
+def test_good_end_is_0_and_silent(capsys):
+    seen = []
+    assert run(seen.append, ["a"]) == 0
+    assert seen == [["a"]]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_mistake_of_the_users_is_2_and_one_line(capsys):
+    assert run(ending_in(UserError("data.csv: line 3\n  has no path")), []) == 2
+    assert capsys.readouterr() == ("", "error: data.csv: line 3 has no path\n")
+
+
+def test_mistake_found_in_a_worker_is_the_same_line(capsys):
+    message = (
+        "Caught UserError in DataLoader worker process 0.\n"
+        "Original Traceback (most recent call last):\n"
+        '  File "worker.py", line 1, in fetch\n'
+        "tresnet_downstream.errors.UserError: a.jpg: unreadable image: Error: broken\n"
+    )
+    assert run(ending_in(UserError(message)), []) == 2
+    assert capsys.readouterr().err == "error: a.jpg: unreadable image: Error: broken\n"
+
+
+def test_message_names_all_that_the_error_does_whatever_caused_it(capsys):
+    def main(arguments):
+        try:
+            raise UserError("no class 'cat'")
+        except UserError as error:
+            raise UserError(f"labels.csv: {error}") from error
+
+    run(main, [])
+    assert capsys.readouterr().err == "error: labels.csv: no class 'cat'\n"
+
+
+def test_control_c_is_130_and_one_line(capsys):
+    assert run(ending_in(KeyboardInterrupt()), []) == 130
+    err = capsys.readouterr().err
+    assert err.startswith("interrupted")
+    assert err.count("\n") == 1
+
+
+def test_control_c_that_a_library_took_for_an_error_is_130_too(capsys):
+    def main(arguments):
+        try:
+            raise KeyboardInterrupt
+        except:  # noqa: E722
+            raise SyntaxError("cannot format the config")  # noqa: B904
+
+    assert run(main, []) == 130
+    assert capsys.readouterr().err.startswith("interrupted")
+
+
+def test_fault_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(ending_in(ZeroDivisionError()), [])
+
+
+@pytest.mark.parametrize(("arguments", "amp"), [([], None), (["--amp"], "bfloat16"), (["--amp", "float16"], "float16")])
+def test_amp_without_a_type_is_bfloat16(arguments, amp):
+    assert config_parser("").parse_args(["mine.py", *arguments]).amp == amp
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_names_every_option_and_needs_no_torch(name):
+    program = (
+        f"import sys; sys.argv = ['{name}', '--help']; sys.modules['torch'] = None\n"
+        f"import runpy; runpy.run_path({str(ROOT / 'tools' / (name + '.py'))!r}, run_name='__main__')"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    for option in ("config", "--work-dir", "--cfg-options", "--amp", "--launcher"):
+        assert option in result.stdout
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_unknown_flag_is_2(name, capsys):
+    with pytest.raises(SystemExit) as error:
+        run(tool(name), ["mine.py", "best.pth", "--fast"])
+    assert error.value.code == 2
+    assert "--fast" in capsys.readouterr().err
+
+
+def test_launcher_without_torchrun_is_named(tmp_path, capsys, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    data = make_small_data(tmp_path / "data")
+    arguments = [DIGITS, "--launcher", "pytorch", *options(data)]
+    assert run(tool("train_multilabel"), arguments) == 2
+    assert "torchrun" in capsys.readouterr().err
+
+
+def test_amp_option_trains_and_scores_in_that_precision(tmp_path):
+    data = make_small_data(tmp_path / "data")
+    train(data, tmp_path / "work", "--amp", max_epochs=1)
+    (written,) = (tmp_path / "work").rglob("config.py")
+    config = Config.fromfile(written)
+    assert config.optim_wrapper.amp == config.val_cfg.amp == "bfloat16"
+
+
+def test_results_go_to_a_folder_named_after_the_config(tmp_path, monkeypatch):
+    data = make_small_data(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call("train_multilabel", [DIGITS, *options(data, max_epochs=1)])
+    assert (status, err) == (0, "")
+    assert "results are in work_dirs/digits_tresnet" in out
+    assert (tmp_path / "work_dirs/digits_tresnet/best.pth").exists()

@@ -1,0 +1,149 @@
+"""Configs: references, options, and that each file of configs/ gives what it says."""
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from training.small_data import DIGITS, ROOT
+
+from tresnet_downstream import training  # noqa: F401 - registers components
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import MODELS
+from tresnet_downstream.training import load_config
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+COCO = ROOT / "configs/coco_tresnet_l_448.py"
+
+
+def written(tmp_path, text, options=()):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    return load_config(path, options)
+
+
+def test_references_reach_into_lists_and_dicts_and_keep_their_type(tmp_path):
+    config = written(
+        tmp_path,
+        "size = 448\n"
+        "year = 2014\n"
+        "pair = ('$size', 2)\n"
+        "steps = [dict(type='A', size='$size'), ['$steps_of', dict(deep=dict(er='$flag'))]]\n"
+        "steps_of = dict(length='$size')\n"
+        "flag = None\n"
+        "name = 'train${year}_${size}.json'\n"
+        "link = '$name'\n",
+    )
+    assert config.steps[0].size == 448
+    assert config.pair == (448, 2)
+    assert config.steps[1][0] == {"length": 448}
+    assert config.steps[1][1].deep.er is None
+    assert config.name == config.link == "train2014_448.json"
+
+
+def test_references_see_what_options_changed(tmp_path):
+    config = written(tmp_path, "size = 448\nmodel = dict(size='$size', other='${size}px')\n", ["size=224"])
+    assert config.model == {"size": 224, "other": "224px"}
+
+
+def test_option_may_itself_refer_to_a_key(tmp_path):
+    assert written(tmp_path, "size = 448\nmodel = dict(size=1)\n", ["model.size=$size"]).model.size == 448
+
+
+@pytest.mark.parametrize(("text", "plain"), [("$$", "$"), ("5$$", "5$"), ("$$size", "$size"), ("$${size}", "${size}")])
+def test_two_dollar_signs_stand_for_one(tmp_path, text, plain):
+    assert written(tmp_path, f"size = 1\nprice = {text!r}\n").price == plain
+
+
+@pytest.mark.parametrize("text", ["a = '$b'", "a = 'x${b}'", "a = [dict(c='$b')]"])
+def test_reference_to_nothing_is_named(tmp_path, text):
+    with pytest.raises(UserError, match=r"mine\.py: .*'b'.*does not define"):
+        written(tmp_path, text + "\n")
+
+
+@pytest.mark.parametrize("text", ["a = '$a'", "a = '$b'\nb = dict(c='x${a}')", "a = ['$b']\nb = '$c'\nc = '$a'"])
+def test_reference_to_itself_is_named(tmp_path, text):
+    with pytest.raises(UserError, match=r"mine\.py: .* refers to .* itself"):
+        written(tmp_path, text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "value"),
+    [
+        ("max_epochs=7", "max_epochs", 7),
+        ("max_lr=2e-4", "max_lr", 2e-4),
+        ("keep_empty=True", "keep_empty", True),
+        ("stop_epoch=None", "stop_epoch", None),
+        ("data_root=/a/b=c", "data_root", "/a/b=c"),
+        ("data_root=", "data_root", ""),
+        ("model.backbone.layers=(1,2,3,4)", "model.backbone.layers", (1, 2, 3, 4)),
+        ("train_pipeline.0.size=64", "train_pipeline.0.size", 64),
+        ("model.backbone.with_cp=True", "model.backbone.with_cp", True),
+        ("train_dataloader.dataset.classes=[a,b]", "train_dataloader.dataset.classes", ["a", "b"]),
+    ],
+)
+def test_option_is_read_as_the_value_it_looks_like(option, key, value):
+    node = load_config(DIGITS, [option])
+    for part in key.split("."):
+        node = node[int(part)] if part.isdigit() else node[part]
+    assert node == value
+    assert type(node) is type(value)
+
+
+def test_later_options_see_earlier_ones():
+    config = load_config(DIGITS, ["model.head.type=MLDecoderHead", "model.head.embed_dim=64"])
+    assert config.model.head == {"type": "MLDecoderHead", "num_classes": 10, "embed_dim": 64}
+
+
+@pytest.mark.parametrize("option", ["model.backbone.with_pc=True", "model.bacbone.norm=sync", "seed.a=1", "trian=1"])
+def test_unknown_option_is_refused(option):
+    with pytest.raises(UserError, match="has no key"):
+        load_config(DIGITS, [option])
+
+
+def test_year_changes_every_file_name():
+    for year, config in ((2014, load_config(COCO)), (2017, load_config(COCO, ["coco_year=2017"]))):
+        for split in ("train", "val"):
+            dataset = config[f"{split}_dataloader"].dataset
+            assert dataset.annotation_file == f"annotations/instances_{split}{year}.json"
+            assert dataset.image_folder == f"{split}{year}"
+
+
+def test_image_size_reaches_both_pipelines():
+    config = load_config(COCO, ["image_size=224"])
+    assert config.train_dataloader.dataset.pipeline[0].size == 224
+    assert config.val_dataloader.dataset.pipeline[0].size == 224
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_its_model_builds(path):
+    config = load_config(path)
+    init_default_scope(config.default_scope)
+    classes = config.model.head.num_classes or 5
+    with torch.device("meta"):
+        model = MODELS.build({**config.model, "classes": [f"class {c}" for c in range(classes)]})
+    assert model.head.num_classes == classes
+    assert model.loss.reduction == "sum"
+    assert model.backbone.out_indices == (3,)
+    assert "$" not in config.pretty_text.replace("$$", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "size", "batch", "schedule"),
+    [
+        ("coco_tresnet_m_224", "m", 224, 128, (80, 41)),
+        ("coco_tresnet_m_448", "m", 448, 128, (80, 41)),
+        ("coco_tresnet_l_448", "l", 448, 128, (80, 41)),
+        ("coco_tresnet_xl_640", "xl", 640, 128, (80, 41)),
+        ("coco_tresnet_v2_l_448_ml_decoder", "v2_l", 448, 56, (40, None)),
+    ],
+)
+def test_coco_configs_are_the_published_recipes(name, variant, size, batch, schedule):
+    config = load_config(ROOT / f"configs/{name}.py")
+    assert config.model.backbone.variant == variant
+    assert config.model.head.num_classes == 80
+    assert [step.type for step in config.train_pipeline] == ["SquashResize", "Cutout", "RandAugment"]
+    assert config.train_pipeline[0].size == size
+    assert config.train_dataloader.batch_size == batch
+    assert (config.train_cfg.max_epochs, config.custom_hooks[1].epoch) == schedule
+    assert config.optim_wrapper.optimizer == {"type": "Adam", "lr": config.max_lr, "weight_decay": 1e-4}
+    assert (config.model.loss.gamma_neg, config.model.loss.gamma_pos, config.model.loss.clip) == (4, 0, 0.05)
+    assert config.custom_hooks[2] == {"type": "WeightAverageHook", "decay": 0.9997, "warmup": False}

@@ -1,0 +1,144 @@
+"""Several processes give what one process gives from the whole batch."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.registry import init_default_scope
+from torch.nn.parallel import DistributedDataParallel
+from training.small_data import DIGITS, call, make_small_data, options, start
+
+from tresnet_downstream import training  # noqa: F401 - registers components
+from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
+from tresnet_downstream.registry import MODELS
+from tresnet_downstream.training.optimisation import RecipeOptimWrapper
+
+
+def step_of_the_classifier(reduction):
+    """Gradients and buffers after one batch of 8, of which each process takes its share."""
+    torch.manual_seed(0)
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    init_default_scope("tresnet_downstream")
+    loss = {"type": "AsymmetricLoss", "gamma_neg": 4, "gamma_pos": 0, "clip": 0.05, "reduction": reduction}
+    backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25, "norm": "sync"}
+    head = {"type": "LinearHead", "num_classes": 3}
+    model = MODELS.build({"type": "ImageClassifier", "backbone": backbone, "head": head, "loss": loss}).double().train()
+    for norm in model.backbone.norms():  # those that start at 0 would hide their blocks
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+    images, targets = torch.rand(8, 3, 32, 32, dtype=torch.float64), torch.randint(0, 2, (8, 3), dtype=torch.int8)
+    wrapper = RecipeOptimWrapper(torch.optim.Adam(model.parameters()), reduction=reduction)
+    wrapper.step = wrapper.zero_grad = lambda: None
+    network = DistributedDataParallel(model, broadcast_buffers=False) if dist.is_initialized() else model
+    losses = network(images[rank::world_size], targets[rank::world_size], mode="loss")
+    wrapper.update_params(losses["loss"])
+    return {name: p.grad for name, p in model.named_parameters()} | dict(model.named_buffers())
+
+
+def step_of_the_norm():
+    """Output, gradients and statistics of a norm by itself; processes take 3 and 5 pictures of 8."""
+    torch.manual_seed(0)
+    norm = ActivatedBatchNorm(4, slope=0.01, norm="sync").double()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x, upstream = torch.randn(2, 8, 4, 5, 5, dtype=torch.float64)
+    share = slice(0, 8) if not dist.is_initialized() else (slice(0, 3), slice(3, 8))[dist.get_rank()]
+    x = x[share].clone().requires_grad_()
+    y = norm(x)
+    result = {"y": y.detach().clone()}
+    y.backward(upstream[share])
+    result |= {"x.grad": x.grad}
+    sums = {"weight.grad": norm.weight.grad, "bias.grad": norm.bias.grad}
+    if dist.is_initialized():
+        for gradient in sums.values():
+            dist.all_reduce(gradient)
+    return result | sums | {name: buffer.clone() for name, buffer in norm.named_buffers()}
+
+
+def one_step_of_each():
+    return {
+        "sum": step_of_the_classifier("sum"),
+        "mean": step_of_the_classifier("mean"),
+        "norm": step_of_the_norm(),
+    }
+
+
+def train_and_score(folder):
+    """Trains and scores with the tools; gives what each printed."""
+    common = ["--work-dir", folder / "work", "--launcher", "pytorch"]
+    common += options(folder / "data", model__backbone__norm="sync")
+    trained = call("train_multilabel", [DIGITS, *common])
+    return {"train": trained, "test": call("test_multilabel", [DIGITS, folder / "work/best.pth", *common])}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where two processes, started by ``torchrun``, left what this file's last lines do."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    make_small_data(folder / "data")  # 11 pictures to score: 6 for each process, one of them padding
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    process = start([*torchrun, __file__, folder])
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def steps(folder):
+    """The results of one process, and of each of two."""
+    return one_step_of_each(), [torch.load(folder / f"steps_{rank}.pth", weights_only=True) for rank in range(2)]
+
+
+def assert_close(ours, expected, name):
+    difference = (ours.double() - expected.double()).norm()
+    assert difference <= 1e-8 * expected.double().norm() + 1e-14, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_two_processes_with_synchronous_norms_give_the_step_of_one(steps, reduction):
+    alone, together = steps
+    for rank in range(2):
+        assert together[rank][reduction].keys() == alone[reduction].keys()
+        for name, expected in alone[reduction].items():
+            assert_close(together[rank][reduction][name], expected, name)
+
+
+@pytest.mark.slow
+def test_synchronous_norm_takes_unequal_shares_of_a_batch(steps):
+    alone, together = steps[0]["norm"], [part["norm"] for part in steps[1]]
+    assert [len(part["y"]) for part in together] == [3, 5]
+    for name, expected in alone.items():
+        if name in ("y", "x.grad"):
+            assert_close(torch.cat([part[name] for part in together]), expected, name)
+        else:
+            for part in together:
+                assert_close(part[name], expected, name)
+
+
+@pytest.mark.slow
+def test_training_on_two_processes_writes_one_set_of_files_and_scores_every_picture(folder):
+    first, second = (json.loads((folder / f"tools_{rank}.json").read_text()) for rank in range(2))
+    assert {status for status, _, _ in (*first.values(), *second.values())} == {0}
+    lines = [line.split(":")[0] for line in first["train"][1].splitlines() if line.startswith("epoch")]
+    assert lines == ["epoch 1/2", "epoch 2/2"]
+    assert "best val mAP" in first["train"][1]
+    assert "images 11" in first["test"][1]
+    assert second["train"][1] == second["test"][1] == ""
+
+    work_dir = folder / "work"
+    assert sorted(path.name for path in work_dir.glob("*.pth")) == ["best.pth", "epoch_1.pth", "epoch_2.pth"]
+    score = torch.load(work_dir / "best.pth", weights_only=True)["score"]
+    headline = json.loads((work_dir / "scores.json").read_text())["headline"]
+    assert headline["num_images"] == 11
+    assert headline["mAP"] == pytest.approx(score["mAP"], abs=1e-6)
+
+
+if __name__ == "__main__":
+    dist.init_process_group("gloo")
+    folder = Path(sys.argv[1])
+    torch.save(one_step_of_each(), folder / f"steps_{dist.get_rank()}.pth")
+    (folder / f"tools_{dist.get_rank()}.json").write_text(json.dumps(train_and_score(folder)))
+    dist.destroy_process_group()

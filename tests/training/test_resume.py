@@ -1,0 +1,158 @@
+"""A run that was interrupted goes on as if it had not been."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training.small_data import CUSTOM, ROOT, make_small_data, options, start, train
+
+from tresnet_downstream.training.checkpoints import whole_file
+
+# All that is random or has a memory: augmentation, dropout, stochastic depth, worker processes, weight average.
+RANDOM = {
+    "model__head__type": "MLDecoderHead",
+    "model__head__embed_dim": 32,
+    "model__head__num_heads": 4,
+    "model__head__feedforward_dim": 64,
+    "model__backbone__drop_path_rate": 0.3,
+    "num_workers": 2,
+    "max_epochs": 4,
+    "keep_checkpoints": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_small_data(tmp_path_factory.mktemp("shapes") / "data")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp("uninterrupted")
+    train(data, work_dir, config=CUSTOM, **RANDOM)
+    return work_dir
+
+
+def read(path):
+    return torch.load(path, weights_only=True)
+
+
+def leaves(node, name=""):
+    """Every tensor and value of a checkpoint, by its path."""
+    if isinstance(node, dict | list | tuple):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        return {key: leaf for part, child in items for key, leaf in leaves(child, f"{name}/{part}").items()}
+    return {name: node}
+
+
+def assert_bit_for_bit_equal(one, other):
+    one, other = ({**read(path), "meta": None} for path in (one, other))
+    one, other = leaves(one), leaves(other)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+        assert same, name
+
+
+def left_over(work_dir):
+    return [path.name for pattern in ("*.writing", "*.partial", ".*") for path in Path(work_dir).glob(pattern)]
+
+
+@pytest.mark.slow
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(data, uninterrupted, tmp_path):
+    train(data, tmp_path, config=CUSTOM, **RANDOM, stop_epoch=2)
+    assert (tmp_path / "last_checkpoint").read_text() == "epoch_2.pth"
+    printed = train(data, tmp_path, "--resume", config=CUSTOM, **RANDOM)
+    assert "epoch 3/4" in printed
+    assert "epoch 2/4" not in printed
+    assert_bit_for_bit_equal(tmp_path / "epoch_4.pth", uninterrupted / "epoch_4.pth")
+    assert read(tmp_path / "best.pth")["score"] == read(uninterrupted / "best.pth")["score"]
+    assert not left_over(tmp_path)
+
+
+@pytest.mark.slow
+def test_run_interrupted_by_control_c_ends_in_one_line_and_resumes_bit_for_bit(data, uninterrupted, tmp_path):
+    command = [ROOT / "tools/train_multilabel.py", CUSTOM, "--work-dir", tmp_path, *options(data, **RANDOM)]
+    # A terminal sends the signal to the whole group: to the data loader's workers as well.
+    process = start(command, start_new_session=True)
+    while not (tmp_path / "epoch_2.pth").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines() == ["interrupted; checkpoints that are complete stay, --resume goes on from the last"]
+    assert not left_over(tmp_path)
+    assert not (tmp_path / "epoch_4.pth").exists()
+    for path in tmp_path.glob("*.pth"):
+        assert read(path)["state_dict"]
+
+    train(data, tmp_path, "--resume", config=CUSTOM, **RANDOM)
+    assert_bit_for_bit_equal(tmp_path / "epoch_4.pth", uninterrupted / "epoch_4.pth")
+
+
+@pytest.mark.slow
+def test_accumulation_that_does_not_divide_the_epoch_resumes_bit_for_bit(data, tmp_path):
+    changes = {"accumulation": 2, "max_epochs": 3}  # of 3 batches in an epoch
+    train(data, tmp_path / "whole", **changes)
+    train(data, tmp_path / "parts", **changes, stop_epoch=1)
+    train(data, tmp_path / "parts", "--resume", **changes)
+    assert_bit_for_bit_equal(tmp_path / "parts/epoch_3.pth", tmp_path / "whole/epoch_3.pth")
+    assert read(tmp_path / "whole/epoch_3.pth")["averaged_steps"] == 6
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(data, tmp_path):
+    printed = train(data, tmp_path, "--resume", max_epochs=1)
+    assert "epoch 1/1" in printed
+
+
+def test_resume_of_a_finished_run_trains_no_more(data, tmp_path):
+    train(data, tmp_path, stop_epoch=1)
+    before = (tmp_path / "epoch_1.pth").read_bytes()
+    printed = train(data, tmp_path, "--resume", stop_epoch=1)
+    assert "best val mAP" in printed
+    assert "loss" not in printed
+    assert (tmp_path / "epoch_1.pth").read_bytes() == before
+    assert not (tmp_path / "epoch_2.pth").exists()
+
+
+def test_best_score_survives_a_resume(data, tmp_path):
+    train(data, tmp_path, stop_epoch=1)
+    best = read(tmp_path / "best.pth")
+    best["score"]["mAP"] = 100.5  # better than any
+    torch.save(best, tmp_path / "best.pth")
+    printed = train(data, tmp_path, "--resume")
+    assert "best val mAP 100.50" in printed
+    assert read(tmp_path / "best.pth")["score"]["epoch"] == 1
+
+
+def test_new_run_in_a_used_folder_keeps_its_own_checkpoints(data, tmp_path):
+    train(data, tmp_path, max_epochs=3, keep_checkpoints=2)
+    assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_2.pth", "epoch_3.pth"]
+    train(data, tmp_path, max_epochs=3, stop_epoch=1, keep_checkpoints=2)
+    assert (tmp_path / (tmp_path / "last_checkpoint").read_text()).name == "epoch_1.pth"
+    assert (tmp_path / "epoch_1.pth").exists()
+    assert "epoch 2/3" in train(data, tmp_path, "--resume", max_epochs=3)
+
+
+def test_interrupted_writing_leaves_the_old_file_and_no_part(tmp_path):
+    path = tmp_path / "best.pth"
+    path.write_text("old")
+
+    def write_half():
+        with whole_file(path) as partial:
+            partial.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("best.pth", "old")]
+
+
+def test_checkpoints_hold_tensors_and_plain_values_alone(uninterrupted):
+    plain = torch.Tensor | str | int | float | bool | None
+    for path in uninterrupted.glob("*.pth"):
+        kinds = {type(leaf) for leaf in leaves(read(path)).values()}
+        assert all(issubclass(kind, plain) for kind in kinds), kinds
