@@ -43,4 +43,7 @@ $(VENV)/bin/python:
 # The lock pins versions; pyproject.toml says which of them a target needs.
 $(VENV)/%.installed: $(SETUP) | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$*]'
+	@# MMEngine and Albumentations each bring a build of OpenCV into one folder; the one without a display must win.
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --no-deps \
+		--force-reinstall opencv-python-headless
 	@touch $@
