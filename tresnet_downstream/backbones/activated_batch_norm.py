@@ -82,15 +82,14 @@ def batch_statistics(
         mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean.to(wide), running_var.to(wide), 0.0)
     else:
         var, mean = torch.var_mean(x.to(wide), (0, 2, 3), correction=0)
-    count = torch.tensor(float(size), dtype=wide)
+    count: int | Tensor = size
     if process_count(group) > 1:
         mean, var, count = _combine(mean, var, size, group)
     elif size == 1:
         raise ValueError(f"more than one value per channel is needed in training, got an input of {tuple(x.shape)}")
     if momentum:
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-        unbiased = var * (count / (count - 1).clamp(min=1)).to(var.device)
-        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+        running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
     return mean, torch.rsqrt(var + eps)
 
 
@@ -184,7 +183,11 @@ def _batch_norm_backward(
     The normalised input is ``(source - centre) * inv_spread``; ``slope_of_x`` is dz/dx at fixed statistics.
     """
     if process_count(group) > 1 and training:
-        return _synchronised_backward(grad_z, source, centre, inv_spread, slope_of_x, group)
+        normalised = (source - per_channel(centre)) * per_channel(inv_spread)
+        sums = torch.stack([grad_z.sum((0, 2, 3)), (grad_z * normalised).sum((0, 2, 3))])
+        totals, count = sum_over_processes(sums, grad_z.numel() // grad_z.shape[1], group)
+        mean_grad, mean_product = (per_channel(total) for total in totals / count)
+        return (grad_z - mean_grad - normalised * mean_product) * per_channel(slope_of_x), sums[1], sums[0]
     return torch.ops.aten.native_batch_norm_backward(
         grad_z,
         source,
@@ -197,22 +200,6 @@ def _batch_norm_backward(
         0.0,
         [True, True, True],
     )
-
-
-def _synchronised_backward(
-    grad_z: Tensor,
-    source: Tensor,
-    centre: Tensor,
-    inv_spread: Tensor,
-    slope_of_x: Tensor,
-    group: dist.ProcessGroup | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    normalised = (source - per_channel(centre)) * per_channel(inv_spread)
-    sums = torch.stack([grad_z.sum((0, 2, 3)), (grad_z * normalised).sum((0, 2, 3))])
-    totals, count = sum_over_processes(sums, grad_z.numel() // grad_z.shape[1], group)
-    mean_grad, mean_product = totals / count
-    grad_x = (grad_z - per_channel(mean_grad) - normalised * per_channel(mean_product)) * per_channel(slope_of_x)
-    return grad_x, sums[1], sums[0]
 
 
 def per_channel(values: Tensor) -> Tensor:

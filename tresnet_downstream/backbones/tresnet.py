@@ -1,5 +1,6 @@
 """TResNet: High Performance GPU-Dedicated Architecture (Ridnik et al., 2020, arXiv:2003.13630)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -83,7 +84,7 @@ class Shortcut(nn.Module):
         return self.norm(self.conv(x))
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """What both residual blocks share: the shortcut, stochastic depth and the end of the branch."""
 
     expansion: int
@@ -98,9 +99,9 @@ class Block(nn.Module):
         self.blur = BlurPool(planes) if stride == 2 else nn.Identity()
 
     @property
+    @abstractmethod
     def last_norm(self) -> ActivatedBatchNorm:
         """The norm whose weight starts at 0, so that a fresh block passes its input on."""
-        raise NotImplementedError
 
     @property
     def lean(self) -> bool:

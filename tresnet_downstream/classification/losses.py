@@ -4,6 +4,8 @@ Targets of the multi-label losses are 1 (present), 0 (absent) or -1 (unknown: no
 computed in float32 at least, under autocast too, and give one number.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from tresnet_downstream.registry import MODELS
 REDUCTIONS = ("sum", "mean")
 
 
-class MultiLabelLoss(nn.Module):
+class MultiLabelLoss(nn.Module, ABC):
     """The frame of the multi-label losses: which entries count, and how they are joined.
 
     Args:
@@ -27,9 +29,9 @@ class MultiLabelLoss(nn.Module):
             raise UserError(f"reduction={reduction!r} is unknown: choose one of {', '.join(REDUCTIONS)}")
         self.reduction = reduction
 
+    @abstractmethod
     def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of every entry, N x C, for float logits and targets in {0, 1}."""
-        raise NotImplementedError
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of N x C logits against N x C targets in {1, 0, -1}.

@@ -167,7 +167,7 @@ class CheckpointHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Remembers the best score of the run that is resumed."""
-        best = self._folder(runner) / "best.pth"
+        best = Path(runner.work_dir) / "best.pth"
         if runner.epoch > 0 and best.is_file():
             self.best = read_checkpoint(best)["score"]
 
@@ -188,7 +188,7 @@ class CheckpointHook(Hook):
         epoch = runner.epoch + 1
         if epoch % self.interval and epoch != runner.max_epochs and not runner.train_loop.stop_training:
             return
-        folder = self._folder(runner)
+        folder = Path(runner.work_dir)
         if not is_main_process():
             return
         with whole_file(folder / f"epoch_{epoch}.pth") as partial:
@@ -208,17 +208,17 @@ class CheckpointHook(Hook):
         if not is_main_process():
             return
         checkpoint = {
-            "meta": {"cfg": runner.cfg.pretty_text, "epoch": runner.epoch, "dataset_meta": _plain_meta(runner)},
+            "meta": {
+                "cfg": runner.cfg.pretty_text,
+                "epoch": runner.epoch,
+                "dataset_meta": runner.train_dataloader.dataset.metainfo,
+            },
             "state_dict": bare(runner.model).state_dict(),
             "score": self.best,
         }
         runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-        with whole_file(self._folder(runner) / "best.pth") as partial:
+        with whole_file(Path(runner.work_dir) / "best.pth") as partial:
             torch.save(checkpoint, partial)
-
-    @staticmethod
-    def _folder(runner: Runner) -> Path:
-        return Path(runner.work_dir)
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
@@ -229,7 +229,3 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
 
 def _epoch_of(path: Path) -> int:
     return int(path.stem.removeprefix("epoch_"))
-
-
-def _plain_meta(runner: Runner) -> dict[str, Any]:
-    return {"classes": tuple(runner.train_dataloader.dataset.metainfo["classes"])}

@@ -21,6 +21,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import MultilabelScores
 from tresnet_downstream.registry import DATASETS
 from tresnet_downstream.training.checkpoints import (
+    CheckpointHook,
     bare,
     chosen_weights,
     last_checkpoint,
@@ -31,8 +32,6 @@ from tresnet_downstream.training.checkpoints import (
 )
 from tresnet_downstream.training.config import check_config, mistakes_in_types
 from tresnet_downstream.training.hooks import ProgressHook
-
-LAUNCHERS = ("none", "pytorch")
 
 
 class QuietRunner(Runner):
@@ -78,7 +77,7 @@ def train_multilabel(config: Config, resume: bool = False, launcher: str = "none
         raise NonFiniteLossError(f"{error}; {kept}; amp=None may help, or a new run with a lower max_lr") from error
     finally:
         _close(runner)
-    return next(hook.best for hook in runner.hooks if hasattr(hook, "best"))
+    return next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
 
 
 @mistakes_in_types()
