@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
 
 # Whatever the command was, 2 is the user's mistake and 130 is Ctrl-C.
@@ -16,7 +17,8 @@ def run(main: Callable[[Sequence[str] | None], None], arguments: Sequence[str] |
     # Set here, before any worker starts: Albumentations otherwise asks the network for a newer version.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
-        main(arguments)
+        with interrupts.remembered():
+            main(arguments)
     except UserError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return USER_ERROR

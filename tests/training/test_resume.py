@@ -10,8 +10,6 @@ import pytest
 import torch
 from training.small_data import CUSTOM, ROOT, make_small_data, options, start, train
 
-from tresnet_downstream.training.checkpoints import whole_file
-
 # All that is random or has a memory: augmentation, dropout, stochastic depth, worker processes, weight average.
 RANDOM = {
     "model__head__type": "MLDecoderHead",
@@ -89,12 +87,8 @@ def interrupted_after_epoch_2(data, work_dir):
 
 @pytest.mark.slow
 def test_run_interrupted_by_control_c_ends_in_one_line_and_resumes_bit_for_bit(data, uninterrupted, tmp_path):
-    # MMEngine has bare excepts that swallow a signal which meets them; a person presses the keys again.
-    for attempt in range(4):
-        work_dir = tmp_path / str(attempt)
-        status, err = interrupted_after_epoch_2(data, work_dir)
-        if status != 0:
-            break
+    work_dir = tmp_path / "work"
+    status, err = interrupted_after_epoch_2(data, work_dir)
     assert status == 130, err
     assert err.splitlines() == ["interrupted; checkpoints that are complete stay, --resume goes on from the last"]
     assert not left_over(work_dir)
@@ -148,20 +142,6 @@ def test_new_run_in_a_used_folder_keeps_its_own_checkpoints(data, tmp_path):
     assert (tmp_path / (tmp_path / "last_checkpoint").read_text()).name == "epoch_1.pth"
     assert (tmp_path / "epoch_1.pth").exists()
     assert "epoch 2/3" in train(data, tmp_path, "--resume", max_epochs=3)
-
-
-def test_interrupted_writing_leaves_the_old_file_and_no_part(tmp_path):
-    path = tmp_path / "best.pth"
-    path.write_text("old")
-
-    def write_half():
-        with whole_file(path) as partial:
-            partial.write_text("ne")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_half()
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("best.pth", "old")]
 
 
 def test_checkpoints_hold_tensors_and_plain_values_alone(uninterrupted):

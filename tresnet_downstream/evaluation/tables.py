@@ -14,6 +14,7 @@ import numpy as np
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
+from tresnet_downstream.files import whole_file
 
 _MOST_ROWS, _WORST, _BEST = 30, 15, 5
 _MOST_NAMES = 10
@@ -69,7 +70,8 @@ def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
-            _write_whole(path, text)
+            with whole_file(path) as partial:
+                partial.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise UserError(f"{folder}: cannot write the scores here ({error.strerror}); choose another folder") from error
     return json_path, csv_path
@@ -194,13 +196,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write UTF-8 text so that `path` holds either what it held before or all of `text`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

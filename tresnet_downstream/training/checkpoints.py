@@ -6,11 +6,9 @@ the config keeps one), ``meta`` (config, classes, epoch), ``score`` once it was 
 ``torch.load(weights_only=True)`` reads it.
 """
 
-import os
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from tresnet_downstream.classification.classifier import NonFiniteLossError
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
 from tresnet_downstream.registry import HOOKS
 
 WEIGHTS = {"raw": "state_dict", "averaged": "averaged_state_dict"}
@@ -48,17 +47,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
     return checkpoint
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a name to write under; the file gets its own once it is whole, so an interrupted run leaves no part."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def chosen_weights(checkpoint: Mapping[str, Any], which: str | None, path: str | Path) -> tuple[str, dict[str, Tensor]]:

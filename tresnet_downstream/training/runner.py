@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from tresnet_downstream import interrupts
 from tresnet_downstream.classification.classifier import NonFiniteLossError
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.metrics import MultilabelMetric
@@ -35,7 +36,10 @@ from tresnet_downstream.training.hooks import ProgressHook
 
 
 class QuietRunner(Runner):
-    """MMEngine's runner, except that the terminal is left to the progress bar: the log file has every line."""
+    """MMEngine's runner, except that the terminal is left to the progress bar: the log file has every line.
+
+    Ctrl-C ends it even where a bare ``except`` of MMEngine had swallowed that.
+    """
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds the logger as the base class does."""
@@ -44,6 +48,11 @@ class QuietRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.ERROR)
         return logger
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls the hooks, unless Ctrl-C was pressed."""
+        interrupts.look()
+        super().call_hook(fn_name, **kwargs)
 
 
 @mistakes_in_types()

@@ -1,0 +1,44 @@
+"""Ctrl-C is not lost in a library's bare except."""
+
+import contextlib
+import signal
+import threading
+
+import pytest
+
+from tresnet_downstream import interrupts
+
+
+def swallow_control_c():
+    with contextlib.suppress(BaseException):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_swallowed_control_c_is_raised_at_the_next_look():
+    with interrupts.remembered():
+        interrupts.look()
+        swallow_control_c()
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.look()
+
+
+def test_control_c_is_forgotten_with_its_block_and_the_old_handler_is_back():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts.remembered():
+        swallow_control_c()
+    interrupts.look()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_leave_the_handler_alone():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def work():
+        with interrupts.remembered():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
