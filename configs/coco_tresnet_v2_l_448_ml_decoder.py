@@ -1,5 +1,6 @@
 # TResNet-V2-L at 448 with ML-Decoder, the recipe of that release; published mAP 90.1.
 _base_ = ['coco_tresnet_l_448.py']
+pretrained = 'tresnet://v2_l_ml_decoder_start'
 
 model = dict(
     backbone=dict(variant='v2_l'),

@@ -1,18 +1,21 @@
 """Multi-label image classification and object detection with the TResNet family."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tresnet_downstream.backbones import TResNet
+    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.classification.predict import predict
 
-__all__ = ["TResNet"]
+__all__ = ["TResNet", "load_model", "predict"]
 __version__ = "0.1.0"
+
+_HOMES = {"TResNet": "backbones", "load_model": "classification.model_files", "predict": "classification.predict"}
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: a tool's --help or a mistyped path need not wait for torch.
-    if name == "TResNet":
-        from tresnet_downstream.backbones import TResNet
-
-        return TResNet
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,10 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
+
+T = TypeVar("T")
 
 # Whatever the command was, 2 is the user's mistake and 130 is Ctrl-C.
 USER_ERROR, INTERRUPTED = 2, 130
@@ -22,6 +25,10 @@ def run(main: Callable[[Sequence[str] | None], None], arguments: Sequence[str] |
     except UserError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return USER_ERROR
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has enough; Python would complain once more as it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except BaseException as error:
         if not _interrupted(error):
             raise
@@ -76,3 +83,50 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         help="pytorch under torchrun; one process by default",
     )
     return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options of tools that load a weight file."""
+    parser.add_argument("--variant", help="of the backbone, for a check; the file's shapes decide")
+    parser.add_argument(
+        "--slopes", type=float, nargs=2, metavar=("STEM", "BLOCKS"), help="leaky slopes, which no shape tells"
+    )
+    parser.add_argument("--weights", choices=["raw", "averaged"], help="by default those that scored better")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the pictures, in place of the file's")
+
+
+def model_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of ``load_model`` that :func:`add_model_options` parsed."""
+    return {
+        "variant": options.variant,
+        "slopes": options.slopes,
+        "weights": options.weights,
+        "input_size": options.size,
+    }
+
+
+def best_device(name: str | None) -> str:
+    """The device asked for, or else the first GPU, or else the CPU.
+
+    Raises:
+        UserError: if torch does not know it, or has none such here.
+    """
+    import torch
+
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Passes items on; on a terminal a bar with the time left stands below what is printed meanwhile."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        yield from bar.track(items, total=total)

@@ -4,6 +4,7 @@ import sys
 default_scope = 'tresnet_downstream'
 seed = 0
 keep_checkpoints = 2
+load_from = None  # start from all of a checkpoint, the head too where it has the same size
 
 randomness = dict(seed='$seed', deterministic=False)
 env_cfg = dict(

@@ -6,11 +6,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import torch
 
-from tresnet_downstream.registry import DATASETS, MODELS
+from tresnet_downstream import load_model, predict
+from tresnet_downstream.registry import DATASETS
 from tresnet_downstream.training import load_config
-from tresnet_downstream.training.checkpoints import chosen_weights, read_checkpoint
 
 CONFIG, CHECKPOINT = "configs/digits_tresnet.py", "work_dirs/digits_tresnet/best.pth"
 COUNT = 12
@@ -20,15 +19,12 @@ def main() -> None:
     """Scores the first validation pictures and writes digits_predictions.jpg beside this file."""
     config = load_config(CONFIG)
     data = DATASETS.build(config.val_dataloader.dataset)
-    model = MODELS.build({**config.model, "classes": data.classes}).eval()
-    model.load_state_dict(chosen_weights(read_checkpoint(CHECKPOINT), None, CHECKPOINT)[1])
     samples = [data[index] for index in range(COUNT)]
-    batch = model.data_preprocessor({"inputs": torch.stack([sample["inputs"] for sample in samples])})
-    with torch.no_grad():
-        probabilities = model(batch["inputs"], mode="predict")
+    folder = Path(config.data_root) / config.val_images
+    probabilities = predict(load_model(CHECKPOINT), [folder / sample["image"] for sample in samples])
     figure, axes = plt.subplots(2, COUNT // 2, figsize=(12, 5), dpi=90, layout="constrained")
     for axis, sample, row in zip(axes.flat, samples, probabilities, strict=True):
-        picture = plt.imread(Path(config.data_root) / config.val_images / sample["image"])
+        picture = plt.imread(folder / sample["image"])
         found = [name for name, p in zip(data.classes, row, strict=True) if p > config.threshold]
         right = [name for name, target in zip(data.classes, sample["targets"], strict=True) if target == 1]
         axis.imshow(picture)

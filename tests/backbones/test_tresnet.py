@@ -11,8 +11,8 @@ from torch import nn
 
 from tresnet_downstream import TResNet
 from tresnet_downstream.backbones import ActivatedBatchNorm
-from tresnet_downstream.backbones.key_names import from_release
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.weights.formats import backbone_name
 
 SMALL = {"layers": (2, 2, 2, 1), "width": 0.25}
 
@@ -39,7 +39,7 @@ def published_network(norm):
 
 
 def our_name(key):
-    return f"backbone.{from_release(key[5:])}" if key.startswith("body.") else key.removeprefix("head.")
+    return f"backbone.{backbone_name(key[5:])}" if key.startswith("body.") else key.removeprefix("head.")
 
 
 def close(got, wanted, relative):

@@ -137,6 +137,42 @@ def test_images_of_8_bits_become_rgb(tmp_path, mode):
     assert (image.shape, image.dtype) == ((4, 5, 3), np.uint8)
 
 
+def test_grey_of_16_bits_is_scaled_to_8_and_not_clipped(tmp_path):
+    values = np.array([[0, 257, 30000, 65535]], np.uint16)
+    for name in ("deep.png", "deep.tiff"):
+        Image.fromarray(values).save(tmp_path / name)
+        image = read_image(tmp_path / name)
+        assert image.dtype == np.uint8
+        assert image[0].tolist() == [[grey] * 3 for grey in (0, 1, 117, 255)]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_first_frame_of_an_animation_is_taken(tmp_path, suffix):
+    red, blue = (Image.new("RGB", (6, 4), colour) for colour in ("red", "blue"))
+    red.save(
+        tmp_path / f"moving.{suffix}",
+        save_all=True,
+        append_images=[blue],
+        **({"lossless": True} if suffix == "webp" else {}),
+    )
+    assert (read_image(tmp_path / f"moving.{suffix}") == (255, 0, 0)).all()
+
+
+def test_cmyk_is_shown_in_its_colours(tmp_path):
+    Image.new("CMYK", (8, 8), (255, 255, 0, 0)).save(tmp_path / "print.jpg", quality=95)
+    red, green, blue = read_image(tmp_path / "print.jpg").reshape(-1, 3).mean(0)
+    assert (red, green) < (10, 10)
+    assert blue > 245
+
+
+def test_picture_of_more_pixels_than_memory_is_refused_before_it_is_decoded(tmp_path):
+    # 50,000 x 50,000 pixels of one bit: a small file, 7.5 GB as RGB.
+    header = b"P4 50000 50000\n"
+    (tmp_path / "huge.pbm").write_bytes(header)
+    with pytest.raises(BadImageError, match=r"huge\.pbm.*2500000000 pixels"):
+        read_image(tmp_path / "huge.pbm")
+
+
 def damage(root, kind):
     """Spoil the image 4.png and give its path."""
     file = root / "images" / "4.png"
@@ -149,14 +185,14 @@ def damage(root, kind):
         file.write_bytes(content[:200] + bytes(200) + content[400:])
     elif kind == "text":
         file.write_text("no image")
-    elif kind == "16 bits":
-        Image.fromarray(np.full((4, 4), 30000, np.uint16)).save(file)
+    elif kind == "32 bits":
+        Image.fromarray(np.full((4, 4), 30000, np.float32)).save(file, format="TIFF")
     elif kind == "gone":
         file.unlink()
     return file
 
 
-DAMAGES = ["truncated", "empty", "damaged", "text", "16 bits", "gone"]
+DAMAGES = ["truncated", "empty", "damaged", "text", "32 bits", "gone"]
 
 
 @pytest.mark.parametrize("kind", DAMAGES)

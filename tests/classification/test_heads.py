@@ -4,25 +4,13 @@ from golden_networks import golden, pictures, release_state_dict
 from torch import nn
 
 from tresnet_downstream import TResNet
-from tresnet_downstream.backbones.key_names import from_release
-from tresnet_downstream.classification import LinearHead, MLDecoderHead
+from tresnet_downstream.classification import BottleneckHead, LinearHead, MLDecoderHead
 from tresnet_downstream.errors import UserError
-
-RELEASE_NAMES = {
-    "embed_standart": "embed",
-    "query_embed.weight": "queries",
-    "layers.0": "decoder",
-    "duplicate_pooling_bias": "group_bias",
-    "duplicate_pooling": "group_weight",
-}
+from tresnet_downstream.weights.formats import backbone_name, head_name
 
 
 def our_name(key):
-    if key.startswith("body."):
-        return f"backbone.{from_release(key.removeprefix('body.'))}"
-    key = key.removeprefix("head.decoder.")
-    theirs = next((theirs for theirs in RELEASE_NAMES if key.startswith(theirs)), None)
-    return f"head.{key if theirs is None else RELEASE_NAMES[theirs] + key.removeprefix(theirs)}"
+    return f"backbone.{backbone_name(key[5:])}" if key.startswith("body.") else head_name(key)
 
 
 class Network(nn.Module):
@@ -179,16 +167,19 @@ def test_ml_decoder_projects_its_groups_in_float32_under_autocast():
     torch.testing.assert_close(logits, by_group.flatten(1)[:, :7] + head.group_bias, rtol=1e-6, atol=1e-7)
 
 
+HEADS = [lambda: LinearHead(8, 7), lambda: BottleneckHead(8, 7, 3), lambda: small_decoder(7, 3)]
+
+
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("make", [lambda: LinearHead(8, 7), lambda: small_decoder(7, 3)], ids=["linear", "decoder"])
+@pytest.mark.parametrize("make", HEADS, ids=["linear", "bottleneck", "decoder"])
 def test_logits_have_the_precision_of_the_weights(make, dtype, amp):
     with torch.autocast("cpu", torch.bfloat16, enabled=amp):
         logits = make().to(dtype)(torch.randn(2, 8, 3, 3, dtype=dtype))
     assert logits.dtype == dtype
 
 
-@pytest.mark.parametrize("make", [lambda: LinearHead(8, 7), lambda: small_decoder(7, 3)], ids=["linear", "decoder"])
+@pytest.mark.parametrize("make", HEADS, ids=["linear", "bottleneck", "decoder"])
 def test_an_exported_head_takes_batches_of_any_size(make):
     head, batch = make().eval(), torch.export.Dim("batch")
     exported = torch.export.export(head, (torch.randn(2, 8, 3, 3),), dynamic_shapes=({0: batch},)).module()

@@ -7,10 +7,10 @@ from golden_networks import golden, release_state_dict
 from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
-from tresnet_downstream.backbones.key_names import from_release
 from tresnet_downstream.registry import DATASETS, HOOKS
 from tresnet_downstream.training import load_config, train_multilabel
 from tresnet_downstream.training.hooks import weight_average
+from tresnet_downstream.weights.formats import backbone_name
 
 
 class RecipeData(Dataset):
@@ -95,7 +95,7 @@ def test_twenty_steps_equal_the_release(tmp_path, norm_kind):
         loader.dataset = {"type": "RecipeData"}
         loader.sampler.shuffle = False
     weights = {
-        f"backbone.{from_release(key[5:])}" if key.startswith("body.") else key: value
+        f"backbone.{backbone_name(key[5:])}" if key.startswith("body.") else key: value
         for key, value in release_state_dict(expected["keys"]).items()
     }
     log = []

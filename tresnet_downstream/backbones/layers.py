@@ -28,7 +28,8 @@ class BlurPool(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        binomial = torch.tensor([0.25, 0.5, 0.25])
+        # On the CPU even where a network is laid out without memory, since no file brings these numbers.
+        binomial = torch.tensor([0.25, 0.5, 0.25], device="cpu")
         filter_2d = torch.outer(binomial, binomial).expand(channels, 1, 3, 3).contiguous()
         # A constant: it follows the module's device and type and stays out of the state dict.
         self.register_buffer("filter", filter_2d, persistent=False)

@@ -1,7 +1,7 @@
 """TResNet: High Performance GPU-Dedicated Architecture (Ridnik et al., 2020, arXiv:2003.13630)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -20,10 +19,11 @@ from tresnet_downstream.backbones.activated_batch_norm import (
     recomputing,
     uses_plain_operators,
 )
-from tresnet_downstream.backbones.key_names import translate_release_keys
 from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite
 from tresnet_downstream.backbones.lean_ops import gated_pointwise_conv, residual_tail
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.weights.formats import translate
+from tresnet_downstream.weights.pretrained import PretrainedModule
 
 IDENTITY = 1.0  # the slope of a norm without activation
 
@@ -45,12 +45,14 @@ class Variant:
     slopes: tuple[float, float] = (1e-2, 1e-3)
 
 
-# Sizes as in the TResNet release; v2_l is the L of the ImageNet-21K and ML-Decoder releases.
+# Sizes as in the TResNet release; v2_l is the L of the ImageNet-21K and ML-Decoder releases, v2_xl the XL of
+# ML-Decoder. The V2-L of the TResNet release, trained on Stanford Cars, has slopes of 1e-6.
 VARIANTS = {
     "m": Variant((3, 4, 11, 3)),
     "l": Variant((4, 5, 18, 3), width=1.2),
     "xl": Variant((4, 5, 24, 3), width=1.3),
     "v2_l": Variant((3, 4, 23, 3), blocks=("bottleneck",) * 4),
+    "v2_xl": Variant((3, 8, 34, 5), blocks=("bottleneck",) * 4),
 }
 
 
@@ -211,7 +213,7 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "
 
 
 @MODELS.register_module()
-class TResNet(BaseModule):
+class TResNet(PretrainedModule):
     """The TResNet backbone, for classification and detection alike.
 
     Takes N x 3 x H x W pictures in RGB, [0, 1], without further normalisation. H and W must be divisible by 4
@@ -222,7 +224,7 @@ class TResNet(BaseModule):
     block at 0.
 
     Args:
-        variant: ``m``, ``l``, ``xl`` or ``v2_l``: the sizes of :data:`VARIANTS`.
+        variant: ``m``, ``l``, ``xl``, ``v2_l`` or ``v2_xl``: the sizes of :data:`VARIANTS`.
         layers: blocks per stage, in place of the variant's.
         width: factor on 64 channels, in place of the variant's; the base width is ``int(64 * width)``.
         blocks: ``basic`` or ``bottleneck`` for each stage, in place of the variant's.
@@ -234,8 +236,8 @@ class TResNet(BaseModule):
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
         with_cp: activation checkpointing, block by block: less memory, the same results, more time.
         norm: see :class:`ActivatedBatchNorm`.
-        init_cfg: MMEngine's, such as ``dict(type='Pretrained', checkpoint=PATH)``. Files of the TResNet, ASL
-            and ML-Decoder releases have their keys translated.
+        init_cfg: MMEngine's, such as ``dict(type='Pretrained', checkpoint='tresnet://l_in1k_448')``, a path or
+            a URL. Every published style of names is translated, there and in ``load_state_dict``.
 
     Attributes:
         feature_info: for each of the four stages a dict of ``name``, ``channels`` and ``stride``.
@@ -287,7 +289,19 @@ class TResNet(BaseModule):
 
         self._initialise()
         self._freeze()
-        self.register_load_state_dict_pre_hook(_translate_keys)
+
+    def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of any published style, of a detector or of a classifier, under this backbone's names."""
+        found = translate(state_dict)
+        if found is None:
+            return dict(state_dict)
+        others = {name: state_dict[name] for name in found.unused}
+        return {name.removeprefix("backbone."): tensor for name, tensor in found.state_dict.items()} | others
+
+    @property
+    def name(self) -> str:
+        """The variant's name, whatever its slopes; ``custom`` if the sizes are those of none."""
+        return variant_name(self.variant)
 
     @property
     def stages(self) -> list[nn.Sequential]:
@@ -358,6 +372,12 @@ class TResNet(BaseModule):
                 nn.init.zeros_(module.last_norm.weight)
 
 
+def variant_name(variant: Variant) -> str:
+    """The name in :data:`VARIANTS` of these sizes, whatever the slopes; ``custom`` if there is none."""
+    same = (name for name, known in VARIANTS.items() if replace(known, slopes=variant.slopes) == variant)
+    return next(same, "custom")
+
+
 def _resolve(name: str, **given: Any) -> Variant:
     if name not in VARIANTS:
         raise UserError(f"variant={name!r} is unknown: choose one of {', '.join(VARIANTS)}")
@@ -387,7 +407,3 @@ def _check_sides(x: Tensor) -> None:
         raise UserError(
             f"TResNet takes pictures whose sides are divisible by 4 and at least 20, got {height} x {width}"
         )
-
-
-def _translate_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    translate_release_keys(state_dict, prefix)

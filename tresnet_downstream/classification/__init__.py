@@ -2,7 +2,7 @@
 
 from tresnet_downstream.classification.classifier import ImageClassifier, ImagePreprocessor
 from tresnet_downstream.classification.datasets import EpochSampler, MultiLabelDataset
-from tresnet_downstream.classification.heads import LinearHead, MLDecoderHead
+from tresnet_downstream.classification.heads import BottleneckHead, LinearHead, MLDecoderHead
 from tresnet_downstream.classification.losses import (
     AsymmetricLoss,
     AsymmetricLossSingleLabel,
@@ -15,6 +15,7 @@ __all__ = [
     "AsymmetricLoss",
     "AsymmetricLossSingleLabel",
     "BinaryCrossEntropy",
+    "BottleneckHead",
     "EpochSampler",
     "FocalLoss",
     "ImageClassifier",

@@ -1,14 +1,17 @@
 """The classifier: backbone, head and loss, as MMEngine's runner trains it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
+from tresnet_downstream.classification.heads import PooledFeatures
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
+from tresnet_downstream.weights.formats import translate
+from tresnet_downstream.weights.pretrained import PretrainedModule
 
 
 class NonFiniteLossError(UserError):
@@ -27,17 +30,25 @@ class ImagePreprocessor(BaseDataPreprocessor):
 
 
 @MODELS.register_module()
-class ImageClassifier(BaseModel):
+class ImageClassifier(PretrainedModule, BaseModel):
     """A backbone's last feature map, a head, and in training a loss.
 
     ``classifier(images)`` gives N x C logits for N x 3 x H x W pictures in [0, 1].
 
     Args:
         backbone: config of a backbone with ``feature_info``.
-        head: config of a head; its ``in_channels`` follows from the backbone.
+        head: config of a head; its ``in_channels`` follows from the backbone. None gives the pooled features in
+            place of logits.
         loss: config of a loss; None for a model that is not trained.
         classes: names of the classes; carried into checkpoints.
+        multi_label: whether probabilities are one sigmoid for each class, or one softmax over all.
         data_preprocessor: config; by default :class:`ImagePreprocessor`.
+        init_cfg: MMEngine's; ``Pretrained`` loads the head as well, unless it is of another size.
+
+    Attributes:
+        pipeline: the transforms that bring a picture to the size wanted, as a config has them; empty unless the
+            model came from a file.
+        input_size: side of the pictures that the pipeline gives, in pixels; 0 without one.
 
     Raises:
         UserError: if the head's ``num_classes`` does not match ``classes``.
@@ -46,30 +57,44 @@ class ImageClassifier(BaseModel):
     def __init__(
         self,
         backbone: dict[str, Any],
-        head: dict[str, Any],
+        head: dict[str, Any] | None,
         loss: dict[str, Any] | None = None,
         classes: Sequence[str] | None = None,
+        multi_label: bool = True,
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(MODELS.build(data_preprocessor or {"type": "ImagePreprocessor"}), init_cfg)
-        head = dict(head)
-        if head.get("num_classes") is None and classes is not None:
-            head["num_classes"] = len(classes)
-        if not head.get("num_classes"):
-            raise UserError("model.head.num_classes is not set, and there are no classes to take it from")
-        if classes is not None and head["num_classes"] != len(classes):
-            raise UserError(
-                f"model.head.num_classes={head['num_classes']} but the data has {len(classes)} classes: "
-                "set it to that number, or to None to take it from the data"
-            )
         self.classes = None if classes is None else tuple(classes)
+        self.multi_label = multi_label
+        self.pipeline: tuple[dict[str, Any], ...] = ()
+        self.input_size = 0
         self.backbone = MODELS.build({"out_indices": (3,), **backbone})
         last_stage = self.backbone.feature_info[max(self.backbone.out_indices)]
-        self.head = MODELS.build({"in_channels": last_stage["channels"], **head})
+        self.head: nn.Module = PooledFeatures()
+        if head is not None:
+            num_classes = _number_of_classes(head.get("num_classes"), classes)
+            self.head = MODELS.build({"in_channels": last_stage["channels"], **head, "num_classes": num_classes})
         self.loss = None if loss is None else MODELS.build(loss)
         # The convolutions' fast layout, on CPUs and on tensor cores alike; the pictures come in it.
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def variant(self) -> str:
+        """The backbone's name, such as ``m``; ``custom`` for a TResNet of no published size."""
+        return self.backbone.name
+
+    def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of any published style under this classifier's names."""
+        found = translate(state_dict)
+        if found is None:
+            return dict(state_dict)
+        return found.state_dict | {name: state_dict[name] for name in found.unused}
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """N x C logits to N x C probabilities, in float32 at least."""
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return torch.sigmoid(wide) if self.multi_label else torch.softmax(wide, 1)
 
     def forward(
         self,
@@ -94,7 +119,7 @@ class ImageClassifier(BaseModel):
         if mode == "tensor":
             return logits
         if mode == "predict":
-            return torch.sigmoid(logits.float())
+            return self.probabilities(logits)
         if self.loss is None or targets is None:
             raise ValueError("mode='loss' needs a loss in the model's config and targets in the batch")
         loss = self.loss(logits, targets)
@@ -111,3 +136,16 @@ class ImageClassifier(BaseModel):
             loss.detach() / losses["images"] if getattr(self.loss, "reduction", "mean") == "sum" else loss.detach()
         )
         return loss, {"loss": loss.detach(), "loss_per_image": per_image}
+
+
+def _number_of_classes(given: int | None, classes: Sequence[str] | None) -> int:
+    """The number that the head's config has, or else that of the classes; they must not contradict."""
+    number = given or (None if classes is None else len(classes))
+    if not number:
+        raise UserError("model.head.num_classes is not set, and there are no classes to take it from")
+    if classes is not None and number != len(classes):
+        raise UserError(
+            f"model.head.num_classes={number} but the data has {len(classes)} classes: "
+            "set it to that number, or to None to take it from the data"
+        )
+    return number

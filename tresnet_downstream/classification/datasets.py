@@ -51,20 +51,25 @@ def read_image(file: str | os.PathLike[str]) -> np.ndarray:
     """Decode an image file as 8-bit RGB, turned upright as its EXIF orientation asks.
 
     Args:
-        file: any format that Pillow reads; grey, palette and CMYK images are converted.
+        file: any format that Pillow reads, shown as a viewer would: grey, palette and CMYK images are converted,
+            of an animation the first frame is taken, 16 bits are scaled to 8.
 
     Returns:
         uint8 of shape (height, width, 3), 0 to 255.
 
     Raises:
-        BadImageError: the file is missing, empty, truncated, damaged or no image, or has more than 8 bits per
-            value, which Pillow would clip to white.
+        BadImageError: the file is missing, empty, truncated, damaged or no image, has more pixels than Pillow
+            takes for honest, or values of 32 bits, whose range the file does not say.
     """
     try:
         with _whole_images_only(), Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"it has more than 8 bits per pixel (mode {image.mode}); convert it to 8 bits")
+            if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+                raise ValueError(f"it has 32 bits per value (mode {image.mode}); convert it to 8 bits")
             ImageOps.exif_transpose(image, in_place=True)
+            if image.mode.startswith("I"):
+                # 16 bits, which Pillow would clip to white.
+                grey = np.asarray(image).astype(np.float32) / 257
+                return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
             return np.array(image.convert("RGB"))
     except DECODING_ERRORS as error:
         raise BadImageError(f"{os.fspath(file)}: unreadable image: {' '.join(str(error).split())}") from error

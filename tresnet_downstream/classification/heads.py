@@ -34,6 +34,41 @@ class LinearHead(nn.Module):
 
 
 @MODELS.register_module()
+class BottleneckHead(nn.Module):
+    """Global average pooling and two linear layers with nothing between, as in ASL's OpenImages release.
+
+    For thousands of classes: the two have fewer weights than one between all channels and all classes.
+
+    Args:
+        in_channels: channels of the feature map.
+        num_classes: number of logits.
+        bottleneck_channels: width between the two layers.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, bottleneck_channels: int = 200) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.bottleneck = nn.Linear(in_channels, bottleneck_channels)
+        self.fc = nn.Linear(bottleneck_channels, num_classes)
+        nn.init.normal_(self.fc.weight, 0, 0.01)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N x in_channels x H x W to N x num_classes."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.fc(self.bottleneck(features.mean((2, 3), dtype=self.fc.weight.dtype)))
+
+
+class PooledFeatures(nn.Module):
+    """No head: global average pooling alone, for backbones of detectors and for embeddings."""
+
+    num_classes = 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N x C x H x W to N x C."""
+        return features.mean((2, 3))
+
+
+@MODELS.register_module()
 class MLDecoderHead(nn.Module):
     """ML-Decoder (Ridnik et al., 2021, arXiv:2111.12933): fixed queries attend to the feature map.
 
@@ -71,7 +106,7 @@ class MLDecoderHead(nn.Module):
         self.num_groups = min(num_groups or 100, num_classes)
         group_size = -(-num_classes // self.num_groups)
         self.embed = nn.Linear(in_channels, embed_dim)
-        self.register_buffer("queries", torch.randn(self.num_groups, embed_dim))
+        self.register_buffer("queries", torch.empty(self.num_groups, embed_dim).normal_())
         self.decoder = DecoderLayer(embed_dim, num_heads, feedforward_dim, dropout)
         self.group_weight = nn.Parameter(torch.empty(self.num_groups, embed_dim, group_size))
         self.group_bias = nn.Parameter(torch.zeros(num_classes))

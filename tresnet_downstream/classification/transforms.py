@@ -31,6 +31,22 @@ def squash_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
+def resize_and_crop(image: np.ndarray, size: int, fraction: float) -> np.ndarray:
+    """Resize the short side to ``size / fraction``, bilinear with antialiasing, and cut ``size`` x ``size`` out.
+
+    The pixels are those of torchvision's ``Resize(int(size / fraction))`` and ``CenterCrop(size)`` on a Pillow
+    image.
+    """
+    height, width = image.shape[:2]
+    short = max(int(size / fraction), size)
+    if height < width:
+        height, width = short, int(short * width / height)
+    else:
+        height, width = int(short * height / width), short
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return squash_resize(image, height, width)[top : top + size, left : left + size]
+
+
 def cut_out(image: np.ndarray, factor: float, centre: tuple[int, int], colour: tuple[int, int, int]) -> np.ndarray:
     """Paint a rectangle of ``factor`` times each side, as the ASL release does.
 
@@ -72,6 +88,31 @@ class SquashResize(albumentations.ImageOnlyTransform):
     def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
         """Give the picture at the size wanted."""
         return squash_resize(img, *self.size)
+
+
+@TRANSFORMS.register_module()
+class ResizeAndCrop(albumentations.ImageOnlyTransform):
+    """Resize the short side, keeping the proportions, and cut the centre out; see `resize_and_crop`.
+
+    How the releases and timm score on ImageNet at 224.
+
+    Args:
+        size: side in pixels.
+        fraction: part of the short side that is kept, above 0 and at most 1.
+        p: probability of applying the transform, 0 to 1.
+    """
+
+    def __init__(self, size: int, fraction: float = 0.875, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size is {size}, not a positive whole number")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction is {fraction}, not above 0 and at most 1")
+        self.size, self.fraction = size, fraction
+
+    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
+        """Give the picture at the size wanted."""
+        return resize_and_crop(img, self.size, self.fraction)
 
 
 @TRANSFORMS.register_module()

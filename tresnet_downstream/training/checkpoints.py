@@ -1,13 +1,12 @@
 """Checkpoints: plain data, whole files, safe reading.
 
 A checkpoint is a dict: ``state_dict`` (the raw weights), ``averaged_state_dict`` (their moving average, where
-the config keeps one), ``meta`` (config, classes, epoch), ``score`` once it was validated, and in the files of
-``--resume`` also ``optimizer`` and ``param_schedulers``. It holds tensors and plain Python values alone, so that
+the config keeps one), ``meta`` (config, classes, epoch, and in ``meta["model"]`` what the weights do not tell of
+their network), ``score`` once it was validated, and in the files of ``--resume`` also ``optimizer`` and
+``param_schedulers``. It holds tensors and plain Python values alone, so that
 ``torch.load(weights_only=True)`` reads it.
 """
 
-import pickle
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -20,49 +19,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.classification.classifier import NonFiniteLossError
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.registry import HOOKS
-
-WEIGHTS = {"raw": "state_dict", "averaged": "averaged_state_dict"}
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint without unpickling anything but tensors and plain values.
-
-    Raises:
-        UserError: if the file is missing, cut off, no checkpoint, or holds other objects.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about an old format, which an error follows
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: holds objects other than tensors and plain values, and is not loaded") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: is no complete checkpoint ({' '.join(str(error).split())[:80]})") from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
-    return checkpoint
-
-
-def chosen_weights(checkpoint: Mapping[str, Any], which: str | None, path: str | Path) -> tuple[str, dict[str, Tensor]]:
-    """The raw or the averaged weights; None takes those that scored better in validation.
-
-    Returns:
-        ``raw`` or ``averaged``, and the state dict.
-
-    Raises:
-        UserError: if the checkpoint does not have them.
-    """
-    name = which or checkpoint.get("score", {}).get("weights", "raw")
-    state_dict = checkpoint.get(WEIGHTS[name])
-    if not isinstance(state_dict, Mapping) or not all(isinstance(value, Tensor) for value in state_dict.values()):
-        raise UserError(f"{path}: has no {name} weights ({WEIGHTS[name]})")
-    return name, dict(state_dict)
+from tresnet_downstream.weights.files import read_checkpoint, unwrap
 
 
 def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
@@ -101,41 +63,23 @@ def require_resumable(path: Path) -> None:
         raise UserError(f"{path}: a training cannot go on from it: it has no {', '.join(lacking)}")
 
 
-def load_backbone(backbone: nn.Module, path: str | Path) -> None:
-    """Starts a backbone from a checkpoint of this toolkit or of the TResNet, ASL or ML-Decoder releases.
-
-    Args:
-        backbone: is changed in place.
-        path: the file; its backbone's weights are taken, the rest is passed over.
-
-    Raises:
-        UserError: unless the file has exactly this backbone's names and shapes.
-    """
-    checkpoint = read_checkpoint(path)
-    state_dict = checkpoint.get("model", checkpoint)
-    if "state_dict" in checkpoint:
-        state_dict = chosen_weights(checkpoint, None, path)[1]
-    ours = {key.removeprefix("backbone."): value for key, value in state_dict.items() if key.startswith("backbone.")}
-    try:
-        # A copy: translating key names changes the dict.
-        result = backbone.load_state_dict(ours or dict(state_dict), strict=False)
-    except RuntimeError as error:
-        raise UserError(f"{path}: holds another variant: {str(error).splitlines()[-1].strip()}") from error
-    # Batch counts alone may be lacking: older files do not have them, and nothing is computed from them.
-    missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]
-    if missing:
-        raise UserError(
-            f"{path}: does not hold this backbone: {len(missing)} of its names are missing, such as {missing[0]}; "
-            f"the file has {next(iter(state_dict), 'nothing')}"
-        )
-    if deeper := [name for name in result.unexpected_keys if name.startswith(("stem.", "layer"))]:
-        raise UserError(f"{path}: holds another variant: it also has {deeper[0]} and {len(deeper) - 1} names more")
-
-
 def bare(model: nn.Module) -> Any:
     """The model without the wrapper of several processes."""
     unwrapped: Any = model.module if is_model_wrapper(model) else model
     return unwrapped
+
+
+def model_description(runner: Runner) -> dict[str, Any]:
+    """What a file of weights does not tell of its network, as plain values; ``load_model`` reads it."""
+    model, config = bare(runner.model), runner.cfg
+    backbone: dict[str, Any] = {"type": type(model.backbone).__name__}
+    if isinstance(model.backbone, TResNet):
+        backbone["slopes"] = model.backbone.variant.slopes
+    else:
+        backbone["model"] = model.backbone.name
+    head = {"num_heads": config.model.head.num_heads} if "num_heads" in config.model.head else {}
+    pipeline = [dict(step) for step in config.val_dataloader["dataset"]["pipeline"]]
+    return {"backbone": backbone, "head": head, "multi_label": model.multi_label, "pipeline": pipeline}
 
 
 @HOOKS.register_module()
@@ -161,12 +105,13 @@ class CheckpointHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leaves plain data: MMEngine's log history is made of objects, and nothing here resumes it."""
+        checkpoint["meta"]["model"] = model_description(runner)
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Refuses to resume from another model or other classes."""
         model = bare(runner.model)
-        require_match(model, chosen_weights(checkpoint, "raw", runner._load_from)[1], runner._load_from)
+        require_match(model, unwrap(checkpoint, "raw", runner._load_from)[1], runner._load_from)
         require_classes(checkpoint, model.classes, runner._load_from)
 
     def after_train_epoch(self, runner: Runner) -> None:

@@ -23,7 +23,8 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from tresnet_downstream.registry import HOOKS
-from tresnet_downstream.training.checkpoints import bare, chosen_weights
+from tresnet_downstream.training.checkpoints import bare
+from tresnet_downstream.weights.files import unwrap
 
 
 @HOOKS.register_module()
@@ -47,7 +48,7 @@ class WeightAverageHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keeps the average of the run that is resumed."""
-        chosen_weights(checkpoint, "averaged", runner._load_from)  # says so if there are none
+        unwrap(checkpoint, "averaged", runner._load_from)  # says so if there are none
         self._resumed = checkpoint
 
     def before_train(self, runner: Runner) -> None:

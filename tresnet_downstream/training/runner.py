@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,13 @@ from tresnet_downstream.registry import DATASETS
 from tresnet_downstream.training.checkpoints import (
     CheckpointHook,
     bare,
-    chosen_weights,
     last_checkpoint,
-    load_backbone,
-    read_checkpoint,
     require_match,
     require_resumable,
 )
 from tresnet_downstream.training.config import check_config, mistakes_in_types
 from tresnet_downstream.training.hooks import ProgressHook
+from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 
 
 class QuietRunner(Runner):
@@ -75,9 +73,11 @@ def train_multilabel(config: Config, resume: bool = False, launcher: str = "none
     checkpoint = last_checkpoint(config.work_dir) if resume else None
     if checkpoint is not None:
         require_resumable(checkpoint)
+    # Loaded here and not by MMEngine, which would also do it where a run is resumed, and tells its log alone.
+    init_cfg = config.model.backbone.pop("init_cfg", None)
     runner = _build_runner(config, launcher, checkpoint, train=True)
-    if checkpoint is None and "pretrained" in config:
-        _start_from(runner, config.pretrained)
+    if checkpoint is None:
+        _start_from(runner, config, init_cfg)
     try:
         runner.train()
     except NonFiniteLossError as error:
@@ -109,7 +109,7 @@ def score_multilabel(
     """
     join_processes(launcher)
     checkpoint = read_checkpoint(checkpoint_path)
-    name, state_dict = chosen_weights(checkpoint, weights, checkpoint_path)
+    name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
     classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
     runner = _build_runner(config, launcher, None, train=False, classes=classes)
     require_match(bare(runner.model), state_dict, checkpoint_path)
@@ -210,14 +210,22 @@ def _loader_config(config: Config, split: str, dataset: MultiLabelDataset) -> di
     return {**loader, "dataset": dataset, "pin_memory": torch.cuda.is_available()}
 
 
-def _start_from(runner: Runner, path: str | None) -> None:
-    if path is None:
-        if is_main_process():
-            print("note: pretrained is not set, so training starts from random weights; published scores do not")
-        return
-    load_backbone(bare(runner.model).backbone, path)
-    if is_main_process():
-        print(f"backbone starts from {path}, the head from random weights")
+def _start_from(runner: Runner, config: Config, init_cfg: Any) -> None:
+    """Loads the weights that training starts from, the backbone's or the whole classifier's, and says which."""
+    model, told = bare(runner.model), []
+    if init_cfg and (not isinstance(init_cfg, Mapping) or init_cfg.get("type") != "Pretrained"):
+        raise UserError("model.backbone.init_cfg: give dict(type='Pretrained', checkpoint=...) or None")
+    try:
+        if init_cfg and init_cfg.get("checkpoint"):
+            told.append(load_pretrained(model.backbone, init_cfg["checkpoint"], init_cfg.get("prefix") or ""))
+        if config.get("load_from"):
+            told.append(load_pretrained(model, config.load_from))
+    except UserError as error:
+        raise UserError(f"{error}; or pretrained=None starts from random weights") from error
+    if not told and "pretrained" in config:
+        told.append("note: pretrained is not set, so training starts from random weights; published scores do not")
+    if told and is_main_process():
+        print("\n".join(told))
 
 
 def _close(runner: Runner) -> None:

@@ -1,0 +1,204 @@
+"""Downloads from a server of our own that cuts, refuses, lies and hangs."""
+
+import hashlib
+import http.server
+import threading
+import time
+
+import pytest
+import torch
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.weights import catalogue, download
+from tresnet_downstream.weights.catalogue import PublicWeight
+from tresnet_downstream.weights.download import cache_folder, fetch, locate
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``content`` at any path; ``cut`` bytes at most in one answer, and what ``mode`` says."""
+
+    daemon_threads = True
+    mode, cut, etag = "good", None, '"1"'
+
+    def __init__(self, content):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.ranges = content, []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/zoo/net.pth"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        server.ranges.append(self.headers["Range"])
+        if server.mode == "hang":
+            time.sleep(3)
+            return
+        if isinstance(server.mode, int):
+            self.send_error(server.mode)
+            return
+        content = server.content
+        asked = self.headers["Range"]
+        fits = self.headers["If-Range"] in (None, server.etag)
+        start = int(asked[6:-1]) if asked and fits and server.mode != "no ranges" else 0
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start : None if server.cut is None else start + server.cut])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRESNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TRESNET_TIMEOUT", "0.5")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    torch.save({"model": {"w": torch.randn(5000)}}, tmp_path / "net.pth")
+    server = Server((tmp_path / "net.pth").read_bytes())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def final_files():
+    return [path for path in cache_folder().rglob("*.pth") if path.is_file()]
+
+
+def test_file_is_fetched_once_and_its_checksum_remembered(server):
+    path = fetch(server.url)
+    assert path.read_bytes() == server.content
+    assert path.with_name("net.pth.sha256").read_text().strip() == hashlib.sha256(server.content).hexdigest()
+    assert fetch(server.url) == locate(server.url) == path
+    assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize("etag", ['"1"', None])
+def test_cut_connection_is_told_and_the_next_call_goes_on_from_there(server, etag):
+    server.cut, server.etag = 8000, etag
+    with pytest.raises(UserError, match=r"cut after 8,000 of [\d,]+ bytes; try again"):
+        fetch(server.url)
+    assert not final_files()
+    server.cut = None
+    assert fetch(server.url).read_bytes() == server.content
+    assert server.ranges == [None, "bytes=8000-"]
+    assert not list(cache_folder().rglob("*.partial*"))
+
+
+@pytest.mark.parametrize("change", ["another version", "no ranges"])
+def test_what_cannot_be_gone_on_with_is_started_anew(server, change):
+    server.cut = 8000
+    with pytest.raises(UserError):
+        fetch(server.url)
+    server.cut = None
+    if change == "no ranges":
+        server.mode = change
+    else:
+        server.etag, server.content = '"2"', server.content[:4] + bytes(len(server.content) - 4)
+    assert fetch(server.url).read_bytes() == server.content
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_refusal_is_told_with_its_number(server, status):
+    server.mode = status
+    with pytest.raises(UserError, match=rf"net\.pth: the server answers {status} .*give its path"):
+        fetch(server.url)
+    assert not final_files()
+
+
+def test_silent_server_is_left_after_the_time_limit(server):
+    server.mode = "hang"
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"silent for 0\.5 s"):
+        fetch(server.url)
+    assert time.monotonic() - start < 2.5
+
+
+def test_error_page_in_place_of_the_file_is_refused(server):
+    server.content = b"<html>sign in</html>" * 100
+    with pytest.raises(UserError, match="something else than a weight file"):
+        fetch(server.url)
+    assert not final_files()
+    assert not list(cache_folder().rglob("*.partial"))
+
+
+def test_wrong_file_is_refused_by_the_published_checksum(server):
+    with pytest.raises(UserError, match="published"):
+        fetch(server.url, "00000000")
+    assert not final_files()
+    assert fetch(server.url, hashlib.sha256(server.content).hexdigest()[:8]).is_file()
+
+
+def test_another_file_than_the_first_is_refused(server):
+    path = fetch(server.url)
+    path.unlink()
+    server.content = server.content[:-1] + b"\xff"
+    with pytest.raises(UserError, match="when it first came"):
+        fetch(server.url)
+    assert not path.exists()
+
+
+def test_file_that_changed_in_the_cache_is_refused(server):
+    path = fetch(server.url)
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(UserError, match="when it first came"):
+        fetch(server.url)
+
+
+def test_closed_port_is_told_in_one_line(server):
+    url = server.url.replace(str(server.server_port), "9")
+    with pytest.raises(UserError, match="cannot be reached"):
+        fetch(url)
+
+
+def test_offline_switch_forbids_fetching_and_not_what_is_here(server, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
+        fetch(server.url)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    path = fetch(server.url)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert fetch(server.url) == path
+
+
+def test_names_of_the_catalogue_are_located_with_and_without_scheme(server, monkeypatch):
+    entry = PublicWeight(server.url, "m", "ImageNet-1k", 1000, 224, "crop", 1)
+    monkeypatch.setitem(catalogue.CATALOGUE, "small", entry)
+    assert locate("small") == locate("tresnet://small") == fetch(server.url)
+
+
+def test_unknown_names_are_told_with_the_nearest():
+    with pytest.raises(UserError, match=r"l_in1k_44: no such name in the catalogue.*l_in1k_448"):
+        locate("tresnet://l_in1k_44")
+    with pytest.raises(UserError, match="no such file"):
+        locate("nowhere.pth")
+
+
+def test_hub_files_come_from_the_hub_and_its_cache(tmp_path, monkeypatch):
+    asked = []
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    monkeypatch.setattr(download, "cached", lambda source: None)
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *arguments: asked.append(arguments) or tmp_path / "model.safetensors"
+    )
+    assert locate("tresnet://m_in1k_224") == tmp_path / "model.safetensors"
+    assert asked == [("timm/tresnet_m.miil_in1k", "model.safetensors")]
+
+
+def test_hub_out_of_reach_is_one_line(monkeypatch):
+    monkeypatch.setattr(download, "cached", lambda source: None)
+
+    def fail(*arguments):
+        raise OSError("offline\nmode")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(UserError, match=r"cannot be fetched from the hub \(offline mode\)"):
+        locate("m_in1k_224")

@@ -1,0 +1,83 @@
+"""Weight files written in the formats that other projects read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tresnet_downstream.classification.model_files import WeightFile
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
+from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
+
+
+def convert(file: WeightFile, out: str | Path, to: str) -> Path:
+    """Writes what a weight file holds in another format.
+
+    - ``timm``: a state dict with timm's names and ordinary batch norms, ``.pth`` or ``.safetensors``.
+    - ``release``: the dict of the TResNet, ASL and ML-Decoder releases, ``.pth``; no number changes.
+    - ``tresnet``: this toolkit's checkpoint, ``.pth``.
+
+    Args:
+        file: from :func:`read_weight_file`.
+        out: the file to write; appears when it is whole.
+        to: the format.
+
+    Returns:
+        the path.
+
+    Raises:
+        UserError: for a format, suffix or network that does not go together, or a folder that cannot be written.
+    """
+    out = Path(out)
+    if file.backbone["type"] != "TResNet" and to != OURS:
+        raise UserError(f"{file.path}: its backbone is timm's {file.variant}, which the format {to!r} does not know")
+    if out.suffix not in ((".pth", ".safetensors") if to == TIMM else (".pth",)):
+        suffixes = ".pth or .safetensors" if to == TIMM else ".pth"
+        raise UserError(f"{out}: the format {to!r} is written as {suffixes}")
+    if to == TIMM and file.head is not None and file.head["type"] == "BottleneckHead":
+        raise UserError(f"{file.path}: timm has no bottleneck head; convert it to 'release'")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(out) as partial:
+            if out.suffix == ".safetensors":
+                save_file(_plain(to_timm(file.state_dict)), partial)
+            else:
+                torch.save(_content(file, to), partial)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+    return out
+
+
+def _content(file: WeightFile, to: str) -> dict[str, Any]:
+    if to == TIMM:
+        return _plain(to_timm(file.state_dict))
+    if to == RELEASE:
+        content: dict[str, Any] = {"model": _plain(to_release(file.state_dict))}
+        if file.head is not None:
+            content["num_classes"] = file.head["num_classes"]
+        if file.named:
+            content["idx_to_class"] = dict(enumerate(file.classes))
+        return content
+    if to != OURS:
+        raise UserError(f"--to {to}: give {TIMM}, {RELEASE} or {OURS}")
+    head = {key: value for key, value in (file.head or {}).items() if key == "num_heads"}
+    model = {
+        "backbone": file.backbone,
+        "head": head,
+        "multi_label": file.multi_label,
+        "pipeline": [dict(step) for step in file.pipeline],
+    }
+    data = {"classes": list(file.classes)} if file.named else {}
+    return {"state_dict": _plain(file.state_dict), "meta": {"model": model, "dataset_meta": data}}
+
+
+def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Row-major tensors, none of them a view into another's memory, which would be written whole."""
+    return {
+        name: tensor.contiguous() if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.contiguous().clone()
+        for name, tensor in state_dict.items()
+    }

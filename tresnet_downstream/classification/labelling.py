@@ -1,0 +1,129 @@
+"""Labels of many pictures as lines of text or JSON, and drawn."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from tresnet_downstream.classification.classifier import ImageClassifier
+from tresnet_downstream.classification.datasets import read_image
+from tresnet_downstream.classification.predict import labels_of, predict_each
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
+
+# Where nobody says which labels to give: those more likely than not, or the likeliest five of a softmax.
+THRESHOLD, TOP_K = 0.5, 5
+
+
+def label_pictures(
+    model: ImageClassifier,
+    images: Sequence[str],
+    threshold: float | None = None,
+    top_k: int | None = None,
+    batch_size: int = 16,
+    out: str | Path | None = None,
+    as_json: bool = False,
+) -> Iterator[str]:
+    """A line for each picture; those that cannot be read are passed over and told of at the end.
+
+    Args:
+        model: from :func:`load_model`.
+        images: paths.
+        threshold: least probability of a label, 0 to 1; None takes 0.5 for multi-label models without ``top_k``.
+        top_k: most labels of a picture; None takes 5 for single-label models without ``threshold``.
+        batch_size: pictures that go through the network together.
+        out: folder for the pictures with their labels.
+        as_json: whether lines are JSON objects of ``image`` and ``labels``, or ``error``.
+
+    Yields:
+        the lines.
+
+    Raises:
+        UserError: for options out of range, a model without classes, a folder that cannot be written; and at the
+            end, if pictures could not be read.
+    """
+    if not model.classes:
+        raise UserError("the model has no head, so it gives no labels")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"threshold={threshold:g}: give a probability, 0 to 1")
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top_k={top_k}: give a whole number, at least 1")
+    if threshold is None and top_k is None:
+        threshold, top_k = (THRESHOLD, None) if model.multi_label else (None, TOP_K)
+    names = _names_to_draw(images) if out is not None else {}
+    failed = []
+    for prediction in predict_each(model, images, batch_size):
+        image = str(prediction.image)
+        if prediction.probabilities is None:
+            failed.append(prediction.error)
+            if as_json:
+                yield json.dumps({"image": image, "error": prediction.error}, ensure_ascii=False)
+            continue
+        labels = labels_of(prediction.probabilities, model.classes, threshold, top_k)
+        if out is not None:
+            _write(draw_labels(image, labels), Path(out) / names[image])
+        yield _json_line(image, labels) if as_json else _text_line(image, labels)
+    if failed:
+        count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
+        raise UserError(f"{failed[0]}{count}")
+
+
+def _text_line(image: str, labels: Sequence[tuple[str, float]]) -> str:
+    return f"{image}: {', '.join(f'{name} {p:.3f}' for name, p in labels) or 'no label'}"
+
+
+def _json_line(image: str, labels: Sequence[tuple[str, float]]) -> str:
+    found = [{"label": name, "probability": round(p, 6)} for name, p in labels]
+    return json.dumps({"image": image, "labels": found}, ensure_ascii=False)
+
+
+def _names_to_draw(images: Sequence[str]) -> dict[str, str]:
+    """A file name for each picture, all different: their own, and behind it a number where two are alike."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for image in images:
+        stem, number = Path(image).stem, 1
+        name = f"{stem}.jpg"
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}_{number}.jpg"
+        taken.add(name.lower())
+        names[image] = name
+    return names
+
+
+def _write(picture: Image.Image, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            picture.save(partial, quality=92)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def draw_labels(image: str | os.PathLike[str], labels: Sequence[tuple[str, float]]) -> Image.Image:
+    """The picture with its labels and their probabilities below it."""
+    picture = Image.fromarray(read_image(image))
+    size = max(14, round(min(picture.size) / 22))
+    font = ImageFont.load_default(size)
+    lines = _wrapped([f"{name} {100 * p:.0f}%" for name, p in labels] or ["no label"], picture.width - size, font)
+    panel = Image.new("RGB", (picture.width, picture.height + round((len(lines) * 1.35 + 0.7) * size)), "white")
+    panel.paste(picture)
+    pen = ImageDraw.Draw(panel)
+    for row, line in enumerate(lines):
+        pen.text((size / 2, picture.height + (0.35 + 1.35 * row) * size), line, fill=(25, 25, 25), font=font)
+    return panel
+
+
+def _wrapped(words: Sequence[str], width: float, font: Any) -> list[str]:
+    lines = [words[0]]
+    for word in words[1:]:
+        longer = f"{lines[-1]},  {word}"
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

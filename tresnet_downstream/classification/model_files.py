@@ -1,0 +1,332 @@
+"""From any weight file of the family to a network that is ready: what a file is, and ``load_model``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tresnet_downstream.backbones import VARIANTS, Variant
+from tresnet_downstream.classification.classifier import ImageClassifier
+from tresnet_downstream.classification.recognition import (
+    STYLES,
+    NoNumbers,
+    backbone_config,
+    head_config,
+    nearest_network,
+)
+from tresnet_downstream.classification.transforms import build_pipeline
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight, imagenet_classes
+from tresnet_downstream.weights.download import catalogue_name, locate
+from tresnet_downstream.weights.files import read_checkpoint, unwrap
+from tresnet_downstream.weights.formats import OURS, translate
+from tresnet_downstream.weights.pretrained import shape
+
+# Classes of the public single-label files; other numbers are taken for multi-label.
+_SINGLE_LABEL = (1000, 11221, 10450, 196)
+# Where neither the file nor the catalogue says.
+_SIZES = {True: 448, False: 224}
+_COUNTER = ".num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a weight file holds, found from its names and shapes.
+
+    Attributes:
+        path: the file.
+        style: ``release``, ``timm`` or ``tresnet``: whose names it has.
+        state_dict: the weights under our names, ``backbone.*`` and ``head.*``.
+        backbone: config of the backbone.
+        head: config of the head; None if the file has none.
+        weights: ``raw`` or ``averaged``.
+        classes: names of the classes; their numbers as text if the file does not name them.
+        multi_label: whether each class is a question of its own.
+        pipeline: transforms that bring a picture to the size wanted.
+        entry: the catalogue's, if the file is one of its.
+        inexact: norm weights that had no exact form, see :class:`Translated`.
+        unused: names in the file that are none of the network's.
+        named: whether the names of the classes are the file's, or the data set's.
+    """
+
+    path: Path
+    style: str
+    state_dict: dict[str, Tensor]
+    backbone: dict[str, Any]
+    head: dict[str, Any] | None
+    weights: str = "raw"
+    classes: tuple[str, ...] = ()
+    multi_label: bool = True
+    pipeline: tuple[dict[str, Any], ...] = ()
+    entry: PublicWeight | None = None
+    inexact: int = 0
+    unused: tuple[str, ...] = ()
+    named: bool = False
+
+    @property
+    def variant(self) -> str:
+        """The backbone's name; ``custom`` for a TResNet of no published size."""
+        return self.backbone["model"] if self.backbone["type"] == "TimmNetwork" else self.backbone["variant"]
+
+    @property
+    def input_size(self) -> int:
+        """Side of the pictures that the pipeline gives, in pixels."""
+        return build_pipeline(self.pipeline)(image=np.zeros((64, 64, 3), np.uint8))["image"].shape[0]
+
+    def layout(self) -> ImageClassifier:
+        """The network without numbers, on the ``meta`` device: names and shapes alone."""
+        backbone = dict(self.backbone)
+        if backbone.get("variant") == "custom":
+            backbone["variant"] = "m"
+        with torch.device("meta"), NoNumbers():
+            classifier = ImageClassifier(backbone, self.head, multi_label=self.multi_label)
+        classifier.classes, classifier.pipeline = self.classes, self.pipeline
+        classifier.input_size = self.input_size
+        return classifier.eval()
+
+
+def load_model(
+    path_or_name: str | Path,
+    variant: str | None = None,
+    slopes: Sequence[float] | None = None,
+    weights: str | None = None,
+    multi_label: bool | None = None,
+    input_size: int | None = None,
+) -> ImageClassifier:
+    """A public or own network from its file alone, ready for prediction.
+
+    Reads the files of TResNet, ASL, ML-Decoder, ImageNet-21K and timm, this toolkit's checkpoints, and of
+    MMDetection's checkpoints the backbone, whatever dict they are wrapped in.
+
+    Args:
+        path_or_name: a path, an ``https://`` URL or a name of the catalogue, such as ``l_coco_asl_448``.
+        variant: the backbone's, for a check; the shapes decide.
+        slopes: leaky slopes of stem and blocks. Shapes cannot tell them: 1e-2 and 1e-3 are taken unless the
+            checkpoint or the catalogue says otherwise. The V2-L that was trained on Stanford Cars has 1e-6, 1e-6.
+        weights: ``raw`` or ``averaged``; None takes those that scored better, else the average if there is one.
+        multi_label: whether probabilities are a sigmoid for each class or a softmax over all; None follows the
+            file or the catalogue, and else takes 1000, 11221, 10450 and 196 classes for single-label.
+        input_size: side of the pictures, in place of the file's.
+
+    Returns:
+        a network in evaluation mode: N x 3 x H x W in [0, 1] to N x C logits, or to pooled features if the file
+        has no head. It has ``classes``, ``input_size``, ``variant``, ``multi_label`` and ``pipeline``.
+
+    Raises:
+        UserError: if the file cannot be read, is of another network, contradicts ``variant``, or holds numbers
+            that are not finite.
+    """
+    file = read_weight_file(path_or_name, variant, slopes, weights, multi_label, input_size)
+    if bad := not_finite(file.state_dict):
+        raise UserError(f"{file.path}: holds numbers that are not finite, in {bad[0]} and {len(bad) - 1} more")
+    return assembled(file)
+
+
+def assembled(file: WeightFile) -> ImageClassifier:
+    """The network of a file that was read; the file's dict of weights is emptied, so that they exist once."""
+    # Laid out without memory; the tensors that were read become its parameters.
+    classifier = file.layout()
+    dtype = torch.get_default_dtype()
+    state_dict = {}
+    for name in list(file.state_dict):
+        tensor = file.state_dict.pop(name)
+        if tensor.is_floating_point():
+            layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+            tensor = tensor.to(dtype).contiguous(memory_format=layout)
+        state_dict[name] = tensor
+    classifier.load_state_dict(state_dict, assign=True)
+    return classifier
+
+
+def read_weight_file(
+    path_or_name: str | Path,
+    variant: str | None = None,
+    slopes: Sequence[float] | None = None,
+    weights: str | None = None,
+    multi_label: bool | None = None,
+    input_size: int | None = None,
+) -> WeightFile:
+    """Reads a file and finds out what it holds; arguments and errors as of :func:`load_model`."""
+    entry = _entry_of(path_or_name)
+    path = locate(path_or_name)
+    checkpoint = read_checkpoint(path)
+    which, tensors = unwrap(checkpoint, weights, path)
+    told = _told_model(checkpoint)
+    if told.get("backbone", {}).get("type") == "TimmNetwork":
+        file = _timm_network(path, tensors, told)
+    else:
+        file = _tresnet(path, tensors, told, entry)
+    if entry is not None and file.variant != entry.variant:
+        if catalogue_name(path_or_name):
+            raise UserError(f"{path}: holds {file.variant}, where the catalogue has {entry.variant}")
+        entry = None  # Another file of the same name.
+    if variant is not None and variant != file.variant:
+        known = "" if variant in VARIANTS else f", and {variant!r} is none of {', '.join(VARIANTS)}"
+        raise UserError(f"{path}: its shapes are those of variant {file.variant!r}, not {variant!r}{known}")
+    if slopes is not None and file.backbone["type"] == "TResNet":
+        file.backbone["slopes"] = tuple(slopes)
+    if multi_label is None:
+        multi_label = _is_multi_label(checkpoint, file, told, entry)
+    pipeline = _pipeline(told, entry, multi_label, input_size)
+    names = _class_names(checkpoint, file, multi_label)
+    classes = names or tuple(str(index) for index in range((file.head or {}).get("num_classes", 0)))
+    return replace(
+        file,
+        weights=which,
+        classes=classes,
+        multi_label=multi_label,
+        pipeline=pipeline,
+        entry=entry,
+        named=names is not None,
+    )
+
+
+def not_finite(state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors with a NaN or an infinity, or with a variance below 0, which gives one."""
+    return [
+        name
+        for name, tensor in state_dict.items()
+        if not torch.isfinite(tensor).all() or (name.endswith(".running_var") and (tensor < 0).any())
+    ]
+
+
+def _entry_of(path_or_name: str | Path) -> PublicWeight | None:
+    """The catalogue's entry of a name, of its source, or of a file that bears the name of a release's."""
+    if name := catalogue_name(path_or_name):
+        return CATALOGUE[name]
+    base = PurePosixPath(str(path_or_name).replace("\\", "/")).name
+    for entry in CATALOGUE.values():
+        if entry.source == str(path_or_name):
+            return entry
+        if entry.source.startswith("https://") and PurePosixPath(entry.source).name == base:
+            return entry
+    return None
+
+
+def _told_model(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What this toolkit's checkpoint says of its model; see ``training.checkpoints``."""
+    meta = checkpoint.get("meta")
+    told = meta.get("model") if isinstance(meta, Mapping) else None
+    return dict(told) if isinstance(told, Mapping) else {}
+
+
+def _tresnet(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], entry: PublicWeight | None) -> WeightFile:
+    found = translate(tensors)
+    if found is None:
+        raise UserError(f"{path}: holds another network; {nearest_network(tensors)}")
+    state_dict = found.state_dict
+    for name in [name for name in state_dict if name.endswith(".running_var")]:
+        # Older files do not count batches, and nothing is computed from the count.
+        state_dict.setdefault(name.replace(".running_var", _COUNTER), torch.tensor(0))
+    backbone = backbone_config(state_dict)
+    if backbone is None:
+        raise UserError(f"{path}: holds another network; {nearest_network(tensors)}")
+    backbone["slopes"] = tuple(
+        told.get("backbone", {}).get("slopes") or (entry.slopes if entry else None) or Variant((1,)).slopes
+    )
+    head = head_config(state_dict, told.get("head", {}).get("num_heads", 8))
+    file = WeightFile(path, found.style, state_dict, backbone, head, inexact=found.inexact, unused=found.unused)
+    _require_shapes(file)
+    return file
+
+
+def _timm_network(path: Path, tensors: dict[str, Tensor], told: dict[str, Any]) -> WeightFile:
+    """A checkpoint of this toolkit whose backbone is timm's: shapes do not tell which, so the checkpoint does."""
+    backbone = {"type": "TimmNetwork", "model": str(told["backbone"].get("model"))}
+    head = head_config(tensors, told.get("head", {}).get("num_heads", 8))
+    file = WeightFile(path, OURS, tensors, backbone, head)
+    _require_shapes(file)
+    return file
+
+
+def _require_shapes(file: WeightFile) -> None:
+    """Raises UserError unless the names and shapes are exactly those of the network that they were taken for."""
+    wanted = {name: shape(tensor) for name, tensor in file.layout().state_dict().items()}
+    given = {name: shape(tensor) for name, tensor in file.state_dict.items()}
+    differing = [
+        *(f"{name} is missing" for name in wanted.keys() - given.keys()),
+        *(f"{name} is unknown" for name in given.keys() - wanted.keys()),
+        *(
+            f"{name} is {given[name]} instead of {wanted[name]}"
+            for name in wanted.keys() & given.keys()
+            if wanted[name] != given[name]
+        ),
+    ]
+    if differing:
+        raise UserError(
+            f"{file.path}: holds another network; the nearest known is TResNet {file.variant}, from which "
+            f"{len(differing)} names differ: {'; '.join(sorted(differing)[:3])}"
+        )
+
+
+def _is_multi_label(
+    checkpoint: Mapping[str, Any], file: WeightFile, told: Mapping[str, Any], entry: PublicWeight | None
+) -> bool:
+    if "multi_label" in told:
+        return bool(told["multi_label"])
+    if entry is not None:
+        return entry.multi_label
+    linear = file.head is not None and file.head["type"] == "LinearHead"
+    return not (linear and file.style != OURS and file.head["num_classes"] in _SINGLE_LABEL)  # type: ignore[index]
+
+
+def _pipeline(
+    told: Mapping[str, Any], entry: PublicWeight | None, multi_label: bool, input_size: int | None
+) -> tuple[dict[str, Any], ...]:
+    steps = told.get("pipeline")
+    if input_size is None and isinstance(steps, list | tuple) and steps:
+        return tuple(dict(step) for step in steps)
+    size = input_size or (entry.input_size if entry else _SIZES[multi_label])
+    resize = entry.resize if entry else ("squash" if multi_label else "crop")
+    return ({"type": "SquashResize" if resize == "squash" else "ResizeAndCrop", "size": size},)
+
+
+def _class_names(checkpoint: Mapping[str, Any], file: WeightFile, multi_label: bool) -> tuple[str, ...] | None:
+    """The names in the file, in the order of the logits; ImageNet's where a published file has its 1000 classes."""
+    if file.head is None:
+        return None
+    meta = checkpoint.get("meta")
+    data = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    names: Any = data.get("classes") if isinstance(data, Mapping) else checkpoint.get("idx_to_class")
+    if isinstance(names, Mapping):
+        names = [names[key] for key in sorted(names, key=lambda key: int(key) if str(key).isdigit() else 0)]
+    if isinstance(names, list | tuple | np.ndarray) and len(names) == file.head["num_classes"]:
+        return tuple(str(name).strip("'\"") for name in names)  # OpenImages' are in quotes
+    if file.head["num_classes"] == 1000 and not multi_label:
+        return imagenet_classes()
+    return None
+
+
+def describe(file: WeightFile) -> str:
+    """What a file is, in about ten lines."""
+    slopes = "" if file.backbone["type"] != "TResNet" else "{:g}, {:g}".format(*file.backbone["slopes"])
+    layout = file.layout()
+    resize = {"SquashResize": "squashed", "ResizeAndCrop": "short side / 0.875, centre cut out"}
+    how = ", then ".join(resize.get(step["type"], step["type"]) for step in file.pipeline)
+    shown = ", ".join(file.classes[:4]) + (", ..." if len(file.classes) > 4 else "")
+    head = file.head or {"type": "none: gives pooled features", "num_classes": 0}
+    groups = f", {head['num_groups']} groups" if "num_groups" in head else ""
+    bad = not_finite(file.state_dict)
+    rows = {
+        "file": f"{file.path} ({file.path.stat().st_size / 1e6:.0f} MB)",
+        "release": f"{STYLES[file.style]}, {file.weights} weights",
+        "variant": file.variant + ("" if file.variant != "custom" else f" {file.backbone}"),
+        "slopes": slopes + ("" if file.entry else " (shapes do not tell them; --slopes gives others)"),
+        "head": f"{head['type']}{groups}",
+        "classes": f"{head['num_classes']}" + (f": {shown}" if file.named else ", not named in the file"),
+        "parameters": f"{sum(parameter.numel() for parameter in layout.parameters()):,}",
+        "input": f"{file.input_size} x {file.input_size}, {how}",
+        "answers": "a probability for each class" if file.multi_label else "one class of all",
+        "numbers": f"not finite in {bad[0]} and {len(bad) - 1} more" if bad else "all finite",
+    }
+    if file.inexact:
+        rows["norms"] = f"{file.inexact} weights below 1e-5 have no exact form and are taken as that"
+    if file.unused:
+        rows["unused"] = ", ".join(file.unused[:4]) + (
+            f" and {len(file.unused) - 4} more" if len(file.unused) > 4 else ""
+        )
+    return "\n".join(f"{name:<11} {value}" for name, value in rows.items())

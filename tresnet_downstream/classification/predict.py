@@ -1,0 +1,166 @@
+"""Probabilities for pictures: from arrays, files, folders and patterns to labels, in batches."""
+
+import glob
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tresnet_downstream.classification.classifier import ImageClassifier
+from tresnet_downstream.classification.datasets import BadImageError, read_image
+from tresnet_downstream.classification.transforms import build_pipeline
+from tresnet_downstream.errors import UserError
+
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+SUFFIXES = tuple(sorted(set(Image.registered_extensions()) - {".pdf", ".mpo", ".ps", ".eps"}))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network finds in one picture.
+
+    Attributes:
+        image: the picture, as it was given.
+        probabilities: C values in [0, 1]; None for a picture that cannot be read.
+        error: why it cannot be read, in one line.
+    """
+
+    image: Picture
+    probabilities: np.ndarray | None
+    error: str = ""
+
+
+def predict(model: ImageClassifier, images: Picture | Iterable[Picture], batch_size: int = 16) -> np.ndarray:
+    """Probabilities of every class for every picture, prepared as the model's weights want it.
+
+    Args:
+        model: from :func:`load_model`; runs where it is, in its own precision.
+        images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
+        batch_size: pictures that go through the network together.
+
+    Returns:
+        float32 of shape (pictures, C): a sigmoid for each class of a multi-label model, otherwise a softmax.
+
+    Raises:
+        UserError: for a picture that cannot be read, and a model that does not say how pictures are prepared.
+    """
+    several = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
+    rows = []
+    for prediction in predict_each(model, several, batch_size):
+        if prediction.probabilities is None:
+            raise BadImageError(prediction.error)
+        rows.append(prediction.probabilities)
+    width = len(model.classes or ())
+    return np.stack(rows) if rows else np.zeros((0, width), np.float32)
+
+
+def predict_each(model: ImageClassifier, images: Iterable[Picture], batch_size: int = 16) -> Iterator[Prediction]:
+    """As :func:`predict`, one picture after the other as they come; those that cannot be read say why."""
+    if not model.pipeline:
+        raise UserError("the model does not say how pictures are prepared: load it with load_model")
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
+    if model.training:
+        raise UserError("the model is in training mode: call model.eval() first")
+    pipeline = build_pipeline(model.pipeline)
+
+    def prepare(image: Picture) -> np.ndarray | str:
+        try:
+            return pipeline(image=_pixels(image))["image"]
+        except BadImageError as error:
+            return str(error)
+
+    for batch in _batches(_ahead(prepare, images, 2 * batch_size), batch_size):
+        readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
+        rows = iter(_probabilities(model, np.stack(readable)) if readable else ())
+        for image, pixels in batch:
+            if isinstance(pixels, str):
+                yield Prediction(image, None, pixels)
+            else:
+                yield Prediction(image, next(rows))
+
+
+def _pixels(image: Picture) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"a picture is uint8 of shape (height, width, 3), got {image.dtype} of {image.shape}")
+        return image
+    return np.array(image.convert("RGB")) if isinstance(image, Image.Image) else read_image(image)
+
+
+def _ahead(work: Any, items: Iterable[Picture], count: int) -> Iterator[tuple[Picture, Any]]:
+    """Results in order, of which up to ``count`` are prepared while the network runs."""
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        waiting: deque[tuple[Picture, Future[Any]]] = deque()
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
+                if len(waiting) > count:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+@torch.inference_mode()
+def _probabilities(model: ImageClassifier, images: np.ndarray) -> np.ndarray:
+    parameter = next(model.parameters())
+    batch = torch.from_numpy(images).to(parameter.device).permute(0, 3, 1, 2)
+    batch = batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
+    return model.probabilities(model(batch)).float().cpu().numpy()
+
+
+def find_images(patterns: Sequence[str]) -> list[str]:
+    """Files, the pictures in folders and below, and what patterns such as ``pictures/*.jpg`` match; in order.
+
+    Raises:
+        UserError: for one that is not there or matches nothing.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        if os.path.isdir(pattern):
+            inside = sorted(str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in SUFFIXES)
+        elif os.path.isfile(pattern):
+            inside = [pattern]
+        else:
+            inside = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+        if not inside:
+            raise UserError(f"{pattern}: no picture there; give files, folders or patterns such as 'pictures/*.jpg'")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def labels_of(
+    probabilities: np.ndarray, classes: Sequence[str], threshold: float | None, top_k: int | None
+) -> list[tuple[str, float]]:
+    """The classes that a picture shows, likeliest first.
+
+    Args:
+        probabilities: C values.
+        classes: C names.
+        threshold: the least probability; None for none.
+        top_k: how many at most; None for all.
+    """
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [
+        (classes[index], float(probabilities[index]))
+        for index in order
+        if threshold is None or probabilities[index] >= threshold
+    ]

@@ -1,0 +1,115 @@
+"""Scores of public weights on the data that their published figures are of."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tresnet_downstream.classification.classifier import ImageClassifier
+from tresnet_downstream.classification.datasets import MultiLabelDataset
+from tresnet_downstream.classification.predict import SUFFIXES, predict_each
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation import multilabel_scores
+from tresnet_downstream.weights.catalogue import CATALOGUE, MAP, TOP_1
+from tresnet_downstream.weights.download import catalogue_name
+
+COCO_VAL = ("annotations/instances_val{year}.json", "val{year}")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A measured score.
+
+    Attributes:
+        metric: ``mAP`` or ``top-1``.
+        percent: the score.
+        num_images: pictures that it is of.
+    """
+
+    metric: str
+    percent: float
+    num_images: int
+
+
+def published_score(source: str) -> float | None:
+    """The published figure of a catalogue name, in percent; None if there is none."""
+    name = catalogue_name(source)
+    return CATALOGUE[name].score if name else None
+
+
+def count_images(model: ImageClassifier, data: str | Path, year: int = 2014) -> int:
+    """How many pictures :func:`verify` will look at."""
+    return len(_samples(model, Path(data), year)[0])
+
+
+def verify(
+    model: ImageClassifier, data: str | Path, year: int = 2014, batch_size: int = 16
+) -> Iterator[Verification | None]:
+    """Scores a network on MS-COCO's (mAP) or ImageNet's (top-1) validation pictures, prepared as its weights want.
+
+    Args:
+        model: from :func:`load_model`; multi-label with COCO's 80 classes, or single-label with ImageNet's 1000.
+        data: folder of ``annotations/instances_val2014.json`` and ``val2014/``; or of ``val/``, or of the 1000
+            folders of ImageNet's classes themselves, named by their WordNet numbers.
+        year: of COCO; published figures are of 2014.
+        batch_size: pictures that go through the network together.
+
+    Yields:
+        None after each picture, and at last the score.
+
+    Raises:
+        UserError: if the folder is not that of such data, a picture cannot be read, or classes do not fit.
+    """
+    pictures, targets = _samples(model, Path(data), year)
+    rows = []
+    for prediction in predict_each(model, pictures, batch_size):
+        if prediction.probabilities is None:
+            raise UserError(prediction.error)
+        rows.append(prediction.probabilities)
+        yield None
+    probabilities = np.stack(rows)
+    if model.multi_label:
+        percent = multilabel_scores(probabilities, targets, classes=model.classes).mAP
+        yield Verification(MAP, percent, len(pictures))
+    else:
+        yield Verification(TOP_1, 100 * float(np.mean(probabilities.argmax(1) == targets)), len(pictures))
+
+
+def _samples(model: ImageClassifier, data: Path, year: int) -> tuple[list[str], np.ndarray]:
+    """Pictures, and for each its targets or the number of its class."""
+    if not data.is_dir():
+        raise UserError(f"{data}: no such folder; give that of MS-COCO or of ImageNet")
+    return _coco(model, data, year) if model.multi_label else _imagenet(model, data)
+
+
+def _coco(model: ImageClassifier, data: Path, year: int) -> tuple[list[str], np.ndarray]:
+    annotations, folder = (name.format(year=year) for name in COCO_VAL)
+    dataset = MultiLabelDataset(annotations, folder, [], str(data))
+    names = tuple(model.classes or ())
+    if len(names) != len(dataset.classes):
+        raise UserError(f"{data}: has {len(dataset.classes)} classes, the weights have {len(names)}")
+    targets = dataset.annotations.targets()
+    if set(names) == set(dataset.classes):
+        targets = targets[:, [dataset.classes.index(name) for name in names]]
+    elif not all(name.isdigit() for name in names):
+        other = sorted(set(names) - set(dataset.classes))[0]
+        raise UserError(f"{data}: has no class {other!r}, which the weights have")
+    return [str(data / folder / dataset.annotations.path(index)) for index in range(len(dataset))], targets
+
+
+def _imagenet(model: ImageClassifier, data: Path) -> tuple[list[str], np.ndarray]:
+    root = data / "val" if (data / "val").is_dir() else data
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    if len(folders) != len(model.classes or ()):
+        raise UserError(
+            f"{root}: has {len(folders)} folders of classes, the weights have {len(model.classes or ())} classes"
+        )
+    pictures, numbers = [], []
+    for number, folder in enumerate(folders):
+        inside = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        pictures += inside
+        numbers += [number] * len(inside)
+    if not pictures:
+        raise UserError(f"{root}: has no picture in its folders")
+    return pictures, np.array(numbers)

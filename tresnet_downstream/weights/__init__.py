@@ -1,0 +1,21 @@
+"""The public weights: where they are, how they are fetched and read, what their names mean."""
+
+from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight
+from tresnet_downstream.weights.download import fetch, locate
+from tresnet_downstream.weights.files import read_checkpoint, unwrap
+from tresnet_downstream.weights.formats import to_release, to_timm, translate
+from tresnet_downstream.weights.pretrained import PretrainedModule, load_pretrained
+
+__all__ = [
+    "CATALOGUE",
+    "PretrainedModule",
+    "PublicWeight",
+    "fetch",
+    "load_pretrained",
+    "locate",
+    "read_checkpoint",
+    "to_release",
+    "to_timm",
+    "translate",
+    "unwrap",
+]

@@ -1,0 +1,264 @@
+"""From a name, URL or path to a whole, checked file on this machine."""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
+from tresnet_downstream.weights.catalogue import CATALOGUE
+from tresnet_downstream.weights.files import looks_like_weights
+
+SCHEME = "tresnet://"
+_CHUNK = 1 << 20
+_FULL_SHA256 = re.compile(r"[0-9a-f]{64}")
+GIVE_A_PATH = "fetch it by other means and give its path"
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$TRESNET_CACHE``, else ``tresnet_downstream`` in the user's cache folder."""
+    if folder := os.environ.get("TRESNET_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tresnet_downstream"
+
+
+def timeout() -> float:
+    """Seconds that a server may be silent: ``$TRESNET_TIMEOUT``, 30 by default."""
+    value = os.environ.get("TRESNET_TIMEOUT", "30")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0
+    if not seconds > 0:
+        raise UserError(f"TRESNET_TIMEOUT={value}: give a number of seconds above 0")
+    return seconds
+
+
+def catalogue_name(source: str | Path) -> str | None:
+    """The catalogue's name that ``source`` is, with or without ``tresnet://``; None if it is none."""
+    name = str(source).removeprefix(SCHEME)
+    if name in CATALOGUE and (str(source).startswith(SCHEME) or not Path(source).exists()):
+        return name
+    return None
+
+
+def locate(source: str | Path) -> Path:
+    """The file that a path, an ``https://`` URL, a catalogue name or ``tresnet://NAME`` means; fetched if need be.
+
+    Raises:
+        UserError: for an unknown name, a file that is not there, and whatever goes wrong with fetching.
+    """
+    if name := catalogue_name(source):
+        entry = CATALOGUE[name]
+        return fetch(entry.source, entry.sha256)
+    text = str(source)
+    if text.startswith(("http://", "https://", "hf://")):
+        return fetch(text)
+    if not text.startswith(SCHEME) and Path(source).exists():
+        return Path(source)
+    nearest = difflib.get_close_matches(text.removeprefix(SCHEME), CATALOGUE, n=3, cutoff=0.5)
+    hint = f"the nearest names of the catalogue are {', '.join(nearest)}" if nearest else "tools/weights.py lists names"
+    what = "no such name in the catalogue" if text.startswith(SCHEME) else "no such file"
+    raise UserError(f"{source}: {what}; {hint}")
+
+
+def cached(source: str) -> Path | None:
+    """The file of a catalogue entry's source if it is here already, unchecked."""
+    if source.startswith("hf://"):
+        from huggingface_hub import try_to_load_from_cache
+
+        repository, file = _hub_parts(source)
+        found = try_to_load_from_cache(repository, file)
+        return Path(found) if isinstance(found, str) else None
+    path = _place(source)
+    return path if path.is_file() else None
+
+
+def fetch(source: str, sha256: str = "") -> Path:
+    """Fetches a URL into the cache, unless it is there, and checks it either way.
+
+    What a broken connection left is gone on with at the next call. The file appears under its name only when it
+    is complete and its checksum fits: the published one, and the one remembered beside it when it first came.
+
+    Args:
+        source: ``http(s)://...`` or ``hf://OWNER/REPOSITORY/FILE``.
+        sha256: the first digits of the checksum, where published.
+
+    Raises:
+        UserError: if it cannot be fetched, or is not what it should be.
+    """
+    if source.startswith("hf://"):
+        return _fetch_from_hub(source)
+    path = _place(source)
+    locks = cache_folder() / ".locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.lock"):
+            if not path.is_file():
+                partial = path.with_name(f"{path.name}.partial")
+                _download(source, partial)
+                _admit(source, partial, sha256, path)
+                os.replace(partial, path)
+            else:
+                _check(path, sha256)
+    except OSError as error:
+        raise UserError(f"{cache_folder()}: cannot be written ({error.strerror}); set TRESNET_CACHE") from error
+    return path
+
+
+def _place(url: str) -> Path:
+    """Where in the cache a URL's file lies: below its host, so that names of two servers do not meet."""
+    parts = urlsplit(url)
+    name = re.sub(r"[^\w.-]", "_", parts.path.rpartition("/")[2]) or "file"
+    if parts.query:
+        name = f"{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}-{name}"
+    folders = [re.sub(r"[^\w.-]", "_", part) for part in (parts.netloc, *parts.path.split("/")[1:-1])]
+    return cache_folder().joinpath(*(folder for folder in folders if folder not in ("", ".", "..")), name)
+
+
+def _download(url: str, partial: Path) -> None:
+    """Writes a URL's content to ``partial``, going on where an earlier call was cut off."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise UserError(f"{url}: is not in the cache, and HF_HUB_OFFLINE forbids to fetch it; {GIVE_A_PATH}")
+    present = partial.stat().st_size if partial.is_file() else 0
+    # Which version of the file was begun, as the server marks it, and its length: two must not be joined.
+    marker = partial.with_name(f"{partial.name}.version")
+    begun: dict[str, Any] = json.loads(marker.read_text()) if marker.is_file() else {"mark": "", "length": 0}
+    if not begun["length"]:
+        present = 0
+    headers = {"User-Agent": "tresnet-downstream", "Accept-Encoding": "identity"}
+    if present:
+        headers["Range"] = f"bytes={present}-"
+        if begun["mark"]:
+            headers["If-Range"] = begun["mark"]
+    # What is there is kept at every way out but the end: the next call goes on from it.
+    try:
+        with urlopen(Request(url, headers=headers), timeout=timeout()) as response:
+            total = int(response.headers["Content-Length"] or 0)  # 0: the server does not say
+            if response.status == 206:
+                total = begun["length"]
+                if response.headers["Content-Range"] != f"bytes {present}-{total - 1}/{total}":
+                    partial.unlink()
+                    raise UserError(f"{url}: the server has another file than before; try again, which starts over")
+            else:
+                present = 0
+                mark = response.headers["ETag"] or response.headers["Last-Modified"] or ""
+                marker.write_text(json.dumps({"mark": mark, "length": total}))
+            with partial.open("ab" if present else "wb") as file:
+                received = present + _copy(url, response, file, present, total or None)
+    except HTTPError as error:
+        if error.code == 416:
+            partial.unlink(missing_ok=True)
+        raise UserError(f"{url}: the server answers {error.code} {error.reason}; {GIVE_A_PATH}") from error
+    except TimeoutError as error:
+        raise UserError(f"{url}: the server was silent for {timeout():g} s; {_again(partial)}") from error
+    except URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise UserError(f"{url}: the server was silent for {timeout():g} s; {_again(partial)}") from error
+        raise UserError(f"{url}: cannot be reached ({error.reason}); {GIVE_A_PATH}") from error
+    except (HTTPException, ConnectionError) as error:
+        raise UserError(f"{url}: the connection was cut; {_again(partial)}") from error
+    if received < total:
+        raise UserError(f"{url}: the connection was cut after {received:,} of {total:,} bytes; {_again(partial)}")
+    marker.unlink(missing_ok=True)
+
+
+def _again(partial: Path) -> str:
+    kept = partial.is_file() and partial.stat().st_size > 0
+    return "try again, which goes on from there" if kept else f"try again, or {GIVE_A_PATH}"
+
+
+def _copy(url: str, response: HTTPResponse, file: Any, present: int, total: int | None) -> int:
+    received = 0
+    with _bar(url.rpartition("/")[2], present, total) as advance:
+        while chunk := response.read1(_CHUNK):
+            file.write(chunk)
+            received += len(chunk)
+            advance(len(chunk))
+    return received
+
+
+@contextmanager
+def _bar(name: str, present: int, total: int | None) -> Iterator[Any]:
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(name, completed=present, total=total)
+        yield lambda size: progress.update(task, advance=size)
+
+
+def _admit(url: str, partial: Path, sha256: str, path: Path) -> None:
+    """Refuses a complete download that is not what it should be; remembers the checksum of one that is."""
+    try:
+        if not looks_like_weights(partial):
+            raise UserError(f"{url}: the server gives something else than a weight file; {GIVE_A_PATH}")
+        _check(partial, sha256, _memory(path), url)
+    except UserError:
+        partial.unlink()
+        raise
+
+
+def _memory(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _check(path: Path, published: str, memory: Path | None = None, name: str | Path | None = None) -> None:
+    """Compares a file's checksum with the published and the remembered one, or remembers it."""
+    memory, name = memory or _memory(path), name or path
+    digest = _sha256(path)
+    if not digest.startswith(published):
+        raise UserError(f"{name}: its sha256 begins with {digest[:8]}, not with {published} as published")
+    remembered = memory.read_text().strip() if memory.is_file() else ""
+    if not remembered:
+        with whole_file(memory) as partial:
+            partial.write_text(f"{digest}\n")
+    elif digest != remembered:
+        raise UserError(
+            f"{name}: its sha256 begins with {digest[:8]}, but with {remembered[:8]} when it first came; "
+            f"if you trust the new file, delete {memory}"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _hub_parts(source: str) -> tuple[str, str]:
+    owner, repository, file = source.removeprefix("hf://").split("/", 2)
+    return f"{owner}/{repository}", file
+
+
+def _fetch_from_hub(source: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    repository, file = _hub_parts(source)
+    try:
+        path = cached(source) or Path(hf_hub_download(repository, file))
+    except Exception as error:  # The hub's client raises what its HTTP library does, which changes.
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{source}: cannot be fetched from the hub ({reason}); {GIVE_A_PATH}") from error
+    # The hub's cache names a large file by its checksum.
+    published = path.resolve().name
+    if _FULL_SHA256.fullmatch(published) and _sha256(path) != published:
+        raise UserError(f"{path}: is damaged: not the hub's checksum; delete {path.resolve()} and fetch again")
+    return path

@@ -1,0 +1,159 @@
+"""Safe reading of weight files, and what is found in them under the names that projects use.
+
+Nothing is unpickled but tensors, plain values, numpy's arrays and MMEngine's log history, of which nothing is
+kept: MMEngine 0.10.7 stores it in every checkpoint, and with it a reference to ``getattr``.
+"""
+
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tresnet_downstream.errors import UserError
+
+# Where a checkpoint has its weights. MMEngine's own average stands in `state_dict` itself.
+RAW = ("state_dict", "model")
+AVERAGED = ("averaged_state_dict", "state_dict_ema", "model_ema")
+
+_REFUSED_OBJECT = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
+
+
+class _Discarded:
+    """Stands for MMEngine's log history while a checkpoint is read; takes its state and keeps nothing."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _no_attribute(*_: Any) -> None:
+    """Stands for ``getattr`` in that history, which would reach any object of any module."""
+
+
+def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Objects that a checkpoint may hold besides tensors and plain values, with the names they go by in files."""
+    makers = {"_reconstruct": np.zeros(1).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
+    allowed: list[Any] = [
+        (_no_attribute, "builtins.getattr"),
+        (_Discarded, "mmengine.logging.history_buffer.HistoryBuffer"),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(kind)) for kind in "?bhilqBHILQefdUS"},
+    ]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        allowed += [(maker, f"{module}.{name}") for name, maker in makers.items()]
+    return allowed
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a ``.pth`` file of ``torch.save``, in its zip or its older form, or a ``.safetensors`` file.
+
+    The content decides, not the name.
+
+    Returns:
+        the dict in the file; of a safetensors file, the tensors by name.
+
+    Raises:
+        UserError: if the file is missing, empty, cut off, no weight file, or holds objects that are not loaded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    reader = _reader_for(path, start)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about an old format, which an error follows
+            checkpoint = reader(path)
+    except pickle.UnpicklingError as error:
+        found = _REFUSED_OBJECT.search(str(error))
+        what = f"the object {found[1]}" if found else "objects other than tensors and plain values"
+        raise UserError(f"{path}: holds {what}, which may run commands, and is not loaded") from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise UserError(f"{path}: is cut off or damaged ({reason}); fetch or copy it again") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
+    return checkpoint
+
+
+def looks_like_weights(path: str | Path) -> bool:
+    """Whether a file begins as weight files do: for telling a download from an error page."""
+    with Path(path).open("rb") as file:
+        return _kind(file.read(512)) in ("torch", "safetensors")
+
+
+def _kind(start: bytes) -> str:
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return "torch"
+    if len(start) > 8 and int.from_bytes(start[:8], "little") < 1 << 30 and start[8:9] == b"{":
+        return "safetensors"
+    return "tar" if start[257:262] == b"ustar" else "unknown"
+
+
+def _reader_for(path: Path, start: bytes) -> Callable[[Path], Any]:
+    kind = _kind(start)
+    if not start:
+        raise UserError(f"{path}: is empty; fetch or copy it again")
+    if kind == "tar":
+        raise UserError(f"{path}: is of torch before 0.2, which has no safe form; save it again with a torch of today")
+    if kind == "unknown":
+        shown = start[:24].decode("ascii", "replace").split("\n")[0]
+        raise UserError(f"{path}: is no weight file: it begins with {shown!r}")
+    return _read_torch if kind == "torch" else load_file
+
+
+def _read_torch(path: Path) -> Any:
+    with torch.serialization.safe_globals(_allowed()):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def unwrap(
+    checkpoint: Mapping[str, Any], which: str | None = None, path: str | Path = "checkpoint"
+) -> tuple[str, dict[str, Tensor]]:
+    """The weights within a checkpoint, whatever wraps them.
+
+    Args:
+        checkpoint: what :func:`read_checkpoint` gave.
+        which: ``raw`` or ``averaged``. None takes those that a validation scored better, where the checkpoint
+            says, else the average if there is one, as timm does.
+        path: the file, for messages.
+
+    Returns:
+        ``raw`` or ``averaged``, and the tensors by name.
+
+    Raises:
+        UserError: if there are no such weights.
+    """
+    found = {
+        name: next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), Mapping)), None)
+        for name, keys in (("raw", RAW), ("averaged", AVERAGED))
+    }
+    score = checkpoint.get("score")
+    best = score.get("weights") if isinstance(score, Mapping) else None
+    # A file of --resume that was not scored goes on from its raw weights.
+    preferred = "raw" if "optimizer" in checkpoint and "averaged_steps" in checkpoint else "averaged"
+    wanted = which or best or (preferred if found[preferred] is not None else "raw")
+    weights = found.get(wanted)
+    if weights is None and wanted == "raw" and found["averaged"] is None:
+        weights = checkpoint
+    if weights is None:
+        raise UserError(f"{path}: has no {wanted} weights")
+    if not any(isinstance(value, Tensor) for value in weights.values()) and weights is not checkpoint:
+        return wanted, unwrap(weights, "raw", path)[1]
+    tensors = {str(key): value for key, value in weights.items() if isinstance(value, Tensor)}
+    if not tensors:
+        names = ", ".join(map(str, list(weights)[:3])) or "nothing"
+        raise UserError(f"{path}: holds no weights ({names})")
+    return wanted, tensors

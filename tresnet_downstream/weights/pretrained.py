@@ -1,0 +1,164 @@
+"""Networks that start from a file: ``init_cfg=dict(type='Pretrained', checkpoint=...)`` and state dicts of any style.
+
+MMEngine's own initialisation loads what happens to match and is silent if nothing does; its loader knows neither
+safetensors nor the releases' wrappings. A :class:`PretrainedModule` takes every source that :func:`locate` knows.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, PretrainedInit
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.weights.download import SCHEME, locate
+from tresnet_downstream.weights.files import read_checkpoint, unwrap
+from tresnet_downstream.weights.formats import NORM_EPS, translate
+
+
+class PretrainedModule(BaseModule):
+    """A module that translates the names in state dicts given to it, and starts from any weight file.
+
+    Translation happens where the state dict is loaded, so that it serves ``load_state_dict`` and MMEngine's
+    loaders alike, also where the module is a part of a larger one.
+    """
+
+    has_in_place_norms = True
+
+    init_cfg: Any
+
+    @abstractmethod
+    def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights under this module's names; those that are not its own keep theirs."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        _translate_names(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def init_weights(self) -> None:
+        """Initialises as MMEngine does, and then loads what ``init_cfg`` names as pretrained.
+
+        Raises:
+            UserError: if the file cannot be read or holds another network.
+        """
+        given = self.init_cfg
+        if self.is_init or not given:
+            super().init_weights()
+            return
+        every = [given] if isinstance(given, Mapping) else list(given)
+        pretrained = [entry for entry in every if entry["type"] in ("Pretrained", PretrainedInit)]
+        self.init_cfg = [entry for entry in every if entry not in pretrained]
+        super().init_weights()
+        self.init_cfg = given
+        for entry in pretrained:
+            if entry["checkpoint"] is not None:
+                print_log(load_pretrained(self, entry["checkpoint"], entry.get("prefix") or ""), logger="current")
+
+
+def load_pretrained(module: PretrainedModule, source: str | Path, prefix: str = "") -> str:
+    """Loads a file's weights into ``module``: a backbone's, or a classifier's with its head.
+
+    A head of another size, or of another kind, is left as it is.
+
+    Args:
+        module: is changed in place.
+        source: a path, URL, or name of the catalogue, see :func:`locate`.
+        prefix: takes only the names that begin so, without it, such as ``backbone.``.
+
+    Returns:
+        one line that says what was loaded, what was left fresh and which names were not used.
+
+    Raises:
+        UserError: if the file cannot be read, holds none of the module's names, or not all of the backbone's.
+    """
+    path = locate(source)
+    weights = unwrap(read_checkpoint(path), path=path)[1]
+    if prefix:
+        weights = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    inexact = getattr(translate(weights), "inexact", 0) if module.has_in_place_norms else 0
+    given = module.translated(weights)
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    matched = {name: value for name, value in given.items() if name in wanted and value.shape == wanted[name]}
+    differing = [name for name in given if name in wanted and name not in matched]
+    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    notes = []
+    if any(name.startswith("head.") for name in [*differing, *missing]):
+        matched = {name: value for name, value in matched.items() if not name.startswith("head.")}
+        sizes = [f"{name} is {shape(given[name])} in the file, {shape(wanted[name])} here" for name in differing[:1]]
+        notes.append(f"the head is left fresh ({sizes[0] if sizes else f'the file has no {missing[0]}'})")
+    _refuse_other_network(path, given, wanted, matched, differing, missing)
+    module.load_state_dict(matched, strict=False)
+    if unused := [name for name in given if name not in wanted]:
+        notes.append(f"not used: {', '.join(unused)}")
+    if inexact:
+        notes.append(f"{inexact} norm weights below {NORM_EPS:.0e} have no exact form and are that now")
+    return "; ".join([f"{type(module).__name__} starts from {source}", *notes])
+
+
+def shape(tensor: Any) -> tuple[int, ...]:
+    """The shape of a tensor, or a ``torch.Size``, as a plain tuple."""
+    return tuple(getattr(tensor, "shape", tensor))
+
+
+def _refuse_other_network(
+    path: Path,
+    given: Mapping[str, Tensor],
+    wanted: Mapping[str, Any],
+    matched: Mapping[str, Tensor],
+    differing: list[str],
+    missing: list[str],
+) -> None:
+    if not matched:
+        raise UserError(
+            f"{path}: holds another network: none of its names fits; it has {', '.join(list(given)[:3])}, "
+            f"wanted are {', '.join(list(wanted)[:3])}"
+        )
+    wrong = [name for name in differing if not name.startswith("head.")]
+    if wrong:
+        name = wrong[0]
+        raise UserError(
+            f"{path}: holds another variant: {name} is {shape(given[name])} there and {shape(wanted[name])} here, "
+            f"and so are {len(wrong) - 1} more"
+        )
+    if absent := [name for name in missing if not name.startswith("head.")]:
+        raise UserError(
+            f"{path}: holds another variant, or not all of it: {len(absent)} names are missing, such as {absent[0]}"
+        )
+    stages = [name for name in given if name not in wanted and name.removeprefix("backbone.").startswith("layer")]
+    if stages:
+        raise UserError(f"{path}: holds another variant: it also has {stages[0]} and {len(stages) - 1} names more")
+
+
+def _translate_names(module: PretrainedModule, state_dict: dict[str, Any], prefix: str) -> None:
+    """Puts the weights for ``module``, below ``prefix``, under its own names."""
+    below = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+    if below and not any(isinstance(value, Tensor) for value in below.values()):
+        below = unwrap(below)[1]  # The dict of a checkpoint, which MMEngine passes on as it is.
+    given = module.translated(below)
+    own = module.state_dict()
+    if own and not own.keys() & given.keys():
+        raise UserError(
+            f"the weights given are those of another network: none fits {type(module).__name__}'s {next(iter(own))!r}"
+            f"; they have {', '.join(list(given)[:3]) or 'nothing for it'}"
+        )
+    if given.keys() != below.keys():
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            del state_dict[name]
+    state_dict.update({prefix + name: value for name, value in given.items()})
+
+
+def _load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """What MMEngine's loaders get for ``tresnet://NAME``: the weights as ``backbone.*`` and ``head.*``."""
+    path = locate(filename)
+    weights = unwrap(read_checkpoint(path), path=path)[1]
+    found = translate(weights)
+    state_dict = weights if found is None else found.state_dict
+    # MMEngine gives a place or None, never a function.
+    return {"state_dict": {name: tensor.to(map_location or "cpu") for name, tensor in state_dict.items()}}
+
+
+CheckpointLoader.register_scheme(prefixes=SCHEME, loader=_load_by_name, force=True)
