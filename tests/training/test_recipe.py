@@ -84,6 +84,7 @@ def test_twenty_steps_equal_the_release(tmp_path, norm_kind):
             f"weight_decay={recipe['weight_decay']}",
             "batch_size=4",
             "num_workers=0",
+            "pretrained=None",
             f"model.backbone.layers={network['layers']}".replace(" ", ""),
             f"model.backbone.width={network['width']}",
             f"model.backbone.norm={norm_kind}",

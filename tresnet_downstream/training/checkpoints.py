@@ -78,7 +78,7 @@ def model_description(runner: Runner) -> dict[str, Any]:
     else:
         backbone["model"] = model.backbone.name
     head = {"num_heads": config.model.head.num_heads} if "num_heads" in config.model.head else {}
-    pipeline = [dict(step) for step in config.val_dataloader["dataset"]["pipeline"]]
+    pipeline = [dict(step) for step in config.val_dataloader["dataset"].get("pipeline", [])]
     return {"backbone": backbone, "head": head, "multi_label": model.multi_label, "pipeline": pipeline}
 
 

@@ -73,6 +73,7 @@ def train_multilabel(config: Config, resume: bool = False, launcher: str = "none
     checkpoint = last_checkpoint(config.work_dir) if resume else None
     if checkpoint is not None:
         require_resumable(checkpoint)
+    check_config(config, ("train", "val"))
     # Loaded here and not by MMEngine, which would also do it where a run is resumed, and tells its log alone.
     init_cfg = config.model.backbone.pop("init_cfg", None)
     runner = _build_runner(config, launcher, checkpoint, train=True)
