@@ -100,7 +100,9 @@ def nearest_network(tensors: Iterable[str]) -> str:
             backbone = TResNet(name)
         ours = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
         ours["head.fc.weight"] = ours["head.fc.bias"] = torch.empty(0)
-        for style, names in ((RELEASE, set(to_release(ours))), (TIMM, set(to_timm(ours))), (OURS, set(ours))):
+        # Our names without what tells a backbone from its head: a bare backbone is as near as a classifier.
+        bare = {key.removeprefix("backbone.") for key in ours}
+        for style, names in ((RELEASE, set(to_release(ours))), (TIMM, set(to_timm(ours))), (OURS, bare)):
             likeness = len(given & names) / len(given | names)
             if likeness > best[0]:
                 best = (likeness, f"TResNet {name} with the names of {STYLES[style]}", names)
