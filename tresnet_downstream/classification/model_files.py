@@ -22,9 +22,9 @@ from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight, imagenet_classes
 from tresnet_downstream.weights.download import catalogue_name, locate
-from tresnet_downstream.weights.files import read_checkpoint, unwrap
 from tresnet_downstream.weights.formats import OURS, translate
 from tresnet_downstream.weights.pretrained import shape
+from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 # Classes of the public single-label files; other numbers are taken for multi-label.
 _SINGLE_LABEL = (1000, 11221, 10450, 196)

@@ -24,7 +24,7 @@ from tresnet_downstream.classification.classifier import NonFiniteLossError
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.registry import HOOKS
-from tresnet_downstream.weights.files import read_checkpoint, unwrap
+from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 
 def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.training.checkpoints import bare
-from tresnet_downstream.weights.files import unwrap
+from tresnet_downstream.weights.reading import unwrap
 
 
 @HOOKS.register_module()

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.weights.catalogue import CATALOGUE
-from tresnet_downstream.weights.files import looks_like_weights
+from tresnet_downstream.weights.reading import looks_like_weights
 
 SCHEME = "tresnet://"
 _CHUNK = 1 << 20

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.download import SCHEME, locate
-from tresnet_downstream.weights.files import read_checkpoint, unwrap
 from tresnet_downstream.weights.formats import NORM_EPS, translate
+from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 
 class PretrainedModule(BaseModule):

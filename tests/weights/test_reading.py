@@ -10,7 +10,7 @@ from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.weights.files import looks_like_weights, read_checkpoint, unwrap
+from tresnet_downstream.weights.reading import looks_like_weights, read_checkpoint, unwrap
 
 WEIGHTS = {"w": torch.arange(5.0)}
 
