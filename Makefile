@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SETUP := pyproject.toml requirements.lock
+SETUP := pyproject.toml requirements.lock mmcv_ext/pyproject.toml mmcv_ext/_ext.py
+# What an extra needs besides itself: MMDetection's operators.
+BESIDE_detection := --editable ./mmcv_ext
+BESIDE_dev := --editable ./mmcv_ext
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
@@ -31,7 +34,7 @@ lint: $(VENV)/dev.installed
 lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-		--extra dev --extra detection --extra export pyproject.toml --output-file requirements.lock
+		--extra dev --extra export pyproject.toml mmcv_ext/pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) data/digits work_dirs
@@ -42,7 +45,7 @@ $(VENV)/bin/python:
 
 # The lock pins versions; pyproject.toml says which of them a target needs.
 $(VENV)/%.installed: $(SETUP) | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$*]'
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$*]' $(BESIDE_$*)
 	@# MMEngine and Albumentations each bring a build of OpenCV into one folder; the one without a display must win.
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --no-deps \
 		--force-reinstall opencv-python-headless

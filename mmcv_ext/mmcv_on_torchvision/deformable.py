@@ -1,0 +1,254 @@
+"""Deformable convolution (Dai et al., 2017; Zhu et al., 2018) and attention (Zhu et al., 2020)."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmcv_on_torchvision.precision import widened
+
+# The attribute of a gradient under which the one by the weights waits.
+_BY_WEIGHTS = "_deform_conv_by_weights"
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    *,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Writes the convolution of ``input``, N x C x H x W, sampled at shifted places, into ``output``.
+
+    ``offset`` has the shifts, N x (2 * deformable_group * kH * kW) x H' x W', rows before columns. ``columns`` and
+    ``ones`` are room for work, and ``im2col_step`` the pictures at a time, of which torchvision decides itself.
+    """
+    given = _operands(input, weight, offset, None, None)
+    numbers = _numbers(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group, use_mask=False)
+    output.copy_(torch.ops.torchvision.deform_conv2d(*given, *numbers))
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    *,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Writes the gradients by the pictures and by the shifts.
+
+    That by the weights comes with them, and waits at ``grad_output`` for :func:`deform_conv_backward_parameters`,
+    which mmcv calls next with the same tensors.
+    """
+    given = _operands(input, weight, offset, None, None)
+    numbers = _numbers(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group, use_mask=False)
+    gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
+    grad_input.copy_(gradients[0])
+    grad_offset.copy_(gradients[2])
+    vars(grad_output)[_BY_WEIGHTS] = (columns, gradients[1])
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_weight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    *,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
+) -> None:
+    """Adds ``scale`` times the gradient by the weights to ``grad_weight``."""
+    # One gradient may go to several convolutions; each call of the forward has ``columns`` of its own.
+    owner, gradient = vars(grad_output).pop(_BY_WEIGHTS, (None, None))
+    if owner is columns:
+        grad_weight.add_(gradient.to(grad_weight.dtype), alpha=scale)
+        return
+    # Nothing but the weights needs a gradient; their values do not enter it.
+    given = _operands(input, torch.zeros_like(grad_weight), offset, None, None)
+    numbers = _numbers(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group, use_mask=False)
+    gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
+    grad_weight.add_(gradients[1].to(grad_weight.dtype), alpha=scale)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    *,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """As :func:`deform_conv_forward`, each sample times its entry of ``mask``, N x (groups * kernel) x H' x W'."""
+    given = _operands(input, weight, offset, mask, bias if with_bias else None)
+    strides = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w)
+    numbers = _numbers(*strides, group, deformable_group, use_mask=True)
+    output.copy_(torch.ops.torchvision.deform_conv2d(*given, *numbers))
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    *,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Writes the gradients of :func:`modulated_deform_conv_forward`."""
+    given = _operands(input, weight, offset, mask, bias if with_bias else None)
+    strides = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w)
+    numbers = _numbers(*strides, group, deformable_group, use_mask=True)
+    gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
+    for target, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients[:4], strict=True):
+        target.copy_(gradient)
+    if with_bias:
+        grad_bias.copy_(gradients[4])
+
+
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    *,
+    im2col_step: int,
+) -> Tensor:
+    """Attention to a few places of several feature maps.
+
+    Args:
+        value: N x (sum of H * W) x heads x channels.
+        value_spatial_shapes: levels x 2, H and W.
+        value_level_start_index: the first key of each level.
+        sampling_locations: N x queries x heads x levels x points x 2, x and y in [0, 1].
+        attention_weights: N x queries x heads x levels x points.
+        im2col_step: pictures at a time in mmcv; all here.
+
+    Returns:
+        N x queries x (heads * channels).
+    """
+    wide = (widened(value), widened(sampling_locations), widened(attention_weights))
+    return _attend(value_spatial_shapes.tolist(), *wide).to(value.dtype)
+
+
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    *,
+    im2col_step: int,
+) -> None:
+    """Writes the gradients of :func:`ms_deform_attn_forward`, which is computed once more for them."""
+    operands = [widened(given).detach().requires_grad_() for given in (value, sampling_locations, attention_weights)]
+    with torch.enable_grad():
+        output = _attend(value_spatial_shapes.tolist(), *operands)
+    gradients = torch.autograd.grad(output, operands, widened(grad_output), allow_unused=True)
+    for target, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients, strict=True):
+        if gradient is not None:
+            target.copy_(gradient)
+
+
+def _operands(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None) -> list[Tensor]:
+    """In torchvision's order; it wants tensors where there is no mask or bias."""
+    features = widened(input)
+    mask = features.new_zeros((len(features), 1)) if mask is None else mask
+    bias = features.new_zeros(len(weight)) if bias is None else bias
+    return [features, *(widened(given).to(features.dtype) for given in (weight, offset, mask, bias))]
+
+
+def _numbers(*strides_and_groups: int, use_mask: bool) -> tuple[Any, ...]:
+    """Strides, padding, dilation (rows before columns), groups of weights and of shifts."""
+    return (*strides_and_groups, use_mask)
+
+
+def _attend(shapes: list[list[int]], value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    batch, _, heads, channels = value.shape
+    queries, levels, points = locations.shape[1], locations.shape[3], locations.shape[4]
+    grids = (2 * locations - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # (N * heads) x levels x queries x points x 2
+    starts = [0, *torch.tensor([height * width for height, width in shapes]).cumsum(0).tolist()]
+    samples = []
+    for level, ((height, width), (start, end)) in enumerate(zip(shapes, pairwise(starts), strict=True)):
+        plane = value[:, start:end].permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
+        samples.append(F.grid_sample(plane, grids[:, level], padding_mode="zeros", align_corners=False))
+    sampled = torch.stack(samples, -2).flatten(-2)  # (N * heads) x channels x queries x (levels * points)
+    shares = weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
+    return (sampled * shares).sum(-1).view(batch, heads * channels, queries).transpose(1, 2).contiguous()

@@ -1,0 +1,207 @@
+"""Pooling of regions. ``rois`` is K x 5: the picture's position in the batch and (x1, y1, x2, y2) in pixels."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mmcv_on_torchvision.precision import widened
+
+MAX, AVERAGE = 0, 1
+# What a bin without a sample has in mmcv's maximum.
+EMPTY = -10000.0
+
+
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """RoIAlign (He et al., 2017), the average or the maximum of the samples of each bin.
+
+    Args:
+        input: N x C x H x W.
+        rois: K x 5.
+        output: K x C x aligned_height x aligned_width, is written to.
+        argmax_y: for the maximum, of ``output``'s shape: is given the row of the greatest sample, -1 for none.
+        argmax_x: the same for the column.
+        aligned_height: bins.
+        aligned_width: bins.
+        spatial_scale: pixels of ``input`` in a pixel of the picture.
+        sampling_ratio: samples along each side of a bin; 0 takes one for each pixel of ``input`` in it.
+        pool_mode: 0 for the maximum, 1 for the average.
+        aligned: whether pixels' centres are at half coordinates.
+    """
+    features, boxes = widened(input), widened(rois).to(widened(input).dtype)
+    if pool_mode == AVERAGE:
+        size = (spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned)
+        output.copy_(torch.ops.torchvision.roi_align(features, boxes, *size))
+        return
+    shape = (len(boxes), features.shape[1], aligned_height, aligned_width)
+    best = features.new_full(shape, EMPTY)
+    best_y, best_x = features.new_full(shape, -1), features.new_full(shape, -1)
+    pictures = boxes[:, 0].long()[:, None, None]
+    for y, x, inside in _samples(boxes, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned):
+        corners = _corners(y, x, *features.shape[2:])
+        # K x bins x bins x C each: indices apart from one another put their shape first.
+        value = sum(weight[..., None] * features[pictures, :, row, column] for row, column, weight in corners)
+        value = torch.as_tensor(value).permute(0, 3, 1, 2)
+        greater = (value > best) & inside[:, None]
+        best = torch.where(greater, value, best)
+        best_y = torch.where(greater, y[:, None].expand(shape), best_y)
+        best_x = torch.where(greater, x[:, None].expand(shape), best_x)
+    for given, result in ((output, best), (argmax_y, best_y), (argmax_x, best_x)):
+        given.copy_(result)
+
+
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Adds the gradient of :func:`roi_align_forward` to ``grad_input``, N x C x H x W."""
+    gradient, boxes = widened(grad_output), widened(rois).to(widened(grad_output).dtype)
+    if pool_mode == AVERAGE:
+        size = (spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned)
+        grad_input += torch.ops.torchvision._roi_align_backward(gradient, boxes, *size)
+        return
+    found = argmax_y != -1
+    total = torch.zeros_like(grad_input, dtype=gradient.dtype)
+    pictures = boxes[:, 0].long()[:, None, None, None].expand_as(found)
+    channels = torch.arange(total.shape[1], device=total.device)[:, None, None].expand_as(found)
+    for row, column, weight in _corners(widened(argmax_y), widened(argmax_x), *total.shape[2:]):
+        places = (pictures[found], channels[found], row[found], column[found])
+        total.index_put_(places, (gradient * weight)[found], accumulate=True)
+    grad_input += total
+
+
+def roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
+    """The maximum of the pixels of each bin, bins rounded outwards; not torchvision's, which rounds the region.
+
+    Args:
+        input: N x C x H x W.
+        rois: K x 5; x2 and y2 are the last pixels inside.
+        output: K x C x pooled_height x pooled_width, is written to; 0 for a bin without pixels.
+        argmax: of that shape, int32: is given the pixel's position in its plane, -1 for none.
+        pooled_height: bins.
+        pooled_width: bins.
+        spatial_scale: pixels of ``input`` in a pixel of the picture.
+    """
+    features = widened(input)
+    boxes = widened(rois).to(features.dtype)
+    rows = _pixels_of_bins(boxes[:, 2], boxes[:, 4], pooled_height, features.shape[2], spatial_scale)
+    columns = _pixels_of_bins(boxes[:, 1], boxes[:, 3], pooled_width, features.shape[3], spatial_scale)
+    width = features.shape[3]
+    for index, picture in enumerate(boxes[:, 0].long().tolist()):
+        # Rows first and columns then: the first of equals is that of mmcv, which goes row by row.
+        plane = features[picture]
+        along, column = _greatest(plane[:, :, None, :], columns[index])  # C x H x bins
+        best, row = _greatest(along.transpose(1, 2)[:, :, None, :], rows[index])  # C x bins (columns) x bins (rows)
+        chosen = column.transpose(1, 2).gather(2, row)
+        best, place = best.transpose(1, 2), (row * width + chosen).transpose(1, 2)
+        empty = torch.isinf(best) & (best < 0)
+        output[index] = best.masked_fill(empty, 0).to(output.dtype)
+        argmax[index] = place.masked_fill(empty, -1).to(argmax.dtype)
+
+
+def roi_pool_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    grad_input: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
+    """Adds the gradient of :func:`roi_pool_forward` to ``grad_input``, N x C x H x W."""
+    found = argmax != -1
+    total = torch.zeros_like(grad_input, dtype=widened(grad_output).dtype)
+    pictures = rois[:, 0].long()[:, None, None, None].expand_as(found)
+    channels = torch.arange(total.shape[1], device=total.device)[:, None, None].expand_as(found)
+    places = (pictures[found], channels[found], argmax[found].long())
+    total.flatten(2).index_put_(places, widened(grad_output)[found], accumulate=True)
+    grad_input += total
+
+
+def _samples(
+    rois: Tensor, bins: tuple[int, int], scale: float, sampling_ratio: int, aligned: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """One sample of every bin after another: rows and columns, K x bins x bins, and whether the bin has it."""
+    offset = 0.5 if aligned else 0.0
+    starts, ends = rois[:, [2, 1]] * scale - offset, rois[:, [4, 3]] * scale - offset
+    sides = ends - starts if aligned else (ends - starts).clamp(min=1)
+    bin_sides = sides / sides.new_tensor(bins)
+    counts = torch.full_like(sides, sampling_ratio) if sampling_ratio > 0 else bin_sides.ceil()
+    most = counts.max(0).values.int().tolist() if len(rois) else (0, 0)
+    firsts = [
+        starts[:, side, None] + torch.arange(bins[side], device=rois.device) * bin_sides[:, side, None]
+        for side in (0, 1)
+    ]
+    for row in range(most[0]):
+        for column in range(most[1]):
+            y, x = (
+                firsts[side] + ((place + 0.5) * bin_sides[:, side] / counts[:, side])[:, None]
+                for side, place in ((0, row), (1, column))
+            )
+            inside = ((row < counts[:, 0]) & (column < counts[:, 1]))[:, None, None]
+            shape = (len(rois), *bins)
+            yield y[:, :, None].expand(shape), x[:, None, :].expand(shape), inside.expand(shape)
+
+
+def _corners(y: Tensor, x: Tensor, height: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Rows, columns and weights of the four pixels that a sample lies among; it has no weight far outside."""
+    outside = (y < -1) | (y > height) | (x < -1) | (x > width)
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    top, left = y.floor(), x.floor()
+    down, right = (y - top).masked_fill(outside, 0), (x - left).masked_fill(outside, 0)
+    up, back = (1 - down).masked_fill(outside, 0), (1 - right).masked_fill(outside, 0)
+    top, left = top.long(), left.long()
+    below, beside = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
+    return [
+        (top, left, up * back),
+        (top, beside, up * right),
+        (below, left, down * back),
+        (below, beside, down * right),
+    ]
+
+
+def _pixels_of_bins(first: Tensor, last: Tensor, bins: int, length: int, scale: float) -> Tensor:
+    """Whether each pixel along a side lies in each bin of each region: K x bins x length."""
+    start, end = first * scale, (last + 1) * scale
+    side = (end - start) / bins
+    number = torch.arange(bins, device=first.device)
+    begin = (number * side[:, None] + start[:, None]).floor().clamp(0, length)
+    stop = ((number + 1) * side[:, None] + start[:, None]).ceil().clamp(0, length)
+    pixel = torch.arange(length, device=first.device)
+    inside = (pixel >= begin[..., None]) & (pixel < stop[..., None])
+    return inside & (end > start)[:, None, None]
+
+
+def _greatest(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """The greatest of the last axis among those ``inside``, and its place; minus infinity if there is none."""
+    found = values.masked_fill(~inside, float("-inf")).max(-1)
+    return found.values, found.indices
