@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from mmengine.dist import is_main_process
 
     from tresnet_downstream.evaluation import format_table, write_scores
-    from tresnet_downstream.training import load_config, score_multilabel
+    from tresnet_downstream.training.config import load_config
+    from tresnet_downstream.training.multilabel import score_multilabel
 
     config = load_config(options.config, config_options(options))
     config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)

@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from mmengine.dist import is_main_process
 
-    from tresnet_downstream.training import load_config, train_multilabel
+    from tresnet_downstream.training.config import load_config
+    from tresnet_downstream.training.multilabel import train_multilabel
 
     config = load_config(options.config, config_options(options))
     config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)

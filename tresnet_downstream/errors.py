@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message is one line: it names the file or key, says what is wrong with it and what to do. The tools
     print it without a traceback and exit with status 2.
     """
+
+
+class NonFiniteLossError(UserError):
+    """A loss or a weight that is NaN or infinite."""

@@ -5,10 +5,9 @@ import torch
 from mmengine.registry import init_default_scope
 from training.small_data import DIGITS, ROOT
 
-from tresnet_downstream import training  # noqa: F401 - registers components
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
-from tresnet_downstream.training import load_config
+from tresnet_downstream.training.config import load_config
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 COCO = ROOT / "configs/coco_tresnet_l_448.py"

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from tresnet_downstream import training  # noqa: F401 - registers components
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS

@@ -12,7 +12,6 @@ from mmengine.registry import init_default_scope
 from torch.nn.parallel import DistributedDataParallel
 from training.small_data import DIGITS, call, make_small_data, options, start
 
-from tresnet_downstream import training  # noqa: F401 - registers components
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.registry import MODELS
 from tresnet_downstream.training.optimisation import RecipeOptimWrapper

@@ -8,8 +8,9 @@ from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
 from tresnet_downstream.registry import DATASETS, HOOKS
-from tresnet_downstream.training import load_config, train_multilabel
+from tresnet_downstream.training.config import load_config
 from tresnet_downstream.training.hooks import weight_average
+from tresnet_downstream.training.multilabel import train_multilabel
 from tresnet_downstream.weights.formats import backbone_name
 
 

@@ -6,18 +6,14 @@ reference count of a Python object.
 
 import csv
 import io
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 
+from tresnet_downstream.coco_files import File, read_coco_file, read_text, refuse_duplicates
 from tresnet_downstream.errors import UserError
-
-File: TypeAlias = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +85,7 @@ def read_annotations(
     annotations = read_coco(file, keep_empty)
     if classes is None or tuple(classes) == annotations.classes:
         return annotations
-    _refuse_duplicates(file, "name in `classes`", classes)
+    refuse_duplicates(file, "name in `classes`", classes)
     raise UserError(f"{file}: {_difference(annotations.classes, tuple(classes))}")
 
 
@@ -105,38 +101,9 @@ def read_coco(file: File, keep_empty: bool = False) -> MultilabelAnnotations:
     Raises:
         UserError: the file is missing, malformed, no instances file, contradicts itself or holds no image.
     """
-    try:
-        content = json.loads(_read_text(file))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: malformed JSON: {error}") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(f"{file}: not a COCO instances file, which has a list of `{key}`")
-    images, annotations, categories = content["images"], content["annotations"], content["categories"]
-
-    image_ids = _whole_numbers(file, "images", images, "id")
-    category_ids = _whole_numbers(file, "categories", categories, "id")
-    _refuse_duplicates(file, "image id", image_ids.tolist())
-    _refuse_duplicates(file, "category id", category_ids.tolist())
-    by_id = np.argsort(category_ids)
-    category_names = _texts(file, "categories", categories, "name")
-    _refuse_duplicates(file, "category name", category_names)
-
-    rows, known_images = _positions(image_ids, _whole_numbers(file, "annotations", annotations, "image_id"))
-    columns, known_categories = _positions(
-        category_ids[by_id], _whole_numbers(file, "annotations", annotations, "category_id")
-    )
-    known = known_images & known_categories
-    if not known.all():
-        wrong = int(np.argmin(known))
-        image, category = annotations[wrong]["image_id"], annotations[wrong]["category_id"]
-        lacking = f"category {category}" if known_images[wrong] else f"image {image}"
-        name = f"annotation {annotations[wrong].get('id', f'at position {wrong}')}"
-        raise UserError(f"{file}: {name} (image_id {image}, category_id {category}): there is no {lacking}")
-    classes = tuple(category_names[place] for place in by_id)
-    names = _texts(file, "images", images, "file_name")
-    labels = np.stack([rows, columns])
-    return _assemble(file, names, labels, np.ones(len(rows)), classes, keep_empty)
+    content = read_coco_file(file)
+    labels = np.stack([content.image_of, content.class_of])
+    return _assemble(file, content.names, labels, np.ones(len(content.image_of)), content.classes, keep_empty)
 
 
 def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool = False) -> MultilabelAnnotations:
@@ -155,7 +122,7 @@ def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool 
     Raises:
         UserError: the file is missing or malformed, holds no image, or has a label outside ``classes``.
     """
-    _refuse_duplicates(file, "name in `classes`", classes or ())
+    refuse_duplicates(file, "name in `classes`", classes or ())
     column = {label: place for place, label in enumerate(classes or ())}
     lines: dict[str, int] = {}
     labels: list[str] = []
@@ -187,7 +154,7 @@ def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool 
 
 def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
     """Give the line number and the cells of each row that is neither header nor blank."""
-    reader = csv.reader(io.StringIO(_read_text(file), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     allowed: tuple[int, ...] = (2, 3)
     try:
         for number, cells in enumerate(filter(None, reader)):
@@ -207,59 +174,6 @@ def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, cells
     except csv.Error as error:
         raise UserError(f"{file}: line {reader.line_num}: {error}") from error
-
-
-def _read_text(file: File) -> str:
-    try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file}: not UTF-8 in line {line}; save it in that encoding") from error
-
-
-def _column(file: File, part: str, records: list[Any], key: str) -> list[Any]:
-    try:
-        return [record[key] for record in records]
-    except (KeyError, TypeError, IndexError):
-        lacking = (not isinstance(record, dict) or key not in record for record in records)
-        raise UserError(f"{file}: entry {list(lacking).index(True)} of `{part}` has no `{key}`") from None
-
-
-def _whole_numbers(file: File, part: str, records: list[Any], key: str) -> np.ndarray:
-    column = _column(file, part, records, key)
-    for value in column:
-        if type(value) is not int or not -(2**63) <= value < 2**63:
-            raise UserError(f"{file}: a `{key}` in `{part}` is {value!r}, not a whole number")
-    return np.array(column, np.int64)
-
-
-def _texts(file: File, part: str, records: list[Any], key: str) -> list[str]:
-    column = _column(file, part, records, key)
-    for value in column:
-        if not isinstance(value, str) or not value:
-            raise UserError(f"{file}: a `{key}` in `{part}` is {value!r}, not a name")
-    return column
-
-
-def _refuse_duplicates(file: File, what: str, values: Sequence[Any]) -> None:
-    seen: set[Any] = set()
-    for value in values:
-        if value in seen:
-            raise UserError(f"{file}: the {what} {value!r} is there twice")
-        seen.add(value)
-
-
-def _positions(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give where each of ``wanted`` stands in ``known``, and whether it stands there at all."""
-    if not len(known):
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
-    order = np.argsort(known)
-    places = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
-    return places, known[places] == wanted
 
 
 def _assemble(

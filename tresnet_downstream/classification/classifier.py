@@ -8,14 +8,10 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from tresnet_downstream.classification.heads import PooledFeatures
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.registry import MODELS
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.pretrained import PretrainedModule
-
-
-class NonFiniteLossError(UserError):
-    """The loss is not a number or infinite; raised before the weights are touched."""
 
 
 @MODELS.register_module()

@@ -20,8 +20,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from tresnet_downstream.backbones import TResNet
-from tresnet_downstream.classification.classifier import NonFiniteLossError
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap

@@ -10,15 +10,15 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import albumentations
 from mmengine.config import Config, DictAction
 from mmengine.registry import Registry
 
-from tresnet_downstream import registry
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import SCOPE
 
 _WHOLE = re.compile(r"\$(\w+)")
 _WITHIN = re.compile(r"\$\$|\$\{(\w+)\}")
@@ -108,6 +108,7 @@ def _current(config: Config, key: str) -> Any:
 
 def _require_key(config: Config, key: str, path: str) -> None:
     node: Any = config._cfg_dict
+    scope = config.get("default_scope") or SCOPE
     for depth, name in enumerate(parts := key.split(".")):
         if isinstance(node, Sequence) and not isinstance(node, str):
             if not name.isdigit() or int(name) >= len(node):
@@ -115,7 +116,7 @@ def _require_key(config: Config, key: str, path: str) -> None:
             node = node[int(name)]
         elif isinstance(node, Mapping) and name in node:
             node = node[name]
-        elif isinstance(node, Mapping) and depth == len(parts) - 1 and _takes_argument(node.get("type"), name):
+        elif isinstance(node, Mapping) and depth == len(parts) - 1 and _takes_argument(node.get("type"), name, scope):
             return
         else:
             known = ", ".join(sorted(node)) if isinstance(node, Mapping) else "nothing below it"
@@ -123,15 +124,15 @@ def _require_key(config: Config, key: str, path: str) -> None:
             raise UserError(f"--cfg-options {key}: {place} has no key {name!r}; it has {known}")
 
 
-def _takes_argument(component: Any, name: str) -> bool:
-    """Whether the component registered as ``component`` has a constructor argument ``name``."""
+def _takes_argument(component: Any, name: str, scope: str) -> bool:
+    """Whether the component registered as ``component`` in a scope has a constructor argument ``name``."""
     if not isinstance(component, str):
         return False
-    for room in vars(registry).values():
-        if isinstance(room, Registry) and room.scope == registry.SCOPE and inspect.isclass(room.get(component)):
+    for room in vars(import_module(f"{scope}.registry")).values():
+        if isinstance(room, Registry) and room.scope == scope and inspect.isclass(room.get(component)):
             return any(name in inspect.signature(base).parameters for base in inspect.getmro(room.get(component))[:-1])
     # Albumentations' transforms are found by name too; their pipeline says which argument it does not know.
-    return hasattr(albumentations, component)
+    return scope == SCOPE and hasattr(import_module("albumentations"), component)
 
 
 def check_config(config: Config, splits: Sequence[str]) -> None:

@@ -1,0 +1,143 @@
+"""COCO's ``instances`` files: read once, checked, with images and classes by position."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tresnet_downstream.errors import UserError
+
+File: TypeAlias = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class CocoFile:
+    """What an ``instances`` file says.
+
+    Attributes:
+        content: the file as it is: ``images``, ``annotations``, ``categories`` and what else it has.
+        names: the images' file names, in the order of ``images``.
+        classes: the categories' names, by category id.
+        category_ids: those ids, ascending, int64.
+        image_of: for each annotation the position of its image, int64.
+        class_of: for each annotation the position of its class in ``classes``, int64.
+    """
+
+    content: dict[str, Any]
+    names: list[str]
+    classes: tuple[str, ...]
+    category_ids: np.ndarray
+    image_of: np.ndarray
+    class_of: np.ndarray
+
+
+def read_coco_file(file: File) -> CocoFile:
+    """Reads a COCO ``instances`` file and checks that its parts refer to one another.
+
+    Raises:
+        UserError: the file is missing, malformed, no instances file, or contradicts itself.
+    """
+    try:
+        content = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: malformed JSON: {error}") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise UserError(f"{file}: not a COCO instances file, which has a list of `{key}`")
+    images, annotations, categories = content["images"], content["annotations"], content["categories"]
+
+    image_ids = whole_numbers(file, "images", images, "id")
+    category_ids = whole_numbers(file, "categories", categories, "id")
+    refuse_duplicates(file, "image id", image_ids.tolist())
+    refuse_duplicates(file, "category id", category_ids.tolist())
+    by_id = np.argsort(category_ids)
+    category_names = _texts(file, "categories", categories, "name")
+    refuse_duplicates(file, "category name", category_names)
+
+    image_of, known_images = _positions(image_ids, whole_numbers(file, "annotations", annotations, "image_id"))
+    class_of, known_categories = _positions(
+        category_ids[by_id], whole_numbers(file, "annotations", annotations, "category_id")
+    )
+    known = known_images & known_categories
+    if not known.all():
+        wrong = int(np.argmin(known))
+        image, category = annotations[wrong]["image_id"], annotations[wrong]["category_id"]
+        lacking = f"category {category}" if known_images[wrong] else f"image {image}"
+        name = f"annotation {annotations[wrong].get('id', f'at position {wrong}')}"
+        raise UserError(f"{file}: {name} (image_id {image}, category_id {category}): there is no {lacking}")
+    return CocoFile(
+        content=content,
+        names=_texts(file, "images", images, "file_name"),
+        classes=tuple(category_names[place] for place in by_id),
+        category_ids=category_ids[by_id],
+        image_of=image_of,
+        class_of=class_of,
+    )
+
+
+def read_text(file: File) -> str:
+    """The text of a UTF-8 file, with or without byte order mark.
+
+    Raises:
+        UserError: the file cannot be read or is not UTF-8.
+    """
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{file}: not UTF-8 in line {line}; save it in that encoding") from error
+
+
+def _column(file: File, part: str, records: list[Any], key: str) -> list[Any]:
+    try:
+        return [record[key] for record in records]
+    except (KeyError, TypeError, IndexError):
+        lacking = (not isinstance(record, dict) or key not in record for record in records)
+        raise UserError(f"{file}: entry {list(lacking).index(True)} of `{part}` has no `{key}`") from None
+
+
+def whole_numbers(file: File, part: str, records: list[Any], key: str) -> np.ndarray:
+    """One key of all records of a part of the file, int64.
+
+    Raises:
+        UserError: a record lacks the key, or has something else there than a whole number.
+    """
+    column = _column(file, part, records, key)
+    for value in column:
+        if type(value) is not int or not -(2**63) <= value < 2**63:
+            raise UserError(f"{file}: a `{key}` in `{part}` is {value!r}, not a whole number")
+    return np.array(column, np.int64)
+
+
+def _texts(file: File, part: str, records: list[Any], key: str) -> list[str]:
+    column = _column(file, part, records, key)
+    for value in column:
+        if not isinstance(value, str) or not value:
+            raise UserError(f"{file}: a `{key}` in `{part}` is {value!r}, not a name")
+    return column
+
+
+def refuse_duplicates(file: File, what: str, values: Sequence[Any]) -> None:
+    """Raises UserError, which calls a value ``what``, if one of them is there twice."""
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise UserError(f"{file}: the {what} {value!r} is there twice")
+        seen.add(value)
+
+
+def _positions(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give where each of ``wanted`` stands in ``known``, and whether it stands there at all."""
+    if not len(known):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    order = np.argsort(known)
+    places = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
+    return places, known[places] == wanted

@@ -1,0 +1,183 @@
+"""Multi-label classification: from a config to a running training, or to the scores of a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from tresnet_downstream.classification.datasets import MultiLabelDataset
+from tresnet_downstream.classification.metrics import MultilabelMetric
+from tresnet_downstream.errors import NonFiniteLossError, UserError
+from tresnet_downstream.evaluation import MultilabelScores
+from tresnet_downstream.registry import DATASETS
+from tresnet_downstream.training.checkpoints import (
+    CheckpointHook,
+    bare,
+    last_checkpoint,
+    require_match,
+    require_resumable,
+)
+from tresnet_downstream.training.config import check_config, mistakes_in_types
+from tresnet_downstream.training.runner import QuietRunner, close, join_processes, set_launcher
+from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
+
+
+@mistakes_in_types()
+def train_multilabel(config: Config, resume: bool = False, launcher: str = "none") -> dict[str, Any]:
+    """Trains and validates; checkpoints, logs and TensorBoard scalars go to ``config.work_dir``.
+
+    Args:
+        config: from :func:`load_config`, with ``work_dir``.
+        resume: goes on from the newest checkpoint in ``work_dir``, if there is one.
+        launcher: ``pytorch`` under torchrun, otherwise ``none``.
+
+    Returns:
+        the best validation score: ``mAP``, ``weights`` (``raw`` or ``averaged``) and ``epoch``; without
+        ``weights`` and ``epoch`` if nothing was scored.
+
+    Raises:
+        UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
+    """
+    join_processes(launcher)
+    checkpoint = last_checkpoint(config.work_dir) if resume else None
+    if checkpoint is not None:
+        require_resumable(checkpoint)
+    check_config(config, ("train", "val"))
+    # Loaded here and not by MMEngine, which would also do it where a run is resumed, and tells its log alone.
+    init_cfg = config.model.backbone.pop("init_cfg", None)
+    runner = _build_runner(config, launcher, checkpoint, train=True)
+    if checkpoint is None:
+        _start_from(runner, config, init_cfg)
+    try:
+        runner.train()
+    except NonFiniteLossError as error:
+        last = last_checkpoint(config.work_dir)
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
+        raise NonFiniteLossError(f"{error}; {kept}; amp=None may help, or a new run with a lower max_lr") from error
+    finally:
+        close(runner)
+    return next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
+
+
+@mistakes_in_types()
+def score_multilabel(
+    config: Config, checkpoint_path: str | Path, weights: str | None = None, launcher: str = "none"
+) -> tuple[MultilabelScores, str]:
+    """Scores a checkpoint on the validation data of a config.
+
+    Args:
+        config: from :func:`load_config`, with ``work_dir``.
+        checkpoint_path: a checkpoint of this toolkit.
+        weights: ``raw`` or ``averaged``; None takes those that scored better when the checkpoint was validated.
+        launcher: ``pytorch`` under torchrun, otherwise ``none``.
+
+    Returns:
+        the scores, and the name of the weights that were scored.
+
+    Raises:
+        UserError: if data, config and checkpoint do not fit together.
+    """
+    join_processes(launcher)
+    checkpoint = read_checkpoint(checkpoint_path)
+    name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
+    classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
+    runner = _build_runner(config, launcher, None, train=False, classes=classes)
+    require_match(bare(runner.model), state_dict, checkpoint_path)
+    bare(runner.model).load_state_dict(state_dict)
+    try:
+        runner.val()
+    finally:
+        close(runner)
+    metric = next(metric for metric in runner.val_evaluator.metrics if isinstance(metric, MultilabelMetric))
+    # Of several processes the first alone has computed them.
+    scores: list[Any] = [metric.scores.get("raw")]
+    broadcast_object_list(scores)
+    return scores[0], name
+
+
+def _build_runner(
+    config: Config, launcher: str, resume_from: Path | None, train: bool, classes: Sequence[str] | None = None
+) -> Runner:
+    check_config(config, ("train", "val") if train else ("val",))
+    init_default_scope(config.default_scope)
+    datasets = _build_datasets(config, train, classes)
+    config.model.classes = list(datasets["val"].classes)
+    seed = config.randomness.seed
+    loaders = {
+        split: Runner.build_dataloader(_loader_config(config, split, dataset), seed=seed)
+        for split, dataset in datasets.items()
+    }
+    set_launcher(config, launcher)
+    runner = QuietRunner(
+        model=config.model,
+        work_dir=config.work_dir,
+        train_dataloader=loaders.get("train"),
+        train_cfg=config.train_cfg if train else None,
+        optim_wrapper=config.optim_wrapper if train else None,
+        param_scheduler=config.param_scheduler if train else None,
+        val_dataloader=loaders["val"],
+        val_cfg=config.val_cfg,
+        val_evaluator=config.val_evaluator,
+        default_hooks=config.default_hooks,
+        custom_hooks=config.custom_hooks if train else [{"type": "ProgressHook"}],
+        load_from=None if resume_from is None else str(resume_from),
+        resume=resume_from is not None,
+        launcher=launcher,
+        env_cfg=config.env_cfg,
+        log_level=config.log_level,
+        visualizer=config.visualizer,
+        default_scope=config.default_scope,
+        randomness=config.randomness,
+        cfg=config,
+    )
+    if train:
+        runner.optim_wrapper["reduction"] = bare(runner.model).loss.reduction
+        runner.optim_wrapper["epoch_length"] = len(loaders["train"])
+    return runner
+
+
+def _build_datasets(config: Config, train: bool, classes: Sequence[str] | None) -> dict[str, MultiLabelDataset]:
+    """The splits; validation has the classes of the training data or of the checkpoint, so that columns agree."""
+    datasets = {}
+    for split in ("train", "val") if train else ("val",):
+        wanted = dict(config[f"{split}_dataloader"].dataset)
+        if classes is not None:
+            wanted["classes"] = tuple(classes)
+        try:
+            datasets[split] = DATASETS.build(wanted)
+        except UserError as error:
+            # In the words of the config, where the two keys have the split's name.
+            message = str(error).replace("annotation_file", f"{split}_annotations")
+            raise UserError(message.replace("image_folder", f"{split}_images")) from error
+        classes = datasets[split].classes
+    return datasets
+
+
+def _loader_config(config: Config, split: str, dataset: MultiLabelDataset) -> dict[str, Any]:
+    loader = dict(config[f"{split}_dataloader"])
+    if loader["num_workers"] == 0:
+        loader["persistent_workers"] = False
+    return {**loader, "dataset": dataset, "pin_memory": torch.cuda.is_available()}
+
+
+def _start_from(runner: Runner, config: Config, init_cfg: Any) -> None:
+    """Loads the weights that training starts from, the backbone's or the whole classifier's, and says which."""
+    model, told = bare(runner.model), []
+    if init_cfg and (not isinstance(init_cfg, Mapping) or init_cfg.get("type") != "Pretrained"):
+        raise UserError("model.backbone.init_cfg: give dict(type='Pretrained', checkpoint=...) or None")
+    try:
+        if init_cfg and init_cfg.get("checkpoint"):
+            told.append(load_pretrained(model.backbone, init_cfg["checkpoint"], init_cfg.get("prefix") or ""))
+        if config.get("load_from"):
+            told.append(load_pretrained(model, config.load_from))
+    except UserError as error:
+        raise UserError(f"{error}; or pretrained=None starts from random weights") from error
+    if not told and "pretrained" in config:
+        told.append("note: pretrained is not set, so training starts from random weights; published scores do not")
+    if told and is_main_process():
+        print("\n".join(told))
