@@ -15,6 +15,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_C
 from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
 from mmengine.registry import PARAM_SCHEDULERS as ROOT_PARAM_SCHEDULERS
+from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -36,3 +37,5 @@ OPTIMIZERS = _child(ROOT_OPTIMIZERS, "training.optimisation")
 OPTIM_WRAPPERS = _child(ROOT_OPTIM_WRAPPERS, "training.optimisation")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(ROOT_OPTIM_WRAPPER_CONSTRUCTORS, "training.optimisation")
 PARAM_SCHEDULERS = _child(ROOT_PARAM_SCHEDULERS, "training.optimisation")
+# Of MMDetection's configs, which import the module that holds it: it needs MMDetection.
+RUNNERS = _child(ROOT_RUNNERS)

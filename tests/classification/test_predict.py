@@ -11,9 +11,9 @@ from training.small_data import call
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
-from tresnet_downstream.classification.predict import find_images, labels_of
+from tresnet_downstream.classification.predict import labels_of
 from tresnet_downstream.classification.transforms import resize_and_crop
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import find_images
 from tresnet_downstream.weights.formats import to_release
 
 SMALL = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
@@ -60,13 +60,6 @@ def test_predict_is_the_network_on_prepared_pixels(weights, pictures):
 def test_single_label_probabilities_sum_to_one(weights, pictures):
     model = load_model(weights, multi_label=False, input_size=64)
     assert predict(model, pictures / "a.jpg").sum() == pytest.approx(1, abs=1e-5)
-
-
-def test_files_folders_and_patterns_are_found_once_each(pictures):
-    found = find_images([str(pictures), str(pictures / "*.jpg"), str(pictures / "b.png")])
-    assert [path.removeprefix(str(pictures)) for path in found] == ["/a.jpg", "/b.png", "/deeper/a.jpg"]
-    with pytest.raises(UserError, match="no picture there"):
-        find_images([str(pictures / "*.gif")])
 
 
 def test_labels_are_cut_by_threshold_and_number():

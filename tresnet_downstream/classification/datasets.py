@@ -8,81 +8,24 @@ which reach persistent workers as well.
 
 import os
 import random
-import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
-from PIL import Image, ImageFile, ImageOps
 from torch.utils.data import Dataset, Sampler
 
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, read_annotations
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import BadImageError, read_image
 from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS
 
-# What Pillow's decoders raise at a damaged file.
-DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 WHERE_TO_GET_DATA = (
     "MS-COCO is downloaded from cocodataset.org (train2014.zip, val2014.zip, annotations_trainval2014.zip, "
     "or the same of 2017)"
 )
-
-
-class BadImageError(UserError):
-    """An image file that cannot be decoded to the last pixel."""
-
-
-def read_image(file: str | os.PathLike[str]) -> np.ndarray:
-    """Decode an image file as 8-bit RGB, turned upright as its EXIF orientation asks.
-
-    Args:
-        file: any format that Pillow reads, shown as a viewer would: grey, palette and CMYK images are converted,
-            of an animation the first frame is taken, 16 bits are scaled to 8.
-
-    Returns:
-        uint8 of shape (height, width, 3), 0 to 255.
-
-    Raises:
-        BadImageError: the file is missing, empty, truncated, damaged or no image, has more pixels than Pillow
-            takes for honest, or values of 32 bits, whose range the file does not say.
-    """
-    try:
-        with _whole_images_only(), Image.open(file) as image:
-            if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-                raise ValueError(f"it has 32 bits per value (mode {image.mode}); convert it to 8 bits")
-            ImageOps.exif_transpose(image, in_place=True)
-            if image.mode.startswith("I"):
-                # 16 bits, which Pillow would clip to white.
-                grey = np.asarray(image).astype(np.float32) / 257
-                return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
-            return np.array(image.convert("RGB"))
-    except DECODING_ERRORS as error:
-        raise BadImageError(f"{os.fspath(file)}: unreadable image: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def _whole_images_only() -> Iterator[None]:
-    """Have Pillow refuse truncated files, whatever another library has set."""
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 @DATASETS.register_module()

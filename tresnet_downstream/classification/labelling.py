@@ -9,10 +9,9 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from tresnet_downstream.classification.classifier import ImageClassifier
-from tresnet_downstream.classification.datasets import read_image
 from tresnet_downstream.classification.predict import labels_of, predict_each
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.pictures import drawn_names, read_image, write_picture
 
 # Where nobody says which labels to give: those more likely than not, or the likeliest five of a softmax.
 THRESHOLD, TOP_K = 0.5, 5
@@ -53,7 +52,7 @@ def label_pictures(
         raise UserError(f"top_k={top_k}: give a whole number, at least 1")
     if threshold is None and top_k is None:
         threshold, top_k = (THRESHOLD, None) if model.multi_label else (None, TOP_K)
-    names = _names_to_draw(images) if out is not None else {}
+    names = drawn_names(images) if out is not None else {}
     failed = []
     for prediction in predict_each(model, images, batch_size):
         image = str(prediction.image)
@@ -64,7 +63,7 @@ def label_pictures(
             continue
         labels = labels_of(prediction.probabilities, model.classes, threshold, top_k)
         if out is not None:
-            _write(draw_labels(image, labels), Path(out) / names[image])
+            write_picture(draw_labels(image, labels), Path(out) / names[image])
         yield _json_line(image, labels) if as_json else _text_line(image, labels)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
@@ -78,30 +77,6 @@ def _text_line(image: str, labels: Sequence[tuple[str, float]]) -> str:
 def _json_line(image: str, labels: Sequence[tuple[str, float]]) -> str:
     found = [{"label": name, "probability": round(p, 6)} for name, p in labels]
     return json.dumps({"image": image, "labels": found}, ensure_ascii=False)
-
-
-def _names_to_draw(images: Sequence[str]) -> dict[str, str]:
-    """A file name for each picture, all different: their own, and behind it a number where two are alike."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for image in images:
-        stem, number = Path(image).stem, 1
-        name = f"{stem}.jpg"
-        while name.lower() in taken:
-            number += 1
-            name = f"{stem}_{number}.jpg"
-        taken.add(name.lower())
-        names[image] = name
-    return names
-
-
-def _write(picture: Image.Image, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            picture.save(partial, quality=92)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def draw_labels(image: str | os.PathLike[str], labels: Sequence[tuple[str, float]]) -> Image.Image:

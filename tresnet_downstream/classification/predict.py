@@ -1,13 +1,11 @@
 """Probabilities for pictures: from arrays, files, folders and patterns to labels, in batches."""
 
-import glob
 import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +13,11 @@ import torch
 from PIL import Image
 
 from tresnet_downstream.classification.classifier import ImageClassifier
-from tresnet_downstream.classification.datasets import BadImageError, read_image
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import BadImageError, read_image
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
-SUFFIXES = tuple(sorted(set(Image.registered_extensions()) - {".pdf", ".mpo", ".ps", ".eps"}))
 
 
 @dataclass(frozen=True)
@@ -125,26 +122,6 @@ def _probabilities(model: ImageClassifier, images: np.ndarray) -> np.ndarray:
     batch = torch.from_numpy(images).to(parameter.device).permute(0, 3, 1, 2)
     batch = batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
     return model.probabilities(model(batch)).float().cpu().numpy()
-
-
-def find_images(patterns: Sequence[str]) -> list[str]:
-    """Files, the pictures in folders and below, and what patterns such as ``pictures/*.jpg`` match; in order.
-
-    Raises:
-        UserError: for one that is not there or matches nothing.
-    """
-    found: list[str] = []
-    for pattern in patterns:
-        if os.path.isdir(pattern):
-            inside = sorted(str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in SUFFIXES)
-        elif os.path.isfile(pattern):
-            inside = [pattern]
-        else:
-            inside = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-        if not inside:
-            raise UserError(f"{pattern}: no picture there; give files, folders or patterns such as 'pictures/*.jpg'")
-        found += inside
-    return list(dict.fromkeys(found))
 
 
 def labels_of(

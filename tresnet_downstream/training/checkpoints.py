@@ -12,6 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -23,6 +24,7 @@ from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.registry import HOOKS
+from tresnet_downstream.weights import schemes  # noqa: F401 - MMEngine's loaders, safe
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 
@@ -66,6 +68,17 @@ def bare(model: nn.Module) -> Any:
     """The model without the wrapper of several processes."""
     unwrapped: Any = model.module if is_model_wrapper(model) else model
     return unwrapped
+
+
+def plain(value: Any) -> Any:
+    """Tensors and plain Python values, which safe loading takes, out of what MMEngine's configs and hooks hold."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value)
+    return value if value is None or isinstance(value, Tensor | str | bytes | bool | int | float) else str(value)
 
 
 def model_description(runner: Runner) -> dict[str, Any]:

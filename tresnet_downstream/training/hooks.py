@@ -4,6 +4,7 @@ import copy
 import random
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -127,9 +128,15 @@ class StopHook(Hook):
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """A bar with the time left on a terminal, and one line for each epoch."""
+    """A bar with the time left on a terminal, and one line for each epoch.
+
+    Attributes:
+        loss_key: what of a step's outputs is shown.
+        loss_name: how it is called.
+    """
 
     priority = "LOWEST"
+    loss_key, loss_name = "loss_per_image", "loss per image"
 
     def __init__(self) -> None:
         self.console = Console(file=sys.stdout, quiet=not is_main_process(), soft_wrap=True, highlight=False)
@@ -157,10 +164,10 @@ class ProgressHook(Hook):
         assert data_batch is not None
         assert outputs is not None
         count = len(data_batch["inputs"])
-        self.losses += float(outputs["loss_per_image"]) * count
+        self.losses += torch.as_tensor(outputs[self.loss_key]).item() * count
         self.images += count
-        self.skipped += int(data_batch["skipped"].sum())
-        self._move(f"epoch {runner.epoch + 1}/{self.epochs}  loss per image {self.losses / self.images:.4g}")
+        self.skipped += int(data_batch["skipped"].sum()) if "skipped" in data_batch else 0
+        self._move(f"epoch {runner.epoch + 1}/{self.epochs}  {self.loss_name} {self.losses / self.images:.4g}")
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Shows a bar for an evaluation that stands by itself."""
@@ -176,8 +183,20 @@ class ProgressHook(Hook):
         """Prints the epoch's line."""
         if runner._train_loop is None or isinstance(runner._train_loop, dict) or not metrics:
             return
+        self._print(runner.epoch, f", {self.scores_text(metrics)}")
+
+    def scores_text(self, metrics: Mapping[str, Any]) -> str:
+        """What the epoch's line says of its scores."""
         scores = ", ".join(f"{name[:-4]} {metrics[name]:.2f}" for name in metrics if name.endswith("/mAP"))
-        self._print(runner.epoch, f", val mAP: {scores}")
+        return f"val mAP: {scores}"
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Shows a bar for a test."""
+        self._open(0, len(runner.test_dataloader))
+
+    def after_test_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Moves that bar."""
+        self._move("scoring")
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Prints the line of an epoch that no validation follows."""
@@ -189,7 +208,7 @@ class ProgressHook(Hook):
         seconds = time.perf_counter() - self.started
         all_reduce(total := torch.tensor(self.skipped))
         skipped = f", {total.item()} bad images skipped" if total else ""
-        loss = f"loss per image {self.losses / self.images:.4g}"
+        loss = f"{self.loss_name} {self.losses / self.images:.4g}"
         self.console.print(f"epoch {epoch}/{self.epochs}: {loss}{scores}, {seconds:.0f} s{skipped}")
 
     def after_run(self, runner: Runner) -> None:

@@ -4,13 +4,14 @@ from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight
 from tresnet_downstream.weights.download import fetch, locate
 from tresnet_downstream.weights.formats import to_release, to_timm, translate
 from tresnet_downstream.weights.pretrained import PretrainedModule, load_pretrained
-from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+from tresnet_downstream.weights.reading import is_detector, read_checkpoint, unwrap
 
 __all__ = [
     "CATALOGUE",
     "PretrainedModule",
     "PublicWeight",
     "fetch",
+    "is_detector",
     "load_pretrained",
     "locate",
     "read_checkpoint",

@@ -11,11 +11,10 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.weights.download import SCHEME, locate
+from tresnet_downstream.weights.download import locate
 from tresnet_downstream.weights.formats import NORM_EPS, translate
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
@@ -149,16 +148,3 @@ def _translate_names(module: PretrainedModule, state_dict: dict[str, Any], prefi
         for name in [name for name in state_dict if name.startswith(prefix)]:
             del state_dict[name]
     state_dict.update({prefix + name: value for name, value in given.items()})
-
-
-def _load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """What MMEngine's loaders get for ``tresnet://NAME``: the weights as ``backbone.*`` and ``head.*``."""
-    path = locate(filename)
-    weights = unwrap(read_checkpoint(path), path=path)[1]
-    found = translate(weights)
-    state_dict = weights if found is None else found.state_dict
-    # MMEngine gives a place or None, never a function.
-    return {"state_dict": {name: tensor.to(map_location or "cpu") for name, tensor in state_dict.items()}}
-
-
-CheckpointLoader.register_scheme(prefixes=SCHEME, loader=_load_by_name, force=True)

@@ -52,10 +52,14 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     return allowed
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Reads a ``.pth`` file of ``torch.save``, in its zip or its older form, or a ``.safetensors`` file.
 
     The content decides, not the name.
+
+    Args:
+        path: the file.
+        map_location: where the tensors of a ``.pth`` file go, as ``torch.load`` takes it.
 
     Returns:
         the dict in the file; of a safetensors file, the tensors by name.
@@ -75,7 +79,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about an old format, which an error follows
-            checkpoint = reader(path)
+            checkpoint = reader(path, map_location)
     except pickle.UnpicklingError as error:
         found = _REFUSED_OBJECT.search(str(error))
         what = f"the object {found[1]}" if found else "objects other than tensors and plain values"
@@ -86,6 +90,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
     return checkpoint
+
+
+def is_detector(path: str | Path) -> bool:
+    """Whether a file is a checkpoint of a detector, of this toolkit or of MMDetection; its weights are not read.
+
+    Raises:
+        UserError: as :func:`read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(path, map_location="meta")
+    weights = next((checkpoint[key] for key in RAW if isinstance(checkpoint.get(key), Mapping)), checkpoint)
+    return any(str(name).startswith(("bbox_head.", "roi_head.", "rpn_head.")) for name in weights)
 
 
 def looks_like_weights(path: str | Path) -> bool:
@@ -102,7 +117,7 @@ def _kind(start: bytes) -> str:
     return "tar" if start[257:262] == b"ustar" else "unknown"
 
 
-def _reader_for(path: Path, start: bytes) -> Callable[[Path], Any]:
+def _reader_for(path: Path, start: bytes) -> Callable[[Path, Any], Any]:
     kind = _kind(start)
     if not start:
         raise UserError(f"{path}: is empty; fetch or copy it again")
@@ -111,12 +126,12 @@ def _reader_for(path: Path, start: bytes) -> Callable[[Path], Any]:
     if kind == "unknown":
         shown = start[:24].decode("ascii", "replace").split("\n")[0]
         raise UserError(f"{path}: is no weight file: it begins with {shown!r}")
-    return _read_torch if kind == "torch" else load_file
+    return _read_torch if kind == "torch" else lambda path, _: load_file(path)
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, map_location: Any) -> Any:
     with torch.serialization.safe_globals(_allowed()):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def unwrap(

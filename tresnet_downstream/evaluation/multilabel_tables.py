@@ -1,10 +1,5 @@
 """The scores of `multilabel_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
 
-import csv
-import io
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.evaluation.text import (
+    aligned,
+    class_table,
+    csv_text,
+    json_text,
+    percent,
+    plain,
+    printable,
+    write_texts,
+)
 
-_MOST_ROWS, _WORST, _BEST = 30, 15, 5
 _MOST_NAMES = 10
-_NAME_WIDTH = 32
 _COLUMNS = ("class", "ap", "support", "unknown", "precision", "recall", "f1")
 
 
@@ -63,26 +64,18 @@ def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any
         UserError: The folder cannot be written to.
         TypeError: `extra` holds something that JSON cannot.
     """
-    folder = Path(folder)
-    json_path, csv_path = folder / "scores.json", folder / "per_class.csv"
     # Both texts are made before either is written: a fault in `extra` leaves the old pair as it was.
-    texts = {json_path: _as_json(scores, extra or {}), csv_path: _as_csv(scores)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            with whole_file(path) as partial:
-                partial.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write the scores here ({error.strerror}); choose another folder") from error
+    texts = {"scores.json": _as_json(scores, extra or {}), "per_class.csv": csv_text(_COLUMNS, _per_class(scores))}
+    json_path, csv_path = write_texts(folder, texts)
     return json_path, csv_path
 
 
 def _headline(scores: MultilabelScores) -> list[str]:
-    lines = [f"mAP {_percent(scores.mAP)}  images {scores.num_images:,}  classes {len(scores.classes):,}"]
+    lines = [f"mAP {percent(scores.mAP)}  images {scores.num_images:,}  classes {len(scores.classes):,}"]
     if scores.unknown.any():
         lines.append(f"left out for being unknown: {scores.unknown.sum():,} labels")
     if scores.absent:
-        shown = ", ".join(map(_printable, scores.absent[:_MOST_NAMES]))
+        shown = ", ".join(map(printable, scores.absent[:_MOST_NAMES]))
         rest = len(scores.absent) - _MOST_NAMES
         more = f" and {rest:,} more" if rest > 0 else ""
         lines.append(f"left out of the means for having no positive ({len(scores.absent):,}): {shown}{more}")
@@ -92,7 +85,7 @@ def _headline(scores: MultilabelScores) -> list[str]:
 def _operating_points(scores: MultilabelScores) -> list[str]:
     points = (scores.at_threshold, scores.at_top_k)
     header = ["", f"score > {scores.threshold:g}", f"top {scores.top_k}"]
-    return _aligned(
+    return aligned(
         header,
         [
             _point_row("CP   mean precision of the classes", [point.CP for point in points]),
@@ -107,55 +100,31 @@ def _operating_points(scores: MultilabelScores) -> list[str]:
 
 
 def _point_row(label: str, values: Sequence[float]) -> list[str]:
-    return [label, *map(_percent, values)]
+    return [label, *map(percent, values)]
 
 
 def _class_table(scores: MultilabelScores) -> list[str]:
     present = np.flatnonzero(scores.support > 0)
     order = present[np.argsort(scores.ap[present], kind="stable")]
-    shortened = len(order) > _MOST_ROWS
-    shown = np.concatenate([order[:_WORST], order[-_BEST:]]) if shortened else order
     header = ["class, lowest AP first", "AP", "support", "precision", "recall", "F1"]
-    rows = [
+    return class_table(
+        header,
         [
-            _printable(scores.classes[c]),
-            _percent(scores.ap[c]),
-            f"{scores.support[c]:,}",
-            *(_percent(values[c]) for values in (scores.precision, scores.recall, scores.f1)),
-        ]
-        for c in shown
-    ]
-    lines = _aligned(header, rows) if rows else []
-    if shortened:
-        left_out = len(order) - len(shown)
-        lines.insert(1 + _WORST, f"... {left_out:,} more; write_scores puts all classes into per_class.csv")
-    return lines
-
-
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Pad the cells so that columns stand straight: the first to the left, the others to the right."""
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
-
-
-def _printable(name: str) -> str:
-    """Keep a class name from breaking the table: no line ends or control characters, not too long."""
-    name = "".join(character if character.isprintable() else "?" for character in name)
-    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
+            [
+                printable(scores.classes[c]),
+                percent(scores.ap[c]),
+                f"{scores.support[c]:,}",
+                *(percent(values[c]) for values in (scores.precision, scores.recall, scores.f1)),
+            ]
+            for c in order
+        ],
+    )
 
 
 def _per_class(scores: MultilabelScores) -> list[dict[str, Any]]:
     """Give one dict per class, in the order of the classes, with the keys `_COLUMNS`."""
     columns = (scores.ap, scores.support, scores.unknown, scores.precision, scores.recall, scores.f1)
-    values = zip(scores.classes, *(_plain(column) for column in columns), strict=True)
+    values = zip(scores.classes, *(plain(column) for column in columns), strict=True)
     return [dict(zip(_COLUMNS, row, strict=True)) for row in values]
 
 
@@ -174,25 +143,4 @@ def _as_json(scores: MultilabelScores, extra: Mapping[str, Any]) -> str:
         "per_class": _per_class(scores),
         "run": extra,
     }
-    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _as_csv(scores: MultilabelScores) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_per_class(scores))
-    return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy's types and paths into what strict JSON has; numbers that are not finite become None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    return json_text(content)

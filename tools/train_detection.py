@@ -1,0 +1,34 @@
+"""Trains a detector: python tools/train_detection.py configs/retinanet_tresnet_m.py."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tresnet_downstream.command_line import config_options, config_parser, run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line and trains."""
+    parser = config_parser("Trains a detector.")
+    parser.add_argument("--resume", action="store_true", help="goes on from the newest checkpoint in the work dir")
+    options = parser.parse_args(arguments)
+
+    from mmengine.dist import is_main_process
+
+    from tresnet_downstream.training.config import load_config
+    from tresnet_downstream.training.detection import train_detection
+
+    config = load_config(options.config, config_options(options))
+    config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)
+    best = train_detection(config, options.resume, options.launcher)
+    if not is_main_process():
+        return
+    if best:
+        print(f"best val AP {best['AP']:.2f}, in {best['checkpoint']}")
+    else:
+        print("no val AP: nothing was scored")
+    print(f"results are in {config.work_dir}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

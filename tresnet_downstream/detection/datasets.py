@@ -1,0 +1,163 @@
+"""COCO boxes, checked: what is wrong with a file is said in one line, and what is left out is counted."""
+
+import contextlib
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmengine.logging import print_log
+
+from tresnet_downstream.coco_files import CocoFile, read_coco_file, refuse_duplicates, whole_numbers
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CocoBoxes(CocoDataset):
+    """MMDetection's ``CocoDataset``, with checks, and with classes from the file where the config names none.
+
+    Departures: labels stand in the order of ``classes`` (MMDetection takes the file's order whatever the config
+    says, and leaves out classes that the file lacks); boxes without area inside their picture are dropped from
+    the scoring's ground truth too, and counted; a picture that cannot be read is named.
+
+    Args:
+        *args: see MMDetection, as for ``kwargs``.
+        metainfo: ``classes`` of the labels, in order; without it the file's, by category id.
+        **kwargs: ``ann_file``, ``data_root``, ``data_prefix``, ``pipeline`` and so on.
+
+    Attributes:
+        dropped: how many boxes were dropped, by reason.
+
+    Raises:
+        UserError: a file that is missing or malformed, has no box to train on, or lacks a class.
+    """
+
+    METAINFO: dict[str, Any] = {}  # noqa: RUF012 - MMEngine's name and form
+
+    def __init__(self, *args: Any, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self.dropped: Counter[str] = Counter()
+        super().__init__(*args, metainfo=metainfo, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Reads and checks the file; gives a record for each picture."""
+        file, self.dropped = read_boxes(self.ann_file)
+        classes = tuple(self._metainfo.get("classes") or file.classes)
+        if unknown := [name for name in classes if name not in file.classes]:
+            known = ", ".join(file.classes[:10]) + (", ..." if len(file.classes) > 10 else "")
+            raise UserError(
+                f"{self.ann_file}: has no class {', '.join(map(repr, unknown[:3]))}, which the config, the training "
+                f"data or the checkpoint names; it has {known}"
+            )
+        self._metainfo["classes"] = classes
+        if self.dropped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
+            print_log(f"{self.ann_file}: {self.dropped.total():,} boxes dropped ({reasons})", logger="current")
+        if not self.test_mode and not file.content["annotations"]:
+            raise UserError(f"{self.ann_file}: has no boxes; training needs some")
+        # MMDetection reads the file itself, by the class that stands here; once is enough.
+        self.COCOAPI = partial(OrderedCOCO.of, file.content)
+        try:
+            records: list[dict[str, Any]] = super().load_data_list()
+        finally:
+            del self.COCOAPI
+        return records
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Leaves out pictures as the config says; some must stay."""
+        kept: list[dict[str, Any]] = super().filter_data()
+        if not kept:
+            classes = ", ".join(self._metainfo["classes"][:10])
+            raise UserError(
+                f"{self.ann_file}: no picture is left to train on: none is large enough with a box of {classes}"
+            )
+        return kept
+
+    def prepare_data(self, idx: int) -> Any:
+        """Loads and prepares a picture.
+
+        Raises:
+            UserError: if it is missing or cannot be read.
+        """
+        try:
+            return super().prepare_data(idx)
+        except (OSError, AssertionError, AttributeError, ValueError) as error:
+            path = self.get_data_info(idx)["img_path"]
+            if problem := _unreadable(path):
+                raise UserError(f"{path}: {problem}") from error
+            raise
+
+
+class OrderedCOCO(COCO):
+    """MMDetection's COCO index, which gives categories in the order of the names asked for, and prints nothing."""
+
+    @classmethod
+    def of(cls, content: dict[str, Any], _: str = "") -> "OrderedCOCO":
+        """An index of what a file holds."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            index = cls()
+            index.dataset = content
+            index.createIndex()
+        index.img_ann_map, index.cat_img_map = index.imgToAnns, index.catToImgs
+        return index
+
+    def get_cat_ids(
+        self, cat_names: Sequence[str] = (), sup_names: Sequence[str] = (), cat_ids: Sequence[int] = ()
+    ) -> list[int]:
+        """The ids of these names, in their order; of all categories if none is given."""
+        by_name = {category["name"]: category["id"] for category in self.dataset["categories"]}
+        return [by_name[name] for name in cat_names] if cat_names else sorted(by_name.values())
+
+
+def read_boxes(path: str) -> tuple[CocoFile, Counter[str]]:
+    """Reads a COCO file and takes out of its content the boxes that have no area inside their picture.
+
+    Returns:
+        the file, and how many boxes were taken out, by reason.
+
+    Raises:
+        UserError: the file is missing or malformed, or does not say how large its pictures are.
+    """
+    file = read_coco_file(path)
+    for key in ("width", "height"):
+        if (whole_numbers(path, "images", file.content["images"], key) < 1).any():
+            raise UserError(f"{path}: an image has a `{key}` below 1; boxes are measured against it")
+    refuse_duplicates(
+        path, "annotation id", whole_numbers(path, "annotations", file.content["annotations"], "id").tolist()
+    )
+    dropped: Counter[str] = Counter()
+    kept = []
+    for annotation, image_of in zip(file.content["annotations"], file.image_of, strict=True):
+        box, image = annotation.get("bbox"), file.content["images"][image_of]
+        if not _is_box(box):
+            wanted = "four numbers: left, top, width, height"
+            raise UserError(f"{path}: annotation {annotation['id']}: `bbox` is {box!r}, not {wanted}")
+        left, top, width, height = box
+        if width <= 0 or height <= 0:
+            dropped["without area"] += 1
+        elif min(left + width, image["width"]) <= max(left, 0) or min(top + height, image["height"]) <= max(top, 0):
+            dropped["outside the picture"] += 1
+        else:
+            # MMDetection asks for both, and scores are parted by area.
+            kept.append({"area": width * height, "iscrowd": 0, **annotation})
+    file.content["annotations"] = kept
+    return file, dropped
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(type(n) in (int, float) and math.isfinite(n) for n in box)
+
+
+def _unreadable(path: str) -> str:
+    import cv2
+
+    if not Path(path).is_file():
+        return "no such picture"
+    if Path(path).stat().st_size == 0:
+        return "is empty"
+    return "" if cv2.imread(path) is not None else "cannot be read as a picture"

@@ -1,0 +1,108 @@
+"""Detections of many pictures as lines of text or JSON, and drawn."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tresnet_downstream.detection.predict import Detections, detect
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import drawn_names, read_image, write_picture
+
+THRESHOLD = 0.3
+# Told apart also by those who see no red or green (Okabe and Ito, 2008); used in turn.
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+
+def detect_in_pictures(
+    model: Any,
+    images: Sequence[str],
+    threshold: float | None = None,
+    top_k: int | None = None,
+    batch_size: int = 1,
+    out: str | Path | None = None,
+    as_json: bool = False,
+) -> Iterator[str]:
+    """A line for each picture; those that cannot be read are passed over and told of at the end.
+
+    Args:
+        model: from :func:`load_detector`.
+        images: paths.
+        threshold: least score of a box, 0 to 1; None takes 0.3.
+        top_k: most boxes of a picture; None for all.
+        batch_size: most pictures that go through the network together.
+        out: folder for the pictures with their boxes.
+        as_json: whether lines are JSON objects of ``image`` and ``boxes``, or ``error``.
+
+    Yields:
+        the lines.
+
+    Raises:
+        UserError: for options out of range and a folder that cannot be written; and at the end, if pictures could
+            not be read.
+    """
+    threshold = THRESHOLD if threshold is None else threshold
+    if not 0 <= threshold <= 1:
+        raise UserError(f"threshold={threshold:g}: give a score, 0 to 1")
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top_k={top_k}: give a whole number, at least 1")
+    names = drawn_names(images) if out is not None else {}
+    failed = []
+    for found in detect(model, images, batch_size):
+        if found.error:
+            failed.append(found.error)
+            if as_json:
+                yield json.dumps({"image": found.image, "error": found.error}, ensure_ascii=False)
+            continue
+        kept = np.flatnonzero(found.scores >= threshold)[:top_k]
+        if out is not None:
+            write_picture(draw_boxes(found, model.classes, kept), Path(out) / names[found.image])
+        yield _line(found, model.classes, kept, as_json)
+    if failed:
+        count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
+        raise UserError(f"{failed[0]}{count}")
+
+
+def _line(found: Detections, classes: Sequence[str], kept: np.ndarray, as_json: bool) -> str:
+    boxes = [
+        {
+            "label": classes[found.labels[index]],
+            "score": round(float(found.scores[index]), 6),
+            "box": [round(float(value), 2) for value in found.boxes[index]],
+        }
+        for index in kept
+    ]
+    if as_json:
+        return json.dumps({"image": found.image, "boxes": boxes}, ensure_ascii=False)
+    texts = [f"{box['label']} {box['score']:.3f} at {' '.join(f'{v:.0f}' for v in box['box'])}" for box in boxes]
+    return f"{found.image}: {', '.join(texts) or 'nothing'}"
+
+
+def draw_boxes(found: Detections, classes: Sequence[str], kept: Sequence[int] | np.ndarray) -> Image.Image:
+    """The picture with boxes, and masks where there are any, and above each its class and score in percent."""
+    pixels = read_image(found.image)
+    # Small pictures are enlarged, so that the text can be read and hides little.
+    zoom = max(1, round(480 / max(min(pixels.shape[:2]), 1)))
+    if found.masks is not None:
+        for index in kept:
+            inside, colour = found.masks[index], COLOURS[found.labels[index] % len(COLOURS)]
+            pixels[inside] = (0.55 * pixels[inside] + 0.45 * np.array(colour)).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC)
+    size = max(14, round(min(picture.size) / 32))
+    font, pen = ImageFont.load_default(size), ImageDraw.Draw(picture)
+    for index in reversed(list(kept)):  # the best on top
+        colour = COLOURS[found.labels[index] % len(COLOURS)]
+        left, top, right, bottom = (float(value) * zoom for value in found.boxes[index])
+        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=max(2, size // 7))
+        text = f"{classes[found.labels[index]]} {100 * found.scores[index]:.0f}"
+        width = font.getlength(text) + size / 2
+        x = min(max(left, 0), max(picture.width - width, 0))
+        y = top - 1.3 * size if top >= 1.3 * size else max(top, 0)
+        pen.rectangle((x, y, x + width, y + 1.3 * size), fill=colour)
+        dark = sum(share * value for share, value in zip((0.3, 0.59, 0.11), colour, strict=True)) > 110
+        pen.text((x + size / 4, y), text, fill="black" if dark else "white", font=font)
+    return picture

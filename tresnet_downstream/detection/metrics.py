@@ -1,0 +1,97 @@
+"""The runner's adapter to the evaluation: MMDetection's predictions in COCO's results format, and their scores."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.evaluation.metrics import CocoMetric
+from mmengine.logging import print_log
+
+from tresnet_downstream.detection.datasets import OrderedCOCO, read_boxes
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation import DetectionScores, detection_scores, format_detection_table
+from tresnet_downstream.files import whole_file
+from tresnet_downstream.registry import METRICS
+
+# MMDetection's names for the first six of COCO's numbers.
+KEYS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "AP_small", "mAP_m": "AP_medium", "mAP_l": "AP_large"}
+
+
+@METRICS.register_module()
+class DetectionMetric(CocoMetric):
+    """MMDetection's ``CocoMetric``, scored by :func:`detection_scores`: not rounded, with every class's AP.
+
+    ``evaluate`` gives ``coco/bbox_mAP`` and so on as MMDetection does, from 0 to 1; the whole scores and the
+    predictions stay in :attr:`scores` and :attr:`predictions`.
+
+    Args:
+        ann_file: the COCO file that the pictures are of.
+        metric: ``bbox``, ``segm`` or both.
+        backend: what computes, see :func:`detection_scores`.
+        outfile_prefix: writes the predictions to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``.
+        format_only: writes them and scores nothing.
+        **kwargs: other arguments of ``CocoMetric``, of which none changes how scores are computed.
+    """
+
+    def __init__(
+        self,
+        ann_file: str | None = None,
+        metric: str | Sequence[str] = "bbox",
+        backend: str = "pycocotools",
+        outfile_prefix: str | None = None,
+        format_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if ann_file is None:
+            raise UserError("val_evaluator.ann_file: name the COCO file of the validation data")
+        kinds = [metric] if isinstance(metric, str) else list(metric)
+        super().__init__(metric=kinds, outfile_prefix=outfile_prefix, format_only=format_only, **kwargs)
+        if unknown := set(kinds) - {"bbox", "segm"}:
+            raise UserError(f"val_evaluator.metric={sorted(unknown)}: choose bbox or segm")
+        self._coco_api = OrderedCOCO.of(read_boxes(ann_file)[0].content)
+        self.backend = backend
+        self.scores: dict[str, DetectionScores] = {}
+        self.predictions: dict[str, list[dict[str, Any]]] = {}
+
+    def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
+        """Scores the boxes and masks of all pictures."""
+        found = [prediction for _, prediction in results]
+        classes = self.dataset_meta["classes"]
+        category_ids = self._coco_api.get_cat_ids(cat_names=classes)
+        self.predictions = {kind: _in_coco_format(found, category_ids, kind) for kind in self.metrics}
+        if self.outfile_prefix is not None:
+            for kind, rows in self.predictions.items():
+                with whole_file(f"{self.outfile_prefix}.{kind}.json") as partial:
+                    partial.write_text(json.dumps(rows))
+        if self.format_only:
+            return {}
+        image_ids = [prediction["img_id"] for prediction in found]
+        values: dict[str, float] = {}
+        for kind, rows in self.predictions.items():
+            scores = detection_scores(self._coco_api.dataset, rows, classes, image_ids, kind, self.backend)
+            self.scores[kind] = scores
+            print_log(f"{kind}\n{format_detection_table(scores)}", logger="current")
+            values |= {f"{kind}_{name}": scores.headline[key] / 100 for name, key in KEYS.items()}
+        return values
+
+
+def _in_coco_format(found: Sequence[dict[str, Any]], category_ids: Sequence[int], kind: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for prediction in found:
+        boxes, labels = prediction["bboxes"].tolist(), prediction["labels"].tolist()
+        scores = prediction["scores"] if kind == "bbox" else prediction.get("mask_scores", prediction["scores"])
+        for index, ((left, top, right, bottom), label, score) in enumerate(
+            zip(boxes, labels, scores.tolist(), strict=True)
+        ):
+            row = {
+                "image_id": prediction["img_id"],
+                "category_id": category_ids[label],
+                "bbox": [left, top, right - left, bottom - top],
+                "score": score,
+            }
+            if kind == "segm":
+                mask = prediction["masks"][index]
+                counts = mask["counts"].decode() if isinstance(mask["counts"], bytes) else mask["counts"]
+                row["segmentation"] = {"size": list(mask["size"]), "counts": counts}
+            rows.append(row)
+    return rows

@@ -1,0 +1,165 @@
+"""Boxes, and masks, that a detector finds in pictures."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet import models  # noqa: F401 - registers MMDetection's components
+from mmdet.datasets import transforms  # noqa: F401 - registers MMDetection's components
+from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
+from mmengine.registry import Registry, init_default_scope
+from torch import nn
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.weights import locate, read_checkpoint, unwrap
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a detector finds in one picture, best first.
+
+    Attributes:
+        image: the picture's path.
+        boxes: left, top, right and bottom in pixels of the picture, float32 of shape (K, 4).
+        scores: 0 to 1, float32 of shape (K,).
+        labels: classes by position, int64 of shape (K,).
+        masks: bool of shape (K, height, width); None if the detector has none.
+        error: why the picture cannot be read, in one line; then nothing is found.
+    """
+
+    image: str
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None = None
+    error: str = ""
+
+
+def load_detector(source: str | Path, config: Config | None = None) -> nn.Module:
+    """Builds a detector from a checkpoint.
+
+    Args:
+        source: a path or URL of a checkpoint.
+        config: the config that it was trained with. None takes what a checkpoint of this toolkit says of itself;
+            the text of a config in MMDetection's own checkpoints is a program, and is not run.
+
+    Returns:
+        the detector in evaluation mode, with ``classes`` and ``pipeline``.
+
+    Raises:
+        UserError: for a file that cannot be read, does not say what it holds, or is not of the config's detector.
+    """
+    init_default_scope("mmdet")
+    path = locate(source)
+    checkpoint = read_checkpoint(path)
+    meta: Mapping[str, Any] = checkpoint.get("meta") or {}
+    told: Mapping[str, Any] = meta["model"] if isinstance(meta.get("model"), Mapping) else {}
+    if config is not None:
+        detector, pipeline = config.model, config.test_dataloader.dataset.pipeline
+    elif "detector" in told:
+        detector, pipeline = told["detector"], told["pipeline"]
+        _require_known(path, detector, (MODELS, TASK_UTILS))
+        _require_known(path, pipeline, (TRANSFORMS,))
+    else:
+        raise UserError(f"{path}: does not say which detector it holds; name its config with --config")
+    state_dict = unwrap(checkpoint, "raw", path)[1]
+    classes = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
+    model: Any = MODELS.build(ConfigDict(detector))
+    mistakes = model.load_state_dict(state_dict, strict=False)
+    if wrong := [*mistakes.missing_keys, *mistakes.unexpected_keys]:
+        raise UserError(f"{path}: is a checkpoint of another detector: {len(wrong)} names differ, such as {wrong[0]}")
+    if not classes:
+        raise UserError(f"{path}: does not name its classes")
+    model.classes, model.pipeline = tuple(classes), [dict(step) for step in pipeline]
+    return model.eval()
+
+
+def detect(model: nn.Module, images: Iterable[str | Path], batch_size: int = 1) -> Iterator[Detections]:
+    """What is found in each picture, as they come; those that cannot be read say why.
+
+    Args:
+        model: from :func:`load_detector`; runs where it is.
+        images: paths.
+        batch_size: most pictures that go through the network together; those of one size do.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
+    init_default_scope("mmdet")
+    steps: Any = model.pipeline
+    prepare = Compose([step for step in steps if "LoadAnnotations" not in step["type"]])
+    prepared = ((str(image), _prepared(prepare, str(image))) for image in images)
+    for _, group in itertools.groupby(prepared, key=lambda item: _shape(item[1])):
+        while batch := list(itertools.islice(group, batch_size)):
+            yield from _detect_batch(model, batch)
+
+
+def _prepared(prepare: Compose, image: str) -> dict[str, Any] | str:
+    try:
+        # Read here and not by MMDetection, for the message; its own reading follows and finds a whole file.
+        read_image(image)
+    except BadImageError as error:
+        return str(error)
+    data: dict[str, Any] = prepare({"img_path": image, "img_id": 0})
+    return data
+
+
+def _shape(data: dict[str, Any] | str) -> tuple[int, ...]:
+    return tuple(data["inputs"].shape) if isinstance(data, dict) else ()
+
+
+@torch.inference_mode()
+def _detect_batch(model: Any, batch: Sequence[tuple[str, dict[str, Any] | str]]) -> Iterator[Detections]:
+    readable = [data for _, data in batch if isinstance(data, dict)]
+    inputs = {key: [data[key] for data in readable] for key in ("inputs", "data_samples")}
+    found = iter(model.test_step(inputs) if readable else ())
+    for image, data in batch:
+        if isinstance(data, str):
+            yield Detections(
+                image, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), error=data
+            )
+            continue
+        instances = next(found).pred_instances.cpu()
+        order = torch.argsort(instances.scores, descending=True, stable=True)
+        instances = instances[order]
+        masks = instances.masks.numpy() if "masks" in instances else None
+        boxes, scores = instances.bboxes.float().numpy(), instances.scores.float().numpy()
+        yield Detections(image, boxes, scores, instances.labels.numpy(), masks)
+
+
+def _require_known(path: Path, node: Any, registries: Sequence[Registry]) -> None:
+    """Refuses a type that no registry has: MMEngine would import and call whatever function the name means."""
+    if isinstance(node, Mapping):
+        if "type" in node and not _is_registered(node["type"], registries):
+            raise UserError(f"{path}: names the component {node['type']!r}, which MMDetection does not have")
+        for value in node.values():
+            _require_known(path, value, registries)
+    elif isinstance(node, list | tuple):
+        for item in node:
+            _require_known(path, item, registries)
+
+
+def _is_registered(name: Any, registries: Sequence[Registry]) -> bool:
+    if not isinstance(name, str):
+        return False
+    for registry in registries:
+        family = [registry, *_ancestors(registry)]
+        if any(name in member.module_dict for member in family):
+            return True
+        scope, _, plain_name = name.partition(".")
+        children = [child for member in family for child in member.children.values() if child.scope == scope]
+        if any(plain_name in member.module_dict for member in [*children, *(m for m in family if m.scope == scope)]):
+            return True
+    return False
+
+
+def _ancestors(registry: Registry) -> Iterator[Registry]:
+    while (parent := registry.parent) is not None:
+        yield parent
+        registry = parent

@@ -1,0 +1,163 @@
+"""Scores of detections by COCO's rules: average precision and recall, overall, by size and by class."""
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.errors import UserError
+
+BACKENDS = ("pycocotools", "faster_coco_eval")
+# The twelve numbers in COCO's order: attribute, and what stands in tables.
+HEADLINE = {
+    "AP": "AP    IoU 0.50 to 0.95",
+    "AP50": "AP50  IoU 0.50",
+    "AP75": "AP75  IoU 0.75",
+    "AP_small": "AP    small, area below 32 x 32",
+    "AP_medium": "AP    medium",
+    "AP_large": "AP    large, area above 96 x 96",
+    "AR_1": "AR    1 detection for each picture",
+    "AR_10": "AR    10 detections",
+    "AR_100": "AR    100 detections",
+    "AR_small": "AR    small",
+    "AR_medium": "AR    medium",
+    "AR_large": "AR    large",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionScores:
+    """What a set of detections is worth, in percent; NaN where there is no object to find.
+
+    AP is the mean over classes and the IoU thresholds 0.50, 0.55, ... 0.95 of the precision at 101 recalls; AR the
+    mean of the greatest recalls. At most 100 detections count for each picture. Crowds are neither found nor missed.
+
+    Attributes:
+        classes: the C class names.
+        headline: COCO's twelve numbers, with the keys of :data:`HEADLINE`.
+        ap: AP of each class, float64 of shape (C,), as are the next three.
+        ap50: at IoU 0.50.
+        ap75: at IoU 0.75.
+        ar: AR at 100 detections.
+        support: objects of each class that are no crowds, int64.
+        num_images: pictures that were scored.
+        num_detections: detections given.
+        iou_type: ``bbox`` or ``segm``.
+    """
+
+    classes: tuple[str, ...]
+    headline: dict[str, float]
+    ap: np.ndarray
+    ap50: np.ndarray
+    ap75: np.ndarray
+    ar: np.ndarray
+    support: np.ndarray
+    num_images: int
+    num_detections: int
+    iou_type: str
+
+
+def detection_scores(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    classes: Sequence[str] | None = None,
+    image_ids: Sequence[int] | None = None,
+    iou_type: str = "bbox",
+    backend: str = "pycocotools",
+) -> DetectionScores:
+    """Scores detections in COCO's results format.
+
+    Args:
+        ground_truth: what a COCO ``instances`` file holds.
+        detections: for each a dict of ``image_id``, ``category_id``, ``score`` and ``bbox`` (left, top, width,
+            height) or ``segmentation`` (run lengths).
+        classes: the names to score, in order; all of the file, by category id, if None.
+        image_ids: the pictures to score; all of the file if None.
+        iou_type: ``bbox``, or ``segm`` for masks.
+        backend: ``pycocotools``, or ``faster_coco_eval`` for the same numbers in less time.
+
+    Raises:
+        UserError: an unknown backend or one that is not installed, a class or picture that the file lacks.
+    """
+    coco, evaluation = _backend(backend)
+    by_name = {category["name"]: category["id"] for category in ground_truth["categories"]}
+    names = tuple(classes) if classes is not None else tuple(sorted(by_name, key=lambda name: by_name[name]))
+    if unknown := [name for name in names if name not in by_name]:
+        raise UserError(f"the ground truth has no class {', '.join(map(repr, unknown[:3]))}")
+    known = {image["id"] for image in ground_truth["images"]}
+    scored = sorted(known) if image_ids is None else sorted(set(image_ids))
+    if unknown_images := ({found["image_id"] for found in detections} | set(scored)) - known:
+        raise UserError(f"the ground truth has no image {min(unknown_images)}, for which there are detections")
+
+    # From 1: pycocotools takes the id 0 for no match.
+    annotations = [{**given, "id": number} for number, given in enumerate(ground_truth["annotations"], start=1)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = _index(coco, ground_truth, annotations)
+        # loadRes measures a detection by its box where it has one, also for masks.
+        given = [
+            {key: value for key, value in found.items() if iou_type == "bbox" or key != "bbox"} for found in detections
+        ]
+        found = truth.loadRes(given) if given else _index(coco, ground_truth, [])
+        run = evaluation(truth, found, iou_type)
+        run.params.catIds = [by_name[name] for name in names]
+        run.params.imgIds = scored
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    # Recalls and precisions by IoU, (recall,) class, size and most detections; -1 where there is no object.
+    precision, recall = (np.asarray(run.eval[key], np.float64) for key in ("precision", "recall"))
+    thresholds = np.asarray(run.params.iouThrs)
+    at = {iou: int(np.argmin(abs(thresholds - iou))) for iou in (0.5, 0.75)}
+    inside = set(scored)
+    objects = Counter(a["category_id"] for a in annotations if a["image_id"] in inside and not a["iscrowd"])
+    return DetectionScores(
+        classes=names,
+        headline={key: _percent(value) for key, value in zip(HEADLINE, run.stats[:12], strict=True)},
+        ap=_class_means(precision[:, :, :, 0, -1]),
+        ap50=_class_means(precision[[at[0.5]], :, :, 0, -1]),
+        ap75=_class_means(precision[[at[0.75]], :, :, 0, -1]),
+        ar=_class_means(recall[:, None, :, 0, -1]),
+        support=np.array([objects[by_name[name]] for name in names], np.int64),
+        num_images=len(scored),
+        num_detections=len(detections),
+        iou_type=iou_type,
+    )
+
+
+def _backend(name: str) -> tuple[Any, Any]:
+    """The index and the evaluation of a library."""
+    try:
+        if name == "pycocotools":
+            from pycocotools import coco, cocoeval
+
+            return coco.COCO, cocoeval.COCOeval
+        if name == "faster_coco_eval":
+            import faster_coco_eval
+
+            return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
+    except ImportError as error:
+        extra = "detection" if name == "pycocotools" else "faster-coco-eval"
+        raise UserError(f"{name} is not installed: pip install 'tresnet-downstream[{extra}]'") from error
+    raise UserError(f"coco_eval={name!r} is unknown: choose {' or '.join(BACKENDS)}")
+
+
+def _index(coco: Any, content: Mapping[str, Any], annotations: list[dict[str, Any]]) -> Any:
+    index = coco()
+    index.dataset = {**content, "annotations": annotations}
+    index.createIndex()
+    return index
+
+
+def _percent(value: float) -> float:
+    return 100 * float(value) if value > -1 else float("nan")
+
+
+def _class_means(values: np.ndarray) -> np.ndarray:
+    """Means over the first two axes, in percent; NaN for a class without an object."""
+    present = (values > -1).any((0, 1))
+    means: np.ndarray = np.where(present, 100 * values.mean((0, 1)), np.nan)
+    return means

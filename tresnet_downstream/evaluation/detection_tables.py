@@ -1,0 +1,104 @@
+"""The scores of `detection_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.evaluation.detection_scores import HEADLINE, DetectionScores
+from tresnet_downstream.evaluation.text import (
+    aligned,
+    class_table,
+    csv_text,
+    json_text,
+    percent,
+    plain,
+    printable,
+    write_texts,
+)
+
+_COLUMNS = ("iou_type", "class", "ap", "ap50", "ap75", "ar100", "support")
+
+
+def format_detection_table(scores: DetectionScores, names: str = "") -> str:
+    """Lay the scores out for a terminal: COCO's twelve numbers, then the classes, lowest AP first.
+
+    Of more than 30 classes the 15 worst and the 5 best are shown; classes without an object have no row.
+
+    Args:
+        scores: What `detection_scores` gave.
+        names: What was scored; it heads the table.
+
+    Returns:
+        Lines without a trailing newline; scores in percent.
+    """
+    objects = "masks" if scores.iou_type == "segm" else "boxes"
+    counts = f"images {scores.num_images:,}  classes {len(scores.classes):,}  {objects} {scores.support.sum():,}"
+    rows = [[label, percent(scores.headline[key])] for key, label in HEADLINE.items()]
+    blocks = [
+        [names] if names else [],
+        [f"AP {percent(scores.headline['AP'])}  {counts}  detections {scores.num_detections:,}"],
+        aligned(["", objects], rows),
+        _class_rows(scores),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def write_detection_scores(
+    scores: Mapping[str, DetectionScores],
+    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    folder: str | Path,
+    extra: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write ``scores.json``, ``per_class.csv`` and, for each kind, ``predictions_KIND.json`` in COCO's format.
+
+    Scores are in percent and not rounded; those that are NaN are null in the JSON and empty in the CSV.
+
+    Args:
+        scores: What `detection_scores` gave, by kind: ``bbox``, ``segm``.
+        predictions: The detections, by kind.
+        folder: Where to write; it is made if it is not there.
+        extra: What else to record about the run, under the key "run".
+
+    Returns:
+        The paths.
+
+    Raises:
+        UserError: The folder cannot be written to.
+    """
+    content = {
+        "format": "tresnet_downstream.detection_scores",
+        "version": 1,
+        **{kind: {"headline": _headline(given), "per_class": _per_class(given)} for kind, given in scores.items()},
+        "run": extra or {},
+    }
+    rows = [row for given in scores.values() for row in _per_class(given)]
+    texts = {"scores.json": json_text(content), "per_class.csv": csv_text(_COLUMNS, rows)}
+    texts |= {f"predictions_{kind}.json": json.dumps(plain(found)) for kind, found in predictions.items()}
+    return write_texts(folder, texts)
+
+
+def _headline(scores: DetectionScores) -> dict[str, Any]:
+    counts = {"num_images": scores.num_images, "num_detections": scores.num_detections}
+    return {**scores.headline, **counts, "num_classes": len(scores.classes)}
+
+
+def _class_rows(scores: DetectionScores) -> list[str]:
+    present = np.flatnonzero(~np.isnan(scores.ap))
+    order = present[np.argsort(scores.ap[present], kind="stable")]
+    columns = (scores.ap, scores.ap50, scores.ap75, scores.ar)
+    return class_table(
+        ["class, lowest AP first", "AP", "AP50", "AP75", "AR100", "support"],
+        [
+            [printable(scores.classes[c]), *(percent(values[c]) for values in columns), f"{scores.support[c]:,}"]
+            for c in order
+        ],
+    )
+
+
+def _per_class(scores: DetectionScores) -> list[dict[str, Any]]:
+    columns = (scores.ap, scores.ap50, scores.ap75, scores.ar, scores.support)
+    values = zip(scores.classes, *(plain(column) for column in columns), strict=True)
+    return [dict(zip(_COLUMNS, (scores.iou_type, *row), strict=True)) for row in values]

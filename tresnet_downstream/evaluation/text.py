@@ -1,0 +1,93 @@
+"""What the tables of every kind of scores share: columns for a terminal, strict JSON, CSV, whole files."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
+
+_MOST_ROWS, _WORST, _BEST = 30, 15, 5
+_NAME_WIDTH = 32
+
+
+def class_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out a row for each class, worst first; of more than 30 the 15 worst and the 5 best."""
+    shortened = len(rows) > _MOST_ROWS
+    lines = aligned(header, [*rows[:_WORST], *rows[-_BEST:]] if shortened else rows) if rows else []
+    if shortened:
+        left_out = len(rows) - _WORST - _BEST
+        lines.insert(1 + _WORST, f"... {left_out:,} more; write_scores puts all classes into per_class.csv")
+    return lines
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Pad the cells so that columns stand straight: the first to the left, the others to the right."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+
+
+def percent(value: float) -> str:
+    """A score with two decimals, or a dash for NaN."""
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def printable(name: str) -> str:
+    """Keep a class name from breaking the table: no line ends or control characters, not too long."""
+    name = "".join(character if character.isprintable() else "?" for character in name)
+    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy's types and paths into what strict JSON has; numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """Strict JSON: numbers that are not finite are null."""
+    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A header and a line for each row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_texts(folder: str | Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write files into ``folder``, which is made if it is not there; each appears only when it is complete.
+
+    Raises:
+        UserError: The folder cannot be written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            with whole_file(folder / name) as partial:
+                partial.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write the scores here ({error.strerror}); choose another folder") from error
+    return [folder / name for name in texts]

@@ -1,0 +1,120 @@
+"""Picture files: found, read as they are shown, written whole."""
+
+import glob
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
+
+SUFFIXES = tuple(sorted(set(Image.registered_extensions()) - {".pdf", ".mpo", ".ps", ".eps"}))
+# What Pillow's decoders raise at a damaged file.
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class BadImageError(UserError):
+    """An image file that cannot be decoded to the last pixel."""
+
+
+def read_image(file: str | os.PathLike[str]) -> np.ndarray:
+    """Decode an image file as 8-bit RGB, turned upright as its EXIF orientation asks.
+
+    Args:
+        file: any format that Pillow reads, shown as a viewer would: grey, palette and CMYK images are converted,
+            of an animation the first frame is taken, 16 bits are scaled to 8.
+
+    Returns:
+        uint8 of shape (height, width, 3), 0 to 255.
+
+    Raises:
+        BadImageError: the file is missing, empty, truncated, damaged or no image, has more pixels than Pillow
+            takes for honest, or values of 32 bits, whose range the file does not say.
+    """
+    try:
+        with _whole_images_only(), Image.open(file) as image:
+            if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+                raise ValueError(f"it has 32 bits per value (mode {image.mode}); convert it to 8 bits")
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode.startswith("I"):
+                # 16 bits, which Pillow would clip to white.
+                grey = np.asarray(image).astype(np.float32) / 257
+                return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
+            return np.array(image.convert("RGB"))
+    except DECODING_ERRORS as error:
+        raise BadImageError(f"{os.fspath(file)}: unreadable image: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _whole_images_only() -> Iterator[None]:
+    """Have Pillow refuse truncated files, whatever another library has set."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def find_images(patterns: Sequence[str]) -> list[str]:
+    """Files, the pictures in folders and below, and what patterns such as ``pictures/*.jpg`` match; in order.
+
+    Raises:
+        UserError: for one that is not there or matches nothing.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        if os.path.isdir(pattern):
+            inside = sorted(str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in SUFFIXES)
+        elif os.path.isfile(pattern):
+            inside = [pattern]
+        else:
+            inside = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+        if not inside:
+            raise UserError(f"{pattern}: no picture there; give files, folders or patterns such as 'pictures/*.jpg'")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def drawn_names(images: Sequence[str]) -> dict[str, str]:
+    """A file name for each picture, all different: their own, and behind it a number where two are alike."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for image in images:
+        stem, number = Path(image).stem, 1
+        name = f"{stem}.jpg"
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}_{number}.jpg"
+        taken.add(name.lower())
+        names[image] = name
+    return names
+
+
+def write_picture(picture: Image.Image, path: Path) -> None:
+    """Write a JPEG file; folders are made.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            picture.save(partial, quality=92)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error

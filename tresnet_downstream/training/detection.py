@@ -1,0 +1,313 @@
+"""Object detection with MMDetection: from a config to a running training, or to the scores of a checkpoint."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list
+from mmengine.hooks import CheckpointHook as EpochCheckpointHook
+from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from tresnet_downstream.detection import datasets, metrics
+from tresnet_downstream.errors import NonFiniteLossError, UserError
+from tresnet_downstream.evaluation import DetectionScores
+from tresnet_downstream.files import whole_file
+from tresnet_downstream.registry import DATASETS, HOOKS, RUNNERS, SCOPE
+from tresnet_downstream.training.checkpoints import (
+    bare,
+    last_checkpoint,
+    plain,
+    require_classes,
+    require_match,
+    require_resumable,
+)
+from tresnet_downstream.training.config import mistakes_in_types
+from tresnet_downstream.training.hooks import ProgressHook
+from tresnet_downstream.training.runner import QuietRunner, close, join_processes, set_launcher
+from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+
+# MMDetection's components, and ours that check more, which stand in their place.
+CHECKED = {"CocoDataset": "CocoBoxes", "CocoMetric": "DetectionMetric"}
+SPLITS = ("train", "val", "test")
+
+
+@RUNNERS.register_module()
+class DetectionRunner(Runner):
+    """MMEngine's runner for configs of MMDetection, as their ``runner_type``; MMDetection's own tools take it too.
+
+    What it adds to a config of MMDetection:
+
+    * a ``data_root`` set on the command line reaches every data set that still has the config's own, and the
+      metrics read the annotation file of the data they score;
+    * COCO data sets and metrics are built in their checked form (:class:`CocoBoxes`, :class:`DetectionMetric`);
+      ``coco_eval`` names what computes the scores;
+    * classes come from the training data, and every head's ``num_classes`` follows them;
+    * ``amp`` (``bfloat16`` or ``float16``) works on a CPU as well;
+    * checkpoints are whole files of plain data, and are refused if they hold another detector or other classes.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> Runner:
+        """Builds a runner from a whole config."""
+        cfg = copy.deepcopy(cfg)
+        init_default_scope(cfg.get("default_scope", "mmdet"))
+        _follow_data_root(cfg)
+        _check_components(cfg)
+        _set_precision(cfg)
+        data = _build_datasets(cfg)
+        if classes := next((given.metainfo["classes"] for given in data.values()), None):
+            _set_classes(cfg.model, len(classes))
+        runner: DetectionRunner = super().from_cfg(cfg)
+        for split, dataset in data.items():
+            loader = {**cfg[f"{split}_dataloader"], "dataset": dataset}
+            if loader.get("num_workers", 0) == 0:
+                loader["persistent_workers"] = False
+            setattr(runner, f"_{split}_dataloader", loader)
+        return runner
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Saves a checkpoint that appears under its name only when it is complete.
+
+        Raises:
+            NonFiniteLossError: if a weight is NaN or infinite.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in bare(self.model).parameters()):
+            raise NonFiniteLossError(f"weights are not finite after epoch {self.epoch + 1}")
+        with whole_file(Path(out_dir) / filename) as partial:
+            super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
+
+
+@RUNNERS.register_module()
+class QuietDetectionRunner(QuietRunner, DetectionRunner):
+    """The same, with the terminal left to a progress bar."""
+
+
+@HOOKS.register_module()
+class DetectionCheckpointHook(Hook):
+    """Leaves checkpoints that hold plain data alone, and refuses those of another detector.
+
+    MMEngine's log history is not kept: it is made of objects that safe loading refuses, and nothing resumes it
+    but the smoothing of what the log shows.
+    """
+
+    priority = "LOWEST"
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Turns numpy's numbers into plain ones and describes the detector for :func:`load_detector`."""
+        hub = checkpoint["message_hub"]
+        kept = {key: value for key, value in hub["resumed_keys"].items() if key in hub["runtime_info"]}
+        checkpoint["message_hub"] = {**hub, "log_scalars": {}, "resumed_keys": kept}
+        checkpoint["meta"]["model"] = {
+            "detector": without_start(runner.cfg.model),
+            "pipeline": runner.cfg.get("test_pipeline") or runner.cfg.val_dataloader.dataset.pipeline,
+        }
+        checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Checks names, shapes and classes."""
+        model, path = bare(runner.model), runner._load_from
+        require_match(model, unwrap(checkpoint, "raw", path)[1], path)
+        loader = runner._train_dataloader or runner._val_dataloader or runner._test_dataloader
+        dataset = loader["dataset"] if isinstance(loader, Mapping) else loader.dataset
+        if isinstance(dataset, datasets.CocoBoxes):
+            require_classes(checkpoint, dataset.metainfo["classes"], path)
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Ends a training whose loss is not finite.
+
+    Args:
+        interval: steps between looks, each of which waits for the device.
+    """
+
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Looks at the loss."""
+        if not self.every_n_train_iters(runner, self.interval) or torch.as_tensor(outputs["loss"]).isfinite():
+            return
+        last = last_checkpoint(runner.work_dir)
+        kept = f"the last checkpoint is {last}" if last else "no checkpoint was written before"
+        raise NonFiniteLossError(
+            f"the loss is not finite in epoch {runner.epoch + 1}, step {batch_idx + 1}; {kept}; "
+            "a lower optim_wrapper.optimizer.lr or optim_wrapper.clip_grad.max_norm=35 may help"
+        )
+
+
+@HOOKS.register_module()
+class DetectionProgressHook(ProgressHook):
+    """A bar on a terminal, and one line for each epoch with the loss and AP."""
+
+    loss_name, loss_key = "loss", "loss"
+
+    def scores_text(self, metrics: Mapping[str, Any]) -> str:
+        """AP in percent, of boxes and of masks."""
+        found = [
+            f"{name} {100 * metrics[key]:.2f}"
+            for kind, suffix in (("bbox", ""), ("segm", " of masks"))
+            for name, key in ((f"AP{suffix}", f"coco/{kind}_mAP"), (f"AP50{suffix}", f"coco/{kind}_mAP_50"))
+            if key in metrics
+        ]
+        return f"val {', '.join(found)}" if found else ""
+
+
+@mistakes_in_types()
+def train_detection(config: Config, resume: bool = False, launcher: str = "none") -> dict[str, Any]:
+    """Trains a detector; checkpoints and logs go to ``config.work_dir``.
+
+    Args:
+        config: of MMDetection, from :func:`load_config`, with ``work_dir``.
+        resume: goes on from the newest checkpoint in ``work_dir``, if there is one.
+        launcher: ``pytorch`` under torchrun, otherwise ``none``.
+
+    Returns:
+        ``AP`` in percent and the path ``checkpoint`` of the best epoch; empty if none was scored.
+
+    Raises:
+        UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
+    """
+    checkpoint = last_checkpoint(config.work_dir) if resume else None
+    if checkpoint is not None:
+        require_resumable(checkpoint)
+        config.load_from, config.resume = str(checkpoint), True
+    runner = _quiet_runner(config, launcher)
+    try:
+        runner.train()
+    finally:
+        close(runner)
+    hook = next((hook for hook in runner.hooks if isinstance(hook, EpochCheckpointHook)), None)
+    best = getattr(hook, "best_ckpt_path", None)
+    score = runner.message_hub.get_info("best_score") if best else None
+    return {} if score is None else {"AP": 100 * float(score), "checkpoint": best}
+
+
+@mistakes_in_types()
+def score_detection(
+    config: Config, checkpoint_path: str | Path, launcher: str = "none"
+) -> tuple[dict[str, DetectionScores], dict[str, list[dict[str, Any]]]]:
+    """Scores a detector on the test data of a config, which in most configs is the validation data.
+
+    Args:
+        config: of MMDetection, from :func:`load_config`, with ``work_dir``.
+        checkpoint_path: a checkpoint of a detector.
+        launcher: ``pytorch`` under torchrun, otherwise ``none``.
+
+    Returns:
+        by kind, ``bbox`` or ``segm``: the scores, and the predictions in COCO's results format.
+
+    Raises:
+        UserError: if data, config and checkpoint do not fit together.
+    """
+    checkpoint = read_checkpoint(checkpoint_path)
+    classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
+    if classes and config.test_dataloader.dataset.get("metainfo") is None:
+        config.test_dataloader.dataset.metainfo = {"classes": tuple(classes)}
+    config.load_from, config.resume = str(checkpoint_path), False
+    for split in ("train", "val"):
+        for part in ("dataloader", "cfg", "evaluator"):
+            config.pop(f"{split}_{part}", None)
+    for part in ("optim_wrapper", "param_scheduler"):
+        config.pop(part, None)
+    runner = _quiet_runner(config, launcher)
+    try:
+        runner.test()
+    finally:
+        close(runner)
+    metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, metrics.DetectionMetric))
+    found: list[Any] = [metric.scores, metric.predictions]
+    broadcast_object_list(found)  # of several processes the first alone has computed them
+    return found[0], found[1]
+
+
+def without_start(model: Any) -> Any:
+    """The config of a model as plain data, without the weights that it would start from."""
+    if isinstance(model, Mapping):
+        return {key: without_start(value) for key, value in model.items() if key not in ("init_cfg", "pretrained")}
+    return type(model)(without_start(item) for item in model) if isinstance(model, list | tuple) else model
+
+
+def _quiet_runner(config: Config, launcher: str) -> Runner:
+    join_processes(launcher)
+    set_launcher(config, launcher)
+    config.custom_hooks = [*(config.get("custom_hooks") or []), {"type": f"{SCOPE}.DetectionProgressHook"}]
+    return QuietDetectionRunner.from_cfg(config)
+
+
+def _datasets_of(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """The data set of each split that is a plain one of COCO's format."""
+    for split in SPLITS:
+        loader = cfg.get(f"{split}_dataloader")
+        dataset = loader.get("dataset") if isinstance(loader, Mapping) else None
+        if isinstance(dataset, Mapping) and "ann_file" in dataset:
+            yield split, dataset
+
+
+def _follow_data_root(cfg: Config) -> None:
+    """Takes ``data_root`` and the evaluators' files along with what was set on the command line."""
+    written = Config.fromfile(cfg.filename) if cfg.filename and Path(cfg.filename).is_file() else cfg
+    for split, dataset in _datasets_of(cfg):
+        if cfg.get("data_root") and dataset.get("data_root") == written.get("data_root"):
+            dataset.data_root = cfg.data_root
+        path = str(Path(dataset.get("data_root") or "", dataset.ann_file))
+        evaluators = cfg.get(f"{split}_evaluator") or []
+        before = written.get(f"{split}_evaluator") or []
+        for evaluator, original in zip(_listed(evaluators), _listed(before), strict=False):
+            if evaluator.get("ann_file") == original.get("ann_file"):
+                evaluator.ann_file = path
+
+
+def _listed(evaluators: Any) -> list[Any]:
+    return [evaluators] if isinstance(evaluators, Mapping) else list(evaluators)
+
+
+def _check_components(cfg: Config) -> None:
+    for split, dataset in _datasets_of(cfg):
+        if (kind := CHECKED.get(dataset.type)) is not None:
+            dataset.type = f"{SCOPE}.{kind}"
+        for evaluator in _listed(cfg.get(f"{split}_evaluator") or []):
+            if (kind := CHECKED.get(evaluator.type)) is not None:
+                evaluator.type = f"{SCOPE}.{kind}"
+            if evaluator.type == f"{SCOPE}.DetectionMetric":
+                evaluator.setdefault("backend", cfg.get("coco_eval", "pycocotools"))
+
+
+def _set_precision(cfg: Config) -> None:
+    if cfg.get("amp") and cfg.get("optim_wrapper"):
+        cfg.optim_wrapper.update(type=f"{SCOPE}.RecipeOptimWrapper", amp=cfg.amp, reduction="mean")
+
+
+def _build_datasets(cfg: Config) -> dict[str, datasets.CocoBoxes]:
+    """Builds our data sets; those of validation have the classes of the training data."""
+    built: dict[str, datasets.CocoBoxes] = {}
+    classes: Sequence[str] | None = None
+    for split, dataset in _datasets_of(cfg):
+        if dataset.type != f"{SCOPE}.CocoBoxes":
+            continue
+        if classes is not None and dataset.get("metainfo") is None:
+            dataset.metainfo = {"classes": classes}
+        same = next((other for other in built if cfg[f"{other}_dataloader"].dataset == dataset), None)
+        try:
+            built[split] = built[same] if same else DATASETS.build(dataset)
+        except UserError as error:
+            raise UserError(str(error).replace("the config, the training data", f"{split}: the config")) from error
+        classes = built[split].metainfo["classes"]
+    return built
+
+
+def _set_classes(model: Any, count: int) -> None:
+    """Sets ``num_classes`` of every head."""
+    if isinstance(model, dict):
+        if "num_classes" in model:
+            model["num_classes"] = count
+        for value in model.values():
+            _set_classes(value, count)
+    elif isinstance(model, list | tuple):
+        for item in model:
+            _set_classes(item, count)

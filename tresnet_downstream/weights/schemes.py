@@ -1,0 +1,31 @@
+"""MMEngine's loaders of checkpoints, safe: for local files, ``https://`` and ``tresnet://NAME``.
+
+MMEngine 0.10.7 gives its own local files to ``torch.load``, which refuses what MMEngine stores in them, and files
+from the network to a function that unpickles whatever they hold. Importing this module puts :func:`read_checkpoint`
+in their place, by the registry that MMEngine has for it.
+"""
+
+from typing import Any
+
+from mmengine.runner import CheckpointLoader
+
+from tresnet_downstream.weights.download import SCHEME, locate
+from tresnet_downstream.weights.formats import translate
+from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+
+
+def _load_file(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """A whole checkpoint, local or fetched."""
+    return read_checkpoint(locate(filename), map_location)
+
+
+def _load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """A file of the catalogue: the weights as ``backbone.*`` and ``head.*``."""
+    path = locate(filename)
+    weights = unwrap(read_checkpoint(path, map_location), path=path)[1]
+    found = translate(weights)
+    return {"state_dict": weights if found is None else found.state_dict}
+
+
+CheckpointLoader.register_scheme(prefixes=SCHEME, loader=_load_by_name, force=True)
+CheckpointLoader.register_scheme(prefixes=("", "http://", "https://"), loader=_load_file, force=True)
