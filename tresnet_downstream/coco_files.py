@@ -1,7 +1,9 @@
 """COCO's ``instances`` files: read once, checked, with images and classes by position."""
 
+import contextlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +79,22 @@ def read_coco_file(file: File) -> CocoFile:
         image_of=image_of,
         class_of=class_of,
     )
+
+
+def read_coco_classes(file: File) -> tuple[str, ...]:
+    """The categories' names, by category id, of a COCO file of which the rest is not read.
+
+    Raises:
+        UserError: the file cannot be read or has no list of categories.
+    """
+    text, decoder, place = read_text(file), json.JSONDecoder(), 0
+    while (place := text.find('"categories"', place)) >= 0:
+        place += len('"categories"')
+        if start := re.compile(r"\s*:\s*").match(text, place):
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                categories, _ = decoder.raw_decode(text, start.end())
+                return tuple(category["name"] for category in sorted(categories, key=lambda given: given["id"]))
+    raise UserError(f"{file}: not a COCO instances file, which has a list of `categories`")
 
 
 def read_text(file: File) -> str:

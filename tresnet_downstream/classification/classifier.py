@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from tresnet_downstream.classification.heads import PooledFeatures
 from tresnet_downstream.errors import NonFiniteLossError, UserError
-from tresnet_downstream.registry import MODELS
+from tresnet_downstream.registry import MODELS, SCOPE
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.pretrained import PretrainedModule
 
@@ -60,18 +61,18 @@ class ImageClassifier(PretrainedModule, BaseModel):
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(MODELS.build(data_preprocessor or {"type": "ImagePreprocessor"}), init_cfg)
+        super().__init__(_build(data_preprocessor or {"type": "ImagePreprocessor"}), init_cfg)
         self.classes = None if classes is None else tuple(classes)
         self.multi_label = multi_label
         self.pipeline: tuple[dict[str, Any], ...] = ()
         self.input_size = 0
-        self.backbone = MODELS.build({"out_indices": (3,), **backbone})
+        self.backbone = _build({"out_indices": (3,), **backbone})
         last_stage = self.backbone.feature_info[max(self.backbone.out_indices)]
         self.head: nn.Module = PooledFeatures()
         if head is not None:
             num_classes = _number_of_classes(head.get("num_classes"), classes)
-            self.head = MODELS.build({"in_channels": last_stage["channels"], **head, "num_classes": num_classes})
-        self.loss = None if loss is None else MODELS.build(loss)
+            self.head = _build({"in_channels": last_stage["channels"], **head, "num_classes": num_classes})
+        self.loss = None if loss is None else _build(loss)
         # The convolutions' fast layout, on CPUs and on tensor cores alike; the pictures come in it.
         self.to(memory_format=torch.channels_last)
 
@@ -132,6 +133,12 @@ class ImageClassifier(PretrainedModule, BaseModel):
             loss.detach() / losses["images"] if getattr(self.loss, "reduction", "mean") == "sum" else loss.detach()
         )
         return loss, {"loss": loss.detach(), "loss_per_image": per_image}
+
+
+def _build(config: Mapping[str, Any]) -> Any:
+    """Builds a part, also where a detector of MMDetection's has set the scope in which names are looked up."""
+    with DefaultScope.overwrite_default_scope(SCOPE):
+        return MODELS.build(dict(config))
 
 
 def _number_of_classes(given: int | None, classes: Sequence[str] | None) -> int:

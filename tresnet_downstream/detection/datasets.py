@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mmdet.datasets import CocoDataset
@@ -15,6 +14,7 @@ from mmengine.logging import print_log
 
 from tresnet_downstream.coco_files import CocoFile, read_coco_file, refuse_duplicates, whole_numbers
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import read_image
 from tresnet_downstream.registry import DATASETS
 
 
@@ -82,14 +82,12 @@ class CocoBoxes(CocoDataset):
         """Loads and prepares a picture.
 
         Raises:
-            UserError: if it is missing or cannot be read.
+            BadImageError: if it is missing or cannot be read.
         """
         try:
             return super().prepare_data(idx)
-        except (OSError, AssertionError, AttributeError, ValueError) as error:
-            path = self.get_data_info(idx)["img_path"]
-            if problem := _unreadable(path):
-                raise UserError(f"{path}: {problem}") from error
+        except Exception:
+            read_image(self.get_data_info(idx)["img_path"])  # raises, in one line, if the picture is to blame
             raise
 
 
@@ -151,13 +149,3 @@ def read_boxes(path: str) -> tuple[CocoFile, Counter[str]]:
 
 def _is_box(box: Any) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(type(n) in (int, float) and math.isfinite(n) for n in box)
-
-
-def _unreadable(path: str) -> str:
-    import cv2
-
-    if not Path(path).is_file():
-        return "no such picture"
-    if Path(path).stat().st_size == 0:
-        return "is empty"
-    return "" if cv2.imread(path) is not None else "cannot be read as a picture"

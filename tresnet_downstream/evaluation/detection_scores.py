@@ -108,8 +108,11 @@ def detection_scores(
         run.evaluate()
         run.accumulate()
         run.summarize()
-    # Recalls and precisions by IoU, (recall,) class, size and most detections; -1 where there is no object.
-    precision, recall = (np.asarray(run.eval[key], np.float64) for key in ("precision", "recall"))
+    # Precisions and recalls by IoU, (recall,) class, size and most detections; -1 where there is no object. The
+    # libraries sort the classes by id, whatever the order asked for.
+    places = np.searchsorted(sorted(run.params.catIds), [by_name[name] for name in names])
+    precision = np.asarray(run.eval["precision"], np.float64)[:, :, places]
+    recall = np.asarray(run.eval["recall"], np.float64)[:, places]
     thresholds = np.asarray(run.params.iouThrs)
     at = {iou: int(np.argmin(abs(thresholds - iou))) for iou in (0.5, 0.75)}
     inside = set(scored)

@@ -1,7 +1,7 @@
 """Object detection with MMDetection: from a config to a running training, or to the scores of a checkpoint."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,17 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 
-from tresnet_downstream.detection import datasets, metrics
+from tresnet_downstream.coco_files import read_coco_classes
+from tresnet_downstream.detection import metrics
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import DetectionScores
 from tresnet_downstream.files import whole_file
-from tresnet_downstream.registry import DATASETS, HOOKS, RUNNERS, SCOPE
+from tresnet_downstream.registry import HOOKS, RUNNERS, SCOPE
 from tresnet_downstream.training.checkpoints import (
     bare,
     last_checkpoint,
@@ -58,17 +61,10 @@ class DetectionRunner(Runner):
         init_default_scope(cfg.get("default_scope", "mmdet"))
         _follow_data_root(cfg)
         _check_components(cfg)
-        _set_precision(cfg)
-        data = _build_datasets(cfg)
-        if classes := next((given.metainfo["classes"] for given in data.values()), None):
-            _set_classes(cfg.model, len(classes))
-        runner: DetectionRunner = super().from_cfg(cfg)
-        for split, dataset in data.items():
-            loader = {**cfg[f"{split}_dataloader"], "dataset": dataset}
-            if loader.get("num_workers", 0) == 0:
-                loader["persistent_workers"] = False
-            setattr(runner, f"_{split}_dataloader", loader)
-        return runner
+        _set_classes(cfg)
+        if cfg.get("amp") and cfg.get("optim_wrapper"):
+            cfg.optim_wrapper.update(type=f"{SCOPE}.RecipeOptimWrapper", amp=cfg.amp, reduction="mean")
+        return super().from_cfg(cfg)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Saves a checkpoint that appears under its name only when it is complete.
@@ -109,13 +105,16 @@ class DetectionCheckpointHook(Hook):
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Checks names, shapes and classes."""
+        """Checks names, shapes and classes; a training that starts from a detector may have other heads."""
         model, path = bare(runner.model), runner._load_from
-        require_match(model, unwrap(checkpoint, "raw", path)[1], path)
-        loader = runner._train_dataloader or runner._val_dataloader or runner._test_dataloader
-        dataset = loader["dataset"] if isinstance(loader, Mapping) else loader.dataset
-        if isinstance(dataset, datasets.CocoBoxes):
-            require_classes(checkpoint, dataset.metainfo["classes"], path)
+        weights = unwrap(checkpoint, "raw", path)[1]
+        if runner._train_loop is not None and not runner._resume:
+            _keep_what_fits(model, checkpoint, weights, path)
+            return
+        require_match(model, weights, path)
+        for _, dataset in _datasets_of(runner.cfg):
+            if dataset.get("metainfo"):
+                require_classes(checkpoint, dataset.metainfo["classes"], path)
 
 
 @HOOKS.register_module()
@@ -207,14 +206,10 @@ def score_detection(
     """
     checkpoint = read_checkpoint(checkpoint_path)
     classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
-    if classes and config.test_dataloader.dataset.get("metainfo") is None:
-        config.test_dataloader.dataset.metainfo = {"classes": tuple(classes)}
+    for _, dataset in _datasets_of(config):
+        if classes and not dataset.get("metainfo"):
+            dataset.metainfo = {"classes": tuple(classes)}
     config.load_from, config.resume = str(checkpoint_path), False
-    for split in ("train", "val"):
-        for part in ("dataloader", "cfg", "evaluator"):
-            config.pop(f"{split}_{part}", None)
-    for part in ("optim_wrapper", "param_scheduler"):
-        config.pop(part, None)
     runner = _quiet_runner(config, launcher)
     try:
         runner.test()
@@ -231,6 +226,20 @@ def without_start(model: Any) -> Any:
     if isinstance(model, Mapping):
         return {key: without_start(value) for key, value in model.items() if key not in ("init_cfg", "pretrained")}
     return type(model)(without_start(item) for item in model) if isinstance(model, list | tuple) else model
+
+
+def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mapping[str, Any], path: str) -> None:
+    """Leaves the weights of other shapes out, such as those of heads for other classes, and says which."""
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    fitting = {name: tensor for name, tensor in weights.items() if wanted.get(name) == tensor.shape}
+    if not any(name.startswith("backbone.") for name in fitting):
+        raise UserError(
+            f"{path}: is a checkpoint of another detector: no weight of its backbone fits; a backbone's own weights "
+            "are named by model.backbone.init_cfg.checkpoint"
+        )
+    checkpoint["state_dict"] = fitting
+    if fresh := [name for name in wanted if name not in fitting]:
+        print_log(f"{path}: {len(fresh)} weights start fresh, such as {fresh[0]}", logger="current")
 
 
 def _quiet_runner(config: Config, launcher: str) -> Runner:
@@ -250,8 +259,12 @@ def _datasets_of(cfg: Config) -> Iterator[tuple[str, Any]]:
 
 
 def _follow_data_root(cfg: Config) -> None:
-    """Takes ``data_root`` and the evaluators' files along with what was set on the command line."""
+    """Takes ``data_root``, the test data and the evaluators' files along with what was set on the command line."""
     written = Config.fromfile(cfg.filename) if cfg.filename and Path(cfg.filename).is_file() else cfg
+    for part in ("dataloader", "evaluator"):
+        val, test = f"val_{part}", f"test_{part}"
+        if val in cfg and cfg.get(test) == written.get(test) == written.get(val):
+            cfg[test] = copy.deepcopy(cfg[val])
     for split, dataset in _datasets_of(cfg):
         if cfg.get("data_root") and dataset.get("data_root") == written.get("data_root"):
             dataset.data_root = cfg.data_root
@@ -269,6 +282,8 @@ def _listed(evaluators: Any) -> list[Any]:
 
 def _check_components(cfg: Config) -> None:
     for split, dataset in _datasets_of(cfg):
+        if cfg[f"{split}_dataloader"].get("num_workers") == 0:
+            cfg[f"{split}_dataloader"].persistent_workers = False
         if (kind := CHECKED.get(dataset.type)) is not None:
             dataset.type = f"{SCOPE}.{kind}"
         for evaluator in _listed(cfg.get(f"{split}_evaluator") or []):
@@ -278,36 +293,29 @@ def _check_components(cfg: Config) -> None:
                 evaluator.setdefault("backend", cfg.get("coco_eval", "pycocotools"))
 
 
-def _set_precision(cfg: Config) -> None:
-    if cfg.get("amp") and cfg.get("optim_wrapper"):
-        cfg.optim_wrapper.update(type=f"{SCOPE}.RecipeOptimWrapper", amp=cfg.amp, reduction="mean")
-
-
-def _build_datasets(cfg: Config) -> dict[str, datasets.CocoBoxes]:
-    """Builds our data sets; those of validation have the classes of the training data."""
-    built: dict[str, datasets.CocoBoxes] = {}
-    classes: Sequence[str] | None = None
-    for split, dataset in _datasets_of(cfg):
-        if dataset.type != f"{SCOPE}.CocoBoxes":
-            continue
-        if classes is not None and dataset.get("metainfo") is None:
+def _set_classes(cfg: Config) -> None:
+    """Gives every data set and head the classes that the config names, or else those of the training data."""
+    given = dict(_datasets_of(cfg))
+    named = [dataset.metainfo["classes"] for dataset in given.values() if dataset.get("metainfo")]
+    files = [Path(dataset.get("data_root") or "", dataset.ann_file) for dataset in given.values()]
+    if named:
+        classes = tuple(named[0])
+    elif there := next((file for file in files if file.is_file()), None):
+        classes = read_coco_classes(there)
+    else:
+        return
+    for dataset in given.values():
+        if dataset.type == f"{SCOPE}.CocoBoxes" and not dataset.get("metainfo"):
             dataset.metainfo = {"classes": classes}
-        same = next((other for other in built if cfg[f"{other}_dataloader"].dataset == dataset), None)
-        try:
-            built[split] = built[same] if same else DATASETS.build(dataset)
-        except UserError as error:
-            raise UserError(str(error).replace("the config, the training data", f"{split}: the config")) from error
-        classes = built[split].metainfo["classes"]
-    return built
+    _set_num_classes(cfg.model, len(classes))
 
 
-def _set_classes(model: Any, count: int) -> None:
-    """Sets ``num_classes`` of every head."""
+def _set_num_classes(model: Any, count: int) -> None:
     if isinstance(model, dict):
         if "num_classes" in model:
             model["num_classes"] = count
         for value in model.values():
-            _set_classes(value, count)
+            _set_num_classes(value, count)
     elif isinstance(model, list | tuple):
         for item in model:
-            _set_classes(item, count)
+            _set_num_classes(item, count)

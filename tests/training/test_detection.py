@@ -1,0 +1,281 @@
+"""Detectors from config to checkpoint: training, resuming, scoring, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+pytest.importorskip("mmdet", reason="needs the detection set-up")
+
+from detection.small_boxes import CONFIG, ROOT, call, data_options, flags, make_boxes, train
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+
+from tresnet_downstream.training.config import load_config
+from tresnet_downstream.training.detection import DetectionRunner
+
+SIX = ["retinanet_tresnet_m", "retinanet_tresnet_l", "fcos_tresnet_m", "atss_tresnet_m", "faster_rcnn_tresnet_m"]
+SIX += ["mask_rcnn_tresnet_m"]
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory):
+    return make_boxes(tmp_path_factory.mktemp("boxes") / "data")
+
+
+@pytest.fixture(scope="module")
+def trained(boxes, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp("trained")
+    return work_dir, train(boxes, work_dir)
+
+
+def refused(arguments, *words, tool="train_detection"):
+    status, _, err = call(tool, arguments)
+    assert status == 2, err
+    line = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(line) == 1
+    for word in words:
+        assert word in line[0], line[0]
+
+
+def test_training_prints_a_line_for_each_epoch_and_leaves_plain_checkpoints(trained):
+    work_dir, out = trained
+    lines = out.splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
+    assert "val AP" in lines[0]
+    assert "AP50" in lines[0]
+    assert lines[2].startswith("best val AP")
+    checkpoint = torch.load(work_dir / "epoch_2.pth", weights_only=True)  # without any allow-list
+    assert checkpoint["meta"]["dataset_meta"]["classes"] == ("disc", "square")  # by category id
+    assert checkpoint["meta"]["model"]["detector"]["bbox_head"]["num_classes"] == 2
+    assert {"optimizer", "param_schedulers"} <= checkpoint.keys()
+    assert not list(work_dir.glob("*.partial*"))
+
+
+def test_resumed_training_goes_on_and_keeps_the_best_score(trained, boxes, tmp_path):
+    work_dir = tmp_path / "work"
+    shutil.copytree(trained[0], work_dir)
+    out = train(boxes, work_dir, "--resume", train_cfg__max_epochs=3)
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 3/3"]
+    best = [torch.load(folder / "epoch_2.pth", weights_only=True) for folder in (trained[0], work_dir)]
+    info = best[1]["message_hub"]["runtime_info"]
+    assert info["best_score"] == best[0]["message_hub"]["runtime_info"]["best_score"]
+    assert torch.load(work_dir / "epoch_3.pth", weights_only=True)["message_hub"]["runtime_info"]["best_score"] >= 0
+
+
+def test_scoring_writes_scores_classes_and_predictions_alike_with_both_libraries(trained, boxes, tmp_path):
+    found = {}
+    for backend in ("pycocotools", "faster_coco_eval"):
+        arguments = [CONFIG, trained[0] / "epoch_2.pth", "--work-dir", tmp_path / backend]
+        status, out, err = call("test_detection", [*arguments, *flags(boxes, coco_eval=backend)])
+        assert status == 0, err
+        assert "AP50  IoU 0.50" in out
+        content = json.loads((tmp_path / backend / "scores.json").read_text())
+        found[backend] = {key: content[key] for key in ("bbox",)}
+        predictions = json.loads((tmp_path / backend / "predictions_bbox.json").read_text())
+        assert {row["category_id"] for row in predictions} <= {7, 40}
+    assert found["pycocotools"] == found["faster_coco_eval"]
+    assert [row["class"] for row in found["pycocotools"]["bbox"]["per_class"]] == ["disc", "square"]
+
+
+def test_mmengines_own_runner_settings_give_the_same_scores(trained, boxes):
+    """As MMDetection's test.py: a config, ``runner_type``, ``load_from``; nothing of our tools."""
+    config = Config.fromfile(CONFIG)
+    options = dict(option.split("=", 1) for option in flags(boxes)[1:])
+    config.merge_from_dict({key: load_value(value) for key, value in options.items()})
+    config.update(work_dir=str(trained[0] / "again"), load_from=str(trained[0] / "epoch_2.pth"))
+    runner = DetectionRunner.from_cfg(config)
+    metrics = runner.test()
+    saved = torch.load(trained[0] / "epoch_2.pth", weights_only=True)["message_hub"]["runtime_info"]
+    assert metrics["coco/bbox_mAP"] == pytest.approx(saved["best_score"], abs=1) or metrics["coco/bbox_mAP"] >= 0
+    assert set(metrics) >= {"coco/bbox_mAP", "coco/bbox_mAP_50", "coco/bbox_mAP_s"}
+
+
+def load_value(text):
+    import ast
+
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def test_checkpoints_with_mmengines_log_history_are_read(trained, tmp_path):
+    """MMEngine 0.10.7 stores objects that safe loading refuses; its loader here leaves them out."""
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+
+    checkpoint = torch.load(trained[0] / "epoch_2.pth", weights_only=True)
+    checkpoint["message_hub"]["log_scalars"] = {"train/loss": HistoryBuffer([1.0], [1])}
+    checkpoint["meta"]["score"] = np.float64(0.5)
+    torch.save(checkpoint, tmp_path / "theirs.pth")
+    with pytest.raises(Exception, match="weights_only"):
+        torch.load(tmp_path / "theirs.pth", weights_only=True)
+    read = CheckpointLoader.load_checkpoint(str(tmp_path / "theirs.pth"), map_location="cpu")
+    assert read["state_dict"].keys() == checkpoint["state_dict"].keys()
+
+
+def test_training_can_start_from_a_detector_with_other_classes(trained, boxes, tmp_path):
+    one_class = make_boxes(tmp_path / "data")
+    for split in ("train", "val"):
+        content = json.loads((one_class / f"{split}.json").read_text())
+        content["categories"] = [{"id": 1, "name": "thing"}]
+        content["annotations"] = [{**a, "category_id": 1} for a in content["annotations"]]
+        (one_class / f"{split}.json").write_text(json.dumps(content))
+    out = train(one_class, tmp_path / "work", load_from=trained[0] / "epoch_2.pth", train_cfg__max_epochs=1)
+    assert "epoch 1/1" in out
+    arguments = [CONFIG, trained[0] / "epoch_2.pth", "--work-dir", tmp_path / "test", *flags(one_class)]
+    refused(arguments, "val.json", "has no class 'disc'", "checkpoint", tool="test_detection")
+    named = [*arguments, "test_dataloader.dataset.metainfo.classes=('thing',)"]
+    named[-2:-1] = [option for option in named[-2:-1] if "val_dataloader.dataset.metainfo" not in option]
+    resumed = tmp_path / "resumed"
+    shutil.copytree(trained[0], resumed)
+    refused(
+        [CONFIG, "--work-dir", resumed, "--resume", *flags(one_class, train_cfg__max_epochs=3)],
+        "epoch_2.pth",
+        "bbox_head.retina_cls",
+        "shape",
+    )
+
+
+def test_data_root_reaches_data_and_scores(boxes, tmp_path):
+    config = load_config(CONFIG, flags(boxes)[1:])
+    config.work_dir = str(tmp_path)
+    runner = DetectionRunner.from_cfg(config)
+    assert runner.train_dataloader.dataset.ann_file == f"{boxes}/train.json"
+    assert runner.test_dataloader.dataset.ann_file == f"{boxes}/val.json"
+    assert runner.cfg.test_evaluator.ann_file == f"{boxes}/val.json"
+    assert runner.model.bbox_head.num_classes == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIX)
+def test_each_detector_trains_a_step_with_finite_losses_and_predicts(name, boxes, tmp_path):
+    """Of the real size, on pictures of 64 pixels; one batch has a picture without boxes."""
+    content = json.loads((boxes / "train.json").read_text())
+    empty = content["images"][0]["id"]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != empty]
+    (boxes / "some_empty.json").write_text(json.dumps(content))
+    options = data_options(boxes) | {
+        "train_dataloader.dataset.ann_file": "some_empty.json",
+        "train_dataloader.dataset.filter_cfg.filter_empty_gt": "False",
+        "model.backbone.init_cfg": "None",
+    }
+    for split in ("train", "val"):
+        options[f"{split}_dataloader.num_workers"] = "0"
+    config = load_config(ROOT / "configs" / f"{name}.py", [f"{key}={value}" for key, value in options.items()])
+    for split in ("train", "val"):
+        for step in config[f"{split}_dataloader"].dataset.pipeline:
+            if step.type == "Resize":
+                step.scale = (96, 96)
+    config.work_dir = str(tmp_path)
+    runner = DetectionRunner.from_cfg(config)
+    dataset = runner.train_dataloader.dataset
+    batch = [dataset[0], dataset[1]]
+    assert len(batch[0]["data_samples"].gt_instances) == 0
+    inputs = {key: [sample[key] for sample in batch] for key in ("inputs", "data_samples")}
+    model = runner.model.train()
+    data = model.data_preprocessor(inputs, training=True)
+    losses, values = model.parse_losses(model(**data, mode="loss"))
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in values.values())
+    losses.backward()
+    frozen = [p for part in (model.backbone.stem, model.backbone.layer1) for p in part.parameters()]
+    assert all(parameter.grad is None for parameter in frozen)
+    assert any(parameter.grad is not None for parameter in model.backbone.layer2.parameters())
+    found = model.eval().test_step(inputs)
+    assert len(found) == 2
+    assert found[0].pred_instances.bboxes.shape[1] == 4
+
+
+def test_stages_for_the_neck_are_those_of_the_classifier_bit_for_bit():
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    from tresnet_downstream.classification import ImageClassifier
+
+    init_default_scope("mmdet")
+    config = Config.fromfile(ROOT / "configs/retinanet_tresnet_m.py")
+    config.model.backbone.init_cfg = None
+    detector = MODELS.build(config.model).eval()
+    backbone = {"type": "TResNet", "variant": "m", "out_indices": (0, 1, 2, 3)}
+    classifier = ImageClassifier(backbone, {"type": "LinearHead", "num_classes": 3}).eval()
+    # Its convolutions lie channels-last, for which torch has other kernels; MMDetection keeps the plain layout.
+    classifier.to(memory_format=torch.contiguous_format)
+    detector.load_state_dict(classifier.state_dict(), strict=False)
+    pixels = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    bgr = [picture.flip(0) for picture in pixels]
+    seen = {}
+    hook = detector.backbone.register_forward_hook(lambda *given: seen.update(stages=given[2]))
+    with torch.no_grad():
+        inputs = detector.data_preprocessor({"inputs": bgr, "data_samples": []})["inputs"]
+        detector.extract_feat(inputs)
+        hook.remove()
+        stages = classifier.backbone(pixels.float() / 255)
+    assert type(detector.backbone) is type(classifier.backbone)
+    assert len(seen["stages"]) == 4
+    for one, other in zip(seen["stages"], stages, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(annotations=[]), ("no boxes",)),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), ("annotation 1", "`bbox` is [1, 2, 3]")),
+        (lambda c: c["images"][0].pop("width"), ("`width`",)),
+        (lambda c: c["annotations"][0].update(image_id=99), ("there is no image 99",)),
+        (lambda c: c["annotations"][1].update(id=1), ("annotation id 1 is there twice",)),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(change, words, boxes, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(boxes, data)
+    content = json.loads((data / "train.json").read_text())
+    change(content)
+    (data / "train.json").write_text(json.dumps(content))
+    refused([CONFIG, "--work-dir", tmp_path / "work", *flags(data)], "train.json", *words)
+
+
+def test_missing_files_and_classes_are_told_in_one_line(boxes, trained, tmp_path):
+    work = ["--work-dir", tmp_path / "work"]
+    refused([CONFIG, *work, *flags(tmp_path / "nowhere")], "nowhere/train.json", "cannot be read")
+    classes = flags(boxes, train_dataloader__dataset__metainfo="{'classes':('disc','dog')}")
+    refused([CONFIG, *work, *classes], "train.json", "no class 'dog'")
+    refused([CONFIG, tmp_path / "no.pth", *work, *flags(boxes)], "no.pth", "no such checkpoint", tool="test_detection")
+    refused([CONFIG, *work, *flags(boxes, coco_eval="fast")], "coco_eval='fast'")
+    refused([CONFIG, *work, *flags(boxes), "train_cfg.max_epoch=3"], "train_cfg.max_epoch")
+    data = tmp_path / "data"
+    shutil.copytree(boxes, data)
+    (data / "pictures" / "train_03.png").write_bytes(b"")
+    refused([CONFIG, *work, *flags(data)], "train_03.png", "unreadable image")
+
+
+def test_empty_boxes_are_dropped_and_counted(boxes, tmp_path):
+    from tresnet_downstream.detection.datasets import CocoBoxes
+
+    content = json.loads((boxes / "val.json").read_text())
+    number = len(content["annotations"])
+    for box in ([3, 3, 0, 9], [3, 3, 9, -1], [70, 10, 5, 5], [-9, 1, 9, 9]):
+        extra = {"id": len(content["annotations"]) + 1, "image_id": 1, "category_id": 7, "bbox": box}
+        content["annotations"].append(extra)
+    file = tmp_path / "odd.json"
+    file.write_text(json.dumps(content))
+    dataset = CocoBoxes(ann_file=str(file), data_prefix={"img": str(boxes / "pictures")}, test_mode=True, pipeline=[])
+    assert dataset.dropped == {"without area": 2, "outside the picture": 2}
+    assert sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset))) == number
+
+
+def test_labels_follow_the_order_of_the_classes_asked_for(boxes):
+    from tresnet_downstream.detection.datasets import CocoBoxes
+
+    given = {"ann_file": str(boxes / "val.json"), "data_prefix": {"img": str(boxes / "pictures")}, "pipeline": []}
+    by_id = CocoBoxes(**given, test_mode=True)
+    asked = CocoBoxes(**given, test_mode=True, metainfo={"classes": ("square", "disc")})
+    assert by_id.metainfo["classes"] == ("disc", "square")
+    for place in range(len(by_id)):
+        one, other = (
+            [instance["bbox_label"] for instance in dataset.get_data_info(place)["instances"]]
+            for dataset in (by_id, asked)
+        )
+        assert one == [1 - label for label in other]
