@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := pyproject.toml requirements.lock mmcv_ext/pyproject.toml mmcv_ext/_ext.py
-# What an extra needs besides itself: MMDetection's operators.
-BESIDE_detection := --editable ./mmcv_ext
+# What is installed where a target's name is not the whole of it: MMDetection's operators stand beside an extra.
+EXTRAS_demo-detection := digits,detection
+BESIDE_demo-detection := --editable ./mmcv_ext
 BESIDE_dev := --editable ./mmcv_ext
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo demo-detection test lint lock clean
 
 help:
 	@echo "make demo   trains on the embedded digits and prints the mAP table"
+	@echo "make demo-detection  trains a detector on the digits and prints the AP table"
 	@echo "make test   lint, types and the whole test suite"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
@@ -22,6 +24,14 @@ demo: $(VENV)/digits.installed
 	$(BIN)/python data/make_digits.py
 	$(BIN)/python tools/train_multilabel.py configs/digits_tresnet.py
 	$(BIN)/python tools/test_multilabel.py configs/digits_tresnet.py work_dirs/digits_tresnet/best.pth
+
+demo-detection: $(VENV)/demo-detection.installed
+	$(BIN)/python data/make_digits.py
+	$(BIN)/python tools/train_detection.py configs/digits_retinanet_tresnet.py
+	$(BIN)/python tools/test_detection.py configs/digits_retinanet_tresnet.py work_dirs/digits_retinanet_tresnet/best_*.pth
+	$(BIN)/python tools/predict.py work_dirs/digits_retinanet_tresnet/best_*.pth data/digits/val/00000[1-8].jpg \
+		--threshold 0.5 --out work_dirs/digits_retinanet_tresnet/drawn
+	@echo "pictures with boxes are in work_dirs/digits_retinanet_tresnet/drawn"
 
 test: lint
 	$(BIN)/python -m pytest
@@ -45,7 +55,7 @@ $(VENV)/bin/python:
 
 # The lock pins versions; pyproject.toml says which of them a target needs.
 $(VENV)/%.installed: $(SETUP) | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$*]' $(BESIDE_$*)
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$(or $(EXTRAS_$*),$*)]' $(BESIDE_$*)
 	@# MMEngine and Albumentations each bring a build of OpenCV into one folder; the one without a display must win.
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --no-deps \
 		--force-reinstall opencv-python-headless

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ def run(main: Callable[[Sequence[str] | None], None], arguments: Sequence[str] |
     """Calls a tool's ``main`` and gives its exit status: a user's mistake is one line and 2, Ctrl-C is 130."""
     # Set here, before any worker starts: Albumentations otherwise asks the network for a newer version.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    # MMEngine's, where a config inherits from MMDetection: nothing that a user could mend.
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     try:
         with interrupts.remembered():
             main(arguments)

@@ -98,7 +98,7 @@ def draw_boxes(found: Detections, classes: Sequence[str], kept: Sequence[int] | 
         colour = COLOURS[found.labels[index] % len(COLOURS)]
         left, top, right, bottom = (float(value) * zoom for value in found.boxes[index])
         pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=max(2, size // 7))
-        text = f"{classes[found.labels[index]]} {100 * found.scores[index]:.0f}"
+        text = f"{classes[found.labels[index]]} {100 * found.scores[index]:.0f}%"
         width = font.getlength(text) + size / 2
         x = min(max(left, 0), max(picture.width - width, 0))
         y = top - 1.3 * size if top >= 1.3 * size else max(top, 0)

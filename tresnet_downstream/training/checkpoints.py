@@ -169,7 +169,8 @@ class CheckpointHook(Hook):
 def last_checkpoint(work_dir: str | Path) -> Path | None:
     """The newest checkpoint that a run left, if any."""
     pointer = Path(work_dir) / "last_checkpoint"
-    return Path(work_dir) / pointer.read_text() if pointer.is_file() else None
+    # MMEngine writes a path there, perhaps relative to where it ran; ours is the name alone.
+    return Path(work_dir) / Path(pointer.read_text().strip()).name if pointer.is_file() else None
 
 
 def _epoch_of(path: Path) -> int:

@@ -1,5 +1,7 @@
 """What the trainings of every task share: a quiet runner, several processes, a tidy end."""
 
+import contextlib
+import io
 import logging
 import os
 from typing import Any
@@ -29,6 +31,11 @@ class QuietRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.ERROR)
         return logger
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Loads a checkpoint as the base class does, which prints where from."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super().load_checkpoint(*args, **kwargs)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks, unless Ctrl-C was pressed."""

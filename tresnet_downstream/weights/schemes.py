@@ -14,12 +14,12 @@ from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 
-def _load_file(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
     """A whole checkpoint, local or fetched."""
     return read_checkpoint(locate(filename), map_location)
 
 
-def _load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_catalogue(filename: str, map_location: Any = None) -> dict[str, Any]:
     """A file of the catalogue: the weights as ``backbone.*`` and ``head.*``."""
     path = locate(filename)
     weights = unwrap(read_checkpoint(path, map_location), path=path)[1]
@@ -27,5 +27,5 @@ def _load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
     return {"state_dict": weights if found is None else found.state_dict}
 
 
-CheckpointLoader.register_scheme(prefixes=SCHEME, loader=_load_by_name, force=True)
-CheckpointLoader.register_scheme(prefixes=("", "http://", "https://"), loader=_load_file, force=True)
+CheckpointLoader.register_scheme(prefixes=SCHEME, loader=load_from_catalogue, force=True)
+CheckpointLoader.register_scheme(prefixes=("", "http://", "https://"), loader=load_from_file, force=True)

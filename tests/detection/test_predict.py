@@ -1,0 +1,125 @@
+"""Boxes in pictures: from a checkpoint alone, in lines and drawn."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detection.small_boxes import CONFIG, flags, make_boxes, train
+from PIL import Image
+from training.small_data import call
+
+from tresnet_downstream.detection.drawing import draw_boxes
+from tresnet_downstream.detection.predict import Detections, detect, load_detector
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.training.config import load_config
+from tresnet_downstream.weights import is_detector
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory):
+    return make_boxes(tmp_path_factory.mktemp("boxes") / "data")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(boxes, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp("trained")
+    train(boxes, work_dir, train_cfg__max_epochs=1)
+    return work_dir / "epoch_1.pth"
+
+
+def test_boxes_are_those_of_the_scoring(boxes, checkpoint, tmp_path):
+    """The predictions that test_detection.py writes, without its config."""
+    arguments = [CONFIG, checkpoint, "--work-dir", tmp_path, *flags(boxes)]
+    assert call("test_detection", arguments)[0] == 0
+    rows = json.loads((tmp_path / "predictions_bbox.json").read_text())
+    first = [row for row in rows if row["image_id"] == 1]
+    model = load_detector(checkpoint)
+    assert model.classes == ("disc", "square")
+    # In batches of 6, as the scoring's loader: sums differ in their last bits with the size of a batch.
+    pictures = sorted((boxes / "pictures").glob("val_*.png"))
+    found = next(detect(model, pictures, batch_size=16))
+    assert len(found.boxes) == len(first)
+    assert np.all(np.diff(found.scores) <= 0)
+    order = np.argsort([-row["score"] for row in first], kind="stable")
+    assert np.allclose(found.scores, [first[i]["score"] for i in order], atol=1e-4)
+    sides = np.array([first[i]["bbox"] for i in order])
+    assert np.allclose(found.boxes[0], [*sides[0, :2], *(sides[0, :2] + sides[0, 2:])], atol=0.1)
+
+
+def test_tool_prints_json_and_draws(boxes, checkpoint, tmp_path):
+    pictures = [str(boxes / "pictures" / f"val_0{number}.png") for number in (1, 2)]
+    options = ["--threshold", 0, "--top-k", 2, "--out", tmp_path / "drawn"]
+    status, out, err = call("predict", [checkpoint, *pictures, "--json", *options])
+    assert (status, err) == (0, ""), err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["image"] for line in lines] == pictures
+    assert all(len(line["boxes"]) == 2 for line in lines)
+    assert set(lines[0]["boxes"][0]) == {"label", "score", "box"}
+    with Image.open(tmp_path / "drawn" / "val_01.jpg") as drawn:
+        assert drawn.size == (512, 512)
+
+
+def test_unreadable_pictures_are_passed_over_and_told_of(boxes, checkpoint, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    good = str(boxes / "pictures" / "val_01.png")
+    status, out, err = call("predict", [checkpoint, tmp_path / "bad.png", good])
+    assert status == 2
+    assert out.startswith(good)
+    assert "bad.png" in err
+    assert "1 of 2 pictures" in err
+
+
+def test_a_detector_is_told_from_a_classifier(checkpoint, tmp_path):
+    assert is_detector(checkpoint)
+    torch.save({"model": {"stem.conv.weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    assert not is_detector(tmp_path / "other.pth")
+
+
+def test_checkpoints_without_description_need_their_config(boxes, checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    del content["meta"]["model"]
+    torch.save(content, tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match=r"theirs\.pth: does not say which detector.*--config"):
+        load_detector(tmp_path / "theirs.pth")
+    config = load_config(CONFIG, [option for option in flags(boxes)[1:] if option.startswith("model.")])
+    config.model.bbox_head.num_classes = 2
+    ours = load_detector(checkpoint).state_dict()
+    assert all(torch.equal(t, ours[n]) for n, t in load_detector(tmp_path / "theirs.pth", config).state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda told: told["detector"].update(type="subprocess.check_output"),
+        lambda told: told["detector"]["test_cfg"]["nms"].update(type="print"),
+        lambda told: told["pipeline"][0].update(type="os.system"),
+        lambda told: told["detector"]["neck"].update(type="mmdet.os.system"),
+    ],
+)
+def test_a_checkpoint_cannot_name_functions_to_call(place, checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    place(content["meta"]["model"])
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"odd\.pth: names the component .*, which MMDetection does not have"):
+        load_detector(tmp_path / "odd.pth")
+
+
+def test_drawing_shows_boxes_and_masks_in_the_pictures_own_place(tmp_path):
+    Image.new("RGB", (600, 500), (10, 10, 10)).save(tmp_path / "dark.png")
+    mask = np.zeros((1, 500, 600), bool)
+    mask[0, 100:200, 100:300] = True
+    found = Detections(
+        str(tmp_path / "dark.png"),
+        np.array([[90, 80, 310, 220]], np.float32),
+        np.array([0.9], np.float32),
+        np.array([1]),
+        mask,
+    )
+    drawn = np.asarray(draw_boxes(found, ("a", "b"), [0])).astype(int)
+    assert drawn.shape == (500, 600, 3)
+    assert drawn[150, 200].sum() > 200  # within the mask
+    assert drawn[210, 305].sum() == 30  # within the box, outside the mask
+    assert (drawn[150, 90] == (86, 180, 233)).all()  # the box's left side
+    plain = np.asarray(draw_boxes(found, ("a", "b"), []))
+    assert (plain == 10).all()
