@@ -17,6 +17,7 @@ NETWORK = {
     "model.bbox_head.in_channels": "16",
     "model.bbox_head.feat_channels": "16",
     "model.bbox_head.stacked_convs": "1",
+    "model.test_cfg.score_thr": "0.0",
     "train_dataloader.batch_size": "4",
     "train_dataloader.num_workers": "0",
     "val_dataloader.num_workers": "0",

@@ -251,7 +251,7 @@ def test_missing_files_and_classes_are_told_in_one_line(boxes, trained, tmp_path
     refused([CONFIG, *work, *flags(data)], "train_03.png", "unreadable image")
 
 
-def test_empty_boxes_are_dropped_and_counted(boxes, tmp_path):
+def test_empty_boxes_are_dropped_counted_and_told_of(boxes, tmp_path, capsys):
     from tresnet_downstream.detection.datasets import CocoBoxes
 
     content = json.loads((boxes / "val.json").read_text())
@@ -263,6 +263,8 @@ def test_empty_boxes_are_dropped_and_counted(boxes, tmp_path):
     file.write_text(json.dumps(content))
     dataset = CocoBoxes(ann_file=str(file), data_prefix={"img": str(boxes / "pictures")}, test_mode=True, pipeline=[])
     assert dataset.dropped == {"without area": 2, "outside the picture": 2}
+    told = "odd.json: 4 boxes dropped (2 without area, 2 outside the picture)"
+    assert told in "".join(capsys.readouterr())
     assert sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset))) == number
 
 

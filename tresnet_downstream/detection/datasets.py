@@ -10,10 +10,10 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
-from mmengine.logging import print_log
 
 from tresnet_downstream.coco_files import CocoFile, read_coco_file, refuse_duplicates, whole_numbers
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.notices import tell
 from tresnet_downstream.pictures import read_image
 from tresnet_downstream.registry import DATASETS
 
@@ -57,7 +57,7 @@ class CocoBoxes(CocoDataset):
         self._metainfo["classes"] = classes
         if self.dropped:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
-            print_log(f"{self.ann_file}: {self.dropped.total():,} boxes dropped ({reasons})", logger="current")
+            tell(f"{self.ann_file}: {self.dropped.total():,} boxes dropped ({reasons})")
         if not self.test_mode and not file.content["annotations"]:
             raise UserError(f"{self.ann_file}: has no boxes; training needs some")
         # MMDetection reads the file itself, by the class that stands here; once is enough.

@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -20,6 +19,7 @@ from tresnet_downstream.detection import metrics
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import DetectionScores
 from tresnet_downstream.files import whole_file
+from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS, RUNNERS, SCOPE
 from tresnet_downstream.training.checkpoints import (
     bare,
@@ -74,6 +74,9 @@ class DetectionRunner(Runner):
         """
         if not all(bool(parameter.isfinite().all()) for parameter in bare(self.model).parameters()):
             raise NonFiniteLossError(f"weights are not finite after epoch {self.epoch + 1}")
+        if "://" in str(out_dir):  # a store that takes whole objects
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
         with whole_file(Path(out_dir) / filename) as partial:
             super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
@@ -113,7 +116,7 @@ class DetectionCheckpointHook(Hook):
             return
         require_match(model, weights, path)
         for _, dataset in _datasets_of(runner.cfg):
-            if dataset.get("metainfo"):
+            if "classes" in (dataset.get("metainfo") or {}):
                 require_classes(checkpoint, dataset.metainfo["classes"], path)
 
 
@@ -239,7 +242,7 @@ def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mappi
         )
     checkpoint["state_dict"] = fitting
     if fresh := [name for name in wanted if name not in fitting]:
-        print_log(f"{path}: {len(fresh)} weights start fresh, such as {fresh[0]}", logger="current")
+        tell(f"{path}: {len(fresh)} weights start fresh, such as {fresh[0]}")
 
 
 def _quiet_runner(config: Config, launcher: str) -> Runner:
@@ -295,8 +298,8 @@ def _check_components(cfg: Config) -> None:
 
 def _set_classes(cfg: Config) -> None:
     """Gives every data set and head the classes that the config names, or else those of the training data."""
-    given = dict(_datasets_of(cfg))
-    named = [dataset.metainfo["classes"] for dataset in given.values() if dataset.get("metainfo")]
+    given = {split: dataset for split, dataset in _datasets_of(cfg) if dataset.type == f"{SCOPE}.CocoBoxes"}
+    named = [dataset.metainfo["classes"] for dataset in given.values() if "classes" in (dataset.get("metainfo") or {})]
     files = [Path(dataset.get("data_root") or "", dataset.ann_file) for dataset in given.values()]
     if named:
         classes = tuple(named[0])
@@ -305,8 +308,7 @@ def _set_classes(cfg: Config) -> None:
     else:
         return
     for dataset in given.values():
-        if dataset.type == f"{SCOPE}.CocoBoxes" and not dataset.get("metainfo"):
-            dataset.metainfo = {"classes": classes}
+        dataset.metainfo = {"classes": classes, **(dataset.get("metainfo") or {})}
     _set_num_classes(cfg.model, len(classes))
 
 
