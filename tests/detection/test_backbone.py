@@ -26,7 +26,9 @@ def test_mmdetection_builds_the_same_class_by_name():
 def test_frozen_stages_have_no_gradient_and_keep_their_statistics(frozen_stages):
     backbone = build(frozen_stages=frozen_stages).train()
     before = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
-    sum(stage.square().mean() for stage in backbone(torch.rand(2, 3, 64, 64))).backward()
+    loss = sum(stage.square().mean() for stage in backbone(torch.rand(2, 3, 64, 64)))
+    if frozen_stages < 4:
+        loss.backward()
     frozen = ("stem.", *(f"layer{stage}." for stage in range(1, frozen_stages + 1))) if frozen_stages >= 0 else ()
     for name, parameter in backbone.named_parameters():
         assert parameter.requires_grad is not name.startswith(frozen or "-")

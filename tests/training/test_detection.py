@@ -139,6 +139,17 @@ def test_training_can_start_from_a_detector_with_other_classes(trained, boxes, t
     )
 
 
+def test_options_of_the_validation_data_reach_the_test(trained, boxes, tmp_path):
+    """Also what is no path: the tool that scores has another set of data than training validated on otherwise."""
+    wide = flags(boxes, val_dataloader__dataset__pipeline__1__scale="(32,32)")
+    arguments = [CONFIG, trained[0] / "epoch_2.pth", "--work-dir", tmp_path]
+    status, _, err = call("test_detection", [*arguments, *wide])
+    assert status == 0, err
+    small = json.loads((tmp_path / "predictions_bbox.json").read_text())
+    assert call("test_detection", [*arguments, *flags(boxes)])[0] == 0
+    assert json.loads((tmp_path / "predictions_bbox.json").read_text()) != small
+
+
 def test_data_root_reaches_data_and_scores(boxes, tmp_path):
     config = load_config(CONFIG, flags(boxes)[1:])
     config.work_dir = str(tmp_path)

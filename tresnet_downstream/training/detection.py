@@ -59,7 +59,7 @@ class DetectionRunner(Runner):
         """Builds a runner from a whole config."""
         cfg = copy.deepcopy(cfg)
         init_default_scope(cfg.get("default_scope", "mmdet"))
-        _follow_data_root(cfg)
+        _follow_options(cfg)
         _check_components(cfg)
         _set_classes(cfg)
         if cfg.get("amp") and cfg.get("optim_wrapper"):
@@ -103,7 +103,7 @@ class DetectionCheckpointHook(Hook):
         checkpoint["message_hub"] = {**hub, "log_scalars": {}, "resumed_keys": kept}
         checkpoint["meta"]["model"] = {
             "detector": without_start(runner.cfg.model),
-            "pipeline": runner.cfg.get("test_pipeline") or runner.cfg.val_dataloader.dataset.pipeline,
+            "pipeline": runner.cfg.test_dataloader.dataset.pipeline,
         }
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
@@ -209,6 +209,7 @@ def score_detection(
     """
     checkpoint = read_checkpoint(checkpoint_path)
     classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
+    _follow_options(config)  # before anything here changes what the options are told by
     for _, dataset in _datasets_of(config):
         if classes and not dataset.get("metainfo"):
             dataset.metainfo = {"classes": tuple(classes)}
@@ -261,7 +262,7 @@ def _datasets_of(cfg: Config) -> Iterator[tuple[str, Any]]:
             yield split, dataset
 
 
-def _follow_data_root(cfg: Config) -> None:
+def _follow_options(cfg: Config) -> None:
     """Takes ``data_root``, the test data and the evaluators' files along with what was set on the command line."""
     written = Config.fromfile(cfg.filename) if cfg.filename and Path(cfg.filename).is_file() else cfg
     for part in ("dataloader", "evaluator"):
