@@ -6,8 +6,22 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import pytest
 import torch
+from detection.small_boxes import make_boxes, train
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def boxes(tmp_path_factory):
+    """A folder of small pictures with boxes in COCO's format."""
+    return make_boxes(tmp_path_factory.mktemp("boxes") / "data")
+
+
+@pytest.fixture(scope="session")
+def trained(boxes, tmp_path_factory):
+    """The work dir of a detector that was trained on them for two epochs, and what was printed."""
+    work_dir = tmp_path_factory.mktemp("trained_detector")
+    return work_dir, train(boxes, work_dir)

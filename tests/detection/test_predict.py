@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from detection.small_boxes import CONFIG, flags, make_boxes, train
+from detection.small_boxes import CONFIG, flags
 from PIL import Image
 from training.small_data import call
 
@@ -16,16 +16,9 @@ from tresnet_downstream.training.config import load_config
 from tresnet_downstream.weights import is_detector
 
 
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory):
-    return make_boxes(tmp_path_factory.mktemp("boxes") / "data")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(boxes, tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp("trained")
-    train(boxes, work_dir, train_cfg__max_epochs=1)
-    return work_dir / "epoch_1.pth"
+@pytest.fixture
+def checkpoint(trained):
+    return trained[0] / "epoch_2.pth"
 
 
 def test_boxes_are_those_of_the_scoring(boxes, checkpoint, tmp_path):

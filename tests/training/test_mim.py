@@ -11,7 +11,7 @@ import pytest
 mmdet = pytest.importorskip("mmdet", reason="needs the detection set-up")
 pytest.importorskip("mim", reason="needs the detection set-up")
 
-from detection.small_boxes import CONFIG, call, flags, make_boxes  # noqa: E402
+from detection.small_boxes import CONFIG, call, flags  # noqa: E402
 
 
 def run(*arguments):
@@ -25,11 +25,6 @@ def run(*arguments):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory):
-    return make_boxes(tmp_path_factory.mktemp("boxes") / "data")
 
 
 @pytest.fixture(scope="module")

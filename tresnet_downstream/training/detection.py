@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
@@ -76,9 +76,9 @@ class DetectionRunner(Runner):
             raise NonFiniteLossError(f"weights are not finite after epoch {self.epoch + 1}")
         if "://" in str(out_dir):  # a store that takes whole objects
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
-            return
-        with whole_file(Path(out_dir) / filename) as partial:
-            super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
+        elif is_main_process():
+            with whole_file(Path(out_dir) / filename) as partial:
+                super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
 
 @RUNNERS.register_module()
