@@ -5,7 +5,7 @@ data_root = 'data/digits/'
 classes = tuple('0123456789')
 
 model = dict(
-    data_preprocessor=dict(mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True),
+    data_preprocessor=_base_.pixels,
     backbone=dict(_delete_=True, type='TResNet', layers=(1, 1, 2, 1), width=0.25),
     neck=dict(in_channels=[16, 32, 256, 512], out_channels=64, num_outs=3),
     bbox_head=dict(
@@ -56,4 +56,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', by_epoch=True, end=max_epochs, T_max=max_epochs, convert_to_iter_based=True),
 ]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'))
+default_hooks = dict(checkpoint=_base_.checkpoints)

@@ -21,7 +21,7 @@ def boxes(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(boxes, tmp_path_factory):
+def trained_detector(boxes, tmp_path_factory):
     """The work dir of a detector that was trained on them for two epochs, and what was printed."""
     work_dir = tmp_path_factory.mktemp("trained_detector")
     return work_dir, train(boxes, work_dir)

@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from tresnet_downstream.command_line import config_options, config_parser, run
+from tresnet_downstream.command_line import config_parser, read_config, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -15,11 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from mmengine.dist import is_main_process
 
-    from tresnet_downstream.training.config import load_config
     from tresnet_downstream.training.multilabel import train_multilabel
 
-    config = load_config(options.config, config_options(options))
-    config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)
+    config = read_config(options)
     best = train_multilabel(config, options.resume, options.launcher)
     if not is_main_process():
         return

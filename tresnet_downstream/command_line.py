@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tresnet_downstream import interrupts
@@ -55,9 +56,13 @@ def _one_line(error: UserError) -> str:
     return " ".join(message.split())
 
 
-def config_options(options: argparse.Namespace) -> list[str]:
-    """The changes to the config that the parsed command line asks for, ``--amp`` among them."""
-    return [*options.cfg_options, *([f"amp={options.amp}"] if options.amp else [])]
+def read_config(options: argparse.Namespace) -> Any:
+    """The config that the parsed command line asks for, with its changes, ``--amp`` among them, and a work dir."""
+    from tresnet_downstream.training.config import load_config
+
+    config = load_config(options.config, [*options.cfg_options, *([f"amp={options.amp}"] if options.amp else [])])
+    config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)
+    return config
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """Deformable convolution (Dai et al., 2017; Zhu et al., 2018) and attention (Zhu et al., 2020)."""
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,10 @@ from torch import Tensor
 
 from mmcv_on_torchvision.precision import widened
 
+# mmcv's names for strides, padding, dilation and groups in its two forms; the kernel's size is that of the weights,
+# and how many pictures to take at a time (im2col_step) torchvision decides itself.
+PLAIN = ("dH", "dW", "padH", "padW", "dilationH", "dilationW", "group", "deformable_group")
+MODULATED = ("stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w", "group", "deformable_group")
 # The attribute of a gradient under which the one by the weights waits.
 _BY_WEIGHTS = "_deform_conv_by_weights"
 
@@ -20,26 +25,15 @@ def deform_conv_forward(
     output: Tensor,
     columns: Tensor,
     ones: Tensor,
-    *,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **sizes: int,
 ) -> None:
     """Writes the convolution of ``input``, N x C x H x W, sampled at shifted places, into ``output``.
 
     ``offset`` has the shifts, N x (2 * deformable_group * kH * kW) x H' x W', rows before columns. ``columns`` and
-    ``ones`` are room for work, and ``im2col_step`` the pictures at a time, of which torchvision decides itself.
+    ``ones`` are room for work. ``sizes`` has what :data:`PLAIN` names.
     """
     given = _operands(input, weight, offset, None, None)
-    numbers = _numbers(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group, use_mask=False)
+    numbers = _numbers(sizes, PLAIN, use_mask=False)
     output.copy_(torch.ops.torchvision.deform_conv2d(*given, *numbers))
 
 
@@ -51,18 +45,7 @@ def deform_conv_backward_input(
     grad_offset: Tensor,
     weight: Tensor,
     columns: Tensor,
-    *,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **sizes: int,
 ) -> None:
     """Writes the gradients by the pictures and by the shifts.
 
@@ -70,7 +53,7 @@ def deform_conv_backward_input(
     which mmcv calls next with the same tensors.
     """
     given = _operands(input, weight, offset, None, None)
-    numbers = _numbers(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group, use_mask=False)
+    numbers = _numbers(sizes, PLAIN, use_mask=False)
     gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
     grad_input.copy_(gradients[0])
     grad_offset.copy_(gradients[2])
@@ -85,18 +68,8 @@ def deform_conv_backward_parameters(
     columns: Tensor,
     ones: Tensor,
     *,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
     scale: float,
-    im2col_step: int,
+    **sizes: int,
 ) -> None:
     """Adds ``scale`` times the gradient by the weights to ``grad_weight``."""
     # One gradient may go to several convolutions; each call of the forward has ``columns`` of its own.
@@ -106,7 +79,7 @@ def deform_conv_backward_parameters(
         return
     # Nothing but the weights needs a gradient; their values do not enter it.
     given = _operands(input, torch.zeros_like(grad_weight), offset, None, None)
-    numbers = _numbers(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group, use_mask=False)
+    numbers = _numbers(sizes, PLAIN, use_mask=False)
     gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
     grad_weight.add_(gradients[1].to(grad_weight.dtype), alpha=scale)
 
@@ -121,22 +94,12 @@ def modulated_deform_conv_forward(
     output: Tensor,
     columns: Tensor,
     *,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
     with_bias: bool,
+    **sizes: int,
 ) -> None:
     """As :func:`deform_conv_forward`, each sample times its entry of ``mask``, N x (groups * kernel) x H' x W'."""
     given = _operands(input, weight, offset, mask, bias if with_bias else None)
-    strides = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w)
-    numbers = _numbers(*strides, group, deformable_group, use_mask=True)
+    numbers = _numbers(sizes, MODULATED, use_mask=True)
     output.copy_(torch.ops.torchvision.deform_conv2d(*given, *numbers))
 
 
@@ -155,22 +118,12 @@ def modulated_deform_conv_backward(
     grad_mask: Tensor,
     grad_output: Tensor,
     *,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
     with_bias: bool,
+    **sizes: int,
 ) -> None:
     """Writes the gradients of :func:`modulated_deform_conv_forward`."""
     given = _operands(input, weight, offset, mask, bias if with_bias else None)
-    strides = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w)
-    numbers = _numbers(*strides, group, deformable_group, use_mask=True)
+    numbers = _numbers(sizes, MODULATED, use_mask=True)
     gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
     for target, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients[:4], strict=True):
         target.copy_(gradient)
@@ -235,9 +188,9 @@ def _operands(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None
     return [features, *(widened(given).to(features.dtype) for given in (weight, offset, mask, bias))]
 
 
-def _numbers(*strides_and_groups: int, use_mask: bool) -> tuple[Any, ...]:
-    """Strides, padding, dilation (rows before columns), groups of weights and of shifts."""
-    return (*strides_and_groups, use_mask)
+def _numbers(sizes: Mapping[str, int], names: Sequence[str], use_mask: bool) -> tuple[Any, ...]:
+    """Strides, padding, dilation (rows before columns) and groups, in torchvision's order."""
+    return (*(sizes[name] for name in names), use_mask)
 
 
 def _attend(shapes: list[list[int]], value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from tresnet_downstream.weights import is_detector
 
 
 @pytest.fixture
-def checkpoint(trained):
-    return trained[0] / "epoch_2.pth"
+def checkpoint(trained_detector):
+    return trained_detector[0] / "epoch_2.pth"
 
 
 def test_boxes_are_those_of_the_scoring(boxes, checkpoint, tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from training.small_data import make_small_data
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -10,3 +11,9 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="package")
+def data(tmp_path_factory):
+    """A folder of small pictures with labels, which no test changes."""
+    return make_small_data(tmp_path_factory.mktemp("shapes") / "data")

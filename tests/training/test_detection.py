@@ -29,8 +29,8 @@ def refused(arguments, *words, tool="train_detection"):
         assert word in line[0], line[0]
 
 
-def test_training_prints_a_line_for_each_epoch_and_leaves_plain_checkpoints(trained):
-    work_dir, out = trained
+def test_training_prints_a_line_for_each_epoch_and_leaves_plain_checkpoints(trained_detector):
+    work_dir, out = trained_detector
     lines = out.splitlines()
     assert [line.split(":")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
     assert "val AP" in lines[0]
@@ -43,21 +43,21 @@ def test_training_prints_a_line_for_each_epoch_and_leaves_plain_checkpoints(trai
     assert not list(work_dir.glob("*.partial*"))
 
 
-def test_resumed_training_goes_on_and_keeps_the_best_score(trained, boxes, tmp_path):
+def test_resumed_training_goes_on_and_keeps_the_best_score(trained_detector, boxes, tmp_path):
     work_dir = tmp_path / "work"
-    shutil.copytree(trained[0], work_dir)
+    shutil.copytree(trained_detector[0], work_dir)
     out = train(boxes, work_dir, "--resume", train_cfg__max_epochs=3)
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 3/3"]
-    best = [torch.load(folder / "epoch_2.pth", weights_only=True) for folder in (trained[0], work_dir)]
+    best = [torch.load(folder / "epoch_2.pth", weights_only=True) for folder in (trained_detector[0], work_dir)]
     info = best[1]["message_hub"]["runtime_info"]
     assert info["best_score"] == best[0]["message_hub"]["runtime_info"]["best_score"]
     assert torch.load(work_dir / "epoch_3.pth", weights_only=True)["message_hub"]["runtime_info"]["best_score"] >= 0
 
 
-def test_scoring_writes_scores_classes_and_predictions_alike_with_both_libraries(trained, boxes, tmp_path):
+def test_scoring_writes_scores_classes_and_predictions_alike_with_both_libraries(trained_detector, boxes, tmp_path):
     found = {}
     for backend in ("pycocotools", "faster_coco_eval"):
-        arguments = [CONFIG, trained[0] / "epoch_2.pth", "--work-dir", tmp_path / backend]
+        arguments = [CONFIG, trained_detector[0] / "epoch_2.pth", "--work-dir", tmp_path / backend]
         status, out, err = call("test_detection", [*arguments, *flags(boxes, coco_eval=backend)])
         assert status == 0, err
         assert "AP50  IoU 0.50" in out
@@ -69,17 +69,17 @@ def test_scoring_writes_scores_classes_and_predictions_alike_with_both_libraries
     assert [row["class"] for row in found["pycocotools"]["bbox"]["per_class"]] == ["disc", "square"]
 
 
-def test_mmengines_own_runner_settings_give_the_same_scores(trained, boxes):
+def test_mmengines_own_runner_settings_give_the_same_scores(trained_detector, boxes):
     """As MMDetection's test.py: a config, ``runner_type``, ``load_from``; nothing of our tools."""
     config = Config.fromfile(CONFIG)
     options = dict(option.split("=", 1) for option in flags(boxes)[1:])
     config.merge_from_dict({key: literal(value) for key, value in options.items()})
-    config.update(work_dir=str(trained[0] / "again"), load_from=str(trained[0] / "epoch_2.pth"))
+    config.update(work_dir=str(trained_detector[0] / "again"), load_from=str(trained_detector[0] / "epoch_2.pth"))
     runner = DetectionRunner.from_cfg(config)
     metrics = runner.test()
-    arguments = [CONFIG, trained[0] / "epoch_2.pth", "--work-dir", trained[0] / "ours", *flags(boxes)]
+    arguments = [CONFIG, trained_detector[0] / "epoch_2.pth", "--work-dir", trained_detector[0] / "ours", *flags(boxes)]
     assert call("test_detection", arguments)[0] == 0
-    ours = json.loads((trained[0] / "ours" / "scores.json").read_text())["bbox"]["headline"]
+    ours = json.loads((trained_detector[0] / "ours" / "scores.json").read_text())["bbox"]["headline"]
     assert 100 * metrics["coco/bbox_mAP"] == pytest.approx(ours["AP"], abs=1e-9)
     assert 100 * metrics["coco/bbox_mAP_50"] == pytest.approx(ours["AP50"], abs=1e-9)
     assert ours["AP50"] > 0
@@ -92,12 +92,12 @@ def literal(text):
         return text
 
 
-def test_checkpoints_with_mmengines_log_history_are_read(trained, tmp_path):
+def test_checkpoints_with_mmengines_log_history_are_read(trained_detector, tmp_path):
     """MMEngine 0.10.7 stores objects that safe loading refuses; its loader here leaves them out."""
     import numpy as np
     from mmengine.logging import HistoryBuffer
 
-    checkpoint = torch.load(trained[0] / "epoch_2.pth", weights_only=True)
+    checkpoint = torch.load(trained_detector[0] / "epoch_2.pth", weights_only=True)
     checkpoint["message_hub"]["log_scalars"] = {"train/loss": HistoryBuffer([1.0], [1])}
     checkpoint["meta"]["score"] = np.float64(0.5)
     torch.save(checkpoint, tmp_path / "theirs.pth")
@@ -107,19 +107,19 @@ def test_checkpoints_with_mmengines_log_history_are_read(trained, tmp_path):
     assert read["state_dict"].keys() == checkpoint["state_dict"].keys()
 
 
-def test_training_can_start_from_a_detector_with_other_classes(trained, boxes, tmp_path):
+def test_training_can_start_from_a_detector_with_other_classes(trained_detector, boxes, tmp_path):
     one_class = make_boxes(tmp_path / "data")
     for split in ("train", "val"):
         content = json.loads((one_class / f"{split}.json").read_text())
         content["categories"] = [{"id": 1, "name": "thing"}]
         content["annotations"] = [{**a, "category_id": 1} for a in content["annotations"]]
         (one_class / f"{split}.json").write_text(json.dumps(content))
-    out = train(one_class, tmp_path / "work", load_from=trained[0] / "epoch_2.pth", train_cfg__max_epochs=1)
+    out = train(one_class, tmp_path / "work", load_from=trained_detector[0] / "epoch_2.pth", train_cfg__max_epochs=1)
     assert "epoch 1/1" in out
-    arguments = [CONFIG, trained[0] / "epoch_2.pth", "--work-dir", tmp_path / "test", *flags(one_class)]
+    arguments = [CONFIG, trained_detector[0] / "epoch_2.pth", "--work-dir", tmp_path / "test", *flags(one_class)]
     refused(arguments, "val.json", "has no class 'disc'", "checkpoint", tool="test_detection")
     resumed = tmp_path / "resumed"
-    shutil.copytree(trained[0], resumed)
+    shutil.copytree(trained_detector[0], resumed)
     refused(
         [CONFIG, "--work-dir", resumed, "--resume", *flags(one_class, train_cfg__max_epochs=3)],
         "epoch_2.pth",
@@ -128,10 +128,10 @@ def test_training_can_start_from_a_detector_with_other_classes(trained, boxes, t
     )
 
 
-def test_options_of_the_validation_data_reach_the_test(trained, boxes, tmp_path):
+def test_options_of_the_validation_data_reach_the_test(trained_detector, boxes, tmp_path):
     """Also what is no path: the tool that scores has another set of data than training validated on otherwise."""
     wide = flags(boxes, val_dataloader__dataset__pipeline__1__scale="(32,32)")
-    arguments = [CONFIG, trained[0] / "epoch_2.pth", "--work-dir", tmp_path]
+    arguments = [CONFIG, trained_detector[0] / "epoch_2.pth", "--work-dir", tmp_path]
     status, _, err = call("test_detection", [*arguments, *wide])
     assert status == 0, err
     small = json.loads((tmp_path / "predictions_bbox.json").read_text())
@@ -242,7 +242,7 @@ def test_a_wrong_file_is_told_in_one_line(change, words, boxes, tmp_path):
     refused([CONFIG, "--work-dir", tmp_path / "work", *flags(data)], "train.json", *words)
 
 
-def test_missing_files_and_classes_are_told_in_one_line(boxes, trained, tmp_path):
+def test_missing_files_and_classes_are_told_in_one_line(boxes, trained_detector, tmp_path):
     work = ["--work-dir", tmp_path / "work"]
     refused([CONFIG, *work, *flags(tmp_path / "nowhere")], "nowhere/train.json", "cannot be read")
     classes = flags(boxes, train_dataloader__dataset__metainfo="{'classes':('disc','dog')}")

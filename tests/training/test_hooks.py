@@ -10,15 +10,10 @@ import torch
 from mmengine.hooks import Hook
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from training.small_data import DIGITS, call, make_small_data, options, refuses_to_train, train
+from training.small_data import DIGITS, call, options, refuses_to_train, train
 
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.training.hooks import ProgressHook, StopHook, WeightAverageHook
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_small_data(tmp_path_factory.mktemp("shapes") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.small_data import CUSTOM, ROOT, make_small_data, options, start, train
+from training.small_data import CUSTOM, ROOT, options, start, train
 
 # All that is random or has a memory: augmentation, dropout, stochastic depth, worker processes, weight average.
 RANDOM = {
@@ -21,11 +21,6 @@ RANDOM = {
     "max_epochs": 4,
     "keep_checkpoints": 4,
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_small_data(tmp_path_factory.mktemp("shapes") / "data")
 
 
 @pytest.fixture(scope="module")

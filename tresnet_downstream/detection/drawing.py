@@ -82,7 +82,7 @@ def _line(found: Detections, classes: Sequence[str], kept: np.ndarray, as_json: 
 
 
 def draw_boxes(found: Detections, classes: Sequence[str], kept: Sequence[int] | np.ndarray) -> Image.Image:
-    """The picture with boxes, and masks where there are any, and above each its class and score in percent."""
+    """The picture with boxes, and masks where there are any, and above each its class and score."""
     pixels = read_image(found.image)
     # Small pictures are enlarged, so that the text can be read and hides little.
     zoom = max(1, round(480 / max(min(pixels.shape[:2]), 1)))
@@ -98,7 +98,7 @@ def draw_boxes(found: Detections, classes: Sequence[str], kept: Sequence[int] | 
         colour = COLOURS[found.labels[index] % len(COLOURS)]
         left, top, right, bottom = (float(value) * zoom for value in found.boxes[index])
         pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=max(2, size // 7))
-        text = f"{classes[found.labels[index]]} {100 * found.scores[index]:.0f}%"
+        text = f"{classes[found.labels[index]]} {found.scores[index]:.2f}"
         width = font.getlength(text) + size / 2
         x = min(max(left, 0), max(picture.width - width, 0))
         y = top - 1.3 * size if top >= 1.3 * size else max(top, 0)
