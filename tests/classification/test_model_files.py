@@ -194,7 +194,10 @@ def test_tresnet_with_differing_tensors_is_refused_with_three_names(tmp_path):
     weights["backbone.layer2.0.odd"] = torch.zeros(3)
     torch.save(weights, tmp_path / "a.pth")
     message = refusal(tmp_path / "a.pth")
-    assert "from which" in message or "nearest known" in message
+    assert "the nearest known is TResNet" in message
+    assert "4 names differ" in message
+    for wrong in ("layer1.0.conv2.weight is missing", "layer2.0.odd is unknown", "layer3.0.conv1.weight is (3, 3)"):
+        assert wrong in message
 
 
 def test_variant_that_the_shapes_contradict_is_refused(tmp_path):

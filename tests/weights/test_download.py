@@ -182,10 +182,16 @@ def test_unknown_names_are_told_with_the_nearest():
         locate("nowhere.pth")
 
 
-def test_hub_files_come_from_the_hub_and_its_cache(tmp_path, monkeypatch):
+@pytest.fixture
+def hub(monkeypatch):
+    """The hub's name is known, and nothing of it is here."""
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
+
+
+def test_hub_files_come_from_the_hub_and_its_cache(tmp_path, monkeypatch, hub):
     asked = []
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    monkeypatch.setattr(download, "cached", lambda source: None)
     monkeypatch.setattr(
         "huggingface_hub.hf_hub_download", lambda *arguments: asked.append(arguments) or tmp_path / "model.safetensors"
     )
@@ -193,9 +199,18 @@ def test_hub_files_come_from_the_hub_and_its_cache(tmp_path, monkeypatch):
     assert asked == [("timm/tresnet_m.miil_in1k", "model.safetensors")]
 
 
-def test_hub_out_of_reach_is_one_line(monkeypatch):
-    monkeypatch.setattr(download, "cached", lambda source: None)
+def test_without_a_network_the_hub_is_not_asked(monkeypatch, hub):
+    def unknown(*_):
+        raise OSError(-2, "Name or service not known")
 
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    monkeypatch.setattr(download, "getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("the hub's client was called"))
+    with pytest.raises(UserError, match=r"cannot be fetched from the hub \(.*Name or service not known\)"):
+        locate("m_in1k_224")
+
+
+def test_hub_out_of_reach_is_one_line(monkeypatch, hub):
     def fail(*arguments):
         raise OSError("offline\nmode")
 

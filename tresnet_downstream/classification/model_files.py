@@ -170,7 +170,7 @@ def read_weight_file(
     if slopes is not None and file.backbone["type"] == "TResNet":
         file.backbone["slopes"] = tuple(slopes)
     if multi_label is None:
-        multi_label = _is_multi_label(checkpoint, file, told, entry)
+        multi_label = _is_multi_label(file, told, entry)
     pipeline = _pipeline(told, entry, multi_label, input_size)
     names = _class_names(checkpoint, file, multi_label)
     classes = names or tuple(str(index) for index in range((file.head or {}).get("num_classes", 0)))
@@ -263,15 +263,14 @@ def _require_shapes(file: WeightFile) -> None:
         )
 
 
-def _is_multi_label(
-    checkpoint: Mapping[str, Any], file: WeightFile, told: Mapping[str, Any], entry: PublicWeight | None
-) -> bool:
+def _is_multi_label(file: WeightFile, told: Mapping[str, Any], entry: PublicWeight | None) -> bool:
     if "multi_label" in told:
         return bool(told["multi_label"])
     if entry is not None:
         return entry.multi_label
-    linear = file.head is not None and file.head["type"] == "LinearHead"
-    return not (linear and file.style != OURS and file.head["num_classes"] in _SINGLE_LABEL)  # type: ignore[index]
+    if file.head is None or file.head["type"] != "LinearHead" or file.style == OURS:
+        return True
+    return file.head["num_classes"] not in _SINGLE_LABEL
 
 
 def _pipeline(

@@ -103,13 +103,13 @@ class DetectionCheckpointHook(Hook):
         checkpoint["message_hub"] = {**hub, "log_scalars": {}, "resumed_keys": kept}
         checkpoint["meta"]["model"] = {
             "detector": without_start(runner.cfg.model),
-            "pipeline": runner.cfg.test_dataloader.dataset.pipeline,
+            "pipeline": next((given["pipeline"] for split, given in _datasets_of(runner.cfg) if split != "train"), []),
         }
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Checks names, shapes and classes; a training that starts from a detector may have other heads."""
-        model, path = bare(runner.model), runner._load_from
+        model, path = bare(runner.model), runner._load_from or last_checkpoint(runner.work_dir) or "checkpoint"
         weights = unwrap(checkpoint, "raw", path)[1]
         if runner._train_loop is not None and not runner._resume:
             _keep_what_fits(model, checkpoint, weights, path)
@@ -232,7 +232,7 @@ def without_start(model: Any) -> Any:
     return type(model)(without_start(item) for item in model) if isinstance(model, list | tuple) else model
 
 
-def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mapping[str, Any], path: str) -> None:
+def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mapping[str, Any], path: str | Path) -> None:
     """Leaves the weights of other shapes out, such as those of heads for other classes, and says which."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     fitting = {name: tensor for name, tensor in weights.items() if wanted.get(name) == tensor.shape}
@@ -280,8 +280,8 @@ def _follow_options(cfg: Config) -> None:
                 evaluator.ann_file = path
 
 
-def _listed(evaluators: Any) -> list[Any]:
-    return [evaluators] if isinstance(evaluators, Mapping) else list(evaluators)
+def _listed(one_or_more: Any) -> list[Any]:
+    return [one_or_more] if isinstance(one_or_more, Mapping | str) else list(one_or_more)
 
 
 def _check_components(cfg: Config) -> None:
@@ -291,7 +291,9 @@ def _check_components(cfg: Config) -> None:
         if (kind := CHECKED.get(dataset.type)) is not None:
             dataset.type = f"{SCOPE}.{kind}"
         for evaluator in _listed(cfg.get(f"{split}_evaluator") or []):
-            if (kind := CHECKED.get(evaluator.type)) is not None:
+            kind = CHECKED.get(evaluator.type)
+            # MMDetection's scores region proposals too, which ours does not.
+            if kind is not None and set(_listed(evaluator.get("metric", "bbox"))) <= {"bbox", "segm"}:
                 evaluator.type = f"{SCOPE}.{kind}"
             if evaluator.type == f"{SCOPE}.DetectionMetric":
                 evaluator.setdefault("backend", cfg.get("coco_eval", "pycocotools"))

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import Request, getproxies, urlopen
 
 from filelock import FileLock
 from rich.console import Console
@@ -75,18 +76,6 @@ def locate(source: str | Path) -> Path:
     hint = f"the nearest names of the catalogue are {', '.join(nearest)}" if nearest else "tools/weights.py lists names"
     what = "no such name in the catalogue" if text.startswith(SCHEME) else "no such file"
     raise UserError(f"{source}: {what}; {hint}")
-
-
-def cached(source: str) -> Path | None:
-    """The file of a catalogue entry's source if it is here already, unchecked."""
-    if source.startswith("hf://"):
-        from huggingface_hub import try_to_load_from_cache
-
-        repository, file = _hub_parts(source)
-        found = try_to_load_from_cache(repository, file)
-        return Path(found) if isinstance(found, str) else None
-    path = _place(source)
-    return path if path.is_file() else None
 
 
 def fetch(source: str, sha256: str = "") -> Path:
@@ -248,12 +237,22 @@ def _hub_parts(source: str) -> tuple[str, str]:
     return f"{owner}/{repository}", file
 
 
+def _require_name_service(endpoint: str) -> None:
+    """Raises OSError if the hub's name cannot be resolved: its client would try for half a minute before it says so."""
+    if not getproxies():
+        socket.getaddrinfo(urlsplit(endpoint).hostname, 443)
+
+
 def _fetch_from_hub(source: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     repository, file = _hub_parts(source)
+    found = try_to_load_from_cache(repository, file)
     try:
-        path = cached(source) or Path(hf_hub_download(repository, file))
+        if not isinstance(found, str):
+            _require_name_service(constants.ENDPOINT)
+            found = hf_hub_download(repository, file)
+        path = Path(found)
     except Exception as error:  # The hub's client raises what its HTTP library does, which changes.
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{source}: cannot be fetched from the hub ({reason}); {GIVE_A_PATH}") from error
