@@ -38,7 +38,7 @@ test: lint
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check tresnet_downstream tools tests data
+	$(BIN)/ruff format --check tresnet_downstream mmcv_ext tools tests data
 	$(BIN)/mypy
 
 lock: $(VENV)/bin/python

@@ -1,4 +1,4 @@
-"""What every test stands on: no network, and seeds of their own."""
+"""What every test stands on: no network, seeds of their own, and one small detector for those that need one."""
 
 import os
 
@@ -7,11 +7,15 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import pytest
 import torch
 from detection.small_boxes import make_boxes, train
+from mmengine.registry import DefaultScope
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _alone():
+    """Every test has the seed 0 and no scope that another left for looking components up."""
     torch.manual_seed(0)
+    yield
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope="session")
