@@ -1,6 +1,7 @@
 """The runner's adapter to the evaluation: MMDetection's predictions in COCO's results format, and their scores."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ KEYS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "AP_small", "m
 class DetectionMetric(CocoMetric):
     """MMDetection's ``CocoMetric``, scored by :func:`detection_scores`: not rounded, with every class's AP.
 
-    ``evaluate`` gives ``coco/bbox_mAP`` and so on as MMDetection does, from 0 to 1; the whole scores and the
+    ``evaluate`` gives ``coco/bbox_mAP`` and so on as MMDetection does, from 0 to 1 or -1; the whole scores and the
     predictions stay in :attr:`scores` and :attr:`predictions`.
 
     Args:
@@ -71,8 +72,13 @@ class DetectionMetric(CocoMetric):
             scores = detection_scores(self._coco_api.dataset, rows, classes, image_ids, kind, self.backend)
             self.scores[kind] = scores
             print_log(f"{kind}\n{format_detection_table(scores)}", logger="current")
-            values |= {f"{kind}_{name}": scores.headline[key] / 100 for name, key in KEYS.items()}
+            values |= {f"{kind}_{name}": _fraction(scores.headline[key]) for name, key in KEYS.items()}
         return values
+
+
+def _fraction(percent: float) -> float:
+    """As MMDetection has it: 0 to 1, and -1 where there is no object of that size."""
+    return -1.0 if math.isnan(percent) else percent / 100
 
 
 def _in_coco_format(found: Sequence[dict[str, Any]], category_ids: Sequence[int], kind: str) -> list[dict[str, Any]]:

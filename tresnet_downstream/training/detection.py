@@ -155,7 +155,7 @@ class DetectionProgressHook(ProgressHook):
             f"{name} {100 * metrics[key]:.2f}"
             for kind, suffix in (("bbox", ""), ("segm", " of masks"))
             for name, key in ((f"AP{suffix}", f"coco/{kind}_mAP"), (f"AP50{suffix}", f"coco/{kind}_mAP_50"))
-            if key in metrics
+            if metrics.get(key, -1) >= 0
         ]
         return f"val {', '.join(found)}" if found else ""
 
@@ -187,7 +187,7 @@ def train_detection(config: Config, resume: bool = False, launcher: str = "none"
     hook = next((hook for hook in runner.hooks if isinstance(hook, EpochCheckpointHook)), None)
     best = getattr(hook, "best_ckpt_path", None)
     score = runner.message_hub.get_info("best_score") if best else None
-    return {} if score is None else {"AP": 100 * float(score), "checkpoint": best}
+    return {} if score is None or score < 0 else {"AP": 100 * float(score), "checkpoint": best}
 
 
 @mistakes_in_types()
