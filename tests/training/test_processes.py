@@ -141,9 +141,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     torch.save(one_step_of_each(), folder / f"steps_{dist.get_rank()}.pth")
     (folder / f"tools_{dist.get_rank()}.json").write_text(json.dumps(train_and_score(folder)))
-    # None may leave while another still talks to it; and torch's threads, taken apart as an interpreter ends, have
-    # aborted a process whose work was done.
+    # None may leave while another still talks to it; and torch's threads, taken apart with the group or as an
+    # interpreter ends, have aborted a process whose work was done.
     dist.barrier()
-    dist.destroy_process_group()
     sys.stdout.flush()
     os._exit(0)
