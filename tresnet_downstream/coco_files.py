@@ -37,8 +37,12 @@ class CocoFile:
     class_of: np.ndarray
 
 
-def read_coco_file(file: File) -> CocoFile:
+def read_coco_file(file: File, labelled: bool = True) -> CocoFile:
     """Reads a COCO ``instances`` file and checks that its parts refer to one another.
+
+    Args:
+        file: the JSON file.
+        labelled: whether it must list annotations; without, their list is empty.
 
     Raises:
         UserError: the file is missing, malformed, no instances file, or contradicts itself.
@@ -47,6 +51,8 @@ def read_coco_file(file: File) -> CocoFile:
         content = json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise UserError(f"{file}: malformed JSON: {error}") from error
+    if isinstance(content, dict) and not labelled:
+        content.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f"{file}: not a COCO instances file, which has a list of `{key}`")

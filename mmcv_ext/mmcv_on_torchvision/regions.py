@@ -117,12 +117,17 @@ def roi_pool_forward(
     columns = _pixels_of_bins(boxes[:, 1], boxes[:, 3], pooled_width, features.shape[3], spatial_scale)
     width = features.shape[3]
     for index, picture in enumerate(boxes[:, 0].long().tolist()):
+        top, bottom = _reach(rows[index])
+        left, right = _reach(columns[index])
+        if top == bottom or left == right:
+            output[index], argmax[index] = 0, -1
+            continue
         # Rows first and columns then: the first of equals is that of mmcv, which goes row by row.
-        plane = features[picture]
-        along, column = _greatest(plane[:, :, None, :], columns[index])  # C x H x bins
-        best, row = _greatest(along.transpose(1, 2)[:, :, None, :], rows[index])  # C x bins (columns) x bins (rows)
+        plane = features[picture, :, top:bottom, left:right]
+        along, column = _greatest(plane[:, :, None, :], columns[index, :, left:right])  # C x rows x bins
+        best, row = _greatest(along.transpose(1, 2)[:, :, None, :], rows[index, :, top:bottom])  # C x bins x bins
         chosen = column.transpose(1, 2).gather(2, row)
-        best, place = best.transpose(1, 2), (row * width + chosen).transpose(1, 2)
+        best, place = best.transpose(1, 2), ((row + top) * width + chosen + left).transpose(1, 2)
         empty = torch.isinf(best) & (best < 0)
         output[index] = best.masked_fill(empty, 0).to(output.dtype)
         argmax[index] = place.masked_fill(empty, -1).to(argmax.dtype)
@@ -199,6 +204,12 @@ def _pixels_of_bins(first: Tensor, last: Tensor, bins: int, length: int, scale: 
     pixel = torch.arange(length, device=first.device)
     inside = (pixel >= begin[..., None]) & (pixel < stop[..., None])
     return inside & (end > start)[:, None, None]
+
+
+def _reach(inside: Tensor) -> tuple[int, int]:
+    """From where to where any bin has pixels."""
+    pixels = inside.any(0).nonzero()[:, 0].tolist()
+    return (pixels[0], pixels[-1] + 1) if pixels else (0, 0)
 
 
 def _greatest(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from detection.small_boxes import CONFIG, flags
+from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
 from PIL import Image
-from training.small_data import call
+from training.small_data import ROOT, call
 
 from tresnet_downstream.detection.drawing import draw_boxes
-from tresnet_downstream.detection.predict import Detections, detect, load_detector
+from tresnet_downstream.detection.predict import Detections, _require_known, detect, load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.training.config import load_config
+from tresnet_downstream.training.detection import without_start
 from tresnet_downstream.weights import is_detector
 
 
@@ -81,6 +83,9 @@ def test_checkpoints_without_description_need_their_config(boxes, checkpoint, tm
     assert all(torch.equal(t, ours[n]) for n, t in load_detector(tmp_path / "theirs.pth", config).state_dict().items())
 
 
+EVALUATES = {"type": "CameraMotionCompensation", "warp_mode": "__import__('os').mkdir('made')"}
+
+
 @pytest.mark.parametrize(
     "place",
     [
@@ -88,14 +93,36 @@ def test_checkpoints_without_description_need_their_config(boxes, checkpoint, tm
         lambda told: told["detector"]["test_cfg"]["nms"].update(type="print"),
         lambda told: told["pipeline"][0].update(type="os.system"),
         lambda told: told["detector"]["neck"].update(type="mmdet.os.system"),
+        lambda told: told["detector"]["bbox_head"].update(anchor_generator=EVALUATES),
+        lambda told: told["detector"].update(
+            type="KnowledgeDistillationSingleStageDetector", teacher_config="program.py", teacher_ckpt=None
+        ),
     ],
 )
-def test_a_checkpoint_cannot_name_functions_to_call(place, checkpoint, tmp_path):
+def test_a_checkpoint_cannot_run_programs(place, checkpoint, tmp_path, monkeypatch):
+    """Neither by a function's name, nor by components of MMDetection that evaluate or run what they are given."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "program.py").write_text("import os\nos.mkdir('made')\n")
     content = torch.load(checkpoint, weights_only=True)
     place(content["meta"]["model"])
     torch.save(content, tmp_path / "odd.pth")
-    with pytest.raises(UserError, match=r"odd\.pth: names the component .*, which MMDetection does not have"):
+    with pytest.raises(
+        UserError, match=r"odd\.pth: names the (component .*no part of a detector|config 'program\.py')"
+    ):
         load_detector(tmp_path / "odd.pth")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["retinanet", "fcos", "atss", "faster_rcnn", "mask_rcnn"])
+def test_checkpoints_of_every_detector_describe_parts_that_are_taken(name):
+    config = load_config(ROOT / "configs" / f"{name}_tresnet_m.py")
+    _require_known("a.pth", without_start(config.model), (MODELS, TASK_UTILS))
+    _require_known("a.pth", config.test_dataloader.dataset.pipeline, (TRANSFORMS,))
+
+
+def test_a_checkpoint_of_other_sizes_is_told_in_one_line(boxes, checkpoint):
+    with pytest.raises(UserError, match=r"another detector: \d+ weights differ, such as bbox_head"):
+        load_detector(checkpoint, load_config(CONFIG, [o for o in flags(boxes)[1:] if o.startswith("model.")]))
 
 
 def test_drawing_shows_boxes_and_masks_in_the_pictures_own_place(tmp_path):

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
 from tresnet_downstream.training.config import load_config
-from tresnet_downstream.training.detection import DetectionRunner
+from tresnet_downstream.training.detection import DetectionRunner, _check_components, _follow_options, _set_classes
 
 SIX = ["retinanet_tresnet_m", "retinanet_tresnet_l", "fcos_tresnet_m", "atss_tresnet_m", "faster_rcnn_tresnet_m"]
 SIX += ["mask_rcnn_tresnet_m"]
@@ -126,6 +126,33 @@ def test_training_can_start_from_a_detector_with_other_classes(trained_detector,
         "bbox_head.retina_cls",
         "shape",
     )
+
+
+def test_scoring_refuses_other_classes_also_where_the_config_names_them(trained_detector, boxes, tmp_path):
+    checkpoint = trained_detector[0] / "epoch_2.pth"
+    arguments = [CONFIG, checkpoint, "--work-dir", tmp_path]
+    swapped = {f"{split}_dataloader__dataset__metainfo": "{'classes':('square','disc')}" for split in ("train", "val")}
+    refused([*arguments, *flags(boxes, **swapped)], "class 0 is 'disc' there and 'square'", tool="test_detection")
+    one = dict.fromkeys(swapped, "{'classes':('disc',)}")
+    refused([*arguments, *flags(boxes, **one)], "another model", "bbox_head.retina_cls", tool="test_detection")
+
+
+def test_wrapped_data_sets_follow_and_other_metrics_stay(boxes, tmp_path):
+    config = load_config(CONFIG, flags(boxes)[1:])
+    config.work_dir = str(tmp_path)
+    config.train_dataloader.dataset = {"type": "RepeatDataset", "times": 3, "dataset": config.train_dataloader.dataset}
+    _follow_options(config)
+    config.test_evaluator = {"type": "VOCMetric"}
+    config.model.roi_head = {"semantic_head": {"num_classes": 183}}
+    _check_components(config)
+    _set_classes(config)
+    inner = config.train_dataloader.dataset.dataset
+    assert (inner.type, inner.data_root) == ("tresnet_downstream.CocoBoxes", f"{boxes}/")
+    assert inner.metainfo["classes"] == ("disc", "square")
+    assert config.val_evaluator.type == "tresnet_downstream.DetectionMetric"
+    assert config.test_evaluator == {"type": "VOCMetric"}
+    assert config.model.roi_head.semantic_head.num_classes == 183
+    assert config.model.bbox_head.num_classes == 2
 
 
 def test_options_of_the_validation_data_reach_the_test(trained_detector, boxes, tmp_path):
@@ -247,7 +274,7 @@ def test_missing_files_and_classes_are_told_in_one_line(boxes, trained_detector,
     refused([CONFIG, *work, *flags(tmp_path / "nowhere")], "nowhere/train.json", "cannot be read")
     classes = flags(boxes, train_dataloader__dataset__metainfo="{'classes':('disc','dog')}")
     refused([CONFIG, *work, *classes], "train.json", "no class 'dog'")
-    refused([CONFIG, tmp_path / "no.pth", *work, *flags(boxes)], "no.pth", "no such checkpoint", tool="test_detection")
+    refused([CONFIG, tmp_path / "no.pth", *work, *flags(boxes)], "no.pth", "no such file", tool="test_detection")
     refused([CONFIG, *work, *flags(boxes, coco_eval="fast")], "coco_eval='fast'")
     refused([CONFIG, *work, *flags(boxes), "train_cfg.max_epoch=3"], "train_cfg.max_epoch")
     data = tmp_path / "data"
@@ -271,6 +298,34 @@ def test_empty_boxes_are_dropped_counted_and_told_of(boxes, tmp_path, capsys):
     told = "odd.json: 4 boxes dropped (2 without area, 2 outside the picture)"
     assert told in "".join(capsys.readouterr())
     assert sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset))) == number
+
+
+def test_boxes_that_mmdetection_passes_over_are_mended_or_counted(boxes, tmp_path):
+    from tresnet_downstream.detection.datasets import CocoBoxes, read_boxes
+
+    content = json.loads((boxes / "train.json").read_text())
+    number = len(content["annotations"])
+    for annotation in content["annotations"]:
+        annotation["area"] = 0
+    content["annotations"][0]["bbox"][2] = 0.6
+    file = tmp_path / "odd.json"
+    file.write_text(json.dumps(content))
+    dataset = CocoBoxes(ann_file=str(file), data_prefix={"img": str(boxes / "pictures")}, pipeline=[])
+    assert dataset.dropped == {"narrower than a pixel": 1}
+    assert sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset))) == number - 1
+    assert len(read_boxes(str(file))[0].content["annotations"]) == number  # scores count it
+
+
+def test_test_pictures_need_no_annotations(boxes, tmp_path):
+    from tresnet_downstream.detection.datasets import CocoBoxes
+    from tresnet_downstream.detection.metrics import DetectionMetric
+
+    content = json.loads((boxes / "val.json").read_text())
+    del content["annotations"]
+    (tmp_path / "image_info.json").write_text(json.dumps(content))
+    given = {"ann_file": str(tmp_path / "image_info.json")}
+    assert len(CocoBoxes(**given, data_prefix={"img": str(boxes / "pictures")}, test_mode=True, pipeline=[])) == 6
+    DetectionMetric(**given, format_only=True, outfile_prefix=str(tmp_path / "found"))
 
 
 def test_labels_follow_the_order_of_the_classes_asked_for(boxes):

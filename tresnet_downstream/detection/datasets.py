@@ -46,7 +46,7 @@ class CocoBoxes(CocoDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Reads and checks the file; gives a record for each picture."""
-        file, self.dropped = read_boxes(self.ann_file)
+        file, self.dropped = read_boxes(self.ann_file, labelled=not self.test_mode)
         classes = tuple(self._metainfo.get("classes") or file.classes)
         if unknown := [name for name in classes if name not in file.classes]:
             known = ", ".join(file.classes[:10]) + (", ..." if len(file.classes) > 10 else "")
@@ -55,6 +55,12 @@ class CocoBoxes(CocoDataset):
                 f"data or the checkpoint names; it has {known}"
             )
         self._metainfo["classes"] = classes
+        if not self.test_mode:
+            # MMDetection trains on none of them, and says nothing; scores count them, as pycocotools does.
+            wide = [given for given in file.content["annotations"] if min(given["bbox"][2:]) >= 1]
+            if narrow := len(file.content["annotations"]) - len(wide):
+                self.dropped["narrower than a pixel"] += narrow
+                file.content["annotations"] = wide
         if self.dropped:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
             tell(f"{self.ann_file}: {self.dropped.total():,} boxes dropped ({reasons})")
@@ -112,8 +118,14 @@ class OrderedCOCO(COCO):
         return [by_name[name] for name in cat_names] if cat_names else sorted(by_name.values())
 
 
-def read_boxes(path: str) -> tuple[CocoFile, Counter[str]]:
+def read_boxes(path: str, labelled: bool = True) -> tuple[CocoFile, Counter[str]]:
     """Reads a COCO file and takes out of its content the boxes that have no area inside their picture.
+
+    An area that is missing or not above 0 becomes that of the box.
+
+    Args:
+        path: the file.
+        labelled: whether it must list annotations; those of COCO's test pictures do not.
 
     Returns:
         the file, and how many boxes were taken out, by reason.
@@ -121,7 +133,7 @@ def read_boxes(path: str) -> tuple[CocoFile, Counter[str]]:
     Raises:
         UserError: the file is missing or malformed, or does not say how large its pictures are.
     """
-    file = read_coco_file(path)
+    file = read_coco_file(path, labelled)
     for key in ("width", "height"):
         if (whole_numbers(path, "images", file.content["images"], key) < 1).any():
             raise UserError(f"{path}: an image has a `{key}` below 1; boxes are measured against it")
@@ -141,8 +153,10 @@ def read_boxes(path: str) -> tuple[CocoFile, Counter[str]]:
         elif min(left + width, image["width"]) <= max(left, 0) or min(top + height, image["height"]) <= max(top, 0):
             dropped["outside the picture"] += 1
         else:
-            # MMDetection asks for both, and scores are parted by area.
-            kept.append({"area": width * height, "iscrowd": 0, **annotation})
+            area = annotation.get("area")
+            # MMDetection passes over a box whose area is 0, and scores are parted by it.
+            area = area if isinstance(area, int | float) and area > 0 else width * height
+            kept.append({"iscrowd": 0, **annotation, "area": area})
     file.content["annotations"] = kept
     return file, dropped
 

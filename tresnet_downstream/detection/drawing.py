@@ -85,7 +85,7 @@ def draw_boxes(found: Detections, classes: Sequence[str], kept: Sequence[int] | 
     """The picture with boxes, and masks where there are any, and above each its class and score."""
     pixels = read_image(found.image)
     # Small pictures are enlarged, so that the text can be read and hides little.
-    zoom = max(1, round(480 / max(min(pixels.shape[:2]), 1)))
+    zoom = max(1, min(round(480 / min(pixels.shape[:2])), 4096 // max(pixels.shape[:2])))
     if found.masks is not None:
         for index in kept:
             inside, colour = found.masks[index], COLOURS[found.labels[index] % len(COLOURS)]

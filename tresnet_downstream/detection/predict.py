@@ -20,8 +20,33 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import BadImageError, read_image
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
 
-# Types that stand in no registry. mmcv evaluates this name as Python, so nothing else may pass.
-SUPPRESSION = ("nms", "soft_nms")
+# Where the parts of a detector are defined that a checkpoint may name: being registered is not enough, since some of
+# MMDetection's components (of tracking) evaluate their arguments as Python.
+ROOMS = (
+    "mmcv.cnn",
+    "mmcv.ops",
+    "mmcv.transforms",
+    "mmdet.datasets.transforms",
+    "mmdet.models.backbones",
+    "mmdet.models.data_preprocessors",
+    "mmdet.models.dense_heads",
+    "mmdet.models.detectors",
+    "mmdet.models.layers",
+    "mmdet.models.losses",
+    "mmdet.models.necks",
+    "mmdet.models.roi_heads",
+    "mmdet.models.task_modules.assigners",
+    "mmdet.models.task_modules.coders",
+    "mmdet.models.task_modules.prior_generators",
+    "mmdet.models.task_modules.samplers",
+    "mmengine.model",
+    "torch.nn",
+    "tresnet_downstream.backbones",
+)
+# Types that are looked up elsewhere than in a registry. mmcv evaluates the first two as Python.
+UNREGISTERED = ("nms", "soft_nms", "RoIAlign", "RoIPool")
+# Names a config file, which is a program.
+FILES = ("teacher_config",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +100,8 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     state_dict = unwrap(checkpoint, "raw", path)[1]
     classes = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
     model: Any = MODELS.build(ConfigDict(detector))
-    mistakes = model.load_state_dict(state_dict, strict=False)
-    if wrong := [*mistakes.missing_keys, *mistakes.unexpected_keys]:
-        raise UserError(f"{path}: is a checkpoint of another detector: {len(wrong)} names differ, such as {wrong[0]}")
+    _require_same_shapes(path, model, state_dict)
+    model.load_state_dict(state_dict, strict=False)
     if not classes:
         raise UserError(f"{path}: does not name its classes")
     model.classes, model.pipeline = tuple(classes), [dict(step) for step in pipeline]
@@ -96,7 +120,9 @@ def detect(model: nn.Module, images: Iterable[str | Path], batch_size: int = 1) 
         raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
     init_default_scope("mmdet")
     steps: Any = model.pipeline
-    prepare = Compose([step for step in steps if "LoadAnnotations" not in step["type"]])
+    # The pixels come from our own reading, which takes what viewers show, in the order that MMDetection reads them.
+    kept = [step for step in steps if not step["type"].endswith(("LoadImageFromFile", "LoadAnnotations"))]
+    prepare = Compose([{"type": "mmdet.LoadImageFromNDArray"}, *kept])
     prepared = ((str(image), _prepared(prepare, str(image))) for image in images)
     for _, group in itertools.groupby(prepared, key=lambda item: _shape(item[1])):
         while batch := list(itertools.islice(group, batch_size)):
@@ -105,12 +131,19 @@ def detect(model: nn.Module, images: Iterable[str | Path], batch_size: int = 1) 
 
 def _prepared(prepare: Compose, image: str) -> dict[str, Any] | str:
     try:
-        # Read here and not by MMDetection, for the message; its own reading follows and finds a whole file.
-        read_image(image)
+        pixels = read_image(image)
     except BadImageError as error:
         return str(error)
-    data: dict[str, Any] = prepare({"img_path": image, "img_id": 0})
+    data: dict[str, Any] = prepare({"img": np.ascontiguousarray(pixels[:, :, ::-1]), "img_path": image, "img_id": 0})
     return data
+
+
+def _require_same_shapes(path: Path, model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    if wrong := sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)):
+        first = f"{wrong[0]} is {given.get(wrong[0], 'missing')} there and {wanted.get(wrong[0], 'unknown')} here"
+        raise UserError(f"{path}: is a checkpoint of another detector: {len(wrong)} weights differ, such as {first}")
 
 
 def _shape(data: dict[str, Any] | str) -> tuple[int, ...]:
@@ -137,28 +170,30 @@ def _detect_batch(model: Any, batch: Sequence[tuple[str, dict[str, Any] | str]])
 
 
 def _require_known(path: Path, node: Any, registries: Sequence[Registry]) -> None:
-    """Refuses a type that no registry has: MMEngine would import and call whatever the name means."""
+    """Refuses what is not a part of a detector: MMEngine would import and call whatever a type means."""
     if isinstance(node, Mapping):
-        if "type" in node and not _is_registered(node["type"], registries):
-            raise UserError(f"{path}: names the component {node['type']!r}, which MMDetection does not have")
-        for value in node.values():
+        if "type" in node and not _is_part(node["type"], registries):
+            raise UserError(f"{path}: names the component {node['type']!r}, which is no part of a detector")
+        for key, value in node.items():
+            if key in FILES and value is not None:
+                raise UserError(f"{path}: names the config {value!r}, which would be run; build it with --config")
             _require_known(path, value, registries)
     elif isinstance(node, list | tuple):
         for item in node:
             _require_known(path, item, registries)
 
 
-def _is_registered(name: Any, registries: Sequence[Registry]) -> bool:
-    if not isinstance(name, str) or name in SUPPRESSION:
-        return name in SUPPRESSION
+def _is_part(name: Any, registries: Sequence[Registry]) -> bool:
+    if not isinstance(name, str) or name in UNREGISTERED:
+        return name in UNREGISTERED
+    scope, dot, plain_name = name.rpartition(".")
     for registry in registries:
         family = [registry, *_ancestors(registry)]
-        if any(name in member.module_dict for member in family):
-            return True
-        scope, _, plain_name = name.partition(".")
-        children = [child for member in family for child in member.children.values() if child.scope == scope]
-        if any(plain_name in member.module_dict for member in [*children, *(m for m in family if m.scope == scope)]):
-            return True
+        if dot:
+            family = [m for member in family for m in (member, *member.children.values()) if m.scope == scope]
+        for member in family:
+            if (component := member.module_dict.get(plain_name)) is not None:
+                return str(component.__module__).startswith(ROOMS)
     return False
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.fileio import join_path
 from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from tresnet_downstream.coco_files import read_coco_classes
@@ -32,10 +34,11 @@ from tresnet_downstream.training.checkpoints import (
 from tresnet_downstream.training.config import mistakes_in_types
 from tresnet_downstream.training.hooks import ProgressHook
 from tresnet_downstream.training.runner import QuietRunner, close, join_processes, set_launcher
+from tresnet_downstream.weights.download import locate
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
-# MMDetection's components, and ours that check more, which stand in their place.
-CHECKED = {"CocoDataset": "CocoBoxes", "CocoMetric": "DetectionMetric"}
+# What checks more than MMDetection's CocoDataset and CocoMetric, and stands in their place.
+OUR_DATA, OUR_METRIC = f"{SCOPE}.CocoBoxes", f"{SCOPE}.DetectionMetric"
 SPLITS = ("train", "val", "test")
 
 
@@ -109,9 +112,10 @@ class DetectionCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Checks names, shapes and classes; a training that starts from a detector may have other heads."""
-        model, path = bare(runner.model), runner._load_from or last_checkpoint(runner.work_dir) or "checkpoint"
+        model, path = _detector(runner.model), runner._load_from or last_checkpoint(runner.work_dir) or "checkpoint"
         weights = unwrap(checkpoint, "raw", path)[1]
-        if runner._train_loop is not None and not runner._resume:
+        # Until a training begins, the loop is a config.
+        if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
             _keep_what_fits(model, checkpoint, weights, path)
             return
         require_match(model, weights, path)
@@ -198,7 +202,7 @@ def score_detection(
 
     Args:
         config: of MMDetection, from :func:`load_config`, with ``work_dir``.
-        checkpoint_path: a checkpoint of a detector.
+        checkpoint_path: a path or URL of a checkpoint of a detector.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
 
     Returns:
@@ -207,6 +211,7 @@ def score_detection(
     Raises:
         UserError: if data, config and checkpoint do not fit together.
     """
+    checkpoint_path = locate(checkpoint_path)
     checkpoint = read_checkpoint(checkpoint_path)
     classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
     _follow_options(config)  # before anything here changes what the options are told by
@@ -219,7 +224,9 @@ def score_detection(
         runner.test()
     finally:
         close(runner)
-    metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, metrics.DetectionMetric))
+    metric = next((m for m in runner.test_evaluator.metrics if isinstance(m, metrics.DetectionMetric)), None)
+    if metric is None:
+        raise UserError("test_evaluator: has no CocoMetric of boxes or masks; mim test mmdet scores with other metrics")
     found: list[Any] = [metric.scores, metric.predictions]
     broadcast_object_list(found)  # of several processes the first alone has computed them
     return found[0], found[1]
@@ -230,6 +237,12 @@ def without_start(model: Any) -> Any:
     if isinstance(model, Mapping):
         return {key: without_start(value) for key, value in model.items() if key not in ("init_cfg", "pretrained")}
     return type(model)(without_start(item) for item in model) if isinstance(model, list | tuple) else model
+
+
+def _detector(model: nn.Module) -> nn.Module:
+    """The detector itself, without what several processes or test-time augmentation put around it."""
+    inner = bare(model)
+    return inner.module if isinstance(inner, BaseTTAModel) else inner
 
 
 def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mapping[str, Any], path: str | Path) -> None:
@@ -254,12 +267,22 @@ def _quiet_runner(config: Config, launcher: str) -> Runner:
 
 
 def _datasets_of(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """The data set of each split that is a plain one of COCO's format."""
+    """The data sets of each split that read an annotation file, also those within wrappers, such as RepeatDataset."""
     for split in SPLITS:
         loader = cfg.get(f"{split}_dataloader")
-        dataset = loader.get("dataset") if isinstance(loader, Mapping) else None
-        if isinstance(dataset, Mapping) and "ann_file" in dataset:
-            yield split, dataset
+        if isinstance(loader, Mapping):
+            yield from ((split, dataset) for dataset in _leaves(loader.get("dataset")))
+
+
+def _leaves(dataset: Any) -> Iterator[Any]:
+    if isinstance(dataset, list | tuple):
+        for item in dataset:
+            yield from _leaves(item)
+    elif isinstance(dataset, Mapping):
+        if "ann_file" in dataset:
+            yield dataset
+        for key in ("dataset", "datasets"):
+            yield from _leaves(dataset.get(key))
 
 
 def _follow_options(cfg: Config) -> None:
@@ -272,12 +295,16 @@ def _follow_options(cfg: Config) -> None:
     for split, dataset in _datasets_of(cfg):
         if cfg.get("data_root") and dataset.get("data_root") == written.get("data_root"):
             dataset.data_root = cfg.data_root
-        path = str(Path(dataset.get("data_root") or "", dataset.ann_file))
-        evaluators = cfg.get(f"{split}_evaluator") or []
-        before = written.get(f"{split}_evaluator") or []
-        for evaluator, original in zip(_listed(evaluators), _listed(before), strict=False):
-            if evaluator.get("ann_file") == original.get("ann_file"):
-                evaluator.ann_file = path
+        before = _listed(written.get(f"{split}_evaluator") or [])
+        for evaluator, original in zip(_listed(cfg.get(f"{split}_evaluator") or []), before, strict=False):
+            if "ann_file" in evaluator and evaluator.ann_file == original.get("ann_file"):
+                evaluator.ann_file = _annotation_file(dataset)
+
+
+def _annotation_file(dataset: Any) -> str:
+    if not dataset.get("data_root") or Path(dataset.ann_file).is_absolute():
+        return str(dataset.ann_file)
+    return str(join_path(dataset.data_root, dataset.ann_file))
 
 
 def _listed(one_or_more: Any) -> list[Any]:
@@ -285,42 +312,53 @@ def _listed(one_or_more: Any) -> list[Any]:
 
 
 def _check_components(cfg: Config) -> None:
-    for split, dataset in _datasets_of(cfg):
-        if cfg[f"{split}_dataloader"].get("num_workers") == 0:
+    """Puts our data set and metric in the place of MMDetection's; the metric where our data gives the labels."""
+    for split in SPLITS:
+        if (cfg.get(f"{split}_dataloader") or {}).get("num_workers") == 0:
             cfg[f"{split}_dataloader"].persistent_workers = False
-        if (kind := CHECKED.get(dataset.type)) is not None:
-            dataset.type = f"{SCOPE}.{kind}"
+    for split, dataset in _datasets_of(cfg):
+        if _plain_name(dataset) == "CocoDataset":
+            dataset.type = OUR_DATA
         for evaluator in _listed(cfg.get(f"{split}_evaluator") or []):
-            kind = CHECKED.get(evaluator.type)
             # MMDetection's scores region proposals too, which ours does not.
-            if kind is not None and set(_listed(evaluator.get("metric", "bbox"))) <= {"bbox", "segm"}:
-                evaluator.type = f"{SCOPE}.{kind}"
-            if evaluator.type == f"{SCOPE}.DetectionMetric":
+            boxes = set(_listed(evaluator.get("metric", "bbox"))) <= {"bbox", "segm"}
+            if dataset.type == OUR_DATA and _plain_name(evaluator) == "CocoMetric" and boxes:
+                evaluator.type = OUR_METRIC
+                evaluator.setdefault("ann_file", _annotation_file(dataset))
+            if evaluator.type == OUR_METRIC:
                 evaluator.setdefault("backend", cfg.get("coco_eval", "pycocotools"))
+
+
+def _plain_name(component: Any) -> str:
+    return str(component.type).removeprefix("mmdet.")
 
 
 def _set_classes(cfg: Config) -> None:
     """Gives every data set and head the classes that the config names, or else those of the training data."""
-    given = {split: dataset for split, dataset in _datasets_of(cfg) if dataset.type == f"{SCOPE}.CocoBoxes"}
-    named = [dataset.metainfo["classes"] for dataset in given.values() if "classes" in (dataset.get("metainfo") or {})]
-    files = [Path(dataset.get("data_root") or "", dataset.ann_file) for dataset in given.values()]
-    if named:
-        classes = tuple(named[0])
-    elif there := next((file for file in files if file.is_file()), None):
-        classes = read_coco_classes(there)
-    else:
+    given = [dataset for _, dataset in _datasets_of(cfg) if dataset.type == OUR_DATA]
+    classes = next(filter(None, map(_classes_of, given)), None)
+    if classes is None:
         return
-    for dataset in given.values():
+    for dataset in given:
         dataset.metainfo = {"classes": classes, **(dataset.get("metainfo") or {})}
     _set_num_classes(cfg.model, len(classes))
+
+
+def _classes_of(dataset: Any) -> tuple[str, ...] | None:
+    """Those that the config names, or else those of the file, if it is there."""
+    if "classes" in (dataset.get("metainfo") or {}):
+        return tuple(dataset.metainfo["classes"])
+    file = Path(_annotation_file(dataset))
+    return read_coco_classes(file) if file.is_file() else None
 
 
 def _set_num_classes(model: Any, count: int) -> None:
     if isinstance(model, dict):
         if "num_classes" in model:
             model["num_classes"] = count
-        for value in model.values():
-            _set_num_classes(value, count)
+        for key, value in model.items():
+            if key != "semantic_head":  # of stuff, which is no class of boxes
+                _set_num_classes(value, count)
     elif isinstance(model, list | tuple):
         for item in model:
             _set_num_classes(item, count)
