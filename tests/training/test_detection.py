@@ -13,6 +13,7 @@ from detection.small_boxes import CONFIG, ROOT, call, data_options, flags, make_
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.training.config import load_config
 from tresnet_downstream.training.detection import DetectionRunner, _check_components, _follow_options, _set_classes
 
@@ -326,6 +327,14 @@ def test_test_pictures_need_no_annotations(boxes, tmp_path):
     given = {"ann_file": str(tmp_path / "image_info.json")}
     assert len(CocoBoxes(**given, data_prefix={"img": str(boxes / "pictures")}, test_mode=True, pipeline=[])) == 6
     DetectionMetric(**given, format_only=True, outfile_prefix=str(tmp_path / "found"))
+
+
+def test_options_that_would_change_cocos_rules_are_refused(boxes):
+    from tresnet_downstream.detection.metrics import DetectionMetric
+
+    for option in ({"iou_thrs": [0.5]}, {"metric_items": ["mAP"]}):
+        with pytest.raises(UserError, match=f"val_evaluator.{next(iter(option))}: .*leave it out"):
+            DetectionMetric(str(boxes / "val.json"), **option)
 
 
 def test_labels_follow_the_order_of_the_classes_asked_for(boxes):

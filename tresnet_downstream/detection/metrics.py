@@ -31,7 +31,10 @@ class DetectionMetric(CocoMetric):
         backend: what computes, see :func:`detection_scores`.
         outfile_prefix: writes the predictions to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``.
         format_only: writes them and scores nothing.
-        **kwargs: other arguments of ``CocoMetric``, of which none changes how scores are computed.
+        **kwargs: other arguments of ``CocoMetric``.
+
+    Raises:
+        UserError: for a file that is missing or malformed, and for arguments that would change COCO's rules.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class DetectionMetric(CocoMetric):
     ) -> None:
         if ann_file is None:
             raise UserError("val_evaluator.ann_file: name the COCO file of the validation data")
+        if changed := [name for name in ("iou_thrs", "metric_items") if kwargs.get(name) is not None]:
+            raise UserError(f"val_evaluator.{changed[0]}: scores follow COCO's own rules here; leave it out")
         kinds = [metric] if isinstance(metric, str) else list(metric)
         super().__init__(metric=kinds, outfile_prefix=outfile_prefix, format_only=format_only, **kwargs)
         if unknown := set(kinds) - {"bbox", "segm"}:

@@ -19,6 +19,7 @@ from torch import nn
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import BadImageError, read_image
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
+from tresnet_downstream.weights.pretrained import require_match
 
 # Where the parts of a detector are defined that a checkpoint may name: being registered is not enough, since some of
 # MMDetection's components (of tracking) evaluate their arguments as Python.
@@ -100,8 +101,8 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     state_dict = unwrap(checkpoint, "raw", path)[1]
     classes = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
     model: Any = MODELS.build(ConfigDict(detector))
-    _require_same_shapes(path, model, state_dict)
-    model.load_state_dict(state_dict, strict=False)
+    require_match(model, state_dict, path)
+    model.load_state_dict(state_dict)
     if not classes:
         raise UserError(f"{path}: does not name its classes")
     model.classes, model.pipeline = tuple(classes), [dict(step) for step in pipeline]
@@ -136,14 +137,6 @@ def _prepared(prepare: Compose, image: str) -> dict[str, Any] | str:
         return str(error)
     data: dict[str, Any] = prepare({"img": np.ascontiguousarray(pixels[:, :, ::-1]), "img_path": image, "img_id": 0})
     return data
-
-
-def _require_same_shapes(path: Path, model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    if wrong := sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)):
-        first = f"{wrong[0]} is {given.get(wrong[0], 'missing')} there and {wanted.get(wrong[0], 'unknown')} here"
-        raise UserError(f"{path}: is a checkpoint of another detector: {len(wrong)} weights differ, such as {first}")
 
 
 def _shape(data: dict[str, Any] | str) -> tuple[int, ...]:

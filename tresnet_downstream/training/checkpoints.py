@@ -25,25 +25,8 @@ from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.weights import schemes  # noqa: F401 - MMEngine's loaders, safe
+from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
-
-
-def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raises UserError, with examples, unless the names and shapes are exactly the model's."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    differing = [name for name in wanted.keys() & given.keys() if wanted[name] != given[name]]
-    reasons = []
-    if missing:
-        reasons.append(f"{len(missing)} names are missing, such as {missing[0]}")
-    if unknown:
-        reasons.append(f"{len(unknown)} names are unknown, such as {unknown[0]}")
-    if differing:
-        name = sorted(differing)[0]
-        reasons.append(f"{name} has shape {given[name]}, the config's model {wanted[name]}")
-    if reasons:
-        raise UserError(f"{path}: is a checkpoint of another model: {'; '.join(reasons)}")
 
 
 def require_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path: str | Path) -> None:

@@ -28,13 +28,13 @@ from tresnet_downstream.training.checkpoints import (
     last_checkpoint,
     plain,
     require_classes,
-    require_match,
     require_resumable,
 )
 from tresnet_downstream.training.config import mistakes_in_types
 from tresnet_downstream.training.hooks import ProgressHook
 from tresnet_downstream.training.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights.download import locate
+from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 # What checks more than MMDetection's CocoDataset and CocoMetric, and stands in their place.

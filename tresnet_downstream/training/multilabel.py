@@ -19,12 +19,12 @@ from tresnet_downstream.training.checkpoints import (
     CheckpointHook,
     bare,
     last_checkpoint,
-    require_match,
     require_resumable,
 )
 from tresnet_downstream.training.config import check_config, mistakes_in_types
 from tresnet_downstream.training.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
+from tresnet_downstream.weights.pretrained import require_match
 
 
 @mistakes_in_types()

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
-from torch import Tensor
+from torch import Tensor, nn
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.download import locate
@@ -96,6 +96,24 @@ def load_pretrained(module: PretrainedModule, source: str | Path, prefix: str = 
     if inexact:
         notes.append(f"{inexact} norm weights below {NORM_EPS:.0e} have no exact form and are that now")
     return "; ".join([f"{type(module).__name__} starts from {source}", *notes])
+
+
+def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raises UserError, with examples, unless the names and shapes are exactly the model's."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    differing = [name for name in wanted.keys() & given.keys() if wanted[name] != given[name]]
+    reasons = []
+    if missing:
+        reasons.append(f"{len(missing)} names are missing, such as {missing[0]}")
+    if unknown:
+        reasons.append(f"{len(unknown)} names are unknown, such as {unknown[0]}")
+    if differing:
+        name = sorted(differing)[0]
+        reasons.append(f"{name} has shape {given[name]}, the config's model {wanted[name]}")
+    if reasons:
+        raise UserError(f"{path}: is a checkpoint of another model: {'; '.join(reasons)}")
 
 
 def shape(tensor: Any) -> tuple[int, ...]:
