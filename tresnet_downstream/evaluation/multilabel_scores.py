@@ -5,10 +5,12 @@ wrong and is left out of every score; counted as negative it would punish a netw
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from tresnet_downstream.evaluation.tracking import Track, silently
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -45,7 +47,7 @@ class MultilabelScores:
         classes: The C names.
         num_images: The number of images scored.
         mAP: Mean of `ap` over the classes that have a positive; nan if none has.
-        threshold: An entry counts as predicted where its score is above this.
+        threshold: An entry counts as predicted where its score is above this; (C,) where each class has its own.
         top_k: So many highest scores of each image count as predicted at the other operating point.
         at_threshold: The operating point of `threshold`.
         at_top_k: The operating point of `top_k`.
@@ -61,7 +63,7 @@ class MultilabelScores:
     classes: tuple[str, ...]
     num_images: int
     mAP: float  # noqa: N815  the field's own spelling
-    threshold: float
+    threshold: float | Floats
     top_k: int
     at_threshold: OperatingPoint
     at_top_k: OperatingPoint
@@ -100,8 +102,9 @@ def multilabel_scores(
     scores: ArrayLike,
     targets: ArrayLike,
     classes: Sequence[str] | None = None,
-    threshold: float = 0.5,
+    threshold: float | ArrayLike = 0.5,
     top_k: int = 3,
+    track: Track = silently,
 ) -> MultilabelScores:
     """Score N images against C classes.
 
@@ -113,10 +116,12 @@ def multilabel_scores(
             blocks are copied, so a memory-mapped array will do.
         targets: (N, C) of 1 (present), 0 (absent) or -1 (unknown), of any real type or boolean.
         classes: C names; "0", "1", ... by default.
-        threshold: An entry is predicted where its score is above (not at) it, as in the ASL release.
+        threshold: An entry is predicted where its score is above (not at) it, as in the ASL release. (C,) numbers
+            give each class its own.
         top_k: At the other operating point the `top_k` highest scores of each image are predicted, whatever
             their value, the first classes among equals; all of them if C is smaller. An unknown entry among
             them is not replaced: what is predicted does not depend on what happens to be labelled.
+        track: Counts the classes.
 
     Returns:
         The scores, in percent.
@@ -135,18 +140,26 @@ def multilabel_scores(
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
 
-    support, unknown, hits, predicted, top_hits, top_predicted = _count(scores, targets, threshold, top_k)
-    ap = 100 * np.array([_average_precision(*column) for column in _columns(scores, targets)])
+    limits = _thresholds(threshold, num_classes)
+    counts = np.zeros((6, num_classes), np.int64)
+    for masks in masks_to_count(scores, targets, limits, top_k):
+        counts += [np.count_nonzero(mask, axis=0) for mask in masks]
+    support, unknown, hits, predicted, top_hits, top_predicted = counts
+    ap = 100 * np.array(
+        [_average_precision(*column) for column in track(columns(scores, targets), num_classes, "score")]
+    )
     present = support > 0
     precision, recall, f1 = _precision_recall_f1(hits, predicted, support)
     return MultilabelScores(
         classes=names,
         num_images=num_images,
         mAP=_mean(ap[present]),
-        threshold=float(threshold),
+        threshold=limits,
         top_k=int(top_k),
-        at_threshold=_operating_point(hits, predicted, support),
-        at_top_k=_operating_point(top_hits, top_predicted, support),
+        at_threshold=OperatingPoint(**{key: float(v) for key, v in operating_point(hits, predicted, support).items()}),
+        at_top_k=OperatingPoint(
+            **{key: float(v) for key, v in operating_point(top_hits, top_predicted, support).items()}
+        ),
         ap=ap,
         precision=precision,
         recall=recall,
@@ -185,24 +198,29 @@ def _check_values(scores: NDArray, targets: NDArray, first_row: int) -> None:
         )
 
 
-def _count(scores: NDArray, targets: NDArray, threshold: float, top_k: int) -> Counts:
-    """Check all values and count entries per class.
+def _thresholds(threshold: float | ArrayLike, num_classes: int) -> float | Floats:
+    limits = np.asarray(threshold, np.float64)
+    if limits.ndim and limits.shape != (num_classes,):
+        raise ValueError(f"threshold must be one number or {num_classes}, got the shape {limits.shape}")
+    return limits if limits.ndim else float(limits)
 
-    Returns:
-        (6, C): positive; unknown; predicted positive and predicted at the threshold; the same two at top k.
+
+def masks_to_count(
+    scores: NDArray, targets: NDArray, threshold: float | Floats, top_k: int
+) -> Iterator[tuple[NDArray[np.bool_], ...]]:
+    """Check all values and give, for one block of rows after the other, what the scores count per class.
+
+    Yields:
+        (B, C) masks: positive; unknown; predicted positive and predicted at the threshold; the same two at top k.
     """
     num_images, num_classes = scores.shape
-    counts = np.zeros((6, num_classes), np.int64)
     rows = max(1, _BLOCK_ENTRIES // num_classes)
     for first in range(0, num_images, rows):
         block, labels = scores[first : first + rows], targets[first : first + rows]
         _check_values(block, labels, first)
         positive, unknown = labels == 1, labels == -1
-        counted = [positive, unknown]
-        for predicted in (block > threshold, _top_k(block, top_k)):
-            counted += [predicted & positive, predicted & ~unknown]
-        counts += [np.count_nonzero(mask, axis=0) for mask in counted]
-    return counts
+        above, top = block > threshold, _top_k(block, top_k)
+        yield positive, unknown, above & positive, above & ~unknown, top & positive, top & ~unknown
 
 
 def _top_k(scores: NDArray, k: int) -> NDArray[np.bool_]:
@@ -216,7 +234,7 @@ def _top_k(scores: NDArray, k: int) -> NDArray[np.bool_]:
     return above | (equal & (np.cumsum(equal, axis=1) <= room))
 
 
-def _columns(scores: NDArray, targets: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
+def columns(scores: NDArray, targets: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
     """Give the scores (N,) and targets (N,) of one class after the other, contiguous in memory."""
     for first in range(0, scores.shape[1], _BLOCK_COLUMNS):
         columns = slice(first, first + _BLOCK_COLUMNS)
@@ -246,14 +264,19 @@ def _precision_recall_f1(hits: Counts, predicted: Counts, support: Counts) -> tu
     return precision, 100 * hits / positives, 200 * hits / (predicted + positives)
 
 
-def _operating_point(hits: Counts, predicted: Counts, support: Counts) -> OperatingPoint:
+def operating_point(hits: NDArray, predicted: NDArray, support: NDArray) -> dict[str, NDArray]:
+    """The numbers of :class:`OperatingPoint` by name, from counts of shape (..., C); each of shape (...)."""
+    present = support > 0
+    count = np.where(present.any(-1), present.sum(-1), np.nan)
     precision, recall, f1 = (
-        _mean(per_class[support > 0]) for per_class in _precision_recall_f1(hits, predicted, support)
+        np.where(present, per_class, 0.0).sum(-1) / count
+        for per_class in _precision_recall_f1(hits, predicted, support)
     )
+    pooled = _precision_recall_f1(hits.sum(-1), predicted.sum(-1), support.sum(-1))
     # With no hit in any class both means are 0, and so is their F1.
-    f1_of_means = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    pooled = _precision_recall_f1(hits.sum(), predicted.sum(), support.sum())
-    return OperatingPoint(precision, recall, f1, f1_of_means, *(float(value) for value in pooled))
+    f1_of_means = 2 * precision * recall / np.where(precision + recall == 0, 1, precision + recall)
+    names = (field.name for field in fields(OperatingPoint))
+    return dict(zip(names, (precision, recall, f1, f1_of_means, *pooled), strict=True))
 
 
 def _mean(values: Floats) -> float:

@@ -84,7 +84,8 @@ def _headline(scores: MultilabelScores) -> list[str]:
 
 def _operating_points(scores: MultilabelScores) -> list[str]:
     points = (scores.at_threshold, scores.at_top_k)
-    header = ["", f"score > {scores.threshold:g}", f"top {scores.top_k}"]
+    limit = f"score > {scores.threshold:g}" if isinstance(scores.threshold, float) else "own thresholds"
+    header = ["", limit, f"top {scores.top_k}"]
     return aligned(
         header,
         [

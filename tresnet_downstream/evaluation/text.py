@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tresnet_downstream.coco_files import read_text
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 
@@ -65,6 +66,30 @@ def plain(value: Any) -> Any:
 def json_text(content: Mapping[str, Any]) -> str:
     """Strict JSON: numbers that are not finite are null."""
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_versioned(path: str | os.PathLike[str], name: str, version: int, hint: str) -> dict[str, Any]:
+    """Reads a JSON file that says what format it is of.
+
+    Args:
+        path: the file.
+        name: the format it must have.
+        version: the newest version of it that can be read.
+        hint: where such files come from, for the error.
+
+    Raises:
+        UserError: the file is missing, malformed, of another format or of a newer version.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: malformed JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != name:
+        raise UserError(f"{path}: is not of the format {name}; {hint}")
+    found = content.get("version")
+    if type(found) is not int or not 1 <= found <= version:
+        raise UserError(f"{path}: has version {found!r} of its format, and this toolkit reads {version}; update it")
+    return content
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+
+from tresnet_downstream.evaluation.calibration import reliability
+
+
+def test_bins_are_those_of_scikit_learn():
+    draw = np.random.default_rng(0)
+    probabilities = draw.random((400, 3)).astype(np.float32)
+    targets = (draw.random((400, 3)) < probabilities**2).astype(np.int8)
+    found = reliability(probabilities, targets, bins=10)
+    frequency, probability = calibration_curve(targets.ravel(), probabilities.ravel(), n_bins=10)
+    np.testing.assert_allclose(found.frequency, frequency, atol=1e-12)
+    np.testing.assert_allclose(found.probability, probability, atol=1e-6)
+    assert found.count.sum() == 1200
+    by_hand = (found.count * abs(frequency - probability)).sum() / 1200
+    assert found.error == pytest.approx(100 * by_hand, abs=1e-5)
+    assert found.error > 10
+
+
+def test_class_wise_error_does_not_let_classes_make_up_for_each_other():
+    probabilities = np.full((100, 2), 0.5)
+    targets = np.tile([1, 0], (100, 1))
+    found = reliability(probabilities, targets)
+    assert found.error == pytest.approx(0)
+    assert found.class_error == pytest.approx(50)
+
+
+def test_ends_belong_to_bins_and_unknown_entries_to_none():
+    found = reliability(np.array([[0.0, 1.0, 0.5]]), np.array([[0, 1, -1]]), bins=4)
+    assert found.count.tolist() == [1, 0, 0, 1]
+    assert found.error == 0
+    assert np.isnan(found.frequency[1])

@@ -1,0 +1,145 @@
+"""How far a score could have come out otherwise with other pictures of the same kind: the bootstrap over images.
+
+A resample draws N of the N images with replacement; a class without a positive in it is left out of that resample's
+mean. Two runs with the same seed see the same resamples, so that their scores can be subtracted pair by pair.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
+from tresnet_downstream.evaluation.tracking import Track, silently
+
+Floats = NDArray[np.float64]
+
+# Resamples worked on at once: enough for long rows in memory, few enough for the cache.
+_BLOCK = 100
+
+
+class Interval(NamedTuple):
+    """From where to where a score may lie; NaN at both ends where that cannot be told."""
+
+    low: float
+    high: float
+
+
+def resample_weights(num_images: int, resamples: int, seed: int = 0) -> NDArray[np.int16]:
+    """How often each resample has each image: (resamples, num_images), rows that sum to ``num_images``."""
+    generator = np.random.default_rng(seed)
+    weights = np.empty((resamples, num_images), np.int16)
+    for row in weights:
+        row[:] = np.bincount(generator.integers(num_images, size=num_images), minlength=num_images)
+    return weights
+
+
+def bootstrap_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], track: Track = silently) -> Floats:
+    """Average precision of each class in each resample.
+
+    Args:
+        scores: (N, C) as for :func:`multilabel_scores`, as are the targets.
+        targets: (N, C) of 1, 0 and -1.
+        weights: (R, N) from :func:`resample_weights`.
+        track: counts the classes.
+
+    Returns:
+        (R, C) in percent; NaN where the resample has no positive of the class.
+    """
+    by_image = np.ascontiguousarray(weights.T)
+    ap = np.full((len(weights), scores.shape[1]), np.nan)
+
+    def of_class(place: int, column: NDArray, labels: NDArray) -> None:
+        _class_ap(column, labels, by_image, ap[:, place])
+
+    # numpy lets other threads run during its long loops.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(of_class, place, *column) for place, column in enumerate(columns(scores, targets))]
+        for job in track(jobs, len(jobs), "resample"):
+            job.result()
+    return ap
+
+
+def _class_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], ap: Floats) -> None:
+    """Fill (R,) average precisions of one class; ``weights`` is (N, R)."""
+    positive = np.flatnonzero(targets == 1)
+    if not positive.size:
+        return
+    # A step for each distinct score of a positive, from the highest: entries below the lowest change nothing.
+    steps = np.unique(scores[positive])
+    step_of = len(steps) - np.searchsorted(steps, scores, side="right")
+    known = np.flatnonzero((targets != -1) & (step_of < len(steps)))
+    entries = known[np.argsort(step_of[known], kind="stable")]
+    starts = np.searchsorted(step_of[entries], np.arange(len(steps)))
+    positive = positive[np.argsort(step_of[positive], kind="stable")]
+    hit_starts = np.searchsorted(step_of[positive], np.arange(len(steps)))
+    for first in range(0, weights.shape[1], _BLOCK):
+        block = np.ascontiguousarray(weights[:, first : first + _BLOCK])
+        new_hits = np.add.reduceat(block[positive], hit_starts, axis=0, dtype=np.int32)
+        retrieved = np.add.reduceat(block[entries], starts, axis=0, dtype=np.int32).cumsum(axis=0)
+        hits = new_hits.cumsum(axis=0)
+        total = hits[-1]
+        # Nothing retrieved yet is nothing hit: 0 / 1.
+        precision = hits / np.maximum(retrieved, 1)
+        with np.errstate(invalid="ignore"):
+            ap[first : first + _BLOCK] = 100 * (precision * new_hits).sum(axis=0) / total
+
+
+def bootstrap_operating_points(
+    scores: NDArray, targets: NDArray, threshold: float | Floats, top_k: int, weights: NDArray[np.int16]
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """The numbers of :class:`OperatingPoint` in each resample, at the threshold and at the top k.
+
+    Args:
+        scores: (N, C) as for :func:`multilabel_scores`, as are the next three.
+        targets: (N, C).
+        threshold: one number, or (C,).
+        top_k: labels of each image at the second operating point.
+        weights: (R, N) from :func:`resample_weights`.
+
+    Returns:
+        two dicts by name, of (R,) in percent.
+    """
+    counts: list[NDArray] = []
+    first = 0
+    for masks in masks_to_count(scores, targets, threshold, top_k):
+        # Whole numbers below 2^24 are exact in float32, which has a fast product of matrices.
+        rows = weights[:, first : first + len(masks[0])].astype(np.float32)
+        parts = [rows @ mask.astype(np.float32) for mask in masks]
+        counts = [total + part for total, part in zip(counts, parts, strict=True)] if counts else parts
+        first += rows.shape[1]
+    support, _, hits, predicted, top_hits, top_predicted = (part.astype(np.float64) for part in counts)
+    return operating_point(hits, predicted, support), operating_point(top_hits, top_predicted, support)
+
+
+def mean_over_classes(ap: Floats) -> Floats:
+    """(R,) means of (R, C) over the classes that are not NaN; NaN where all are."""
+    known = ~np.isnan(ap)
+    return np.where(known, ap, 0.0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
+
+
+def interval(samples: Floats, point: float, level: float = 0.95) -> Interval:
+    """The basic bootstrap interval (Davison and Hinkley, 1997, section 5.2.1), kept within 0 and 100 percent.
+
+    It reflects the resamples at the score itself: ``2 * point - quantile``. The percentile interval, which takes the
+    quantiles as they are, is of no use for an mAP: images that a resample has twice make rare classes look easier,
+    so it lies too high (docs/reports.md has the coverage of both in a simulation).
+
+    Args:
+        samples: (R,) the score in each resample; those that are NaN are left out.
+        point: the score.
+        level: how often the interval should hold the true value.
+    """
+    low, high = difference_interval(samples, point, level)
+    return Interval(min(max(low, 0.0), point), max(min(high, 100.0), point)) if low == low else Interval(low, high)
+
+
+def difference_interval(samples: Floats, point: float, level: float = 0.95) -> Interval:
+    """The same for a difference of two scores, which may be negative."""
+    known = samples[~np.isnan(samples)]
+    if not known.size:
+        return Interval(float("nan"), float("nan"))
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(2 * point - high), float(2 * point - low))

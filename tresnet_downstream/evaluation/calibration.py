@@ -1,0 +1,66 @@
+"""Whether probabilities are what they say: of the entries with 0.8, are 80% present?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_BLOCK_ENTRIES = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Probabilities against frequencies in B bins of equal width, over the entries of all classes.
+
+    Attributes:
+        edges: (B + 1,) from 0 to 1; a bin holds its lower edge, the last one 1 as well.
+        count: (B,) entries.
+        probability: (B,) their mean probability; NaN in an empty bin.
+        frequency: (B,) the share of them that is present; NaN in an empty bin.
+        error: expected calibration error, in percent (Guo et al., 2017, with the probability of presence in the
+            place of the top class's): the mean of abs(probability - frequency), weighted by count.
+        class_error: the mean over the classes of the same, each in bins of its own (class-wise ECE; Kull et al.,
+            2019), which entries near 0 do not hide as much.
+    """
+
+    edges: Floats
+    count: NDArray[np.int64]
+    probability: Floats
+    frequency: Floats
+    error: float
+    class_error: float
+
+
+def reliability(probabilities: NDArray, targets: NDArray, bins: int = 15) -> Reliability:
+    """Counts entries by probability; those of unknown target are left out.
+
+    Args:
+        probabilities: (N, C) in [0, 1].
+        targets: (N, C) of 1, 0 and -1.
+        bins: how many.
+    """
+    num_classes = probabilities.shape[1]
+    count, total, present = np.zeros((3, bins * num_classes))
+    rows = max(1, _BLOCK_ENTRIES // num_classes)
+    for first in range(0, len(probabilities), rows):
+        block, labels = probabilities[first : first + rows], targets[first : first + rows]
+        known = labels != -1
+        place = np.minimum((block * bins).astype(np.int64), bins - 1) * num_classes + np.arange(num_classes)
+        place, values = place[known], block[known].astype(np.float64)
+        count += np.bincount(place, minlength=bins * num_classes)
+        total += np.bincount(place, values, bins * num_classes)
+        present += np.bincount(place, labels[known] == 1, bins * num_classes)
+    count, total, present = (part.reshape(bins, num_classes) for part in (count, total, present))
+    errors = abs(total - present).sum(0) / np.maximum(count.sum(0), 1)
+    all_count, all_total, all_present = count.sum(1), total.sum(1), present.sum(1)
+    filled = np.where(all_count > 0, all_count, np.nan)
+    return Reliability(
+        edges=np.linspace(0, 1, bins + 1),
+        count=all_count.astype(np.int64),
+        probability=all_total / filled,
+        frequency=all_present / filled,
+        error=float(100 * abs(all_total - all_present).sum() / max(all_count.sum(), 1)),
+        class_error=float(100 * errors.mean()),
+    )

@@ -1,0 +1,101 @@
+"""What a multi-label network gets wrong: its worst mistakes, and which classes it takes for which."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tresnet_downstream.evaluation.multilabel_scores import columns
+
+_BLOCK_ENTRIES = 2**20
+
+
+class Mistake(NamedTuple):
+    """An entry on the wrong side of its threshold.
+
+    Attributes:
+        image: row.
+        label: column.
+        probability: what the network gave.
+    """
+
+    image: int
+    label: int
+    probability: float
+
+
+def worst_mistakes(
+    probabilities: NDArray, targets: NDArray, limits: NDArray, count: int = 24, per_class: int = 3
+) -> tuple[list[Mistake], list[Mistake]]:
+    """The most confident false positives, highest probability first, and false negatives, lowest first.
+
+    Args:
+        probabilities: (N, C).
+        targets: (N, C) of 1, 0 and -1; an unknown entry is no mistake.
+        limits: (C,) thresholds.
+        count: how many of each kind at most.
+        per_class: how many of a class at most, so that one class does not fill the list.
+    """
+    kinds: tuple[list[Mistake], list[Mistake]] = [], []
+    for label, (column, labels) in enumerate(columns(probabilities, targets)):
+        predicted = column > limits[label]
+        wrong_of_kind = (predicted & (labels == 0), ~predicted & (labels == 1))
+        for found, wrong, sign in zip(kinds, wrong_of_kind, (-1, 1), strict=True):
+            rows = np.flatnonzero(wrong)
+            worst = rows[np.argsort(sign * column[rows], kind="stable")[:per_class]]
+            found += [Mistake(int(row), label, float(column[row])) for row in worst]
+    false_positives = sorted(kinds[0], key=lambda mistake: -mistake.probability)[:count]
+    return false_positives, sorted(kinds[1], key=lambda mistake: mistake.probability)[:count]
+
+
+@dataclass(frozen=True, eq=False)
+class Confusions:
+    """How often one class was missed in an image in which another was found that is not there.
+
+    Attributes:
+        labels: (K,) the classes looked at, columns of the scores: those with the most mistakes.
+        missed: (K,) false negatives of each.
+        count: (K, K) images in which the class of the row was missed and the class of the column found by mistake.
+    """
+
+    labels: NDArray[np.int64]
+    missed: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    def pairs(self, most: int) -> list[tuple[int, int, int, int]]:
+        """The most frequent pairs: class missed, class found, images with both, images with the first."""
+        order = np.argsort(-self.count, axis=None, kind="stable")[:most]
+        rows, places = np.unravel_index(order, self.count.shape)
+        return [
+            (int(self.labels[i]), int(self.labels[j]), int(self.count[i, j]), int(self.missed[i]))
+            for i, j in zip(rows, places, strict=True)
+            if self.count[i, j]
+        ]
+
+
+def confusions(probabilities: NDArray, targets: NDArray, limits: NDArray, most_classes: int = 256) -> Confusions:
+    """Counts over all images.
+
+    Args:
+        probabilities: (N, C).
+        targets: (N, C) of 1, 0 and -1.
+        limits: (C,) thresholds.
+        most_classes: how many classes to look at, for the sake of memory.
+    """
+    rows = max(1, _BLOCK_ENTRIES // probabilities.shape[1])
+    blocks = [slice(first, first + rows) for first in range(0, len(probabilities), rows)]
+    false_positives, false_negatives = np.zeros((2, probabilities.shape[1]), np.int64)
+    for block in blocks:
+        predicted = probabilities[block] > limits
+        false_positives += np.count_nonzero(predicted & (targets[block] == 0), axis=0)
+        false_negatives += np.count_nonzero(~predicted & (targets[block] == 1), axis=0)
+    order = np.argsort(-(false_positives + false_negatives), kind="stable")[:most_classes]
+    labels = np.sort(order)
+    count = np.zeros((len(labels), len(labels)))
+    for block in blocks:
+        predicted, present = probabilities[block][:, labels] > limits[labels], targets[block][:, labels]
+        # Exact: sums of ones below 2^24 in each block.
+        missed, found = (~predicted & (present == 1)), (predicted & (present == 0))
+        count += missed.T.astype(np.float32) @ found.astype(np.float32)
+    return Confusions(labels, false_negatives[labels], count.astype(np.int64))

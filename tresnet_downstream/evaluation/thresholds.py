@@ -1,0 +1,253 @@
+"""Thresholds: precision and recall at each that is worth having, the choice of one, and a file of those chosen."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.text import json_text, read_versioned, write_texts
+
+FORMAT, VERSION = "tresnet_downstream.thresholds", 1
+SCOPES = ("per-class", "global")
+# Entries sorted at once, for a curve over all classes.
+_BLOCK_ENTRIES = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdCurve:
+    """What is found just above each threshold that lies right below a positive; K of them, highest first.
+
+    Attributes:
+        scores: (K,) the distinct scores of positives, descending.
+        thresholds: (K,) float64, midway to the next lower score of any entry, so that other data is decided alike.
+        hits: (K,) positives above the threshold.
+        predicted: (K,) entries above it, those of unknown target left out.
+        positives: how many there are to find.
+    """
+
+    scores: NDArray
+    thresholds: NDArray[np.float64]
+    hits: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    positives: int
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """(K,) in [0, 1]."""
+        return self.hits / self.predicted
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """(K,) in [0, 1]."""
+        return self.hits / max(self.positives, 1)
+
+    @property
+    def f1(self) -> NDArray[np.float64]:
+        """(K,) in [0, 1]."""
+        return 2 * self.hits / (self.predicted + self.positives)
+
+
+def threshold_curve(scores: NDArray, targets: NDArray, positives: int | None = None) -> ThresholdCurve:
+    """The curve of a class, or of all classes together where the arrays have two dimensions.
+
+    Args:
+        scores: (N,) or (N, C) finite numbers.
+        targets: 1, 0 or -1 (unknown, left out) for each.
+        positives: how many there are to find, if not all of them have a score; those of ``targets`` by default.
+    """
+    rows = max(1, _BLOCK_ENTRIES // max(1, scores[:1].size))
+    blocks = [slice(first, first + rows) for first in range(0, len(scores), rows)]
+    found = np.sort(np.concatenate([scores[block][targets[block] == 1] for block in blocks] or [scores[:0]]))
+    steps, first_of = np.unique(found, return_index=True)
+    below = np.zeros(len(steps), np.int64)
+    next_lower = np.full(len(steps), -np.inf)
+    known_entries = 0
+    for block in blocks:
+        ordered = np.sort(scores[block][targets[block] != -1])
+        places = np.searchsorted(ordered, steps)
+        inside = places > 0
+        next_lower[inside] = np.maximum(next_lower[inside], ordered[places[inside] - 1])
+        below += places
+        known_entries += len(ordered)
+    # Below the lowest score of all: half of it, which is still a probability.
+    floor = np.where(steps > 0, 0.0, steps - 2.0)
+    midway = (steps.astype(np.float64) + np.where(np.isfinite(next_lower), next_lower, floor)) / 2
+    return ThresholdCurve(
+        scores=steps[::-1],
+        thresholds=midway[::-1],
+        hits=(len(found) - first_of)[::-1],
+        predicted=(known_entries - below)[::-1],
+        positives=len(found) if positives is None else positives,
+    )
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a threshold is chosen for.
+
+    Attributes:
+        kind: ``f1`` for the greatest F1, ``precision`` for the greatest recall of those with at least that precision,
+            ``recall`` for the greatest precision of those with at least that recall.
+        value: the least precision or recall, above 0 and up to 1.
+    """
+
+    kind: str
+    value: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Objective":
+        """Reads ``f1``, ``precision=0.9`` or ``recall=0.9``.
+
+        Raises:
+            UserError: for anything else.
+        """
+        kind, _, number = text.partition("=")
+        try:
+            value = float(number) if number else 0.0
+        except ValueError:
+            value = math.nan
+        if (kind == "f1" and not number and "=" not in text) or (kind in ("precision", "recall") and 0 < value <= 1):
+            return cls(kind, value)
+        raise UserError(f"--objective {text}: write f1, precision=0.9 or recall=0.9, with a number above 0 and up to 1")
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "f1" else f"{self.kind}={self.value:g}"
+
+
+def choose(curve: ThresholdCurve, objective: Objective) -> int | None:
+    """The place of the best threshold on a curve, the highest among equals; None where none will do."""
+    if not len(curve.scores):
+        return None
+    if objective.kind == "f1":
+        return int(np.argmax(curve.f1))
+    if objective.kind == "recall":
+        enough = np.flatnonzero(curve.recall >= objective.value)
+        # The precision may rise again further down.
+        return int(enough[np.argmax(curve.precision[enough])]) if enough.size else None
+    enough = np.flatnonzero(curve.precision >= objective.value)
+    return int(enough[-1]) if enough.size else None
+
+
+@dataclass(frozen=True, eq=False)
+class Thresholds:
+    """A threshold for each class.
+
+    Attributes:
+        of_class: by name, in the order of the classes; a score above it counts as predicted. None where no threshold
+            reaches the objective: then nothing of the class is predicted.
+        objective: as text, see :class:`Objective`.
+        scope: ``per-class`` or ``global``.
+        borrowed: classes without a positive, which take what was chosen for all classes together.
+        chosen_on: what is known of the run that they were chosen on.
+    """
+
+    of_class: dict[str, float | None]
+    objective: str
+    scope: str
+    borrowed: tuple[str, ...]
+    chosen_on: dict[str, Any]
+
+    def limits(self, classes: Sequence[str]) -> NDArray[np.float64]:
+        """(C,) numbers, infinite for a class that is never predicted.
+
+        Raises:
+            UserError: if there is none for one of the classes.
+        """
+        if missing := [name for name in classes if name not in self.of_class]:
+            raise UserError(f"the thresholds lack {len(missing)} of the {len(classes)} classes, such as {missing[0]!r}")
+        chosen = (self.of_class[name] for name in classes)
+        return np.array([math.inf if threshold is None else threshold for threshold in chosen])
+
+    @property
+    def unreachable(self) -> tuple[str, ...]:
+        """The classes for which no threshold reaches the objective."""
+        return tuple(name for name, threshold in self.of_class.items() if threshold is None)
+
+
+def choose_thresholds(
+    curves: Sequence[ThresholdCurve],
+    pooled: ThresholdCurve,
+    classes: Sequence[str],
+    objective: Objective,
+    scope: str = "per-class",
+    chosen_on: Mapping[str, Any] | None = None,
+) -> Thresholds:
+    """Chooses on the data of the curves.
+
+    Args:
+        curves: one for each class.
+        pooled: that of all classes together; a global threshold is chosen on it (so F1 is OF1, and so on), and a
+            class without a positive takes that one too.
+        classes: C names.
+        objective: what for.
+        scope: ``per-class`` or ``global``.
+        chosen_on: what to keep about the run.
+
+    Raises:
+        UserError: for an unknown scope, and where no class has a positive.
+    """
+    if scope not in SCOPES:
+        raise UserError(f"scope={scope!r}: choose {' or '.join(SCOPES)}")
+    if not pooled.positives:
+        raise UserError("no class has a positive in this run, so there is nothing to choose thresholds by")
+    of_all = _chosen(pooled, objective)
+    own = [scope == "per-class" and curve.positives > 0 for curve in curves]
+    return Thresholds(
+        of_class={
+            name: _chosen(curve, objective) if has_own else of_all
+            for name, curve, has_own in zip(classes, curves, own, strict=True)
+        },
+        objective=str(objective),
+        scope=scope,
+        borrowed=tuple(
+            name for name, curve in zip(classes, curves, strict=True) if scope == "per-class" and not curve.positives
+        ),
+        chosen_on=dict(chosen_on or {}),
+    )
+
+
+def _chosen(curve: ThresholdCurve, objective: Objective) -> float | None:
+    place = choose(curve, objective)
+    return None if place is None else float(curve.thresholds[place])
+
+
+def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
+    """Writes JSON that :func:`read_thresholds` reads.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "objective": thresholds.objective,
+        "scope": thresholds.scope,
+        "borrowed": thresholds.borrowed,
+        "chosen_on": thresholds.chosen_on,
+        "thresholds": thresholds.of_class,
+    }
+    write_texts(Path(path).parent, {Path(path).name: json_text(content)})
+
+
+def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
+    """Reads what :func:`write_thresholds` wrote.
+
+    Raises:
+        UserError: the file is missing, no such file, of a newer version, or has a threshold that is no number.
+    """
+    content = read_versioned(path, FORMAT, VERSION, "tools/thresholds.py writes such files")
+    try:
+        of_class = dict(content["thresholds"])
+        for name, threshold in of_class.items():
+            if threshold is not None and (type(threshold) not in (int, float) or threshold != threshold):
+                raise UserError(f"{path}: the threshold of {name!r} is {threshold!r}, not a number or null")
+        borrowed, chosen_on = tuple(content["borrowed"]), dict(content["chosen_on"])
+        return Thresholds(of_class, content["objective"], content["scope"], borrowed, chosen_on)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: is malformed: {error!r}; write it again with tools/thresholds.py") from error
