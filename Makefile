@@ -13,8 +13,8 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 .PHONY: help demo demo-detection test lint lock clean
 
 help:
-	@echo "make demo   trains on the embedded digits and prints the mAP table"
-	@echo "make demo-detection  trains a detector on the digits and prints the AP table"
+	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
+	@echo "make demo-detection  the same for a detector: AP table, pictures with boxes, report"
 	@echo "make test   lint, types and the whole test suite"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
@@ -23,15 +23,19 @@ help:
 demo: $(VENV)/digits.installed
 	$(BIN)/python data/make_digits.py
 	$(BIN)/python tools/train_multilabel.py configs/digits_tresnet.py
-	$(BIN)/python tools/test_multilabel.py configs/digits_tresnet.py work_dirs/digits_tresnet/best.pth
+	$(BIN)/python tools/test_multilabel.py configs/digits_tresnet.py work_dirs/digits_tresnet/best.pth \
+		--report work_dirs/digits_tresnet/report
+	@echo "the report is work_dirs/digits_tresnet/report/report.html"
 
 demo-detection: $(VENV)/demo-detection.installed
 	$(BIN)/python data/make_digits.py
 	$(BIN)/python tools/train_detection.py configs/digits_retinanet_tresnet.py
-	$(BIN)/python tools/test_detection.py configs/digits_retinanet_tresnet.py work_dirs/digits_retinanet_tresnet/best_*.pth
+	$(BIN)/python tools/test_detection.py configs/digits_retinanet_tresnet.py work_dirs/digits_retinanet_tresnet/best_*.pth \
+		--report work_dirs/digits_retinanet_tresnet/report
 	$(BIN)/python tools/predict.py work_dirs/digits_retinanet_tresnet/best_*.pth data/digits/val/00000[1-8].jpg \
 		--threshold 0.5 --out work_dirs/digits_retinanet_tresnet/drawn
 	@echo "pictures with boxes are in work_dirs/digits_retinanet_tresnet/drawn"
+	@echo "the report is work_dirs/digits_retinanet_tresnet/report/report.html"
 
 test: lint
 	$(BIN)/python -m pytest

@@ -12,7 +12,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Labels pictures with their probabilities; a detector finds boxes.")
     parser.add_argument("model", help="a weight file, URL, or name that tools/weights.py lists")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, folders, or patterns in quotes")
-    parser.add_argument("--threshold", type=float, help="least probability; 0.5 for multi-label weights, 0.3 for boxes")
+    limits = parser.add_mutually_exclusive_group()
+    limits.add_argument(
+        "--threshold", type=float, help="what is above it is shown; 0.5 for multi-label weights, 0.3 for boxes"
+    )
+    limits.add_argument("--thresholds", metavar="FILE", help="one for each class, from tools/thresholds.py")
     parser.add_argument("--top-k", type=int, help="most labels or boxes of a picture; 5 for single-label weights")
     parser.add_argument("--out", metavar="DIR", help="draws each picture with its labels or boxes there")
     parser.add_argument("--json", action="store_true", help="JSON lines in place of text")
@@ -26,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tresnet_downstream.pictures import find_images
     from tresnet_downstream.weights import is_detector, locate
 
+    if options.thresholds:
+        from tresnet_downstream.evaluation.thresholds import read_thresholds
+
+        options.threshold = read_thresholds(options.thresholds)
     images, device = find_images(options.images), best_device(options.device)
     label = _detector if options.config or is_detector(locate(options.model)) else _classifier
     lines = label(options, images, device)

@@ -4,29 +4,30 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tresnet_downstream.command_line import config_parser, read_config, run
+from tresnet_downstream.command_line import add_report_option, config_parser, read_config, run, write_report_of
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, scores, prints the tables and writes scores, classes and predictions."""
+    """Parses the command line, scores, prints the tables and writes scores, the run folder and the report asked for."""
     parser = config_parser("Scores a detector on the test data of its config, the validation data in most.")
     parser.add_argument("checkpoint", help="such as work_dirs/NAME/epoch_12.pth")
+    add_report_option(parser)
     options = parser.parse_args(arguments)
 
-    from mmengine.dist import is_main_process
-
-    from tresnet_downstream.evaluation import format_detection_table, write_detection_scores
+    from tresnet_downstream.evaluation import format_detection_table, write_detection_run, write_detection_scores
     from tresnet_downstream.training.detection import score_detection
 
     config = read_config(options)
-    scores, predictions = score_detection(config, options.checkpoint, options.launcher)
-    if not is_main_process():
+    scored = score_detection(config, options.checkpoint, options.launcher)
+    if scored is None:
         return
+    scores, outcome = scored
     for kind, given in scores.items():
         print(format_detection_table(given, f"{options.checkpoint}, {kind}"))
-    run_info = {"config": options.config, "checkpoint": options.checkpoint, "coco_eval": config.get("coco_eval")}
-    for path in write_detection_scores(scores, predictions, Path(config.work_dir), run_info):
+    folder = Path(config.work_dir)
+    for path in (*write_detection_scores(scores, folder, outcome.about), write_detection_run(outcome, folder)):
         print(f"wrote {path}")
+    write_report_of(folder, options.report)
 
 
 if __name__ == "__main__":

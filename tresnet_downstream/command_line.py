@@ -113,6 +113,21 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def add_report_option(parser: argparse.ArgumentParser) -> None:
+    """The option of tools that score."""
+    parser.add_argument("--report", metavar="DIR", help="writes a report there: report.html and the same as Markdown")
+
+
+def write_report_of(folder: Path, out: str | None) -> None:
+    """Writes the report of a run folder, if one is asked for, and says where it is."""
+    if out is None:
+        return
+    from tresnet_downstream.evaluation import write_report
+
+    for path in write_report([folder], out, track=progress):
+        print(f"wrote {path}")
+
+
 def best_device(name: str | None) -> str:
     """The device asked for, or else the first GPU, or else the CPU.
 

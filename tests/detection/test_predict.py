@@ -13,8 +13,9 @@ from training.small_data import ROOT, call
 from tresnet_downstream.detection.drawing import draw_boxes
 from tresnet_downstream.detection.predict import Detections, _require_known, detect, load_detector
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.training.config import load_config
-from tresnet_downstream.training.detection import without_start
+from tresnet_downstream.training.provenance import without_start
 from tresnet_downstream.weights import is_detector
 
 
@@ -27,7 +28,7 @@ def test_boxes_are_those_of_the_scoring(boxes, checkpoint, tmp_path):
     """The predictions that test_detection.py writes, without its config."""
     arguments = [CONFIG, checkpoint, "--work-dir", tmp_path, *flags(boxes)]
     assert call("test_detection", arguments)[0] == 0
-    rows = json.loads((tmp_path / "predictions_bbox.json").read_text())
+    rows = read_run(tmp_path).predictions["bbox"]
     first = [row for row in rows if row["image_id"] == 1]
     model = load_detector(checkpoint)
     assert model.classes == ("disc", "square")

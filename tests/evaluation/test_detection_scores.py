@@ -11,7 +11,7 @@ import pytest
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import detection_scores, format_detection_table, write_detection_scores
-from tresnet_downstream.evaluation.detection_scores import BACKENDS
+from tresnet_downstream.evaluation.coco_index import BACKENDS
 
 pytest.importorskip("pycocotools", reason="needs the detection set-up")
 pytest.importorskip("faster_coco_eval", reason="needs the extra faster-coco-eval")
@@ -151,11 +151,11 @@ def test_what_does_not_fit_is_told():
         detection_scores(truth, [*detections, {**detections[0], "image_id": 999}])
 
 
-def test_files_hold_every_number_and_the_detections(tmp_path):
+def test_files_hold_every_number(tmp_path):
     truth, detections = made()
     scores = detection_scores(truth, detections, NAMES)
-    paths = write_detection_scores({"bbox": scores}, {"bbox": detections}, tmp_path / "run", {"config": "c.py"})
-    assert [path.name for path in paths] == ["scores.json", "per_class.csv", "predictions_bbox.json"]
+    paths = write_detection_scores({"bbox": scores}, tmp_path / "run", {"config": "c.py"})
+    assert [path.name for path in paths] == ["scores.json", "per_class.csv"]
     content = json.loads(paths[0].read_text())
     assert content["format"] == "tresnet_downstream.detection_scores"
     assert content["bbox"]["headline"]["AP"] == scores.headline["AP"]
@@ -172,7 +172,6 @@ def test_files_hold_every_number_and_the_detections(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list(NAMES)
     assert float(rows[0]["ap50"]) == scores.ap50[0]
-    assert json.loads(paths[2].read_text()) == detections
 
 
 def test_table_has_the_twelve_numbers_and_the_worst_class_first():

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.training.config import load_config
 from tresnet_downstream.training.detection import DetectionRunner, _check_components, _follow_options, _set_classes
 
@@ -64,7 +65,7 @@ def test_scoring_writes_scores_classes_and_predictions_alike_with_both_libraries
         assert "AP50  IoU 0.50" in out
         content = json.loads((tmp_path / backend / "scores.json").read_text())
         found[backend] = {key: content[key] for key in ("bbox",)}
-        predictions = json.loads((tmp_path / backend / "predictions_bbox.json").read_text())
+        predictions = read_run(tmp_path / backend).predictions["bbox"]
         assert {row["category_id"] for row in predictions} <= {7, 40}
     assert found["pycocotools"] == found["faster_coco_eval"]
     assert [row["class"] for row in found["pycocotools"]["bbox"]["per_class"]] == ["disc", "square"]
@@ -162,9 +163,9 @@ def test_options_of_the_validation_data_reach_the_test(trained_detector, boxes, 
     arguments = [CONFIG, trained_detector[0] / "epoch_2.pth", "--work-dir", tmp_path]
     status, _, err = call("test_detection", [*arguments, *wide])
     assert status == 0, err
-    small = json.loads((tmp_path / "predictions_bbox.json").read_text())
+    small = read_run(tmp_path).predictions["bbox"]
     assert call("test_detection", [*arguments, *flags(boxes)])[0] == 0
-    assert json.loads((tmp_path / "predictions_bbox.json").read_text()) != small
+    assert read_run(tmp_path).predictions["bbox"] != small
 
 
 def test_mixed_precision_trains_on_a_cpu_too(boxes, tmp_path):

@@ -55,6 +55,8 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
 
     Attributes:
         annotations: the `MultilabelAnnotations`.
+        annotation_file: the path of their file.
+        image_folder: the path of the folder of images.
         classes: the class names.
         metainfo: dictionary of ``classes``, where MMEngine looks for it.
 
@@ -80,9 +82,9 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         if not 0 <= seed < 2**32:
             raise UserError(f"seed: {seed} is not between 0 and 2**32 - 1")
         self.pipeline = build_pipeline(pipeline)
-        annotation_path = _locate(data_root, "annotation_file", annotation_file, source)
+        self.annotation_file = _locate(data_root, "annotation_file", annotation_file, source)
         self.image_folder = _locate(data_root, "image_folder", image_folder, source)
-        self.annotations = read_annotations(annotation_path, classes, keep_empty)
+        self.annotations = read_annotations(self.annotation_file, classes, keep_empty)
         if on_bad_image == "error":
             _refuse_missing_images(self.annotations, self.image_folder)
         self.classes = self.annotations.classes

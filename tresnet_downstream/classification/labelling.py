@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.predict import labels_of, predict_each
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.pictures import drawn_names, read_image, write_picture
 
 # Where nobody says which labels to give: those more likely than not, or the likeliest five of a softmax.
@@ -20,7 +21,7 @@ THRESHOLD, TOP_K = 0.5, 5
 def label_pictures(
     model: ImageClassifier,
     images: Sequence[str],
-    threshold: float | None = None,
+    threshold: float | Thresholds | None = None,
     top_k: int | None = None,
     batch_size: int = 16,
     out: str | Path | None = None,
@@ -31,7 +32,8 @@ def label_pictures(
     Args:
         model: from :func:`load_model`.
         images: paths.
-        threshold: least probability of a label, 0 to 1; None takes 0.5 for multi-label models without ``top_k``.
+        threshold: what the probability of a label must be above, 0 to 1, or one for each class; None takes 0.5 for
+            multi-label models without ``top_k``.
         top_k: most labels of a picture; None takes 5 for single-label models without ``threshold``.
         batch_size: pictures that go through the network together.
         out: folder for the pictures with their labels.
@@ -46,12 +48,13 @@ def label_pictures(
     """
     if not model.classes:
         raise UserError("the model has no head, so it gives no labels")
-    if threshold is not None and not 0 <= threshold <= 1:
+    if isinstance(threshold, float | int) and not 0 <= threshold <= 1:
         raise UserError(f"threshold={threshold:g}: give a probability, 0 to 1")
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k={top_k}: give a whole number, at least 1")
     if threshold is None and top_k is None:
         threshold, top_k = (THRESHOLD, None) if model.multi_label else (None, TOP_K)
+    limits = threshold.limits(model.classes) if isinstance(threshold, Thresholds) else threshold
     names = drawn_names(images) if out is not None else {}
     failed = []
     for prediction in predict_each(model, images, batch_size):
@@ -61,7 +64,7 @@ def label_pictures(
             if as_json:
                 yield json.dumps({"image": image, "error": prediction.error}, ensure_ascii=False)
             continue
-        labels = labels_of(prediction.probabilities, model.classes, threshold, top_k)
+        labels = labels_of(prediction.probabilities, model.classes, limits, top_k)
         if out is not None:
             write_picture(draw_labels(image, labels), Path(out) / names[image])
         yield _json_line(image, labels) if as_json else _text_line(image, labels)

@@ -7,6 +7,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import MultilabelScores, multilabel_scores
 from tresnet_downstream.registry import METRICS
 
@@ -16,7 +17,8 @@ class MultilabelMetric(BaseMetric):
     """mAP of one or more sets of weights over the same pictures.
 
     ``evaluate`` gives ``NAME/mAP`` for each set, ``mAP`` of the better one and its name as ``weights``; the
-    whole scores stay in :attr:`scores`.
+    whole scores stay in :attr:`scores`, and what they were computed from in :attr:`images` (names),
+    :attr:`probabilities` (by set of weights, pictures x classes) and :attr:`targets`.
 
     Args:
         threshold: probability above which a class counts as predicted.
@@ -29,22 +31,32 @@ class MultilabelMetric(BaseMetric):
         super().__init__(collect_device="cpu")
         self.threshold, self.top_k = threshold, top_k
         self.scores: dict[str, MultilabelScores] = {}
+        self.images: list[str] = []
+        self.targets = np.zeros((0, 0), np.int8)
+        self.probabilities: dict[str, np.ndarray] = {}
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Tensor]]) -> None:
-        """Keeps each picture's probabilities and targets."""
-        for target, sample in zip(data_batch["targets"], data_samples, strict=True):
+        """Keeps each picture's name, probabilities and targets."""
+        for image, target, sample in zip(data_batch["image"], data_batch["targets"], data_samples, strict=True):
             row = {name: probabilities.numpy() for name, probabilities in sample.items()}
-            self.results.append((row, target.cpu().numpy()))
+            self.results.append((image, row, target.cpu().numpy()))
 
-    def compute_metrics(self, results: list[tuple[dict[str, np.ndarray], np.ndarray]]) -> dict[str, Any]:
-        """Scores each set of weights over all pictures."""
-        targets = np.stack([target for _, target in results])
+    def compute_metrics(self, results: list[tuple[str, dict[str, np.ndarray], np.ndarray]]) -> dict[str, Any]:
+        """Scores each set of weights over all pictures.
+
+        Raises:
+            UserError: if a probability is NaN.
+        """
+        self.images = [image for image, _, _ in results]
+        self.targets = np.stack([target for _, _, target in results])
+        self.probabilities = {name: np.stack([row[name] for _, row, _ in results]) for name in results[0][1]}
+        for name, probabilities in self.probabilities.items():
+            if len(wrong := np.flatnonzero(~np.isfinite(probabilities).all(1))):
+                raise UserError(f"the {name} weights give probabilities that are NaN for {self.images[wrong[0]]!r}")
         classes = self.dataset_meta["classes"]
         self.scores = {
-            name: multilabel_scores(
-                np.stack([row[name] for row, _ in results]), targets, classes, self.threshold, self.top_k
-            )
-            for name in results[0][0]
+            name: multilabel_scores(probabilities, self.targets, classes, self.threshold, self.top_k)
+            for name, probabilities in self.probabilities.items()
         }
         best = max(self.scores, key=lambda name: self.scores[name].mAP)
         each = {f"{name}/mAP": float(scores.mAP) for name, scores in self.scores.items()}

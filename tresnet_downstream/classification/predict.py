@@ -125,19 +125,16 @@ def _probabilities(model: ImageClassifier, images: np.ndarray) -> np.ndarray:
 
 
 def labels_of(
-    probabilities: np.ndarray, classes: Sequence[str], threshold: float | None, top_k: int | None
+    probabilities: np.ndarray, classes: Sequence[str], threshold: float | np.ndarray | None, top_k: int | None
 ) -> list[tuple[str, float]]:
     """The classes that a picture shows, likeliest first.
 
     Args:
         probabilities: C values.
         classes: C names.
-        threshold: the least probability; None for none.
+        threshold: what a probability must be above; (C,) where each class has its own; None for none.
         top_k: how many at most; None for all.
     """
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
-    return [
-        (classes[index], float(probabilities[index]))
-        for index in order
-        if threshold is None or probabilities[index] >= threshold
-    ]
+    above = probabilities > np.asarray(-np.inf if threshold is None else threshold, np.float64)
+    order = [index for index in np.argsort(-probabilities, kind="stable") if above[index]][:top_k]
+    return [(classes[index], float(probabilities[index])) for index in order]

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tresnet_downstream.detection.predict import Detections, detect
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.pictures import drawn_names, read_image, write_picture
 
 THRESHOLD = 0.3
@@ -20,7 +21,7 @@ COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114
 def detect_in_pictures(
     model: Any,
     images: Sequence[str],
-    threshold: float | None = None,
+    threshold: float | Thresholds | None = None,
     top_k: int | None = None,
     batch_size: int = 1,
     out: str | Path | None = None,
@@ -31,7 +32,7 @@ def detect_in_pictures(
     Args:
         model: from :func:`load_detector`.
         images: paths.
-        threshold: least score of a box, 0 to 1; None takes 0.3.
+        threshold: what the score of a box must be above, 0 to 1, or one for each class; None takes 0.3.
         top_k: most boxes of a picture; None for all.
         batch_size: most pictures that go through the network together.
         out: folder for the pictures with their boxes.
@@ -45,10 +46,12 @@ def detect_in_pictures(
             not be read.
     """
     threshold = THRESHOLD if threshold is None else threshold
-    if not 0 <= threshold <= 1:
+    if isinstance(threshold, float | int) and not 0 <= threshold <= 1:
         raise UserError(f"threshold={threshold:g}: give a score, 0 to 1")
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k={top_k}: give a whole number, at least 1")
+    given = threshold.limits(model.classes) if isinstance(threshold, Thresholds) else threshold
+    limits = np.broadcast_to(np.asarray(given, np.float64), len(model.classes))
     names = drawn_names(images) if out is not None else {}
     failed = []
     for found in detect(model, images, batch_size):
@@ -57,7 +60,7 @@ def detect_in_pictures(
             if as_json:
                 yield json.dumps({"image": found.image, "error": found.error}, ensure_ascii=False)
             continue
-        kept = np.flatnonzero(found.scores >= threshold)[:top_k]
+        kept = np.flatnonzero(found.scores > limits[found.labels])[:top_k]
         if out is not None:
             write_picture(draw_boxes(found, model.classes, kept), Path(out) / names[found.image])
         yield _line(found, model.classes, kept, as_json)

@@ -23,7 +23,7 @@ class DetectionMetric(CocoMetric):
     """MMDetection's ``CocoMetric``, scored by :func:`detection_scores`: not rounded, with every class's AP.
 
     ``evaluate`` gives ``coco/bbox_mAP`` and so on as MMDetection does, from 0 to 1 or -1; the whole scores and the
-    predictions stay in :attr:`scores` and :attr:`predictions`.
+    predictions stay in :attr:`scores` and :attr:`predictions`, the pictures that were scored in :attr:`image_ids`.
 
     Args:
         ann_file: the COCO file that the pictures are of.
@@ -58,6 +58,13 @@ class DetectionMetric(CocoMetric):
         self.backend = backend
         self.scores: dict[str, DetectionScores] = {}
         self.predictions: dict[str, list[dict[str, Any]]] = {}
+        self.image_ids: list[int] = []
+
+    @property
+    def ground_truth(self) -> dict[str, Any]:
+        """What the annotation file holds, boxes without area left out."""
+        content: dict[str, Any] = self._coco_api.dataset
+        return content
 
     def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
         """Scores the boxes and masks of all pictures."""
@@ -71,10 +78,10 @@ class DetectionMetric(CocoMetric):
                     partial.write_text(json.dumps(rows))
         if self.format_only:
             return {}
-        image_ids = [prediction["img_id"] for prediction in found]
+        self.image_ids = [prediction["img_id"] for prediction in found]
         values: dict[str, float] = {}
         for kind, rows in self.predictions.items():
-            scores = detection_scores(self._coco_api.dataset, rows, classes, image_ids, kind, self.backend)
+            scores = detection_scores(self._coco_api.dataset, rows, classes, self.image_ids, kind, self.backend)
             self.scores[kind] = scores
             print_log(f"{kind}\n{format_detection_table(scores)}", logger="current")
             values |= {f"{kind}_{name}": _fraction(scores.headline[key]) for name, key in KEYS.items()}

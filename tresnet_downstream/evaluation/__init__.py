@@ -1,4 +1,6 @@
-"""Scores from predictions and labels, in plain numpy: nothing here knows a model."""
+"""Scores and reports from predictions and labels, in plain numpy: nothing here knows a model."""
+
+from typing import TYPE_CHECKING, Any
 
 from tresnet_downstream.evaluation.detection_scores import DetectionScores, detection_scores
 from tresnet_downstream.evaluation.detection_tables import format_detection_table, write_detection_scores
@@ -9,9 +11,21 @@ from tresnet_downstream.evaluation.multilabel_scores import (
     multilabel_scores,
 )
 from tresnet_downstream.evaluation.multilabel_tables import format_table, write_scores
+from tresnet_downstream.evaluation.runs import (
+    DetectionRun,
+    MultilabelRun,
+    read_run,
+    write_detection_run,
+    write_multilabel_run,
+)
+
+if TYPE_CHECKING:
+    from tresnet_downstream.evaluation.report import write_report
 
 __all__ = [
+    "DetectionRun",
     "DetectionScores",
+    "MultilabelRun",
     "MultilabelScores",
     "OperatingPoint",
     "average_precision",
@@ -19,6 +33,19 @@ __all__ = [
     "format_detection_table",
     "format_table",
     "multilabel_scores",
+    "read_run",
+    "write_detection_run",
     "write_detection_scores",
+    "write_multilabel_run",
+    "write_report",
     "write_scores",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # What draws takes half a second to load, and a training needs none of it.
+    if name == "write_report":
+        from tresnet_downstream.evaluation.report import write_report
+
+        return write_report
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.coco_index import chosen, ready
 
-BACKENDS = ("pycocotools", "faster_coco_eval")
+# COCO's sizes of objects, in the order of its statistics.
+SIZES = ("all", "small", "medium", "large")
 # The twelve numbers in COCO's order: attribute, and what stands in tables.
 HEADLINE = {
     "AP": "AP    IoU 0.50 to 0.95",
@@ -47,6 +48,9 @@ class DetectionScores:
         num_images: pictures that were scored.
         num_detections: detections given.
         iou_type: ``bbox`` or ``segm``.
+        iou_thresholds: the T of COCO, 0.50 to 0.95.
+        precision: (T, 101, C, 4) in [0, 1], the greatest at a recall of 0.00, 0.01, ... 1.00 or more, for the classes
+            and for :data:`SIZES`; NaN where there is no object.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +63,16 @@ class DetectionScores:
     num_images: int
     num_detections: int
     iou_type: str
+    iou_thresholds: np.ndarray
+    precision: np.ndarray
+
+    def ap_by_size_and_iou(self) -> np.ndarray:
+        """AP in percent at each size and IoU threshold, (4, T): means over the classes with objects of that size."""
+        of_class = 100 * self.precision.mean(1)  # (T, C, 4)
+        known = ~np.isnan(of_class)
+        count = np.where(known.any(1), known.sum(1), np.nan)
+        means: np.ndarray = (np.where(known, of_class, 0.0).sum(1) / count).T
+        return means
 
 
 def detection_scores(
@@ -83,40 +97,22 @@ def detection_scores(
     Raises:
         UserError: an unknown backend or one that is not installed, a class or picture that the file lacks.
     """
-    coco, evaluation = _backend(backend)
-    by_name = {category["name"]: category["id"] for category in ground_truth["categories"]}
-    names = tuple(classes) if classes is not None else tuple(sorted(by_name, key=lambda name: by_name[name]))
-    if unknown := [name for name in names if name not in by_name]:
-        raise UserError(f"the ground truth has no class {', '.join(map(repr, unknown[:3]))}")
-    known = {image["id"] for image in ground_truth["images"]}
-    scored = sorted(known) if image_ids is None else sorted(set(image_ids))
-    if unknown_images := ({found["image_id"] for found in detections} | set(scored)) - known:
-        raise UserError(f"the ground truth has no image {min(unknown_images)}, for which there are detections")
-
-    # From 1: pycocotools takes the id 0 for no match.
-    annotations = [{**given, "id": number} for number, given in enumerate(ground_truth["annotations"], start=1)]
+    names, categories, scored = chosen(ground_truth, detections, classes, image_ids)
+    run = ready(ground_truth, detections, categories, scored, iou_type, backend)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _index(coco, ground_truth, annotations)
-        # loadRes measures a detection by its box where it has one, also for masks.
-        given = [
-            {key: value for key, value in found.items() if iou_type == "bbox" or key != "bbox"} for found in detections
-        ]
-        found = truth.loadRes(given) if given else _index(coco, ground_truth, [])
-        run = evaluation(truth, found, iou_type)
-        run.params.catIds = [by_name[name] for name in names]
-        run.params.imgIds = scored
         run.evaluate()
         run.accumulate()
         run.summarize()
     # Precisions and recalls by IoU, (recall,) class, size and most detections; -1 where there is no object. The
     # libraries sort the classes by id, whatever the order asked for.
-    places = np.searchsorted(sorted(run.params.catIds), [by_name[name] for name in names])
+    places = np.searchsorted(sorted(run.params.catIds), categories)
     precision = np.asarray(run.eval["precision"], np.float64)[:, :, places]
     recall = np.asarray(run.eval["recall"], np.float64)[:, places]
     thresholds = np.asarray(run.params.iouThrs)
     at = {iou: int(np.argmin(abs(thresholds - iou))) for iou in (0.5, 0.75)}
     inside = set(scored)
-    objects = Counter(a["category_id"] for a in annotations if a["image_id"] in inside and not a["iscrowd"])
+    annotations = ground_truth["annotations"]
+    objects = Counter(a["category_id"] for a in annotations if a["image_id"] in inside and not a.get("iscrowd"))
     return DetectionScores(
         classes=names,
         headline={key: _percent(value) for key, value in zip(HEADLINE, run.stats[:12], strict=True)},
@@ -124,35 +120,13 @@ def detection_scores(
         ap50=_class_means(precision[[at[0.5]], :, :, 0, -1]),
         ap75=_class_means(precision[[at[0.75]], :, :, 0, -1]),
         ar=_class_means(recall[:, None, :, 0, -1]),
-        support=np.array([objects[by_name[name]] for name in names], np.int64),
+        support=np.array([objects[category] for category in categories], np.int64),
         num_images=len(scored),
         num_detections=len(detections),
         iou_type=iou_type,
+        iou_thresholds=thresholds,
+        precision=np.where(precision[..., -1] > -1, precision[..., -1], np.nan),
     )
-
-
-def _backend(name: str) -> tuple[Any, Any]:
-    """The index and the evaluation of a library."""
-    try:
-        if name == "pycocotools":
-            from pycocotools import coco, cocoeval
-
-            return coco.COCO, cocoeval.COCOeval
-        if name == "faster_coco_eval":
-            import faster_coco_eval
-
-            return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
-    except ImportError as error:
-        extra = "detection" if name == "pycocotools" else "faster-coco-eval"
-        raise UserError(f"{name} is not installed: pip install 'tresnet-downstream[{extra}]'") from error
-    raise UserError(f"coco_eval={name!r} is unknown: choose {' or '.join(BACKENDS)}")
-
-
-def _index(coco: Any, content: Mapping[str, Any], annotations: list[dict[str, Any]]) -> Any:
-    index = coco()
-    index.dataset = {**content, "annotations": annotations}
-    index.createIndex()
-    return index
 
 
 def _percent(value: float) -> float:

@@ -1,7 +1,6 @@
 """The scores of `detection_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +46,14 @@ def format_detection_table(scores: DetectionScores, names: str = "") -> str:
 
 
 def write_detection_scores(
-    scores: Mapping[str, DetectionScores],
-    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
-    folder: str | Path,
-    extra: Mapping[str, Any] | None = None,
+    scores: Mapping[str, DetectionScores], folder: str | Path, extra: Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Write ``scores.json``, ``per_class.csv`` and, for each kind, ``predictions_KIND.json`` in COCO's format.
+    """Write ``scores.json`` and ``per_class.csv``.
 
     Scores are in percent and not rounded; those that are NaN are null in the JSON and empty in the CSV.
 
     Args:
         scores: What `detection_scores` gave, by kind: ``bbox``, ``segm``.
-        predictions: The detections, by kind.
         folder: Where to write; it is made if it is not there.
         extra: What else to record about the run, under the key "run".
 
@@ -76,7 +71,6 @@ def write_detection_scores(
     }
     rows = [row for given in scores.values() for row in _per_class(given)]
     texts = {"scores.json": json_text(content), "per_class.csv": csv_text(_COLUMNS, rows)}
-    texts |= {f"predictions_{kind}.json": json.dumps(plain(found)) for kind, found in predictions.items()}
     return write_texts(folder, texts)
 
 

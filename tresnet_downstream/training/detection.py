@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.fileio import join_path
 from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.hooks import Hook
@@ -19,7 +19,7 @@ from torch import nn
 from tresnet_downstream.coco_files import read_coco_classes
 from tresnet_downstream.detection import metrics
 from tresnet_downstream.errors import NonFiniteLossError, UserError
-from tresnet_downstream.evaluation import DetectionScores
+from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS, RUNNERS, SCOPE
@@ -32,6 +32,7 @@ from tresnet_downstream.training.checkpoints import (
 )
 from tresnet_downstream.training.config import mistakes_in_types
 from tresnet_downstream.training.hooks import ProgressHook
+from tresnet_downstream.training.provenance import provenance, without_start
 from tresnet_downstream.training.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights.download import locate
 from tresnet_downstream.weights.pretrained import require_match
@@ -197,7 +198,7 @@ def train_detection(config: Config, resume: bool = False, launcher: str = "none"
 @mistakes_in_types()
 def score_detection(
     config: Config, checkpoint_path: str | Path, launcher: str = "none"
-) -> tuple[dict[str, DetectionScores], dict[str, list[dict[str, Any]]]]:
+) -> tuple[dict[str, DetectionScores], DetectionRun] | None:
     """Scores a detector on the test data of a config, which in most configs is the validation data.
 
     Args:
@@ -206,7 +207,8 @@ def score_detection(
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
 
     Returns:
-        by kind, ``bbox`` or ``segm``: the scores, and the predictions in COCO's results format.
+        the scores by kind, ``bbox`` or ``segm``, and the run for :func:`write_detection_run`; None in all processes
+        but the first.
 
     Raises:
         UserError: if data, config and checkpoint do not fit together.
@@ -227,16 +229,19 @@ def score_detection(
     metric = next((m for m in runner.test_evaluator.metrics if isinstance(m, metrics.DetectionMetric)), None)
     if metric is None:
         raise UserError("test_evaluator: has no CocoMetric of boxes or masks; mim test mmdet scores with other metrics")
-    found: list[Any] = [metric.scores, metric.predictions]
-    broadcast_object_list(found)  # of several processes the first alone has computed them
-    return found[0], found[1]
-
-
-def without_start(model: Any) -> Any:
-    """The config of a model as plain data, without the weights that it would start from."""
-    if isinstance(model, Mapping):
-        return {key: without_start(value) for key, value in model.items() if key not in ("init_cfg", "pretrained")}
-    return type(model)(without_start(item) for item in model) if isinstance(model, list | tuple) else model
+    if not is_main_process():
+        return None
+    dataset = next(dataset for split, dataset in _datasets_of(config) if split == "test")
+    run = DetectionRun(
+        ground_truth=metric.ground_truth,
+        predictions=metric.predictions,
+        image_ids=metric.image_ids,
+        classes=tuple(metric.dataset_meta["classes"]),
+        image_folder=_image_folder(dataset),
+        backend=metric.backend,
+        about=provenance(config, checkpoint_path, _annotation_file(dataset)),
+    )
+    return metric.scores, run
 
 
 def _detector(model: nn.Module) -> nn.Module:
@@ -302,9 +307,17 @@ def _follow_options(cfg: Config) -> None:
 
 
 def _annotation_file(dataset: Any) -> str:
-    if not dataset.get("data_root") or Path(dataset.ann_file).is_absolute():
-        return str(dataset.ann_file)
-    return str(join_path(dataset.data_root, dataset.ann_file))
+    return _below_root(dataset, dataset.ann_file)
+
+
+def _image_folder(dataset: Any) -> str:
+    return _below_root(dataset, (dataset.get("data_prefix") or {}).get("img", ""))
+
+
+def _below_root(dataset: Any, path: str) -> str:
+    if not dataset.get("data_root") or Path(path).is_absolute():
+        return str(path)
+    return str(join_path(dataset.data_root, path))
 
 
 def _listed(one_or_more: Any) -> list[Any]:

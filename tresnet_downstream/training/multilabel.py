@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.errors import NonFiniteLossError, UserError
-from tresnet_downstream.evaluation import MultilabelScores
+from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
 from tresnet_downstream.registry import DATASETS
 from tresnet_downstream.training.checkpoints import (
     CheckpointHook,
@@ -22,6 +22,7 @@ from tresnet_downstream.training.checkpoints import (
     require_resumable,
 )
 from tresnet_downstream.training.config import check_config, mistakes_in_types
+from tresnet_downstream.training.provenance import provenance
 from tresnet_downstream.training.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
@@ -67,7 +68,7 @@ def train_multilabel(config: Config, resume: bool = False, launcher: str = "none
 @mistakes_in_types()
 def score_multilabel(
     config: Config, checkpoint_path: str | Path, weights: str | None = None, launcher: str = "none"
-) -> tuple[MultilabelScores, str]:
+) -> tuple[MultilabelScores, MultilabelRun] | None:
     """Scores a checkpoint on the validation data of a config.
 
     Args:
@@ -77,7 +78,7 @@ def score_multilabel(
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
 
     Returns:
-        the scores, and the name of the weights that were scored.
+        the scores, and the run for :func:`write_multilabel_run`; None in all processes but the first.
 
     Raises:
         UserError: if data, config and checkpoint do not fit together.
@@ -94,10 +95,20 @@ def score_multilabel(
     finally:
         close(runner)
     metric = next(metric for metric in runner.val_evaluator.metrics if isinstance(metric, MultilabelMetric))
-    # Of several processes the first alone has computed them.
-    scores: list[Any] = [metric.scores.get("raw")]
-    broadcast_object_list(scores)
-    return scores[0], name
+    if not is_main_process():
+        return None
+    dataset = runner.val_dataloader.dataset
+    run = MultilabelRun(
+        probabilities=metric.probabilities["raw"],
+        targets=metric.targets,
+        images=metric.images,
+        classes=dataset.classes,
+        image_folder=dataset.image_folder,
+        threshold=metric.threshold,
+        top_k=metric.top_k,
+        about=provenance(config, checkpoint_path, dataset.annotation_file, name),
+    )
+    return metric.scores["raw"], run
 
 
 def _build_runner(

@@ -1,0 +1,36 @@
+"""Writes a report of one or more runs: python tools/report.py RUN [RUN ...] --out DIR."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tresnet_downstream.command_line import progress, run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, reads the run folders and writes the report."""
+    parser = argparse.ArgumentParser(
+        description="Writes a page of scores, curves and mistakes from what the test tools left; no network needed."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="work dirs that were scored; compared with the first")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where report.html and the rest go")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the runs; their folders' names by default")
+    parser.add_argument("--resamples", type=int, default=1000, help="for 95%% intervals; 0 for none")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    parser.add_argument("--thresholds", metavar="FILE", help="from tools/thresholds.py, in place of the config's")
+    parser.add_argument("--images", metavar="DIR", help="where the images lie, if not where they were scored")
+    options = parser.parse_args(arguments)
+
+    from tresnet_downstream.evaluation.report import write_report
+    from tresnet_downstream.evaluation.thresholds import read_thresholds
+
+    thresholds = read_thresholds(options.thresholds) if options.thresholds else None
+    paths = write_report(
+        options.runs, options.out, options.names, options.resamples, thresholds, options.images, options.seed, progress
+    )
+    for path in paths:
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,89 @@
+"""COCO's evaluation made ready to run, by pycocotools or by what computes the same faster."""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tresnet_downstream.errors import UserError
+
+BACKENDS = ("pycocotools", "faster_coco_eval")
+
+
+def chosen(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    classes: Sequence[str] | None,
+    image_ids: Sequence[int] | None,
+) -> tuple[tuple[str, ...], list[int], list[int]]:
+    """Names and category ids of the chosen classes, in order, and the ids of the chosen pictures, ascending.
+
+    Raises:
+        UserError: for a class or picture that the file lacks.
+    """
+    by_name = {category["name"]: category["id"] for category in ground_truth["categories"]}
+    names = tuple(classes) if classes is not None else tuple(sorted(by_name, key=lambda name: by_name[name]))
+    if unknown := [name for name in names if name not in by_name]:
+        raise UserError(f"the ground truth has no class {', '.join(map(repr, unknown[:3]))}")
+    known = {image["id"] for image in ground_truth["images"]}
+    scored = sorted(known) if image_ids is None else sorted(set(image_ids))
+    if foreign := ({found["image_id"] for found in detections} | set(scored)) - known:
+        raise UserError(f"the ground truth has no image {min(foreign)}, which is to be scored")
+    return names, [by_name[name] for name in names], scored
+
+
+def ready(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    category_ids: Sequence[int],
+    image_ids: Sequence[int],
+    iou_type: str = "bbox",
+    backend: str = "pycocotools",
+) -> Any:
+    """A ``COCOeval`` of these detections, not yet run; detections have the ids 1, 2, ... in their order.
+
+    Raises:
+        UserError: the backend is unknown or not installed.
+    """
+    coco, evaluation = _library(backend)
+    # From 1: pycocotools takes the id 0 for no match.
+    annotations = [{**given, "id": number} for number, given in enumerate(ground_truth["annotations"], start=1)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = _index(coco, ground_truth, annotations)
+        # loadRes measures a detection by its box where it has one, also for masks.
+        given = [
+            {key: value for key, value in found.items() if iou_type == "bbox" or key != "bbox"} for found in detections
+        ]
+        run = evaluation(truth, truth.loadRes(given) if given else _index(coco, ground_truth, []), iou_type)
+    run.params.catIds, run.params.imgIds = list(category_ids), list(image_ids)
+    return run
+
+
+def sizes(ground_truth: Mapping[str, Any]) -> Any:
+    """An index of the pictures alone, whose ``annToRLE`` makes run lengths of any mask in them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return _index(_library("pycocotools")[0], ground_truth, [])
+
+
+def _library(name: str) -> tuple[Any, Any]:
+    """The index and the evaluation of a library."""
+    try:
+        if name == "pycocotools":
+            from pycocotools import coco, cocoeval
+
+            return coco.COCO, cocoeval.COCOeval
+        if name == "faster_coco_eval":
+            import faster_coco_eval
+
+            return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
+    except ImportError as error:
+        extra = "detection" if name == "pycocotools" else "faster-coco-eval"
+        raise UserError(f"{name} is not installed: pip install 'tresnet-downstream[{extra}]'") from error
+    raise UserError(f"coco_eval={name!r} is unknown: choose {' or '.join(BACKENDS)}")
+
+
+def _index(coco: Any, content: Mapping[str, Any], annotations: list[dict[str, Any]]) -> Any:
+    index = coco()
+    index.dataset = {**content, "annotations": annotations}
+    index.createIndex()
+    return index

@@ -1,0 +1,294 @@
+"""Why detections are wrong, in six kinds, and what each kind costs.
+
+After TIDE (Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV
+2020) and its release tidecv 1.0.1. A detection finds the free object of its class that it overlaps most, from IoU 0.5
+on, the highest scores of a picture first. One that finds none is, by the first line that fits:
+
+- localisation: its greatest IoU with an object of its class is from 0.1 to 0.5;
+- classification: its greatest IoU with an object of another class is at least 0.5;
+- duplicate: it overlaps an object of its class by at least 0.5, which another detection has found;
+- background: it overlaps no object by more than 0.1;
+- both: all the rest, of the wrong class and in the wrong place.
+
+An object is missed where no detection finds it and none of the first two kinds would, put right.
+
+Each kind's cost is the AP50 gained when an oracle puts that kind alone right. A wrong detection of the first two kinds
+then finds the object by which it was judged, if that is free and no other error of the two kinds with a higher score is
+judged by it too; if not, the detection goes. Those of the next three kinds go. Missed objects need not be found.
+
+Departures from tidecv, and why:
+
+- A detection that finds no object but lies on a crowd of its class is ignored, as in COCO. tidecv leaves it out of AP,
+  but still counts it as an error, lets it take an object from the missed ones, and has the oracles make it right.
+  IoU 0.5 with a crowd is enough here, as in COCO; tidecv wants more.
+- AP is averaged over the classes that have an object, as in COCO. tidecv also counts each class of which there are only
+  detections, with AP 0. Both count 0 for a class of which an oracle leaves only wrong detections and no object.
+- Among equal scores, detections rank by image id and as listed, whatever an oracle does. tidecv ranks the wrong ones
+  first as soon as an oracle is at work, which takes from its gains.
+- The 101 recalls are COCO's floating-point numbers, where tidecv has some that differ in the last bit.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tresnet_downstream.evaluation.coco_index import chosen, sizes
+from tresnet_downstream.evaluation.detection_matches import interpolated_ap
+
+KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
+_CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(len(KINDS))
+_RIGHT, _IGNORED = -1, -2
+
+# The IoUs of TIDE, section 2.2, and COCO's most detections for each picture.
+_FOREGROUND_IOU = 0.5
+_BACKGROUND_IOU = 0.1
+_MOST_DETECTIONS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorSplit:
+    """The errors of a set of detections by kind; AP50 in percent, NaN where there is no object to find.
+
+    Attributes:
+        counts: number of detections (for ``missed`` of objects) of each kind, with the keys of :data:`KINDS`.
+        ap50: of the detections as they are.
+        gain: points that AP50 gains when all errors of that kind alone are put right, from 0 up.
+        kind_of_detection: for each detection given an index into :data:`KINDS`, or -1: right, ignored or not counted.
+            int8 of shape (detections,).
+        missed: positions of the missed objects in ``ground_truth["annotations"]``, ascending, int64.
+        false_positive_gain: points gained when all wrong detections go.
+        false_negative_gain: points gained when all objects that no detection finds need not be found.
+    """
+
+    counts: dict[str, int]
+    ap50: float
+    gain: dict[str, float]
+    kind_of_detection: np.ndarray
+    missed: np.ndarray
+    false_positive_gain: float
+    false_negative_gain: float
+
+
+class _Picture(NamedTuple):
+    """What became of the detections and objects of one picture, by their positions in what was given."""
+
+    rows: np.ndarray  # (D,) the detections that count, by descending score
+    kinds: np.ndarray  # (D,) index into KINDS, _RIGHT or _IGNORED
+    mended: np.ndarray  # (D,) the class, from 0, in which an oracle makes the detection right, or -1
+    objects: np.ndarray  # (G,) those that are no crowds
+    missed: np.ndarray  # some of them
+
+
+class _Ranking(NamedTuple):
+    """R detections as AP sees them, in the order in which equal scores rank."""
+
+    classes: np.ndarray  # (R,) from 0
+    scores: np.ndarray  # (R,)
+    right: np.ndarray  # (R,) bool
+
+    def ap50(self, objects: np.ndarray, counted: np.ndarray) -> float:
+        """Percent, for (C,) objects to find: the mean over the (C,) ``counted`` classes that have any or detections."""
+        order = np.argsort(-self.scores, kind="stable")
+        classes, right = self.classes[order], self.right[order]
+        aps = []
+        for number in np.flatnonzero(counted):
+            of_class = right[classes == number]
+            found = np.flatnonzero(of_class)
+            if objects[number]:
+                num_right, num_told = np.arange(1.0, len(found) + 1), found + 1.0
+                aps.append(interpolated_ap(num_right[:, None], num_told[:, None], objects[[number]])[0])
+            elif len(of_class):
+                aps.append(0.0)
+        return float(np.mean(aps)) if aps else float("nan")
+
+
+def error_split(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    classes: Sequence[str] | None = None,
+    image_ids: Sequence[int] | None = None,
+    iou_type: str = "bbox",
+    least_score: float = 0.0,
+) -> ErrorSplit:
+    """Splits the errors of detections by TIDE's kinds; see the module for what they are.
+
+    The 100 highest scores of each picture count, over all classes chosen.
+
+    Args:
+        ground_truth: what a COCO ``instances`` file holds.
+        detections: in COCO's results format, as :func:`detection_scores` takes them.
+        classes: the names of the classes that count; all of the file if None.
+        image_ids: the pictures that count; all of the file if None.
+        iou_type: ``bbox``, or ``segm`` for masks.
+        least_score: detections of a lower score do not count.
+
+    Raises:
+        UserError: pycocotools is not installed, or a class or picture that the file lacks.
+    """
+    _, categories, images = chosen(ground_truth, detections, classes, image_ids)
+    scenes = _Scenes(ground_truth, detections, categories, iou_type, least_score)
+    pictures = [scenes.judge(image) for image in images]
+    # The empty first parts are for no pictures at all.
+    columns = zip(_Picture(*[np.zeros(0, np.int64)] * len(_Picture._fields)), *pictures, strict=True)
+    all_of = _Picture(*map(np.concatenate, columns))
+
+    objects = np.bincount(scenes.class_of_object[all_of.objects], minlength=len(categories))
+    missed = np.bincount(scenes.class_of_object[all_of.missed], minlength=len(categories))
+    told = all_of.kinds != _IGNORED
+    rows, kinds = all_of.rows[told], all_of.kinds[told]
+    ranking = _Ranking(scenes.class_of_detection[rows], scenes.scores[rows], kinds == _RIGHT)
+    ap50 = ranking.ap50(objects, objects > 0)
+    gain = {}
+    for number, kind in enumerate(KINDS):
+        better = _put_right(ranking, kinds == number, all_of.mended[told])
+        left = objects - missed if number == _MISSED else objects
+        gain[kind] = float(np.maximum(better.ap50(left, objects > 0) - ap50, 0.0))
+    only_right = _Ranking(*(values[ranking.right] for values in ranking))
+    found = np.bincount(only_right.classes, minlength=len(categories))
+    counts = np.bincount(kinds[kinds >= 0], minlength=len(KINDS))
+    counts[_MISSED] = len(all_of.missed)
+    kind_of_detection = np.full(len(detections), _RIGHT, np.int8)
+    kind_of_detection[rows] = kinds
+    return ErrorSplit(
+        counts=dict(zip(KINDS, counts.tolist(), strict=True)),
+        ap50=ap50,
+        gain=gain,
+        kind_of_detection=kind_of_detection,
+        missed=np.sort(all_of.missed),
+        false_positive_gain=only_right.ap50(objects, objects > 0) - ap50,
+        false_negative_gain=ranking.ap50(found, objects > 0) - ap50,
+    )
+
+
+def _put_right(ranking: _Ranking, wrong: np.ndarray, mended: np.ndarray) -> _Ranking:
+    """The ranking in which the ``wrong`` (R,) detections are right in the class ``mended`` (R,), or gone where -1."""
+    now_right = wrong & (mended >= 0)
+    stays = ~wrong | now_right
+    return _Ranking(
+        classes=np.where(now_right, mended, ranking.classes)[stays],
+        scores=ranking.scores[stays],
+        right=(ranking.right | now_right)[stays],
+    )
+
+
+class _Scenes:
+    """Objects and detections by picture.
+
+    Attributes:
+        class_of_object: place of each object's class among those chosen, -1 for others; int64.
+        class_of_detection: the same of each detection.
+        scores: of each detection.
+    """
+
+    def __init__(
+        self,
+        ground_truth: Mapping[str, Any],
+        detections: Sequence[Mapping[str, Any]],
+        categories: Sequence[int],
+        iou_type: str,
+        least_score: float,
+    ) -> None:
+        self._sizes = sizes(ground_truth)
+        self._objects, self._detections, self._iou_type = ground_truth["annotations"], detections, iou_type
+        place = {category: number for number, category in enumerate(categories)}
+        self.class_of_object = np.fromiter((place.get(given["category_id"], -1) for given in self._objects), np.int64)
+        self.class_of_detection = np.fromiter((place.get(found["category_id"], -1) for found in detections), np.int64)
+        self.scores = np.fromiter((found["score"] for found in detections), np.float64)
+        self._crowd = np.fromiter((bool(given.get("iscrowd")) for given in self._objects), bool)
+        self._objects_in = _by_picture(self._objects, self.class_of_object >= 0)
+        self._found_in = _by_picture(detections, (self.class_of_detection >= 0) & (self.scores >= least_score))
+
+    def judge(self, image: int) -> _Picture:
+        """Splits the detections and finds the missed objects of one picture."""
+        found = np.array(self._found_in[image], np.int64)
+        rows = found[np.argsort(-self.scores[found], kind="stable")[:_MOST_DETECTIONS]]
+        given = np.array(self._objects_in[image], np.int64)
+        objects, crowds = given[~self._crowd[given]], given[self._crowd[given]]
+        if not len(rows):
+            return _Picture(rows, rows, rows, objects, objects)
+
+        same_class = self.class_of_detection[rows][:, None] == self.class_of_object[objects]
+        overlaps = self._overlaps(rows, objects, as_crowds=False)
+        matched = _match(overlaps * same_class)
+        free = ~np.isin(np.arange(len(objects)), matched)
+        kinds, nearest = _split(overlaps, same_class, ~free)
+        kinds[matched >= 0] = _RIGHT
+        same_crowd = self.class_of_detection[rows][:, None] == self.class_of_object[crowds]
+        on_crowd = (self._overlaps(rows, crowds, as_crowds=True) * same_crowd >= _FOREGROUND_IOU).any(axis=1)
+        kinds[on_crowd & (matched < 0)] = _IGNORED
+
+        # An oracle gives each free object to the first, so the highest scored, of those that it would make right.
+        rivals = np.flatnonzero(np.isin(kinds, (_CLASSIFICATION, _LOCALISATION)))
+        rivals = rivals[free[nearest[rivals]]]
+        due, first = np.unique(nearest[rivals], return_index=True)
+        mended = np.full(len(rows), -1)
+        mended[rivals[first]] = self.class_of_object[objects[due]]
+        free[due] = False
+        return _Picture(rows, kinds, mended, objects, objects[free])
+
+    def _overlaps(self, rows: np.ndarray, objects: np.ndarray, as_crowds: bool) -> np.ndarray:
+        """IoU (D, G) of detections with objects; with crowds, the part of the detection that lies on them."""
+        from pycocotools import mask
+
+        if not len(rows) or not len(objects):  # for which pycocotools gives a list
+            return np.zeros((len(rows), len(objects)))
+        found = self._shapes([self._detections[row] for row in rows])
+        return mask.iou(found, self._shapes([self._objects[n] for n in objects]), [as_crowds] * len(objects))
+
+    def _shapes(self, things: Sequence[Mapping[str, Any]]) -> Any:
+        """Boxes (n, 4) of left, top, width and height, or a list of run lengths."""
+        if self._iou_type == "bbox":
+            return np.array([thing["bbox"] for thing in things], np.float64)
+        return [self._sizes.annToRLE(thing) for thing in things]
+
+
+def _by_picture(things: Sequence[Mapping[str, Any]], counted: np.ndarray) -> dict[int, list[int]]:
+    """Positions of the (n,) ``counted`` things of each picture, as listed."""
+    positions = defaultdict(list)
+    for position in np.flatnonzero(counted).tolist():
+        positions[things[position]["image_id"]].append(position)
+    return positions
+
+
+def _match(overlaps: np.ndarray) -> np.ndarray:
+    """The object that each detection finds, or -1, (D,), for overlaps (D, G) with those that it may find.
+
+    The detections come by descending score, and each takes the free object that it overlaps most.
+    """
+    matched = np.full(len(overlaps), -1)
+    left = overlaps.copy()
+    for number in np.flatnonzero((overlaps >= _FOREGROUND_IOU).any(axis=1)):
+        nearest = left[number].argmax()
+        if left[number, nearest] >= _FOREGROUND_IOU:
+            matched[number] = nearest
+            left[:, nearest] = 0
+    return matched
+
+
+def _split(overlaps: np.ndarray, same_class: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The kind (D,) of error that each detection is if it is one, and the object (D,) that it should have found.
+
+    Args:
+        overlaps: (D, G).
+        same_class: whether detection and object are of a class, (D, G).
+        found: whether a detection finds the object, (G,).
+    """
+    # One object that nobody overlaps, so that there is a greatest overlap also where there are no objects.
+    own = np.pad(overlaps * same_class, ((0, 0), (0, 1)))
+    other = np.pad(overlaps * ~same_class, ((0, 0), (0, 1)))
+    of_own, of_other = own.max(axis=1), other.max(axis=1)
+    localisation = (of_own >= _BACKGROUND_IOU) & (of_own <= _FOREGROUND_IOU)
+    kinds = np.select(
+        [
+            localisation,
+            of_other >= _FOREGROUND_IOU,
+            (own * np.append(found, False)).max(axis=1) >= _FOREGROUND_IOU,
+            np.maximum(of_own, of_other) <= _BACKGROUND_IOU,
+        ],
+        [_LOCALISATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND],
+        _BOTH,
+    )
+    return kinds, np.where(localisation, own.argmax(axis=1), other.argmax(axis=1))

@@ -1,0 +1,229 @@
+"""Which detections find an object, and average precision from it, for any resample of the pictures.
+
+Whether a detection finds an object depends on its own picture alone. So the pictures are matched once, by pycocotools,
+and the average precision of any multiset of them follows from counts: what a bootstrap over pictures needs.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.evaluation.coco_index import chosen, ready
+from tresnet_downstream.evaluation.thresholds import ThresholdCurve, threshold_curve
+
+# COCO's recalls, made as pycocotools makes them: whether a recall reaches one of them can hang on the last bit.
+_RECALLS = np.linspace(0.0, 1.0, 101)
+# Detections times resamples that are worked on at once: 2 MiB for each array, which is little and no slower than more.
+_BLOCK_ENTRIES = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMatches:
+    """The D detections of one class by descending score, those of equal score by image id and then as listed.
+
+    Attributes:
+        image: position of the detection's picture in ``image_ids``, int64 of shape (D,).
+        score: float64 of shape (D,).
+        row: position in the list of detections that was given, int64 of shape (D,).
+        matched: whether it finds an object that counts, at each of T IoU thresholds; bool of shape (T, D).
+        ignored: whether it is neither right nor wrong, as one that finds a crowd; bool of shape (T, D), true nowhere
+            where ``matched`` is.
+        objects: how many objects that count each of the N pictures has, crowds left out; int64 of shape (N,).
+    """
+
+    image: np.ndarray
+    score: np.ndarray
+    row: np.ndarray
+    matched: np.ndarray
+    ignored: np.ndarray
+    objects: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionMatches:
+    """What was found in N pictures, for C classes and T IoU thresholds.
+
+    Attributes:
+        classes: the C class names.
+        image_ids: ascending, int64 of shape (N,).
+        iou_thresholds: 0.50, 0.55, ... 0.95, float64 of shape (T,).
+        of_class: the matches of each class, in the order of ``classes``.
+    """
+
+    classes: tuple[str, ...]
+    image_ids: np.ndarray
+    iou_thresholds: np.ndarray
+    of_class: tuple[ClassMatches, ...]
+
+
+def match_detections(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    classes: Sequence[str] | None = None,
+    image_ids: Sequence[int] | None = None,
+    iou_type: str = "bbox",
+) -> DetectionMatches:
+    """Matches detections with objects by pycocotools: objects of any size, 100 detections of a class in a picture.
+
+    Args:
+        ground_truth: what a COCO ``instances`` file holds.
+        detections: in COCO's results format, as :func:`detection_scores` takes them.
+        classes: the names to match, in order; all of the file, by category id, if None.
+        image_ids: the pictures to match; all of the file if None.
+        iou_type: ``bbox``, or ``segm`` for masks.
+
+    Raises:
+        UserError: pycocotools is not installed, or a class or picture that the file lacks.
+    """
+    names, categories, scored = chosen(ground_truth, detections, classes, image_ids)
+    run = ready(ground_truth, detections, categories, scored, iou_type)
+    run.params.areaRng = run.params.areaRng[:1]  # the first is "all"
+    with contextlib.redirect_stdout(io.StringIO()):
+        run.evaluate()
+    thresholds = np.asarray(run.params.iouThrs, np.float64)
+    # One entry for each class, by id, and picture, by id; None where there is neither object nor detection.
+    first = {number: place * len(scored) for place, number in enumerate(sorted(set(categories)))}
+    return DetectionMatches(
+        classes=names,
+        image_ids=np.array(scored, np.int64),
+        iou_thresholds=thresholds,
+        of_class=tuple(
+            _class_matches(run.evalImgs[first[number] : first[number] + len(scored)], len(thresholds))
+            for number in categories
+        ),
+    )
+
+
+def average_precisions(matches: DetectionMatches, weights: np.ndarray | None = None) -> np.ndarray:
+    """COCO's average precision (the mean precision at 101 recalls) of each class and IoU threshold.
+
+    Args:
+        matches: of N pictures, C classes and T IoU thresholds.
+        weights: how often each picture is taken, (N,) counts from 0 up; each once if None. A detection of a picture
+            that is taken k times stands k times in its place of the ranking.
+
+    Returns:
+        Percent, float64 of shape (T, C); NaN for a class without an object in the pictures taken.
+
+    Raises:
+        ValueError: ``weights`` has another shape or a negative count.
+    """
+    taken = np.ones(len(matches.image_ids)) if weights is None else np.asarray(weights)
+    block = _checked(taken[None], len(matches.image_ids))
+    return np.stack([_class_ap(one, block)[0] for one in matches.of_class], axis=-1)
+
+
+def bootstrap_ap(matches: DetectionMatches, weights: Iterable[np.ndarray]) -> np.ndarray:
+    """:func:`average_precisions` of many resamples of the pictures, rounded to float32.
+
+    1,000 resamples of 5,000 pictures with 80 classes of 6,000 detections take half a minute and less than 100 MiB on
+    two cores, in blocks of 100.
+
+    Args:
+        matches: of N pictures, C classes and T IoU thresholds.
+        weights: blocks of shape (B, N), B being any number: how often each resample takes each picture.
+
+    Returns:
+        Percent, float32 of shape (resamples, T, C), in the order of the weights; NaN for a class without an object in
+        the resample.
+
+    Raises:
+        ValueError: a block has another shape or a negative count.
+    """
+    parts = [np.empty((0, len(matches.iou_thresholds), len(matches.classes)), np.float32)]
+    # Threads are enough: numpy lets go of the interpreter in every loop that takes long.
+    with ThreadPoolExecutor() as pool:
+        for given in weights:
+            block = _checked(np.asarray(given), len(matches.image_ids))
+            of_class = pool.map(lambda one, block=block: _class_ap(one, block).astype(np.float32), matches.of_class)
+            parts.append(np.stack(list(of_class), axis=-1))
+    return np.concatenate(parts)
+
+
+def detection_curves(matches: DetectionMatches) -> tuple[list[ThresholdCurve], ThresholdCurve]:
+    """Precision and recall by threshold at the least IoU, 0.5: of each class, and of all classes together."""
+    parts = []
+    for one in matches.of_class:
+        # Right, wrong, or neither.
+        targets = np.where(one.ignored[0], -1, one.matched[0]).astype(np.int8)
+        parts.append((one.score, targets, int(one.objects.sum())))
+    scores, targets, objects = zip(*parts, strict=True)
+    pooled = threshold_curve(np.concatenate(scores), np.concatenate(targets), sum(objects))
+    return [threshold_curve(*part) for part in parts], pooled
+
+
+def _class_matches(pictures: Sequence[Mapping[str, Any] | None], num_thresholds: int) -> ClassMatches:
+    """Joins what pycocotools found of one class in each picture, and ranks it."""
+    seen = [(place, picture) for place, picture in enumerate(pictures) if picture is not None]
+    objects = np.zeros(len(pictures), np.int64)
+    for place, picture in seen:
+        objects[place] = np.count_nonzero(np.asarray(picture["gtIgnore"]) == 0)
+    # The empty first parts give shape and type where there is nothing to join.
+    none = np.zeros((num_thresholds, 0), bool)
+    ignored = np.concatenate([none, *(picture["dtIgnore"] for _, picture in seen)], axis=1)
+    matched = np.concatenate([none, *(picture["dtMatches"] > 0 for _, picture in seen)], axis=1) & ~ignored
+    score = np.array([score for _, picture in seen for score in picture["dtScores"]], np.float64)
+    row = np.array([number - 1 for _, picture in seen for number in picture["dtIds"]], np.int64)  # loadRes: from 1
+    image = np.array([place for place, picture in seen for _ in picture["dtIds"]], np.int64)
+    order = np.argsort(-score, kind="stable")
+    return ClassMatches(image[order], score[order], row[order], matched[:, order], ignored[:, order], objects)
+
+
+def _checked(weights: np.ndarray, num_images: int) -> np.ndarray:
+    """The weights as float64, which holds sums of counts without error."""
+    if weights.ndim != 2 or weights.shape[1] != num_images:
+        raise ValueError(f"weights must hold a count for each of {num_images} pictures, got shape {weights.shape[-2:]}")
+    if (weights < 0).any():
+        raise ValueError(f"weights must be counts from 0 up, got {weights.min()}")
+    return weights.astype(np.float64)
+
+
+def _class_ap(one: ClassMatches, weights: np.ndarray) -> np.ndarray:
+    """AP in percent of one class, (B, T), for weights of shape (B, N)."""
+    width = max(1, _BLOCK_ENTRIES // max(1, len(one.image)))
+    right = [np.flatnonzero(matched) for matched in one.matched]
+    skipped = [np.flatnonzero(ignored) for ignored in one.ignored]
+    ap = np.empty((len(weights), len(right)))
+    for start in range(0, len(weights), width):
+        part = np.ascontiguousarray(weights[start : start + width].T)  # resamples last, so that steps along D are wide
+        objects = one.objects.astype(np.float64) @ part
+        taken = np.take(part, one.image, axis=0)  # (D, width)
+        ranks = np.cumsum(taken, axis=0)
+        for threshold, (found, ignored) in enumerate(zip(right, skipped, strict=True)):
+            num_told = ranks[found]
+            if len(ignored):
+                passed = np.cumsum(taken[ignored], axis=0)
+                before = np.searchsorted(ignored, found)  # ignored detections that rank before each right one
+                num_told[before > 0] -= passed[before[before > 0] - 1]
+            num_right = np.cumsum(taken[found], axis=0)
+            ap[start : start + width, threshold] = interpolated_ap(num_right, num_told, objects)
+    return ap
+
+
+def interpolated_ap(num_right: np.ndarray, num_told: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """COCO's AP in percent from what is known at the right detections alone, for B rankings at once.
+
+    Between two right detections precision only falls and recall stands still, so that the greatest precision from any
+    recall on is reached at a right detection.
+
+    Args:
+        num_right: right detections down to and with the m-th right one, (M, B).
+        num_told: detections, right or wrong, down to and with it, (M, B).
+        objects: objects to find, (B,).
+
+    Returns:
+        Percent, (B,); NaN where there is no object.
+    """
+    # spacing: pycocotools' guard against 0 / 0, which resamples without the first detections need too.
+    precision = num_right / (num_told + np.spacing(1))
+    best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    recall = num_right / np.maximum(objects, 1)
+    reached = np.searchsorted(_RECALLS, recall, side="right")  # of the 101; recall 0 is reached by the first
+    # One after another, unlike `sum`: no bit of a ranking's AP may hang on the rankings beside it.
+    area = np.cumsum(best * np.diff(reached, axis=0, prepend=0), axis=0)[-1] if len(best) else np.zeros(len(objects))
+    return np.where(objects > 0, 100 * area / len(_RECALLS), np.nan)

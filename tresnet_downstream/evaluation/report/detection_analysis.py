@@ -1,0 +1,157 @@
+"""What is found out about a detector's run before it is shown."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tresnet_downstream.evaluation.bootstrap import Interval, interval, mean_over_classes
+from tresnet_downstream.evaluation.detection_errors import ErrorSplit, error_split
+from tresnet_downstream.evaluation.detection_matches import (
+    DetectionMatches,
+    bootstrap_ap,
+    detection_curves,
+    match_detections,
+)
+from tresnet_downstream.evaluation.detection_scores import HEADLINE, DetectionScores, detection_scores
+from tresnet_downstream.evaluation.report.score_rows import Score
+from tresnet_downstream.evaluation.runs import DetectionRun
+from tresnet_downstream.evaluation.thresholds import ThresholdCurve, Thresholds
+from tresnet_downstream.evaluation.tracking import Track
+
+# Places of 0.50 and 0.75 among COCO's IoU thresholds.
+IOU_50, IOU_75 = 0, 5
+# Resamples worked on at once.
+_BLOCK = 50
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionAnalysis:
+    """What is found out about one run and kind.
+
+    Attributes:
+        name: what the run is called.
+        run: the run.
+        kind: ``bbox`` or ``segm``.
+        scores: COCO's.
+        matches: what finds what.
+        curves: for each class, at IoU 0.5.
+        pooled: all classes together.
+        limits: (C,) thresholds in use: those given, or else the one with the greatest F1 of all classes together.
+        errors: of all detections.
+        shown_errors: of those above the thresholds in use.
+        shown: which those are, rows of the predictions.
+        ap_samples: (R, T, C) of the bootstrap; None without.
+    """
+
+    name: str
+    run: DetectionRun
+    kind: str
+    scores: DetectionScores
+    matches: DetectionMatches
+    curves: list[ThresholdCurve]
+    pooled: ThresholdCurve
+    limits: NDArray[np.float64]
+    errors: ErrorSplit
+    shown_errors: ErrorSplit
+    shown: list[int]
+    ap_samples: NDArray[np.float32] | None
+
+    def scores_told(self) -> Iterator[Score]:
+        """COCO's twelve numbers; resamples for the first three."""
+        whole = {"AP": slice(None), "AP50": slice(IOU_50, IOU_50 + 1), "AP75": slice(IOU_75, IOU_75 + 1)}
+        for key, title in HEADLINE.items():
+            samples = None
+            if self.ap_samples is not None and key in whole:
+                samples = mean_over_classes(self.ap_samples[:, whole[key]].mean(1, dtype=np.float64))
+            yield Score(key, " ".join(title.split()), self.scores.headline[key], samples)
+
+
+def analyse_detections(
+    name: str,
+    run: DetectionRun,
+    kind: str,
+    weights: NDArray[np.int16] | None,
+    thresholds: Thresholds | None,
+    track: Track,
+) -> DetectionAnalysis:
+    """Scores a run and looks into it.
+
+    Args:
+        name: what to call it.
+        run: from :func:`read_run`.
+        kind: ``bbox`` or ``segm``.
+        weights: (R, N) of the bootstrap's resamples of the images, by ascending id; None for no intervals.
+        thresholds: in use; None for the one with the greatest F1.
+        track: counts resamples.
+    """
+    given = (run.ground_truth, run.predictions[kind], run.classes, run.image_ids, kind)
+    matches = match_detections(*given)
+    curves, pooled = detection_curves(matches)
+    best = float(pooled.thresholds[np.argmax(pooled.f1)]) if len(pooled.scores) else 0.0
+    limits = np.full(len(run.classes), best) if thresholds is None else thresholds.limits(run.classes)
+    limit_of = dict(zip(run.category_ids(), limits, strict=True))
+    shown = [
+        row
+        for row, found in enumerate(run.predictions[kind])
+        if found["score"] > limit_of.get(found["category_id"], np.inf)
+    ]
+    samples = None
+    if weights is not None:
+        blocks = [weights[first : first + _BLOCK] for first in range(0, len(weights), _BLOCK)]
+        samples = bootstrap_ap(matches, track(blocks, len(blocks), "resample"))
+    return DetectionAnalysis(
+        name=name,
+        run=run,
+        kind=kind,
+        scores=detection_scores(*given, backend=run.backend),
+        matches=matches,
+        curves=curves,
+        pooled=pooled,
+        limits=limits,
+        errors=error_split(*given),
+        shown_errors=error_split(
+            run.ground_truth, [run.predictions[kind][row] for row in shown], run.classes, run.image_ids, kind
+        ),
+        shown=shown,
+        ap_samples=samples,
+    )
+
+
+def class_records(analysis: DetectionAnalysis) -> list[dict[str, Any]]:
+    """A record for each class, in their order."""
+    scores, records = analysis.scores, []
+    by_size = 100 * scores.precision.mean((0, 1))  # (C, 4)
+    for c, name in enumerate(scores.classes):
+        spread = Interval(np.nan, np.nan)
+        if analysis.ap_samples is not None and scores.support[c]:
+            spread = interval(analysis.ap_samples[:, :, c].mean(1, dtype=np.float64), float(scores.ap[c]))
+        curve = analysis.curves[c]
+        best = int(np.argmax(curve.f1)) if len(curve.scores) else None
+        at_best = [np.nan] * 4
+        if best is not None:
+            at_best = [float(curve.thresholds[best])]
+            at_best += [100 * float(column[best]) for column in (curve.precision, curve.recall, curve.f1)]
+        records.append(
+            {
+                "class": name,
+                "ap": float(scores.ap[c]),
+                "ap_low": spread.low,
+                "ap_high": spread.high,
+                "ap50": float(scores.ap50[c]),
+                "ap75": float(scores.ap75[c]),
+                "ap_small": float(by_size[c, 1]),
+                "ap_medium": float(by_size[c, 2]),
+                "ap_large": float(by_size[c, 3]),
+                "ar100": float(scores.ar[c]),
+                "support": int(scores.support[c]),
+                "threshold": float(analysis.limits[c]),
+                "best_threshold": at_best[0],
+                "best_precision": at_best[1],
+                "best_recall": at_best[2],
+                "best_f1": at_best[3],
+            }
+        )
+    return records

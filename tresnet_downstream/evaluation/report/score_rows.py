@@ -1,0 +1,114 @@
+"""Tables of scores that every kind of report has: with intervals, and run against run."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from tresnet_downstream.evaluation.bootstrap import Interval, difference_interval, interval
+from tresnet_downstream.evaluation.report.comparison import verdict
+from tresnet_downstream.evaluation.report.parts import Column, Section, Table
+
+INTERVALS = (
+    "Intervals: basic bootstrap over images, {:,} resamples. They tell how the score may come out on other images of "
+    "the same kind, not how it may for another training."
+)
+
+
+class Score(NamedTuple):
+    """A number of a run.
+
+    Attributes:
+        key: its name in JSON.
+        title: what stands in tables.
+        value: in percent.
+        samples: (R,) the same in each resample; None where there are none.
+    """
+
+    key: str
+    title: str
+    value: float
+    samples: NDArray | None = None
+
+    def interval(self) -> Interval | None:
+        """From where to where it may lie."""
+        return None if self.samples is None else interval(self.samples, self.value)
+
+
+class Scored(Protocol):
+    """What is known of a run."""
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+
+    def scores_told(self) -> Iterator[Score]:
+        """The scores of its headline, the same ones in the same order for every run."""
+
+
+def score_table(runs: Sequence[Scored]) -> Table:
+    """A row for each score, and for each run its value and, where there are resamples, its interval."""
+    per_run = [list(run.scores_told()) for run in runs]
+    with_intervals = any(score.samples is not None for score in per_run[0])
+    columns = [Column("score", "score, %", "text")]
+    for place, run in enumerate(runs):
+        columns.append(Column(f"run_{place}", run.name if len(runs) > 1 else "value"))
+        columns += [Column(f"interval_{place}", "95% interval", "interval")] if with_intervals else []
+    rows = []
+    for scores in zip(*per_run, strict=True):
+        row: list[Any] = [scores[0].title]
+        for score in scores:
+            row += [score.value, *([score.interval()] if with_intervals else [])]
+        rows.append(row)
+    return Table(columns, rows)
+
+
+def differences(runs: Sequence[Scored]) -> Iterator[tuple[str, Score, float, Interval | None]]:
+    """For each run but the first and each score: the run's name, the score, how much more it is, and the interval."""
+    for other in runs[1:]:
+        for score, base in zip(other.scores_told(), runs[0].scores_told(), strict=True):
+            more = score.value - base.value
+            paired = None
+            if score.samples is not None and base.samples is not None:
+                paired = difference_interval(score.samples - base.samples, more)
+            yield other.name, score, more, paired
+
+
+def comparison_section(runs: Sequence[Scored], main: Iterable[str], num_images: int) -> Section:
+    """Whether other runs are better than the first; a sentence on each score whose key is in ``main``."""
+    told, rows, notes = set(main), [], []
+    for name, score, more, paired in differences(runs):
+        rows.append([score.title, name, more, paired])
+        if score.key in told:
+            notes.append(verdict(score.title, (runs[0].name, name), more, paired, num_images))
+    if any(row[-1] is not None for row in rows):
+        notes.append("Differences are paired: both runs are scored on the same resamples of the images.")
+    columns = [
+        Column("score", "score", "text"),
+        Column("run", "run", "text"),
+        Column("difference", f"minus {runs[0].name}", "difference"),
+        Column("interval", "95% interval", "interval"),
+    ]
+    return Section("Which run is better?", notes=notes, tables=[Table(columns, rows)])
+
+
+def scores_as_json(run: Scored) -> dict[str, Any]:
+    """By key: value and, where there are resamples, interval."""
+    return {
+        score.key: {"value": score.value, **({} if score.samples is None else {"interval": score.interval()})}
+        for score in run.scores_told()
+    }
+
+
+def differences_as_json(runs: Sequence[Scored]) -> list[dict[str, Any]]:
+    """The same numbers as in the page's table."""
+    return [
+        {
+            "run": name,
+            "minus": runs[0].name,
+            "score": score.key,
+            "difference": more,
+            **({} if paired is None else {"interval": paired}),
+        }
+        for name, score, more, paired in differences(runs)
+    ]

@@ -1,0 +1,172 @@
+"""From run folders to ``report.html``, ``report.md``, ``scores.json``, ``per_class.csv`` and plots as SVG."""
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tresnet_downstream import __version__
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.report import multilabel, multilabel_numbers, plots
+from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, sort_key, text_of
+from tresnet_downstream.evaluation.runs import DetectionRun, MultilabelRun, read_run
+from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_texts
+from tresnet_downstream.evaluation.thresholds import Thresholds
+from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.files import whole_file
+
+FORMAT, VERSION = "tresnet_downstream.report", 1
+RESAMPLES = 1000
+PLOTS, PICTURES = "plots", "pictures"
+# What Markdown and the HTML within it would take for their own.
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~$<>&])")
+
+
+def write_report(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    names: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    thresholds: Thresholds | None = None,
+    images: str | None = None,
+    seed: int = 0,
+    track: Track = silently,
+) -> list[Path]:
+    """Writes the report of one run, or of several side by side.
+
+    Args:
+        folders: run folders, see :mod:`runs`; the others are compared with the first.
+        out: the folder to write to.
+        names: what to call the runs; their folders' names by default.
+        resamples: of the bootstrap over images, for 95% intervals; 0 for none.
+        thresholds: in the place of those that the runs were scored with.
+        images: the folder of the images, if they no longer lie where they were scored.
+        seed: of the resamples.
+        track: counts the work.
+
+    Returns:
+        the paths, the page first.
+
+    Raises:
+        UserError: a run folder is incomplete or of a newer version, runs cannot be compared, or ``out`` cannot be
+            written to.
+    """
+    if not folders:
+        raise UserError("a report needs at least one run folder")
+    if resamples < 0:
+        raise UserError(f"resamples={resamples}: give a whole number, 0 or more")
+    if names is not None and len(names) != len(folders):
+        raise UserError(f"--names: {len(names)} names for {len(folders)} runs")
+    runs = [read_run(folder) for folder in folders]
+    called = _names(folders) if names is None else list(names)
+    options: dict[str, Any] = {
+        "resamples": resamples,
+        "thresholds": thresholds,
+        "image_folder": images,
+        "seed": seed,
+        "track": track,
+    }
+    multi = [run for run in runs if isinstance(run, MultilabelRun)]
+    boxes = [run for run in runs if isinstance(run, DetectionRun)]
+    if multi and boxes:
+        raise UserError(f"{folders[0]}: a multi-label run and a detector's cannot stand in one report")
+    if multi:
+        report = multilabel.multilabel_report(multi, called, **options)
+        columns: Sequence[str] = multilabel_numbers.CLASS_COLUMNS
+    else:
+        from tresnet_downstream.evaluation.report import detection, detection_numbers
+
+        report = detection.detection_report(boxes, called, **options)
+        columns = detection_numbers.CLASS_COLUMNS
+    records = [{"run": run["name"], **record} for run in report.scores["runs"] for record in run["per_class"]]
+    texts = {
+        "report.html": _page(report),
+        "report.md": _markdown(report),
+        "scores.json": json_text({"format": FORMAT, "version": VERSION, **report.scores}),
+        "per_class.csv": csv_text(columns, (plain(record) for record in records)),
+    }
+    paths = write_texts(out, texts)
+    figures = {f"{figure.name}.svg": figure.svg for section in report.sections for figure in section.figures}
+    write_texts(Path(out) / PLOTS, figures)
+    _write_pictures(report, Path(out) / PICTURES)
+    return paths
+
+
+def _names(folders: Sequence[str | Path]) -> list[str]:
+    """The shortest ends of the paths that tell the runs apart."""
+    parts = [Path(folder).resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"{folders[0]}: is given twice")
+
+
+def _environment(escape: bool) -> Environment:
+    templates = Environment(
+        loader=PackageLoader("tresnet_downstream.evaluation.report"),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.globals |= {"text_of": text_of, "version": __version__, "zip": zip, "PLOTS": PLOTS, "PICTURES": PICTURES}
+    return templates
+
+
+def _page(report: Report) -> str:
+    templates = _environment(escape=True)
+
+    def part(name: str) -> str:
+        """The style and the script are ours, and stand in the page as they are."""
+        source, _, _ = templates.loader.get_source(templates, name)  # type: ignore[union-attr]
+        return source
+
+    def drawing(figure: Figure) -> str:
+        # The template leaves it as it is: matplotlib has escaped the text within.
+        return plots.in_page(figure.svg, figure.name)
+
+    def data_uri(jpeg: bytes) -> str:
+        return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+    templates.globals |= {"part": part, "drawing": drawing, "data_uri": data_uri, "sort_key": sort_key}
+    return templates.get_template("report.html").render(report=report, charts=plain(report.charts), series=plots.SERIES)
+
+
+def _markdown(report: Report) -> str:
+    templates = _environment(escape=False)
+    templates.filters["md"] = lambda text: _MARKDOWN.sub(_entity, " ".join(str(text).split()))
+    templates.globals["picture_name"] = picture_name
+    return templates.get_template("report.md").render(report=report)
+
+
+def _entity(match: re.Match[str]) -> str:
+    """Numeric, which neither Markdown nor HTML reads as anything but the character."""
+    return f"&#{ord(match[1])};"
+
+
+def picture_name(gallery: Gallery, place: int) -> str:
+    """The file of a picture beside the report."""
+    return f"{gallery.name}_{place:02d}.jpg"
+
+
+def _write_pictures(report: Report, folder: Path) -> None:
+    found: dict[str, Any] = {
+        picture_name(gallery, place): picture.jpeg
+        for section in report.sections
+        for gallery in section.galleries
+        for place, picture in enumerate(gallery.pictures)
+        if picture.jpeg is not None
+    }
+    try:
+        if found:
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, content in found.items():
+            with whole_file(folder / name) as partial:
+                partial.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error

@@ -1,0 +1,112 @@
+"""Thresholds for a run folder, of either task: chosen on one, judged on another."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tresnet_downstream.evaluation.detection_matches import DetectionMatches, detection_curves, match_detections
+from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
+from tresnet_downstream.evaluation.runs import DetectionRun, MultilabelRun, read_run
+from tresnet_downstream.evaluation.text import aligned, percent, printable
+from tresnet_downstream.evaluation.thresholds import (
+    Objective,
+    Thresholds,
+    choose_thresholds,
+    threshold_curve,
+)
+from tresnet_downstream.evaluation.tracking import Track, silently
+
+_TITLES = {
+    "CP": "CP   mean precision of the classes",
+    "CR": "CR   mean recall of the classes",
+    "CF1_mean_of_per_class_f1": "CF1  mean of the classes' F1",
+    "CF1_of_mean_precision_recall": "CF1  F1 of CP and CR",
+    "OP": "OP   precision of all entries",
+    "OR": "OR   recall of all entries",
+    "OF1": "OF1  F1 of all entries",
+}
+_KEPT = ("checkpoint", "checkpoint_sha256", "weights", "config", "data", "date")
+
+
+def thresholds_for(
+    folder: str | Path, objective: Objective, scope: str = "per-class", track: Track = silently
+) -> Thresholds:
+    """Chooses thresholds on a run; those of a detector are chosen at IoU 0.5, of boxes where it has both kinds.
+
+    Args:
+        folder: a run folder.
+        objective: what for.
+        scope: ``per-class`` or ``global``.
+        track: counts classes.
+
+    Raises:
+        UserError: the folder cannot be read, has no positive, or the scope is unknown.
+    """
+    run = read_run(folder)
+    if isinstance(run, MultilabelRun):
+        each = track(columns(run.probabilities, run.targets), len(run.classes), "choose")
+        curves = [threshold_curve(*column) for column in each]
+        pooled = threshold_curve(run.probabilities, run.targets)
+    else:
+        curves, pooled = detection_curves(_matches(run))
+    kept = {key: run.about[key] for key in _KEPT if key in run.about}
+    return choose_thresholds(curves, pooled, run.classes, objective, scope, {"run": str(folder), **kept})
+
+
+def judge(run: MultilabelRun | DetectionRun, limits: NDArray[np.float64] | float) -> dict[str, float]:
+    """The numbers of :class:`OperatingPoint` at (C,) thresholds; of a detector at IoU 0.5.
+
+    Args:
+        run: from :func:`read_run`.
+        limits: what a score must be above to count as predicted.
+    """
+    if isinstance(run, MultilabelRun):
+        counts = np.zeros((6, len(run.classes)), np.int64)
+        for masks in masks_to_count(run.probabilities, run.targets, limits, run.top_k):
+            counts += [np.count_nonzero(mask, axis=0) for mask in masks]
+        support, _, hits, predicted, *_ = counts
+    else:
+        of_class = _matches(run).of_class
+        each = np.broadcast_to(np.asarray(limits, np.float64), len(of_class))
+        above = [one.score > limit for one, limit in zip(of_class, each, strict=True)]
+        hits = np.array([np.count_nonzero(one.matched[0] & over) for one, over in zip(of_class, above, strict=True)])
+        told = [np.count_nonzero(~one.ignored[0] & over) for one, over in zip(of_class, above, strict=True)]
+        predicted, support = np.array(told), np.array([one.objects.sum() for one in of_class])
+    return {name: float(value) for name, value in operating_point(hits, predicted, support).items()}
+
+
+def format_judgement(folder: str | Path, thresholds: Thresholds) -> str:
+    """Lays out what the thresholds give on a run, for a multi-label one beside what its config's threshold gives.
+
+    Args:
+        folder: a run folder.
+        thresholds: as chosen, on this run or another.
+
+    Returns:
+        lines without a trailing newline; scores in percent.
+    """
+    run = read_run(folder)
+    points = {"chosen": judge(run, thresholds.limits(run.classes))}
+    if isinstance(run, MultilabelRun):
+        points = {f"score > {run.threshold:g}": judge(run, run.threshold), **points}
+    rows = [[title, *(percent(point[name]) for point in points.values())] for name, title in _TITLES.items()]
+    return "\n".join([str(folder), *aligned(["", *points], rows)])
+
+
+def notes_on(thresholds: Thresholds, most: int = 5) -> list[str]:
+    """What a user must know of classes that are treated otherwise."""
+    told = []
+    for names, what in (
+        (thresholds.unreachable, f"no threshold reaches {thresholds.objective}, so they are never predicted"),
+        (thresholds.borrowed, "no positive here, so they take the threshold of all classes together"),
+    ):
+        if names:
+            some = ", ".join(map(printable, names[:most])) + (", ..." if len(names) > most else "")
+            told.append(f"note: {len(names)} of {len(thresholds.of_class)} classes ({some}): {what}")
+    return told
+
+
+def _matches(run: DetectionRun) -> DetectionMatches:
+    kind = "bbox" if "bbox" in run.predictions else next(iter(run.predictions))
+    return match_detections(run.ground_truth, run.predictions[kind], run.classes, run.image_ids, kind)

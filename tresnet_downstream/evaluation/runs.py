@@ -1,0 +1,285 @@
+"""What a test tool leaves on disk, so that reports and thresholds need neither the network nor a GPU.
+
+A run folder holds ``run.json``, which says what was scored and how, and
+
+* of a multi-label run ``probabilities.npy`` (float32) and ``targets.npy`` (int8), images x classes, and
+  ``images.json``, the images' names;
+* of a detector ``ground_truth.json.gz`` (COCO's instances format) and ``predictions_KIND.json.gz`` (COCO's results
+  format) for the kinds ``bbox`` and ``segm``.
+
+``run.json`` is taken away first and written last: a folder that has it is whole. docs/reports.md describes its keys.
+"""
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.text import json_text, plain, read_versioned
+from tresnet_downstream.files import whole_file
+
+FORMAT, VERSION = "tresnet_downstream.run", 1
+DESCRIPTION = "run.json"
+_BLOCK_ENTRIES = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class MultilabelRun:
+    """The outcome of a multi-label network on N images and C classes.
+
+    Attributes:
+        probabilities: (N, C) in [0, 1], float32; may be memory-mapped, as may the targets.
+        targets: (N, C) of 1 (present), 0 (absent) and -1 (unknown), int8.
+        images: N names, relative to ``image_folder``.
+        classes: C names.
+        image_folder: where the images lie.
+        threshold: an entry counts as predicted where its probability is above it.
+        top_k: labels of each image at the other operating point.
+        about: model, weights, config, data, date, versions and command, as plain data.
+    """
+
+    probabilities: NDArray
+    targets: NDArray
+    images: Sequence[str]
+    classes: tuple[str, ...]
+    image_folder: str
+    threshold: float
+    top_k: int
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionRun:
+    """The outcome of a detector.
+
+    Attributes:
+        ground_truth: what a COCO instances file holds, with the classes that were scored alone.
+        predictions: for each kind, ``bbox`` or ``segm``, detections in COCO's results format.
+        image_ids: the images that were scored.
+        classes: C names.
+        image_folder: where the images lie.
+        backend: what computes the scores, see :func:`detection_scores`.
+        about: model, weights, config, data, date, versions and command, as plain data.
+    """
+
+    ground_truth: Mapping[str, Any]
+    predictions: Mapping[str, Sequence[Mapping[str, Any]]]
+    image_ids: Sequence[int]
+    classes: tuple[str, ...]
+    image_folder: str
+    backend: str
+    about: Mapping[str, Any]
+
+    def category_ids(self) -> list[int]:
+        """The ids of the classes in the ground truth and the predictions, in the order of the classes."""
+        by_name = {category["name"]: category["id"] for category in self.ground_truth["categories"]}
+        return [by_name[name] for name in self.classes]
+
+
+def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
+    """Writes a run folder, in the place of an older one.
+
+    Raises:
+        UserError: a probability is NaN or outside [0, 1], or the folder cannot be written to.
+    """
+    _check(run, "the scores")
+    description = {
+        **_common("multilabel", run),
+        "num_images": len(run.images),
+        "threshold": run.threshold,
+        "top_k": run.top_k,
+    }
+    return _write(
+        folder,
+        description,
+        arrays={"probabilities.npy": run.probabilities, "targets.npy": run.targets},
+        texts={"images.json": json.dumps(list(run.images), ensure_ascii=False)},
+    )
+
+
+def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
+    """Writes a run folder, in the place of an older one.
+
+    Raises:
+        UserError: a score is no finite number, or the folder cannot be written to.
+    """
+    _check_detections(run, "the predictions")
+    description = {
+        **_common("detection", run),
+        "kinds": sorted(run.predictions),
+        "image_ids": sorted(run.image_ids),
+        "coco_eval": run.backend,
+    }
+    contents: dict[str, Any] = {"ground_truth": _needed(run.ground_truth, "segm" in run.predictions)}
+    contents |= {f"predictions_{kind}": rows for kind, rows in run.predictions.items()}
+    return _write(
+        folder, description, packed={f"{name}.json.gz": json.dumps(plain(rows)) for name, rows in contents.items()}
+    )
+
+
+def read_run(folder: str | Path) -> MultilabelRun | DetectionRun:
+    """Reads a run folder; the arrays of a multi-label run stay on disk, memory-mapped.
+
+    Raises:
+        UserError: it is no run folder, is incomplete, of a newer version, or holds scores that are NaN.
+    """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).is_file():
+        what = "is incomplete or no run folder: it has no run.json" if folder.is_dir() else "no such folder"
+        raise UserError(f"{folder}: {what}; tools/test_multilabel.py and tools/test_detection.py write run folders")
+    content = read_versioned(folder / DESCRIPTION, FORMAT, VERSION, "the test tools write such files")
+    try:
+        if content["task"] == "multilabel":
+            return _read_multilabel(folder, content)
+        if content["task"] == "detection":
+            return _read_detection(folder, content)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / DESCRIPTION}: is malformed: {error!r}; score again") from error
+    raise UserError(f"{folder / DESCRIPTION}: the task {content['task']!r} is unknown; score again")
+
+
+def _common(task: str, run: MultilabelRun | DetectionRun) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "task": task,
+        "about": run.about,
+        "classes": run.classes,
+        # A report may be made from another folder.
+        "image_folder": os.path.abspath(run.image_folder),
+    }
+
+
+def _write(
+    folder: str | Path,
+    description: Mapping[str, Any],
+    arrays: Mapping[str, NDArray] | None = None,
+    texts: Mapping[str, str] | None = None,
+    packed: Mapping[str, str] | None = None,
+) -> Path:
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / DESCRIPTION).unlink(missing_ok=True)
+        for name, array in (arrays or {}).items():
+            with whole_file(folder / name) as partial:
+                np.save(partial, array)
+        for name, text in (packed or {}).items():
+            with whole_file(folder / name) as partial:
+                # Without the date, the same content gives the same file.
+                partial.write_bytes(gzip.compress(text.encode(), mtime=0))
+        for name, text in {**(texts or {}), DESCRIPTION: json_text(description)}.items():
+            with whole_file(folder / name) as partial:
+                partial.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write the run here ({error.strerror}); choose another folder") from error
+    return folder / DESCRIPTION
+
+
+def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
+    classes = tuple(content["classes"])
+    arrays = {}
+    for name in ("probabilities", "targets"):
+        path = _there(folder, f"{name}.npy")
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); score again") from error
+        wanted = (content["num_images"], len(classes))
+        if arrays[name].shape != wanted or arrays[name].dtype.kind not in "fi":
+            raise UserError(f"{path}: holds {arrays[name].shape}, and run.json says {wanted}; score again")
+    images_path = _there(folder, "images.json")
+    try:
+        images = json.loads(images_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{images_path}: malformed JSON: {error}") from error
+    if len(images) != content["num_images"]:
+        raise UserError(f"{images_path}: lists {len(images)} images, and run.json says {content['num_images']}")
+    run = MultilabelRun(
+        probabilities=arrays["probabilities"],
+        targets=arrays["targets"],
+        images=images,
+        classes=classes,
+        image_folder=content["image_folder"],
+        threshold=content["threshold"],
+        top_k=content["top_k"],
+        about=content["about"],
+    )
+    _check(run, str(folder / "probabilities.npy"))
+    return run
+
+
+def _read_detection(folder: Path, content: Mapping[str, Any]) -> DetectionRun:
+    run = DetectionRun(
+        ground_truth=_unpacked(folder, "ground_truth"),
+        predictions={kind: _unpacked(folder, f"predictions_{kind}") for kind in content["kinds"]},
+        image_ids=content["image_ids"],
+        classes=tuple(content["classes"]),
+        image_folder=content["image_folder"],
+        backend=content["coco_eval"],
+        about=content["about"],
+    )
+    _check_detections(run, str(folder))
+    return run
+
+
+def _unpacked(folder: Path, name: str) -> Any:
+    path = _there(folder, f"{name}.json.gz")
+    try:
+        return json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); score again") from error
+
+
+def _there(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise UserError(f"{folder}: is incomplete: {name} is missing; score again")
+    return folder / name
+
+
+def _check(run: MultilabelRun, where: str) -> None:
+    """Names the first image with a value that is none, block by block since the arrays may be larger than memory."""
+    rows = max(1, _BLOCK_ENTRIES // max(1, len(run.classes)))
+    for first in range(0, len(run.images), rows):
+        block, targets = run.probabilities[first : first + rows], run.targets[first : first + rows]
+        for values, right, what in (
+            (block, (block >= 0) & (block <= 1), "a probability"),  # false for NaN as well
+            (targets, (targets >= -1) & (targets <= 1), "1, 0 or -1"),
+        ):
+            if not right.all():
+                row, column = np.argwhere(~right)[0]
+                raise UserError(
+                    f"{where}: image {run.images[first + row]!r} has {values[row, column]} for the class "
+                    f"{run.classes[column]!r}, which is not {what}"
+                )
+
+
+def _check_detections(run: DetectionRun, where: str) -> None:
+    names = {image["id"]: image["file_name"] for image in run.ground_truth["images"]}
+    for kind, rows in run.predictions.items():
+        for row in rows:
+            if not isinstance(row["score"], int | float) or not np.isfinite(row["score"]):
+                image = names.get(row["image_id"], row["image_id"])
+                raise UserError(f"{where}: image {image!r} has a {kind} with the score {row['score']}")
+
+
+def _needed(ground_truth: Mapping[str, Any], masks: bool) -> dict[str, Any]:
+    """What scoring and drawing take; COCO's own files have captions, licences and links beside it."""
+    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", *(("segmentation",) if masks else ()))
+    return {
+        "images": [_only(image, ("id", "file_name", "width", "height")) for image in ground_truth["images"]],
+        "annotations": [_only(annotation, keys) for annotation in ground_truth["annotations"]],
+        "categories": [_only(category, ("id", "name")) for category in ground_truth["categories"]],
+    }
+
+
+def _only(record: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: record[key] for key in keys if key in record}

@@ -1,0 +1,66 @@
+"""What a score is kept with, so that it can be traced: model, weights, config, data, date, versions, command."""
+
+import hashlib
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+import tresnet_downstream
+
+PACKAGES = ("torch", "torchvision", "mmengine", "mmdet", "numpy", "pycocotools")
+
+
+def provenance(
+    config: Config, checkpoint: str | Path, annotation_file: str | Path, weights: str | None = None
+) -> dict[str, Any]:
+    """Plain data on a run that has just been scored.
+
+    Args:
+        config: of the run, with options merged.
+        checkpoint: the path of the weights.
+        annotation_file: what the pictures were scored against.
+        weights: which of the checkpoint's weights, where it has several.
+    """
+    return {
+        "model": without_start(config.model),
+        "checkpoint": str(checkpoint),
+        **({"weights": weights} if weights else {}),
+        "checkpoint_sha256": _sha256(checkpoint),
+        "config": str(config.filename),
+        "data": str(annotation_file),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+def without_start(model: Any) -> Any:
+    """The config of a model as plain data, without the weights that it would start from."""
+    if isinstance(model, Mapping):
+        return {key: without_start(value) for key, value in model.items() if key not in ("init_cfg", "pretrained")}
+    return type(model)(without_start(item) for item in model) if isinstance(model, list | tuple) else model
+
+
+def _sha256(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"tresnet-downstream": tresnet_downstream.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
