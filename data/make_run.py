@@ -1,0 +1,56 @@
+"""Make a run folder of any size with random scores, to see how long and how much memory scores and reports take."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tresnet_downstream.evaluation import MultilabelRun, write_multilabel_run
+
+
+def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
+    """Writes the run; classes have from 1 in 1,000 to 1 in 3 positives, and scores that tell them roughly."""
+    # On disk as they are made: a run may be larger than memory.
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for name, dtype in (("probabilities", np.float32), ("targets", np.int8)):
+        path, shape = folder / f"made_{name}.npy", (num_images, num_classes)
+        arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    draw = np.random.default_rng(seed)
+    rates = draw.permutation(np.geomspace(1e-3, 1 / 3, num_classes)).astype(np.float32)
+    rows = max(1, 2**22 // num_classes)
+    for first in range(0, num_images, rows):
+        block = slice(first, min(first + rows, num_images))
+        shape = (block.stop - first, num_classes)
+        targets = draw.random(shape, np.float32) < rates
+        logits = 1.3 * draw.standard_normal(shape, np.float32) - 3 + 3.5 * targets
+        arrays["targets"][block], arrays["probabilities"][block] = targets, 1 / (1 + np.exp(-logits))
+    run = MultilabelRun(
+        **arrays,
+        images=[f"{number:06}.jpg" for number in range(num_images)],
+        classes=tuple(f"class {number}" for number in range(num_classes)),
+        image_folder=str(folder),
+        threshold=0.5,
+        top_k=3,
+        about={"data": "random numbers of data/make_run.py"},
+    )
+    write_multilabel_run(run, folder)
+    for name in arrays:
+        (folder / f"made_{name}.npy").unlink()
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=40_137, help="%(default)s, as COCO 2014's validation split has")
+    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="the run folder")
+    options = parser.parse_args()
+    make(options.out, options.images, options.classes, options.seed)
+    print(f"wrote {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
