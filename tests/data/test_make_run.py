@@ -17,4 +17,5 @@ def test_a_made_run_can_be_read_and_scored(tmp_path):
     scores = multilabel_scores(run.probabilities, run.targets, run.classes)
     assert 50 < scores.mAP < 95
     assert scores.support.max() > 20 * max(scores.support.min(), 1)
-    assert sorted(path.name for path in out.iterdir()) == ["images.json", "probabilities.npy", "run.json", "targets.npy"]
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["images.json", "probabilities.npy", "run.json", "targets.npy"]
