@@ -17,8 +17,16 @@ T = TypeVar("T")
 USER_ERROR, INTERRUPTED = 2, 130
 
 
-def run(main: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None) -> int:
-    """Calls a tool's ``main`` and gives its exit status: a user's mistake is one line and 2, Ctrl-C is 130."""
+def run(
+    main: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None, resumable: bool = False
+) -> int:
+    """Calls a tool's ``main`` and gives its exit status: a user's mistake is one line and 2, Ctrl-C is 130.
+
+    Args:
+        main: the tool.
+        arguments: of its command line; those of the process if None.
+        resumable: whether ``--resume`` goes on where Ctrl-C ended it.
+    """
     # Set here, before any worker starts: Albumentations otherwise asks the network for a newer version.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     # MMEngine's, where a config inherits from MMDetection: nothing that a user could mend.
@@ -36,7 +44,8 @@ def run(main: Callable[[Sequence[str] | None], None], arguments: Sequence[str] |
     except BaseException as error:
         if not _interrupted(error):
             raise
-        print("interrupted; checkpoints that are complete stay, --resume goes on from the last", file=sys.stderr)
+        resume = ", and --resume goes on from the last checkpoint" if resumable else ""
+        print(f"interrupted; files that are complete stay{resume}", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -134,6 +134,9 @@ def test_training_on_two_processes_writes_one_set_of_files_and_scores_every_pict
     headline = json.loads((work_dir / "scores.json").read_text())["headline"]
     assert headline["num_images"] == 11
     assert headline["mAP"] == pytest.approx(score["mAP"], abs=1e-6)
+    images = json.loads((work_dir / "images.json").read_text())
+    assert images == sorted(images)  # none twice, as the padding of shares has them
+    assert len(images) == 11
 
 
 if __name__ == "__main__":

@@ -85,7 +85,9 @@ def test_run_interrupted_by_control_c_ends_in_one_line_and_resumes_bit_for_bit(d
     work_dir = tmp_path / "work"
     status, err = interrupted_after_epoch_2(data, work_dir)
     assert status == 130, err
-    assert err.splitlines() == ["interrupted; checkpoints that are complete stay, --resume goes on from the last"]
+    assert err.splitlines() == [
+        "interrupted; files that are complete stay, and --resume goes on from the last checkpoint"
+    ]
     assert not left_over(work_dir)
     assert not (work_dir / "epoch_4.pth").exists()
     for path in work_dir.glob("*.pth"):

@@ -5,8 +5,10 @@ mean. Two runs with the same seed see the same resamples, so that their scores c
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_co
 from tresnet_downstream.evaluation.tracking import Track, silently
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 # Resamples worked on at once: enough for long rows in memory, few enough for the cache.
 _BLOCK = 100
@@ -51,15 +54,33 @@ def bootstrap_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], 
     by_image = np.ascontiguousarray(weights.T)
     ap = np.full((len(weights), scores.shape[1]), np.nan)
 
-    def of_class(place: int, column: NDArray, labels: NDArray) -> None:
+    def of_class(item: tuple[int, tuple[NDArray, NDArray]]) -> None:
+        place, (column, labels) = item
         _class_ap(column, labels, by_image, ap[:, place])
 
-    # numpy lets other threads run during its long loops.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [pool.submit(of_class, place, *column) for place, column in enumerate(columns(scores, targets))]
-        for job in track(jobs, len(jobs), "resample"):
-            job.result()
+    done = _in_threads(of_class, enumerate(columns(scores, targets)))
+    for _ in track(done, scores.shape[1], "resample"):
+        pass
     return ap
+
+
+def _in_threads(work: Callable[[T], None], items: Iterable[T]) -> Iterator[None]:
+    """Works on items in threads, which numpy lets run during its long loops; gives a None as each is done.
+
+    Few items wait at a time, since each holds a column; Ctrl-C does not wait for those that have not begun.
+    """
+    workers = os.cpu_count() or 1
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[None]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _class_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], ap: Floats) -> None:

@@ -20,6 +20,7 @@ from tresnet_downstream.evaluation.report.detection_analysis import (
 )
 from tresnet_downstream.evaluation.report.detection_numbers import as_json, charts, precision_curves
 from tresnet_downstream.evaluation.report.detection_pictures import picture_section
+from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import (
     Column,
     Figure,
@@ -37,8 +38,6 @@ from tresnet_downstream.evaluation.report.score_rows import (
     score_table,
 )
 from tresnet_downstream.evaluation.runs import DetectionRun
-from tresnet_downstream.evaluation.thresholds import Thresholds
-from tresnet_downstream.evaluation.tracking import Track, silently
 
 _KINDS = {"bbox": "boxes", "segm": "masks"}
 _RULES = (
@@ -54,25 +53,13 @@ _ERRORS = (
 )
 
 
-def detection_report(
-    runs: Sequence[DetectionRun],
-    names: Sequence[str],
-    resamples: int = 1000,
-    thresholds: Thresholds | None = None,
-    image_folder: str | None = None,
-    seed: int = 0,
-    track: Track = silently,
-) -> Report:
+def detection_report(runs: Sequence[DetectionRun], names: Sequence[str], options: Options) -> Report:
     """Gathers a report of one or more runs over the same images, objects and classes.
 
     Args:
         runs: from :func:`read_run`; the others are compared with the first.
         names: what to call them.
-        resamples: of the bootstrap over images, for 95% intervals of AP; 0 for none.
-        thresholds: which detections count as shown; the greatest F1 of all classes together if None.
-        image_folder: where the images lie now; where they lay when they were scored if None.
-        seed: of the resamples.
-        track: counts resamples.
+        options: see :class:`Options`; a detector's thresholds in use are those with the greatest F1 if none are given.
 
     Raises:
         UserError: the runs differ in images, objects or classes, or the thresholds lack a class.
@@ -81,19 +68,16 @@ def detection_report(
         _require_comparable((names[0], name), runs[0], run)
     first = runs[0]
     kinds = [kind for kind in _KINDS if all(kind in run.predictions for run in runs)]
-    weights = resample_weights(len(first.image_ids), resamples, seed) if resamples else None
+    weights = resample_weights(len(first.image_ids), options.resamples, options.seed) if options.resamples else None
     sections = [Section("Where this comes from", tables=[provenance_table(names, runs)])]
     of_kind = {
-        kind: [
-            analyse_detections(name, run, kind, weights, thresholds, track)
-            for name, run in zip(names, runs, strict=True)
-        ]
+        kind: [analyse_detections(name, run, kind, weights, options) for name, run in zip(names, runs, strict=True)]
         for kind in kinds
     }
     for place, (kind, analyses) in enumerate(of_kind.items()):
-        sections += _sections(analyses, resamples, _KINDS[kind] if len(kinds) > 1 else "", place == 0)
+        sections += _sections(analyses, options.resamples, _KINDS[kind] if len(kinds) > 1 else "", place == 0)
     for place, analysis in enumerate(of_kind[kinds[0]]):
-        sections.append(picture_section(analysis, place, len(runs) > 1, image_folder))
+        sections.append(picture_section(analysis, place, len(runs) > 1, options.images))
     main = of_kind[kinds[0]]
     summary = ", ".join(
         ("" if len(runs) == 1 else f"{a.name}: ")
@@ -105,7 +89,7 @@ def detection_report(
         summary=f"{summary} \N{MIDDLE DOT} {len(first.image_ids):,} images, {len(first.classes):,} classes",
         runs=names,
         sections=sections,
-        scores=as_json(of_kind, resamples, seed),
+        scores=as_json(of_kind, options),
         charts=charts(main),
     )
 

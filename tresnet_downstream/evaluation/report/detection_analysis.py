@@ -16,10 +16,10 @@ from tresnet_downstream.evaluation.detection_matches import (
     match_detections,
 )
 from tresnet_downstream.evaluation.detection_scores import HEADLINE, DetectionScores, detection_scores
+from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.score_rows import Score
 from tresnet_downstream.evaluation.runs import DetectionRun
-from tresnet_downstream.evaluation.thresholds import ThresholdCurve, Thresholds
-from tresnet_downstream.evaluation.tracking import Track
+from tresnet_downstream.evaluation.thresholds import ThresholdCurve
 
 # Places of 0.50 and 0.75 among COCO's IoU thresholds.
 IOU_50, IOU_75 = 0, 5
@@ -74,8 +74,7 @@ def analyse_detections(
     run: DetectionRun,
     kind: str,
     weights: NDArray[np.int16] | None,
-    thresholds: Thresholds | None,
-    track: Track,
+    options: Options,
 ) -> DetectionAnalysis:
     """Scores a run and looks into it.
 
@@ -84,14 +83,13 @@ def analyse_detections(
         run: from :func:`read_run`.
         kind: ``bbox`` or ``segm``.
         weights: (R, N) of the bootstrap's resamples of the images, by ascending id; None for no intervals.
-        thresholds: in use; None for the one with the greatest F1.
-        track: counts resamples.
+        options: see :class:`Options`.
     """
     given = (run.ground_truth, run.predictions[kind], run.classes, run.image_ids, kind)
     matches = match_detections(*given)
     curves, pooled = detection_curves(matches)
     best = float(pooled.thresholds[np.argmax(pooled.f1)]) if len(pooled.scores) else 0.0
-    limits = np.full(len(run.classes), best) if thresholds is None else thresholds.limits(run.classes)
+    limits = np.full(len(run.classes), best) if options.thresholds is None else options.thresholds.limits(run.classes)
     limit_of = dict(zip(run.category_ids(), limits, strict=True))
     shown = [
         row
@@ -101,7 +99,7 @@ def analyse_detections(
     samples = None
     if weights is not None:
         blocks = [weights[first : first + _BLOCK] for first in range(0, len(weights), _BLOCK)]
-        samples = bootstrap_ap(matches, track(blocks, len(blocks), "resample"))
+        samples = bootstrap_ap(matches, options.track(blocks, len(blocks), "resample"))
     return DetectionAnalysis(
         name=name,
         run=run,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.detection_scores import SIZES
 from tresnet_downstream.evaluation.report.detection_analysis import DetectionAnalysis, class_records
+from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import opening_class
 from tresnet_downstream.evaluation.report.score_rows import differences_as_json, scores_as_json
 
@@ -74,7 +75,7 @@ def charts(analyses: Sequence[DetectionAnalysis]) -> dict[str, Any]:
     }
 
 
-def as_json(of_kind: Mapping[str, Sequence[DetectionAnalysis]], resamples: int, seed: int) -> dict[str, Any]:
+def as_json(of_kind: Mapping[str, Sequence[DetectionAnalysis]], options: Options) -> dict[str, Any]:
     """What ``scores.json`` holds; docs/reports.md describes it."""
     first = next(iter(of_kind.values()))
     runs = []
@@ -107,7 +108,7 @@ def as_json(of_kind: Mapping[str, Sequence[DetectionAnalysis]], resamples: int, 
         "num_classes": len(first[0].run.classes),
         "sizes": SIZES,
         "iou_thresholds": first[0].scores.iou_thresholds,
-        "bootstrap": {"resamples": resamples, "seed": seed, "level": 0.95, "method": "basic"},
+        "bootstrap": {"resamples": options.resamples, "seed": options.seed, "level": 0.95, "method": "basic"},
         "runs": runs,
         "differences": {kind: differences_as_json(analyses) for kind, analyses in of_kind.items()},
     }

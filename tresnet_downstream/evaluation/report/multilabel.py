@@ -16,6 +16,7 @@ from tresnet_downstream.evaluation.report import plots
 from tresnet_downstream.evaluation.report.comparison import aligned
 from tresnet_downstream.evaluation.report.multilabel_analysis import Analysis, analyse, class_scores
 from tresnet_downstream.evaluation.report.multilabel_numbers import PAIRS, as_json, charts
+from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import (
     Column,
     Figure,
@@ -32,8 +33,6 @@ from tresnet_downstream.evaluation.report.provenance import provenance_table
 from tresnet_downstream.evaluation.report.score_rows import INTERVALS, comparison_section, score_table
 from tresnet_downstream.evaluation.report.thumbnails import Thumbnails
 from tresnet_downstream.evaluation.runs import MultilabelRun
-from tresnet_downstream.evaluation.thresholds import Thresholds
-from tresnet_downstream.evaluation.tracking import Track, silently
 
 # What a page holds: enough to see everything that matters, little enough to be mailed.
 _THUMBNAIL_SIDE = 176
@@ -48,42 +47,30 @@ _POINTS = (
 )
 
 
-def multilabel_report(
-    runs: Sequence[MultilabelRun],
-    names: Sequence[str],
-    resamples: int = 1000,
-    thresholds: Thresholds | None = None,
-    image_folder: str | None = None,
-    seed: int = 0,
-    track: Track = silently,
-) -> Report:
+def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], options: Options) -> Report:
     """Gathers a report of one or more runs over the same images and classes.
 
     Args:
         runs: from :func:`read_run`; the others are compared with the first.
         names: what to call them.
-        resamples: of the bootstrap over images, for 95% intervals; 0 for none.
-        thresholds: in the place of those that the runs were scored with.
-        image_folder: where the images lie now; where they lay when they were scored if None.
-        seed: of the resamples.
-        track: counts classes.
+        options: see :class:`Options`.
 
     Raises:
         UserError: the runs differ in images, classes or targets, or the thresholds lack a class.
     """
     runs = aligned(runs, names)
-    weights = resample_weights(len(runs[0].images), resamples, seed) if resamples else None
-    analyses = [analyse(name, run, weights, thresholds, track) for name, run in zip(names, runs, strict=True)]
+    weights = resample_weights(len(runs[0].images), options.resamples, options.seed) if options.resamples else None
+    analyses = [analyse(name, run, weights, options) for name, run in zip(names, runs, strict=True)]
     first = analyses[0]
     chosen = opening_class(first.scores.ap, first.scores.support)
     sections = [
         Section("Where this comes from", tables=[provenance_table(names, runs)]),
-        _headline(analyses, resamples),
+        _headline(analyses, options.resamples),
         *([comparison_section(analyses, ["mAP"], len(first.run.images))] if len(analyses) > 1 else []),
         _classes(analyses, chosen),
     ]
     for place, analysis in enumerate(analyses):
-        sections += _details(analysis, place, chosen, len(analyses) > 1, image_folder)
+        sections += _details(analysis, place, chosen, len(analyses) > 1, options.images)
     summary = ", ".join(f"{a.name}: mAP {a.scores.mAP:.2f}" for a in analyses)
     if len(analyses) == 1:
         summary = f"mAP {text_of(first.scores.mAP, 'percent')}"
@@ -93,7 +80,7 @@ def multilabel_report(
         summary=f"{summary} \N{MIDDLE DOT} {counts}",
         runs=names,
         sections=sections,
-        scores=as_json(analyses, resamples, seed),
+        scores=as_json(analyses, options),
         charts=charts(analyses, chosen),
     )
 

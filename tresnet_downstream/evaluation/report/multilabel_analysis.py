@@ -17,9 +17,10 @@ from tresnet_downstream.evaluation.bootstrap import (
 from tresnet_downstream.evaluation.calibration import Reliability, reliability
 from tresnet_downstream.evaluation.mistakes import Confusions, Mistake, confusions, worst_mistakes
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores, columns, multilabel_scores
+from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.score_rows import Score
 from tresnet_downstream.evaluation.runs import MultilabelRun
-from tresnet_downstream.evaluation.thresholds import ThresholdCurve, Thresholds, threshold_curve
+from tresnet_downstream.evaluation.thresholds import ThresholdCurve, threshold_curve
 from tresnet_downstream.evaluation.tracking import Track
 
 # What a page holds: enough to see everything that matters, little enough to be mailed.
@@ -81,33 +82,30 @@ class Analysis:
         yield Score("ECE_of_classes", "ECE, mean of classes", self.reliability.class_error)
 
 
-def analyse(
-    name: str, run: MultilabelRun, weights: NDArray[np.int16] | None, thresholds: Thresholds | None, track: Track
-) -> Analysis:
+def analyse(name: str, run: MultilabelRun, weights: NDArray[np.int16] | None, options: Options) -> Analysis:
     """Scores a run and looks into it.
 
     Args:
         name: what to call it.
         run: from :func:`read_run`.
         weights: of the bootstrap's resamples; None for no intervals.
-        thresholds: in the place of the run's own.
-        track: counts classes.
+        options: see :class:`Options`.
     """
     probabilities, targets = run.probabilities, run.targets
-    limit: float | NDArray = run.threshold if thresholds is None else thresholds.limits(run.classes)
-    scores = multilabel_scores(probabilities, targets, run.classes, limit, run.top_k, track)
+    limit: float | NDArray = run.threshold if options.thresholds is None else options.thresholds.limits(run.classes)
+    scores = multilabel_scores(probabilities, targets, run.classes, limit, run.top_k, options.track)
     limits = np.broadcast_to(np.asarray(limit, np.float64), len(run.classes))
     false_positives, false_negatives = worst_mistakes(probabilities, targets, limits, _MISTAKES)
     ap_samples, point_samples = None, None
     if weights is not None:
-        ap_samples = bootstrap_ap(probabilities, targets, weights, track)
+        ap_samples = bootstrap_ap(probabilities, targets, weights, options.track)
         point_samples = bootstrap_operating_points(probabilities, targets, limit, run.top_k, weights)
     return Analysis(
         name=name,
         run=run,
         scores=scores,
         limits=limits,
-        curves=_curves(probabilities, targets, track),
+        curves=_curves(probabilities, targets, options.track),
         reliability=reliability(probabilities, targets),
         confusions=confusions(probabilities, targets, limits),
         false_positives=false_positives,

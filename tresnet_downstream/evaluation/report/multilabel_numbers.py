@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tresnet_downstream.evaluation.report.multilabel_analysis import Analysis, class_scores
+from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.score_rows import differences_as_json, scores_as_json
 
 # Confused pairs that are told.
@@ -16,7 +17,7 @@ CLASS_COLUMNS = (
 )
 
 
-def as_json(analyses: Sequence[Analysis], resamples: int, seed: int) -> dict[str, Any]:
+def as_json(analyses: Sequence[Analysis], options: Options) -> dict[str, Any]:
     """What ``scores.json`` holds; docs/reports.md describes it."""
     first = analyses[0]
     runs = []
@@ -48,7 +49,7 @@ def as_json(analyses: Sequence[Analysis], resamples: int, seed: int) -> dict[str
         "num_classes": len(first.run.classes),
         "top_k": first.run.top_k,
         "absent": first.scores.absent,
-        "bootstrap": {"resamples": resamples, "seed": seed, "level": 0.95, "method": "basic"},
+        "bootstrap": {"resamples": options.resamples, "seed": options.seed, "level": 0.95, "method": "basic"},
         "runs": runs,
         "differences": differences_as_json(analyses),
     }

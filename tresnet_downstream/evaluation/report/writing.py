@@ -11,15 +11,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tresnet_downstream import __version__
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.report import multilabel, multilabel_numbers, plots
+from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, sort_key, text_of
-from tresnet_downstream.evaluation.runs import DetectionRun, MultilabelRun, read_run
+from tresnet_downstream.evaluation.runs import DESCRIPTION, DetectionRun, MultilabelRun, read_run
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_texts
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.evaluation.tracking import Track, silently
 from tresnet_downstream.files import whole_file
 
 FORMAT, VERSION = "tresnet_downstream.report", 1
-RESAMPLES = 1000
 PLOTS, PICTURES = "plots", "pictures"
 # What Markdown and the HTML within it would take for their own.
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$<>&])")
@@ -29,7 +29,7 @@ def write_report(
     folders: Sequence[str | Path],
     out: str | Path,
     names: Sequence[str] | None = None,
-    resamples: int = RESAMPLES,
+    resamples: int = Options.resamples,
     thresholds: Thresholds | None = None,
     images: str | None = None,
     seed: int = 0,
@@ -60,26 +60,22 @@ def write_report(
         raise UserError(f"resamples={resamples}: give a whole number, 0 or more")
     if names is not None and len(names) != len(folders):
         raise UserError(f"--names: {len(names)} names for {len(folders)} runs")
+    if (Path(out) / DESCRIPTION).exists():
+        raise UserError(f"{out}: is a run folder, whose scores a report would replace; choose another folder")
     runs = [read_run(folder) for folder in folders]
     called = _names(folders) if names is None else list(names)
-    options: dict[str, Any] = {
-        "resamples": resamples,
-        "thresholds": thresholds,
-        "image_folder": images,
-        "seed": seed,
-        "track": track,
-    }
+    options = Options(resamples, seed, thresholds, images, track)
     multi = [run for run in runs if isinstance(run, MultilabelRun)]
     boxes = [run for run in runs if isinstance(run, DetectionRun)]
     if multi and boxes:
         raise UserError(f"{folders[0]}: a multi-label run and a detector's cannot stand in one report")
     if multi:
-        report = multilabel.multilabel_report(multi, called, **options)
+        report = multilabel.multilabel_report(multi, called, options)
         columns: Sequence[str] = multilabel_numbers.CLASS_COLUMNS
     else:
         from tresnet_downstream.evaluation.report import detection, detection_numbers
 
-        report = detection.detection_report(boxes, called, **options)
+        report = detection.detection_report(boxes, called, options)
         columns = detection_numbers.CLASS_COLUMNS
     records = [{"run": run["name"], **record} for run in report.scores["runs"] for record in run["per_class"]]
     texts = {

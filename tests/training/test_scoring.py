@@ -1,0 +1,97 @@
+"""What the test tools leave on disk, and what is made of it without the network."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from training.small_data import CLASSES, DIGITS, call, options, refused, train
+
+from tresnet_downstream.classification.model_files import load_model
+from tresnet_downstream.classification.predict import predict
+from tresnet_downstream.evaluation import multilabel_scores, read_run
+
+
+@pytest.fixture(scope="module")
+def scored(data, tmp_path_factory):
+    """The work dir of a small training that was scored with a report, and what was printed."""
+    work_dir = tmp_path_factory.mktemp("scored")
+    train(data, work_dir)
+    arguments = [DIGITS, work_dir / "best.pth", "--work-dir", work_dir, "--weights", "raw"]
+    status, out, err = call("test_multilabel", [*arguments, "--report", work_dir / "report", *options(data)])
+    assert status == 0, err
+    return work_dir, out
+
+
+def test_the_run_holds_what_was_scored(scored, data):
+    work_dir, out = scored
+    run = read_run(work_dir)
+    assert run.classes == CLASSES
+    assert run.images == [image["file_name"] for image in json.loads((data / "val.json").read_text())["images"]]
+    scores = multilabel_scores(run.probabilities, run.targets, run.classes, run.threshold, run.top_k)
+    assert f"mAP {scores.mAP:.2f}  images 11  classes 3" in out
+    assert json.loads((work_dir / "scores.json").read_text())["headline"]["mAP"] == scores.mAP
+    found = predict(load_model(work_dir / "best.pth", weights="raw"), [f"{run.image_folder}/{run.images[4]}"])
+    np.testing.assert_allclose(run.probabilities[4], found[0], atol=1e-5)
+
+
+def test_the_run_says_where_it_comes_from(scored):
+    work_dir, _ = scored
+    about = read_run(work_dir).about
+    assert about["checkpoint"] == str(work_dir / "best.pth")
+    assert (about["weights"], about["config"]) == ("raw", DIGITS)
+    assert about["data"].endswith("val.json")
+    assert len(about["checkpoint_sha256"]) == 64
+    assert about["model"]["backbone"]["type"] == "TResNet"
+    assert "init_cfg" not in about["model"]["backbone"]
+    assert about["versions"].keys() >= {"tresnet-downstream", "python", "torch", "numpy"}
+
+
+def test_the_report_is_written_and_told_of(scored):
+    work_dir, out = scored
+    assert f"wrote {work_dir / 'report' / 'report.html'}" in out.splitlines()
+    (run,) = json.loads((work_dir / "report" / "scores.json").read_text())["runs"]
+    assert run["about"] == json.loads((work_dir / "run.json").read_text())["about"]
+
+
+def test_a_report_does_not_take_the_place_of_a_runs_scores(scored, data):
+    work_dir, _ = scored
+    before = (work_dir / "scores.json").read_bytes()
+    refused("report", [work_dir, "--out", work_dir], work_dir, "is a run folder", "choose another")
+    assert (work_dir / "scores.json").read_bytes() == before
+
+
+def test_thresholds_of_a_run_decide_which_labels_are_shown(scored, tmp_path):
+    work_dir, _ = scored
+    run = read_run(work_dir)
+    status, _, err = call("thresholds", [work_dir, "--objective", "recall=0.6", "--out", tmp_path / "chosen.json"])
+    assert status == 0, err
+    limits = json.loads((tmp_path / "chosen.json").read_text())["thresholds"]
+    pictures = [f"{run.image_folder}/{name}" for name in run.images]
+    arguments = [work_dir / "best.pth", *pictures, "--json", "--weights", "raw"]
+    status, out, err = call("predict", [*arguments, "--thresholds", tmp_path / "chosen.json"])
+    assert status == 0, err
+    above = run.probabilities > np.array([limits[name] for name in CLASSES])
+    for line, row in zip(out.splitlines(), above, strict=True):
+        shown = {label["label"] for label in json.loads(line)["labels"]}
+        assert shown == {name for name, there in zip(CLASSES, row, strict=True) if there}
+    assert 0 < above.sum() < above.size
+
+
+def test_thresholds_for_other_classes_are_refused(scored, tmp_path):
+    work_dir, _ = scored
+    file = {"format": "tresnet_downstream.thresholds", "version": 1, "objective": "f1", "scope": "global"}
+    file |= {"borrowed": [], "chosen_on": {}, "thresholds": {"disc": 0.5}}
+    (tmp_path / "other.json").write_text(json.dumps(file))
+    picture = f"{read_run(work_dir).image_folder}/val_00.jpg"
+    arguments = [work_dir / "best.pth", picture, "--thresholds", tmp_path / "other.json"]
+    refused("predict", arguments, "lack 2 of the 3 classes, such as 'square'")
+
+
+def test_weights_that_give_no_number_are_told_with_the_first_picture(scored, data, tmp_path):
+    checkpoint = torch.load(scored[0] / "best.pth", weights_only=True)
+    next(weight for name, weight in checkpoint["state_dict"].items() if name.startswith("head.")).fill_(float("nan"))
+    torch.save(checkpoint, tmp_path / "nan.pth")
+    arguments = [DIGITS, tmp_path / "nan.pth", "--work-dir", tmp_path / "work", "--weights", "raw", *options(data)]
+    refused("test_multilabel", arguments, "NaN for 'val_00.jpg'")
+    assert not (tmp_path / "work" / "run.json").exists()
