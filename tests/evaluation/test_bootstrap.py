@@ -7,6 +7,7 @@ from tresnet_downstream.evaluation import multilabel_scores
 from tresnet_downstream.evaluation.bootstrap import (
     bootstrap_ap,
     bootstrap_operating_points,
+    class_interval,
     difference_interval,
     interval,
     mean_over_classes,
@@ -77,7 +78,14 @@ def test_interval_reflects_the_resamples_at_the_score():
 def test_interval_holds_the_score_and_stays_between_0_and_100():
     assert interval(np.array([90.0, 100, 100]), 99) == pytest.approx((98, 100), abs=1)
     assert interval(np.array([50.0, 51, 52]), 40).high == 40
-    assert np.isnan(interval(np.array([np.nan, np.nan]), 5)).all()
+    for nothing in ([np.nan, np.nan], [100.0, 100.0, 100.0]):
+        assert np.isnan(interval(np.array(nothing), 100)).all()
+
+
+def test_interval_of_a_class_is_that_of_percentiles_and_holds_its_score():
+    samples = np.linspace(60, 70, 1001)
+    assert class_interval(samples, 64) == pytest.approx((60.25, 69.75))
+    assert class_interval(samples, 75).high == 75
 
 
 @pytest.mark.slow

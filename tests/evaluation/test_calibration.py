@@ -32,3 +32,10 @@ def test_ends_belong_to_bins_and_unknown_entries_to_none():
     assert found.count.tolist() == [1, 0, 0, 1]
     assert found.error == 0
     assert np.isnan(found.frequency[1])
+
+
+def test_classes_of_which_nothing_is_known_have_no_part():
+    found = reliability(np.full((10, 2), 0.5), np.tile([1, -1], (10, 1)))
+    assert found.class_error == pytest.approx(50)
+    nothing = reliability(np.full((10, 2), 0.5), np.full((10, 2), -1))
+    assert np.isnan([nothing.error, nothing.class_error]).all()

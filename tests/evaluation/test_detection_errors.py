@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.detection_errors import KINDS, error_split
+from tresnet_downstream.evaluation.detection_errors import KINDS, NOT_COUNTED, error_split
 from tresnet_downstream.evaluation.detection_scores import detection_scores
 
 pytest.importorskip("pycocotools", reason="needs the detection set-up")
@@ -181,8 +181,8 @@ def test_what_lies_on_a_crowd_is_neither_right_nor_wrong():
     half = {"image_id": 10, "category_id": ANT, "bbox": [200, 200, 200, 20], "score": 0.98}
     split = error_split(truth, [*detections, on_crowd, half])
     plain = error_split(*scene(OBJECTS, FOUND))
-    assert split.kind_of_detection[-2:].tolist() == [-1, -1]
-    assert split.kind_of_detection[6] == -1  # a cat in the background, now on a crowd of them
+    assert split.kind_of_detection[-2:].tolist() == [NOT_COUNTED, NOT_COUNTED]
+    assert split.kind_of_detection[6] == NOT_COUNTED  # a cat in the background, now on a crowd of them
     assert split.counts == {**plain.counts, "background": 0}
     assert split.gain["background"] == 0
     assert split.missed.tolist() == [6, 7]
@@ -233,7 +233,7 @@ def test_without_objects_there_are_errors_and_no_points():
     assert all(math.isnan(value) for value in (split.ap50, *split.gain.values(), split.false_positive_gain))
 
 
-def test_pictures_classes_and_least_score_can_be_chosen():
+def test_pictures_and_classes_can_be_chosen():
     truth, detections = random_scene()
     chosen = [image["id"] for image in truth["images"][:15]]
     part = {
@@ -241,12 +241,12 @@ def test_pictures_classes_and_least_score_can_be_chosen():
         "images": truth["images"][:15],
         "annotations": [a for a in truth["annotations"] if a["image_id"] in chosen and a["category_id"] != CAT],
     }
-    inside = [f for f in detections if f["image_id"] in chosen and f["category_id"] != CAT and f["score"] >= 0.2]
-    split = error_split(truth, detections, ("bee", "ant"), chosen, least_score=0.2)
+    inside = [f for f in detections if f["image_id"] in chosen and f["category_id"] != CAT]
+    split = error_split(truth, detections, ("bee", "ant"), chosen)
     expected = error_split(part, inside, ("ant", "bee"))
     assert same(split, expected)
     kinds = iter(expected.kind_of_detection.tolist())
-    assert split.kind_of_detection.tolist() == [next(kinds) if found in inside else -1 for found in detections]
+    assert split.kind_of_detection.tolist() == [next(kinds) if found in inside else NOT_COUNTED for found in detections]
     assert all(truth["annotations"][place] in part["annotations"] for place in split.missed)
     assert len(inside) < len(detections) / 2
 

@@ -295,3 +295,10 @@ def test_a_validation_set_is_scored_fast_and_in_little_memory():
     tracemalloc.stop()
     # One copy of all the scores in float64 would take 26 MB.
     assert peak < 16e6
+
+
+def test_a_score_that_is_above_a_threshold_by_less_than_it_can_resolve_counts():
+    """float32 has no 0.1 but 0.10000000149: that is above, whether one threshold is given or one for each class."""
+    scores, targets = np.full((4, 2), 0.1, np.float32), np.ones((4, 2), int)
+    for threshold in (0.1, [0.1, 0.1]):
+        assert multilabel_scores(scores, targets, threshold=threshold).at_threshold.OR == 100

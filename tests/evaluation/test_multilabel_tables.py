@@ -202,6 +202,6 @@ def test_a_run_that_json_cannot_hold_writes_nothing(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named_in_one_line(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UserError, match=r"taken: cannot write the scores here .*; choose another") as caught:
+    with pytest.raises(UserError, match=r"taken: cannot be written to .*; choose another") as caught:
         write_scores(scored(), tmp_path / "taken")
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from tresnet_downstream.evaluation.thresholds import Objective, read_thresholds
 def test_judgement_is_the_operating_point_of_the_scores(tmp_path):
     run = multilabel_run(tmp_path / "run")
     chosen = thresholds_for(tmp_path / "run", Objective("f1"))
-    limits = chosen.limits(run.classes)
+    limits = chosen.limits(run.classes, "multilabel")
     scores = multilabel_scores(run.probabilities, run.targets, run.classes, limits, run.top_k)
     assert judge(run, limits) == pytest.approx(vars(scores.at_threshold))
     assert judge(run, limits)["CF1_mean_of_per_class_f1"] > judge(run, 0.5)["CF1_mean_of_per_class_f1"] + 1
@@ -33,7 +33,7 @@ def test_precision_reached_on_one_split_is_nearly_reached_on_another(tmp_path):
             images=run.images[rows],
         )
     chosen = thresholds_for(tmp_path / "choose", Objective("precision", 0.9), "global")
-    limits = chosen.limits(run.classes)
+    limits = chosen.limits(run.classes, "multilabel")
     assert 90 <= judge(read_run(tmp_path / "choose"), limits)["OP"] < 90.5
     assert judge(read_run(tmp_path / "apply"), limits)["OP"] == pytest.approx(90, abs=4)
 
@@ -42,7 +42,7 @@ def test_thresholds_of_a_detector_are_those_of_its_matches(tmp_path):
     pytest.importorskip("pycocotools", reason="needs the detection set-up")
     run = detection_run(tmp_path / "run")
     chosen = thresholds_for(tmp_path / "run", Objective("recall", 0.5))
-    point = judge(run, chosen.limits(run.classes))
+    point = judge(run, chosen.limits(run.classes, "detection"))
     assert 50 <= point["CR"] < 55
     assert chosen.borrowed == ("never",)
     assert judge(run, 2.0)["OR"] == 0

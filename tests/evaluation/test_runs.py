@@ -91,8 +91,15 @@ def test_a_missing_or_damaged_file_of_a_detector_is_named(tmp_path, name):
         ({"version": 2}, r"run\.json: has version 2 of its format, and this toolkit reads 1; update it"),
         ({"version": "1"}, "has version '1'"),
         ({"format": "x"}, r"is not of the format tresnet_downstream\.run; the test tools write such files"),
-        ({"task": "poetry"}, "the task 'poetry' is unknown"),
-        ({"classes": None}, "is malformed"),
+        ({"task": "poetry"}, r"run\.json: `task` is 'poetry', not multilabel or detection"),
+        ({"classes": None}, "`classes` is 'None', not a list of names"),
+        ({"classes": [1, 2]}, "`classes` is"),
+        ({"about": None}, "`about` is 'None', not an object"),
+        ({"image_folder": None}, "`image_folder` is 'None', not a path"),
+        ({"threshold": None}, "`threshold` is 'None', not a probability"),
+        ({"threshold": "0.5"}, "`threshold` is"),
+        ({"top_k": 0}, "`top_k` is '0', not a number of labels"),
+        ({"top_k": 2.5}, "`top_k` is"),
         ({"num_images": 119}, r"holds \(120, 8\), and run\.json says \(119, 8\); score again"),
     ],
 )
@@ -122,11 +129,11 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path):
 def test_the_first_image_with_a_score_that_is_none_is_named(tmp_path, value):
     run = multilabel_run(tmp_path / "run")
     run.probabilities[70:, 2] = value
-    with pytest.raises(UserError, match=r"the scores: image '070\.jpg' has .* for the class 'كلب صغير'"):
+    with pytest.raises(UserError, match=r"the run: image '070\.jpg' has .* for the class 'كلب صغير'"):
         write_multilabel_run(run, tmp_path / "other")
     assert not (tmp_path / "other").exists()
     np.save(tmp_path / "run" / "probabilities.npy", run.probabilities)
-    with pytest.raises(UserError, match=r"probabilities\.npy: image '070\.jpg' has .*, which is not a probability"):
+    with pytest.raises(UserError, match=r"run: image '070\.jpg' has .*, which is not a probability"):
         read_run(tmp_path / "run")
 
 
@@ -145,7 +152,7 @@ def test_the_image_of_a_box_without_a_score_is_named(tmp_path, score):
     path = tmp_path / "run" / "predictions_bbox.json.gz"
     path.write_bytes(gzip.compress(json.dumps(rows).encode()))
     name = {image["id"]: image["file_name"] for image in run.ground_truth["images"]}[rows[5]["image_id"]]
-    with pytest.raises(UserError, match=f"image '{name}' has a bbox with the score (nan|None)"):
+    with pytest.raises(UserError, match=f"image '{name}' has (a bbox with score nan|no `score`)"):
         read_run(tmp_path / "run")
 
 
@@ -160,3 +167,58 @@ def test_a_run_can_be_moved(tmp_path):
     multilabel_run(tmp_path / "run")
     shutil.move(tmp_path / "run", tmp_path / "elsewhere")
     assert read_run(tmp_path / "elsewhere").classes == ODD_NAMES
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": ["a.jpg"] * 120}, "the image 'a.jpg' is there twice"),
+        ({"classes": ("cat",) * 8}, "the class 'cat' is there twice"),
+        ({"images": ["a.jpg"]}, r"probabilities are of shape \(120, 8\), not images x classes, \(1, 8\)"),
+        ({"top_k": 0}, "`top_k` is '0'"),
+        ({"threshold": 2}, "`threshold` is '2', not a probability"),
+    ],
+)
+def test_what_cannot_be_read_again_is_not_written(tmp_path, change, message):
+    before = multilabel_run(tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        multilabel_run(tmp_path / "run", **change)
+    with pytest.raises(TypeError):
+        multilabel_run(tmp_path / "run", about={"a": {1, 2}})
+    assert read_run(tmp_path / "run").images == before.images
+
+
+def test_runs_of_other_networks_may_have_other_types(tmp_path):
+    run = multilabel_run(tmp_path / "run")
+    given = {"probabilities": run.probabilities.astype(np.float64).tolist(), "targets": run.targets == 1}
+    multilabel_run(tmp_path / "other", **given, images=[tmp_path / name for name in run.images])
+    found = read_run(tmp_path / "other")
+    assert (found.probabilities.dtype, found.targets.dtype) == (np.float32, np.int8)
+    assert (found.probabilities == run.probabilities).all()
+
+
+def test_annotations_may_leave_out_what_follows_from_others(tmp_path):
+    run = detection_run(tmp_path / "run")
+    plain = [annotation for annotation in run.ground_truth["annotations"] if not annotation["iscrowd"]]
+    truth = {**run.ground_truth, "annotations": plain}
+    detection_run(tmp_path / "one", ground_truth=truth)
+    bare = [{key: value for key, value in given.items() if key not in ("area", "iscrowd")} for given in plain]
+    rows = [{**row, "score": np.float32(row["score"])} for row in run.predictions["bbox"]]
+    detection_run(tmp_path / "two", ground_truth={**truth, "annotations": bare}, predictions={"bbox": rows})
+    assert read_run(tmp_path / "two").ground_truth == read_run(tmp_path / "one").ground_truth
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "message"),
+    [
+        ("images", "width", r"image '1\.jpg' has no `width`"),
+        ("annotations", "bbox", r"annotation of image '\d+\.jpg' has no `bbox`"),
+        ("predictions", "bbox", r"prediction \(bbox\) of image '\d+\.jpg' has no `bbox`"),
+    ],
+)
+def test_what_a_detectors_record_lacks_is_named(tmp_path, part, key, message):
+    run = detection_run(tmp_path / "run")
+    records = run.predictions["bbox"] if part == "predictions" else run.ground_truth[part]
+    records[0].pop(key)
+    with pytest.raises(UserError, match=message):
+        detection_run(tmp_path / "run", ground_truth=run.ground_truth, predictions=run.predictions)

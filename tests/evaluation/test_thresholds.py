@@ -80,9 +80,9 @@ def test_choice_is_the_best_of_all_thresholds(seed):
 def test_an_objective_that_no_threshold_reaches_predicts_nothing():
     curve = threshold_curve(np.array([0.9, 0.8, 0.7]), np.array([0, 1, 0]))
     assert choose(curve, Objective("precision", 0.9)) is None
-    chosen = choose_thresholds([curve], curve, ["a"], Objective("precision", 0.9))
+    chosen = choose_thresholds([curve], curve, ["a"], "multilabel", Objective("precision", 0.9))
     assert chosen.unreachable == ("a",)
-    assert chosen.limits(["a"]).tolist() == [math.inf]
+    assert chosen.limits(["a"], "multilabel").tolist() == [math.inf]
 
 
 def test_missed_objects_count_in_the_recall_of_a_detector():
@@ -96,7 +96,9 @@ def choose_for(scope):
     one, other = (threshold_curve(*column) for column in columns)
     empty = threshold_curve(np.array([0.3], np.float32), np.array([0]))
     pooled = threshold_curve(*(np.stack(parts, 1) for parts in zip(*columns, strict=True)))
-    return choose_thresholds([one, other, empty], pooled, ["a", "b", "c"], Objective("f1"), scope, {"run": "x"}), pooled
+    return choose_thresholds(
+        [one, other, empty], pooled, ["a", "b", "c"], "multilabel", Objective("f1"), scope, {"run": "x"}
+    ), pooled
 
 
 def test_a_class_without_a_positive_borrows_and_a_global_threshold_is_one():
@@ -108,9 +110,9 @@ def test_a_class_without_a_positive_borrows_and_a_global_threshold_is_one():
     assert set(one.of_class.values()) == {each.of_class["c"]}
     assert one.borrowed == ()
     with pytest.raises(UserError, match="scope='other': choose per-class or global"):
-        choose_thresholds([], pooled, [], Objective("f1"), "other")
+        choose_thresholds([], pooled, [], "multilabel", Objective("f1"), "other")
     with pytest.raises(UserError, match="no class has a positive"):
-        choose_thresholds([], threshold_curve(np.zeros(1), np.zeros(1)), [], Objective("f1"))
+        choose_thresholds([], threshold_curve(np.zeros(1), np.zeros(1)), [], "multilabel", Objective("f1"))
 
 
 @pytest.mark.parametrize("text", ["f1", "precision=0.9", "recall=1"])
@@ -128,13 +130,15 @@ def test_other_objectives_are_refused(text):
 
 def test_files_give_back_every_threshold(tmp_path):
     names = {'<script>"': 0.1 + 0.2, "犬": None, "last": 5e-324}
-    given = Thresholds(names, "precision=0.9", "per-class", ("last",), {"run": "work", "date": "today"})
+    given = Thresholds(names, "detection", "precision=0.9", "per-class", ("last",), {"run": "work", "date": "today"})
     write_thresholds(given, tmp_path / "new" / "thresholds.json")
     found = read_thresholds(tmp_path / "new" / "thresholds.json")
     assert vars(found) == vars(given)
     assert list(found.of_class) == list(names)
     with pytest.raises(UserError, match="lack 1 of the 2 classes, such as 'dog'"):
-        found.limits(["last", "dog"])
+        found.limits(["last", "dog"], "detection")
+    with pytest.raises(UserError, match="were chosen for detection, not for multilabel"):
+        found.limits(["last"], "multilabel")
 
 
 @pytest.mark.parametrize(
@@ -144,16 +148,26 @@ def test_files_give_back_every_threshold(tmp_path):
         ({"format": "other"}, "is not of the format tresnet_downstream.thresholds; tools/thresholds.py writes such"),
         ({"thresholds": {"a": "0.5"}}, "the threshold of 'a' is '0.5', not a number or null"),
         ({"thresholds": {"a": math.nan}}, "the threshold of 'a' is nan"),
+        ({"thresholds": {"a": 10**400}}, "the threshold of 'a' is 1000"),
         ({"thresholds": [1]}, "is malformed"),
         ({"chosen_on": None}, "is malformed"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, change, message):
     path = tmp_path / "thresholds.json"
-    write_thresholds(Thresholds({"a": 0.5}, "f1", "global", (), {}), path)
+    write_thresholds(Thresholds({"a": 0.5}, "multilabel", "f1", "global", (), {}), path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UserError, match=message):
         read_thresholds(path)
+
+
+def test_a_folder_is_no_file_to_write_to(tmp_path):
+    given = Thresholds({}, "multilabel", "f1", "global", (), {})
+    for path in (".", "/", ""):
+        with pytest.raises(UserError, match="is a folder; name a file"):
+            write_thresholds(given, path)
+    with pytest.raises(UserError, match="cannot be written to"):
+        write_thresholds(given, tmp_path)
 
 
 def test_files_that_are_none_are_named(tmp_path):

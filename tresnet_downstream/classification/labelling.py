@@ -54,7 +54,7 @@ def label_pictures(
         raise UserError(f"top_k={top_k}: give a whole number, at least 1")
     if threshold is None and top_k is None:
         threshold, top_k = (THRESHOLD, None) if model.multi_label else (None, TOP_K)
-    limits = threshold.limits(model.classes) if isinstance(threshold, Thresholds) else threshold
+    limits = threshold.limits(model.classes, "multilabel") if isinstance(threshold, Thresholds) else threshold
     names = drawn_names(images) if out is not None else {}
     failed = []
     for prediction in predict_each(model, images, batch_size):

@@ -50,7 +50,7 @@ def detect_in_pictures(
         raise UserError(f"threshold={threshold:g}: give a score, 0 to 1")
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k={top_k}: give a whole number, at least 1")
-    given = threshold.limits(model.classes) if isinstance(threshold, Thresholds) else threshold
+    given = threshold.limits(model.classes, "detection") if isinstance(threshold, Thresholds) else threshold
     limits = np.broadcast_to(np.asarray(given, np.float64), len(model.classes))
     names = drawn_names(images) if out is not None else {}
     failed = []

@@ -141,26 +141,44 @@ def mean_over_classes(ap: Floats) -> Floats:
     return np.where(known, ap, 0.0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
 
 
-def interval(samples: Floats, point: float, level: float = 0.95) -> Interval:
-    """The basic bootstrap interval (Davison and Hinkley, 1997, section 5.2.1), kept within 0 and 100 percent.
+def interval(samples: Floats, point: float) -> Interval:
+    """The basic bootstrap interval of a mean over classes (Davison and Hinkley, 1997, section 5.2.1), in percent.
 
-    It reflects the resamples at the score itself: ``2 * point - quantile``. The percentile interval, which takes the
-    quantiles as they are, is of no use for an mAP: images that a resample has twice make rare classes look easier,
-    so it lies too high (docs/reports.md has the coverage of both in a simulation).
+    It reflects the resamples at the score itself: ``2 * point - quantile``, kept within 0 and 100. Percentiles of the
+    resamples as they are lie too high for an mAP: images that a resample has twice make rare classes look easier, and
+    over many classes that shift outweighs the spread (docs/reports.md has the coverage of both in a simulation).
 
     Args:
         samples: (R,) the score in each resample; those that are NaN are left out.
         point: the score.
-        level: how often the interval should hold the true value.
+
+    Returns:
+        what should hold the true value in 95 of 100 cases; NaN at both ends where no two resamples differ, from which
+        nothing can be told.
     """
-    low, high = difference_interval(samples, point, level)
+    low, high = difference_interval(samples, point)
     return Interval(min(max(low, 0.0), point), max(min(high, 100.0), point)) if low == low else Interval(low, high)
 
 
-def difference_interval(samples: Floats, point: float, level: float = 0.95) -> Interval:
-    """The same for a difference of two scores, which may be negative."""
+def class_interval(samples: Floats, point: float) -> Interval:
+    """The percentile interval, for the AP of a single class.
+
+    There the spread outweighs the shift, and near 0 and 100 percent the basic interval would point the wrong way.
+    """
+    low, high = _quantiles(samples)
+    return Interval(min(low, point), max(high, point)) if low == low else Interval(low, high)
+
+
+def difference_interval(samples: Floats, point: float) -> Interval:
+    """The basic interval of a difference of two scores, which may be negative."""
+    low, high = _quantiles(samples)
+    return Interval(2 * point - high, 2 * point - low)
+
+
+def _quantiles(samples: Floats) -> tuple[float, float]:
+    """Those that leave out 2.5% on either side; NaN where no two samples differ."""
     known = samples[~np.isnan(samples)]
-    if not known.size:
-        return Interval(float("nan"), float("nan"))
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(2 * point - high), float(2 * point - low))
+    if not known.size or known.min() == known.max():
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)

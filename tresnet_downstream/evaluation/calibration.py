@@ -22,7 +22,7 @@ class Reliability:
         error: expected calibration error, in percent (Guo et al., 2017, with the probability of presence in the
             place of the top class's): the mean of abs(probability - frequency), weighted by count.
         class_error: the mean over the classes of the same, each in bins of its own (class-wise ECE; Kull et al.,
-            2019), which entries near 0 do not hide as much.
+            2019), which entries near 0 do not hide as much. Both are NaN where every target is unknown.
     """
 
     edges: Floats
@@ -53,7 +53,8 @@ def reliability(probabilities: NDArray, targets: NDArray, bins: int = 15) -> Rel
         total += np.bincount(place, values, bins * num_classes)
         present += np.bincount(place, labels[known] == 1, bins * num_classes)
     count, total, present = (part.reshape(bins, num_classes) for part in (count, total, present))
-    errors = abs(total - present).sum(0) / np.maximum(count.sum(0), 1)
+    known_classes = count.sum(0) > 0
+    errors = (abs(total - present).sum(0) / np.maximum(count.sum(0), 1))[known_classes]
     all_count, all_total, all_present = count.sum(1), total.sum(1), present.sum(1)
     filled = np.where(all_count > 0, all_count, np.nan)
     return Reliability(
@@ -61,6 +62,6 @@ def reliability(probabilities: NDArray, targets: NDArray, bins: int = 15) -> Rel
         count=all_count.astype(np.int64),
         probability=all_total / filled,
         frequency=all_present / filled,
-        error=float(100 * abs(all_total - all_present).sum() / max(all_count.sum(), 1)),
-        class_error=float(100 * errors.mean()),
+        error=float(100 * abs(all_total - all_present).sum() / all_count.sum()) if len(errors) else float("nan"),
+        class_error=float(100 * errors.mean()) if len(errors) else float("nan"),
     )

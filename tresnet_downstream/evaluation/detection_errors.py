@@ -40,7 +40,7 @@ from tresnet_downstream.evaluation.detection_matches import interpolated_ap
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(len(KINDS))
-_RIGHT, _IGNORED = -1, -2
+RIGHT, NOT_COUNTED = -1, -2
 
 # The IoUs of TIDE, section 2.2, and COCO's most detections for each picture.
 _FOREGROUND_IOU = 0.5
@@ -56,8 +56,8 @@ class ErrorSplit:
         counts: number of detections (for ``missed`` of objects) of each kind, with the keys of :data:`KINDS`.
         ap50: of the detections as they are.
         gain: points that AP50 gains when all errors of that kind alone are put right, from 0 up.
-        kind_of_detection: for each detection given an index into :data:`KINDS`, or -1: right, ignored or not counted.
-            int8 of shape (detections,).
+        kind_of_detection: for each detection given an index into :data:`KINDS`, or :data:`RIGHT`, or
+            :data:`NOT_COUNTED` for one that is ignored or beyond the 100 of its picture. int8 of shape (detections,).
         missed: positions of the missed objects in ``ground_truth["annotations"]``, ascending, int64.
         false_positive_gain: points gained when all wrong detections go.
         false_negative_gain: points gained when all objects that no detection finds need not be found.
@@ -76,7 +76,7 @@ class _Picture(NamedTuple):
     """What became of the detections and objects of one picture, by their positions in what was given."""
 
     rows: np.ndarray  # (D,) the detections that count, by descending score
-    kinds: np.ndarray  # (D,) index into KINDS, _RIGHT or _IGNORED
+    kinds: np.ndarray  # (D,) index into KINDS, RIGHT or NOT_COUNTED
     mended: np.ndarray  # (D,) the class, from 0, in which an oracle makes the detection right, or -1
     objects: np.ndarray  # (G,) those that are no crowds
     missed: np.ndarray  # some of them
@@ -111,7 +111,6 @@ def error_split(
     classes: Sequence[str] | None = None,
     image_ids: Sequence[int] | None = None,
     iou_type: str = "bbox",
-    least_score: float = 0.0,
 ) -> ErrorSplit:
     """Splits the errors of detections by TIDE's kinds; see the module for what they are.
 
@@ -123,13 +122,12 @@ def error_split(
         classes: the names of the classes that count; all of the file if None.
         image_ids: the pictures that count; all of the file if None.
         iou_type: ``bbox``, or ``segm`` for masks.
-        least_score: detections of a lower score do not count.
 
     Raises:
         UserError: pycocotools is not installed, or a class or picture that the file lacks.
     """
     _, categories, images = chosen(ground_truth, detections, classes, image_ids)
-    scenes = _Scenes(ground_truth, detections, categories, iou_type, least_score)
+    scenes = _Scenes(ground_truth, detections, categories, iou_type)
     pictures = [scenes.judge(image) for image in images]
     # The empty first parts are for no pictures at all.
     columns = zip(_Picture(*[np.zeros(0, np.int64)] * len(_Picture._fields)), *pictures, strict=True)
@@ -137,9 +135,9 @@ def error_split(
 
     objects = np.bincount(scenes.class_of_object[all_of.objects], minlength=len(categories))
     missed = np.bincount(scenes.class_of_object[all_of.missed], minlength=len(categories))
-    told = all_of.kinds != _IGNORED
+    told = all_of.kinds != NOT_COUNTED
     rows, kinds = all_of.rows[told], all_of.kinds[told]
-    ranking = _Ranking(scenes.class_of_detection[rows], scenes.scores[rows], kinds == _RIGHT)
+    ranking = _Ranking(scenes.class_of_detection[rows], scenes.scores[rows], kinds == RIGHT)
     ap50 = ranking.ap50(objects, objects > 0)
     gain = {}
     for number, kind in enumerate(KINDS):
@@ -150,7 +148,7 @@ def error_split(
     found = np.bincount(only_right.classes, minlength=len(categories))
     counts = np.bincount(kinds[kinds >= 0], minlength=len(KINDS))
     counts[_MISSED] = len(all_of.missed)
-    kind_of_detection = np.full(len(detections), _RIGHT, np.int8)
+    kind_of_detection = np.full(len(detections), NOT_COUNTED, np.int8)
     kind_of_detection[rows] = kinds
     return ErrorSplit(
         counts=dict(zip(KINDS, counts.tolist(), strict=True)),
@@ -189,7 +187,6 @@ class _Scenes:
         detections: Sequence[Mapping[str, Any]],
         categories: Sequence[int],
         iou_type: str,
-        least_score: float,
     ) -> None:
         self._sizes = sizes(ground_truth)
         self._objects, self._detections, self._iou_type = ground_truth["annotations"], detections, iou_type
@@ -199,7 +196,7 @@ class _Scenes:
         self.scores = np.fromiter((found["score"] for found in detections), np.float64)
         self._crowd = np.fromiter((bool(given.get("iscrowd")) for given in self._objects), bool)
         self._objects_in = _by_picture(self._objects, self.class_of_object >= 0)
-        self._found_in = _by_picture(detections, (self.class_of_detection >= 0) & (self.scores >= least_score))
+        self._found_in = _by_picture(detections, self.class_of_detection >= 0)
 
     def judge(self, image: int) -> _Picture:
         """Splits the detections and finds the missed objects of one picture."""
@@ -215,10 +212,10 @@ class _Scenes:
         matched = _match(overlaps * same_class)
         free = ~np.isin(np.arange(len(objects)), matched)
         kinds, nearest = _split(overlaps, same_class, ~free)
-        kinds[matched >= 0] = _RIGHT
+        kinds[matched >= 0] = RIGHT
         same_crowd = self.class_of_detection[rows][:, None] == self.class_of_object[crowds]
         on_crowd = (self._overlaps(rows, crowds, as_crowds=True) * same_crowd >= _FOREGROUND_IOU).any(axis=1)
-        kinds[on_crowd & (matched < 0)] = _IGNORED
+        kinds[on_crowd & (matched < 0)] = NOT_COUNTED
 
         # An oracle gives each free object to the first, so the highest scored, of those that it would make right.
         rivals = np.flatnonzero(np.isin(kinds, (_CLASSIFICATION, _LOCALISATION)))

@@ -1,5 +1,6 @@
 """What a multi-label network gets wrong: its worst mistakes, and which classes it takes for which."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +27,12 @@ class Mistake(NamedTuple):
 
 
 def worst_mistakes(
-    probabilities: NDArray, targets: NDArray, limits: NDArray, count: int = 24, per_class: int = 3
+    probabilities: NDArray,
+    targets: NDArray,
+    limits: NDArray,
+    images: Sequence[str],
+    count: int = 24,
+    per_class: int = 3,
 ) -> tuple[list[Mistake], list[Mistake]]:
     """The most confident false positives, highest probability first, and false negatives, lowest first.
 
@@ -34,16 +40,18 @@ def worst_mistakes(
         probabilities: (N, C).
         targets: (N, C) of 1, 0 and -1; an unknown entry is no mistake.
         limits: (C,) thresholds.
+        images: N names, by which equal probabilities are ordered.
         count: how many of each kind at most.
         per_class: how many of a class at most, so that one class does not fill the list.
     """
+    by_name = np.argsort(np.argsort(np.array(images, object), kind="stable"))
     kinds: tuple[list[Mistake], list[Mistake]] = [], []
     for label, (column, labels) in enumerate(columns(probabilities, targets)):
         predicted = column > limits[label]
         wrong_of_kind = (predicted & (labels == 0), ~predicted & (labels == 1))
         for found, wrong, sign in zip(kinds, wrong_of_kind, (-1, 1), strict=True):
             rows = np.flatnonzero(wrong)
-            worst = rows[np.argsort(sign * column[rows], kind="stable")[:per_class]]
+            worst = rows[np.lexsort((by_name[rows], sign * column[rows]))[:per_class]]
             found += [Mistake(int(row), label, float(column[row])) for row in worst]
     false_positives = sorted(kinds[0], key=lambda mistake: -mistake.probability)[:count]
     return false_positives, sorted(kinds[1], key=lambda mistake: mistake.probability)[:count]

@@ -215,11 +215,13 @@ def masks_to_count(
     """
     num_images, num_classes = scores.shape
     rows = max(1, _BLOCK_ENTRIES // num_classes)
+    # An array, since a mere number would be rounded to the scores' precision first.
+    limits = np.atleast_1d(np.asarray(threshold, np.float64))
     for first in range(0, num_images, rows):
         block, labels = scores[first : first + rows], targets[first : first + rows]
         _check_values(block, labels, first)
         positive, unknown = labels == 1, labels == -1
-        above, top = block > threshold, _top_k(block, top_k)
+        above, top = block > limits, _top_k(block, top_k)
         yield positive, unknown, above & positive, above & ~unknown, top & positive, top & ~unknown
 
 

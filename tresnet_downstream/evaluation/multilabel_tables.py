@@ -1,6 +1,6 @@
 """The scores of `multilabel_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,16 @@ from tresnet_downstream.evaluation.text import (
 )
 
 _MOST_NAMES = 10
+# The numbers of an operating point as a terminal shows them.
+POINT_TITLES = {
+    "CP": "CP   mean precision of the classes",
+    "CR": "CR   mean recall of the classes",
+    "CF1_mean_of_per_class_f1": "CF1  mean of the classes' F1",
+    "CF1_of_mean_precision_recall": "CF1  F1 of CP and CR",
+    "OP": "OP   precision of all entries",
+    "OR": "OR   recall of all entries",
+    "OF1": "OF1  F1 of all entries",
+}
 _COLUMNS = ("class", "ap", "support", "unknown", "precision", "recall", "f1")
 
 
@@ -83,25 +93,10 @@ def _headline(scores: MultilabelScores) -> list[str]:
 
 
 def _operating_points(scores: MultilabelScores) -> list[str]:
-    points = (scores.at_threshold, scores.at_top_k)
     limit = f"score > {scores.threshold:g}" if isinstance(scores.threshold, float) else "own thresholds"
-    header = ["", limit, f"top {scores.top_k}"]
-    return aligned(
-        header,
-        [
-            _point_row("CP   mean precision of the classes", [point.CP for point in points]),
-            _point_row("CR   mean recall of the classes", [point.CR for point in points]),
-            _point_row("CF1  mean of the classes' F1", [point.CF1_mean_of_per_class_f1 for point in points]),
-            _point_row("CF1  F1 of CP and CR", [point.CF1_of_mean_precision_recall for point in points]),
-            _point_row("OP   precision of all entries", [point.OP for point in points]),
-            _point_row("OR   recall of all entries", [point.OR for point in points]),
-            _point_row("OF1  F1 of all entries", [point.OF1 for point in points]),
-        ],
-    )
-
-
-def _point_row(label: str, values: Sequence[float]) -> list[str]:
-    return [label, *map(percent, values)]
+    points = (vars(scores.at_threshold), vars(scores.at_top_k))
+    rows = [[title, *(percent(point[name]) for point in points)] for name, title in POINT_TITLES.items()]
+    return aligned(["", limit, f"top {scores.top_k}"], rows)
 
 
 def _class_table(scores: MultilabelScores) -> list[str]:

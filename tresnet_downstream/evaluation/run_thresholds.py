@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.detection_matches import DetectionMatches, detection_curves, match_detections
 from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
+from tresnet_downstream.evaluation.multilabel_tables import POINT_TITLES
 from tresnet_downstream.evaluation.runs import DetectionRun, MultilabelRun, read_run
 from tresnet_downstream.evaluation.text import aligned, percent, printable
 from tresnet_downstream.evaluation.thresholds import (
@@ -17,15 +18,6 @@ from tresnet_downstream.evaluation.thresholds import (
 )
 from tresnet_downstream.evaluation.tracking import Track, silently
 
-_TITLES = {
-    "CP": "CP   mean precision of the classes",
-    "CR": "CR   mean recall of the classes",
-    "CF1_mean_of_per_class_f1": "CF1  mean of the classes' F1",
-    "CF1_of_mean_precision_recall": "CF1  F1 of CP and CR",
-    "OP": "OP   precision of all entries",
-    "OR": "OR   recall of all entries",
-    "OF1": "OF1  F1 of all entries",
-}
 _KEPT = ("checkpoint", "checkpoint_sha256", "weights", "config", "data", "date")
 
 
@@ -51,7 +43,7 @@ def thresholds_for(
     else:
         curves, pooled = detection_curves(_matches(run))
     kept = {key: run.about[key] for key in _KEPT if key in run.about}
-    return choose_thresholds(curves, pooled, run.classes, objective, scope, {"run": str(folder), **kept})
+    return choose_thresholds(curves, pooled, run.classes, task_of(run), objective, scope, {"run": str(folder), **kept})
 
 
 def judge(run: MultilabelRun | DetectionRun, limits: NDArray[np.float64] | float) -> dict[str, float]:
@@ -87,24 +79,32 @@ def format_judgement(folder: str | Path, thresholds: Thresholds) -> str:
         lines without a trailing newline; scores in percent.
     """
     run = read_run(folder)
-    points = {"chosen": judge(run, thresholds.limits(run.classes))}
+    points = {"chosen": judge(run, thresholds.limits(run.classes, task_of(run)))}
     if isinstance(run, MultilabelRun):
         points = {f"score > {run.threshold:g}": judge(run, run.threshold), **points}
-    rows = [[title, *(percent(point[name]) for point in points.values())] for name, title in _TITLES.items()]
+    rows = [[title, *(percent(point[name]) for point in points.values())] for name, title in POINT_TITLES.items()]
     return "\n".join([str(folder), *aligned(["", *points], rows)])
 
 
 def notes_on(thresholds: Thresholds, most: int = 5) -> list[str]:
     """What a user must know of classes that are treated otherwise."""
     told = []
+    unreached = (
+        "no positive is found" if thresholds.objective == "f1" else f"no threshold reaches {thresholds.objective}"
+    )
     for names, what in (
-        (thresholds.unreachable, f"no threshold reaches {thresholds.objective}, so they are never predicted"),
+        (thresholds.unreachable, f"{unreached}, so they are never predicted"),
         (thresholds.borrowed, "no positive here, so they take the threshold of all classes together"),
     ):
         if names:
             some = ", ".join(map(printable, names[:most])) + (", ..." if len(names) > most else "")
             told.append(f"note: {len(names)} of {len(thresholds.of_class)} classes ({some}): {what}")
     return told
+
+
+def task_of(run: MultilabelRun | DetectionRun) -> str:
+    """As run folders name it."""
+    return "multilabel" if isinstance(run, MultilabelRun) else "detection"
 
 
 def _matches(run: DetectionRun) -> DetectionMatches:

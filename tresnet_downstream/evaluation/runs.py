@@ -12,17 +12,20 @@ A run folder holds ``run.json``, which says what was scored and how, and
 
 import gzip
 import json
+import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tresnet_downstream.coco_files import refuse_duplicates
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.coco_index import BACKENDS
 from tresnet_downstream.evaluation.text import json_text, plain, read_versioned
 from tresnet_downstream.files import whole_file
 
@@ -85,44 +88,53 @@ class DetectionRun:
 
 
 def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
-    """Writes a run folder, in the place of an older one.
+    """Writes a run folder, in the place of an older one; probabilities as float32, targets as int8.
 
     Raises:
-        UserError: a probability is NaN or outside [0, 1], or the folder cannot be written to.
+        UserError: a part of the run is not what :class:`MultilabelRun` says, or the folder cannot be written to.
     """
-    _check(run, "the scores")
+    given = replace(
+        run,
+        probabilities=np.asarray(run.probabilities, np.float32),
+        targets=np.asarray(run.targets),
+        images=[os.fspath(image) for image in run.images],
+    )
+    _check(given, "the run")
     description = {
         **_common("multilabel", run),
         "num_images": len(run.images),
         "threshold": run.threshold,
         "top_k": run.top_k,
     }
+    _check_description("the run", description)
     return _write(
         folder,
         description,
-        arrays={"probabilities.npy": run.probabilities, "targets.npy": run.targets},
-        texts={"images.json": json.dumps(list(run.images), ensure_ascii=False)},
+        arrays={"probabilities.npy": given.probabilities, "targets.npy": given.targets.astype(np.int8, copy=False)},
+        texts={"images.json": json.dumps(given.images, ensure_ascii=False)},
     )
 
 
 def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
     """Writes a run folder, in the place of an older one.
 
+    Annotations without ``iscrowd`` are no crowds, and those without ``area`` have that of their box.
+
     Raises:
-        UserError: a score is no finite number, or the folder cannot be written to.
+        UserError: a part of the run is not what :class:`DetectionRun` says, or the folder cannot be written to.
     """
-    _check_detections(run, "the predictions")
+    needed = plain(_needed(run.ground_truth, "segm" in run.predictions))
+    given = replace(run, ground_truth=needed, predictions=plain(run.predictions))
+    _check_detections(given, "the run")
     description = {
         **_common("detection", run),
         "kinds": sorted(run.predictions),
-        "image_ids": sorted(run.image_ids),
+        "image_ids": sorted(plain(run.image_ids)),
         "coco_eval": run.backend,
     }
-    contents: dict[str, Any] = {"ground_truth": _needed(run.ground_truth, "segm" in run.predictions)}
-    contents |= {f"predictions_{kind}": rows for kind, rows in run.predictions.items()}
-    return _write(
-        folder, description, packed={f"{name}.json.gz": json.dumps(plain(rows)) for name, rows in contents.items()}
-    )
+    _check_description("the run", description)
+    contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in given.predictions.items()}}
+    return _write(folder, description, packed={f"{name}.json.gz": json.dumps(rows) for name, rows in contents.items()})
 
 
 def read_run(folder: str | Path) -> MultilabelRun | DetectionRun:
@@ -136,14 +148,8 @@ def read_run(folder: str | Path) -> MultilabelRun | DetectionRun:
         what = "is incomplete or no run folder: it has no run.json" if folder.is_dir() else "no such folder"
         raise UserError(f"{folder}: {what}; tools/test_multilabel.py and tools/test_detection.py write run folders")
     content = read_versioned(folder / DESCRIPTION, FORMAT, VERSION, "the test tools write such files")
-    try:
-        if content["task"] == "multilabel":
-            return _read_multilabel(folder, content)
-        if content["task"] == "detection":
-            return _read_detection(folder, content)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / DESCRIPTION}: is malformed: {error!r}; score again") from error
-    raise UserError(f"{folder / DESCRIPTION}: the task {content['task']!r} is unknown; score again")
+    _check_description(str(folder / DESCRIPTION), content)
+    return _read_multilabel(folder, content) if content["task"] == "multilabel" else _read_detection(folder, content)
 
 
 def _common(task: str, run: MultilabelRun | DetectionRun) -> dict[str, Any]:
@@ -166,19 +172,20 @@ def _write(
     packed: Mapping[str, str] | None = None,
 ) -> Path:
     folder = Path(folder)
+    # All that can go wrong with the content has gone wrong before the old run is touched.
+    encoded = {name: text.encode() for name, text in (texts or {}).items()}
+    # Without the date, the same content gives the same file.
+    encoded |= {name: gzip.compress(text.encode(), mtime=0) for name, text in (packed or {}).items()}
+    encoded[DESCRIPTION] = json_text(description).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)
         for name, array in (arrays or {}).items():
             with whole_file(folder / name) as partial:
                 np.save(partial, array)
-        for name, text in (packed or {}).items():
+        for name, content in encoded.items():
             with whole_file(folder / name) as partial:
-                # Without the date, the same content gives the same file.
-                partial.write_bytes(gzip.compress(text.encode(), mtime=0))
-        for name, text in {**(texts or {}), DESCRIPTION: json_text(description)}.items():
-            with whole_file(folder / name) as partial:
-                partial.write_text(text, encoding="utf-8", newline="")
+                partial.write_bytes(content)
     except OSError as error:
         raise UserError(f"{folder}: cannot write the run here ({error.strerror}); choose another folder") from error
     return folder / DESCRIPTION
@@ -194,15 +201,16 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         except (ValueError, OSError, EOFError) as error:
             raise UserError(f"{path}: cannot be read ({error}); score again") from error
         wanted = (content["num_images"], len(classes))
-        if arrays[name].shape != wanted or arrays[name].dtype.kind not in "fi":
-            raise UserError(f"{path}: holds {arrays[name].shape}, and run.json says {wanted}; score again")
+        shape = getattr(arrays[name], "shape", "no array")
+        if shape != wanted or arrays[name].dtype.kind not in "fiub":
+            raise UserError(f"{path}: holds {shape}, and run.json says {wanted}; score again")
     images_path = _there(folder, "images.json")
     try:
         images = json.loads(images_path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{images_path}: malformed JSON: {error}") from error
-    if len(images) != content["num_images"]:
-        raise UserError(f"{images_path}: lists {len(images)} images, and run.json says {content['num_images']}")
+    if not _are_names(images) or len(images) != content["num_images"]:
+        raise UserError(f"{images_path}: is no list of the {content['num_images']} images that run.json counts")
     run = MultilabelRun(
         probabilities=arrays["probabilities"],
         targets=arrays["targets"],
@@ -213,7 +221,7 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         top_k=content["top_k"],
         about=content["about"],
     )
-    _check(run, str(folder / "probabilities.npy"))
+    _check(run, str(folder))
     return run
 
 
@@ -245,14 +253,50 @@ def _there(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def _check_description(where: str, content: Mapping[str, Any]) -> None:
+    """Names the first key that has another value than it may have."""
+    keys: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "task": (lambda value: value in ("multilabel", "detection"), "multilabel or detection"),
+        "classes": (_are_names, "a list of names"),
+        "image_folder": (lambda value: isinstance(value, str), "a path"),
+        "about": (lambda value: isinstance(value, Mapping), "an object"),
+    }
+    if content.get("task") == "multilabel":
+        keys |= {
+            "num_images": (lambda value: type(value) is int and value > 0, "a number of images"),
+            "threshold": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a probability"),
+            "top_k": (lambda value: type(value) is int and value > 0, "a number of labels"),
+        }
+    else:
+        keys |= {
+            "kinds": (lambda value: _are_names(value) and set(value) <= {"bbox", "segm"}, "a list of bbox and segm"),
+            "image_ids": (lambda value: isinstance(value, list) and len(value) > 0, "a list of ids"),
+            "coco_eval": (lambda value: value in BACKENDS, " or ".join(BACKENDS)),
+        }
+    for key, (is_right, wanted) in keys.items():
+        value = content.get(key)
+        if not is_right(value):
+            raise UserError(f"{where}: `{key}` is {str(value)[:60]!r}, not {wanted}")
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(name, str) for name in value)
+
+
 def _check(run: MultilabelRun, where: str) -> None:
-    """Names the first image with a value that is none, block by block since the arrays may be larger than memory."""
+    """Names what is twice, and the first image with a value that is none; block by block for the sake of memory."""
+    refuse_duplicates(where, "image", run.images)
+    refuse_duplicates(where, "class", run.classes)
+    wanted = (len(run.images), len(run.classes))
+    for name, array in (("probabilities", run.probabilities), ("targets", run.targets)):
+        if array.shape != wanted:
+            raise UserError(f"{where}: the {name} are of shape {array.shape}, not images x classes, {wanted}")
     rows = max(1, _BLOCK_ENTRIES // max(1, len(run.classes)))
     for first in range(0, len(run.images), rows):
         block, targets = run.probabilities[first : first + rows], run.targets[first : first + rows]
         for values, right, what in (
             (block, (block >= 0) & (block <= 1), "a probability"),  # false for NaN as well
-            (targets, (targets >= -1) & (targets <= 1), "1, 0 or -1"),
+            (targets, (targets == -1) | (targets == 0) | (targets == 1), "1, 0 or -1"),
         ):
             if not right.all():
                 row, column = np.argwhere(~right)[0]
@@ -263,20 +307,43 @@ def _check(run: MultilabelRun, where: str) -> None:
 
 
 def _check_detections(run: DetectionRun, where: str) -> None:
-    names = {image["id"]: image["file_name"] for image in run.ground_truth["images"]}
+    """Names the first record that lacks something, and the first detection whose score is none."""
+    required: dict[str, tuple[Sequence[Mapping[str, Any]], tuple[str, ...]]] = {
+        "image": (run.ground_truth["images"], ("id", "file_name", "width", "height")),
+        "annotation": (run.ground_truth["annotations"], ("image_id", "category_id", "bbox", "area", "iscrowd")),
+        "category": (run.ground_truth["categories"], ("id", "name")),
+    }
+    for kind, rows in run.predictions.items():
+        masks = ("segmentation",) if kind == "segm" else ()
+        required[f"prediction ({kind})"] = (rows, ("image_id", "category_id", "bbox", "score", *masks))
+    names = {image.get("id"): image.get("file_name") for image in run.ground_truth["images"]}
+    for what, (records, keys) in required.items():
+        for number, record in enumerate(records):
+            if lacking := [key for key in keys if record.get(key) is None]:
+                name = names.get(record.get("image_id"), record.get("file_name") or record.get("id", number))
+                of_image = "of image " if "image_id" in record else ""
+                raise UserError(f"{where}: {what} {of_image}{name!r} has no `{lacking[0]}`")
+    refuse_duplicates(where, "image", [image["file_name"] for image in run.ground_truth["images"]])
+    refuse_duplicates(where, "class", run.classes)
     for kind, rows in run.predictions.items():
         for row in rows:
-            if not isinstance(row["score"], int | float) or not np.isfinite(row["score"]):
+            if not all(map(math.isfinite, (row["score"], *row["bbox"]))):
                 image = names.get(row["image_id"], row["image_id"])
-                raise UserError(f"{where}: image {image!r} has a {kind} with the score {row['score']}")
+                raise UserError(f"{where}: image {image!r} has a {kind} with score {row['score']}, box {row['bbox']}")
 
 
 def _needed(ground_truth: Mapping[str, Any], masks: bool) -> dict[str, Any]:
     """What scoring and drawing take; COCO's own files have captions, licences and links beside it."""
-    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", *(("segmentation",) if masks else ()))
+    keys = ("id", "image_id", "category_id", "bbox", *(("segmentation",) if masks else ()))
+    annotations = []
+    for given in ground_truth["annotations"]:
+        box = given.get("bbox") or (0, 0, 0, 0)
+        annotations.append(
+            {**_only(given, keys), "area": given.get("area", box[2] * box[3]), "iscrowd": given.get("iscrowd", 0)}
+        )
     return {
         "images": [_only(image, ("id", "file_name", "width", "height")) for image in ground_truth["images"]],
-        "annotations": [_only(annotation, keys) for annotation in ground_truth["annotations"]],
+        "annotations": annotations,
         "categories": [_only(category, ("id", "name")) for category in ground_truth["categories"]],
     }
 

@@ -114,5 +114,5 @@ def write_texts(folder: str | Path, texts: Mapping[str, str]) -> list[Path]:
             with whole_file(folder / name) as partial:
                 partial.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        raise UserError(f"{folder}: cannot write the scores here ({error.strerror}); choose another folder") from error
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
     return [folder / name for name in texts]

@@ -141,6 +141,7 @@ class Thresholds:
     Attributes:
         of_class: by name, in the order of the classes; a score above it counts as predicted. None where no threshold
             reaches the objective: then nothing of the class is predicted.
+        task: ``multilabel`` or ``detection``.
         objective: as text, see :class:`Objective`.
         scope: ``per-class`` or ``global``.
         borrowed: classes without a positive, which take what was chosen for all classes together.
@@ -148,17 +149,20 @@ class Thresholds:
     """
 
     of_class: dict[str, float | None]
+    task: str
     objective: str
     scope: str
     borrowed: tuple[str, ...]
     chosen_on: dict[str, Any]
 
-    def limits(self, classes: Sequence[str]) -> NDArray[np.float64]:
+    def limits(self, classes: Sequence[str], task: str) -> NDArray[np.float64]:
         """(C,) numbers, infinite for a class that is never predicted.
 
         Raises:
-            UserError: if there is none for one of the classes.
+            UserError: if there is none for one of the classes, or if they were chosen for another task.
         """
+        if task != self.task:
+            raise UserError(f"the thresholds were chosen for {self.task}, not for {task}")
         if missing := [name for name in classes if name not in self.of_class]:
             raise UserError(f"the thresholds lack {len(missing)} of the {len(classes)} classes, such as {missing[0]!r}")
         chosen = (self.of_class[name] for name in classes)
@@ -174,6 +178,7 @@ def choose_thresholds(
     curves: Sequence[ThresholdCurve],
     pooled: ThresholdCurve,
     classes: Sequence[str],
+    task: str,
     objective: Objective,
     scope: str = "per-class",
     chosen_on: Mapping[str, Any] | None = None,
@@ -185,6 +190,7 @@ def choose_thresholds(
         pooled: that of all classes together; a global threshold is chosen on it (so F1 is OF1, and so on), and a
             class without a positive takes that one too.
         classes: C names.
+        task: ``multilabel`` or ``detection``.
         objective: what for.
         scope: ``per-class`` or ``global``.
         chosen_on: what to keep about the run.
@@ -203,6 +209,7 @@ def choose_thresholds(
             name: _chosen(curve, objective) if has_own else of_all
             for name, curve, has_own in zip(classes, curves, own, strict=True)
         },
+        task=task,
         objective=str(objective),
         scope=scope,
         borrowed=tuple(
@@ -223,9 +230,12 @@ def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    if not Path(path).name:
+        raise UserError(f"{path}: is a folder; name a file, such as thresholds.json")
     content = {
         "format": FORMAT,
         "version": VERSION,
+        "task": thresholds.task,
         "objective": thresholds.objective,
         "scope": thresholds.scope,
         "borrowed": thresholds.borrowed,
@@ -245,9 +255,9 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
     try:
         of_class = dict(content["thresholds"])
         for name, threshold in of_class.items():
-            if threshold is not None and (type(threshold) not in (int, float) or threshold != threshold):
+            if threshold is not None and not (type(threshold) in (int, float) and -1e30 < threshold < 1e30):
                 raise UserError(f"{path}: the threshold of {name!r} is {threshold!r}, not a number or null")
         borrowed, chosen_on = tuple(content["borrowed"]), dict(content["chosen_on"])
-        return Thresholds(of_class, content["objective"], content["scope"], borrowed, chosen_on)
+        return Thresholds(of_class, content["task"], content["objective"], content["scope"], borrowed, chosen_on)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is malformed: {error!r}; write it again with tools/thresholds.py") from error

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from evaluation.small_runs import ODD_NAMES, detection_run, multilabel_run
 from training.small_data import DIGITS, ROOT, call
@@ -90,19 +91,24 @@ def odd(tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd")
     multilabel_run(folder / "a")
     multilabel_run(folder / "b", seed=1)
-    write_report([folder / "a"], folder / "one", resamples=20)
-    write_report([folder / "a", folder / "b"], folder / "two", resamples=20)
+    write_report([folder / "a"], folder / "one", resamples=100)
+    write_report([folder / "a", folder / "b"], folder / "two", resamples=100)
+    nothing = np.zeros((120, len(ODD_NAMES)), np.int8)
+    multilabel_run(folder / "empty", targets=nothing)
+    write_report([folder / "empty"], folder / "without", resamples=0)
     return folder
 
 
 @pytest.fixture(scope="module")
 def boxes_report(tmp_path_factory):
-    """The report of a detector."""
+    """The reports of a detector, and of one that finds nothing."""
     pytest.importorskip("pycocotools", reason="needs the detection set-up")
     folder = tmp_path_factory.mktemp("boxes")
     detection_run(folder / "run")
-    write_report([folder / "run"], folder / "report", resamples=20)
-    return folder / "report"
+    write_report([folder / "run"], folder / "report", resamples=100)
+    detection_run(folder / "blind", predictions={"bbox": []})
+    write_report([folder / "blind"], folder / "nothing", resamples=0)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -174,10 +180,22 @@ def work_through(browser, folder):
     assert page.complaints() == []
 
 
-@pytest.mark.parametrize("report", ["odd/one", "odd/two", "boxes_report"])
+@pytest.mark.parametrize("report", ["odd/one", "odd/two", "boxes_report/report"])
 def test_a_reader_can_sort_filter_and_choose(browser, request, report):
     fixture, _, name = report.partition("/")
     work_through(browser, request.getfixturevalue(fixture) / name)
+
+
+@pytest.mark.parametrize("report", ["odd/without", "boxes_report/nothing"])
+def test_a_page_whose_curves_are_empty_still_works(browser, request, report):
+    fixture, _, name = report.partition("/")
+    page = Page(browser, request.getfixturevalue(fixture) / name)
+    for option in page.all("[data-choose] option"):
+        option.click()
+        assert page.curve("precision-recall", "curve-0")[1].endswith(option.get_attribute("textContent"))
+    assert page.all("tr[aria-selected=false]")
+    page.sort(0)
+    assert page.complaints() == []
 
 
 @pytest.mark.slow
@@ -210,7 +228,7 @@ def test_class_names_are_shown_as_text(browser, odd):
 
 
 def test_the_iou_of_a_detectors_curve_can_be_chosen(browser, boxes_report):
-    page = Page(browser, boxes_report)
+    page = Page(browser, boxes_report / "report")
     (choice,) = page.all("[data-choice]")
     assert [option.text for option in Select(choice).options] == [f"{0.5 + 0.05 * step:.2f}" for step in range(10)]
     loose = page.curve("precision-recall", "curve-0")[0]

@@ -4,16 +4,19 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from evaluation.small_runs import ODD_NAMES, detection_run, multilabel_run
+from PIL import Image
 from sklearn.metrics import average_precision_score
 from training.small_data import call
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import multilabel_scores, write_report
 from tresnet_downstream.evaluation.bootstrap import bootstrap_ap, interval, mean_over_classes, resample_weights
+from tresnet_downstream.evaluation.report import plots
 from tresnet_downstream.evaluation.thresholds import Thresholds
 
 
@@ -29,7 +32,7 @@ def of_page(folder):
 def report(tmp_path):
     """A run and the folder of its report."""
     run = multilabel_run(tmp_path / "run")
-    write_report([tmp_path / "run"], tmp_path / "report", resamples=40)
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=100)
     return run, tmp_path / "report"
 
 
@@ -44,13 +47,19 @@ def test_ap_is_that_of_scikit_learn(report):
     assert found["headline"]["mAP"]["value"] == pytest.approx(np.mean(expected), abs=1e-9)
 
 
+def test_one_image_gives_no_interval(tmp_path):
+    multilabel_run(tmp_path / "run", num_images=1)
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=100)
+    assert numbers(tmp_path / "report")["runs"][0]["headline"]["mAP"] == {"value": 100, "interval": [None, None]}
+
+
 def test_interval_is_that_of_the_bootstrap(report):
     run, folder = report
     content = numbers(folder)
-    samples = mean_over_classes(bootstrap_ap(run.probabilities, run.targets, resample_weights(120, 40)))
+    samples = mean_over_classes(bootstrap_ap(run.probabilities, run.targets, resample_weights(120, 100)))
     mean = multilabel_scores(run.probabilities, run.targets).mAP
     assert content["runs"][0]["headline"]["mAP"]["interval"] == pytest.approx(interval(samples, mean), abs=1e-9)
-    assert content["bootstrap"] == {"resamples": 40, "seed": 0, "level": 0.95, "method": "basic"}
+    assert content["bootstrap"] == {"resamples": 100, "seed": 0, "level": 0.95, "method": "basic"}
 
 
 def test_ties_and_the_order_of_images_have_no_influence(tmp_path):
@@ -77,7 +86,7 @@ def test_a_class_that_is_never_present_has_no_scores_and_no_part_in_the_mean(tmp
     run = multilabel_run(tmp_path / "run")
     run.targets[:, 2] = 0
     multilabel_run(tmp_path / "run", targets=run.targets)
-    write_report([tmp_path / "run"], tmp_path / "report", resamples=20)
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=100)
     (found,) = numbers(tmp_path / "report")["runs"]
     assert found["per_class"][2]["ap"] is found["per_class"][2]["ap_low"] is None
     others = [row["ap"] for row in found["per_class"] if row["ap"] is not None]
@@ -89,19 +98,31 @@ def test_a_class_that_is_never_present_has_no_scores_and_no_part_in_the_mean(tmp
 def test_a_run_without_any_positive_is_reported(tmp_path):
     run = multilabel_run(tmp_path / "run")
     multilabel_run(tmp_path / "run", targets=np.zeros_like(run.targets))
-    write_report([tmp_path / "run"], tmp_path / "report", resamples=10)
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=100)
     assert numbers(tmp_path / "report")["runs"][0]["headline"]["mAP"] == {"value": None, "interval": [None, None]}
+
+
+def test_runs_without_any_positive_cannot_be_compared_and_nothing_is_called_nan(tmp_path):
+    run = multilabel_run(tmp_path / "a")
+    for name in "ab":
+        multilabel_run(tmp_path / name, targets=np.zeros_like(run.targets))
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=100)
+    page = of_page(tmp_path / "report")
+    assert "mAP of a and b cannot be compared: one of them has none on these images." in page
+    assert not re.search(r"\bnan\b", re.sub("<script.*?</script>|<svg.*?</svg>", "", page, flags=re.DOTALL))
 
 
 def test_given_thresholds_take_the_place_of_the_runs_own(tmp_path):
     run = multilabel_run(tmp_path / "run")
     limits = np.linspace(0.2, 0.9, 8)
-    given = Thresholds(dict(zip(ODD_NAMES, limits.tolist(), strict=True)), "f1", "per-class", (), {})
+    given = Thresholds(dict(zip(ODD_NAMES, limits.tolist(), strict=True)), "multilabel", "f1", "per-class", (), {})
     write_report([tmp_path / "run"], tmp_path / "report", resamples=0, thresholds=given)
     (found,) = numbers(tmp_path / "report")["runs"]
     expected = multilabel_scores(run.probabilities, run.targets, threshold=limits)
     assert found["headline"]["at_threshold/OF1"]["value"] == pytest.approx(expected.at_threshold.OF1)
     assert [row["threshold"] for row in found["per_class"]] == limits.tolist()
+    with pytest.raises(UserError, match="were chosen for detection, not for multilabel"):
+        write_report([tmp_path / "run"], tmp_path / "report", thresholds=replace(given, task="detection"))
 
 
 # --- files
@@ -192,8 +213,31 @@ def test_an_image_that_cannot_be_read_is_a_missing_one(tmp_path):
 def test_a_report_is_the_same_when_it_is_written_again(report, tmp_path):
     folder = report[1]
     before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    write_report([tmp_path / "run"], folder, resamples=40)
+    write_report([tmp_path / "run"], folder, resamples=100)
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_an_older_report_left_is_taken_away_and_nothing_else(tmp_path):
+    multilabel_run(tmp_path / "run")
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
+    (tmp_path / "report" / "pictures" / "holiday.jpg").write_bytes(b"mine")
+    run = multilabel_run(tmp_path / "run")
+    multilabel_run(tmp_path / "run", probabilities=run.targets.astype(np.float32))  # without a mistake
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
+    assert [path.name for path in (tmp_path / "report" / "pictures").iterdir()] == ["holiday.jpg"]
+    assert not (tmp_path / "report" / "plots" / "confusions.svg").exists()
+
+
+def test_text_in_plots_is_left_as_it_is():
+    """Colours and ids are those of the page, but a class may be called like one."""
+    names = ["#0072b2", "url(#x)", 'href="#y"', "plain"]
+    drawn = plots.matrix(np.ones((4, 4), int), names, "missed", "found")
+    page = plots.in_page(drawn, "figure")
+    assert ">#0072b2<" in page
+    assert ">url(#x)<" in page
+    assert "var(--series-1)" in page
+    assert 'id="figure-' in page
+    assert re.findall(r'\bid="(?!figure-)', page) == []
 
 
 # --- several runs
@@ -202,7 +246,7 @@ def test_a_report_is_the_same_when_it_is_written_again(report, tmp_path):
 def test_runs_stand_side_by_side_with_their_differences(tmp_path):
     multilabel_run(tmp_path / "a")
     multilabel_run(tmp_path / "b", seed=1, gain=1.0)
-    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=60)
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=100)
     content = numbers(tmp_path / "report")
     a, b = (run["headline"]["mAP"]["value"] for run in content["runs"])
     difference = next(row for row in content["differences"] if row["score"] == "mAP")
@@ -220,7 +264,7 @@ def test_runs_stand_side_by_side_with_their_differences(tmp_path):
 def test_a_difference_that_may_be_chance_is_called_so(tmp_path):
     multilabel_run(tmp_path / "a")
     multilabel_run(tmp_path / "b", seed=2)
-    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=60)
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=100)
     assert "these images do not show which of the two is better" in of_page(tmp_path / "report")
 
 
@@ -246,7 +290,7 @@ def test_runs_in_another_order_of_images_and_classes_are_brought_into_line(tmp_p
     )
     write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=0)
     assert all(row["difference"] == pytest.approx(0, abs=1e-5) for row in numbers(tmp_path / "report")["differences"])
-    assert "mAP of b is the same as that of a on these 120 images; without resamples" in of_page(tmp_path / "report")
+    assert "mAP of b is the same as that of a on these 120 images, to two decimals." in of_page(tmp_path / "report")
 
 
 @pytest.mark.parametrize(
@@ -271,6 +315,15 @@ def test_runs_that_cannot_be_compared_say_how_they_differ(tmp_path, changed, mes
     assert not (tmp_path / "report").exists()
 
 
+def test_runs_scored_at_other_thresholds_say_so(tmp_path):
+    multilabel_run(tmp_path / "a")
+    multilabel_run(tmp_path / "b", threshold=0.7, top_k=1)
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=0)
+    page = of_page(tmp_path / "report")
+    assert page.count("OF1, score &gt; 0.5 / OF1, score &gt; 0.7") == 2
+    assert [(run["threshold"], run["top_k"]) for run in numbers(tmp_path / "report")["runs"]] == [(0.5, 3), (0.7, 1)]
+
+
 def test_runs_are_called_by_what_tells_them_apart(tmp_path):
     for name in ("x/run", "y/run"):
         multilabel_run(tmp_path / name)
@@ -279,10 +332,13 @@ def test_runs_are_called_by_what_tells_them_apart(tmp_path):
     assert [run["name"] for run in numbers(tmp_path / "report")["runs"]] == ["x/run", "y/run"]
     write_report(folders, tmp_path / "report", names=["old", "<new>"], resamples=0)
     assert "&lt;new&gt;" in of_page(tmp_path / "report")
-    with pytest.raises(UserError, match="--names: 1 names for 2 runs"):
+    with pytest.raises(UserError, match="names: 1 names for 2 runs"):
         write_report(folders, tmp_path / "report", names=["old"])
-    with pytest.raises(UserError, match="is given twice"):
-        write_report([folders[0]] * 2, tmp_path / "report")
+    for names in (["a", "a"], ["a", ""]):
+        with pytest.raises(UserError, match="do not tell the runs apart"):
+            write_report(folders, tmp_path / "report", names=names)
+    with pytest.raises(UserError, match="y/run: is given twice"):
+        write_report([*folders, folders[1]], tmp_path / "report")
 
 
 # --- detectors
@@ -293,7 +349,7 @@ def test_detection_scores_are_those_of_pycocotools(tmp_path):
     from evaluation.test_detection_scores import IDS, NAMES, pycocotools_of
 
     run = detection_run(tmp_path / "run")
-    write_report([tmp_path / "run"], tmp_path / "report", resamples=30)
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=100)
     (found,) = numbers(tmp_path / "report")["runs"]
     expected = pycocotools_of(run.ground_truth, run.predictions["bbox"])
     headline = [score["value"] for score in found["headline"]["bbox"].values()]
@@ -322,7 +378,7 @@ def test_the_order_of_images_and_objects_in_a_detectors_files_has_no_influence(t
     by_image = sorted(boxes, key=lambda box: -box["image_id"])
     truth = {**run.ground_truth, "images": run.ground_truth["images"][::-1]}
     detection_run(tmp_path / "b", predictions={"bbox": by_image}, ground_truth=truth, image_ids=run.image_ids[::-1])
-    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=10)
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=100)
     one, other = numbers(tmp_path / "report")["runs"]
     assert one["headline"] == other["headline"]
     assert one["per_class"] == other["per_class"]
@@ -332,7 +388,7 @@ def test_a_detectors_report_has_every_part(tmp_path):
     pytest.importorskip("pycocotools", reason="needs the detection set-up")
     detection_run(tmp_path / "a")
     detection_run(tmp_path / "b", seed=1)
-    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=30)
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=100)
     page = of_page(tmp_path / "report")
     for text in ("AP by size and IoU", "What each kind of error costs", "localisation", "minus a", "image not found"):
         assert text in page
@@ -340,6 +396,43 @@ def test_a_detectors_report_has_every_part(tmp_path):
     assert 'class="box missed"' in page
     assert 'class="box right"' in page
     assert 'class="box wrong"' in page
+
+
+def test_what_does_not_count_is_drawn_neither_right_nor_wrong(tmp_path):
+    pytest.importorskip("pycocotools", reason="needs the detection set-up")
+    run = detection_run(tmp_path / "run")
+    image, other = (given["id"] for given in run.ground_truth["images"][:2])
+    truth = {
+        "images": run.ground_truth["images"],
+        "categories": run.ground_truth["categories"],
+        "annotations": [
+            {"id": 1, "image_id": image, "category_id": 7, "bbox": [10, 10, 50, 50]},
+            {"id": 2, "image_id": image, "category_id": 7, "bbox": [200, 10, 90, 90], "iscrowd": 1},
+            {"id": 3, "image_id": other, "category_id": 7, "bbox": [10, 10, 50, 50]},
+        ],
+    }
+    boxes = [([10, 10, 50, 50], 0.99), ([220, 30, 40, 40], 0.98)]  # right, and on the crowd
+    boxes += [([5, 200, 40, 40], 0.9 - 0.001 * number) for number in range(120)]  # 22 beyond the 100 of the picture
+    rows = [{"image_id": image, "category_id": 7, "bbox": box, "score": score} for box, score in boxes]
+    detection_run(tmp_path / "run", ground_truth=truth, predictions={"bbox": rows})
+    limits = Thresholds(dict.fromkeys(run.classes, 0.1), "detection", "f1", "global", (), {})
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=0, thresholds=limits)
+    page = of_page(tmp_path / "report")
+    assert page.count('class="box right"') == 1
+    assert page.count('class="box wrong"') == 98
+    assert "98 wrong, 0 missed of 1 objects" in page
+
+
+def test_pictures_of_a_detector_have_their_boxes_in_the_files_too(tmp_path):
+    pytest.importorskip("pycocotools", reason="needs the detection set-up")
+    multilabel_run(tmp_path / "other", num_images=80)
+    for number in range(1, 41):
+        shutil.copy(tmp_path / "pictures" / "000.jpg", tmp_path / "pictures" / f"{number}.jpg")
+    detection_run(tmp_path / "run")
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
+    drawn = np.asarray(Image.open(tmp_path / "report" / "pictures" / "worst_pictures_00.jpg")).astype(int)
+    orange = abs(drawn - (240, 138, 69)).sum(2) < 60
+    assert orange.sum() > 50
 
 
 def test_masks_are_reported_beside_boxes(tmp_path):
@@ -360,13 +453,16 @@ def test_masks_are_reported_beside_boxes(tmp_path):
         (found,) = mask.frPyObjects(outline(row["bbox"]), 300, 400)
         rows.append({**row, "segmentation": {**found, "counts": found["counts"].decode()}})
     detection_run(tmp_path / "run", ground_truth=run.ground_truth, predictions={"bbox": rows, "segm": rows})
-    write_report([tmp_path / "run"], tmp_path / "report", resamples=10)
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=100)
     (found,) = numbers(tmp_path / "report")["runs"]
     assert found["headline"].keys() == {"bbox", "segm"}
     assert found["headline"]["segm"]["AP50"]["value"] == pytest.approx(
         found["headline"]["bbox"]["AP50"]["value"], abs=5
     )
-    assert "Errors of masks" in of_page(tmp_path / "report")
+    page = of_page(tmp_path / "report")
+    assert "Errors of masks" in page
+    assert page.count("<table data-classes") == 2
+    assert page.count(" data-chooses>") == 1
 
 
 def test_detectors_that_cannot_be_compared_say_how_they_differ(tmp_path):
@@ -380,6 +476,10 @@ def test_detectors_that_cannot_be_compared_say_how_they_differ(tmp_path):
     detection_run(tmp_path / "b", image_ids=run.image_ids[:-1])
     with pytest.raises(UserError, match=r"40 and 39 images, 1 that a has alone, such as '40\.jpg'"):
         write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report")
+    renamed = [{**image, "file_name": f"{51 - image['id'] // 10}.jpg"} for image in run.ground_truth["images"]]
+    detection_run(tmp_path / "b", ground_truth={**run.ground_truth, "images": renamed})
+    with pytest.raises(UserError, match="a and b cannot be compared"):
+        write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report")
     multilabel_run(tmp_path / "c")
     with pytest.raises(UserError, match="a multi-label run and a detector's cannot stand in one report"):
         write_report([tmp_path / "a", tmp_path / "c"], tmp_path / "report")
@@ -390,7 +490,7 @@ def test_detectors_that_cannot_be_compared_say_how_they_differ(tmp_path):
 
 def test_the_tool_writes_a_report_and_says_where(tmp_path):
     multilabel_run(tmp_path / "run")
-    status, out, err = call("report", [tmp_path / "run", "--out", tmp_path / "report", "--resamples", "5"])
+    status, out, err = call("report", [tmp_path / "run", "--out", tmp_path / "report", "--resamples", "100"])
     assert status == 0, err
     assert out.splitlines()[0] == f"wrote {tmp_path / 'report' / 'report.html'}"
 
@@ -399,9 +499,12 @@ def test_the_tool_writes_a_report_and_says_where(tmp_path):
     ("arguments", "message"),
     [
         (["none", "--out", "x"], "none: no such folder"),
-        (["run", "--out", "x", "--resamples", "-1"], "resamples=-1: give a whole number, 0 or more"),
+        (["run", "--out", "x", "--resamples", "-1"], "resamples=-1: give 0 for no intervals, or at least 100"),
+        (["run", "--out", "x", "--resamples", "99"], "resamples=99: give 0 for no intervals, or at least 100"),
+        (["run", "--out", "x", "--seed", "-1"], "seed=-1: give a whole number, 0 or more"),
+        (["run", "--out", "run"], "run: is a run folder, whose scores a report would replace"),
         (["run", "--out", "x", "--thresholds", "none.json"], "none.json: cannot be read"),
-        (["run", "--out", "run/run.json"], "cannot write the scores here"),
+        (["run", "--out", "run/run.json"], "run.json: cannot be written to"),
     ],
 )
 def test_the_tool_ends_in_one_line_where_something_is_wrong(tmp_path, monkeypatch, arguments, message):

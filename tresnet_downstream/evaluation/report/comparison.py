@@ -14,7 +14,10 @@ T = TypeVar("T")
 
 
 def require_same(what: str, names: tuple[str, str], first: Sequence[T], second: Sequence[T]) -> None:
-    """Raises UserError, which says how they differ, unless both runs have the same ``what``, in any order."""
+    """Raises UserError, which says how they differ, unless both runs have the same ``what``, in any order.
+
+    No name stands twice in a run.
+    """
     lacking, extra = set(first) - set(second), set(second) - set(first)
     if not lacking and not extra and len(first) == len(second):
         return
@@ -81,13 +84,16 @@ def _first_difference(one: Any, other: Any) -> tuple[int, int] | None:
 
 def verdict(score: str, names: tuple[str, str], difference: float, interval: Interval | None, images: int) -> str:
     """What a difference between two runs allows to be said, in a sentence or two that do not say more."""
+    if np.isnan(difference):
+        return f"{score} of {names[0]} and {names[1]} cannot be compared: one of them has none on these images."
     if abs(difference) < 0.005:
-        how = "the same as"
-    else:
-        how = f"{abs(difference):.2f} points {'above' if difference > 0 else 'below'}"
-    start = f"{score} of {names[1]} is {how} that of {names[0]} on these {images:,} images"
+        return f"{score} of {names[1]} is the same as that of {names[0]} on these {images:,} images, to two decimals."
+    side = "above" if difference > 0 else "below"
+    start = (
+        f"{score} of {names[1]} is {abs(difference):.2f} points {side} that of {names[0]} on these {images:,} images"
+    )
     if interval is None or np.isnan(interval.low):
-        return f"{start}; without resamples nothing is said of other images."
+        return f"{start}; nothing is known of how it would be on other images."
     span = f"95% interval of the difference over images of this kind: {text_of(interval, 'interval')}"
     if interval.low <= 0 <= interval.high:
         return f"{start} ({span}). The interval holds 0: these images do not show which of the two is better."

@@ -1,5 +1,6 @@
 """The report of detectors' runs: what it shows, from ground truth and predictions alone."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -42,14 +43,14 @@ from tresnet_downstream.evaluation.runs import DetectionRun
 _KINDS = {"bbox": "boxes", "segm": "masks"}
 _RULES = (
     "COCO's rules, by pycocotools: AP is the mean over classes and the IoU thresholds 0.50, 0.55, ... 0.95 of the "
-    "precision at 101 recalls; at most 100 detections count for each picture. Equal scores rank by image id, so that "
-    "the order of the images in a file has no influence."
+    "precision at 101 recalls; at most 100 detections of a class count in each picture. Equal scores rank by image id, "
+    "so that the order of the images in a file has no influence."
 )
 _ERRORS = (
     "The six kinds of TIDE (Bolya et al., 2020) at IoU 0.5, each detection under the first that fits: localisation "
     "(right class, IoU 0.1 to 0.5), classification (wrong class, IoU from 0.5), duplicate, background (IoU up to 0.1 "
     "with everything), both (wrong class, wrong place); missed are objects that nothing found. The gain is what AP50 "
-    "would gain if that kind alone were put right; gains do not add up."
+    "would gain if that kind alone were put right; gains do not add up. Of each picture the 100 highest scores count."
 )
 
 
@@ -97,10 +98,10 @@ def detection_report(runs: Sequence[DetectionRun], names: Sequence[str], options
 def _require_comparable(names: tuple[str, str], first: DetectionRun, second: DetectionRun) -> None:
     require_same("classes", names, first.classes, second.classes)
     require_same("kinds of predictions", names, sorted(first.predictions), sorted(second.predictions))
-    require_same("images", names, _image_names(first), _image_names(second))
+    require_same("images", names, list(_image_names(first).values()), list(_image_names(second).values()))
     if first.classes != second.classes:
         raise UserError(f"{names[0]} and {names[1]} cannot be compared: their classes stand in another order")
-    if sorted(first.image_ids) != sorted(second.image_ids):
+    if _image_names(first) != _image_names(second):
         raise UserError(f"{names[0]} and {names[1]} cannot be compared: their images have other ids")
     one, other = _objects(first), _objects(second)
     different = (one - other) | (other - one)
@@ -109,19 +110,24 @@ def _require_comparable(names: tuple[str, str], first: DetectionRun, second: Det
         raise UserError(f"{names[0]} and {names[1]} cannot be compared: image {image!r} has other objects")
 
 
-def _image_names(run: DetectionRun) -> list[str]:
+def _image_names(run: DetectionRun) -> dict[int, str]:
     scored = set(run.image_ids)
-    return [image["file_name"] for image in run.ground_truth["images"] if image["id"] in scored]
+    return {image["id"]: image["file_name"] for image in run.ground_truth["images"] if image["id"] in scored}
 
 
 def _objects(run: DetectionRun) -> Counter[Any]:
-    images = {image["id"]: image["file_name"] for image in run.ground_truth["images"]}
-    classes = dict(zip(run.category_ids(), run.classes, strict=True))
-    scored = set(run.image_ids)
+    images, classes = _image_names(run), dict(zip(run.category_ids(), run.classes, strict=True))
     return Counter(
-        (images[given["image_id"]], classes[given["category_id"]], tuple(given["bbox"]), bool(given.get("iscrowd")))
+        (
+            images[given["image_id"]],
+            classes[given["category_id"]],
+            tuple(given["bbox"]),
+            given["area"],
+            bool(given["iscrowd"]),
+            json.dumps(given.get("segmentation")),
+        )
         for given in run.ground_truth["annotations"]
-        if given["image_id"] in scored and given["category_id"] in classes
+        if given["image_id"] in images and given["category_id"] in classes
     )
 
 
@@ -254,7 +260,7 @@ def _class_table(analyses: Sequence[DetectionAnalysis], interactive: bool) -> Ta
                     row.append(difference_interval(both.mean(1), more))
     ap = first.scores.ap
     order = np.argsort(np.where(np.isnan(ap), np.inf, ap), kind="stable")
-    return Table(columns, [rows[c] for c in order], by_class=interactive)
+    return Table(columns, [rows[c] for c in order], places=order.tolist(), chooses=interactive)
 
 
 def _error_section(analyses: Sequence[DetectionAnalysis], of_kind: str, objects: str) -> Section:

@@ -1,13 +1,13 @@
 """What is found out about a detector's run before it is shown."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tresnet_downstream.evaluation.bootstrap import Interval, interval, mean_over_classes
+from tresnet_downstream.evaluation.bootstrap import Interval, class_interval, mean_over_classes
 from tresnet_downstream.evaluation.detection_errors import ErrorSplit, error_split
 from tresnet_downstream.evaluation.detection_matches import (
     DetectionMatches,
@@ -86,10 +86,18 @@ def analyse_detections(
         options: see :class:`Options`.
     """
     given = (run.ground_truth, run.predictions[kind], run.classes, run.image_ids, kind)
-    matches = match_detections(*given)
+    # Each takes up to a minute on a set of COCO's size.
+    steps: list[Callable[[], Any]] = [
+        lambda: match_detections(*given),
+        lambda: detection_scores(*given, backend=run.backend),
+        lambda: error_split(*given),
+    ]
+    matches, scores, errors = [step() for step in options.track(steps, len(steps), "score")]
     curves, pooled = detection_curves(matches)
     best = float(pooled.thresholds[np.argmax(pooled.f1)]) if len(pooled.scores) else 0.0
-    limits = np.full(len(run.classes), best) if options.thresholds is None else options.thresholds.limits(run.classes)
+    limits = np.full(len(run.classes), best)
+    if options.thresholds is not None:
+        limits = options.thresholds.limits(run.classes, "detection")
     limit_of = dict(zip(run.category_ids(), limits, strict=True))
     shown = [
         row
@@ -104,12 +112,12 @@ def analyse_detections(
         name=name,
         run=run,
         kind=kind,
-        scores=detection_scores(*given, backend=run.backend),
+        scores=scores,
         matches=matches,
         curves=curves,
         pooled=pooled,
         limits=limits,
-        errors=error_split(*given),
+        errors=errors,
         shown_errors=error_split(
             run.ground_truth, [run.predictions[kind][row] for row in shown], run.classes, run.image_ids, kind
         ),
@@ -125,7 +133,7 @@ def class_records(analysis: DetectionAnalysis) -> list[dict[str, Any]]:
     for c, name in enumerate(scores.classes):
         spread = Interval(np.nan, np.nan)
         if analysis.ap_samples is not None and scores.support[c]:
-            spread = interval(analysis.ap_samples[:, :, c].mean(1, dtype=np.float64), float(scores.ap[c]))
+            spread = class_interval(analysis.ap_samples[:, :, c].mean(1, dtype=np.float64), float(scores.ap[c]))
         curve = analysis.curves[c]
         best = int(np.argmax(curve.f1)) if len(curve.scores) else None
         at_best = [np.nan] * 4

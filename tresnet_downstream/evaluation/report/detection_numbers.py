@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tresnet_downstream.evaluation.detection_scores import SIZES
 from tresnet_downstream.evaluation.report.detection_analysis import DetectionAnalysis, class_records
 from tresnet_downstream.evaluation.report.options import Options
-from tresnet_downstream.evaluation.report.parts import opening_class
+from tresnet_downstream.evaluation.report.parts import one_limit, opening_class
 from tresnet_downstream.evaluation.report.score_rows import differences_as_json, scores_as_json
 
 CLASS_COLUMNS = (
@@ -47,7 +47,6 @@ def charts(analyses: Sequence[DetectionAnalysis]) -> dict[str, Any]:
             for c in curves
         ]
         best = [float(c.thresholds[np.argmax(c.f1)]) if len(c.scores) else np.nan for c in curves]
-        one_limit = analysis.limits[0] if len(set(analysis.limits.tolist())) == 1 else np.nan
         precision = precision_curves(analysis)
         runs.append(
             {
@@ -61,7 +60,7 @@ def charts(analyses: Sequence[DetectionAnalysis]) -> dict[str, Any]:
                         ("recall", "recall", 3),
                     )
                 },
-                "used": np.round([*analysis.limits, one_limit], 4).tolist(),
+                "used": np.round([*analysis.limits, one_limit(analysis.limits)], 4).tolist(),
                 "best": np.round(best, 4).tolist(),
                 "choices": [[np.round(values, 3).tolist() for values in precision[t]] for t in some],
             }

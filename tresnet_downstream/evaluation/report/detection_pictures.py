@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tresnet_downstream.evaluation.detection_errors import KINDS
+from tresnet_downstream.evaluation.detection_errors import KINDS, NOT_COUNTED
 from tresnet_downstream.evaluation.report.detection_analysis import DetectionAnalysis
 from tresnet_downstream.evaluation.report.parts import Box, Gallery, Picture, Section
 from tresnet_downstream.evaluation.report.thumbnails import Thumbnails
@@ -21,6 +21,8 @@ def picture_section(analysis: DetectionAnalysis, place: int, several: bool, imag
     found_in: dict[int, list[tuple[Mapping[str, Any], int]]] = {}
     for row, kind in zip(analysis.shown, split.kind_of_detection.tolist(), strict=True):
         image = predictions[row]["image_id"]
+        if kind == NOT_COUNTED:
+            continue
         wrong[image] += kind >= 0
         found_in.setdefault(image, []).append((predictions[row], kind))
     missed = set(split.missed.tolist())
@@ -36,19 +38,18 @@ def picture_section(analysis: DetectionAnalysis, place: int, several: bool, imag
 
     def shown(image: int) -> Picture:
         record = images[image]
-        boxes = [
-            Box(
-                _shares(objects[number]["bbox"], record),
-                names[objects[number]["category_id"]],
-                "missed" if number in missed else "truth",
-            )
-            for number in objects_in[image]
-        ]
+        boxes = []
+        for number in objects_in[image]:
+            name = names[objects[number]["category_id"]]
+            # A crowd is neither found nor missed.
+            name += ", crowd" if objects[number]["iscrowd"] else ""
+            boxes.append(Box(_shares(objects[number]["bbox"], record), name, "missed" if number in missed else "truth"))
+        count = sum(not objects[number]["iscrowd"] for number in objects_in[image])
         for found, kind in sorted(found_in.get(image, []), key=lambda pair: pair[0]["score"]):
             label = f"{names[found['category_id']]} {found['score']:.2f}"
             label += f", {KINDS[kind]}" if kind >= 0 else ""
             boxes.append(Box(_shares(found["bbox"], record), label, "wrong" if kind >= 0 else "right"))
-        text = f"{wrong[image]} wrong, {missed_in[image]} missed of {len(objects_in[image])} objects"
+        text = f"{wrong[image]} wrong, {missed_in[image]} missed of {count} objects"
         return thumbnails.picture(record["file_name"], f"{errors[image]} errors", "", text, boxes)
 
     suffix = f"_{place}" if several else ""

@@ -71,7 +71,7 @@ def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], optio
     ]
     for place, analysis in enumerate(analyses):
         sections += _details(analysis, place, chosen, len(analyses) > 1, options.images)
-    summary = ", ".join(f"{a.name}: mAP {a.scores.mAP:.2f}" for a in analyses)
+    summary = ", ".join(f"{a.name}: mAP {text_of(a.scores.mAP, 'percent')}" for a in analyses)
     if len(analyses) == 1:
         summary = f"mAP {text_of(first.scores.mAP, 'percent')}"
     counts = f"{len(first.run.images):,} images, {len(first.run.classes):,} classes"
@@ -144,7 +144,8 @@ def _class_table(analyses: Sequence[Analysis]) -> Table:
         spread = [Interval(record["ap_low"], record["ap_high"])] if drawn else []
         keys = ("support", "precision", "recall", "f1", "best_threshold", "best_f1")
         rows.append([record["class"], record["ap"], *spread, *(record[key] for key in keys)])
-    return Table(table, [rows[c] for c in _worst_first(analysis.scores.ap)], by_class=True)
+    order = _worst_first(analysis.scores.ap)
+    return Table(table, [rows[c] for c in order], places=order, chooses=True)
 
 
 def _class_comparison(analyses: Sequence[Analysis]) -> Table:
@@ -167,11 +168,12 @@ def _class_comparison(analyses: Sequence[Analysis]) -> Table:
                 if analysis.ap_samples is not None and first.ap_samples is not None:
                     row.append(difference_interval(analysis.ap_samples[:, c] - first.ap_samples[:, c], gained))
         rows.append(row)
-    return Table(table, [rows[c] for c in _worst_first(first.scores.ap)], by_class=True)
+    order = _worst_first(first.scores.ap)
+    return Table(table, [rows[c] for c in order], places=order, chooses=True)
 
 
-def _worst_first(ap: NDArray) -> NDArray[np.intp]:
-    return np.argsort(np.where(np.isnan(ap), np.inf, ap), kind="stable")
+def _worst_first(ap: NDArray) -> list[int]:
+    return np.argsort(np.where(np.isnan(ap), np.inf, ap), kind="stable").tolist()
 
 
 def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_folder: str | None) -> list[Section]:
@@ -213,9 +215,8 @@ def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_f
             Figure(
                 f"reliability{suffix}",
                 "Are probabilities what they say?",
-                f"ECE {calibration.error:.2f}% over all entries and "
-                f"{calibration.class_error:.2f}% as the mean over the classes. The asymmetric loss lifts "
-                "probabilities on purpose.",
+                f"ECE {text_of(calibration.error, 'percent')}% over all entries and "
+                f"{text_of(calibration.class_error, 'percent')}% as the mean over the classes.",
                 plots.reliability_diagram(calibration.probability, calibration.frequency, calibration.count),
             ),
         ],

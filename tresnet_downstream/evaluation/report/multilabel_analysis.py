@@ -11,7 +11,7 @@ from tresnet_downstream.evaluation.bootstrap import (
     Interval,
     bootstrap_ap,
     bootstrap_operating_points,
-    interval,
+    class_interval,
     mean_over_classes,
 )
 from tresnet_downstream.evaluation.calibration import Reliability, reliability
@@ -92,10 +92,12 @@ def analyse(name: str, run: MultilabelRun, weights: NDArray[np.int16] | None, op
         options: see :class:`Options`.
     """
     probabilities, targets = run.probabilities, run.targets
-    limit: float | NDArray = run.threshold if options.thresholds is None else options.thresholds.limits(run.classes)
+    limit: float | NDArray = (
+        run.threshold if options.thresholds is None else options.thresholds.limits(run.classes, "multilabel")
+    )
     scores = multilabel_scores(probabilities, targets, run.classes, limit, run.top_k, options.track)
     limits = np.broadcast_to(np.asarray(limit, np.float64), len(run.classes))
-    false_positives, false_negatives = worst_mistakes(probabilities, targets, limits, _MISTAKES)
+    false_positives, false_negatives = worst_mistakes(probabilities, targets, limits, run.images, _MISTAKES)
     ap_samples, point_samples = None, None
     if weights is not None:
         ap_samples = bootstrap_ap(probabilities, targets, weights, options.track)
@@ -142,7 +144,7 @@ def class_scores(analysis: Analysis) -> list[dict[str, Any]]:
     spreads = [
         Interval(np.nan, np.nan)
         if analysis.ap_samples is None or not scores.support[c]
-        else interval(analysis.ap_samples[:, c], float(scores.ap[c]))
+        else class_interval(analysis.ap_samples[:, c], float(scores.ap[c]))
         for c in range(len(scores.classes))
     ]
     return [

@@ -7,6 +7,7 @@ import numpy as np
 
 from tresnet_downstream.evaluation.report.multilabel_analysis import Analysis, class_scores
 from tresnet_downstream.evaluation.report.options import Options
+from tresnet_downstream.evaluation.report.parts import one_limit
 from tresnet_downstream.evaluation.report.score_rows import differences_as_json, scores_as_json
 
 # Confused pairs that are told.
@@ -28,6 +29,8 @@ def as_json(analyses: Sequence[Analysis], options: Options) -> dict[str, Any]:
             {
                 "name": analysis.name,
                 "about": analysis.run.about,
+                "threshold": analysis.scores.threshold,
+                "top_k": analysis.run.top_k,
                 "headline": scores_as_json(analysis),
                 "calibration": dict(vars(analysis.reliability)),
                 "confusions": [
@@ -47,7 +50,6 @@ def as_json(analyses: Sequence[Analysis], options: Options) -> dict[str, Any]:
         "task": "multilabel",
         "num_images": len(first.run.images),
         "num_classes": len(first.run.classes),
-        "top_k": first.run.top_k,
         "absent": first.scores.absent,
         "bootstrap": {"resamples": options.resamples, "seed": options.seed, "level": 0.95, "method": "basic"},
         "runs": runs,
@@ -66,7 +68,7 @@ def charts(analyses: Sequence[Analysis], chosen: int) -> dict[str, Any]:
                 "threshold": [np.round(values, 4).tolist() for values in a.curves.thresholds],
                 "precision": [np.round(values, 3).tolist() for values in a.curves.precision],
                 "recall": [np.round(values, 3).tolist() for values in a.curves.recall],
-                "used": [*np.round(a.limits, 4).tolist(), a.run.threshold],
+                "used": np.round([*a.limits, one_limit(a.limits)], 4).tolist(),
                 "best": np.round(a.curves.best_threshold, 4).tolist(),
             }
             for a in analyses

@@ -39,14 +39,14 @@ class Table:
     Attributes:
         columns: from left to right.
         rows: from top to bottom.
-        name: of the file that it is also written to, without suffix; none if empty.
-        by_class: whether each row is a class, so that it can be sorted, filtered and chosen in the page.
+        places: the class of each row, if each is one: then the page can sort and filter the table.
+        chooses: whether the curves follow the class that is chosen in it.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
-    name: str = ""
-    by_class: bool = False
+    places: Sequence[int] = ()
+    chooses: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,11 @@ def opening_class(ap: NDArray, support: NDArray) -> int:
         return 0
     common = present & (support >= np.median(support[present]))
     return int(np.argmin(np.where(common, ap, np.inf)))
+
+
+def one_limit(limits: NDArray) -> float:
+    """The threshold of all classes if they have the same; NaN if not."""
+    return float(limits[0]) if len(limits) and (limits == limits[0]).all() else math.nan
 
 
 def some_of(names: Sequence[str], most: int = 10) -> str:

@@ -75,8 +75,10 @@ def curves(
         canvas, axes = _axes()
         for place, (name, legend, x, y) in enumerate(lines):
             x, y = _from_the_left(x, y) if x_label == "recall" else (x, y)
-            (line,) = axes.plot(x, y, color=SERIES[place % len(SERIES)], label=_plain(legend), clip_on=False)
-            line.set_gid(name)
+            # Without a point there would be no path that the page's script could give points to.
+            given = (x, y) if len(x) else ([0, 0], [0, 0])
+            (line,) = axes.plot(*given, color=SERIES[place % len(SERIES)], label=_plain(legend), clip_on=False)
+            line.set(gid=name, solid_capstyle="projecting" if len(x) else "butt")
         for place, (name, legend, at) in enumerate(marks):
             style = ("dashed", "dotted")[place % 2]
             line = axes.axvline(at, color=INK, linewidth=1.2, linestyle=style, label=_plain(legend))
@@ -226,10 +228,15 @@ def _from_the_left(recall: NDArray, precision: NDArray) -> tuple[NDArray, NDArra
 
 
 def in_page(svg: str, name: str) -> str:
-    """The drawing as part of a page: colours that follow it, ids that are nobody else's."""
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    """The drawing as part of a page: colours that follow it, ids that are nobody else's; its text stays as it is."""
+
+    def adapted(tag: re.Match[str]) -> str:
+        text = tag[0]
+        for colour, variable in VARIABLES.items():
+            text = text.replace(colour, f"var(--{variable})")
+        return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+
+    return re.sub(r"<[^>]+>", adapted, svg)
 
 
 def _axes() -> tuple[Canvas, Any]:

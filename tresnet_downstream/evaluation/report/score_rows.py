@@ -56,7 +56,8 @@ def score_table(runs: Sequence[Scored]) -> Table:
         columns += [Column(f"interval_{place}", "95% interval", "interval")] if with_intervals else []
     rows = []
     for scores in zip(*per_run, strict=True):
-        row: list[Any] = [scores[0].title]
+        # Runs may have been scored at other thresholds.
+        row: list[Any] = [" / ".join(dict.fromkeys(score.title for score in scores))]
         for score in scores:
             row += [score.value, *([score.interval()] if with_intervals else [])]
         rows.append(row)
@@ -71,7 +72,8 @@ def differences(runs: Sequence[Scored]) -> Iterator[tuple[str, Score, float, Int
             paired = None
             if score.samples is not None and base.samples is not None:
                 paired = difference_interval(score.samples - base.samples, more)
-            yield other.name, score, more, paired
+            title = " / ".join(dict.fromkeys((base.title, score.title)))
+            yield other.name, score._replace(title=title), more, paired
 
 
 def comparison_section(runs: Sequence[Scored], main: Iterable[str], num_images: int) -> Section:

@@ -4,10 +4,13 @@ import io
 import os
 from collections.abc import Sequence
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from tresnet_downstream.evaluation.report.parts import Box, Picture
 from tresnet_downstream.pictures import BadImageError, read_image
+
+# As in the page: objects, found ones, wrong predictions, missed objects.
+BOX_COLOURS = {"truth": "#ffffff", "right": "#35c79a", "wrong": "#f08a45", "missed": "#f0e442"}
 
 
 class Thumbnails:
@@ -55,3 +58,26 @@ class Thumbnails:
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=80, optimize=True)
         return file.getvalue(), picture.size
+
+
+def with_boxes(picture: Picture) -> bytes | None:
+    """The small picture as a file by itself, its boxes drawn; as it is if it has none."""
+    if picture.jpeg is None or not picture.boxes:
+        return picture.jpeg
+    small = Image.open(io.BytesIO(picture.jpeg))
+    zoom = max(1, 400 // max(small.size))  # the labels would hide a smaller picture
+    drawn = small.resize((small.width * zoom, small.height * zoom))
+    pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(11)
+    for box in picture.boxes:
+        left, top, width, height = box.corners
+        corner = (left * drawn.width, top * drawn.height)
+        end = ((left + width) * drawn.width, (top + height) * drawn.height)
+        colour = BOX_COLOURS[box.kind]
+        pen.rectangle((*corner, *end), outline=colour, width=2)
+        # Predictions are named above, objects below, as in the page.
+        place = (corner[0] + 2, corner[1] + 1 if box.kind in ("right", "wrong") else end[1] - 15)
+        pen.rectangle(pen.textbbox(place, box.label, font), fill=colour)
+        pen.text(place, box.label, fill="#101214", font=font)
+    file = io.BytesIO()
+    drawn.save(file, "JPEG", quality=85, optimize=True)
+    return file.getvalue()

@@ -13,6 +13,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.report import multilabel, multilabel_numbers, plots
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, sort_key, text_of
+from tresnet_downstream.evaluation.report.thumbnails import with_boxes
 from tresnet_downstream.evaluation.runs import DESCRIPTION, DetectionRun, MultilabelRun, read_run
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_texts
 from tresnet_downstream.evaluation.thresholds import Thresholds
@@ -21,6 +22,11 @@ from tresnet_downstream.files import whole_file
 
 FORMAT, VERSION = "tresnet_downstream.report", 1
 PLOTS, PICTURES = "plots", "pictures"
+# Of fewer, 2.5% are hardly one.
+LEAST_RESAMPLES = 100
+# What an older report may have left beside the page.
+_OLD_PLOT = re.compile(r"(precision_recall|ap_against_support|thresholds|reliability|confusions|errors)(_\w+)?\.svg")
+_OLD_PICTURE = re.compile(r"(false_positives|false_negatives|worst_pictures)(_\d+)?_\d\d\.jpg")
 # What Markdown and the HTML within it would take for their own.
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$<>&])")
 
@@ -56,10 +62,14 @@ def write_report(
     """
     if not folders:
         raise UserError("a report needs at least one run folder")
-    if resamples < 0:
-        raise UserError(f"resamples={resamples}: give a whole number, 0 or more")
+    if resamples and resamples < LEAST_RESAMPLES:
+        raise UserError(f"resamples={resamples}: give 0 for no intervals, or at least {LEAST_RESAMPLES}")
+    if seed < 0:
+        raise UserError(f"seed={seed}: give a whole number, 0 or more")
     if names is not None and len(names) != len(folders):
-        raise UserError(f"--names: {len(names)} names for {len(folders)} runs")
+        raise UserError(f"names: {len(names)} names for {len(folders)} runs")
+    if names is not None and (not all(names) or len(set(names)) < len(names)):
+        raise UserError(f"names: {', '.join(map(repr, names))} do not tell the runs apart")
     if (Path(out) / DESCRIPTION).exists():
         raise UserError(f"{out}: is a run folder, whose scores a report would replace; choose another folder")
     runs = [read_run(folder) for folder in folders]
@@ -85,6 +95,8 @@ def write_report(
         "per_class.csv": csv_text(columns, (plain(record) for record in records)),
     }
     paths = write_texts(out, texts)
+    _remove_old(Path(out) / PLOTS, _OLD_PLOT)
+    _remove_old(Path(out) / PICTURES, _OLD_PICTURE)
     figures = {f"{figure.name}.svg": figure.svg for section in report.sections for figure in section.figures}
     write_texts(Path(out) / PLOTS, figures)
     _write_pictures(report, Path(out) / PICTURES)
@@ -98,7 +110,8 @@ def _names(folders: Sequence[str | Path]) -> list[str]:
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    raise UserError(f"{folders[0]}: is given twice")
+    twice = next(folder for folder, part in zip(folders, parts, strict=True) if parts.count(part) > 1)
+    raise UserError(f"{twice}: is given twice")
 
 
 def _environment(escape: bool) -> Environment:
@@ -150,9 +163,15 @@ def picture_name(gallery: Gallery, place: int) -> str:
     return f"{gallery.name}_{place:02d}.jpg"
 
 
+def _remove_old(folder: Path, names: re.Pattern[str]) -> None:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if names.fullmatch(path.name):
+            path.unlink()
+
+
 def _write_pictures(report: Report, folder: Path) -> None:
     found: dict[str, Any] = {
-        picture_name(gallery, place): picture.jpeg
+        picture_name(gallery, place): with_boxes(picture)
         for section in report.sections
         for gallery in section.galleries
         for place, picture in enumerate(gallery.pictures)

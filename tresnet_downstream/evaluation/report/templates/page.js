@@ -1,23 +1,18 @@
-// Sorts and filters the table of classes, and redraws the curves for the class that is chosen. All of the page can be
+// Sorts and filters the tables of classes, and redraws the curves for the class that is chosen. All of the page can be
 // read without it. Data: {classes, chosen, runs: [{threshold, precision, recall, used, best}]}; each list has an entry
 // for each class and one for all together. A run may have another curve of precision, on the recalls of data.recalls,
 // for each of the choices: run.choices.
 "use strict";
 const data = JSON.parse(document.getElementById("charts").textContent);
-const table = document.querySelector("table[data-classes]");
-const controls = document.querySelector(".controls");
-const [filter, chooser, choice, count] =
-  ["[data-filter]", "[data-choose]", "[data-choice]", "[data-count]"].map((name) => controls.querySelector(name));
-const rows = [...table.tBodies[0].rows];
-const places = new Map(data.classes.map((name, place) => [name, place]));
+const chooser = document.querySelector("[data-choose]");
+const choice = document.querySelector("[data-choice]");
 
-function sortBy(column, descending) {
+function sortBy(table, rows, column, descending) {
   const key = (row) => row.cells[column].dataset.v;
-  const numbers = column > 0;
   rows.sort((one, other) => {
     const [a, b] = [key(one), key(other)];
     if (a === "" || b === "") return (a === "") - (b === "");  // absent values last, whatever the direction
-    const order = numbers ? a - b : a.localeCompare(b);
+    const order = column ? a - b : a.localeCompare(b);
     return descending ? -order : order;
   });
   table.tBodies[0].append(...rows);
@@ -27,23 +22,19 @@ function sortBy(column, descending) {
   });
 }
 
-function filterBy(text) {
+function filterBy(rows, text, count) {
   const wanted = text.trim().toLowerCase();
-  let shown = 0;
-  for (const row of rows) {
-    row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
-    shown += !row.hidden;
-  }
-  count.textContent = `${shown} of ${rows.length} classes`;
+  for (const row of rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
+  count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} classes`;
 }
 
-function draw(svg, figure, name, points) {
-  const line = svg.querySelector(`#${CSS.escape(`${figure.dataset.name}-${name}`)} path`);
+function draw(figure, name, points) {
+  const line = figure.querySelector(`#${CSS.escape(`${figure.dataset.name}-${name}`)} path`);
   const [left, bottom, right, top] = figure.dataset.frame.split(" ").map(Number);
+  const onPaper = ([x, y]) => `${(left + x * (right - left)).toFixed(2)} ${(bottom + y * (top - bottom)).toFixed(2)}`;
   line.setAttribute("clip-path", "none");
-  line.setAttribute("d", points
-    .map(([x, y], place) => `${place ? "L" : "M"}${(left + x * (right - left)).toFixed(2)} ${(bottom + y * (top - bottom)).toFixed(2)}`)
-    .join("") + (points.length === 1 ? "h0" : ""));  // a dot
+  // A single point becomes a dot.
+  line.setAttribute("d", points.length ? `M${points.map(onPaper).join("L")}${points.length === 1 ? "h0" : ""}` : "");
 }
 
 const upright = (x) => (x === null || x < 0 || x > 1 ? [] : [[x, 0], [x, 1]]);
@@ -58,41 +49,43 @@ function precisionRecall(run, place) {
 
 function choose(place) {
   for (const figure of document.querySelectorAll("figure[data-chart]")) {
-    const svg = figure.querySelector("svg");
     figure.querySelector("[data-chosen]").textContent = data.classes[place];
     if (figure.dataset.chart === "precision-recall") {
-      data.runs.forEach((run, r) => draw(svg, figure, `curve-${r}`, precisionRecall(run, place)));
+      data.runs.forEach((run, r) => draw(figure, `curve-${r}`, precisionRecall(run, place)));
       continue;
     }
     const run = data.runs[Number(figure.dataset.run)];
     const [thresholds, precision, recall] = [run.threshold, run.precision, run.recall].map((lists) => lists[place]);
     const f1 = precision.map((p, k) => (p + recall[k] ? (2 * p * recall[k]) / (p + recall[k]) : 0));
-    draw(svg, figure, "precision", pairs(thresholds, precision));
-    draw(svg, figure, "recall", pairs(thresholds, recall));
-    draw(svg, figure, "f1", pairs(thresholds, f1));
-    draw(svg, figure, "used", upright(run.used[place]));
-    draw(svg, figure, "best", upright(run.best[place]));
+    draw(figure, "precision", pairs(thresholds, precision));
+    draw(figure, "recall", pairs(thresholds, recall));
+    draw(figure, "f1", pairs(thresholds, f1));
+    draw(figure, "used", upright(run.used[place]));
+    draw(figure, "best", upright(run.best[place]));
   }
   chooser.value = String(place);
-  for (const row of rows) row.setAttribute("aria-selected", String(places.get(row.cells[0].textContent) === place));
+  for (const row of document.querySelectorAll("[data-chooses] tbody tr"))
+    row.setAttribute("aria-selected", String(Number(row.dataset.place) === place));
 }
 
+for (const table of document.querySelectorAll("table[data-classes]")) {
+  const controls = table.parentElement.previousElementSibling;
+  const rows = [...table.tBodies[0].rows];
+  const [filter, count] = ["[data-filter]", "[data-count]"].map((name) => controls.querySelector(name));
+  table.tHead.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-sort]");
+    if (!button) return;
+    const column = Number(button.dataset.sort);
+    const before = button.closest("th").getAttribute("aria-sort");
+    sortBy(table, rows, column, before ? before === "ascending" : column > 0);
+  });
+  filter.addEventListener("input", () => filterBy(rows, filter.value, count));
+  controls.addEventListener("submit", (event) => event.preventDefault());
+  controls.hidden = false;
+  filterBy(rows, "", count);
+  if ("chooses" in table.dataset)
+    table.tBodies[0].addEventListener("click", (event) => choose(Number(event.target.closest("tr").dataset.place)));
+}
 data.classes.forEach((name, place) => chooser.append(new Option(name, String(place))));
-table.tHead.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-sort]");
-  if (!button) return;
-  const column = Number(button.dataset.sort);
-  const before = button.closest("th").getAttribute("aria-sort");
-  sortBy(column, before ? before === "ascending" : column > 0);
-});
-table.tBodies[0].addEventListener("click", (event) => {
-  const row = event.target.closest("tr");
-  if (row && places.has(row.cells[0].textContent)) choose(places.get(row.cells[0].textContent));
-});
-filter.addEventListener("input", () => filterBy(filter.value));
-chooser.addEventListener("change", () => choose(Number(chooser.value)));
-if (choice) choice.addEventListener("change", () => choose(Number(chooser.value)));
-controls.addEventListener("submit", (event) => event.preventDefault());
-controls.hidden = false;
-filterBy("");
+for (const select of [chooser, choice]) select?.addEventListener("change", () => choose(Number(chooser.value)));
 choose(data.chosen);
