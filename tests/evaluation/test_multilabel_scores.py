@@ -230,7 +230,8 @@ def test_blocks_do_not_show_in_the_result(monkeypatch):
     scores, targets = random_case(9, (57, 37), unknown=0.1)
     expected = multilabel_scores(scores, targets)
     monkeypatch.setattr(MODULE, "_BLOCK_ENTRIES", 100)
-    monkeypatch.setattr(MODULE, "_BLOCK_COLUMNS", 3)
+    monkeypatch.setattr(MODULE, "_BLOCK_ENTRIES_OF_COLUMNS", 57)  # 16 columns, the least
+    monkeypatch.setattr(MODULE, "_ROWS_TURNED", 5)
     found = multilabel_scores(scores, targets)
     np.testing.assert_array_equal(found.ap, expected.ap)
     assert (found.at_threshold, found.at_top_k) == (expected.at_threshold, expected.at_top_k)
@@ -302,3 +303,13 @@ def test_a_score_that_is_above_a_threshold_by_less_than_it_can_resolve_counts():
     scores, targets = np.full((4, 2), 0.1, np.float32), np.ones((4, 2), int)
     for threshold in (0.1, [0.1, 0.1]):
         assert multilabel_scores(scores, targets, threshold=threshold).at_threshold.OR == 100
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_thresholds_part_scores_as_exact_numbers_do(dtype):
+    scores = np.random.default_rng(0).random((60, 9)).astype(dtype)
+    near = scores.astype(np.float64)[:9].diagonal()  # at scores, and a little beside them
+    for limits in (near, near * (1 + 1e-12), near * (1 - 1e-12), np.full(9, np.inf), np.full(9, 0.1)):
+        expected = 100 * (scores.astype(np.float64) > limits).mean(0)
+        found = multilabel_scores(scores, np.ones((60, 9), int), threshold=limits)
+        np.testing.assert_allclose(found.recall, expected, atol=1e-9)

@@ -4,20 +4,15 @@ A resample draws N of the N images with replacement; a class without a positive 
 mean. Two runs with the same seed see the same resamples, so that their scores can be subtracted pair by pair.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
-from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.evaluation.tracking import Track, in_threads, silently
 
 Floats = NDArray[np.float64]
-T = TypeVar("T")
 
 # Resamples worked on at once: enough for long rows in memory, few enough for the cache.
 _BLOCK = 100
@@ -58,29 +53,10 @@ def bootstrap_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], 
         place, (column, labels) = item
         _class_ap(column, labels, by_image, ap[:, place])
 
-    done = _in_threads(of_class, enumerate(columns(scores, targets)))
+    done = in_threads(of_class, enumerate(columns(scores, targets)))
     for _ in track(done, scores.shape[1], "resample"):
         pass
     return ap
-
-
-def _in_threads(work: Callable[[T], None], items: Iterable[T]) -> Iterator[None]:
-    """Works on items in threads, which numpy lets run during its long loops; gives a None as each is done.
-
-    Few items wait at a time, since each holds a column; Ctrl-C does not wait for those that have not begun.
-    """
-    workers = os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[None]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _class_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], ap: Floats) -> None:

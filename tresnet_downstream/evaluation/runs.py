@@ -292,11 +292,16 @@ def _check(run: MultilabelRun, where: str) -> None:
         if array.shape != wanted:
             raise UserError(f"{where}: the {name} are of shape {array.shape}, not images x classes, {wanted}")
     rows = max(1, _BLOCK_ENTRIES // max(1, len(run.classes)))
+    fractions = run.targets.dtype.kind == "f"
     for first in range(0, len(run.images), rows):
         block, targets = run.probabilities[first : first + rows], run.targets[first : first + rows]
         for values, right, what in (
             (block, (block >= 0) & (block <= 1), "a probability"),  # false for NaN as well
-            (targets, (targets == -1) | (targets == 0) | (targets == 1), "1, 0 or -1"),
+            (
+                targets,
+                (abs(targets) == 1) | (targets == 0) if fractions else (targets >= -1) & (targets <= 1),
+                "1, 0 or -1",
+            ),
         ):
             if not right.all():
                 row, column = np.argwhere(~right)[0]

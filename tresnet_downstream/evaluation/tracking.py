@@ -1,9 +1,13 @@
-"""How long work says how far it is, without knowing what shows it."""
+"""How long work is spread over threads, and says how far it is without knowing what shows it."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Track(Protocol):
@@ -16,3 +20,23 @@ class Track(Protocol):
 def silently(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Counts nothing."""
     yield from items
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """What ``work`` gives for each item, in their order; worked out in threads, which numpy lets run in its long loops.
+
+    Few items wait at a time, since each may hold a column of a large array; Ctrl-C does not wait for those that have
+    not begun.
+    """
+    workers = os.cpu_count() or 1
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
