@@ -59,7 +59,13 @@ def test_interval_is_that_of_the_bootstrap(report):
     samples = mean_over_classes(bootstrap_ap(run.probabilities, run.targets, resample_weights(120, 100)))
     mean = multilabel_scores(run.probabilities, run.targets).mAP
     assert content["runs"][0]["headline"]["mAP"]["interval"] == pytest.approx(interval(samples, mean), abs=1e-9)
-    assert content["bootstrap"] == {"resamples": 100, "seed": 0, "level": 0.95, "method": "basic"}
+    assert content["bootstrap"] == {
+        "resamples": 100,
+        "seed": 0,
+        "level": 0.95,
+        "method": "basic",
+        "method_of_classes": "percentile",
+    }
 
 
 def test_ties_and_the_order_of_images_have_no_influence(tmp_path):

@@ -10,7 +10,7 @@ from tresnet_downstream.evaluation.detection_scores import SIZES
 from tresnet_downstream.evaluation.report.detection_analysis import DetectionAnalysis, class_records
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import one_limit, opening_class
-from tresnet_downstream.evaluation.report.score_rows import differences_as_json, scores_as_json
+from tresnet_downstream.evaluation.report.score_rows import bootstrap_as_json, differences_as_json, scores_as_json
 
 CLASS_COLUMNS = (
     *("run", "kind", "class", "ap", "ap_low", "ap_high", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
@@ -107,7 +107,7 @@ def as_json(of_kind: Mapping[str, Sequence[DetectionAnalysis]], options: Options
         "num_classes": len(first[0].run.classes),
         "sizes": SIZES,
         "iou_thresholds": first[0].scores.iou_thresholds,
-        "bootstrap": {"resamples": options.resamples, "seed": options.seed, "level": 0.95, "method": "basic"},
+        "bootstrap": bootstrap_as_json(options),
         "runs": runs,
         "differences": {kind: differences_as_json(analyses) for kind, analyses in of_kind.items()},
     }

@@ -7,12 +7,19 @@ from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.bootstrap import Interval, difference_interval, interval
 from tresnet_downstream.evaluation.report.comparison import verdict
+from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Column, Section, Table
 
 INTERVALS = (
-    "Intervals: basic bootstrap over images, {:,} resamples. They tell how the score may come out on other images of "
-    "the same kind, not how it may for another training."
+    "Intervals: bootstrap over images, {:,} resamples; basic ones for means over classes, percentiles for single "
+    "classes. They tell how a score may come out on other images of the same kind, not after another training."
 )
+
+
+def bootstrap_as_json(options: Options) -> dict[str, Any]:
+    """How the intervals were made."""
+    methods = {"method": "basic", "method_of_classes": "percentile"}
+    return {"resamples": options.resamples, "seed": options.seed, "level": 0.95, **methods}
 
 
 class Score(NamedTuple):
