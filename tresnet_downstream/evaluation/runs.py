@@ -12,10 +12,9 @@ A run folder holds ``run.json``, which says what was scored and how, and
 
 import gzip
 import json
-import math
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tresnet_downstream.coco_files import refuse_duplicates
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.coco_index import BACKENDS
+from tresnet_downstream.evaluation.run_checks import are_names, check_arrays, check_description, check_detections
 from tresnet_downstream.evaluation.text import json_text, plain, read_versioned
 from tresnet_downstream.files import whole_file
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
 DESCRIPTION = "run.json"
-_BLOCK_ENTRIES = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +96,14 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
         targets=np.asarray(run.targets),
         images=[os.fspath(image) for image in run.images],
     )
-    _check(given, "the run")
+    check_arrays(given, "the run")
     description = {
         **_common("multilabel", run),
         "num_images": len(run.images),
         "threshold": run.threshold,
         "top_k": run.top_k,
     }
-    _check_description("the run", description)
+    check_description("the run", description)
     return _write(
         folder,
         description,
@@ -125,14 +122,14 @@ def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
     """
     needed = plain(_needed(run.ground_truth, "segm" in run.predictions))
     given = replace(run, ground_truth=needed, predictions=plain(run.predictions))
-    _check_detections(given, "the run")
+    check_detections(given, "the run")
     description = {
         **_common("detection", run),
         "kinds": sorted(run.predictions),
         "image_ids": sorted(plain(run.image_ids)),
         "coco_eval": run.backend,
     }
-    _check_description("the run", description)
+    check_description("the run", description)
     contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in given.predictions.items()}}
     return _write(folder, description, packed={f"{name}.json.gz": json.dumps(rows) for name, rows in contents.items()})
 
@@ -148,7 +145,7 @@ def read_run(folder: str | Path) -> MultilabelRun | DetectionRun:
         what = "is incomplete or no run folder: it has no run.json" if folder.is_dir() else "no such folder"
         raise UserError(f"{folder}: {what}; tools/test_multilabel.py and tools/test_detection.py write run folders")
     content = read_versioned(folder / DESCRIPTION, FORMAT, VERSION, "the test tools write such files")
-    _check_description(str(folder / DESCRIPTION), content)
+    check_description(str(folder / DESCRIPTION), content)
     return _read_multilabel(folder, content) if content["task"] == "multilabel" else _read_detection(folder, content)
 
 
@@ -209,7 +206,7 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         images = json.loads(images_path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{images_path}: malformed JSON: {error}") from error
-    if not _are_names(images) or len(images) != content["num_images"]:
+    if not are_names(images) or len(images) != content["num_images"]:
         raise UserError(f"{images_path}: is no list of the {content['num_images']} images that run.json counts")
     run = MultilabelRun(
         probabilities=arrays["probabilities"],
@@ -221,7 +218,7 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         top_k=content["top_k"],
         about=content["about"],
     )
-    _check(run, str(folder))
+    check_arrays(run, str(folder))
     return run
 
 
@@ -235,7 +232,7 @@ def _read_detection(folder: Path, content: Mapping[str, Any]) -> DetectionRun:
         backend=content["coco_eval"],
         about=content["about"],
     )
-    _check_detections(run, str(folder))
+    check_detections(run, str(folder))
     return run
 
 
@@ -251,90 +248,6 @@ def _there(folder: Path, name: str) -> Path:
     if not (folder / name).is_file():
         raise UserError(f"{folder}: is incomplete: {name} is missing; score again")
     return folder / name
-
-
-def _check_description(where: str, content: Mapping[str, Any]) -> None:
-    """Names the first key that has another value than it may have."""
-    keys: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "task": (lambda value: value in ("multilabel", "detection"), "multilabel or detection"),
-        "classes": (_are_names, "a list of names"),
-        "image_folder": (lambda value: isinstance(value, str), "a path"),
-        "about": (lambda value: isinstance(value, Mapping), "an object"),
-    }
-    if content.get("task") == "multilabel":
-        keys |= {
-            "num_images": (lambda value: type(value) is int and value > 0, "a number of images"),
-            "threshold": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a probability"),
-            "top_k": (lambda value: type(value) is int and value > 0, "a number of labels"),
-        }
-    else:
-        keys |= {
-            "kinds": (lambda value: _are_names(value) and set(value) <= {"bbox", "segm"}, "a list of bbox and segm"),
-            "image_ids": (lambda value: isinstance(value, list) and len(value) > 0, "a list of ids"),
-            "coco_eval": (lambda value: value in BACKENDS, " or ".join(BACKENDS)),
-        }
-    for key, (is_right, wanted) in keys.items():
-        value = content.get(key)
-        if not is_right(value):
-            raise UserError(f"{where}: `{key}` is {str(value)[:60]!r}, not {wanted}")
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(name, str) for name in value)
-
-
-def _check(run: MultilabelRun, where: str) -> None:
-    """Names what is twice, and the first image with a value that is none; block by block for the sake of memory."""
-    refuse_duplicates(where, "image", run.images)
-    refuse_duplicates(where, "class", run.classes)
-    wanted = (len(run.images), len(run.classes))
-    for name, array in (("probabilities", run.probabilities), ("targets", run.targets)):
-        if array.shape != wanted:
-            raise UserError(f"{where}: the {name} are of shape {array.shape}, not images x classes, {wanted}")
-    rows = max(1, _BLOCK_ENTRIES // max(1, len(run.classes)))
-    fractions = run.targets.dtype.kind == "f"
-    for first in range(0, len(run.images), rows):
-        block, targets = run.probabilities[first : first + rows], run.targets[first : first + rows]
-        for values, right, what in (
-            (block, (block >= 0) & (block <= 1), "a probability"),  # false for NaN as well
-            (
-                targets,
-                (abs(targets) == 1) | (targets == 0) if fractions else (targets >= -1) & (targets <= 1),
-                "1, 0 or -1",
-            ),
-        ):
-            if not right.all():
-                row, column = np.argwhere(~right)[0]
-                raise UserError(
-                    f"{where}: image {run.images[first + row]!r} has {values[row, column]} for the class "
-                    f"{run.classes[column]!r}, which is not {what}"
-                )
-
-
-def _check_detections(run: DetectionRun, where: str) -> None:
-    """Names the first record that lacks something, and the first detection whose score is none."""
-    required: dict[str, tuple[Sequence[Mapping[str, Any]], tuple[str, ...]]] = {
-        "image": (run.ground_truth["images"], ("id", "file_name", "width", "height")),
-        "annotation": (run.ground_truth["annotations"], ("image_id", "category_id", "bbox", "area", "iscrowd")),
-        "category": (run.ground_truth["categories"], ("id", "name")),
-    }
-    for kind, rows in run.predictions.items():
-        masks = ("segmentation",) if kind == "segm" else ()
-        required[f"prediction ({kind})"] = (rows, ("image_id", "category_id", "bbox", "score", *masks))
-    names = {image.get("id"): image.get("file_name") for image in run.ground_truth["images"]}
-    for what, (records, keys) in required.items():
-        for number, record in enumerate(records):
-            if lacking := [key for key in keys if record.get(key) is None]:
-                name = names.get(record.get("image_id"), record.get("file_name") or record.get("id", number))
-                of_image = "of image " if "image_id" in record else ""
-                raise UserError(f"{where}: {what} {of_image}{name!r} has no `{lacking[0]}`")
-    refuse_duplicates(where, "image", [image["file_name"] for image in run.ground_truth["images"]])
-    refuse_duplicates(where, "class", run.classes)
-    for kind, rows in run.predictions.items():
-        for row in rows:
-            if not all(map(math.isfinite, (row["score"], *row["bbox"]))):
-                image = names.get(row["image_id"], row["image_id"])
-                raise UserError(f"{where}: image {image!r} has a {kind} with score {row['score']}, box {row['bbox']}")
 
 
 def _needed(ground_truth: Mapping[str, Any], masks: bool) -> dict[str, Any]:
