@@ -80,8 +80,8 @@ def test_thresholds_of_a_run_decide_which_labels_are_shown(scored, tmp_path):
 
 def test_thresholds_for_other_classes_are_refused(scored, tmp_path):
     work_dir, _ = scored
-    file = {"format": "tresnet_downstream.thresholds", "version": 1, "objective": "f1", "scope": "global"}
-    file |= {"borrowed": [], "chosen_on": {}, "thresholds": {"disc": 0.5}}
+    file = {"format": "tresnet_downstream.thresholds", "version": 1, "task": "multilabel", "objective": "f1"}
+    file |= {"scope": "global", "borrowed": [], "chosen_on": {}, "thresholds": {"disc": 0.5}}
     (tmp_path / "other.json").write_text(json.dumps(file))
     picture = f"{read_run(work_dir).image_folder}/val_00.jpg"
     arguments = [work_dir / "best.pth", picture, "--thresholds", tmp_path / "other.json"]
