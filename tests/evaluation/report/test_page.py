@@ -127,8 +127,8 @@ def digits_report(tmp_path_factory):
     return folder / "report"
 
 
-def work_through(browser, folder):
-    """Sorts, filters and chooses as a reader would, and looks at what happens."""
+def work_through(browser, folder, good=True):
+    """Sorts, filters and chooses as a reader would, and looks at what happens; ``good`` if every class is found."""
     page = Page(browser, folder)
     names = page.rows()
     assert len(names) > 1
@@ -163,12 +163,12 @@ def work_through(browser, folder):
         for chart, line in (("precision-recall", "curve-0"), ("thresholds", "f1")):
             path, title = page.curve(chart, line)
             assert title.endswith(f": {name}")
-            assert path.startswith("M")
+            assert path.startswith("M") or not good
             before[chart] = path
         (selected,) = page.all('table[data-classes] tr[aria-selected="true"] th')
         assert selected.text == name
     Select(chooser).select_by_visible_text("all classes together")
-    assert page.curve("precision-recall", "curve-0")[0] != before["precision-recall"]
+    assert page.curve("precision-recall", "curve-0")[0] != before["precision-recall"] or not good
     page.all("table[data-classes] tbody tr")[-1].click()
     assert page.curve("thresholds", "f1")[1].endswith(f": {page.rows()[-1]}")
     assert page.complaints() == []
@@ -209,7 +209,7 @@ def test_the_report_of_the_digits_works(browser, digits_report):
 @pytest.mark.skipif("REPORTS" not in os.environ, reason="REPORTS names folders of reports to open, parted by colons")
 def test_reports_that_are_named_work(browser, tmp_path):
     for folder in os.environ["REPORTS"].split(os.pathsep):
-        work_through(browser, tmp_path / folder)
+        work_through(browser, tmp_path / folder, good=False)
 
 
 def test_class_names_are_shown_as_text(browser, odd):

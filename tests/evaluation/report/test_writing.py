@@ -404,6 +404,18 @@ def test_a_detectors_report_has_every_part(tmp_path):
     assert 'class="box wrong"' in page
 
 
+def test_a_detector_that_finds_nothing_is_reported(tmp_path):
+    pytest.importorskip("pycocotools", reason="needs the detection set-up")
+    detection_run(tmp_path / "run", predictions={"bbox": []})
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=100)
+    (found,) = numbers(tmp_path / "report")["runs"]
+    assert found["headline"]["bbox"]["AP"] == {"value": 0, "interval": [None, None]}
+    assert found["errors"]["bbox"]["counts"]["missed"] > 20
+    drawn = (tmp_path / "report" / "plots" / "errors.svg").read_text(encoding="utf-8")
+    assert ">0.00<" in drawn
+    assert "nan" not in drawn
+
+
 def test_what_does_not_count_is_drawn_neither_right_nor_wrong(tmp_path):
     pytest.importorskip("pycocotools", reason="needs the detection set-up")
     run = detection_run(tmp_path / "run")

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
+from tresnet_downstream.evaluation.report.parts import text_of
 from tresnet_downstream.evaluation.text import printable
 
 # Told apart also by those who see no red or green (Okabe and Ito, 2008).
@@ -208,12 +209,13 @@ def bars(names: Sequence[str], values: Sequence[Sequence[float]], legends: Seque
                 color=SERIES[place % len(SERIES)],
                 label=_plain(legend),
             )
-            texts = [f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" for value in series]
+            texts = [text_of(value, "percent") for value in series]
             axes.bar_label(drawn, texts, padding=3, fontsize=8)
         axes.set_yticks(np.arange(len(names)), names)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.14)
+        axes.set_xlim(left=0)
         axes.set_xlabel(label)
         if len(values) > 1:
             _legend(axes)
