@@ -22,13 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from tresnet_downstream.evaluation.report import write_report
-    from tresnet_downstream.evaluation.thresholds import read_thresholds
 
-    thresholds = read_thresholds(options.thresholds) if options.thresholds else None
-    paths = write_report(
-        options.runs, options.out, options.names, options.resamples, thresholds, options.images, options.seed, progress
-    )
-    for path in paths:
+    for path in write_report(
+        options.runs,
+        options.out,
+        options.names,
+        options.resamples,
+        options.thresholds,
+        options.images,
+        options.seed,
+        progress,
+        tell=print,
+    ):
         print(f"wrote {path}")
 
 

@@ -24,11 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from tresnet_downstream.evaluation.run_thresholds import format_judgement, notes_on, thresholds_for
-    from tresnet_downstream.evaluation.thresholds import Objective, write_thresholds
+    from tresnet_downstream.evaluation.thresholds import Objective, require_place, write_thresholds
 
+    require_place(options.out)
     thresholds = thresholds_for(options.run, Objective.parse(options.objective), options.scope, progress)
-    for folder in (options.run, *options.apply):
-        print(f"{format_judgement(folder, thresholds)}\n")
+    for block in [format_judgement(folder, thresholds) for folder in (options.run, *options.apply)]:
+        print(f"{block}\n")
     for note in notes_on(thresholds):
         print(note)
     write_thresholds(thresholds, options.out)

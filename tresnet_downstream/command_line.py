@@ -133,7 +133,7 @@ def write_report_of(folder: Path, out: str | None) -> None:
         return
     from tresnet_downstream.evaluation import write_report
 
-    for path in write_report([folder], out, track=progress):
+    for path in write_report(folder, out, track=progress, tell=print):
         print(f"wrote {path}")
 
 

@@ -53,17 +53,19 @@ def test_thresholds_of_a_detector_are_those_of_its_matches(tmp_path):
 
 
 def test_the_tool_prints_what_they_give_and_writes_them(tmp_path):
-    multilabel_run(tmp_path / "run")
-    multilabel_run(tmp_path / "other", seed=1)
+    multilabel_run(tmp_path / "run", about={"data": "val.json"})
+    multilabel_run(tmp_path / "other", seed=1, about={"data": "test.json"})
     arguments = [tmp_path / "run", "--objective", "precision=1.0", "--apply", tmp_path / "other"]
     status, out, err = call("thresholds", [*arguments, "--out", tmp_path / "thresholds.json"])
     assert status == 0, err
     blocks = out.split("\n\n")
     chosen = read_thresholds(tmp_path / "thresholds.json")
-    assert [block.splitlines()[0] for block in blocks[:2]] == [str(tmp_path / "run"), str(tmp_path / "other")]
+    told = [f"{tmp_path / 'run'} (chosen on this data, which flatters)", str(tmp_path / "other")]
+    assert [block.splitlines()[0] for block in blocks[:2]] == told
     assert blocks[0] == format_judgement(tmp_path / "run", chosen)
     assert blocks[0].splitlines()[1].split() == ["score", ">", "0.5", "chosen"]
-    assert notes_on(chosen) == [line for line in out.splitlines() if line.startswith("note:")]
+    assert notes_on(chosen) == [line for line in out.splitlines() if line.startswith(("note:", "thresholds:"))]
+    assert notes_on(chosen)[0].startswith("thresholds: 0.")
     assert out.endswith(f"wrote {tmp_path / 'thresholds.json'}\n")
 
 
@@ -72,6 +74,8 @@ def test_the_tool_says_what_is_wrong_in_one_line(tmp_path):
     for arguments, message in (
         ([tmp_path / "none", "--out", "x.json"], "none: no such folder"),
         ([tmp_path / "run", "--objective", "best", "--out", "x.json"], "--objective best: write f1"),
+        ([tmp_path / "run", "--out", tmp_path / "run"], "run: is a folder; name a file, such as thresholds.json"),
+        ([tmp_path / "run", "--out", tmp_path / "run" / "run.json"], "holds something else than thresholds"),
     ):
         status, _, err = call("thresholds", arguments)
         assert (status, err.count("\n")) == (2, 1)

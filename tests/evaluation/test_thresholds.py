@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,14 +82,19 @@ def test_an_objective_that_no_threshold_reaches_predicts_nothing():
     curve = threshold_curve(np.array([0.9, 0.8, 0.7]), np.array([0, 1, 0]))
     assert choose(curve, Objective("precision", 0.9)) is None
     chosen = choose_thresholds([curve], curve, ["a"], "multilabel", Objective("precision", 0.9))
-    assert chosen.unreachable == ("a",)
+    assert chosen.short == ("a",)
     assert chosen.limits(["a"], "multilabel").tolist() == [math.inf]
 
 
 def test_missed_objects_count_in_the_recall_of_a_detector():
     curve = threshold_curve(np.array([0.9, 0.8]), np.array([1, 1]), positives=4)
     assert curve.recall.tolist() == [0.25, 0.5]
-    assert choose(curve, Objective("recall", 0.9)) is None
+    # Out of reach: the lowest threshold finds all that can be found.
+    assert choose(curve, Objective("recall", 0.9)) == 1
+    chosen = choose_thresholds([curve], curve, ["a"], "detection", Objective("recall", 0.9))
+    assert chosen.limits(["a"], "detection").tolist() == [0.4]
+    assert chosen.short == ("a",)
+    assert choose_thresholds([curve], curve, ["a"], "detection", Objective("recall", 0.5)).short == ()
 
 
 def choose_for(scope):
@@ -130,14 +136,16 @@ def test_other_objectives_are_refused(text):
 
 def test_files_give_back_every_threshold(tmp_path):
     names = {'<script>"': 0.1 + 0.2, "犬": None, "last": 5e-324}
-    given = Thresholds(names, "detection", "precision=0.9", "per-class", ("last",), {"run": "work", "date": "today"})
+    given = Thresholds(
+        names, "detection", "precision=0.9", "per-class", ("last",), ("犬",), {"run": "work", "date": "today"}
+    )
     write_thresholds(given, tmp_path / "new" / "thresholds.json")
     found = read_thresholds(tmp_path / "new" / "thresholds.json")
-    assert vars(found) == vars(given)
+    assert vars(found) == {**vars(given), "source": str(tmp_path / "new" / "thresholds.json")}
     assert list(found.of_class) == list(names)
-    with pytest.raises(UserError, match="lack 1 of the 2 classes, such as 'dog'"):
+    with pytest.raises(UserError, match=r"thresholds\.json: lacks 1 of the 2 classes, such as 'dog'"):
         found.limits(["last", "dog"], "detection")
-    with pytest.raises(UserError, match="were chosen for detection, not for multilabel"):
+    with pytest.raises(UserError, match=r"thresholds\.json: chosen for detection, not for multilabel"):
         found.limits(["last"], "multilabel")
 
 
@@ -155,19 +163,29 @@ def test_files_give_back_every_threshold(tmp_path):
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, change, message):
     path = tmp_path / "thresholds.json"
-    write_thresholds(Thresholds({"a": 0.5}, "multilabel", "f1", "global", (), {}), path)
+    write_thresholds(Thresholds({"a": 0.5}, "multilabel", "f1", "global", (), (), {}), path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UserError, match=message):
         read_thresholds(path)
 
 
 def test_a_folder_is_no_file_to_write_to(tmp_path):
-    given = Thresholds({}, "multilabel", "f1", "global", (), {})
+    given = Thresholds({}, "multilabel", "f1", "global", (), (), {})
     for path in (".", "/", ""):
         with pytest.raises(UserError, match="is a folder; name a file"):
             write_thresholds(given, path)
-    with pytest.raises(UserError, match="cannot be written to"):
+    with pytest.raises(UserError, match="is a folder; name a file"):
         write_thresholds(given, tmp_path)
+
+
+def test_other_files_are_not_written_over(tmp_path):
+    given = Thresholds({"a": 0.5}, "multilabel", "f1", "global", (), (), {})
+    (tmp_path / "scores.json").write_text("{}")
+    with pytest.raises(UserError, match=r"scores\.json: holds something else than thresholds; name another file"):
+        write_thresholds(given, tmp_path / "scores.json")
+    write_thresholds(given, tmp_path / "own.json")
+    write_thresholds(replace(given, objective="recall=0.9"), tmp_path / "own.json")
+    assert read_thresholds(tmp_path / "own.json").objective == "recall=0.9"
 
 
 def test_files_that_are_none_are_named(tmp_path):

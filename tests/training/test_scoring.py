@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from training.small_data import CLASSES, DIGITS, call, options, refused, train
+from training.small_data import CLASSES, DIGITS, ROOT, call, options, refused, train
 
 from tresnet_downstream.classification.model_files import load_model
 from tresnet_downstream.classification.predict import predict
@@ -81,11 +81,11 @@ def test_thresholds_of_a_run_decide_which_labels_are_shown(scored, tmp_path):
 def test_thresholds_for_other_classes_are_refused(scored, tmp_path):
     work_dir, _ = scored
     file = {"format": "tresnet_downstream.thresholds", "version": 1, "task": "multilabel", "objective": "f1"}
-    file |= {"scope": "global", "borrowed": [], "chosen_on": {}, "thresholds": {"disc": 0.5}}
+    file |= {"scope": "global", "borrowed": [], "short": [], "chosen_on": {}, "thresholds": {"disc": 0.5}}
     (tmp_path / "other.json").write_text(json.dumps(file))
     picture = f"{read_run(work_dir).image_folder}/val_00.jpg"
     arguments = [work_dir / "best.pth", picture, "--thresholds", tmp_path / "other.json"]
-    refused("predict", arguments, "lack 2 of the 3 classes, such as 'square'")
+    refused("predict", arguments, "other.json: lacks 2 of the 3 classes, such as 'square'")
 
 
 def test_weights_that_give_no_number_are_told_with_the_first_picture(scored, data, tmp_path):
@@ -95,3 +95,10 @@ def test_weights_that_give_no_number_are_told_with_the_first_picture(scored, dat
     arguments = [DIGITS, tmp_path / "nan.pth", "--work-dir", tmp_path / "work", "--weights", "raw", *options(data)]
     refused("test_multilabel", arguments, "NaN for 'val_00.jpg'")
     assert not (tmp_path / "work" / "run.json").exists()
+
+
+def test_configs_of_the_other_task_are_told_by_both_tools(tmp_path):
+    detector = str(ROOT / "configs" / "digits_retinanet_tresnet.py")
+    refused("train_multilabel", [detector, "--work-dir", tmp_path], "is a detector's config", "train_detection.py")
+    pytest.importorskip("mmdet", reason="needs the detection set-up")
+    refused("train_detection", [DIGITS, "--work-dir", tmp_path], "is a classifier's config", "train_multilabel.py")

@@ -18,6 +18,7 @@ from tresnet_downstream.evaluation.runs import (
     write_detection_run,
     write_multilabel_run,
 )
+from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 
 if TYPE_CHECKING:
     from tresnet_downstream.evaluation.report import write_report
@@ -28,12 +29,14 @@ __all__ = [
     "MultilabelRun",
     "MultilabelScores",
     "OperatingPoint",
+    "Thresholds",
     "average_precision",
     "detection_scores",
     "format_detection_table",
     "format_table",
     "multilabel_scores",
     "read_run",
+    "read_thresholds",
     "write_detection_run",
     "write_detection_scores",
     "write_multilabel_run",

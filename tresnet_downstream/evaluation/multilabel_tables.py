@@ -93,7 +93,7 @@ def _headline(scores: MultilabelScores) -> list[str]:
 
 
 def _operating_points(scores: MultilabelScores) -> list[str]:
-    limit = f"score > {scores.threshold:g}" if isinstance(scores.threshold, float) else "own thresholds"
+    limit = f"score > {scores.threshold:g}" if isinstance(scores.threshold, float) else "chosen thresholds"
     points = (vars(scores.at_threshold), vars(scores.at_top_k))
     rows = [[title, *(percent(point[name]) for point in points)] for name, title in POINT_TITLES.items()]
     return aligned(["", limit, f"top {scores.top_k}"], rows)

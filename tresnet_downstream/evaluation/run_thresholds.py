@@ -83,17 +83,26 @@ def format_judgement(folder: str | Path, thresholds: Thresholds) -> str:
     if isinstance(run, MultilabelRun):
         points = {f"score > {run.threshold:g}": judge(run, run.threshold), **points}
     rows = [[title, *(percent(point[name]) for point in points.values())] for name, title in POINT_TITLES.items()]
-    return "\n".join([str(folder), *aligned(["", *points], rows)])
+    where = f"{folder}{' (chosen on this data, which flatters)' if thresholds.flatter(run.about) else ''}"
+    return "\n".join([where, *aligned(["", *points], rows)])
 
 
 def notes_on(thresholds: Thresholds, most: int = 5) -> list[str]:
-    """What a user must know of classes that are treated otherwise."""
+    """What was chosen, and which classes are treated otherwise."""
+    found = {name: limit for name, limit in thresholds.of_class.items() if limit is not None}
     told = []
-    unreached = (
-        "no positive is found" if thresholds.objective == "f1" else f"no threshold reaches {thresholds.objective}"
-    )
+    if found:
+        low, high = min(found, key=lambda name: found[name]), max(found, key=lambda name: found[name])
+        told.append(f"thresholds: {found[low]:.4f} ({printable(low)}) to {found[high]:.4f} ({printable(high)})")
+        if thresholds.scope == "global":
+            told = [f"threshold: {found[low]:.4f} for all classes"]
+    never = tuple(name for name in thresholds.short if thresholds.of_class[name] is None)
+    lowest = tuple(name for name in thresholds.short if thresholds.of_class[name] is not None)
+    objective = thresholds.objective
+    unreached = "no positive is found" if objective == "f1" else f"no threshold reaches {objective}"
     for names, what in (
-        (thresholds.unreachable, f"{unreached}, so they are never predicted"),
+        (never, f"{unreached}, so they are never predicted, and count 0 in CP"),
+        (lowest, f"{unreached}, so they have the lowest that finds all that can be found"),
         (thresholds.borrowed, "no positive here, so they take the threshold of all classes together"),
     ):
         if names:

@@ -121,7 +121,10 @@ class Objective:
 
 
 def choose(curve: ThresholdCurve, objective: Objective) -> int | None:
-    """The place of the best threshold on a curve, the highest among equals; None where none will do."""
+    """The place of the best threshold on a curve, the highest among equals; None where none will do.
+
+    For a recall that is out of reach, as where a detector misses objects, it is the lowest threshold.
+    """
     if not len(curve.scores):
         return None
     if objective.kind == "f1":
@@ -129,7 +132,7 @@ def choose(curve: ThresholdCurve, objective: Objective) -> int | None:
     if objective.kind == "recall":
         enough = np.flatnonzero(curve.recall >= objective.value)
         # The precision may rise again further down.
-        return int(enough[np.argmax(curve.precision[enough])]) if enough.size else None
+        return int(enough[np.argmax(curve.precision[enough])]) if enough.size else len(curve.scores) - 1
     enough = np.flatnonzero(curve.precision >= objective.value)
     return int(enough[-1]) if enough.size else None
 
@@ -139,13 +142,15 @@ class Thresholds:
     """A threshold for each class.
 
     Attributes:
-        of_class: by name, in the order of the classes; a score above it counts as predicted. None where no threshold
-            reaches the objective: then nothing of the class is predicted.
+        of_class: by name, in the order of the classes; a score above it counts as predicted. None where nothing of the
+            class is to be predicted, since no threshold reaches the precision or no positive is found.
         task: ``multilabel`` or ``detection``.
         objective: as text, see :class:`Objective`.
         scope: ``per-class`` or ``global``.
         borrowed: classes without a positive, which take what was chosen for all classes together.
+        short: classes for which no threshold reaches the objective; for a recall they have the lowest there is.
         chosen_on: what is known of the run that they were chosen on.
+        source: what errors call them, such as the file that they are from.
     """
 
     of_class: dict[str, float | None]
@@ -153,7 +158,9 @@ class Thresholds:
     objective: str
     scope: str
     borrowed: tuple[str, ...]
+    short: tuple[str, ...]
     chosen_on: dict[str, Any]
+    source: str = "the thresholds"
 
     def limits(self, classes: Sequence[str], task: str) -> NDArray[np.float64]:
         """(C,) numbers, infinite for a class that is never predicted.
@@ -162,16 +169,21 @@ class Thresholds:
             UserError: if there is none for one of the classes, or if they were chosen for another task.
         """
         if task != self.task:
-            raise UserError(f"the thresholds were chosen for {self.task}, not for {task}")
+            raise UserError(f"{self.source}: chosen for {self.task}, not for {task}")
         if missing := [name for name in classes if name not in self.of_class]:
-            raise UserError(f"the thresholds lack {len(missing)} of the {len(classes)} classes, such as {missing[0]!r}")
+            raise UserError(
+                f"{self.source}: lacks {len(missing)} of the {len(classes)} classes, such as {missing[0]!r}"
+            )
         chosen = (self.of_class[name] for name in classes)
         return np.array([math.inf if threshold is None else threshold for threshold in chosen])
 
-    @property
-    def unreachable(self) -> tuple[str, ...]:
-        """The classes for which no threshold reaches the objective."""
-        return tuple(name for name, threshold in self.of_class.items() if threshold is None)
+    def __str__(self) -> str:
+        """Objective, scope and where they were chosen."""
+        return f"{self.objective}, {self.scope}, chosen on {self.chosen_on.get('run', 'a run')}"
+
+    def flatter(self, about: Mapping[str, Any]) -> bool:
+        """Whether a run is of the data that they were chosen on, as far as its description tells."""
+        return bool(about.get("data")) and about.get("data") == self.chosen_on.get("data")
 
 
 def choose_thresholds(
@@ -202,26 +214,31 @@ def choose_thresholds(
         raise UserError(f"scope={scope!r}: choose {' or '.join(SCOPES)}")
     if not pooled.positives:
         raise UserError("no class has a positive in this run, so there is nothing to choose thresholds by")
-    of_all = _chosen(pooled, objective)
+    of_all, all_short = _chosen(pooled, objective)
     own = [scope == "per-class" and curve.positives > 0 for curve in curves]
+    chosen = [
+        _chosen(curve, objective) if has_own else (of_all, all_short)
+        for curve, has_own in zip(curves, own, strict=True)
+    ]
     return Thresholds(
-        of_class={
-            name: _chosen(curve, objective) if has_own else of_all
-            for name, curve, has_own in zip(classes, curves, own, strict=True)
-        },
+        of_class={name: threshold for name, (threshold, _) in zip(classes, chosen, strict=True)},
         task=task,
         objective=str(objective),
         scope=scope,
         borrowed=tuple(
             name for name, curve in zip(classes, curves, strict=True) if scope == "per-class" and not curve.positives
         ),
+        short=tuple(name for name, (_, is_short) in zip(classes, chosen, strict=True) if is_short),
         chosen_on=dict(chosen_on or {}),
     )
 
 
-def _chosen(curve: ThresholdCurve, objective: Objective) -> float | None:
+def _chosen(curve: ThresholdCurve, objective: Objective) -> tuple[float | None, bool]:
+    """The threshold, and whether it falls short of the objective."""
     place = choose(curve, objective)
-    return None if place is None else float(curve.thresholds[place])
+    if place is None:
+        return None, True
+    return float(curve.thresholds[place]), objective.kind == "recall" and curve.recall[place] < objective.value
 
 
 def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
@@ -230,8 +247,7 @@ def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    if not Path(path).name:
-        raise UserError(f"{path}: is a folder; name a file, such as thresholds.json")
+    require_place(path)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -239,10 +255,22 @@ def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
         "objective": thresholds.objective,
         "scope": thresholds.scope,
         "borrowed": thresholds.borrowed,
+        "short": thresholds.short,
         "chosen_on": thresholds.chosen_on,
         "thresholds": thresholds.of_class,
     }
     write_texts(Path(path).parent, {Path(path).name: json_text(content)})
+
+
+def require_place(path: str | Path) -> None:
+    """Raises UserError where no thresholds can be written to: a folder, or a file that is none of thresholds."""
+    if not Path(path).name or Path(path).is_dir():
+        raise UserError(f"{path}: is a folder; name a file, such as thresholds.json")
+    if Path(path).exists():
+        try:
+            read_thresholds(path)
+        except UserError as error:
+            raise UserError(f"{path}: holds something else than thresholds; name another file") from error
 
 
 def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
@@ -257,7 +285,10 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
         for name, threshold in of_class.items():
             if threshold is not None and not (type(threshold) in (int, float) and -1e30 < threshold < 1e30):
                 raise UserError(f"{path}: the threshold of {name!r} is {threshold!r}, not a number or null")
-        borrowed, chosen_on = tuple(content["borrowed"]), dict(content["chosen_on"])
-        return Thresholds(of_class, content["task"], content["objective"], content["scope"], borrowed, chosen_on)
+        borrowed, short = tuple(content["borrowed"]), tuple(content["short"])
+        chosen_on = dict(content["chosen_on"])
+        return Thresholds(
+            of_class, content["task"], content["objective"], content["scope"], borrowed, short, chosen_on, str(path)
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is malformed: {error!r}; write it again with tools/thresholds.py") from error

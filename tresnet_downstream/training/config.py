@@ -141,6 +141,8 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     Raises:
         UserError: for a part that is missing, a path that is left to the user, or a number that is none.
     """
+    if config.get("default_scope", SCOPE) != SCOPE:
+        raise UserError(f"{config.filename}: is a detector's config, for train_detection.py and test_detection.py")
     if lacking := [key for key in PARTS if key not in config]:
         raise UserError(f"{config.filename}: has no {', '.join(lacking)}; the files of configs/_base_ bring them")
     if config.get("sync_bn"):

@@ -265,6 +265,8 @@ def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mappi
 
 
 def _quiet_runner(config: Config, launcher: str) -> Runner:
+    if config.get("default_scope") == SCOPE:
+        raise UserError(f"{config.filename}: is a classifier's config, for train_multilabel.py and test_multilabel.py")
     join_processes(launcher)
     set_launcher(config, launcher)
     config.custom_hooks = [*(config.get("custom_hooks") or []), {"type": f"{SCOPE}.DetectionProgressHook"}]

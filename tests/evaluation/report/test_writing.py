@@ -121,13 +121,18 @@ def test_runs_without_any_positive_cannot_be_compared_and_nothing_is_called_nan(
 def test_given_thresholds_take_the_place_of_the_runs_own(tmp_path):
     run = multilabel_run(tmp_path / "run")
     limits = np.linspace(0.2, 0.9, 8)
-    given = Thresholds(dict(zip(ODD_NAMES, limits.tolist(), strict=True)), "multilabel", "f1", "per-class", (), {})
+    given = Thresholds(
+        dict(zip(ODD_NAMES, limits.tolist(), strict=True)), "multilabel", "f1", "per-class", (), (), {"run": "x"}
+    )
     write_report([tmp_path / "run"], tmp_path / "report", resamples=0, thresholds=given)
     (found,) = numbers(tmp_path / "report")["runs"]
     expected = multilabel_scores(run.probabilities, run.targets, threshold=limits)
     assert found["headline"]["at_threshold/OF1"]["value"] == pytest.approx(expected.at_threshold.OF1)
     assert [row["threshold"] for row in found["per_class"]] == limits.tolist()
-    with pytest.raises(UserError, match="were chosen for detection, not for multilabel"):
+    assert numbers(tmp_path / "report")["thresholds"]["chosen_on"] == {"run": "x"}
+    assert "the thresholds: f1, per-class, chosen on x" in of_page(tmp_path / "report")
+    assert "OF1, chosen thresholds" in of_page(tmp_path / "report")
+    with pytest.raises(UserError, match="the thresholds: chosen for detection, not for multilabel"):
         write_report([tmp_path / "run"], tmp_path / "report", thresholds=replace(given, task="detection"))
 
 
@@ -204,7 +209,7 @@ def test_images_that_have_moved_are_found_where_one_says(tmp_path):
     multilabel_run(tmp_path / "run", num_images=40)
     shutil.rmtree(tmp_path / "pictures")
     multilabel_run(tmp_path / "moved" / "run", num_images=80)  # writes pictures of the first 40 names
-    write_report([tmp_path / "run"], tmp_path / "report", resamples=0, images=str(tmp_path / "moved" / "pictures"))
+    write_report(tmp_path / "run", tmp_path / "report", resamples=0, images=tmp_path / "moved" / "pictures")
     assert 'class="missing"' not in of_page(tmp_path / "report")
 
 
@@ -232,6 +237,15 @@ def test_what_an_older_report_left_is_taken_away_and_nothing_else(tmp_path):
     write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
     assert [path.name for path in (tmp_path / "report" / "pictures").iterdir()] == ["holiday.jpg"]
     assert not (tmp_path / "report" / "plots" / "confusions.svg").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_curves_say_where_their_axes_are(count):
+    """The page's script draws within this frame: the box that matplotlib draws behind the axes."""
+    lines = [(f"line-{number}", f"legend {number}", np.array([0.2, 1]), np.array([0, 1])) for number in range(count)]
+    drawn, frame = plots.curves(lines, "recall", "precision")
+    box = re.search(r'<g id="patch_2">\s*<path d="M ([\d.]+) ([\d.]+)\s*L ([\d.]+) [\d.]+\s*L [\d.]+ ([\d.]+)', drawn)
+    assert frame == pytest.approx([float(number) for number in box.groups()], abs=1e-3)
 
 
 def test_text_in_plots_is_left_as_it_is():
@@ -338,7 +352,7 @@ def test_runs_are_called_by_what_tells_them_apart(tmp_path):
     assert [run["name"] for run in numbers(tmp_path / "report")["runs"]] == ["x/run", "y/run"]
     write_report(folders, tmp_path / "report", names=["old", "<new>"], resamples=0)
     assert "&lt;new&gt;" in of_page(tmp_path / "report")
-    with pytest.raises(UserError, match="names: 1 names for 2 runs"):
+    with pytest.raises(UserError, match="names: there are 2 runs, and names for 1"):
         write_report(folders, tmp_path / "report", names=["old"])
     for names in (["a", "a"], ["a", ""]):
         with pytest.raises(UserError, match="do not tell the runs apart"):
@@ -433,7 +447,7 @@ def test_what_does_not_count_is_drawn_neither_right_nor_wrong(tmp_path):
     boxes += [([5, 200, 40, 40], 0.9 - 0.001 * number) for number in range(120)]  # 22 beyond the 100 of the picture
     rows = [{"image_id": image, "category_id": 7, "bbox": box, "score": score} for box, score in boxes]
     detection_run(tmp_path / "run", ground_truth=truth, predictions={"bbox": rows})
-    limits = Thresholds(dict.fromkeys(run.classes, 0.1), "detection", "f1", "global", (), {})
+    limits = Thresholds(dict.fromkeys(run.classes, 0.1), "detection", "f1", "global", (), (), {})
     write_report([tmp_path / "run"], tmp_path / "report", resamples=0, thresholds=limits)
     page = of_page(tmp_path / "report")
     assert page.count('class="box right"') == 1
@@ -499,18 +513,19 @@ def test_detectors_that_cannot_be_compared_say_how_they_differ(tmp_path):
     with pytest.raises(UserError, match="a and b cannot be compared"):
         write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report")
     multilabel_run(tmp_path / "c")
-    with pytest.raises(UserError, match="a multi-label run and a detector's cannot stand in one report"):
+    with pytest.raises(UserError, match=r"one report: a \(a detector\), c \(multi-label\)"):
         write_report([tmp_path / "a", tmp_path / "c"], tmp_path / "report")
 
 
 # --- the tool
 
 
-def test_the_tool_writes_a_report_and_says_where(tmp_path):
+def test_the_tool_writes_a_report_and_says_where_and_what_is_missing(tmp_path):
     multilabel_run(tmp_path / "run")
     status, out, err = call("report", [tmp_path / "run", "--out", tmp_path / "report", "--resamples", "100"])
     assert status == 0, err
-    assert out.splitlines()[0] == f"wrote {tmp_path / 'report' / 'report.html'}"
+    assert "images shown here cannot be read from" in out.splitlines()[0]
+    assert out.splitlines()[1] == f"wrote {tmp_path / 'report' / 'report.html'}"
 
 
 @pytest.mark.parametrize(
@@ -520,6 +535,7 @@ def test_the_tool_writes_a_report_and_says_where(tmp_path):
         (["run", "--out", "x", "--resamples", "-1"], "resamples=-1: give 0 for no intervals, or at least 100"),
         (["run", "--out", "x", "--resamples", "99"], "resamples=99: give 0 for no intervals, or at least 100"),
         (["run", "--out", "x", "--seed", "-1"], "seed=-1: give a whole number, 0 or more"),
+        (["run", "--out", "x", "--images", "none"], "none: no such folder of images"),
         (["run", "--out", "run"], "run: is a run folder, whose scores a report would replace"),
         (["run", "--out", "x", "--thresholds", "none.json"], "none.json: cannot be read"),
         (["run", "--out", "run/run.json"], "run.json: cannot be written to"),

@@ -70,7 +70,7 @@ def detection_report(runs: Sequence[DetectionRun], names: Sequence[str], options
     first = runs[0]
     kinds = [kind for kind in _KINDS if all(kind in run.predictions for run in runs)]
     weights = resample_weights(len(first.image_ids), options.resamples, options.seed) if options.resamples else None
-    sections = [Section("Where this comes from", tables=[provenance_table(names, runs)])]
+    sections = [Section("Where this comes from", tables=[provenance_table(names, runs, options.thresholds)])]
     of_kind = {
         kind: [analyse_detections(name, run, kind, weights, options) for name, run in zip(names, runs, strict=True)]
         for kind in kinds
@@ -78,7 +78,7 @@ def detection_report(runs: Sequence[DetectionRun], names: Sequence[str], options
     for place, (kind, analyses) in enumerate(of_kind.items()):
         sections += _sections(analyses, options.resamples, _KINDS[kind] if len(kinds) > 1 else "", place == 0)
     for place, analysis in enumerate(of_kind[kinds[0]]):
-        sections.append(picture_section(analysis, place, len(runs) > 1, options.images))
+        sections.append(picture_section(analysis, place, len(runs) > 1, options))
     main = of_kind[kinds[0]]
     summary = ", ".join(
         ("" if len(runs) == 1 else f"{a.name}: ")
@@ -92,6 +92,7 @@ def detection_report(runs: Sequence[DetectionRun], names: Sequence[str], options
         sections=sections,
         scores=as_json(of_kind, options),
         charts=charts(main),
+        warnings=[note for section in sections if section.galleries for note in section.notes],
     )
 
 
@@ -184,7 +185,7 @@ def _class_section(analyses: Sequence[DetectionAnalysis], of_kind: str, interact
             for place, (a, values) in enumerate(zip(analyses, precision, strict=True))
         ]
         drawn, frame = plots.curves(lines, "recall", "precision")
-        text = "The class and IoU chosen above (0.50 in print): the greatest precision at each recall or more."
+        text = "The greatest precision at each recall or more, at IoU 0.50; another class and IoU are chosen above."
         figures.append(
             Figure("precision_recall", "Precision and recall", text, drawn, chart="precision-recall", frame=frame)
         )
@@ -218,7 +219,7 @@ def _threshold_figure(analysis: DetectionAnalysis, place: int, chosen: int, seve
     return Figure(
         "thresholds" + (f"_{place}" if several else ""),
         "Precision, recall and F1 by threshold" + (f" of {analysis.name}" if several else ""),
-        "The class chosen above, at IoU 0.5. tools/thresholds.py chooses thresholds on one split for another.",
+        "At IoU 0.5; another class is chosen above. tools/thresholds.py chooses thresholds on one split for another.",
         drawn,
         chart="thresholds",
         frame=frame,
@@ -268,14 +269,15 @@ def _error_section(analyses: Sequence[DetectionAnalysis], of_kind: str, objects:
     for place, analysis in enumerate(analyses):
         of_run = f" {analysis.name}" if len(analyses) > 1 else ""
         columns += [
-            Column(f"count_{place}", f"detections{of_run}", "count", "objects for those missed"),
-            Column(f"shown_{place}", f"above threshold{of_run}", "count", "of detections above the threshold in use"),
+            Column(f"count_{place}", f"all scores{of_run}", "count", "detections; objects for those missed"),
+            Column(f"shown_{place}", f"above threshold{of_run}", "count", "the same above the threshold in use"),
             Column(f"gain_{place}", f"gain in AP50{of_run}", "difference"),
         ]
-    rows: list[list[Any]] = [[kind] for kind in KINDS]
-    for row in rows:
+    rows: list[list[Any]] = []
+    for kind in KINDS:
+        rows.append([f"{kind} (objects)" if kind == "missed" else kind])
         for a in analyses:
-            row += [a.errors.counts[row[0]], a.shown_errors.counts[row[0]], a.errors.gain[row[0]]]
+            rows[-1] += [a.errors.counts[kind], a.shown_errors.counts[kind], a.errors.gain[kind]]
     for title, key in (("all false positives", "false_positive_gain"), ("all false negatives", "false_negative_gain")):
         rows.append([title])
         for a in analyses:

@@ -10,7 +10,12 @@ from tresnet_downstream.evaluation.detection_scores import SIZES
 from tresnet_downstream.evaluation.report.detection_analysis import DetectionAnalysis, class_records
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import one_limit, opening_class
-from tresnet_downstream.evaluation.report.score_rows import bootstrap_as_json, differences_as_json, scores_as_json
+from tresnet_downstream.evaluation.report.score_rows import (
+    bootstrap_as_json,
+    differences_as_json,
+    scores_as_json,
+    thresholds_as_json,
+)
 
 CLASS_COLUMNS = (
     *("run", "kind", "class", "ap", "ap_low", "ap_high", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
@@ -105,6 +110,7 @@ def as_json(of_kind: Mapping[str, Sequence[DetectionAnalysis]], options: Options
         "task": "detection",
         "num_images": len(first[0].run.image_ids),
         "num_classes": len(first[0].run.classes),
+        "thresholds": thresholds_as_json(options),
         "sizes": SIZES,
         "iou_thresholds": first[0].scores.iou_thresholds,
         "bootstrap": bootstrap_as_json(options),

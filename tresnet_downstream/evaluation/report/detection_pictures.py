@@ -1,19 +1,22 @@
 """The pictures of a detector's report, with objects and predictions."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tresnet_downstream.evaluation.detection_errors import KINDS, NOT_COUNTED
 from tresnet_downstream.evaluation.report.detection_analysis import DetectionAnalysis
-from tresnet_downstream.evaluation.report.parts import Box, Gallery, Picture, Section
+from tresnet_downstream.evaluation.report.options import Options
+from tresnet_downstream.evaluation.report.parts import Box, Gallery, Picture, Section, one_limit
 from tresnet_downstream.evaluation.report.thumbnails import Thumbnails
 
 _PICTURE_SIDE, _PICTURES = 400, 12
 
 
-def picture_section(analysis: DetectionAnalysis, place: int, several: bool, image_folder: str | None) -> Section:
+def picture_section(analysis: DetectionAnalysis, place: int, several: bool, options: Options) -> Section:
     """The pictures with the most errors above the thresholds in use, with objects and predictions."""
+    given, image_folder = options.thresholds is not None, options.images
     run, split = analysis.run, analysis.shown_errors
     thumbnails = Thumbnails(image_folder or run.image_folder, _PICTURE_SIDE)
     predictions, objects = run.predictions[analysis.kind], run.ground_truth["annotations"]
@@ -32,9 +35,9 @@ def picture_section(analysis: DetectionAnalysis, place: int, several: bool, imag
     names = dict(zip(run.category_ids(), run.classes, strict=True))
     worst = sorted(errors, key=lambda image: (-errors[image], images[image]["file_name"]))[:_PICTURES]
     objects_in: dict[int, list[int]] = {image: [] for image in worst}
-    for number, given in enumerate(objects):
-        if given["image_id"] in objects_in and given["category_id"] in names:
-            objects_in[given["image_id"]].append(number)
+    for number, thing in enumerate(objects):
+        if thing["image_id"] in objects_in and thing["category_id"] in names:
+            objects_in[thing["image_id"]].append(number)
 
     def shown(image: int) -> Picture:
         record = images[image]
@@ -53,7 +56,9 @@ def picture_section(analysis: DetectionAnalysis, place: int, several: bool, imag
         return thumbnails.picture(record["file_name"], f"{errors[image]} errors", "", text, boxes)
 
     suffix = f"_{place}" if several else ""
-    limit = f"{analysis.limits[0]:.3f}" if len(set(analysis.limits.tolist())) == 1 else "that of each class"
+    limit = "that of each class"
+    if not math.isnan(one := one_limit(analysis.limits)):
+        limit = f"{one:.3f}{'' if given else ', which has the greatest F1 at IoU 0.5 here'}"
     gallery = Gallery(
         f"worst_pictures{suffix}",
         "The pictures with the most errors",

@@ -64,7 +64,7 @@ def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], optio
     first = analyses[0]
     chosen = opening_class(first.scores.ap, first.scores.support)
     sections = [
-        Section("Where this comes from", tables=[provenance_table(names, runs)]),
+        Section("Where this comes from", tables=[provenance_table(names, runs, options.thresholds)]),
         _headline(analyses, options.resamples),
         *([comparison_section(analyses, ["mAP"], len(first.run.images))] if len(analyses) > 1 else []),
         _classes(analyses, chosen),
@@ -82,6 +82,7 @@ def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], optio
         sections=sections,
         scores=as_json(analyses, options),
         charts=charts(analyses, chosen),
+        warnings=[note for section in sections if section.galleries for note in section.notes],
     )
 
 
@@ -107,7 +108,7 @@ def _classes(analyses: Sequence[Analysis], chosen: int) -> Section:
         Figure(
             "precision_recall",
             "Precision and recall",
-            "The class chosen above; each point is a threshold. AP is the mean precision over the positives.",
+            "Each point is a threshold. AP is the mean precision over the positives. Another class is chosen above.",
             drawn,
             chart="precision-recall",
             frame=frame,
@@ -136,13 +137,15 @@ def _class_table(analyses: Sequence[Analysis]) -> Table:
         Column("precision", "precision", hint="at the threshold in use"),
         Column("recall", "recall", hint="at the threshold in use"),
         Column("f1", "F1", hint="at the threshold in use"),
+        *([] if isinstance(analysis.scores.threshold, float) else [Column("threshold", "threshold", "threshold")]),
         Column("best_threshold", "best threshold", "threshold", "the one with the greatest F1 on these images"),
         Column("best_f1", "its F1"),
     ]
     rows = []
     for record in class_scores(analysis):
         spread = [Interval(record["ap_low"], record["ap_high"])] if drawn else []
-        keys = ("support", "precision", "recall", "f1", "best_threshold", "best_f1")
+        limit = () if isinstance(analysis.scores.threshold, float) else ("threshold",)
+        keys = ("support", "precision", "recall", "f1", *limit, "best_threshold", "best_f1")
         rows.append([record["class"], record["ap"], *spread, *(record[key] for key in keys)])
     order = _worst_first(analysis.scores.ap)
     return Table(table, [rows[c] for c in order], places=order, chooses=True)
@@ -206,7 +209,7 @@ def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_f
             Figure(
                 f"thresholds{suffix}",
                 "Precision, recall and F1 by threshold",
-                "The class chosen above.",
+                "What lies above the threshold is predicted. Another class is chosen above.",
                 drawn,
                 chart="thresholds",
                 frame=frame,
@@ -216,7 +219,9 @@ def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_f
                 f"reliability{suffix}",
                 "Are probabilities what they say?",
                 f"ECE {text_of(calibration.error, 'percent')}% over all entries and "
-                f"{text_of(calibration.class_error, 'percent')}% as the mean over the classes.",
+                f"{text_of(calibration.class_error, 'percent')}% as the mean over the classes; "
+                "lower is better. After a loss that weighs positives and negatives differently, such as the asymmetric "
+                "one, probabilities are not calibrated, and 0.5 is no natural threshold.",
                 plots.reliability_diagram(calibration.probability, calibration.frequency, calibration.count),
             ),
         ],

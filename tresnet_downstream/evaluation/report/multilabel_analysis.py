@@ -69,7 +69,7 @@ class Analysis:
         samples = None if self.ap_samples is None else mean_over_classes(self.ap_samples)
         yield Score("mAP", "mAP", self.scores.mAP, samples)
         threshold = self.scores.threshold
-        limit = f"score > {threshold:g}" if isinstance(threshold, float) else "own thresholds"
+        limit = f"score > {threshold:g}" if isinstance(threshold, float) else "chosen thresholds"
         points = (
             ("at_threshold", limit, self.scores.at_threshold),
             ("at_top_k", f"top {self.scores.top_k}", self.scores.at_top_k),
@@ -78,8 +78,8 @@ class Analysis:
             for name, value in asdict(point).items():
                 drawn = None if self.point_samples is None else self.point_samples[place][name]
                 yield Score(f"{key}/{name}", f"{POINT_TITLES[name]}, {what}", value, drawn)
-        yield Score("ECE", "ECE, all entries", self.reliability.error)
-        yield Score("ECE_of_classes", "ECE, mean of classes", self.reliability.class_error)
+        yield Score("ECE", "ECE, all entries (lower is better)", self.reliability.error)
+        yield Score("ECE_of_classes", "ECE, mean of classes (lower is better)", self.reliability.class_error)
 
 
 def analyse(name: str, run: MultilabelRun, weights: NDArray[np.int16] | None, options: Options) -> Analysis:

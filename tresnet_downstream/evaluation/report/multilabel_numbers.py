@@ -8,7 +8,12 @@ import numpy as np
 from tresnet_downstream.evaluation.report.multilabel_analysis import Analysis, class_scores
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import one_limit
-from tresnet_downstream.evaluation.report.score_rows import bootstrap_as_json, differences_as_json, scores_as_json
+from tresnet_downstream.evaluation.report.score_rows import (
+    bootstrap_as_json,
+    differences_as_json,
+    scores_as_json,
+    thresholds_as_json,
+)
 
 # Confused pairs that are told.
 PAIRS = 15
@@ -51,6 +56,7 @@ def as_json(analyses: Sequence[Analysis], options: Options) -> dict[str, Any]:
         "num_images": len(first.run.images),
         "num_classes": len(first.run.classes),
         "absent": first.scores.absent,
+        "thresholds": thresholds_as_json(options),
         "bootstrap": bootstrap_as_json(options),
         "runs": runs,
         "differences": differences_as_json(analyses),

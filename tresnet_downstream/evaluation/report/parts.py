@@ -151,6 +151,7 @@ class Report:
         sections: from top to bottom.
         scores: the numbers, for ``scores.json``.
         charts: what the page's script draws from, plain data; see ``page.js``.
+        warnings: what a terminal should tell as well.
     """
 
     title: str
@@ -159,6 +160,7 @@ class Report:
     sections: Sequence[Section]
     scores: Mapping[str, Any]
     charts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 def opening_class(ap: NDArray, support: NDArray) -> int:

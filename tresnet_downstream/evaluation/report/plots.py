@@ -87,10 +87,11 @@ def curves(
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
         if len(lines) + len(marks) > 1:
             _legend(axes, above=True)
-        canvas.draw_without_rendering()
+        drawing = _svg(canvas)
+        # Only now: the layout is worked out anew as the drawing is written.
         (left, bottom), (right, top) = axes.transData.transform([(0, 0), (1, 1)])
         height = canvas.bbox.height
-        return _svg(canvas), (float(left), float(height - bottom), float(right), float(height - top))
+        return drawing, (float(left), float(height - bottom), float(right), float(height - top))
 
 
 def ap_against_support(
@@ -137,7 +138,9 @@ def ap_against_support(
         axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-        axes.set(ylim=(0, 102), xlabel=what, ylabel="AP, %")
+        least = min((float(np.min(values[present])) for values in ap if len(present)), default=0.0)
+        # Good classes would lie on one line below the upper edge.
+        axes.set(ylim=(max(0, 10 * (least // 10) - 10) if least > 50 else 0, 102), xlabel=what, ylabel="AP, %")
         if len(names) > 1:
             _legend(axes, above=True)
         return _svg(canvas)

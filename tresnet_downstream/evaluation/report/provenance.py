@@ -5,6 +5,7 @@ from typing import Any
 
 from tresnet_downstream.evaluation.report.parts import Column, Table
 from tresnet_downstream.evaluation.runs import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.thresholds import Thresholds
 
 _TITLES = {
     "model": "model",
@@ -16,12 +17,25 @@ _TITLES = {
     "date": "scored",
     "versions": "versions",
     "command": "command",
+    "thresholds": "thresholds",
 }
 
 
-def provenance_table(names: Sequence[str], runs: Sequence[MultilabelRun | DetectionRun]) -> Table:
-    """A row for each thing that is known of at least one run, a column for each run."""
+def provenance_table(
+    names: Sequence[str], runs: Sequence[MultilabelRun | DetectionRun], thresholds: Thresholds | None = None
+) -> Table:
+    """A row for each thing that is known of at least one run, a column for each run.
+
+    Args:
+        names: what the runs are called.
+        runs: their folders, read.
+        thresholds: those that take the place of the runs' own.
+    """
     given = [_texts(run) for run in runs]
+    for run, texts in zip(runs, given, strict=True):
+        if thresholds is not None:
+            flattering = "; chosen on this data, which flatters" if thresholds.flatter(run.about) else ""
+            texts["thresholds"] = f"{thresholds.source}: {thresholds}{flattering}"
     keys = [key for key in _TITLES if any(key in texts for texts in given)]
     keys += sorted({key for texts in given for key in texts} - set(keys))
     columns = [Column("key", "", "text"), *(Column(f"run_{i}", name, "text") for i, name in enumerate(names))]

@@ -22,6 +22,14 @@ def bootstrap_as_json(options: Options) -> dict[str, Any]:
     return {"resamples": options.resamples, "seed": options.seed, "level": 0.95, **methods}
 
 
+def thresholds_as_json(options: Options) -> dict[str, Any] | None:
+    """Which thresholds took the place of the runs' own."""
+    given = options.thresholds
+    if given is None:
+        return None
+    return {"objective": given.objective, "scope": given.scope, "chosen_on": given.chosen_on, "source": given.source}
+
+
 class Score(NamedTuple):
     """A number of a run.
 

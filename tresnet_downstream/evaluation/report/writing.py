@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, 
 from tresnet_downstream.evaluation.report.thumbnails import with_boxes
 from tresnet_downstream.evaluation.runs import DESCRIPTION, DetectionRun, MultilabelRun, read_run
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_texts
-from tresnet_downstream.evaluation.thresholds import Thresholds
+from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 from tresnet_downstream.evaluation.tracking import Track, silently
 from tresnet_downstream.files import whole_file
 
@@ -32,26 +32,28 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]|~$<>&])")
 
 
 def write_report(
-    folders: Sequence[str | Path],
+    folders: str | Path | Sequence[str | Path],
     out: str | Path,
     names: Sequence[str] | None = None,
     resamples: int = Options.resamples,
-    thresholds: Thresholds | None = None,
-    images: str | None = None,
+    thresholds: Thresholds | str | Path | None = None,
+    images: str | Path | None = None,
     seed: int = 0,
     track: Track = silently,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> list[Path]:
     """Writes the report of one run, or of several side by side.
 
     Args:
-        folders: run folders, see :mod:`runs`; the others are compared with the first.
+        folders: a run folder or several, see :mod:`runs`; the others are compared with the first.
         out: the folder to write to.
         names: what to call the runs; their folders' names by default.
         resamples: of the bootstrap over images, for 95% intervals; 0 for none.
-        thresholds: in the place of those that the runs were scored with.
+        thresholds: in the place of those that the runs were scored with; or the file that they are in.
         images: the folder of the images, if they no longer lie where they were scored.
         seed: of the resamples.
         track: counts the work.
+        tell: called with what a user should know, such as that images are missing.
 
     Returns:
         the paths, the page first.
@@ -60,6 +62,10 @@ def write_report(
         UserError: a run folder is incomplete or of a newer version, runs cannot be compared, or ``out`` cannot be
             written to.
     """
+    folders = [folders] if isinstance(folders, str | Path) else folders
+    thresholds = read_thresholds(thresholds) if isinstance(thresholds, str | Path) else thresholds
+    if images is not None and not Path(images).is_dir():
+        raise UserError(f"{images}: no such folder of images")
     if not folders:
         raise UserError("a report needs at least one run folder")
     if resamples and resamples < LEAST_RESAMPLES:
@@ -67,18 +73,20 @@ def write_report(
     if seed < 0:
         raise UserError(f"seed={seed}: give a whole number, 0 or more")
     if names is not None and len(names) != len(folders):
-        raise UserError(f"names: {len(names)} names for {len(folders)} runs")
+        raise UserError(f"names: there are {len(folders)} runs, and names for {len(names)}")
     if names is not None and (not all(names) or len(set(names)) < len(names)):
         raise UserError(f"names: {', '.join(map(repr, names))} do not tell the runs apart")
     if (Path(out) / DESCRIPTION).exists():
         raise UserError(f"{out}: is a run folder, whose scores a report would replace; choose another folder")
     runs = [read_run(folder) for folder in folders]
     called = _names(folders) if names is None else list(names)
-    options = Options(resamples, seed, thresholds, images, track)
+    options = Options(resamples, seed, thresholds, None if images is None else str(images), track)
     multi = [run for run in runs if isinstance(run, MultilabelRun)]
     boxes = [run for run in runs if isinstance(run, DetectionRun)]
     if multi and boxes:
-        raise UserError(f"{folders[0]}: a multi-label run and a detector's cannot stand in one report")
+        kinds = ["multi-label" if isinstance(run, MultilabelRun) else "a detector" for run in runs]
+        told = ", ".join(f"{name} ({kind})" for name, kind in zip(called, kinds, strict=True))
+        raise UserError(f"a multi-label run and a detector's cannot stand in one report: {told}")
     if multi:
         report = multilabel.multilabel_report(multi, called, options)
         columns: Sequence[str] = multilabel_numbers.CLASS_COLUMNS
@@ -100,6 +108,8 @@ def write_report(
     figures = {f"{figure.name}.svg": figure.svg for section in report.sections for figure in section.figures}
     write_texts(Path(out) / PLOTS, figures)
     _write_pictures(report, Path(out) / PICTURES)
+    for note in report.warnings:
+        tell(note)
     return paths
 
 
