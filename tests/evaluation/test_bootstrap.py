@@ -98,13 +98,19 @@ def test_intervals_hold_the_true_map_far_more_often_than_percentiles_do():
         targets = (generator.random((count, 12)) < rates).astype(np.int8)
         return generator.normal(-3, 1.5, (count, 12)) + np.linspace(1.5, 4.5, 12) * targets, targets
 
-    truth = multilabel_scores(*draw(0, 200_000)).mAP
-    basic = percentile = 0
+    all_images = multilabel_scores(*draw(0, 200_000))
+    truth, basic, percentile, of_class = all_images.mAP, 0, 0, np.zeros(12)
     for seed in range(1, tries + 1):
         scores, targets = draw(seed, num_images)
-        samples = mean_over_classes(bootstrap_ap(scores, targets, resample_weights(num_images, 200, seed)))
-        low, high = interval(samples, multilabel_scores(scores, targets).mAP)
+        found = multilabel_scores(scores, targets)
+        of_classes = bootstrap_ap(scores, targets, resample_weights(num_images, 200, seed))
+        samples = mean_over_classes(of_classes)
+        low, high = interval(samples, found.mAP)
         basic += low <= truth <= high
+        for c in range(12):
+            lower, upper = class_interval(of_classes[:, c], found.ap[c])
+            of_class[c] += lower <= all_images.ap[c] <= upper
         percentile += np.quantile(samples, 0.025) <= truth <= np.quantile(samples, 0.975)
     assert basic / tries > 0.83
     assert percentile / tries < basic / tries - 0.1
+    assert (of_class / tries).min() > 0.8

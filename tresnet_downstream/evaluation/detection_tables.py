@@ -15,7 +15,7 @@ from tresnet_downstream.evaluation.text import (
     percent,
     plain,
     printable,
-    write_texts,
+    write_files,
 )
 
 _COLUMNS = ("iou_type", "class", "ap", "ap50", "ap75", "ar100", "support")
@@ -71,7 +71,7 @@ def write_detection_scores(
     }
     rows = [row for given in scores.values() for row in _per_class(given)]
     texts = {"scores.json": json_text(content), "per_class.csv": csv_text(_COLUMNS, rows)}
-    return write_texts(folder, texts)
+    return write_files(folder, texts)
 
 
 def _headline(scores: DetectionScores) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tresnet_downstream.evaluation.text import (
     percent,
     plain,
     printable,
-    write_texts,
+    write_files,
 )
 
 _MOST_NAMES = 10
@@ -76,7 +76,7 @@ def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any
     """
     # Both texts are made before either is written: a fault in `extra` leaves the old pair as it was.
     texts = {"scores.json": _as_json(scores, extra or {}), "per_class.csv": csv_text(_COLUMNS, _per_class(scores))}
-    json_path, csv_path = write_texts(folder, texts)
+    json_path, csv_path = write_files(folder, texts)
     return json_path, csv_path
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.run_checks import are_names, check_arrays, check_description, check_detections
-from tresnet_downstream.evaluation.text import json_text, plain, read_versioned
+from tresnet_downstream.evaluation.text import json_text, plain, read_versioned, write_files
 from tresnet_downstream.files import whole_file
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
@@ -170,21 +170,19 @@ def _write(
 ) -> Path:
     folder = Path(folder)
     # All that can go wrong with the content has gone wrong before the old run is touched.
-    encoded = {name: text.encode() for name, text in (texts or {}).items()}
+    encoded: dict[str, str | bytes] = dict(texts or {})
     # Without the date, the same content gives the same file.
     encoded |= {name: gzip.compress(text.encode(), mtime=0) for name, text in (packed or {}).items()}
-    encoded[DESCRIPTION] = json_text(description).encode()
+    encoded[DESCRIPTION] = json_text(description)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)
         for name, array in (arrays or {}).items():
             with whole_file(folder / name) as partial:
                 np.save(partial, array)
-        for name, content in encoded.items():
-            with whole_file(folder / name) as partial:
-                partial.write_bytes(content)
     except OSError as error:
         raise UserError(f"{folder}: cannot write the run here ({error.strerror}); choose another folder") from error
+    write_files(folder, encoded)
     return folder / DESCRIPTION
 
 

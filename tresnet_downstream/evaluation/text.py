@@ -101,7 +101,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def write_texts(folder: str | Path, texts: Mapping[str, str]) -> list[Path]:
+def write_files(folder: str | Path, contents: Mapping[str, str | bytes]) -> list[Path]:
     """Write files into ``folder``, which is made if it is not there; each appears only when it is complete.
 
     Raises:
@@ -110,9 +110,12 @@ def write_texts(folder: str | Path, texts: Mapping[str, str]) -> list[Path]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
+        for name, content in contents.items():
             with whole_file(folder / name) as partial:
-                partial.write_text(text, encoding="utf-8", newline="")
+                if isinstance(content, bytes):
+                    partial.write_bytes(content)
+                else:
+                    partial.write_text(content, encoding="utf-8", newline="")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
-    return [folder / name for name in texts]
+    return [folder / name for name in contents]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.text import json_text, read_versioned, write_texts
+from tresnet_downstream.evaluation.text import json_text, read_versioned, write_files
 
 FORMAT, VERSION = "tresnet_downstream.thresholds", 1
 SCOPES = ("per-class", "global")
@@ -51,6 +51,21 @@ class ThresholdCurve:
     def f1(self) -> NDArray[np.float64]:
         """(K,) in [0, 1]."""
         return 2 * self.hits / (self.predicted + self.positives)
+
+    @property
+    def best(self) -> int | None:
+        """The place of the greatest F1, the highest threshold among equals; None on an empty curve."""
+        return int(np.argmax(self.f1)) if len(self.scores) else None
+
+    @property
+    def best_threshold(self) -> float:
+        """The threshold there; NaN on an empty curve."""
+        return float("nan") if self.best is None else float(self.thresholds[self.best])
+
+    def some(self, most: int) -> NDArray[np.int64]:
+        """Places of up to ``most`` points, evenly spread, the ends among them."""
+        places = np.linspace(0, max(len(self.scores) - 1, 0), most).round().astype(np.int64)
+        return np.unique(places)[: len(self.scores)]
 
 
 def threshold_curve(scores: NDArray, targets: NDArray, positives: int | None = None) -> ThresholdCurve:
@@ -128,7 +143,7 @@ def choose(curve: ThresholdCurve, objective: Objective) -> int | None:
     if not len(curve.scores):
         return None
     if objective.kind == "f1":
-        return int(np.argmax(curve.f1))
+        return curve.best
     if objective.kind == "recall":
         enough = np.flatnonzero(curve.recall >= objective.value)
         # The precision may rise again further down.
@@ -259,7 +274,7 @@ def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
         "chosen_on": thresholds.chosen_on,
         "thresholds": thresholds.of_class,
     }
-    write_texts(Path(path).parent, {Path(path).name: json_text(content)})
+    write_files(Path(path).parent, {Path(path).name: json_text(content)})
 
 
 def require_place(path: str | Path) -> None:

@@ -32,7 +32,7 @@ def require_same(what: str, names: tuple[str, str], first: Sequence[T], second: 
     )
 
 
-def aligned(runs: Sequence[MultilabelRun], names: Sequence[str]) -> list[MultilabelRun]:
+def in_one_order(runs: Sequence[MultilabelRun], names: Sequence[str]) -> list[MultilabelRun]:
     """The runs with images and classes in the order of the first.
 
     Raises:

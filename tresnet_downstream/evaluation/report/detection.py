@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.bootstrap import Interval, difference_interval, resample_weights
+from tresnet_downstream.evaluation.bootstrap import Interval, difference_interval
 from tresnet_downstream.evaluation.detection_errors import KINDS
 from tresnet_downstream.evaluation.detection_scores import SIZES
 from tresnet_downstream.evaluation.report import plots
@@ -31,6 +31,7 @@ from tresnet_downstream.evaluation.report.parts import (
     opening_class,
     some_of,
     text_of,
+    worst_first,
 )
 from tresnet_downstream.evaluation.report.provenance import provenance_table
 from tresnet_downstream.evaluation.report.score_rows import (
@@ -42,7 +43,7 @@ from tresnet_downstream.evaluation.runs import DetectionRun
 
 _KINDS = {"bbox": "boxes", "segm": "masks"}
 _RULES = (
-    "COCO's rules, by pycocotools: AP is the mean over classes and the IoU thresholds 0.50, 0.55, ... 0.95 of the "
+    "COCO's rules: AP is the mean over classes and the IoU thresholds 0.50, 0.55, ... 0.95 of the "
     "precision at 101 recalls; at most 100 detections of a class count in each picture. Equal scores rank by image id, "
     "so that the order of the images in a file has no influence."
 )
@@ -69,7 +70,7 @@ def detection_report(runs: Sequence[DetectionRun], names: Sequence[str], options
         _require_comparable((names[0], name), runs[0], run)
     first = runs[0]
     kinds = [kind for kind in _KINDS if all(kind in run.predictions for run in runs)]
-    weights = resample_weights(len(first.image_ids), options.resamples, options.seed) if options.resamples else None
+    weights = options.weights(len(first.image_ids))
     sections = [Section("Where this comes from", tables=[provenance_table(names, runs, options.thresholds)])]
     of_kind = {
         kind: [analyse_detections(name, run, kind, weights, options) for name, run in zip(names, runs, strict=True)]
@@ -92,7 +93,6 @@ def detection_report(runs: Sequence[DetectionRun], names: Sequence[str], options
         sections=sections,
         scores=as_json(of_kind, options),
         charts=charts(main),
-        warnings=[note for section in sections if section.galleries for note in section.notes],
     )
 
 
@@ -205,15 +205,14 @@ def _class_section(analyses: Sequence[DetectionAnalysis], of_kind: str, interact
 
 def _threshold_figure(analysis: DetectionAnalysis, place: int, chosen: int, several: bool) -> Figure:
     curve = analysis.curves[chosen]
-    best = float(curve.thresholds[np.argmax(curve.f1)]) if len(curve.scores) else np.inf
     columns = (("precision", "precision", curve.precision), ("recall", "recall", curve.recall), ("f1", "F1", curve.f1))
     drawn, frame = plots.curves(
         [(key, legend, curve.thresholds, values) for key, legend, values in columns],
         "threshold",
         "score at IoU 0.5",
         [
-            ("used", "threshold in use", min(float(analysis.limits[chosen]), 2.0)),
-            ("best", "greatest F1", min(best, 2.0)),
+            ("used", "threshold in use", float(analysis.limits[chosen])),
+            ("best", "greatest F1", curve.best_threshold),
         ],
     )
     return Figure(
@@ -259,9 +258,8 @@ def _class_table(analyses: Sequence[DetectionAnalysis], interactive: bool) -> Ta
                 if analysis.ap_samples is not None and first.ap_samples is not None:
                     both = analysis.ap_samples[:, :, c].astype(np.float64) - first.ap_samples[:, :, c]
                     row.append(difference_interval(both.mean(1), more))
-    ap = first.scores.ap
-    order = np.argsort(np.where(np.isnan(ap), np.inf, ap), kind="stable")
-    return Table(columns, [rows[c] for c in order], places=order.tolist(), chooses=interactive)
+    order = worst_first(first.scores.ap)
+    return Table(columns, [rows[c] for c in order], places=order, chooses=interactive)
 
 
 def _error_section(analyses: Sequence[DetectionAnalysis], of_kind: str, objects: str) -> Section:

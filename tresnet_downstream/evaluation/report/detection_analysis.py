@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from tresnet_downstream.evaluation.bootstrap import Interval, class_interval, mean_over_classes
 from tresnet_downstream.evaluation.detection_errors import ErrorSplit, error_split
 from tresnet_downstream.evaluation.detection_matches import (
-    DetectionMatches,
     bootstrap_ap,
     detection_curves,
     match_detections,
@@ -36,7 +35,6 @@ class DetectionAnalysis:
         run: the run.
         kind: ``bbox`` or ``segm``.
         scores: COCO's.
-        matches: what finds what.
         curves: for each class, at IoU 0.5.
         pooled: all classes together.
         limits: (C,) thresholds in use: those given, or else the one with the greatest F1 of all classes together.
@@ -50,7 +48,6 @@ class DetectionAnalysis:
     run: DetectionRun
     kind: str
     scores: DetectionScores
-    matches: DetectionMatches
     curves: list[ThresholdCurve]
     pooled: ThresholdCurve
     limits: NDArray[np.float64]
@@ -94,8 +91,7 @@ def analyse_detections(
     ]
     matches, scores, errors = [step() for step in options.track(steps, len(steps), "score")]
     curves, pooled = detection_curves(matches)
-    best = float(pooled.thresholds[np.argmax(pooled.f1)]) if len(pooled.scores) else 0.0
-    limits = np.full(len(run.classes), best)
+    limits = np.full(len(run.classes), 0.0 if pooled.best is None else pooled.best_threshold)
     if options.thresholds is not None:
         limits = options.thresholds.limits(run.classes, "detection")
     limit_of = dict(zip(run.category_ids(), limits, strict=True))
@@ -113,7 +109,6 @@ def analyse_detections(
         run=run,
         kind=kind,
         scores=scores,
-        matches=matches,
         curves=curves,
         pooled=pooled,
         limits=limits,
@@ -135,11 +130,9 @@ def class_records(analysis: DetectionAnalysis) -> list[dict[str, Any]]:
         if analysis.ap_samples is not None and scores.support[c]:
             spread = class_interval(analysis.ap_samples[:, :, c].mean(1, dtype=np.float64), float(scores.ap[c]))
         curve = analysis.curves[c]
-        best = int(np.argmax(curve.f1)) if len(curve.scores) else None
-        at_best = [np.nan] * 4
-        if best is not None:
-            at_best = [float(curve.thresholds[best])]
-            at_best += [100 * float(column[best]) for column in (curve.precision, curve.recall, curve.f1)]
+        at_best = [np.nan] * 3
+        if curve.best is not None:
+            at_best = [100 * float(column[curve.best]) for column in (curve.precision, curve.recall, curve.f1)]
         records.append(
             {
                 "class": name,
@@ -154,10 +147,10 @@ def class_records(analysis: DetectionAnalysis) -> list[dict[str, Any]]:
                 "ar100": float(scores.ar[c]),
                 "support": int(scores.support[c]),
                 "threshold": float(analysis.limits[c]),
-                "best_threshold": at_best[0],
-                "best_precision": at_best[1],
-                "best_recall": at_best[2],
-                "best_f1": at_best[3],
+                "best_threshold": curve.best_threshold,
+                "best_precision": at_best[0],
+                "best_recall": at_best[1],
+                "best_f1": at_best[2],
             }
         )
     return records

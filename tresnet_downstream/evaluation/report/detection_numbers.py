@@ -47,11 +47,7 @@ def charts(analyses: Sequence[DetectionAnalysis]) -> dict[str, Any]:
     runs = []
     for analysis in analyses:
         curves = [*analysis.curves, analysis.pooled]
-        points = [
-            np.unique(np.linspace(0, max(len(c.scores) - 1, 0), _CURVE_POINTS).round().astype(int))[: len(c.scores)]
-            for c in curves
-        ]
-        best = [float(c.thresholds[np.argmax(c.f1)]) if len(c.scores) else np.nan for c in curves]
+        points = [curve.some(_CURVE_POINTS) for curve in curves]
         precision = precision_curves(analysis)
         runs.append(
             {
@@ -66,7 +62,7 @@ def charts(analyses: Sequence[DetectionAnalysis]) -> dict[str, Any]:
                     )
                 },
                 "used": np.round([*analysis.limits, one_limit(analysis.limits)], 4).tolist(),
-                "best": np.round(best, 4).tolist(),
+                "best": np.round([curve.best_threshold for curve in curves], 4).tolist(),
                 "choices": [[np.round(values, 3).tolist() for values in precision[t]] for t in some],
             }
         )

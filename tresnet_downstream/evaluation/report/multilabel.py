@@ -4,16 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tresnet_downstream.evaluation.bootstrap import (
-    Interval,
-    difference_interval,
-    resample_weights,
-)
+from tresnet_downstream.evaluation.bootstrap import Interval, difference_interval
 from tresnet_downstream.evaluation.mistakes import Mistake
 from tresnet_downstream.evaluation.report import plots
-from tresnet_downstream.evaluation.report.comparison import aligned
+from tresnet_downstream.evaluation.report.comparison import in_one_order
 from tresnet_downstream.evaluation.report.multilabel_analysis import Analysis, analyse, class_scores
 from tresnet_downstream.evaluation.report.multilabel_numbers import PAIRS, as_json, charts
 from tresnet_downstream.evaluation.report.options import Options
@@ -28,6 +23,7 @@ from tresnet_downstream.evaluation.report.parts import (
     opening_class,
     some_of,
     text_of,
+    worst_first,
 )
 from tresnet_downstream.evaluation.report.provenance import provenance_table
 from tresnet_downstream.evaluation.report.score_rows import INTERVALS, comparison_section, score_table
@@ -58,8 +54,8 @@ def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], optio
     Raises:
         UserError: the runs differ in images, classes or targets, or the thresholds lack a class.
     """
-    runs = aligned(runs, names)
-    weights = resample_weights(len(runs[0].images), options.resamples, options.seed) if options.resamples else None
+    runs = in_one_order(runs, names)
+    weights = options.weights(len(runs[0].images))
     analyses = [analyse(name, run, weights, options) for name, run in zip(names, runs, strict=True)]
     first = analyses[0]
     chosen = opening_class(first.scores.ap, first.scores.support)
@@ -82,7 +78,6 @@ def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], optio
         sections=sections,
         scores=as_json(analyses, options),
         charts=charts(analyses, chosen),
-        warnings=[note for section in sections if section.galleries for note in section.notes],
     )
 
 
@@ -122,12 +117,11 @@ def _classes(analyses: Sequence[Analysis], chosen: int) -> Section:
             ),
         ),
     ]
-    table = _class_table(analyses) if len(analyses) == 1 else _class_comparison(analyses)
+    table = _class_table(first) if len(analyses) == 1 else _class_comparison(analyses)
     return Section("Classes", tables=[table], figures=figures)
 
 
-def _class_table(analyses: Sequence[Analysis]) -> Table:
-    (analysis,) = analyses
+def _class_table(analysis: Analysis) -> Table:
     drawn = analysis.ap_samples is not None
     table = [
         Column("class", "class", "text"),
@@ -147,7 +141,7 @@ def _class_table(analyses: Sequence[Analysis]) -> Table:
         limit = () if isinstance(analysis.scores.threshold, float) else ("threshold",)
         keys = ("support", "precision", "recall", "f1", *limit, "best_threshold", "best_f1")
         rows.append([record["class"], record["ap"], *spread, *(record[key] for key in keys)])
-    order = _worst_first(analysis.scores.ap)
+    order = worst_first(analysis.scores.ap)
     return Table(table, [rows[c] for c in order], places=order, chooses=True)
 
 
@@ -171,12 +165,8 @@ def _class_comparison(analyses: Sequence[Analysis]) -> Table:
                 if analysis.ap_samples is not None and first.ap_samples is not None:
                     row.append(difference_interval(analysis.ap_samples[:, c] - first.ap_samples[:, c], gained))
         rows.append(row)
-    order = _worst_first(first.scores.ap)
+    order = worst_first(first.scores.ap)
     return Table(table, [rows[c] for c in order], places=order, chooses=True)
-
-
-def _worst_first(ap: NDArray) -> list[int]:
-    return np.argsort(np.where(np.isnan(ap), np.inf, ap), kind="stable").tolist()
 
 
 def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_folder: str | None) -> list[Section]:
@@ -194,8 +184,8 @@ def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_f
         "threshold",
         "score",
         [
-            ("used", "threshold in use", _finite(analysis.limits[chosen])),
-            ("best", "greatest F1", _finite(curves.best_threshold[chosen])),
+            ("used", "threshold in use", float(analysis.limits[chosen])),
+            ("best", "greatest F1", float(curves.best_threshold[chosen])),
         ],
     )
     calibration = analysis.reliability
@@ -231,11 +221,6 @@ def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_f
         _confusion_section(analysis, suffix, of_run),
         _mistake_section(analysis, names, suffix, of_run, image_folder),
     ]
-
-
-def _finite(value: float) -> float:
-    """Where a line stands: outside the plot if there is no such threshold."""
-    return float(value) if np.isfinite(value) else 2.0
 
 
 def _confusion_section(analysis: Analysis, suffix: str, of_run: str) -> Section:

@@ -124,12 +124,12 @@ def _curves(probabilities: NDArray, targets: NDArray, track: Track) -> Curves:
     thresholds, precision, recall, best = [], [], [], []
 
     def add(curve: ThresholdCurve, most: int) -> None:
-        some = np.unique(np.linspace(0, max(len(curve.scores) - 1, 0), most).round().astype(int))[: len(curve.scores)]
+        some = curve.some(most)
         thresholds.append(curve.thresholds[some])
         precision.append(curve.precision[some])
         recall.append(curve.recall[some])
-        place = int(np.argmax(curve.f1)) if curve.positives else None
-        best.append((np.nan, np.nan) if place is None else (curve.thresholds[place], 100 * curve.f1[place]))
+        f1 = np.nan if curve.best is None else 100 * curve.f1[curve.best]
+        best.append((curve.best_threshold, f1))
 
     for column in whole:
         add(threshold_curve(*column), points)

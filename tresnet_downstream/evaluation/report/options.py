@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tresnet_downstream.evaluation.bootstrap import resample_weights
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.evaluation.tracking import Track, silently
 
@@ -23,3 +27,7 @@ class Options:
     thresholds: Thresholds | None = None
     images: str | None = None
     track: Track = silently
+
+    def weights(self, num_images: int) -> NDArray[np.int16] | None:
+        """The resamples, (R, num_images); None if none are wanted."""
+        return resample_weights(num_images, self.resamples, self.seed) if self.resamples else None

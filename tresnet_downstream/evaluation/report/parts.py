@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tresnet_downstream.evaluation.bootstrap import Interval
-
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -151,7 +149,6 @@ class Report:
         sections: from top to bottom.
         scores: the numbers, for ``scores.json``.
         charts: what the page's script draws from, plain data; see ``page.js``.
-        warnings: what a terminal should tell as well.
     """
 
     title: str
@@ -160,7 +157,10 @@ class Report:
     sections: Sequence[Section]
     scores: Mapping[str, Any]
     charts: Mapping[str, Any] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
+
+    def missing(self) -> list[str]:
+        """Which images could not be shown; a terminal should tell that as well."""
+        return [note for section in self.sections if section.galleries for note in section.notes]
 
 
 def opening_class(ap: NDArray, support: NDArray) -> int:
@@ -175,6 +175,11 @@ def opening_class(ap: NDArray, support: NDArray) -> int:
 def one_limit(limits: NDArray) -> float:
     """The threshold of all classes if they have the same; NaN if not."""
     return float(limits[0]) if len(limits) and (limits == limits[0]).all() else math.nan
+
+
+def worst_first(ap: NDArray) -> list[int]:
+    """The classes by AP, the lowest first, those without one last."""
+    return np.argsort(np.where(np.isnan(ap), np.inf, ap), kind="stable").tolist()
 
 
 def some_of(names: Sequence[str], most: int = 10) -> str:
@@ -210,7 +215,7 @@ def _signed(value: float, plus: bool) -> str:
 
 def sort_key(value: Any) -> float | str:
     """What the page sorts a cell by: a number, or text in small letters; absent values come last."""
-    if isinstance(value, Interval | tuple):
+    if isinstance(value, tuple):  # an interval
         value = value[0]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

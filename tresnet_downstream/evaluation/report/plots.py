@@ -82,7 +82,10 @@ def curves(
             line.set(gid=name, solid_capstyle="projecting" if len(x) else "butt")
         for place, (name, legend, at) in enumerate(marks):
             style = ("dashed", "dotted")[place % 2]
-            line = axes.axvline(at, color=INK, linewidth=1.2, linestyle=style, label=_plain(legend))
+            # Outside the plot where there is no such threshold.
+            line = axes.axvline(
+                at if math.isfinite(at) else 2.0, color=INK, linewidth=1.2, linestyle=style, label=_plain(legend)
+            )
             line.set_gid(name)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
         if len(lines) + len(marks) > 1:

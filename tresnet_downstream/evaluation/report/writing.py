@@ -4,21 +4,19 @@ import base64
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tresnet_downstream import __version__
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.report import multilabel, multilabel_numbers, plots
+from tresnet_downstream.evaluation.report import detection, detection_numbers, multilabel, multilabel_numbers, plots
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, sort_key, text_of
 from tresnet_downstream.evaluation.report.thumbnails import with_boxes
 from tresnet_downstream.evaluation.runs import DESCRIPTION, DetectionRun, MultilabelRun, read_run
-from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_texts
+from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_files
 from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 from tresnet_downstream.evaluation.tracking import Track, silently
-from tresnet_downstream.files import whole_file
 
 FORMAT, VERSION = "tresnet_downstream.report", 1
 PLOTS, PICTURES = "plots", "pictures"
@@ -91,8 +89,6 @@ def write_report(
         report = multilabel.multilabel_report(multi, called, options)
         columns: Sequence[str] = multilabel_numbers.CLASS_COLUMNS
     else:
-        from tresnet_downstream.evaluation.report import detection, detection_numbers
-
         report = detection.detection_report(boxes, called, options)
         columns = detection_numbers.CLASS_COLUMNS
     records = [{"run": run["name"], **record} for run in report.scores["runs"] for record in run["per_class"]]
@@ -102,13 +98,21 @@ def write_report(
         "scores.json": json_text({"format": FORMAT, "version": VERSION, **report.scores}),
         "per_class.csv": csv_text(columns, (plain(record) for record in records)),
     }
-    paths = write_texts(out, texts)
+    paths = write_files(out, texts)
     _remove_old(Path(out) / PLOTS, _OLD_PLOT)
     _remove_old(Path(out) / PICTURES, _OLD_PICTURE)
     figures = {f"{figure.name}.svg": figure.svg for section in report.sections for figure in section.figures}
-    write_texts(Path(out) / PLOTS, figures)
-    _write_pictures(report, Path(out) / PICTURES)
-    for note in report.warnings:
+    write_files(Path(out) / PLOTS, figures)
+    pictures = {
+        picture_name(gallery, place): content
+        for section in report.sections
+        for gallery in section.galleries
+        for place, picture in enumerate(gallery.pictures)
+        if (content := with_boxes(picture)) is not None
+    }
+    if pictures:
+        write_files(Path(out) / PICTURES, pictures)
+    for note in report.missing():
         tell(note)
     return paths
 
@@ -177,21 +181,3 @@ def _remove_old(folder: Path, names: re.Pattern[str]) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if names.fullmatch(path.name):
             path.unlink()
-
-
-def _write_pictures(report: Report, folder: Path) -> None:
-    found: dict[str, Any] = {
-        picture_name(gallery, place): with_boxes(picture)
-        for section in report.sections
-        for gallery in section.galleries
-        for place, picture in enumerate(gallery.pictures)
-        if picture.jpeg is not None
-    }
-    try:
-        if found:
-            folder.mkdir(parents=True, exist_ok=True)
-        for name, content in found.items():
-            with whole_file(folder / name) as partial:
-                partial.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
