@@ -211,9 +211,10 @@ def test_stochastic_depth_is_the_same_in_both_forms():
 
 
 @pytest.mark.parametrize("norm", ["inplace", "batchnorm", "sync"])
-def test_activation_checkpointing_changes_nothing(norm):
-    network = lively(norm=norm, drop_path_rate=0.3)
-    checkpointed = twin(network, norm=norm, with_cp=True, drop_path_rate=0.3)
+@pytest.mark.parametrize("with_cp", [True, 2, 5])
+def test_activation_checkpointing_changes_nothing(norm, with_cp):
+    network = lively(norm=norm, drop_path_rate=0.3, layers=(2, 1, 3, 2))
+    checkpointed = twin(network, norm=norm, with_cp=with_cp, drop_path_rate=0.3, layers=(2, 1, 3, 2))
     x = torch.rand(4, 3, 64, 64).double()
     results = []
     for each in (network, checkpointed):

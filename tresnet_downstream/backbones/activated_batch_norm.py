@@ -6,7 +6,6 @@ As there, the scale is ``|weight| + eps``, and its gradient at a weight of exact
 weight. Departure: where rounding would spoil the inversion, the input is kept as well.
 """
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tresnet_downstream.backbones.norm_steps import (
+    affine,
+    batch_statistics,
+    grad_of_weight,
+    norm_line,
+    per_channel,
+    sum_over_processes,
+    weight_sign,
+)
+from tresnet_downstream.backbones.recomputation import Statistics, is_recomputing, statistics_of
 from tresnet_downstream.errors import UserError
 
 NORMS = ("inplace", "batchnorm", "sync", "inplace_abn")
@@ -31,88 +40,10 @@ INVERSION_TOLERANCE = {
     torch.float16: 2**-7,
 }
 
-_thread = threading.local()
-
-
-@contextmanager
-def recomputing() -> Iterator[None]:
-    """Inside, running statistics stay as they are: activation checkpointing runs a forward pass again."""
-    before = getattr(_thread, "recomputing", False)
-    _thread.recomputing = True
-    try:
-        yield
-    finally:
-        _thread.recomputing = before
-
 
 def uses_plain_operators() -> bool:
     """True where a graph is being captured: the compiler and the exporters see torch's own operators."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def weight_sign(weight: Tensor) -> Tensor:
-    """-1 for negative weights, otherwise 1: the derivative of ``|weight|`` with inplace-abn's choice at 0."""
-    return torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
-
-
-def process_count(group: dist.ProcessGroup | None) -> int:
-    """Number of processes that share statistics: 1 without a group."""
-    return 1 if group is None else dist.get_world_size(group)
-
-
-@torch.no_grad()
-def batch_statistics(
-    x: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    momentum: float,
-    eps: float,
-    group: dist.ProcessGroup | None,
-) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation of each channel of N x C x H x W, over all processes of ``group``.
-
-    Moves the running statistics (the variance as the unbiased estimate) unless inside :func:`recomputing`.
-    """
-    if getattr(_thread, "recomputing", False):
-        momentum = 0.0
-    size = x.numel() // x.shape[1]
-    wide = torch.promote_types(x.dtype, torch.float32)
-    if x.device.type in ("cpu", "cuda"):
-        # One pass over memory. Momentum 0: they are moved below, once the other processes' batches are known.
-        mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean.to(wide), running_var.to(wide), 0.0)
-    else:
-        var, mean = torch.var_mean(x.to(wide), (0, 2, 3), correction=0)
-    count: int | Tensor = size
-    if process_count(group) > 1:
-        mean, var, count = _combine(mean, var, size, group)
-    elif size == 1:
-        raise ValueError(f"more than one value per channel is needed in training, got an input of {tuple(x.shape)}")
-    if momentum:
-        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
-    return mean, torch.rsqrt(var + eps)
-
-
-def _combine(mean: Tensor, var: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Joins the processes' means and variances (Chan et al., 1979); their batches may differ in size."""
-    own = torch.cat([mean, var, mean.new_tensor([count])])
-    gathered = [torch.empty_like(own) for _ in range(process_count(group))]
-    dist.all_gather(gathered, own, group=group)
-    table = torch.stack(gathered)
-    means, variances, counts = table[:, : len(mean)], table[:, len(mean) : -1], table[:, -1:]
-    total = counts.sum()
-    joint_mean = (means * counts).sum(0) / total
-    joint_var = ((variances + (means - joint_mean) ** 2) * counts).sum(0) / total
-    return joint_mean, joint_var, total
-
-
-def sum_over_processes(sums: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor | int]:
-    """``sums`` and ``count`` added up over the processes of ``group``; ``sums`` itself is not changed."""
-    if process_count(group) == 1:
-        return sums, count
-    packed = torch.cat([sums.flatten(), sums.new_tensor([count])])
-    dist.all_reduce(packed, group=group)
-    return packed[:-1].view_as(sums), packed[-1]
 
 
 class _InPlaceNorm(torch.autograd.Function):
@@ -132,8 +63,7 @@ class _InPlaceNorm(torch.autograd.Function):
         invert: bool,
         group: dist.ProcessGroup | None,
     ) -> Tensor:
-        scale = weight.to(mean.dtype).abs() + eps
-        y = affine(x, mean, inv_std, scale, bias.to(mean.dtype))
+        y = affine(x, *norm_line(weight, bias, mean, inv_std, eps))
         if slope != 1:
             F.leaky_relu_(y, slope)
         ctx.eps, ctx.slope, ctx.training, ctx.invert, ctx.group = eps, slope, training, invert, group
@@ -145,66 +75,32 @@ class _InPlaceNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight, bias, mean, inv_std = ctx.saved_tensors
-        scale, shift = weight.to(mean.dtype).abs() + ctx.eps, bias.to(mean.dtype)
-        grad_z = grad_y.to(mean.dtype)
+        scale, wide = weight.to(mean.dtype).abs() + ctx.eps, mean.dtype
+        grad_z = grad_y.to(wide)
         if ctx.slope != 1:
-            grad_z = torch.ops.aten.leaky_relu_backward(grad_z, y.to(mean.dtype), ctx.slope, True)
+            grad_z = torch.ops.aten.leaky_relu_backward(grad_z, y.to(wide), ctx.slope, True)
+        # The normalised input is (source - centre) * inv_spread, whether source is the input or what it became.
         if ctx.invert:
-            z = y.to(mean.dtype)
-            z = z if ctx.slope == 1 else F.leaky_relu(z, 1 / ctx.slope)
-            source, centre, inv_spread = z, shift, 1 / scale
+            source = y.to(wide) if ctx.slope == 1 else F.leaky_relu(y.to(wide), 1 / ctx.slope)
+            centre, inv_spread = bias.to(wide), 1 / scale
         else:
-            source, centre, inv_spread = x.to(mean.dtype), mean, inv_std
-        # With c = centre and s = inv_spread the normalised input is (source - c) * s in both forms.
-        grad_x, grad_scale, grad_shift = _batch_norm_backward(
-            grad_z, source, centre, inv_spread, scale * inv_std, ctx.training, ctx.group
+            source, centre, inv_spread = x.to(wide), mean, inv_std
+        # One pass of torch's kernel: the sums over pixels of grad_z times the normalised input, and of grad_z.
+        spread = inv_spread**-2
+        _, grad_scale, grad_shift = torch.ops.aten.native_batch_norm_backward(
+            grad_z, source, scale, centre, spread, None, None, False, 0.0, [False, True, True]
         )
-        grad_weight = (grad_scale * weight_sign(weight)).to(weight.dtype)
-        return grad_x.to(grad_y.dtype), grad_weight, grad_shift.to(bias.dtype), *[None] * 7
-
-
-def affine(x: Tensor, mean: Tensor, inv_std: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``(x - mean) * inv_std * scale + shift`` per channel, in the type of ``x``."""
-    # eps 0 and this variance give torch's fused kernel exactly inv_std back, up to one rounding.
-    return torch.native_batch_norm(x, scale * inv_std, shift, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
-
-
-def _batch_norm_backward(
-    grad_z: Tensor,
-    source: Tensor,
-    centre: Tensor,
-    inv_spread: Tensor,
-    slope_of_x: Tensor,
-    training: bool,
-    group: dist.ProcessGroup | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients with respect to input, scale and shift.
-
-    The normalised input is ``(source - centre) * inv_spread``; ``slope_of_x`` is dz/dx at fixed statistics.
-    """
-    if process_count(group) > 1 and training:
-        normalised = (source - per_channel(centre)) * per_channel(inv_spread)
-        sums = torch.stack([grad_z.sum((0, 2, 3)), (grad_z * normalised).sum((0, 2, 3))])
-        totals, count = sum_over_processes(sums, grad_z.numel() // grad_z.shape[1], group)
-        mean_grad, mean_product = (per_channel(total) for total in totals / count)
-        return (grad_z - mean_grad - normalised * mean_product) * per_channel(slope_of_x), sums[1], sums[0]
-    return torch.ops.aten.native_batch_norm_backward(
-        grad_z,
-        source,
-        slope_of_x / inv_spread,
-        centre,
-        inv_spread**-2,
-        centre,
-        inv_spread,
-        training,
-        0.0,
-        [True, True, True],
-    )
-
-
-def per_channel(values: Tensor) -> Tensor:
-    """C to 1 x C x 1 x 1."""
-    return values[None, :, None, None]
+        slope_of_x = scale * inv_std
+        if ctx.training:
+            size = grad_y.numel() // grad_y.shape[1]
+            totals, count = sum_over_processes(torch.stack([grad_shift, grad_scale]), size, ctx.group)
+            mean_grad, curve = totals[0] / count, totals[1] / count * inv_spread
+            offset = slope_of_x * (centre * curve - mean_grad)
+            line = torch.addcmul(per_channel(offset), source, per_channel(-slope_of_x * curve))
+            grad_x = line.addcmul_(grad_z, per_channel(slope_of_x))
+        else:
+            grad_x = grad_z * per_channel(slope_of_x)
+        return grad_x.to(grad_y.dtype), grad_of_weight(grad_scale, weight), grad_shift.to(bias.dtype), *[None] * 7
 
 
 class ActivatedBatchNorm(nn.Module):
@@ -269,9 +165,12 @@ class ActivatedBatchNorm(nn.Module):
         """``|weight| + eps``, with a gradient at a weight of 0."""
         return self.weight * weight_sign(self.weight) + self.eps
 
-    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def statistics(self, x: Tensor) -> Statistics:
         """Mean and inverse standard deviation that this pass uses; in training mode, moves the running ones."""
         check_type(x)
+        return statistics_of(self, lambda: self._measure(x))
+
+    def _measure(self, x: Tensor) -> Statistics:
         if not self.training:
             wide = torch.promote_types(self.running_var.dtype, torch.float32)
             return self.running_mean.to(wide), torch.rsqrt(self.running_var.to(wide) + self.eps)
@@ -281,7 +180,7 @@ class ActivatedBatchNorm(nn.Module):
 
     def count_batch(self) -> None:
         """Counts one training batch, once."""
-        if not getattr(_thread, "recomputing", False):
+        if not is_recomputing():
             self.num_batches_tracked += 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -292,7 +191,7 @@ class ActivatedBatchNorm(nn.Module):
             return self._plain_forward(x)
         mean, inv_std = self.statistics(x)
         if not torch.is_grad_enabled():
-            y = affine(x, mean, inv_std, self.scale().to(mean.dtype), self.bias.to(mean.dtype))
+            y = affine(x, *norm_line(self.weight, self.bias, mean, inv_std, self.eps))
             return y if self.slope == 1 else F.leaky_relu_(y, self.slope)
         return _InPlaceNorm.apply(
             x,
@@ -309,7 +208,7 @@ class ActivatedBatchNorm(nn.Module):
 
     def _plain_forward(self, x: Tensor) -> Tensor:
         check_type(x)
-        update = self.training and not getattr(_thread, "recomputing", False)
+        update = self.training and not is_recomputing()
         if update:
             self.num_batches_tracked += 1
         y = F.batch_norm(
@@ -326,7 +225,7 @@ class ActivatedBatchNorm(nn.Module):
 
     def _compiled_forward(self, x: Tensor) -> Tensor:
         activation = "identity" if self.slope == 1 else "leaky_relu"
-        momentum = 0.0 if getattr(_thread, "recomputing", False) else self.momentum
+        momentum = 0.0 if is_recomputing() else self.momentum
         if self.training:
             self.count_batch()
         return _package()(
@@ -356,16 +255,16 @@ class ActivatedBatchNorm(nn.Module):
         return error <= INVERSION_TOLERANCE[dtype]
 
 
+@torch.no_grad()
 def amplifications(norms: Sequence[ActivatedBatchNorm]) -> list[tuple[float, float]]:
-    """``max(|bias| / scale)`` and ``max(1 / scale)`` of each layer, fetched from the device at one go."""
-    with torch.no_grad():
-        inverse = torch._foreach_abs([norm.weight for norm in norms])
-        torch._foreach_add_(inverse, [norm.eps for norm in norms])
-        torch._foreach_reciprocal_(inverse)
-        ratio = torch._foreach_abs([norm.bias for norm in norms])
-        torch._foreach_mul_(ratio, inverse)
-        table = torch.stack(torch._foreach_max(ratio) + torch._foreach_max(inverse)).tolist()
-    return list(zip(table[: len(norms)], table[len(norms) :], strict=True))
+    """``max(|bias| / scale)`` and ``max(1 / scale)`` of each layer, by few operators and one look at the device."""
+    sizes = [norm.num_features for norm in norms]
+    eps = torch.tensor([norm.eps for norm in norms]).repeat_interleave(torch.tensor(sizes))
+    weights = torch.cat([norm.weight for norm in norms])
+    inverse = (weights.abs() + eps.to(weights)).reciprocal()
+    ratio = torch.cat([norm.bias for norm in norms]).abs() * inverse
+    table = torch.stack([ratio, inverse]).cpu().split(sizes, dim=1)
+    return [tuple(part.amax(1).tolist()) for part in table]
 
 
 @contextmanager

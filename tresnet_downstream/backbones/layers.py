@@ -1,8 +1,11 @@
 """The small layers of TResNet: space-to-depth stem, anti-alias blur pool, squeeze-and-excite."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class SpaceToDepth(nn.Module):
@@ -16,6 +19,42 @@ class SpaceToDepth(nn.Module):
         n, c, h, w = x.shape
         squares = x.reshape(n, c, h // 4, 4, w // 4, 4).permute(0, 3, 5, 1, 2, 4)
         return squares.reshape(n, 16 * c, h // 4, w // 4)
+
+    def back(self, x: Tensor) -> Tensor:
+        """The inverse: N x 16C x H/4 x W/4 to N x C x H x W."""
+        n, c, h, w = x.shape
+        squares = x.reshape(n, 4, 4, c // 16, h, w).permute(0, 3, 4, 1, 5, 2)
+        return squares.reshape(n, c // 16, 4 * h, 4 * w)
+
+
+def lean_stem_conv(x: Tensor, space_to_depth: SpaceToDepth, weight: Tensor) -> Tensor:
+    """3x3 convolution of the rearranged pictures, keeping the pictures in place of their rearranged copy."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        # The short copies live no longer than this step.
+        with torch.autocast(device, enabled=False):
+            return _LeanStemConv.apply(x, space_to_depth, weight, torch.get_autocast_dtype(device))
+    return _LeanStemConv.apply(x, space_to_depth, weight, weight.dtype)
+
+
+class _LeanStemConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, space_to_depth: SpaceToDepth, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.space_to_depth, ctx.dtype = space_to_depth, dtype
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(space_to_depth(x).to(dtype), weight.to(dtype), padding=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        source = ctx.space_to_depth(x).to(ctx.dtype)
+        needs = [bool(ctx.needs_input_grad[0]), True, False]
+        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad, source, weight.to(ctx.dtype), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needs
+        )
+        grad_x = ctx.space_to_depth.back(grad_x).to(x.dtype) if needs[0] else None
+        return grad_x, None, grad_weight.to(weight.dtype), None
 
 
 class BlurPool(nn.Module):
@@ -36,8 +75,44 @@ class BlurPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Blurs and subsamples ``x``."""
-        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        return F.conv2d(padded, self.filter.to(x.dtype), stride=2, groups=x.shape[1])
+        return _blurred(x, self.filter)
+
+    def lean(self, x: Tensor) -> Tensor:
+        """The same, keeping nothing for the backward pass: plain operators would keep the padded copy."""
+        return _LeanBlur.apply(x, self.filter)
+
+
+def _blurred(x: Tensor, blur_filter: Tensor) -> Tensor:
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    return F.conv2d(padded, blur_filter.to(x.dtype), stride=2, groups=x.shape[1])
+
+
+class _LeanBlur(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, blur_filter: Tensor) -> Tensor:
+        ctx.save_for_backward(blur_filter)
+        ctx.sides = x.shape[2:]
+        with torch.autocast(x.device.type, enabled=False):
+            return _blurred(x, blur_filter)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (blur_filter,) = ctx.saved_tensors
+        # The transpose of the convolution; the last row and column of an even side's frame were read by nobody.
+        unread = [(side + 1) % 2 for side in ctx.sides]
+        padded = F.conv_transpose2d(
+            grad, blur_filter.to(grad.dtype), stride=2, groups=grad.shape[1], output_padding=unread
+        )
+        # The frame's pixels are those of the second row or column from each border.
+        for dim in (2, 3):
+            size = padded.shape[dim]
+            padded.narrow(dim, 2, 1).add_(padded.narrow(dim, 0, 1))
+            padded.narrow(dim, size - 3, 1).add_(padded.narrow(dim, size - 1, 1))
+        layout = (
+            torch.channels_last if grad.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        )
+        return padded[:, :, 1:-1, 1:-1].contiguous(memory_format=layout), None
 
 
 class SqueezeExcite(nn.Module):

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count
 from typing import Any
 
@@ -11,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tresnet_downstream.backbones.activated_batch_norm import (
     ActivatedBatchNorm,
     measured_together,
-    recomputing,
     uses_plain_operators,
 )
-from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite
-from tresnet_downstream.backbones.lean_ops import gated_pointwise_conv, residual_tail
+from tresnet_downstream.backbones.gated_norm import gated_norm
+from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite, lean_stem_conv
+from tresnet_downstream.backbones.pointwise_branch import Ending, pointwise_branch
+from tresnet_downstream.backbones.pointwise_conv import pointwise_conv
+from tresnet_downstream.backbones.recomputation import checkpointed, is_recomputing
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.pretrained import PretrainedModule
@@ -56,6 +58,11 @@ VARIANTS = {
 }
 
 
+def takes_lean_steps(norm: ActivatedBatchNorm) -> bool:
+    """Whether a pass through this norm's block takes the steps that keep less for the backward pass."""
+    return norm.norm in ("inplace", "sync") and torch.is_grad_enabled() and not uses_plain_operators()
+
+
 class Stem(nn.Module):
     """Space-to-depth and one 3x3 convolution: N x 3 x H x W to N x C x H/4 x W/4."""
 
@@ -67,6 +74,8 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gives the first stage's input."""
+        if takes_lean_steps(self.norm):
+            return self.norm(lean_stem_conv(x, self.space_to_depth, self.conv.weight))
         return self.norm(self.conv(self.space_to_depth(x)))
 
 
@@ -79,8 +88,10 @@ class Shortcut(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.norm = ActivatedBatchNorm(out_channels, IDENTITY, norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Brings the block's input to the shape of its output."""
+    def forward(self, x: Tensor, lean: bool, read: bool) -> Tensor:
+        """Brings the block's input to the shape of its output; see :meth:`Block.parts`."""
+        if lean:
+            return pointwise_branch(x, self.conv.weight, Ending(self.norm, self.stride == 2, read))
         if self.stride == 2:
             x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
         return self.norm(self.conv(x))
@@ -98,7 +109,7 @@ class Block(nn.Module, ABC):
         self.drop_path_rate = drop_path_rate
         changes_shape = stride == 2 or in_channels != out_channels
         self.downsample = Shortcut(in_channels, out_channels, stride, norm) if changes_shape else None
-        self.blur = BlurPool(planes) if stride == 2 else nn.Identity()
+        self.blur = BlurPool(planes) if stride == 2 else None
 
     @property
     @abstractmethod
@@ -108,11 +119,32 @@ class Block(nn.Module, ABC):
     @property
     def lean(self) -> bool:
         """Whether this pass takes the steps that keep less for the backward pass."""
-        return self.norm in ("inplace", "sync") and torch.is_grad_enabled() and not uses_plain_operators()
+        return takes_lean_steps(self.last_norm)
 
-    def shortcut(self, x: Tensor) -> Tensor:
-        """What the branch is added to."""
-        return x if self.downsample is None else self.downsample(x)
+    @abstractmethod
+    def branch(self, x: Tensor, read: bool) -> Tensor:
+        """What is added to the shortcut."""
+
+    def parts(self, x: Tensor, read: bool = True) -> tuple[Tensor, Tensor]:
+        """Branch and shortcut of N x C x H x W, both N x planes * expansion x H/stride x W/stride.
+
+        With ``read=False`` nobody reads their numbers, and what only makes them is left out.
+        """
+        return self.branch(x, read), x if self.downsample is None else self.downsample(x, self.lean, read)
+
+    def join(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        """``relu(branch + shortcut)``; the lean branch is nobody else's."""
+        return F.relu(branch.add_(shortcut) if self.lean else branch + shortcut, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W to N x planes * expansion x H/stride x W/stride."""
+        return self.join(*self.parts(x))
+
+    def blurred(self, x: Tensor) -> Tensor:
+        """``x`` at the block's stride."""
+        if self.blur is None:
+            return x
+        return self.blur.lean(x) if self.lean else self.blur(x)
 
     def branch_scale(self, x: Tensor) -> Tensor | None:
         """N factors for stochastic depth (Huang et al., 2016): 0, or 1 / (1 - rate) to keep the mean."""
@@ -120,18 +152,6 @@ class Block(nn.Module, ABC):
             return None
         kept = 1 - self.drop_path_rate
         return torch.empty(x.shape[0], device=x.device).bernoulli_(kept) / kept
-
-    def tail(self, x: Tensor, shortcut: Tensor, squeeze_excite: SqueezeExcite | None) -> Tensor:
-        """``relu(shortcut + gate * norm(x))``, from the last convolution to the block's output."""
-        scale = self.branch_scale(x)
-        if self.lean:
-            return residual_tail(x, shortcut, self.last_norm, squeeze_excite, scale)
-        branch = self.last_norm(x)
-        if squeeze_excite is not None:
-            branch = branch * squeeze_excite(branch)
-        if scale is not None:
-            branch = branch * scale.to(branch.dtype)[:, None, None, None]
-        return F.relu(branch + shortcut, inplace=True)
 
 
 class BasicBlock(Block):
@@ -161,10 +181,14 @@ class BasicBlock(Block):
         """The second."""
         return self.norm2
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W to N x planes x H/stride x W/stride."""
-        out = self.blur(self.norm1(self.conv1(x)))
-        return self.tail(self.conv2(out), self.shortcut(x), self.se)
+    def branch(self, x: Tensor, read: bool) -> Tensor:
+        """What is added to the shortcut."""
+        out = self.conv2(self.blurred(self.norm1(self.conv1(x))))
+        scale = self.branch_scale(x)
+        if self.lean:
+            return gated_norm(out, self.norm2, self.se, scale, read)
+        out = self.norm2(out)
+        return scaled(out if self.se is None else out * self.se(out), scale)
 
 
 class Bottleneck(Block):
@@ -196,17 +220,20 @@ class Bottleneck(Block):
         """The third."""
         return self.norm3
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W to N x 4 planes x H/stride x W/stride."""
-        out = self.norm1(self.conv1(x))
-        out = self.blur(self.norm2(self.conv2(out)))
-        if self.se is None:
-            out = self.conv3(out)
-        elif self.lean:
-            out = gated_pointwise_conv(out, self.se(out), self.conv3.weight)
-        else:
-            out = self.conv3(out * self.se(out))
-        return self.tail(out, self.shortcut(x), None)
+    def branch(self, x: Tensor, read: bool) -> Tensor:
+        """What is added to the shortcut."""
+        out = pointwise_conv(x, self.conv1.weight.flatten(1)) if self.lean else self.conv1(x)
+        out = self.blurred(self.norm2(self.conv2(self.norm1(out))))
+        gate = None if self.se is None else self.se(out)
+        scale = self.branch_scale(x)
+        if self.lean:
+            return pointwise_branch(out, self.conv3.weight, Ending(self.norm3, read=read), gate, scale)
+        return scaled(self.norm3(self.conv3(out if gate is None else out * gate)), scale)
+
+
+def scaled(branch: Tensor, scale: Tensor | None) -> Tensor:
+    """The branch with its factors of stochastic depth."""
+    return branch if scale is None else branch * scale.to(branch.dtype)[:, None, None, None]
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -234,7 +261,8 @@ class TResNet(PretrainedModule):
             and norms in evaluation mode.
         norm_eval: keeps every norm in evaluation mode: its running statistics are used and not moved.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
-        with_cp: activation checkpointing, block by block: less memory, the same results, more time.
+        with_cp: activation checkpointing: less memory, the same results, more time. True keeps the input of
+            each block, a number ``k`` that of each ``k`` blocks of a stage.
         norm: see :class:`ActivatedBatchNorm`.
         init_cfg: MMEngine's, such as ``dict(type='Pretrained', checkpoint='tresnet://l_in1k_448')``, a path or
             a URL. Every published style of names is translated, there and in ``load_state_dict``.
@@ -258,7 +286,7 @@ class TResNet(PretrainedModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         drop_path_rate: float = 0.0,
-        with_cp: bool = False,
+        with_cp: bool | int = False,
         norm: str = "inplace",
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
@@ -267,6 +295,8 @@ class TResNet(PretrainedModule):
         self.out_indices = _checked_stages(out_indices)
         if not -1 <= frozen_stages <= 4:
             raise UserError(f"frozen_stages={frozen_stages}: give -1 for none, 0 for the stem, up to 4 for all")
+        if with_cp < 0:
+            raise UserError(f"with_cp={with_cp}: give True, False or a number of blocks")
         self.frozen_stages, self.norm_eval, self.with_cp = frozen_stages, norm_eval, with_cp
 
         base = int(64 * self.variant.width)
@@ -331,21 +361,26 @@ class TResNet(PretrainedModule):
             x = self.stem(x)
             features = []
             for index, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
-                for block in stage:
-                    x = self._run(block, x)
+                x = self._run(stage, x)
                 if index in self.out_indices:
                     features.append(x)
         return tuple(features)
 
-    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        if self.with_cp and self.training and torch.is_grad_enabled() and not uses_plain_operators():
-            return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), recomputing()))
-        return block(x)
+    def _run(self, stage: nn.Sequential, x: Tensor) -> Tensor:
+        if not (self.with_cp and self.training and torch.is_grad_enabled()) or uses_plain_operators():
+            return stage(x)
+        length = int(self.with_cp)
+        blocks: list[Any] = list(stage)
+        for start in range(0, len(blocks), length):
+            segment = blocks[start : start + length]
+            # The last block's result is the next one's input, kept anyway: it is made outside.
+            x = segment[-1].join(*checkpointed(partial(_parts_of_last, segment), x))
+        return x
 
     def _norms_measured(self) -> AbstractContextManager[None]:
-        # On a GPU each look at a weight waits for the device; one look for all norms costs one wait.
-        if self.stem.conv.weight.is_cuda and torch.is_grad_enabled() and not uses_plain_operators():
-            return measured_together(self.norms())
+        # Each look at a weight waits for a GPU, and costs some operators: one look for all that may be inverted.
+        if torch.is_grad_enabled() and not uses_plain_operators():
+            return measured_together([norm for norm in self.norms() if norm.slope != IDENTITY])
         return nullcontext()
 
     def train(self, mode: bool = True) -> "TResNet":
@@ -370,6 +405,13 @@ class TResNet(PretrainedModule):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
             elif isinstance(module, Block):
                 nn.init.zeros_(module.last_norm.weight)
+
+
+def _parts_of_last(blocks: Sequence[Block], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Branch and shortcut of the last of several blocks; when computed again, nobody reads them."""
+    for block in blocks[:-1]:
+        x = block(x)
+    return blocks[-1].parts(x, read=not is_recomputing())
 
 
 def variant_name(variant: Variant) -> str:
