@@ -45,16 +45,15 @@ def ready(
     Raises:
         UserError: the backend is unknown or not installed.
     """
-    coco, evaluation = _library(backend)
+    coco, evaluation = library(backend)
     # From 1: pycocotools takes the id 0 for no match.
     annotations = [{**given, "id": number} for number, given in enumerate(ground_truth["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _index(coco, ground_truth, annotations)
-        # loadRes measures a detection by its box where it has one, also for masks.
-        given = [
-            {key: value for key, value in found.items() if iou_type == "bbox" or key != "bbox"} for found in detections
-        ]
-        run = evaluation(truth, truth.loadRes(given) if given else _index(coco, ground_truth, []), iou_type)
+        results = _index(coco, ground_truth, _boxes(detections)) if iou_type == "bbox" else _masks(truth, detections)
+        # faster-coco-eval would go on to scores of its own, which nothing here reads.
+        options = {"extra_calc": False} if backend == "faster_coco_eval" else {}
+        run = evaluation(truth, results, iou_type, **options)
     run.params.catIds, run.params.imgIds = list(category_ids), list(image_ids)
     return run
 
@@ -62,11 +61,15 @@ def ready(
 def sizes(ground_truth: Mapping[str, Any]) -> Any:
     """An index of the pictures alone, whose ``annToRLE`` makes run lengths of any mask in them."""
     with contextlib.redirect_stdout(io.StringIO()):
-        return _index(_library("pycocotools")[0], ground_truth, [])
+        return _index(library("pycocotools")[0], ground_truth, [])
 
 
-def _library(name: str) -> tuple[Any, Any]:
-    """The index and the evaluation of a library."""
+def library(name: str) -> tuple[Any, Any]:
+    """The index and the evaluation of one of :data:`BACKENDS`.
+
+    Raises:
+        UserError: the backend is unknown or not installed.
+    """
     try:
         if name == "pycocotools":
             from pycocotools import coco, cocoeval
@@ -87,3 +90,19 @@ def _index(coco: Any, content: Mapping[str, Any], annotations: list[dict[str, An
     index.dataset = {**content, "annotations": annotations}
     index.createIndex()
     return index
+
+
+def _boxes(detections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Detections with what scoring boxes needs: as ``loadRes`` has it, in a third of its time."""
+    return [
+        {**found, "id": number, "area": found["bbox"][2] * found["bbox"][3], "iscrowd": 0}
+        for number, found in enumerate(detections, start=1)
+    ]
+
+
+def _masks(truth: Any, detections: Sequence[Mapping[str, Any]]) -> Any:
+    """An index of detected masks."""
+    if not detections:
+        return _index(type(truth), truth.dataset, [])
+    # loadRes measures a detection by its box where it has one, also for masks.
+    return truth.loadRes([{key: value for key, value in found.items() if key != "bbox"} for found in detections])
