@@ -12,6 +12,8 @@ TYPES = ("float32", "bfloat16", "float16")
 FORMS = ("eager", "compiled", "fused")
 # The size that each network's published score was measured at.
 PUBLISHED = "published"
+# Below it the last feature map of one picture is a single value, of which batch norm has no variance.
+_LEAST_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ def _pixels(size: str, network: str) -> int:
         if not (published := network_named(network).published):
             raise UserError(f"--sizes {PUBLISHED}: no score of {network} is known; give a size in pixels")
         return next(iter(published))
-    if not size.isdecimal() or int(size) < 32:
-        raise UserError(f"--sizes {size}: give pixels, at least 32, or the word {PUBLISHED}")
+    if not size.isdecimal() or int(size) < _LEAST_SIZE:
+        raise UserError(f"--sizes {size}: give pixels, at least {_LEAST_SIZE}, or the word {PUBLISHED}")
     return int(size)
 
 

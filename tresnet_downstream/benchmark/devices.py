@@ -5,7 +5,6 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,8 +48,13 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def fitting(self, step: Callable[[int], object]) -> Callable[[int], bool]:
-        """Gives a function that says whether a step of so many pictures fits."""
+    def fitting(self, step: Callable[[int], object], needed: Callable[[int], int]) -> Callable[[int], bool]:
+        """Gives a function that says whether a step of so many pictures fits.
+
+        Args:
+            step: does one with so many.
+            needed: the bytes that it takes.
+        """
 
     @abstractmethod
     def missing_compiler(self) -> str | None:
@@ -87,13 +91,14 @@ class Cpu(Device):
         del result
         return allocations.peak(apart_from())
 
-    def fitting(self, step: Callable[[int], object]) -> Callable[[int], bool]:
-        """By arithmetic, from the peaks of one and two pictures: a process that takes too much is killed."""
+    def fitting(self, step: Callable[[int], object], needed: Callable[[int], int]) -> Callable[[int], bool]:
+        """By arithmetic, from what two and four pictures need: a process that takes too much is killed."""
         available = available_memory()
         if available is None:
             return lambda batch_size: True
-        one, two = (self.peak_bytes(partial(step, count), tuple) for count in (1, 2))
-        return lambda batch_size: one + (batch_size - 1) * max(two - one, 0) <= available
+        # Not from one: libraries take other ways for a single picture.
+        two, four = needed(2), needed(4)
+        return lambda batch_size: two + (batch_size - 2) * (four - two) / 2 <= available
 
     def missing_compiler(self) -> str | None:
         """A C++ compiler, which the CPU's kernels need."""
@@ -143,7 +148,7 @@ class Cuda(Device):
         work()
         return torch.cuda.max_memory_allocated(self.torch_device) - before
 
-    def fitting(self, step: Callable[[int], object]) -> Callable[[int], bool]:
+    def fitting(self, step: Callable[[int], object], needed: Callable[[int], int]) -> Callable[[int], bool]:
         """By trying."""
 
         def fits(batch_size: int) -> bool:

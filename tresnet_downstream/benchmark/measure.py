@@ -157,7 +157,7 @@ def _checked_batch(case: Case, device: Device, with_largest_batch: bool, tell: C
     # Every new batch size would be compiled anew, so the plain form answers for the compiled one.
     probed = replace(case, form="eager") if case.form == "compiled" else case
     step = prepared(replace(probed, batch_size=1), device)
-    fits = device.fitting(lambda count: step.run(*step.batch(count)))
+    fits = device.fitting(lambda count: step.run(*step.batch(count)), step.needed_bytes)
     if not fits(case.batch_size):
         tell(f"{case}: a batch of {case.batch_size} does not fit")
         fitting = largest_batch(fits, case.batch_size)

@@ -58,8 +58,16 @@ class Step(ABC):
         return images.to(memory_format=torch.channels_last), labels
 
     @abstractmethod
-    def peak_bytes(self) -> int:
-        """Of one step, without parameters, buffers, pictures and what the weights' gradients take."""
+    def peak_bytes(self, count: int | None = None) -> int:
+        """Of one step, without parameters, buffers, pictures and what the weights' gradients take.
+
+        Args:
+            count: of pictures; the case's if None.
+        """
+
+    @abstractmethod
+    def needed_bytes(self, count: int) -> int:
+        """What a step with so many pictures takes beyond the weights."""
 
     def bytes_kept(self) -> int | None:
         """What is in use between forward and backward pass; None where there is no backward."""
@@ -92,12 +100,18 @@ class Training(Step):
         """Everything that the forward pass leaves for the backward pass, however it is kept."""
         return self.device.bytes_kept(lambda: self.loss(self.images, self.labels))
 
-    def peak_bytes(self) -> int:
+    def peak_bytes(self, count: int | None = None) -> int:
         """Of forward and backward pass."""
+        images, labels = (self.images, self.labels) if count is None else self.batch(count)
         self.optimiser.zero_grad(set_to_none=True)
-        peak = self.device.peak_bytes(lambda: self.loss(self.images, self.labels).backward(), self._gradients)
+        peak = self.device.peak_bytes(lambda: self.loss(images, labels).backward(), self._gradients)
         self.optimiser.zero_grad(set_to_none=True)
         return peak
+
+    def needed_bytes(self, count: int) -> int:
+        """The peak, the pictures, and for each weight a gradient and a momentum."""
+        weights = sum(parameter.nbytes for parameter in self.network.parameters())
+        return self.peak_bytes(count) + self.batch(count)[0].nbytes + 2 * weights
 
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
@@ -128,9 +142,14 @@ class Inference(Step):
         with torch.no_grad():
             self.forward(images)
 
-    def peak_bytes(self) -> int:
+    def peak_bytes(self, count: int | None = None) -> int:
         """Of the forward pass."""
-        return self.device.peak_bytes(self, tuple)
+        images, labels = (self.images, self.labels) if count is None else self.batch(count)
+        return self.device.peak_bytes(lambda: self.run(images, labels), tuple)
+
+    def needed_bytes(self, count: int) -> int:
+        """The peak and the pictures."""
+        return self.peak_bytes(count) + self.batch(count)[0].nbytes
 
 
 def prepared(case: Case, device: Device) -> Step:
