@@ -111,7 +111,7 @@ def groups(
             for name, form in product(names, dict.fromkeys(forms))
         ]
         obstacles = {case: reason for case in cases if (reason := case.obstacle(device))}
-        title = f"{task}, {type_}, {size if size == PUBLISHED else f'{size} x {size}'}"
+        title = f"{task}, {type_}, {'published sizes' if size == PUBLISHED else f'{size} x {size}'}"
         found.append(Group(title, tuple(case for case in cases if case not in obstacles), obstacles))
     _refuse_what_never_runs(found)
     return found

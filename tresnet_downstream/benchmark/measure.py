@@ -29,7 +29,7 @@ class Result:
         largest_batch: the most pictures that fit a step.
         macs: multiply-adds of the forward pass for a picture.
         parameters: how many.
-        ceiling: operations in a second of a large matrix product, the best of the group's repeats.
+        ceiling: operations in a second of a large matrix product, which took turns with the group's steps.
         obstacle: why it was not measured.
     """
 
@@ -137,7 +137,7 @@ def _measure_group(
         synchronise=device.synchronise,
         on_repeat=lambda done: tell(f"{group.title}: round {done} of {repeats + 1}"),
     )
-    ceiling = product.operations / min(timings[_CEILING].seconds)
+    ceiling = product.operations / timings[_CEILING].median
     return list(_timed(results, timings, ceiling, peer))
 
 
