@@ -70,6 +70,15 @@ def test_what_cannot_run_is_refused_before_anything_does(tiny, monkeypatch):
         measure([], Cpu(), 0)
 
 
+def test_networks_that_fit_alone_but_not_together_are_told(tiny, monkeypatch):
+    def out_of_memory(self, work):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Cpu, "bytes_kept", out_of_memory)
+    with pytest.raises(UserError, match="training, float32, 64 x 64: every batch fits, but not beside the other"):
+        measured([tiny])
+
+
 def example(monkeypatch):
     register(monkeypatch, "quick", ours=True)
     found = groups(["quick", "tresnet_m"], ["inference"], ["float32"], ["eager", "fused"], ["64"], 8, "cpu")

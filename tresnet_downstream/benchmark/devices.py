@@ -152,15 +152,16 @@ class Cuda(Device):
         """By trying."""
 
         def fits(batch_size: int) -> bool:
+            fitted = True
             try:
                 step(batch_size)
                 self.synchronise()
             except torch.OutOfMemoryError:
-                return False
-            finally:
-                gc.collect()
-                torch.cuda.empty_cache()
-            return True
+                fitted = False
+            # Only here, where the error no longer holds the step's tensors.
+            gc.collect()
+            torch.cuda.empty_cache()
+            return fitted
 
         return fits
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from tresnet_downstream.benchmark.cases import Case, Group
 from tresnet_downstream.benchmark.devices import Device, largest_batch
 from tresnet_downstream.benchmark.interleaved import Ratio, Timing, interleaved, speed_ratio
@@ -103,7 +105,12 @@ def measure(
         raise UserError(f"--forms compiled needs {lacking}")
     results = []
     for group in groups:
-        results += _measure_group(group, device, repeats, peer, with_largest_batch, tell)
+        try:
+            results += _measure_group(group, device, repeats, peer, with_largest_batch, tell)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{group.title}: every batch fits, but not beside the other networks; measure fewer of them at a time"
+            ) from error
         results += [Result(case, group.title, obstacle=reason) for case, reason in group.obstacles.items()]
     return results
 
