@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tresnet_downstream.benchmark.random_boxes import random_boxes
 from tresnet_downstream.evaluation import (
     DetectionRun,
     MultilabelRun,
     write_detection_run,
     write_multilabel_run,
 )
-
-WIDTH, HEIGHT = 640, 480
-OBJECTS, FALSE_ALARMS = 7.4, 60  # in a picture: as many objects as COCO 2017's validation split has
 
 
 def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
@@ -50,39 +48,12 @@ def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
 
 def make_detector(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
     """Writes a detector's run: one to four detections near each object, some of another class, and false alarms."""
-    draw = np.random.default_rng(seed)
-    shares = draw.dirichlet(np.full(num_classes, 0.6))
-    annotations, predictions = [], []
-
-    def random_box() -> np.ndarray:
-        size = np.exp(draw.uniform(2, 5.5, 2))
-        return np.array([*draw.uniform(0, (WIDTH, HEIGHT) - size), *size])
-
-    def found(image: int, category: int, box: np.ndarray, score: float) -> dict[str, object]:
-        return {"image_id": image, "category_id": category, "bbox": box.tolist(), "score": score}
-
-    for image in range(1, num_images + 1):
-        for _ in range(draw.poisson(OBJECTS)):
-            box, category = random_box(), 1 + int(draw.choice(num_classes, p=shares))
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": image, "category_id": category, "bbox": box.tolist()}
-            )
-            for _ in range(draw.integers(1, 5)):
-                near = box + draw.normal(0, 0.08, 4) * np.tile(box[2:], 2)
-                named = category if draw.random() < 0.8 else 1 + int(draw.integers(num_classes))
-                predictions.append(found(image, named, near, draw.beta(2, 2)))
-        for category in 1 + draw.choice(num_classes, FALSE_ALARMS, p=shares):
-            predictions.append(found(image, int(category), random_box(), draw.beta(1, 4)))
-    images = [
-        {"id": number, "file_name": f"{number:06}.jpg", "width": WIDTH, "height": HEIGHT}
-        for number in range(1, num_images + 1)
-    ]
-    categories = [{"id": number + 1, "name": f"class {number}"} for number in range(num_classes)]
+    truth, detections = random_boxes(num_images, num_classes, seed)
     run = DetectionRun(
-        ground_truth={"images": images, "annotations": annotations, "categories": categories},
-        predictions={"bbox": predictions},
-        image_ids=[image["id"] for image in images],
-        classes=tuple(category["name"] for category in categories),
+        ground_truth=truth,
+        predictions={"bbox": detections},
+        image_ids=[image["id"] for image in truth["images"]],
+        classes=tuple(category["name"] for category in truth["categories"]),
         image_folder=str(folder),
         backend="faster_coco_eval",
         about={"data": "random boxes of data/make_run.py"},

@@ -1,8 +1,9 @@
 """COCO's evaluation made ready to run, by pycocotools or by what computes the same faster."""
 
 import contextlib
+import gc
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tresnet_downstream.errors import UserError
@@ -45,16 +46,15 @@ def ready(
     Raises:
         UserError: the backend is unknown or not installed.
     """
-    coco, evaluation = _library(backend)
+    coco, evaluation = library(backend)
     # From 1: pycocotools takes the id 0 for no match.
     annotations = [{**given, "id": number} for number, given in enumerate(ground_truth["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _index(coco, ground_truth, annotations)
-        # loadRes measures a detection by its box where it has one, also for masks.
-        given = [
-            {key: value for key, value in found.items() if iou_type == "bbox" or key != "bbox"} for found in detections
-        ]
-        run = evaluation(truth, truth.loadRes(given) if given else _index(coco, ground_truth, []), iou_type)
+        results = _index(coco, ground_truth, _boxes(detections)) if iou_type == "bbox" else _masks(truth, detections)
+        # faster-coco-eval would go on to scores of its own, which nothing here reads.
+        options = {"extra_calc": False} if backend == "faster_coco_eval" else {}
+        run = evaluation(truth, results, iou_type, **options)
     run.params.catIds, run.params.imgIds = list(category_ids), list(image_ids)
     return run
 
@@ -62,11 +62,15 @@ def ready(
 def sizes(ground_truth: Mapping[str, Any]) -> Any:
     """An index of the pictures alone, whose ``annToRLE`` makes run lengths of any mask in them."""
     with contextlib.redirect_stdout(io.StringIO()):
-        return _index(_library("pycocotools")[0], ground_truth, [])
+        return _index(library("pycocotools")[0], ground_truth, [])
 
 
-def _library(name: str) -> tuple[Any, Any]:
-    """The index and the evaluation of a library."""
+def library(name: str) -> tuple[Any, Any]:
+    """The index and the evaluation of one of :data:`BACKENDS`.
+
+    Raises:
+        UserError: the backend is unknown or not installed.
+    """
     try:
         if name == "pycocotools":
             from pycocotools import coco, cocoeval
@@ -82,8 +86,39 @@ def _library(name: str) -> tuple[Any, Any]:
     raise UserError(f"coco_eval={name!r} is unknown: choose {' or '.join(BACKENDS)}")
 
 
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keeps Python from looking for cycles.
+
+    Among a dict for each detection there are none, and a fifth of the time would go into walking them over and over.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _index(coco: Any, content: Mapping[str, Any], annotations: list[dict[str, Any]]) -> Any:
     index = coco()
     index.dataset = {**content, "annotations": annotations}
     index.createIndex()
     return index
+
+
+def _boxes(detections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Detections with what scoring boxes needs: as ``loadRes`` has it, in a third of its time."""
+    return [
+        {**found, "id": number, "area": found["bbox"][2] * found["bbox"][3], "iscrowd": 0}
+        for number, found in enumerate(detections, start=1)
+    ]
+
+
+def _masks(truth: Any, detections: Sequence[Mapping[str, Any]]) -> Any:
+    """An index of detected masks."""
+    if not detections:
+        return _index(type(truth), truth.dataset, [])
+    # loadRes measures a detection by its box where it has one, also for masks.
+    return truth.loadRes([{key: value for key, value in found.items() if key != "bbox"} for found in detections])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.evaluation.coco_index import chosen, ready
+from tresnet_downstream.evaluation.coco_index import chosen, collector_paused, ready
 
 # COCO's sizes of objects, in the order of its statistics.
 SIZES = ("all", "small", "medium", "large")
@@ -98,8 +98,8 @@ def detection_scores(
         UserError: an unknown backend or one that is not installed, a class or picture that the file lacks.
     """
     names, categories, scored = chosen(ground_truth, detections, classes, image_ids)
-    run = ready(ground_truth, detections, categories, scored, iou_type, backend)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with collector_paused(), contextlib.redirect_stdout(io.StringIO()):
+        run = ready(ground_truth, detections, categories, scored, iou_type, backend)
         run.evaluate()
         run.accumulate()
         run.summarize()

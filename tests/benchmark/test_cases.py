@@ -1,0 +1,73 @@
+import pytest
+
+from tresnet_downstream.benchmark.cases import groups
+from tresnet_downstream.benchmark.networks import NETWORKS
+from tresnet_downstream.errors import UserError
+
+
+def made(networks, tasks=("training",), types=("float32",), forms=("eager",), sizes=("224",), batch=8, device="cpu"):
+    return groups(networks, tasks, types, forms, sizes, batch, device)
+
+
+def test_every_combination_is_there_in_groups_that_compare_networks_and_forms():
+    found = made(["tresnet_m", "resnet50"], ["inference", "training"], ["float32", "bfloat16"], ["eager", "compiled"])
+    assert [group.title for group in found] == [
+        "inference, float32, 224 x 224",
+        "inference, bfloat16, 224 x 224",
+        "training, float32, 224 x 224",
+        "training, bfloat16, 224 x 224",
+    ]
+    assert [case.label for case in found[0].cases] == [
+        "tresnet_m",
+        "tresnet_m compiled",
+        "resnet50",
+        "resnet50 compiled",
+    ]
+
+
+def test_what_makes_no_sense_is_listed_with_its_reason():
+    (training, inference) = made(["tresnet_m", "resnet50"], ["training", "inference"], forms=["eager", "fused"])
+    assert [case.label for case in inference.cases] == ["tresnet_m", "tresnet_m fused", "resnet50"]
+    assert {case.label: reason for case, reason in inference.obstacles.items()} == {
+        "resnet50 fused": "resnet50: only this toolkit's TResNet can be fused"
+    }
+    assert {case.label for case in training.obstacles} == {"tresnet_m fused", "resnet50 fused"}
+
+
+def test_published_is_each_networks_own_size():
+    (group,) = made(["tresnet_m", "efficientnet_b1", "resnetrs50"], sizes=["published"])
+    assert [case.size for case in group.cases] == [224, 240, 160]
+
+
+def test_all_is_every_network():
+    (group,) = made(["all"])
+    assert [case.network for case in group.cases] == list(NETWORKS)
+
+
+def test_float16_is_measured_on_a_gpu():
+    (group,) = made(["tresnet_m"], types=["float16"], device="cuda")
+    assert len(group.cases) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"networks": ["tresnet_n"]}, "unknown network 'tresnet_n': choose from tresnet_m, "),
+        ({"tasks": ["testing"]}, "--tasks testing: choose from training, inference"),
+        ({"types": ["int8"]}, "--types int8: choose from float32"),
+        ({"forms": ["quick"]}, "--forms quick: choose from eager, compiled, fused"),
+        ({"sizes": ["20"]}, "--sizes 20: give pixels, at least 64"),
+        ({"sizes": ["big"]}, "--sizes big"),
+        ({"batch": 0}, "--batch-size 0"),
+        ({"forms": ["fused"]}, "as asked: a fused network is for inference$"),
+        ({"forms": ["eager", "fused"]}, "as asked: a fused network is for inference$"),
+        ({"types": ["float32", "float16"]}, "as asked: float16 is for GPUs; a CPU takes bfloat16$"),
+        (
+            {"networks": ["tresnet_m", "tresnet_m_cp"], "tasks": ["inference"]},
+            "tresnet_m_cp: checkpointing changes training alone$",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_told(changes, message):
+    with pytest.raises(UserError, match=message):
+        made(**{"networks": ["tresnet_m"], **changes})

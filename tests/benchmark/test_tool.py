@@ -1,0 +1,72 @@
+"""tools/benchmark.py from end to end, with networks that take no time."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from benchmark.tiny import register
+from training.small_data import ROOT, call
+
+from tresnet_downstream.benchmark.networks import tresnet
+
+TINY_TRESNET = {"layers": (1, 1, 1, 1), "width": 0.25}
+
+
+def test_table_json_and_plot_of_a_tiny_network_against_its_peer(monkeypatch, tmp_path):
+    register(monkeypatch, "ours", build=tresnet("m", **TINY_TRESNET), ours=True)
+    register(monkeypatch, "theirs", build=tresnet("m", norm="batchnorm", **TINY_TRESNET))
+    out = tmp_path / "out"
+    arguments = ["networks", "ours", "theirs", "--peer", "theirs", "--sizes", "64", "--batch-size", "2"]
+    status, stdout, _ = call("benchmark", [*arguments, "--repeats", "1", "--device", "cpu", "--out", out])
+    assert status == 0
+    assert stdout.startswith("device: cpu; processor: ")
+    for word in ("cores: ", "threads: ", "torch: ", "date: ", "### training, float32, 64 x 64", "| x theirs |"):
+        assert word in stdout
+    assert (out / "table.md").read_text() in stdout
+    assert (out / "plot.png").stat().st_size > 5000
+    results = json.loads((out / "table.json").read_text())["results"]
+    assert [(each["network"], each["task"]) for each in results] == [
+        (name, task) for task in ("training", "inference") for name in ("ours", "theirs")
+    ]
+    # The in-place norms keep less than the plain ones, at any size.
+    assert results[0]["kept_mib_per_image"] < results[1]["kept_mib_per_image"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tresnet_n"], "unknown network 'tresnet_n'"),
+        (["tiny", "--types", "int8"], "--types int8"),
+        (["tiny", "--forms", "quick"], "--forms quick"),
+        (["tiny", "--tasks", "training", "--forms", "fused"], "tiny: only this toolkit's TResNet can be fused"),
+        (["tiny", "--device", "meta"], "--device meta"),
+        (["tiny", "--device", "gpu"], "--device gpu"),
+        (["tiny", "--sizes", "64", "--batch-size", str(10**9)], "do not fit the cpu's memory"),
+    ],
+)
+def test_mistakes_are_one_line_and_2(arguments, message, tiny):
+    status, stdout, stderr = call("benchmark", ["networks", *arguments])
+    assert (status, stdout) == (2, "")
+    assert message in stderr.splitlines()[-1]
+    assert stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_detection_scoring_prints_both_tables():
+    pytest.importorskip("faster_coco_eval", reason="needs the extra faster-coco-eval")
+    arguments = ["detection-scoring", "--images", "5", "--boxes", "100", "--repeats", "1"]
+    status, stdout, _ = call("benchmark", arguments)
+    assert status == 0
+    assert "| this toolkit |" in stdout
+    assert "| AP50 |" in stdout
+
+
+def test_help_needs_no_torch():
+    program = (
+        "import sys; sys.argv = ['benchmark', 'networks', '--help']; sys.modules['torch'] = None\n"
+        f"import runpy; runpy.run_path({str(ROOT / 'tools' / 'benchmark.py')!r}, run_name='__main__')"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "--largest-batch" in result.stdout

@@ -1,0 +1,100 @@
+"""Measures speed and memory side by side with others: python tools/benchmark.py networks | detection-scoring."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tresnet_downstream.command_line import best_device, run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line and calls the command."""
+    options = _parser().parse_args(arguments)
+    options.command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Measures speed and memory against what people use otherwise; whatever is compared takes turns."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_networks(commands)
+    _add_detection_scoring(commands)
+    return parser
+
+
+def _add_networks(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("networks", help="networks in training and inference, with a plot against accuracy")
+    command.add_argument(
+        "networks", nargs="*", metavar="NETWORK", help="tresnet_m, timm_tresnet_m and resnet50 by default; or all"
+    )
+    command.add_argument("--tasks", nargs="+", default=["training", "inference"], metavar="TASK")
+    command.add_argument(
+        "--types", nargs="+", default=["float32"], metavar="TYPE", help="float32, bfloat16, float16 (a GPU's)"
+    )
+    command.add_argument(
+        "--forms", nargs="+", default=["eager"], metavar="FORM", help="eager, compiled, fused (TResNet's inference)"
+    )
+    command.add_argument(
+        "--sizes", nargs="+", default=["224"], metavar="PIXELS", help="or published: each at the size of its score"
+    )
+    command.add_argument("--batch-size", type=int, default=8)
+    command.add_argument("--repeats", type=int, default=9, help="timed steps of each, after one that warms up")
+    command.add_argument("--peer", metavar="NETWORK", help="whose eager form each speed is divided by")
+    command.add_argument("--largest-batch", action="store_true", help="finds it by bisection; on a CPU by arithmetic")
+    command.add_argument("--device", help="such as cuda; the first GPU by default, else the CPU")
+    command.add_argument("--out", metavar="DIR", help="writes table.md, table.json and plot.png there")
+    command.set_defaults(command=_networks)
+
+
+def _add_detection_scoring(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("detection-scoring", help="COCO's twelve numbers, against pycocotools")
+    command.add_argument("--images", type=int, default=2_000)
+    command.add_argument("--boxes", type=int, default=166_056)
+    command.add_argument("--repeats", type=int, default=3)
+    command.add_argument("--seed", type=int, default=0, help="of the boxes")
+    command.set_defaults(command=_detection_scoring)
+
+
+def _networks(options: argparse.Namespace) -> None:
+    device_name = best_device(options.device)
+
+    from tresnet_downstream.benchmark.cases import groups
+    from tresnet_downstream.benchmark.devices import device_named
+    from tresnet_downstream.benchmark.machine import machine, versions
+    from tresnet_downstream.benchmark.measure import measure
+    from tresnet_downstream.benchmark.networks import SHORT_FORM
+    from tresnet_downstream.benchmark.plot import draw_speed_accuracy
+    from tresnet_downstream.benchmark.tables import markdown, write_tables
+
+    device = device_named(device_name)
+    names = options.networks or SHORT_FORM
+    wanted = groups(names, options.tasks, options.types, options.forms, options.sizes, options.batch_size, device.kind)
+    results = measure(wanted, device, options.repeats, options.peer, options.largest_batch, _tell)
+    about = {**device.describe(), **machine(), **versions()}
+    print(markdown(results, about, options.peer), end="")
+    if options.out:
+        written = write_tables(results, about, options.peer, options.out)
+        plot = Path(options.out, "plot.png")
+        if draw_speed_accuracy(results, plot):
+            written.append(plot)
+        for path in written:
+            print(f"wrote {path}")
+
+
+def _detection_scoring(options: argparse.Namespace) -> None:
+    from tresnet_downstream.benchmark.detection_scoring import compare_scoring
+    from tresnet_downstream.benchmark.machine import machine, versions
+
+    about = {**machine(), **versions()}
+    print("; ".join(f"{key}: {value}" for key, value in about.items()), end="\n\n")
+    print(compare_scoring(options.images, options.boxes, options.repeats, options.seed, _tell).markdown(), end="")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

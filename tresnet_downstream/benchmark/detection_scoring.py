@@ -1,0 +1,128 @@
+"""This toolkit's scoring of detections against pycocotools: the same numbers, in how much less time."""
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.benchmark.interleaved import Timing, interleaved, speed_ratio
+from tresnet_downstream.benchmark.random_boxes import random_boxes
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.coco_index import library
+from tresnet_downstream.evaluation.detection_scores import HEADLINE, detection_scores
+
+REFERENCE, FASTER, OURS = "pycocotools", "faster-coco-eval", "this toolkit"
+NUM_CLASSES = 80
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringComparison:
+    """What each way of scoring the same detections took and gave.
+
+    Attributes:
+        num_images: pictures.
+        num_objects: boxes to find.
+        num_detections: boxes that were given.
+        timings: from dicts in memory to the twelve numbers, by name; `REFERENCE` is among them.
+        statistics: COCO's twelve numbers, in [0, 1], by the same names.
+    """
+
+    num_images: int
+    num_objects: int
+    num_detections: int
+    timings: dict[str, Timing]
+    statistics: dict[str, np.ndarray]
+
+    def difference(self, name: str) -> float:
+        """The largest difference of the twelve numbers from pycocotools'."""
+        return float(np.abs(self.statistics[name] - self.statistics[REFERENCE]).max())
+
+    def markdown(self) -> str:
+        """A table of times and one of the numbers."""
+        lines = [
+            f"{self.num_detections:,} boxes on {self.num_images:,} pictures with {self.num_objects:,} objects",
+            "",
+            "| | seconds | x pycocotools | largest difference |",
+            "|---|---:|---:|---:|",
+        ]
+        for name, timing in self.timings.items():
+            low, high = timing.quartiles
+            ratio = speed_ratio(timing, self.timings[REFERENCE])
+            spread = f"{timing.median:.2f} ({low:.2f} to {high:.2f})"
+            lines.append(f"| {name} | {spread} | {ratio} | {self.difference(name):.1e} |")
+        lines += ["", f"| | {' | '.join(self.statistics)} |", "|---" * (1 + len(self.statistics)) + "|"]
+        for place, key in enumerate(HEADLINE):
+            values = (f"{numbers[place]:.12f}" for numbers in self.statistics.values())
+            lines.append(f"| {key} | {' | '.join(values)} |")
+        return "\n".join(lines) + "\n"
+
+
+def compare_scoring(
+    num_images: int = 2_000,
+    num_boxes: int = 166_056,
+    repeats: int = 3,
+    seed: int = 0,
+    tell: Callable[[str], object] = lambda line: None,
+) -> ScoringComparison:
+    """Scores random detections with pycocotools, with faster-coco-eval called plainly, and with ours on top of it.
+
+    Args:
+        num_images: pictures.
+        num_boxes: detections on all of them.
+        repeats: how often each scores them, in turn.
+        seed: of the boxes.
+        tell: told in a line what is going on.
+
+    Raises:
+        UserError: for numbers that are too small, and if one of the two packages is missing.
+    """
+    if num_images < 1 or num_boxes < num_images:
+        raise UserError(f"--images {num_images} --boxes {num_boxes}: give at least one picture, and a box for each")
+    if repeats < 1:
+        raise UserError(f"--repeats {repeats}: give a whole number, at least 1")
+    libraries = {REFERENCE: library("pycocotools"), FASTER: library("faster_coco_eval")}
+    tell(f"making {num_boxes:,} boxes")
+    truth, detections = _boxes(num_images, num_boxes, seed)
+    statistics: dict[str, np.ndarray] = {}
+
+    def plainly(name: str) -> None:
+        statistics[name] = _plain_statistics(*libraries[name], truth, detections)
+
+    def ours() -> None:
+        scores = detection_scores(truth, detections, backend="faster_coco_eval")
+        statistics[OURS] = np.array(list(scores.headline.values())) / 100
+
+    timings = interleaved(
+        {REFERENCE: lambda: plainly(REFERENCE), FASTER: lambda: plainly(FASTER), OURS: ours},
+        repeats,
+        warm_up=0,
+        on_repeat=lambda done: tell(f"round {done} of {repeats}"),
+    )
+    return ScoringComparison(num_images, len(truth["annotations"]), len(detections), timings, statistics)
+
+
+def _boxes(num_images: int, num_boxes: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Ground truth, and exactly ``num_boxes`` of the detections made for it."""
+    more_than_enough = -(-num_boxes // num_images)
+    truth, detections = random_boxes(num_images, NUM_CLASSES, seed, false_alarms=more_than_enough)
+    kept = np.random.default_rng(seed).choice(len(detections), num_boxes, replace=False)
+    return truth, [detections[place] for place in np.sort(kept)]
+
+
+def _plain_statistics(
+    index_type: Any, evaluation_type: Any, truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
+    """The twelve numbers as the package's own documentation has one compute them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        index = index_type()
+        # Both packages write into the dicts that they are given.
+        index.dataset = {**truth, "annotations": [dict(given) for given in truth["annotations"]]}
+        index.createIndex()
+        run = evaluation_type(index, index.loadRes([dict(found) for found in detections]), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return np.asarray(run.stats[:12], np.float64)

@@ -1,0 +1,131 @@
+"""The networks that the benchmark knows: how each is built, and what was published about it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from tresnet_downstream.errors import UserError
+
+NUM_CLASSES = 1000
+TRESNET_RELEASE = "README of the TResNet release"
+TIMM_WEIGHTS = "timm's files of the release's weights"
+RESNET_RS_PAPER = "Bello et al., 2021, arXiv:2103.07579"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A top-1 score on ImageNet that its authors give.
+
+    Attributes:
+        percent: single crop.
+        source: where it stands.
+    """
+
+    percent: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """One row of the table.
+
+    Attributes:
+        build: gives a classifier of 1000 classes with random weights: N x 3 x H x W to N x 1000 logits.
+        published: scores by the size of the picture, in pixels; the first is the network's own size.
+        ours: whether it is this toolkit's, which `deployment.fuse` takes.
+        only_training: set where a step of inference is that of another row, as with checkpointing.
+        family: what the plot joins with a line; none if empty.
+    """
+
+    build: Callable[[], nn.Module]
+    published: Mapping[int, Published] = field(default_factory=dict)
+    ours: bool = False
+    only_training: bool = False
+    family: str = ""
+
+
+def tresnet(variant: str, **options: Any) -> Callable[[], nn.Module]:
+    """Builds this toolkit's TResNet; ``options`` are arguments of its backbone."""
+
+    def build() -> nn.Module:
+        from tresnet_downstream.classification import ImageClassifier
+
+        return ImageClassifier(
+            backbone={"type": "TResNet", "variant": variant, **options},
+            head={"type": "LinearHead", "num_classes": NUM_CLASSES},
+        )
+
+    return build
+
+
+def timm_network(model: str, checkpointing: bool = False) -> Callable[[], nn.Module]:
+    """Builds a network of timm, with its activation checkpointing if asked.
+
+    The function that is returned raises UserError where timm is not installed or has no such network.
+    """
+
+    def build() -> nn.Module:
+        try:
+            import timm
+        except ImportError as error:
+            raise UserError(f"{model} is timm's, which is missing: pip install 'tresnet-downstream[timm]'") from error
+        try:
+            network: Any = timm.create_model(model, pretrained=False, num_classes=NUM_CLASSES)
+        except RuntimeError as error:
+            raise UserError(f"timm {timm.__version__} has no {model}: pip install --upgrade timm") from error
+        if checkpointing:
+            network.set_grad_checkpointing(True)
+        return network
+
+    return build
+
+
+def _release(percent: float, size: int = 224) -> dict[int, Published]:
+    return {size: Published(percent, TRESNET_RELEASE)}
+
+
+def _with_448(percent: float, at_448: float) -> dict[int, Published]:
+    return {**_release(percent), 448: Published(at_448, TIMM_WEIGHTS)}
+
+
+def _resnet_rs(percent: float, size: int) -> dict[int, Published]:
+    return {size: Published(percent, RESNET_RS_PAPER)}
+
+
+_M, _L, _XL = _with_448(80.8, 81.7), _with_448(81.5, 82.3), _with_448(82.0, 83.1)
+NETWORKS: dict[str, Network] = {
+    "tresnet_m": Network(tresnet("m"), _M, ours=True, family="TResNet, this toolkit"),
+    "tresnet_l": Network(tresnet("l"), _L, ours=True, family="TResNet, this toolkit"),
+    "tresnet_xl": Network(tresnet("xl"), _XL, ours=True, family="TResNet, this toolkit"),
+    "tresnet_m_cp": Network(tresnet("m", with_cp=True), _M, ours=True, only_training=True),
+    "tresnet_l_cp": Network(tresnet("l", with_cp=True), _L, ours=True, only_training=True),
+    "tresnet_xl_cp": Network(tresnet("xl", with_cp=True), _XL, ours=True, only_training=True),
+    "timm_tresnet_m": Network(timm_network("tresnet_m"), _M, family="TResNet, timm"),
+    "timm_tresnet_l": Network(timm_network("tresnet_l"), _L, family="TResNet, timm"),
+    "timm_tresnet_xl": Network(timm_network("tresnet_xl"), _XL, family="TResNet, timm"),
+    "timm_tresnet_m_cp": Network(timm_network("tresnet_m", checkpointing=True), _M, only_training=True),
+    "resnet50": Network(timm_network("resnet50"), _release(79.0)),
+    "resnet50d": Network(timm_network("resnet50d"), _release(79.3)),
+    "resnext50": Network(timm_network("resnext50_32x4d"), _release(79.4)),
+    "seresnext50": Network(timm_network("seresnext50_32x4d"), _release(79.9)),
+    "efficientnet_b1": Network(timm_network("efficientnet_b1"), _release(79.2, 240)),
+    "mixnet_l": Network(timm_network("mixnet_l"), _release(79.0)),
+    "resnetrs50": Network(timm_network("resnetrs50"), _resnet_rs(78.8, 160), family="ResNet-RS"),
+    "resnetrs101": Network(timm_network("resnetrs101"), _resnet_rs(80.3, 160), family="ResNet-RS"),
+    "resnetrs152": Network(timm_network("resnetrs152"), _resnet_rs(82.2, 224), family="ResNet-RS"),
+    "resnetrs200": Network(timm_network("resnetrs200"), _resnet_rs(83.4, 256), family="ResNet-RS"),
+}
+SHORT_FORM = ("tresnet_m", "timm_tresnet_m", "resnet50")
+
+
+def network_named(name: str) -> Network:
+    """A row of the table.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"unknown network {name!r}: choose from {', '.join(NETWORKS)}, or all")
+    return NETWORKS[name]

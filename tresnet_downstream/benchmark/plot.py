@@ -1,0 +1,131 @@
+"""Speed against published accuracy, as a picture."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
+
+from tresnet_downstream.benchmark.measure import Result
+from tresnet_downstream.benchmark.networks import network_named
+from tresnet_downstream.files import whole_file
+
+# Told apart also by those who see no red or green (Okabe and Ito, 2008).
+_OURS, _OTHERS = "#0072b2", "#d55e00"
+# Where a point's name may stand, best first: offset in typographic points.
+_PLACES = [
+    *((0, 7), (0, -14), (8, -3), (-8, -3)),
+    *((x, y) for y in (16, -22, 28, -34, 40, -46) for x in (14, -14)),
+    *((x, y) for y in (8, -12, 20, -24) for x in (40, -40, 70, -70)),
+]
+_MARKERS = {"eager": "o", "compiled": "^", "fused": "D"}
+
+
+def draw_speed_accuracy(results: Sequence[Result], path: str | Path) -> bool:
+    """Draws one plot for each group side by side, as PNG.
+
+    Only rows whose network has a published score at the size that was measured are drawn.
+
+    Args:
+        results: of `measure`.
+        path: the file.
+
+    Returns:
+        whether there was a row to draw; without one no file is written.
+    """
+    drawn = [result for result in results if result.images_per_second and result.top1]
+    if not drawn:
+        return False
+    panels = [(title, list(members)) for title, members in groupby(drawn, key=lambda result: result.group)]
+    figure = Figure(figsize=(7 * len(panels), 5.4), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, members) in zip(all_axes, panels, strict=True):
+        _panel(axes, title, members)
+    for axes, (_, members) in zip(all_axes, panels, strict=True):
+        _label(canvas, axes, members)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        canvas.print_png(partial)
+    return True
+
+
+def _panel(axes: Any, title: str, results: Sequence[Result]) -> None:
+    by_kind: dict[tuple[bool, str], list[Result]] = {}
+    for result in results:
+        by_kind.setdefault((network_named(result.case.network).ours, result.case.form), []).append(result)
+    for (ours, form), members in by_kind.items():
+        colour = _OURS if ours else _OTHERS
+        _points(axes, members, f"{'this toolkit' if ours else 'others'}, {form}", colour, _MARKERS[form])
+        _join_families(axes, members, colour)
+    axes.set(title=title, xlabel="images/s", ylabel="published top-1 on ImageNet, percent")
+    axes.margins(x=0.18, y=0.14)
+    axes.set_xlim(left=0)
+    axes.grid(color="#d8dce2", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _points(axes: Any, results: Sequence[Result], legend: str, colour: str, marker: str) -> None:
+    """Medians, with bars from the first to the third quartile."""
+    speeds = np.array([result.images_per_second for result in results])
+    quartiles = np.array([result.quartiles for result in results]).T
+    axes.errorbar(
+        speeds,
+        [result.top1 for result in results],
+        # A median may lie outside by a rounding error.
+        xerr=abs(quartiles - speeds),
+        fmt=marker,
+        color=colour,
+        elinewidth=0.9,
+        zorder=3,
+        label=legend,
+    )
+
+
+def _label(canvas: FigureCanvasAgg, axes: Any, results: Sequence[Result]) -> None:
+    """Names the points, each name at the first place around its point where no other name or point stands."""
+    canvas.figure.draw_without_rendering()
+    points = [axes.transData.transform((result.images_per_second, result.top1)) for result in results]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
+    # From the top down, so that names fan out to the same side.
+    for place in sorted(range(len(results)), key=lambda place: (-points[place][1], points[place][0])):
+        result = results[place]
+        name = axes.annotate(
+            result.case.label,
+            (result.images_per_second, result.top1),
+            xytext=_PLACES[0],
+            textcoords="offset points",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#646b75", "shrinkA": 0, "shrinkB": 3},
+        )
+        boxes = []
+        for offset in _PLACES:
+            _move(name, offset)
+            name.update_positions(canvas.get_renderer())
+            boxes.append(Text.get_window_extent(name))
+        overlaps = [sum(box.overlaps(other) for other in taken) for box in boxes]
+        best = overlaps.index(min(overlaps))
+        _move(name, _PLACES[best])
+        taken.append(boxes[best])
+
+
+def _move(name: Annotation, offset: tuple[int, int]) -> None:
+    side = "left" if offset[0] > 0 else "right" if offset[0] < 0 else "center"
+    name.set(position=offset, horizontalalignment=side)
+
+
+def _join_families(axes: Any, results: Sequence[Result], colour: str) -> None:
+    by_family: dict[str, list[Result]] = {}
+    for result in results:
+        if family := network_named(result.case.network).family:
+            by_family.setdefault(family, []).append(result)
+    for members in by_family.values():
+        members.sort(key=lambda result: result.images_per_second or 0)
+        points = [(result.images_per_second, result.top1) for result in members]
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.9, alpha=0.6)

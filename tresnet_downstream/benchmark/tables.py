@@ -1,0 +1,133 @@
+"""Results as Markdown and as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.benchmark.measure import Result
+from tresnet_downstream.benchmark.networks import network_named
+from tresnet_downstream.files import whole_file
+
+FORMAT, VERSION = "tresnet_downstream.benchmark", 1
+_ABSENT = "-"
+_NOTES = """\
+- images/s: median of the repeats (first to third quartile); the rows of a table took turns.
+- kept: what the forward pass leaves for the backward pass. peak: most bytes in use within a step, without weights,
+  their gradients and the pictures. Both in MiB for each picture.
+- GMACs: multiply-adds of the forward pass for one picture. of ceiling: the part that the convolutions and products
+  reach of the speed of a large matrix product in the same type; three passes count for training.
+- training: forward, cross-entropy, backward and a step of SGD with momentum; bfloat16 and float16 by autocast.
+  inference: weights and pictures in the type named. Everything channels-last."""
+
+
+def markdown(results: Sequence[Result], about: Mapping[str, str], peer: str | None) -> str:
+    """A table for each group, what was measured on, and what the columns mean."""
+    parts = ["; ".join(f"{key}: {value}" for key, value in about.items())]
+    for title, members in groupby(results, key=lambda result: result.group):
+        parts.append(f"### {title}\n\n{_table(list(members), peer)}")
+    notes = [_NOTES, *_sources(results)]
+    return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
+
+
+def _table(results: Sequence[Result], peer: str | None) -> str:
+    measured = [result for result in results if result.obstacle is None]
+    rows = [_row(result) for result in measured]
+    # A column that says nothing in this group is left out.
+    columns = [name for name in (rows[0] if rows else {}) if any(row[name] != _ABSENT for row in rows)]
+    headings = [f"x {peer}" if name == "x peer" else name for name in columns]
+    lines = [_line(headings), _line(["---"] + ["---:"] * (len(columns) - 1))] if rows else []
+    lines += [_line([row[name] for name in columns]) for row in rows]
+    skipped = [f"Not run: {result.case.label}: {result.obstacle}." for result in results if result.obstacle]
+    return "\n".join(lines) + ("\n\n" if lines and skipped else "") + "\n".join(skipped)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _row(result: Result) -> dict[str, str]:
+    case = result.case
+    return {
+        "network": case.label,
+        "size": str(case.size),
+        "batch": str(case.batch_size),
+        "images/s": _with_spread(result.images_per_second, result.quartiles),
+        "x peer": _ABSENT if result.ratio is None else str(result.ratio),
+        "kept": _number(result.kept, ".1f"),
+        "peak": _number(result.peak, ".1f"),
+        "largest batch": _number(result.largest_batch, ","),
+        "GMACs": _number(result.macs, ".2f", 1e-9),
+        "parameters, M": _number(result.parameters, ".1f", 1e-6),
+        "of ceiling": _number(result.share, ".0%"),
+        "top-1": _number(result.top1, ".1f"),
+    }
+
+
+def _number(value: float | None, form: str, factor: float = 1) -> str:
+    return _ABSENT if value is None else format(factor * value, form)
+
+
+def _with_spread(value: float | None, quartiles: tuple[float, float] | None) -> str:
+    if value is None or quartiles is None:
+        return _ABSENT
+    return f"{value:.4g} ({quartiles[0]:.4g} to {quartiles[1]:.4g})"
+
+
+def _sources(results: Sequence[Result]) -> list[str]:
+    """Where the scores that the tables show were published."""
+    shown = {(result.case.network, result.case.size) for result in results if result.obstacle is None}
+    by_source: dict[str, list[str]] = {}
+    for name, size in sorted(shown):
+        if published := network_named(name).published.get(size):
+            by_source.setdefault(published.source, []).append(name)
+    lines = [f"{source} ({', '.join(dict.fromkeys(names))})" for source, names in by_source.items()]
+    return [f"- top-1: as published, in percent: {'; '.join(lines)}."] if lines else []
+
+
+def content(results: Sequence[Result], about: Mapping[str, str], peer: str | None) -> dict[str, Any]:
+    """The same for programs, with the seconds of every repeat."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "about": dict(about),
+        "peer": peer,
+        "results": [_entry(result) for result in results],
+    }
+
+
+def _entry(result: Result) -> dict[str, Any]:
+    case = result.case
+    known = {
+        "images_per_second": result.images_per_second,
+        "images_per_second_quartiles": result.quartiles,
+        "seconds": result.timing and result.timing.seconds,
+        "ratio_to_peer": result.ratio and {"median": result.ratio.median, "quartiles": result.ratio.quartiles},
+        "kept_mib_per_image": result.kept,
+        "peak_mib_per_image": result.peak,
+        "largest_batch": result.largest_batch,
+        "multiply_adds": result.macs,
+        "parameters": result.parameters,
+        "ceiling_operations_per_second": result.ceiling,
+        "share_of_ceiling": result.share,
+        "published_top1": result.top1,
+        "not_run": result.obstacle,
+    }
+    return {**vars(case), **known}
+
+
+def write_tables(
+    results: Sequence[Result], about: Mapping[str, str], peer: str | None, folder: str | Path
+) -> list[Path]:
+    """Writes ``table.md`` and ``table.json``; gives their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "table.md": markdown(results, about, peer),
+        "table.json": json.dumps(content(results, about, peer), indent=1) + "\n",
+    }
+    for name, text in texts.items():
+        with whole_file(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
