@@ -64,8 +64,8 @@ class Export:
         what, kind = ("probabilities", ", int8") if self.int8 else ("logits", "")
         return (
             f"wrote {self.path} ({self.megabytes:.1f} MB{kind}): takes pictures of {height} x {width}, any number at a "
-            f"time\n{what} differ from torch's by {self.difference:.1e} at most, {self.mean_difference:.1e} on average, "
-            f"on {self.pictures} pictures"
+            f"time\n{what} differ from torch's by {self.difference:.1e} at most, {self.mean_difference:.1e} on "
+            f"average, on {self.pictures} pictures"
         )
 
 

@@ -1,7 +1,11 @@
 """Int8 by calibration, with OpenVINO's NNCF."""
 
+import io
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -42,10 +46,26 @@ def quantised(model: Any, pictures: np.ndarray) -> Any:
     Raises:
         UserError: if NNCF is not installed.
     """
-    nncf = required("nncf", "int8")
-    nncf.set_log_level(logging.ERROR)
-    dataset = nncf.Dataset(list(_single(pictures)))
-    return nncf.quantize(model, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=len(pictures))
+    # Else NNCF tells its makers that it was used.
+    os.environ.setdefault("NNCF_CI", "1")
+    with _quiet():
+        nncf = required("nncf", "int8")
+        nncf.set_log_level(logging.ERROR)
+        dataset = nncf.Dataset(list(_single(pictures)))
+        return nncf.quantize(model, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=len(pictures))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Has NNCF's progress bar on a terminal's error stream alone, and nothing said of CUDA, which it does not need."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _single(pictures: np.ndarray) -> Iterator[np.ndarray]:
