@@ -138,7 +138,7 @@ def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 def _probabilities(model: Predictor, images: np.ndarray) -> np.ndarray:
     try:
         return model.predict_batch(images)
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
         if not _out_of_memory(error):
             raise
         size = len(images)
@@ -156,7 +156,7 @@ def _largest_that_fits(model: Predictor, images: np.ndarray) -> int:
         try:
             model.predict_batch(images[:size])
             return size
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:
             if not _out_of_memory(error):
                 raise
         size //= 2

@@ -1,5 +1,6 @@
 """Export to ONNX and OpenVINO. A file gets its name once what it computes was compared with torch."""
 
+import copy
 import json
 import logging
 import warnings
@@ -128,7 +129,7 @@ def drawn_pictures(number: int, height: int, width: int) -> np.ndarray:
 def _for_inference(model: ImageClassifier) -> ImageClassifier:
     if model.training:
         raise UserError("the model is in training mode: call model.eval() first")
-    return (fuse(model) if isinstance(model.backbone, TResNet) else model).cpu().float()
+    return (fuse(model) if isinstance(model.backbone, TResNet) else copy.deepcopy(model)).cpu().float()
 
 
 def _onnx_model(model: ImageClassifier, size: tuple[int, int]) -> Any:

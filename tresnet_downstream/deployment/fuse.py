@@ -31,8 +31,9 @@ def fuse(model: Network) -> Network:
         UserError: for a model in training mode, of another kind, or with blocks that are none of TResNet's.
     """
     if isinstance(model, ImageClassifier) and isinstance(model.backbone, TResNet):
-        # The copy finds the backbone copied already, and no loss.
-        fused = copy.deepcopy(model, {id(model.backbone): fuse(model.backbone), id(model.loss): None})
+        # The copy finds its backbone made already.
+        fused = copy.deepcopy(model, {id(model.backbone): fuse(model.backbone)})
+        fused.loss = None
         return fused.requires_grad_(False)
     if not isinstance(model, TResNet):
         inside = getattr(model, "backbone", None)
