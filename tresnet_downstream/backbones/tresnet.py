@@ -357,7 +357,7 @@ class TResNet(PretrainedModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
-        _check_sides(x)
+        check_sides(x)
         with self._norms_measured():
             x = self.stem(x)
             features = []
@@ -453,7 +453,8 @@ def _checked_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
     return stages
 
 
-def _check_sides(x: Tensor) -> None:
+def check_sides(x: Tensor) -> None:
+    """Raises UserError for N x 3 x H x W pictures whose sides TResNet does not take."""
     height, width = x.shape[-2:]
     if height % 4 or width % 4 or height < 20 or width < 20:
         raise UserError(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, variant_name
 from tresnet_downstream.backbones.layers import BlurPool
-from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut, _check_sides
+from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut, check_sides
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.deployment.fused_layers import FusedBlur, FusedConvolution, FusedGate, FusedShortcut
 from tresnet_downstream.errors import UserError
@@ -78,7 +78,7 @@ class FusedTResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
-        _check_sides(x)
+        check_sides(x)
         given = x.dtype
         if given == torch.bfloat16 and x.device.type == "cpu" and not has_bfloat16():
             x = x.float()
@@ -166,8 +166,8 @@ def _convolution(conv: nn.Conv2d, norm: ActivatedBatchNorm) -> FusedConvolution:
     return FusedConvolution(*folded(conv, norm), norm.slope)
 
 
-def _blur(blur: nn.Module) -> nn.Module:
-    return FusedBlur(blur.filter) if isinstance(blur, BlurPool) else nn.Identity()
+def _blur(blur: BlurPool | None) -> nn.Module:
+    return nn.Identity() if blur is None else FusedBlur(blur.filter)
 
 
 def _shortcut(shortcut: Shortcut | None) -> nn.Module:
