@@ -40,7 +40,7 @@ def test_checkpointing_of_timm_is_switched_on():
     pytest.importorskip("timm", reason="needs the extra timm")
     assert network_named("timm_tresnet_m_cp").build().grad_checkpointing
     assert not network_named("timm_tresnet_m").build().grad_checkpointing
-    assert network_named("tresnet_m_cp").build().backbone.with_cp
+    assert network_named("tresnet_m_cp").build().backbone.recomputed
 
 
 def test_missing_timm_names_the_extra(monkeypatch):
