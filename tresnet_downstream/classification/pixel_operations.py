@@ -7,6 +7,7 @@ luma in 16-bit fractions), it is done here in the same steps and precision.
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -101,14 +102,11 @@ def paint(image: np.ndarray, rows: slice, columns: slice, colour: tuple[int, int
 
 def luma(image: np.ndarray) -> np.ndarray:
     """Weigh red, green and blue by 0.299, 0.587 and 0.114: uint8 of shape (height, width), rounded half up."""
-    # Whole numbers below 2**24, which float32 holds exactly.
-    tables = np.arange(256, dtype=np.float32) * LUMA[:, None]
-    tables[0] += 1 << 15
     result = np.empty(image.shape[:2], np.uint8)
     for rows in _blocks(len(image)):
-        weighted, green, blue = map(cv2.LUT, cv2.split(image[rows]), tables)
-        weighted += green
-        weighted += blue
+        # Whole numbers below 2**24, which float32 holds exactly.
+        weighted = image[rows].astype(np.float32) @ LUMA
+        weighted += 1 << 15
         weighted *= 1 / (1 << 16)
         result[rows] = weighted
     return result
@@ -126,7 +124,13 @@ def translate(image: np.ndarray, columns: float, rows: float, fill: tuple[int, i
 
 def rotate(image: np.ndarray, degrees: float, fill: tuple[int, int, int]) -> np.ndarray:
     """Turn counter-clockwise around the centre, nearest pixel; up to 32,767 pixels a side."""
-    height, width = image.shape[:2]
+    places = _rotated_places(*image.shape[:2], degrees)
+    return cv2.remap(image, places, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+
+
+@lru_cache(maxsize=9)  # as many as there are magnitudes, for pictures of one size
+def _rotated_places(height: int, width: int, degrees: float) -> np.ndarray:
+    """Which pixel, column and row, is shown at each place: int16 of (height, width, 2)."""
     cosine, sine = (round(f(-math.radians(degrees % 360)), 15) for f in (math.cos, math.sin))
     from_x = cosine * (-width / 2) + sine * (-height / 2) + width / 2
     from_y = -sine * (-width / 2) + cosine * (-height / 2) + height / 2
@@ -141,7 +145,7 @@ def rotate(image: np.ndarray, degrees: float, fill: tuple[int, int, int]) -> np.
     places = np.empty((height, width, 2), np.int16)
     np.right_shift((x_start + x_by_y * y) + x_by_x * x, 16, out=places[..., 0], casting="unsafe")
     np.right_shift((y_start + x_by_x * y) + y_by_x * x, 16, out=places[..., 1], casting="unsafe")
-    return cv2.remap(image, places, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+    return places
 
 
 def shear_x(image: np.ndarray, slope: float, fill: tuple[int, int, int]) -> np.ndarray:
@@ -161,9 +165,11 @@ def shear_x(image: np.ndarray, slope: float, fill: tuple[int, int, int]) -> np.n
         result[order[start:stop]] = weighed[:, :width]
     # Rows move the further the lower they are: if the last does not leave the picture at a place, none does.
     places = np.arange(width) + 0.5
-    for column in np.flatnonzero(~_is_inside(places + moves[-1], width)):
-        inside = np.count_nonzero(_is_inside(places[column] + moves, width))
-        result[inside:, column] = fill
+    columns = np.flatnonzero(~_is_inside(places + moves[-1], width))
+    if len(columns):
+        first, last = columns[0], columns[-1] + 1
+        outside = ~_is_inside(places[first:last] + moves[:, None], width)
+        result[:, first:last][outside] = fill
     return result
 
 
