@@ -1,4 +1,4 @@
-"""Measures speed and memory side by side with others: python tools/benchmark.py networks | detection-scoring."""
+"""Measures speed and memory side by side with others: python tools/benchmark.py COMMAND; --help lists them."""
 
 import argparse
 import sys
@@ -20,6 +20,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_networks(commands)
+    _add_exported(commands)
+    _add_pictures(commands)
+    _add_start_up(commands)
     _add_detection_scoring(commands)
     return parser
 
@@ -46,6 +49,28 @@ def _add_networks(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--device", help="such as cuda; the first GPU by default, else the CPU")
     command.add_argument("--out", metavar="DIR", help="writes table.md, table.json and plot.png there")
     command.set_defaults(command=_networks)
+
+
+def _add_exported(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("exported", help="TResNet-M fused and exported, against timm's, on the CPU")
+    command.add_argument("--size", type=int, default=224, metavar="PIXELS")
+    command.add_argument("--batch-size", type=int, default=8)
+    command.add_argument("--repeats", type=int, default=9)
+    command.set_defaults(command=_exported)
+
+
+def _add_pictures(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("pictures", help="from a JPEG file to the device, against the ASL release's way")
+    command.add_argument("image", metavar="FILE", help="a JPEG file")
+    command.add_argument("--size", type=int, default=448, metavar="PIXELS")
+    command.add_argument("--repeats", type=int, default=9)
+    command.set_defaults(command=_pictures)
+
+
+def _add_start_up(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("start-up", help="of a training with annotations of MS-COCO's size")
+    command.add_argument("--repeats", type=int, default=5)
+    command.set_defaults(command=_start_up)
 
 
 def _add_detection_scoring(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -83,13 +108,42 @@ def _networks(options: argparse.Namespace) -> None:
             print(f"wrote {path}")
 
 
+def _exported(options: argparse.Namespace) -> None:
+    from tresnet_downstream.benchmark.exported_models import compare_exported, markdown
+
+    _print_machine()
+    print(markdown(compare_exported(options.size, options.batch_size, options.repeats, _tell)), end="")
+
+
+def _pictures(options: argparse.Namespace) -> None:
+    from tresnet_downstream.benchmark.pictures import compare_pipelines, markdown
+
+    _print_machine()
+    rows = compare_pipelines(options.image, options.size, options.repeats, lambda done: _tell(f"round {done}"))
+    print(markdown(rows), end="")
+
+
+def _start_up(options: argparse.Namespace) -> None:
+    import tempfile
+
+    from tresnet_downstream.benchmark.start_up import start_up
+
+    _print_machine()
+    with tempfile.TemporaryDirectory() as folder:
+        print(start_up(Path(folder), options.repeats))
+
+
 def _detection_scoring(options: argparse.Namespace) -> None:
     from tresnet_downstream.benchmark.detection_scoring import compare_scoring
+
+    _print_machine()
+    print(compare_scoring(options.images, options.boxes, options.repeats, options.seed, _tell).markdown(), end="")
+
+
+def _print_machine() -> None:
     from tresnet_downstream.benchmark.machine import machine, versions
 
-    about = {**machine(), **versions()}
-    print("; ".join(f"{key}: {value}" for key, value in about.items()), end="\n\n")
-    print(compare_scoring(options.images, options.boxes, options.repeats, options.seed, _tell).markdown(), end="")
+    print("; ".join(f"{key}: {value}" for key, value in {**machine(), **versions()}.items()), end="\n\n")
 
 
 def _tell(line: str) -> None:

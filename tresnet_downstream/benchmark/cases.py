@@ -50,9 +50,9 @@ class Case:
         if self.type == "float16" and device == "cpu":
             return "float16 is for GPUs; a CPU takes bfloat16"
         if network.only_training and self.task == "inference":
-            return f"{self.network}: checkpointing changes training alone"
+            return "checkpointing changes training alone"
         if self.form == "fused" and not network.ours:
-            return f"{self.network}: only this toolkit's TResNet can be fused"
+            return "only this toolkit's TResNet can be fused"
         if self.form == "fused" and self.task == "training":
             return "a fused network is for inference"
         return None
@@ -129,11 +129,14 @@ def _pixels(size: str, network: str) -> int:
 
 def _refuse_what_never_runs(found: Sequence[Group]) -> None:
     runs = {word for group in found for case in group.cases for word in _words(case)}
-    reasons = [
-        reason for group in found for case, reason in group.obstacles.items() if not runs.issuperset(_words(case))
-    ]
+    reasons: dict[str, list[str]] = {}
+    for group in found:
+        for case, reason in group.obstacles.items():
+            if not runs.issuperset(_words(case)):
+                reasons.setdefault(reason, []).append(case.network)
     if reasons:
-        raise UserError(f"cannot be measured as asked: {'; '.join(dict.fromkeys(reasons))}")
+        told = (f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items())
+        raise UserError(f"cannot be measured as asked: {'; '.join(told)}")
 
 
 def _words(case: Case) -> tuple[str, ...]:

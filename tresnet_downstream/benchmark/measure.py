@@ -10,7 +10,7 @@ from tresnet_downstream.benchmark.devices import Device, largest_batch
 from tresnet_downstream.benchmark.interleaved import Ratio, Timing, interleaved, speed_ratio
 from tresnet_downstream.benchmark.networks import network_named
 from tresnet_downstream.benchmark.runs import Step, dtype_of, prepared
-from tresnet_downstream.benchmark.work import MatrixProduct, multiply_adds, share_of_ceiling
+from tresnet_downstream.benchmark.work import MatrixProduct, share_of_ceiling
 from tresnet_downstream.errors import UserError
 
 MIB = 2**20
@@ -178,7 +178,6 @@ def _checked_batch(case: Case, device: Device, with_largest_batch: bool, tell: C
 
 def _memory(step: Step, group: str, largest: int | None) -> Result:
     case = step.case
-    macs = multiply_adds(step.network, case.size)
     step()  # what is allocated once, at the first step, and compiled then
     kept = step.bytes_kept()
     return Result(
@@ -187,6 +186,6 @@ def _memory(step: Step, group: str, largest: int | None) -> Result:
         kept=None if kept is None else kept / MIB / case.batch_size,
         peak=step.peak_bytes() / MIB / case.batch_size,
         largest_batch=largest,
-        macs=macs,
+        macs=step.macs,
         parameters=sum(parameter.numel() for parameter in step.network.parameters()),
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tresnet_downstream.benchmark.cases import Case
 from tresnet_downstream.benchmark.devices import Device
 from tresnet_downstream.benchmark.networks import NUM_CLASSES, network_named
+from tresnet_downstream.benchmark.work import multiply_adds
 from tresnet_downstream.deployment import fuse
 
 SEED = 0
@@ -32,6 +33,7 @@ class Step(ABC):
     Attributes:
         case: what it is a step of.
         network: with random weights, on the device; the same whatever ran before.
+        macs: multiply-adds of its forward pass for a picture.
     """
 
     def __init__(self, case: Case, device: Device) -> None:
@@ -39,6 +41,8 @@ class Step(ABC):
         torch.manual_seed(SEED)
         network = network_named(case.network).build()
         self.network: nn.Module = network.to(device.torch_device).to(memory_format=torch.channels_last)
+        # Before the network is fused: the counter does not know oneDNN's own operators.
+        self.macs = multiply_adds(self.network, case.size)
         self.images, self.labels = self.batch(case.batch_size)
 
     @abstractmethod

@@ -31,6 +31,13 @@ class StartUp:
     later: tuple[float, ...]
     without_cache: float
 
+    def __str__(self) -> str:
+        later = f"{np.median(self.later):.2f} s ({min(self.later):.2f} to {max(self.later):.2f})"
+        return (
+            f"annotations of {self.megabytes:.0f} MB: {self.without_cache:.1f} s without a cache, {self.first:.1f} s "
+            f"at the first start, {later} at later ones"
+        )
+
 
 def start_up(folder: Path, repeats: int = 5) -> StartUp:
     """Builds data sets from an annotation file and empty picture files that it makes in ``folder``, an empty one."""
