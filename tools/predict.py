@@ -1,16 +1,20 @@
-"""Labels pictures, or finds boxes: python tools/predict.py MODEL IMAGE...; MODEL is a file, URL or public name."""
+"""Labels pictures, or finds boxes: python tools/predict.py MODEL IMAGE...; MODEL is a file, URL or public name.
+
+What tools/export.py wrote is a file too: .onnx runs in ONNX Runtime, .xml in OpenVINO.
+"""
 
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
 from tresnet_downstream.command_line import add_model_options, model_options, progress, run
+from tresnet_downstream.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, predicts and prints a line for each picture."""
     parser = argparse.ArgumentParser(description="Labels pictures with their probabilities; a detector finds boxes.")
-    parser.add_argument("model", help="a weight file, URL, or name that tools/weights.py lists")
+    parser.add_argument("model", help="a weight file, exported model, URL, or name that tools/weights.py lists")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, folders, or patterns in quotes")
     limits = parser.add_mutually_exclusive_group()
     limits.add_argument(
@@ -21,31 +25,61 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="DIR", help="draws each picture with its labels or boxes there")
     parser.add_argument("--json", action="store_true", help="JSON lines in place of text")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--device", help="such as cuda; the first GPU by default, else the CPU")
+    parser.add_argument(
+        "--device", help="such as cuda; the first GPU by default, else the CPU, which is an exported model's default"
+    )
     parser.add_argument("--config", help="of a detector that MMDetection's own tools trained without ours")
     add_model_options(parser)
     options = parser.parse_args(arguments)
 
-    from tresnet_downstream.command_line import best_device
     from tresnet_downstream.pictures import find_images
-    from tresnet_downstream.weights import is_detector, locate
 
     if options.thresholds:
         from tresnet_downstream.evaluation.thresholds import read_thresholds
 
         options.threshold = read_thresholds(options.thresholds)
-    images, device = find_images(options.images), best_device(options.device)
-    label = _detector if options.config or is_detector(locate(options.model)) else _classifier
-    lines = label(options, images, device)
+    images = find_images(options.images)
+    lines = _lines(options, images)
     for line in progress(lines, len(images), "predict"):
         print(line)
 
 
+def _lines(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
+    from tresnet_downstream.command_line import best_device
+    from tresnet_downstream.deployment.exported import is_exported
+    from tresnet_downstream.weights import is_detector, locate
+
+    if is_exported(options.model):
+        return _exported(options, images)
+    device = best_device(options.device)
+    label = _detector if options.config or is_detector(locate(options.model)) else _classifier
+    return label(options, images, device)
+
+
+def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
+    from tresnet_downstream.classification.labelling import label_pictures
+    from tresnet_downstream.deployment.exported import ExportedClassifier
+
+    given = {"config": options.config, **model_options(options)}
+    if fixed := [f"--{name.replace('input_', '')}" for name, value in given.items() if value is not None]:
+        raise UserError(
+            f"{options.model}: {fixed[0]} is for weight files; an exported model is what it was exported as"
+        )
+    model = ExportedClassifier(options.model, options.device or "cpu")
+    return label_pictures(
+        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
+    )
+
+
 def _classifier(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
+    from tresnet_downstream.backbones import TResNet
     from tresnet_downstream.classification.labelling import label_pictures
     from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.deployment import fuse
 
     model = load_model(options.model, **model_options(options)).to(device)
+    if isinstance(model.backbone, TResNet):
+        model = fuse(model)
     return label_pictures(
         model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
     )

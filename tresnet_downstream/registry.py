@@ -7,6 +7,7 @@ MMDetection and every other child of the root build the same class.
 
 from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import FUNCTIONS as ROOT_FUNCTIONS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import METRICS as ROOT_METRICS
@@ -29,6 +30,7 @@ def _child(parent: Registry, *rooms: str) -> Registry:
 MODELS = _child(ROOT_MODELS, "backbones", "classification")
 DATASETS = _child(ROOT_DATASETS, "classification")
 DATA_SAMPLERS = _child(ROOT_DATA_SAMPLERS, "classification")
+FUNCTIONS = _child(ROOT_FUNCTIONS, "classification")
 TRANSFORMS = _child(ROOT_TRANSFORMS, "classification")
 METRICS = _child(ROOT_METRICS, "classification")
 LOOPS = _child(ROOT_LOOPS, "training.loops")

@@ -25,7 +25,7 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='tresnet_downstream.collate_pictures'),
     dataset=dict(
         type='MultiLabelDataset',
         data_root='$data_root',
@@ -33,6 +33,7 @@ train_dataloader = dict(
         image_folder='$train_images',
         keep_empty='$keep_empty',
         on_bad_image='$on_bad_image',
+        reduced_decoding=True,
         seed='$seed',
         source='$data_source',
         pipeline='$train_pipeline'))
@@ -41,7 +42,7 @@ val_dataloader = dict(
     num_workers='$num_workers',
     persistent_workers=True,
     sampler=dict(type='EpochSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='tresnet_downstream.collate_pictures'),
     dataset=dict(
         type='MultiLabelDataset',
         data_root='$data_root',

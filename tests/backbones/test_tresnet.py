@@ -122,6 +122,8 @@ def test_is_built_by_name_from_mmengines_root():
         {"frozen_stages": 5},
         {"norm": "instance"},
         {"width": 0.001},
+        {"with_cp": -1},
+        {"with_cp": (1, 2)},
     ],
 )
 def test_wrong_arguments_are_the_users_mistake(arguments):
@@ -211,7 +213,7 @@ def test_stochastic_depth_is_the_same_in_both_forms():
 
 
 @pytest.mark.parametrize("norm", ["inplace", "batchnorm", "sync"])
-@pytest.mark.parametrize("with_cp", [True, 2, 5])
+@pytest.mark.parametrize("with_cp", [True, 1, 2, (0, 5, 1, 0)])
 def test_activation_checkpointing_changes_nothing(norm, with_cp):
     network = lively(norm=norm, drop_path_rate=0.3, layers=(2, 1, 3, 2))
     checkpointed = twin(network, norm=norm, with_cp=with_cp, drop_path_rate=0.3, layers=(2, 1, 3, 2))

@@ -253,3 +253,23 @@ def test_other_layouts_types_and_switches_take_torchs_operators():
     assert acceleration.kernels_for(x[:0]) is None
     use_triton(False)
     assert acceleration.kernels_for(x) is None
+
+
+def test_under_autocast_a_step_is_as_near_to_float32_as_the_plain_one():
+    network = TResNet(layers=(1, 1, 2, 1), width=0.125).to(DEVICE).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for norm in network.norms():
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(std=0.3)
+    x = torch.rand(2, 3, 68, 64).to(DEVICE).to(memory_format=torch.channels_last)
+
+    def gradients(autocast, on):
+        use_triton(on)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
+            out = network(x)[-1]
+        assert out.dtype == (torch.bfloat16 if autocast else torch.float32)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(out.float().square().mean(), network.parameters())])
+
+    exact = gradients(False, False)
+    ours, theirs = ((gradients(True, on) - exact).norm() for on in (True, False))
+    assert 0 < ours < 1.25 * theirs

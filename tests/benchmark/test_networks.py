@@ -43,7 +43,7 @@ def test_checkpointing_of_timm_is_switched_on():
     pytest.importorskip("timm", reason="needs the extra timm")
     assert network_named("timm_tresnet_m_cp").build().grad_checkpointing
     assert not network_named("timm_tresnet_m").build().grad_checkpointing
-    assert network_named("tresnet_m_cp").build().backbone.with_cp
+    assert network_named("tresnet_m_cp").build().backbone.recomputed
 
 
 def test_a_row_on_torchs_operators_turns_the_kernels_off_for_itself_alone():

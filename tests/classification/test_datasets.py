@@ -7,10 +7,10 @@ from mmengine.hooks import DistSamplerSeedHook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from PIL import Image, ImageFile
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from tresnet_downstream.classification import datasets
-from tresnet_downstream.classification.datasets import EpochSampler, MultiLabelDataset
+from tresnet_downstream.classification.datasets import EpochSampler, MultiLabelDataset, collate_pictures
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import BadImageError, read_image
 from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS
@@ -54,11 +54,35 @@ def test_sample_has_the_picture_the_targets_and_the_name(root):
     assert (sample["image"], sample["skipped"]) == ("4.png", 0)
     assert sample["targets"].tolist() == [0, 1, 0]
     assert (sample["inputs"].dtype, sample["targets"].dtype) == (torch.uint8, torch.int8)
-    assert sample["inputs"].is_contiguous()
+    assert sample["inputs"].permute(1, 2, 0).is_contiguous()
     expected = np.asarray(Image.open(root / "images" / "4.png"))
     assert np.array_equal(sample["inputs"].permute(1, 2, 0), expected)
     assert len(dataset) == len(list(dataset)) == NUM_IMAGES
     assert dataset.classes == dataset.metainfo["classes"] == ("a", "b", "c")
+
+
+def test_batches_are_channels_last_and_equal_those_of_torch(root):
+    samples = [build(root)[index] for index in range(4)]
+    batch, expected = collate_pictures(samples), default_collate(samples)
+    assert batch["inputs"].is_contiguous(memory_format=torch.channels_last)
+    assert batch["inputs"].shape == (4, 3, 16, 16)
+    assert torch.equal(batch["inputs"], expected["inputs"])
+    assert torch.equal(batch["targets"], expected["targets"])
+    assert (batch["image"], batch["skipped"].tolist()) == (expected["image"], [0] * 4)
+
+
+def test_large_jpeg_files_are_decoded_smaller_for_training_alone(root, monkeypatch):
+    Image.effect_noise((80, 60), 90).convert("RGB").save(root / "images" / "4.png", format="JPEG")
+    asked = []
+    monkeypatch.setattr(datasets, "read_image", lambda file, enough: asked.append(enough) or read_image(file, enough))
+    squash = [{"type": "SquashResize", "size": 16}]
+    reduced = build(root, squash, reduced_decoding=True)[4]["inputs"]
+    whole = build(root, squash)[4]["inputs"]
+    build(root, [{"type": "RandomCrop", "height": 9, "width": 9}], reduced_decoding=True)[4]
+    assert asked == [(16, 16), None, None]
+    assert reduced.shape == whole.shape == (3, 16, 16)
+    difference = (reduced.float() - whole.float()).abs()
+    assert 0 < difference.mean() < 16
 
 
 def test_registries_build_dataset_and_sampler(root):

@@ -97,9 +97,11 @@ class _InPlaceNorm(torch.autograd.Function):
         if ctx.training:
             size = grad_y.numel() // grad_y.shape[1]
             totals, count = sum_over_processes(torch.stack([grad_shift, grad_scale]), size, ctx.group)
-            mean_grad, curve = totals[0] / count, totals[1] / count * inv_spread
+            mean_grad, mean_product = totals / count
+            curve = mean_product * inv_spread
             offset = slope_of_x * (centre * curve - mean_grad)
-            line = torch.addcmul(per_channel(offset), source, per_channel(-slope_of_x * curve))
+            own = source if ctx.invert and ctx.slope != 1 else None
+            line = torch.addcmul(per_channel(offset), source, per_channel(-slope_of_x * curve), out=own)
             grad_x = line.addcmul_(grad_z, per_channel(slope_of_x))
         else:
             grad_x = grad_z * per_channel(slope_of_x)

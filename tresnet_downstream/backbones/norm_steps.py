@@ -119,12 +119,12 @@ def joined(x: Tensor, slope: Tensor, offset: Tensor, shortcut: Tensor) -> Tensor
 
 def per_channel(values: Tensor) -> Tensor:
     """C to 1 x C x 1 x 1."""
-    return values[None, :, None, None]
+    return values.view(1, -1, 1, 1)
 
 
 def spatial(values: Tensor) -> Tensor:
     """N x C to N x C x 1 x 1."""
-    return values[:, :, None, None]
+    return values.view(*values.shape, 1, 1)
 
 
 def unread(shape: Sequence[int], like: Tensor) -> Tensor:

@@ -155,7 +155,8 @@ class _NormBackward:
         if self.norm.training:
             size = self.grad.numel() // len(self.mean)
             totals, count = sum_over_processes(torch.stack([self.sum_grad, sum_normalised]), size, self.norm.group)
-            self.mean_grad, self.curve = totals[0] / count, totals[1] / count * self.inv_std
+            self.mean_grad, mean_product = totals / count
+            self.curve = mean_product * self.inv_std
         else:
             self.mean_grad = self.curve = torch.zeros_like(self.mean)
 
@@ -194,11 +195,11 @@ def _backward_by_covariance(norm: _NormBackward, source: Tensor, matrix: Tensor)
         pixels = rows(source)
         moments = torch.mm(pixels.T, pixels / size).to(wide)
         bent = norm.curve[:, None] * matrix
-        product = torch.addmm(product, bent, moments, alpha=-size).addr_(level, sum_source, alpha=-1)
+        product = product.addmm_(bent, moments, alpha=-size).addr_(level, sum_source, alpha=-1)
         sum_output = sum_output - bent @ sum_source
         curved, offset = (scaled.T @ bent).to(short), (scaled.T @ level).to(short)
         grad_source = grad_source.sub_(pointwise_conv(source, curved).add_(per_channel(offset)))
-    return grad_source, norm.slope[:, None] * product.addr_(sum_output, centre)
+    return grad_source, product.addr_(sum_output, centre).mul_(norm.slope[:, None])
 
 
 # Squares of 2 x 2, those at the border smaller where a side is odd: kernel, stride, padding, ceil, count of padding.

@@ -270,8 +270,10 @@ class TResNet(PretrainedModule):
             and norms in evaluation mode.
         norm_eval: keeps every norm in evaluation mode: its running statistics are used and not moved.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
-        with_cp: activation checkpointing: less memory, the same results, more time. True keeps the input of
-            each block, a number ``k`` that of each ``k`` blocks of a stage.
+        with_cp: activation checkpointing: less memory, the same results, more time. True recomputes where a
+            byte saved costs least: the first two stages as a whole, the third block by block, the last not at
+            all. A number ``k`` keeps the input of every ``k`` blocks alone; four numbers give ``k`` for each
+            stage, 0 for none.
         norm: see :class:`ActivatedBatchNorm`.
         init_cfg: MMEngine's, such as ``dict(type='Pretrained', checkpoint='tresnet://l_in1k_448')``, a path or
             a URL. Every published style of names is translated, there and in ``load_state_dict``.
@@ -295,7 +297,7 @@ class TResNet(PretrainedModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         drop_path_rate: float = 0.0,
-        with_cp: bool | int = False,
+        with_cp: bool | int | Sequence[int] = False,
         norm: str = "inplace",
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
@@ -304,9 +306,8 @@ class TResNet(PretrainedModule):
         self.out_indices = _checked_stages(out_indices)
         if not -1 <= frozen_stages <= 4:
             raise UserError(f"frozen_stages={frozen_stages}: give -1 for none, 0 for the stem, up to 4 for all")
-        if with_cp < 0:
-            raise UserError(f"with_cp={with_cp}: give True, False or a number of blocks")
-        self.frozen_stages, self.norm_eval, self.with_cp = frozen_stages, norm_eval, with_cp
+        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
+        self.recomputed = _recomputed_blocks(with_cp, self.variant.layers)
 
         base = int(64 * self.variant.width)
         stem_slope, block_slope = self.variant.slopes
@@ -365,23 +366,22 @@ class TResNet(PretrainedModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
-        _check_sides(x)
+        check_sides(x)
         with self._norms_measured():
             x = self.stem(x)
             features = []
             for index, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
-                x = self._run(stage, x)
+                x = self._run(stage, self.recomputed[index], x)
                 if index in self.out_indices:
                     features.append(x)
         return tuple(features)
 
-    def _run(self, stage: nn.Sequential, x: Tensor) -> Tensor:
-        if not (self.with_cp and self.training and torch.is_grad_enabled()) or uses_plain_operators():
+    def _run(self, stage: nn.Sequential, recomputed: int, x: Tensor) -> Tensor:
+        if not (recomputed and self.training and torch.is_grad_enabled()) or uses_plain_operators():
             return stage(x)
-        length = int(self.with_cp)
         blocks: list[Any] = list(stage)
-        for start in range(0, len(blocks), length):
-            segment = blocks[start : start + length]
+        for start in range(0, len(blocks), recomputed):
+            segment = blocks[start : start + recomputed]
             # The last block's result is the next one's input, kept anyway: it is made outside.
             x = segment[-1].join(*checkpointed(partial(_parts_of_last, segment), x))
         return x
@@ -414,6 +414,16 @@ class TResNet(PretrainedModule):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
             elif isinstance(module, Block):
                 nn.init.zeros_(module.last_norm.weight)
+
+
+def _recomputed_blocks(with_cp: bool | int | Sequence[int], layers: tuple[int, ...]) -> tuple[int, ...]:
+    """For each stage how many blocks are recomputed together; 0 for none."""
+    if with_cp is True:
+        return (layers[0], layers[1], 1, 0)
+    lengths = (int(with_cp),) * 4 if isinstance(with_cp, int) else tuple(with_cp)
+    if len(lengths) != 4 or not all(isinstance(length, int) and length >= 0 for length in lengths):
+        raise UserError(f"with_cp={with_cp}: give True, False, a number of blocks, or one for each of the four stages")
+    return lengths
 
 
 def _parts_of_last(blocks: Sequence[Block], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -452,7 +462,8 @@ def _checked_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
     return stages
 
 
-def _check_sides(x: Tensor) -> None:
+def check_sides(x: Tensor) -> None:
+    """Raises UserError for N x 3 x H x W pictures whose sides TResNet does not take."""
     height, width = x.shape[-2:]
     if height % 4 or width % 4 or height < 20 or width < 20:
         raise UserError(

@@ -124,6 +124,7 @@ NETWORKS: dict[str, Network] = {
     "tresnet_m_cp": Network(tresnet("m", with_cp=True), _M, ours=True, only_training=True),
     "tresnet_l_cp": Network(tresnet("l", with_cp=True), _L, ours=True, only_training=True),
     "tresnet_xl_cp": Network(tresnet("xl", with_cp=True), _XL, ours=True, only_training=True),
+    "tresnet_m_cp_2": Network(tresnet("m", with_cp=2), _M, ours=True, only_training=True),
     "tresnet_m_torch_kernels": Network(on_torchs_operators(tresnet("m")), _M),
     "tresnet_l_torch_kernels": Network(on_torchs_operators(tresnet("l")), _L),
     "timm_tresnet_m": Network(timm_network("tresnet_m"), _M, family="TResNet, timm"),

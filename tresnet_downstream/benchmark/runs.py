@@ -6,7 +6,6 @@ converted to the short types.
 """
 
 from abc import ABC, abstractmethod
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from tresnet_downstream.benchmark.cases import Case
 from tresnet_downstream.benchmark.devices import Device
 from tresnet_downstream.benchmark.networks import NUM_CLASSES, network_named
+from tresnet_downstream.deployment import fuse
 
 SEED = 0
 
@@ -124,8 +124,8 @@ class Inference(Step):
         super().__init__(case, device)
         self.network.eval()
         if case.form == "fused":
-            # Here, since no other form needs it.
-            self.network = import_module("tresnet_downstream.deployment").fuse(self.network)
+            network: Any = self.network
+            self.network = fuse(network)
         self.network = self.network.to(dtype_of(case)).to(memory_format=torch.channels_last)
         self.forward: Any = self.network
         if case.form == "compiled":

@@ -8,6 +8,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,11 @@ class MultilabelAnnotations:
     def path(self, index: int) -> str:
         """Give the name of image ``index`` as the file has it, relative to the folder of images."""
         return self.name_bytes[self.name_offsets[index] : self.name_offsets[index + 1]].tobytes().decode()
+
+    def paths(self) -> list[str]:
+        """Give the names of all images; quicker than one by one."""
+        content, ends = self.name_bytes.tobytes(), self.name_offsets.tolist()
+        return [content[start:end].decode() for start, end in pairwise(ends)]
 
     def target(self, index: int) -> np.ndarray:
         """Give the target of image ``index``: int8 of shape (C,) with values -1, 0 and 1."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
@@ -90,8 +91,15 @@ class ImageClassifier(PretrainedModule, BaseModel):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """N x C logits to N x C probabilities, in float32 at least."""
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return torch.sigmoid(wide) if self.multi_label else torch.softmax(wide, 1)
+        return probabilities_of(logits, self.multi_label)
+
+    @torch.inference_mode()
+    def predict_batch(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3, computed where and as the weights are."""
+        parameter = next(self.parameters())
+        batch = torch.from_numpy(images).to(parameter.device).permute(0, 3, 1, 2)
+        batch = batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
+        return self.probabilities(self(batch)).float().cpu().numpy()
 
     def forward(
         self,
@@ -133,6 +141,12 @@ class ImageClassifier(PretrainedModule, BaseModel):
             loss.detach() / losses["images"] if getattr(self.loss, "reduction", "mean") == "sum" else loss.detach()
         )
         return loss, {"loss": loss.detach(), "loss_per_image": per_image}
+
+
+def probabilities_of(logits: Tensor, multi_label: bool) -> Tensor:
+    """N x C logits to N x C probabilities, in float32 at least: a sigmoid for each class, or one softmax over all."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return torch.sigmoid(wide) if multi_label else torch.softmax(wide, 1)
 
 
 def _build(config: Mapping[str, Any]) -> Any:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 
-from tresnet_downstream.classification.annotations import MultilabelAnnotations, read_annotations
-from tresnet_downstream.classification.transforms import build_pipeline
+from tresnet_downstream.classification.annotation_cache import cached_annotations
+from tresnet_downstream.classification.annotations import MultilabelAnnotations
+from tresnet_downstream.classification.transforms import build_pipeline, enough_pixels
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import BadImageError, read_image
-from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS
+from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 
 WHERE_TO_GET_DATA = (
     "MS-COCO is downloaded from cocodataset.org (train2014.zip, val2014.zip, annotations_trainval2014.zip, "
@@ -34,7 +35,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
 
     A sample is asked for by index (epoch 0) or by a pair (epoch, index) and is a dictionary:
 
-    - ``inputs``: uint8 tensor of shape (3, height, width), RGB, 0 to 255;
+    - ``inputs``: uint8 tensor of shape (3, height, width), RGB, 0 to 255; the colours of a pixel lie side by side;
     - ``targets``: int8 tensor of shape (C,): 1 shown, 0 not shown, -1 unverified;
     - ``image``: the file's name as the annotations have it;
     - ``skipped``: how many unreadable images were passed over to find this one.
@@ -50,6 +51,10 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         keep_empty: whether images without annotation stay.
         on_bad_image: at an unreadable image, ``error`` raises and ``skip`` takes the next readable one in the
             order of the annotations, with the draws of the sample that was asked for.
+        reduced_decoding: whether a JPEG file of at least twice the size that the pipeline begins by squashing to is
+            decoded at 1/2, 1/4 or 1/8: much quicker, and for training, since the pixels differ by some levels.
+        cache_dir: folder in which what a large annotation file says is kept for later starts, see
+            `cached_annotations`; None for no cache.
         seed: of the pipeline's draws, 0 to 2**32 - 1.
         source: where the data comes from, told if ``data_root`` is not there.
 
@@ -74,6 +79,8 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         classes: Sequence[str] | None = None,
         keep_empty: bool = False,
         on_bad_image: str = "error",
+        reduced_decoding: bool = False,
+        cache_dir: str | None = None,
         seed: int = 0,
         source: str = WHERE_TO_GET_DATA,
     ) -> None:
@@ -82,9 +89,10 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         if not 0 <= seed < 2**32:
             raise UserError(f"seed: {seed} is not between 0 and 2**32 - 1")
         self.pipeline = build_pipeline(pipeline)
+        self.enough_pixels = enough_pixels(self.pipeline) if reduced_decoding else None
         self.annotation_file = _locate(data_root, "annotation_file", annotation_file, source)
         self.image_folder = _locate(data_root, "image_folder", image_folder, source)
-        self.annotations = read_annotations(self.annotation_file, classes, keep_empty)
+        self.annotations = cached_annotations(self.annotation_file, classes, keep_empty, cache_dir)
         if on_bad_image == "error":
             _refuse_missing_images(self.annotations, self.image_folder)
         self.classes = self.annotations.classes
@@ -102,7 +110,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         image, skipped = self._read_from(index)
         shown = (index + skipped) % len(self)
         return {
-            "inputs": torch.from_numpy(self._augment(image, epoch, index)),
+            "inputs": torch.from_numpy(self._augment(image, epoch, index)).permute(2, 0, 1),
             "targets": torch.from_numpy(self.annotations.target(shown)),
             "image": self.annotations.path(shown),
             "skipped": skipped,
@@ -113,14 +121,14 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         for skipped in range(len(self)):
             name = self.annotations.path((index + skipped) % len(self))
             try:
-                return read_image(os.path.join(self.image_folder, name)), skipped
+                return read_image(os.path.join(self.image_folder, name), self.enough_pixels), skipped
             except BadImageError as error:
                 if self.on_bad_image == "error":
                     raise UserError(f"{error}; training passes over such files with on_bad_image=skip") from error
         raise UserError(f"image_folder: none of the {len(self)} images in {self.image_folder} can be read")
 
     def _augment(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
-        """Run the pipeline with the draws of this sample; gives uint8 of shape (3, height, width)."""
+        """Run the pipeline with the draws of this sample; gives uint8 of shape (height, width, 3)."""
         # One pair of generators for the whole pipeline: `set_random_seed` would start every transform alike.
         generator = np.random.default_rng([self.seed, epoch, index])
         self.pipeline.set_random_state(generator, random.Random(generator.bytes(32)))
@@ -130,7 +138,20 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
                 "pipeline: gives no uint8 picture with 3 channels; leave out Normalize, ToFloat and ToTensorV2: "
                 "scaling is the model's part"
             )
-        return np.ascontiguousarray(image.transpose(2, 0, 1))
+        return np.require(image, requirements=["C", "W"])
+
+
+@FUNCTIONS.register_module()
+def collate_pictures(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Makes samples of `MultiLabelDataset` a batch, as torch's ``default_collate`` does.
+
+    ``inputs`` becomes channels-last, uint8 of shape (N, 3, height, width): that is how the samples lie and what the
+    networks compute in, so every picture is copied once, whole.
+    """
+    side_by_side = [{**sample, "inputs": sample["inputs"].permute(1, 2, 0)} for sample in samples]
+    batch: dict[str, Any] = default_collate(side_by_side)
+    batch["inputs"] = batch["inputs"].permute(0, 3, 1, 2)
+    return batch
 
 
 @DATA_SAMPLERS.register_module()
@@ -188,11 +209,10 @@ def _refuse_missing_images(annotations: MultilabelAnnotations, image_folder: str
     """Report images that are not there; listing a folder once is far quicker than asking for every file."""
     listed: dict[str, set[str]] = {}
     missing = []
-    for index in range(len(annotations)):
-        name = annotations.path(index)
-        folder, base = os.path.split(os.path.join(image_folder, name))
+    for name in annotations.paths():
+        folder, base = os.path.split(name)
         if folder not in listed:
-            listed[folder] = _file_names(folder)
+            listed[folder] = _file_names(os.path.join(image_folder, folder))
         if base not in listed[folder]:
             missing.append(name)
     if missing:
@@ -204,7 +224,6 @@ def _refuse_missing_images(annotations: MultilabelAnnotations, image_folder: str
 
 def _file_names(folder: str) -> set[str]:
     try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
+        return set(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return set()

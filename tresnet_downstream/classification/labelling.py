@@ -8,8 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tresnet_downstream.classification.classifier import ImageClassifier
-from tresnet_downstream.classification.predict import labels_of, predict_each
+from tresnet_downstream.classification.predict import Predictor, labels_of, predict_each
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.pictures import drawn_names, read_image, write_picture
@@ -19,7 +18,7 @@ THRESHOLD, TOP_K = 0.5, 5
 
 
 def label_pictures(
-    model: ImageClassifier,
+    model: Predictor,
     images: Sequence[str],
     threshold: float | Thresholds | None = None,
     top_k: int | None = None,
@@ -30,7 +29,7 @@ def label_pictures(
     """A line for each picture; those that cannot be read are passed over and told of at the end.
 
     Args:
-        model: from :func:`load_model`.
+        model: from :func:`load_model`, or an exported one.
         images: paths.
         threshold: what the probability of a label must be above, 0 to 1, or one for each class; None takes 0.5 for
             multi-label models without ``top_k``.

@@ -6,18 +6,36 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from PIL import Image
 
-from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import BadImageError, read_image
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+
+
+class Predictor(Protocol):
+    """What prediction asks of a network: an ``ImageClassifier``, fused or not, and what runs an exported file.
+
+    Attributes:
+        classes: names of the classes, in the order of the probabilities.
+        pipeline: the transforms that bring a picture to the size wanted.
+        multi_label: whether probabilities are one sigmoid for each class, or one softmax over all.
+        training: whether it is in training mode.
+    """
+
+    classes: tuple[str, ...] | None
+    pipeline: tuple[dict[str, Any], ...]
+    multi_label: bool
+    training: bool
+
+    def predict_batch(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,11 +53,11 @@ class Prediction:
     error: str = ""
 
 
-def predict(model: ImageClassifier, images: Picture | Iterable[Picture], batch_size: int = 16) -> np.ndarray:
+def predict(model: Predictor, images: Picture | Iterable[Picture], batch_size: int = 16) -> np.ndarray:
     """Probabilities of every class for every picture, prepared as the model's weights want it.
 
     Args:
-        model: from :func:`load_model`; runs where it is, in its own precision.
+        model: from :func:`load_model`, or an exported one; runs where it is, in its own precision.
         images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
         batch_size: pictures that go through the network together.
 
@@ -47,7 +65,8 @@ def predict(model: ImageClassifier, images: Picture | Iterable[Picture], batch_s
         float32 of shape (pictures, C): a sigmoid for each class of a multi-label model, otherwise a softmax.
 
     Raises:
-        UserError: for a picture that cannot be read, and a model that does not say how pictures are prepared.
+        UserError: for a picture that cannot be read, a model that does not say how pictures are prepared, and a
+            batch that does not fit in memory; says which does.
     """
     several = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
     rows = []
@@ -59,7 +78,7 @@ def predict(model: ImageClassifier, images: Picture | Iterable[Picture], batch_s
     return np.stack(rows) if rows else np.zeros((0, width), np.float32)
 
 
-def predict_each(model: ImageClassifier, images: Iterable[Picture], batch_size: int = 16) -> Iterator[Prediction]:
+def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 16) -> Iterator[Prediction]:
     """As :func:`predict`, one picture after the other as they come; those that cannot be read say why."""
     if not model.pipeline:
         raise UserError("the model does not say how pictures are prepared: load it with load_model")
@@ -116,12 +135,38 @@ def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-@torch.inference_mode()
-def _probabilities(model: ImageClassifier, images: np.ndarray) -> np.ndarray:
-    parameter = next(model.parameters())
-    batch = torch.from_numpy(images).to(parameter.device).permute(0, 3, 1, 2)
-    batch = batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
-    return model.probabilities(model(batch)).float().cpu().numpy()
+def _probabilities(model: Predictor, images: np.ndarray) -> np.ndarray:
+    try:
+        return model.predict_batch(images)
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+        size = len(images)
+    fitting = _largest_that_fits(model, images)
+    advice = f"{fitting} did: give --batch-size {fitting}" if fitting else "nor does a single one; use smaller pictures"
+    raise UserError(
+        f"a batch of {size} pictures of {images.shape[1]} x {images.shape[2]} does not fit in memory; {advice}"
+    )
+
+
+def _largest_that_fits(model: Predictor, images: np.ndarray) -> int:
+    """The largest half, quarter and so on of a batch that goes through; 0 if not even one picture does."""
+    size = len(images) // 2
+    while size:
+        try:
+            model.predict_batch(images[:size])
+            return size
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+        size //= 2
+    return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether torch (on a GPU or a CPU), ONNX Runtime or OpenVINO means a lack of memory; they have no class for it."""
+    signs = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
 def labels_of(

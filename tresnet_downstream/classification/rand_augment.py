@@ -1,16 +1,17 @@
 """RandAugment of the published multi-label recipes: the operations of the package ``randaugment`` 1.0.2.
 
 An operation takes and gives uint8 arrays of shape (height, width, 3) in RGB; its pixels are those of the
-package, which works with Pillow as well. What is random is drawn beforehand, by `draw_steps`.
+package, which works with Pillow. What is random is drawn beforehand, by `draw_steps`.
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+
+from tresnet_downstream.classification import pixel_operations as pixels
 
 MAGNITUDES = range(1, 10)
 NUM_STEPS = 2
@@ -30,7 +31,7 @@ class Operation:
         signed: whether the strength is negated at random.
     """
 
-    apply: Callable[[Image.Image, float], Image.Image]
+    apply: Callable[[np.ndarray, float], np.ndarray]
     strengths: tuple[float, ...] = (0.0,) * 10
     signed: bool = False
 
@@ -44,61 +45,33 @@ class Step(NamedTuple):
     centre: tuple[int, int]
 
 
-def _shear_x(picture: Image.Image, slope: float) -> Image.Image:
-    return _affine(picture, (1, slope, 0, 0, 1, 0), Image.Resampling.BICUBIC)
-
-
-def _shear_y(picture: Image.Image, slope: float) -> Image.Image:
-    return _affine(picture, (1, 0, 0, slope, 1, 0), Image.Resampling.BICUBIC)
-
-
-def _translate_x(picture: Image.Image, fraction: float) -> Image.Image:
-    return _affine(picture, (1, 0, fraction * picture.width, 0, 1, 0), Image.Resampling.NEAREST)
-
-
-def _translate_y(picture: Image.Image, fraction: float) -> Image.Image:
-    return _affine(picture, (1, 0, 0, 0, 1, fraction * picture.height), Image.Resampling.NEAREST)
-
-
-def _affine(picture: Image.Image, matrix: tuple[float, ...], resample: Image.Resampling) -> Image.Image:
-    return picture.transform(picture.size, Image.Transform.AFFINE, matrix, resample, fillcolor=FILL)
-
-
-def _rotate(picture: Image.Image, degrees: float) -> Image.Image:
-    return picture.rotate(degrees, Image.Resampling.NEAREST, fillcolor=FILL)
-
-
 def _linear(last: float) -> tuple[float, ...]:
     return tuple(np.linspace(0, last, 10).tolist())
 
 
-def _enhance_with(
-    kind: Callable[[Image.Image], Any],
-) -> Callable[[Image.Image, float], Image.Image]:
-    return lambda picture, change: kind(picture).enhance(1 + change)
-
-
 # Cutout, which needs a place as well, is the fifteenth.
 OPERATIONS = {
-    "Invert": Operation(lambda picture, _: ImageOps.invert(picture)),
-    "AutoContrast": Operation(lambda picture, _: ImageOps.autocontrast(picture)),
-    "Equalize": Operation(lambda picture, _: ImageOps.equalize(picture)),
-    "Posterize": Operation(
-        lambda picture, bits: ImageOps.posterize(picture, int(bits)), (8, 8, 7, 7, 6, 6, 5, 5, 4, 4)
-    ),
+    "Invert": Operation(lambda image, _: pixels.invert(image)),
+    "AutoContrast": Operation(lambda image, _: pixels.auto_contrast(image)),
+    "Equalize": Operation(lambda image, _: pixels.equalize(image)),
+    "Posterize": Operation(lambda image, bits: pixels.posterize(image, int(bits)), (8, 8, 7, 7, 6, 6, 5, 5, 4, 4)),
     "Solarize": Operation(
-        lambda picture, threshold: ImageOps.solarize(picture, int(threshold)),
+        lambda image, threshold: pixels.solarize(image, int(threshold)),
         (256, 228, 200, 171, 143, 114, 86, 57, 29, 0),
     ),
-    "Rotate": Operation(_rotate, _linear(30)),
-    "ShearX": Operation(_shear_x, _linear(0.3), signed=True),
-    "ShearY": Operation(_shear_y, _linear(0.3), signed=True),
-    "TranslateX": Operation(_translate_x, _linear(150 / 331), signed=True),
-    "TranslateY": Operation(_translate_y, _linear(150 / 331), signed=True),
-    "Contrast": Operation(_enhance_with(ImageEnhance.Contrast), _linear(0.9), signed=True),
-    "Color": Operation(_enhance_with(ImageEnhance.Color), _linear(0.9), signed=True),
-    "Brightness": Operation(_enhance_with(ImageEnhance.Brightness), _linear(0.9), signed=True),
-    "Sharpness": Operation(_enhance_with(ImageEnhance.Sharpness), _linear(0.9), signed=True),
+    "Rotate": Operation(lambda image, degrees: pixels.rotate(image, degrees, FILL), _linear(30)),
+    "ShearX": Operation(lambda image, slope: pixels.shear_x(image, slope, FILL), _linear(0.3), signed=True),
+    "ShearY": Operation(lambda image, slope: pixels.shear_y(image, slope, FILL), _linear(0.3), signed=True),
+    "TranslateX": Operation(
+        lambda image, part: pixels.translate(image, part * image.shape[1], 0, FILL), _linear(150 / 331), signed=True
+    ),
+    "TranslateY": Operation(
+        lambda image, part: pixels.translate(image, 0, part * image.shape[0], FILL), _linear(150 / 331), signed=True
+    ),
+    "Contrast": Operation(lambda image, change: pixels.contrast(image, 1 + change), _linear(0.9), signed=True),
+    "Color": Operation(lambda image, change: pixels.colour(image, 1 + change), _linear(0.9), signed=True),
+    "Brightness": Operation(lambda image, change: pixels.brightness(image, 1 + change), _linear(0.9), signed=True),
+    "Sharpness": Operation(lambda image, change: pixels.sharpness(image, 1 + change), _linear(0.9), signed=True),
 }
 NAMES = (*OPERATIONS, "Cutout")
 
@@ -120,13 +93,11 @@ def apply_operation(
     """
     if name == "Cutout":
         half = CUTOUT_SIZES[magnitude] // 2
-        image = image.copy()
         rows, columns = (slice(max(place - half, 0), place + half) for place in centre)
-        image[rows, columns] = CUTOUT_FILL
-        return image
+        return pixels.paint(image, rows, columns, CUTOUT_FILL)
     operation = OPERATIONS[name]
     strength = operation.strengths[magnitude] * (sign if operation.signed else 1)
-    return np.array(operation.apply(Image.fromarray(image), strength))
+    return operation.apply(image, strength)
 
 
 def draw_steps(generator: random.Random, shape: tuple[int, ...]) -> list[Step]:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import torch
 
-from tresnet_downstream.classification import rand_augment
+from tresnet_downstream.classification import pixel_operations, rand_augment
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import TRANSFORMS
 
@@ -26,16 +26,19 @@ import albumentations
 def squash_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize to ``height`` x ``width`` whatever the proportions, bilinear with antialiasing.
 
-    The pixels are those of torchvision's ``Resize((height, width))`` on a Pillow image.
+    The pixels are within 1 of those of torchvision's ``Resize((height, width))`` on a Pillow image.
     """
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    # Torch has one kernel for uint8 with the colours side by side, four times as fast as Pillow's.
+    batch = torch.from_numpy(np.require(image, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def resize_and_crop(image: np.ndarray, size: int, fraction: float) -> np.ndarray:
     """Resize the short side to ``size / fraction``, bilinear with antialiasing, and cut ``size`` x ``size`` out.
 
-    The pixels are those of torchvision's ``Resize(int(size / fraction))`` and ``CenterCrop(size)`` on a Pillow
-    image.
+    The pixels are within 1 of those of torchvision's ``Resize(int(size / fraction))`` and ``CenterCrop(size)`` on a
+    Pillow image.
     """
     height, width = image.shape[:2]
     short = max(int(size / fraction), size)
@@ -62,11 +65,9 @@ def cut_out(image: np.ndarray, factor: float, centre: tuple[int, int], colour: t
     Returns:
         uint8 of the same shape.
     """
-    image = image.copy()
     halves = [int(factor * side + 0.5) // 2 for side in image.shape[:2]]
     rows, columns = (slice(max(place - half, 0), place + half + 1) for place, half in zip(centre, halves, strict=True))
-    image[rows, columns] = colour
-    return image
+    return pixel_operations.paint(image, rows, columns, colour)
 
 
 @TRANSFORMS.register_module()
@@ -83,7 +84,7 @@ class SquashResize(albumentations.ImageOnlyTransform):
         sides = (size, size) if isinstance(size, int) else tuple(size)
         if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
             raise ValueError(f"size is {size}, not a positive whole number or [height, width]")
-        self.size = sides
+        self.size: tuple[int, int] = (sides[0], sides[1])
 
     def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
         """Give the picture at the size wanted."""
@@ -182,6 +183,15 @@ def build_pipeline(transforms: Sequence[Mapping[str, Any]]) -> albumentations.Co
         UserError: an entry without type, an unknown type, or arguments that do not fit the transform.
     """
     return albumentations.Compose([_build(entry) for entry in transforms])
+
+
+def enough_pixels(pipeline: albumentations.Compose) -> tuple[int, int] | None:
+    """Height and width below which a picture need not fall before the pipeline: the size that it squashes to first.
+
+    None where something else comes first, which may want every pixel.
+    """
+    first = pipeline.transforms[0] if pipeline.transforms else None
+    return first.size if isinstance(first, SquashResize) and first.p == 1 else None
 
 
 def _build(entry: Mapping[str, Any]) -> Any:

@@ -157,6 +157,9 @@ def _build_datasets(config: Config, train: bool, classes: Sequence[str] | None) 
     datasets = {}
     for split in ("train", "val") if train else ("val",):
         wanted = dict(config[f"{split}_dataloader"].dataset)
+        if wanted.get("type") == MultiLabelDataset.__name__:
+            # Beside the folder of the run, so that other runs find it.
+            wanted.setdefault("cache_dir", str(Path(config.work_dir).absolute().parent / ".cache"))
         if classes is not None:
             wanted["classes"] = tuple(classes)
         try:

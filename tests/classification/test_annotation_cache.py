@@ -1,0 +1,109 @@
+import json
+import os
+import pickle
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from tresnet_downstream.classification import annotation_cache
+from tresnet_downstream.classification.annotation_cache import cached_annotations
+from tresnet_downstream.classification.annotations import read_annotations
+from tresnet_downstream.errors import UserError
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("a/ä.jpg,cat;dog\nb.jpg,dog,cat\nc.jpg,\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "made" / "cache"
+
+
+@pytest.fixture(autouse=True)
+def _small_files_count(monkeypatch):
+    monkeypatch.setattr(annotation_cache, "MIN_BYTES", 0)
+
+
+def read(file, folder, **options):
+    return cached_annotations(file, cache_dir=folder, **options)
+
+
+def same(one, other):
+    return all(np.array_equal(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+
+
+def refuse_parsing(monkeypatch):
+    monkeypatch.setattr(annotation_cache, "read_annotations", lambda *_: pytest.fail("parsed again"))
+
+
+def test_later_starts_map_what_the_first_wrote(file, folder, monkeypatch):
+    first = read(file, folder)
+    refuse_parsing(monkeypatch)
+    later = read(file, folder)
+    assert same(first, later)
+    assert later.classes == ("cat", "dog")
+    assert later.paths() == ["a/ä.jpg", "b.jpg"] == [later.path(0), later.path(1)]
+    # Pages of the file, which every process shares, and not a copy.
+    assert not any(getattr(later, name).flags.owndata for name in annotation_cache.ARRAYS)
+    assert same(pickle.loads(pickle.dumps(later)), first)
+
+
+@pytest.mark.parametrize("change", ["size", "time", "classes", "keep_empty", "format"])
+def test_what_was_read_otherwise_is_not_taken(file, folder, monkeypatch, change):
+    read(file, folder)
+    options = {}
+    if change == "size":
+        file.write_text("x.jpg,bird\n")
+    elif change == "time":
+        content = file.read_text(encoding="utf-8").replace("dog", "cow")
+        file.write_text(content, encoding="utf-8")
+        os.utime(file, ns=(1, 1))
+    elif change == "format":
+        monkeypatch.setattr(annotation_cache, "MAGIC", annotation_cache.MAGIC.replace(b"1\n", b"2\n"))
+    else:
+        options = {"classes": ("dog", "cat")} if change == "classes" else {"keep_empty": True}
+    expected = read_annotations(file, options.get("classes"), options.get("keep_empty", False))
+    assert same(read(file, folder, **options), expected)
+    refuse_parsing(monkeypatch)
+    assert same(read(file, folder, **options), expected)
+
+
+def test_damaged_cache_is_written_anew(file, folder, monkeypatch):
+    expected = read(file, folder)
+    (cache,) = folder.iterdir()
+    whole = cache.read_bytes()
+    for place in range(0, len(whole), 7):
+        cache.write_bytes(whole[:place])
+        assert same(read(file, folder), expected)
+        cache.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        assert same(read(file, folder), expected)
+    refuse_parsing(monkeypatch)
+    assert same(read(file, folder), expected)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_folder_that_cannot_be_written_is_done_without(file, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    assert same(read(file, tmp_path / "taken"), read_annotations(file))
+    assert same(read(file, tmp_path / "taken" / "deeper"), read_annotations(file))
+
+
+def test_small_files_and_none_make_no_cache(file, folder, monkeypatch):
+    cached_annotations(file)
+    monkeypatch.setattr(annotation_cache, "MIN_BYTES", file.stat().st_size + 1)
+    cached_annotations(file, cache_dir=folder)
+    assert not folder.exists()
+
+
+def test_errors_are_those_of_reading_and_leave_nothing(tmp_path, folder):
+    with pytest.raises(UserError, match="cannot be read"):
+        read(tmp_path / "gone.json", folder)
+    (tmp_path / "bad.json").write_text(json.dumps({"images": []}))
+    with pytest.raises(UserError, match="instances"):
+        read(tmp_path / "bad.json", folder)
+    assert not folder.exists()

@@ -1,0 +1,170 @@
+"""Exported files compute what torch computes, and what does not gets no name."""
+
+import collections
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from deployment.small_networks import TIMM, V2, classifier
+from training.small_data import ROOT, call, refused
+
+from tresnet_downstream.deployment import exported as exported_module
+from tresnet_downstream.deployment.export import drawn_pictures, export
+from tresnet_downstream.deployment.exported import ExportedClassifier
+from tresnet_downstream.errors import UserError
+
+
+def images(number, height=64, width=64):
+    return np.random.RandomState(1).random_sample((number, 3, height, width)).astype(np.float32)
+
+
+def torch_logits(model, batch):
+    with torch.no_grad():
+        return model(torch.from_numpy(batch)).numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "xml"])
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_logits_are_torchs_for_any_batch(exported, kind, number):
+    model, paths = exported
+    wanted = torch_logits(model, images(number))
+    assert np.ptp(wanted) > 0.5  # nothing that a constant would pass
+    assert np.abs(ExportedClassifier(paths[kind]).logits(images(number)) - wanted).max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "size", "suffix"),
+    [
+        ({"backbone": V2, "head": "MLDecoderHead"}, [72, 100], "onnx"),
+        ({"head": "BottleneckHead"}, [72, 100], "xml"),
+        ({"backbone": TIMM}, 64, "onnx"),
+    ],
+)
+def test_other_heads_backbones_and_odd_maps(model, size, suffix, tmp_path):
+    model = classifier(**model, size=size)
+    written = export(model, tmp_path / f"deeper/m.{suffix}")
+    batch = images(2, *written.size)
+    found = ExportedClassifier(written.path).logits(batch)
+    assert np.abs(found - torch_logits(model, batch)).max() < 1e-4 * max(1, np.abs(found).max())
+
+
+@pytest.mark.slow
+def test_the_graph_has_no_norm_and_no_padding_and_a_free_batch(exported):
+    _, paths = exported
+    model = onnx.load(paths["onnx"])
+    onnx.checker.check_model(model, full_check=True)
+    operators = collections.Counter(node.op_type for node in model.graph.node)
+    assert operators["Conv"] == 1 + 6 + 9 + 3 + 3  # as in the fused network, and a blur in three stages
+    assert not {"Pad", "BatchNormalization"} & set(operators)
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 18}
+    sides = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sides[1:] == [3, 64, 64]
+    assert isinstance(sides[0], str)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "xml", "int8"])
+def test_the_file_alone_says_what_prediction_needs(exported, kind, tmp_path):
+    model, paths = exported
+    told = ExportedClassifier(paths[kind])
+    assert told.classes == model.classes
+    assert told.pipeline == model.pipeline
+    assert told.multi_label is True
+    assert told.input_size == (64, 64)
+
+
+@pytest.mark.slow
+def test_tool_writes_and_says_how_far_it_is_from_torch(tmp_path):
+    torch.save({"state_dict": classifier().state_dict()}, tmp_path / "m.pth")
+    status, out, err = call("export", [tmp_path / "m.pth", tmp_path / "m.onnx", "--size", 64])
+    assert (status, err) == (0, "")
+    assert f"wrote {tmp_path / 'm.onnx'}" in out
+    assert "logits differ from torch's by" in out
+    assert ExportedClassifier(tmp_path / "m.onnx").classes == ("0", "1", "2", "3", "4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.pth"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "xml"])
+def test_a_file_that_is_not_torchs_gets_no_name(suffix, tmp_path, monkeypatch):
+    right = ExportedClassifier.logits
+    monkeypatch.setattr(ExportedClassifier, "logits", lambda self, batch: right(self, batch) + 1)
+    (tmp_path / f"m.{suffix}").write_text("what was there before")
+    with pytest.raises(UserError, match=r"not exported: logits of up to .* differ from torch's by up to 1"):
+        export(classifier(), tmp_path / f"m.{suffix}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"m.{suffix}"]
+    assert (tmp_path / f"m.{suffix}").read_text() == "what was there before"
+
+
+def test_drawn_pictures_are_the_same_each_time_and_use_the_range():
+    first = drawn_pictures(2, 48, 64)
+    assert first.shape == (2, 48, 64, 3)
+    assert np.array_equal(first, drawn_pictures(2, 48, 64))
+    assert first.min() < 40
+    assert first.max() > 215
+
+
+def test_bad_targets_are_refused_before_any_work(tmp_path):
+    model = classifier()
+    with pytest.raises(UserError, match=r"must end in .onnx"):
+        export(model, tmp_path / "m.engine")
+    with pytest.raises(UserError, match=r"m.onnx: int8 is made by OpenVINO"):
+        export(model, tmp_path / "m.onnx", ["a.png"])
+    with pytest.raises(UserError, match="training mode"):
+        export(classifier().train(), tmp_path / "m.onnx")
+    with pytest.raises(UserError, match="32 pictures or more"):
+        export(model, tmp_path / "m.xml", ["a.png"] * 31)
+    model.pipeline = ()
+    with pytest.raises(UserError, match="load_model"):
+        export(model, tmp_path / "m.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        export(classifier(), tmp_path / "file/m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("package", "name"), [("onnx", "m.onnx"), ("onnxscript", "m.xml"), ("openvino", "m.xml"), ("nncf", "m8.xml")]
+)
+def test_missing_packages_are_named_with_the_extra(package, name, tmp_path, monkeypatch, pictures):
+    there = exported_module.import_module
+
+    def without(asked):
+        if asked == package:
+            raise ImportError(f"No module named {package!r}")
+        return there(asked)
+
+    monkeypatch.setattr(exported_module, "import_module", without)
+    torch.save({"state_dict": classifier().state_dict()}, tmp_path / "m.pth")
+    int8 = ["--int8", pictures] if package == "nncf" else []
+    arguments = [tmp_path / "m.pth", tmp_path / name, "--size", 64, *int8]
+    refused("export", arguments, package, "pip install 'tresnet-downstream[export]'")
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.slow
+def test_a_detector_is_refused_in_one_line(trained_detector, tmp_path):
+    refused("export", [trained_detector[0] / "epoch_2.pth", tmp_path / "m.onnx"], "is a detector", "classifiers alone")
+
+
+@pytest.mark.slow
+def test_prediction_with_weights_loads_none_of_the_export_packages(tmp_path, pictures):
+    torch.save({"state_dict": classifier().state_dict()}, tmp_path / "m.pth")
+    code = (
+        "import sys, json; sys.argv[0] = 'predict'; sys.path.insert(0, 'tools')\n"
+        "import predict; predict.main(sys.argv[1:])\n"
+        "print(json.dumps([n for n in ('onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf') if n in sys.modules]))"
+    )
+    arguments = [str(tmp_path / "m.pth"), str(pictures / "000.png"), "--size", "64"]
+    run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout.splitlines()[-1]) == []

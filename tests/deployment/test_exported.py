@@ -1,0 +1,86 @@
+"""Exported files predict as the weights do, and say what is wrong with those that cannot."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from deployment.small_networks import classifier
+from onnx import TensorProto, helper
+from training.small_data import call, refused
+
+from tresnet_downstream import predict
+from tresnet_downstream.deployment.exported import ExportedClassifier
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import find_images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "xml"])
+def test_predictions_are_those_of_the_network(exported, kind, pictures):
+    model, paths = exported
+    files = find_images([str(pictures)])[:5]
+    found = predict(ExportedClassifier(paths[kind]), files, batch_size=2)
+    assert found.dtype == np.float32
+    assert np.abs(found - predict(model, files)).max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "xml", "int8"])
+def test_tool_runs_exported_files_by_their_suffix(exported, kind, pictures, tmp_path):
+    model, paths = exported
+    options = ["--json", "--threshold", 0, "--out", tmp_path / "drawn"]
+    status, out, err = call("predict", [paths[kind], pictures / "000.png", pictures / "001.png", *options])
+    assert (status, err) == (0, "")
+    rows = [json.loads(line) for line in out.splitlines()]
+    wanted = predict(model, [pictures / "000.png", pictures / "001.png"])
+    for row, probabilities in zip(rows, wanted, strict=True):
+        given = {label["label"]: label["probability"] for label in row["labels"]}
+        near = 0.1 if kind == "int8" else 1e-4
+        assert [given[name] for name in model.classes] == pytest.approx(probabilities.tolist(), abs=near)
+    assert len(list((tmp_path / "drawn").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_single_label_files_give_a_softmax(exported, pictures, tmp_path):
+    model = onnx.load(exported[1]["onnx"])
+    entry = next(entry for entry in model.metadata_props if entry.key == "tresnet_downstream")
+    entry.value = json.dumps({**json.loads(entry.value), "multi_label": False})
+    onnx.save(model, tmp_path / "m.onnx")
+    assert predict(ExportedClassifier(tmp_path / "m.onnx"), pictures / "000.png").sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "xml"])
+def test_pictures_of_another_size_and_foreign_options_are_refused(exported, kind, pictures):
+    path = exported[1][kind]
+    with pytest.raises(UserError, match="takes pictures of 64 x 64, got 32 x 64"):
+        ExportedClassifier(path).logits(np.zeros((1, 3, 32, 64), np.float32))
+    refused("predict", [path, pictures, "--size", 96], "--size", "exported")
+    refused("predict", [path, pictures, "--config", "x.py"], "--config", "exported")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "xml"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(exported, kind, pictures):
+    refused("predict", [exported[1][kind], pictures, "--device", "npu:3"], "--device npu:3", "cpu")
+
+
+@pytest.mark.slow
+def test_files_that_are_no_exports_are_refused_in_one_line(exported, pictures, tmp_path):
+    refused("predict", [tmp_path / "none.onnx", pictures], "none.onnx: there is no such file")
+    for suffix, library in ((".onnx", "ONNX Runtime"), (".xml", "OpenVINO")):
+        (tmp_path / f"bad{suffix}").write_text("no model")
+        refused("predict", [tmp_path / f"bad{suffix}", pictures], f"bad{suffix}: {library} cannot open it")
+    shutil.copy(exported[1]["xml"], tmp_path / "alone.xml")
+    refused("predict", [tmp_path / "alone.xml", pictures], "alone.xml: OpenVINO cannot open it")
+    shape = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "foreign", [shape], [out])
+    foreign = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    refused("predict", [tmp_path / "foreign.onnx", pictures], "foreign.onnx", "tools/export.py")
+    with pytest.raises(UserError, match=r"end in .onnx or .xml"):
+        ExportedClassifier(tmp_path / "m.pth")
+    assert classifier().training is False

@@ -1,0 +1,65 @@
+"""Int8 by calibration."""
+
+import numpy as np
+import openvino
+import pytest
+from deployment.small_networks import classifier, write_pictures
+
+from tresnet_downstream import predict
+from tresnet_downstream.deployment import export as export_module
+from tresnet_downstream.deployment.exported import ExportedClassifier
+from tresnet_downstream.deployment.quantisation import MOST, calibration_pictures
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import find_images
+
+PIPELINE = ({"type": "SquashResize", "size": 64},)
+
+
+def passed_on(items, total, what):
+    return items
+
+
+@pytest.mark.slow
+def test_convolutions_are_int8_and_probabilities_near(exported, pictures):
+    model, paths = exported
+    network = openvino.Core().read_model(paths["int8"])
+    operations = network.get_ops()
+    whole = [op for op in operations if op.get_type_name() == "Constant" and op.get_element_type().to_string() == "i8"]
+    # Every convolution's weights and every linear layer's; the blurs' as well.
+    assert len(whole) >= 1 + 6 + 9 + 3 + 3
+    files = find_images([str(pictures)])
+    difference = np.abs(predict(ExportedClassifier(paths["int8"]), files) - predict(model, files))
+    assert 0 < difference.mean() < 0.03
+    assert paths["int8"].with_suffix(".bin").stat().st_size < 0.4 * paths["xml"].with_suffix(".bin").stat().st_size
+
+
+def test_too_few_pictures_are_refused(pictures):
+    files = find_images([str(pictures)])
+    assert calibration_pictures(files[:32], PIPELINE, passed_on).shape == (32, 64, 64, 3)
+    with pytest.raises(UserError, match="needs 32 pictures or more to calibrate with, got 31"):
+        calibration_pictures(files[:31], PIPELINE, passed_on)
+
+
+def test_many_pictures_are_thinned_from_first_to_last(pictures, monkeypatch):
+    monkeypatch.setattr("tresnet_downstream.deployment.quantisation.MOST", 33)
+    files = find_images([str(pictures)])
+    seen = []
+    calibration_pictures(files, PIPELINE, lambda items, total, what: seen.extend(items) or items)
+    assert (len(seen), seen[0], seen[-1]) == (33, files[0], files[-1])
+    assert len(set(seen)) == 33
+    assert MOST == 300
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    folder = write_pictures(tmp_path / "pictures", 33)
+    (folder / "007.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"007.png: unreadable image"):
+        calibration_pictures(find_images([str(folder)]), PIPELINE, passed_on)
+
+
+@pytest.mark.slow
+def test_a_network_that_does_not_stand_int8_gets_no_file(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "INT8_TOLERANCE", 1e-6)
+    with pytest.raises(UserError, match="in int8 probabilities differ from torch's by"):
+        export_module.export(classifier(), tmp_path / "m.xml", find_images([str(pictures)]))
+    assert not any(tmp_path.iterdir())

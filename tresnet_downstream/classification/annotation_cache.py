@@ -1,0 +1,121 @@
+"""Annotations that were read once, as one binary file that later starts map into memory.
+
+Parsing MS-COCO's annotations takes seconds and a gigabyte in every process; mapping the arrays takes neither, and
+processes share the pages. The file holds a magic number, a header in JSON and the arrays, and is used only if all of it
+is as it was written for the same annotation file and options. Otherwise it is as if it were not there.
+"""
+
+import hashlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.classification.annotations import MultilabelAnnotations, read_annotations
+from tresnet_downstream.coco_files import File
+from tresnet_downstream.files import whole_file
+
+MAGIC = b"tresnet_downstream annotations 1\n"  # the number goes up when the format or the reading changes
+ARRAYS = {"name_bytes": "<u1", "name_offsets": "<i8", "indptr": "<i8", "indices": "<i4", "values": "<i1"}
+ALIGNMENT = 64
+MIN_BYTES = 2**20  # smaller annotation files are read as fast as a cache
+
+
+def cached_annotations(
+    file: File,
+    classes: Sequence[str] | None = None,
+    keep_empty: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> MultilabelAnnotations:
+    """As `read_annotations`, from the cache if that is there and current; otherwise the cache is written.
+
+    A cache that cannot be read or written is done without, and files under `MIN_BYTES` need none.
+
+    Args:
+        file: the COCO or CSV file.
+        classes: the class names that the targets' columns must have, in this order.
+        keep_empty: whether images without annotation stay.
+        cache_dir: folder of the cache, made if need be; None for no cache.
+
+    Raises:
+        UserError: as `read_annotations` does.
+    """
+    state = _state(file, classes, keep_empty)
+    if cache_dir is None or state is None or state["size"] < MIN_BYTES:
+        return read_annotations(file, classes, keep_empty)
+    # Named for what is asked, not for when: a newer annotation file takes the place of the older one's cache.
+    asked = json.dumps([state[key] for key in ("file", "classes", "keep_empty")])
+    cache = Path(cache_dir) / f"{Path(file).stem}_{hashlib.sha256(asked.encode()).hexdigest()[:16]}.annotations"
+    annotations = _load(cache, state)
+    if annotations is None:
+        annotations = read_annotations(file, classes, keep_empty)
+        _save(cache, state, annotations)
+    return annotations
+
+
+def _state(file: File, classes: Sequence[str] | None, keep_empty: bool) -> dict[str, Any] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return {
+        "file": os.path.abspath(file),
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "classes": None if classes is None else list(classes),
+        "keep_empty": keep_empty,
+    }
+
+
+def _save(cache: Path, state: Mapping[str, Any], annotations: MultilabelAnnotations) -> None:
+    arrays = {name: np.ascontiguousarray(getattr(annotations, name), dtype) for name, dtype in ARRAYS.items()}
+    body = b"".join(_padded(array.tobytes()) for array in arrays.values())
+    header = json.dumps(
+        {
+            "state": state,
+            "classes": annotations.classes,
+            "lengths": {name: len(array) for name, array in arrays.items()},
+            "checksum": zlib.crc32(body),
+        }
+    ).encode()
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(cache) as partial:
+            partial.write_bytes(_padded(MAGIC + struct.pack("<q", len(header)) + header) + body)
+    except OSError:
+        return  # a full or read-only disk: the next start parses again
+
+
+def _load(cache: Path, state: Mapping[str, Any]) -> MultilabelAnnotations | None:
+    """The annotations, as views of the mapped file; None if it is not there, not whole or not for this state."""
+    try:
+        content = np.memmap(cache, np.uint8, mode="r")
+        start = len(MAGIC) + struct.calcsize("<q")
+        if content[: len(MAGIC)].tobytes() != MAGIC:
+            return None
+        (length,) = struct.unpack("<q", content[len(MAGIC) : start].tobytes())
+        header = json.loads(content[start : start + length].tobytes())
+        body = content[_aligned(start + length) :]
+        if header["state"] != state or header["checksum"] != zlib.crc32(body.data):
+            return None
+        arrays, place = {}, 0
+        for name, dtype in ARRAYS.items():
+            size = header["lengths"][name] * np.dtype(dtype).itemsize
+            arrays[name] = body[place : place + size].view(np.ndarray).view(dtype)
+            place += _aligned(size)
+        return MultilabelAnnotations(classes=tuple(header["classes"]), **arrays)
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return None
+
+
+def _padded(content: bytes) -> bytes:
+    return content.ljust(_aligned(len(content)), b"\0")
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

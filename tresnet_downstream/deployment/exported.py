@@ -1,0 +1,189 @@
+"""Exported models: opened by suffix, behind the interface that prediction asks for."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tresnet_downstream.classification.classifier import ImageClassifier, probabilities_of
+from tresnet_downstream.classification.transforms import build_pipeline
+from tresnet_downstream.errors import UserError
+
+# Under this key an exported file says what it is: JSON of the keys of `description`.
+KEY = "tresnet_downstream"
+INPUT, OUTPUT = "images", "logits"
+
+
+def description(model: ImageClassifier) -> dict[str, Any]:
+    """What prediction needs to know of a model beside its weights."""
+    return {
+        "classes": list(model.classes or ()),
+        "multi_label": model.multi_label,
+        "pipeline": [dict(step) for step in model.pipeline],
+    }
+
+
+def picture_size(pipeline: tuple[dict[str, Any], ...]) -> tuple[int, int]:
+    """Height and width of the pictures that a pipeline gives.
+
+    Raises:
+        UserError: for an empty one.
+    """
+    if not pipeline:
+        raise UserError("the model does not say how pictures are prepared: load it with load_model")
+    height, width, _ = build_pipeline(pipeline)(image=np.zeros((64, 64, 3), np.uint8))["image"].shape
+    return height, width
+
+
+def required(package: str, what: str) -> Any:
+    """A package of the extra ``export``.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UserError(f"{what} needs {package}: pip install 'tresnet-downstream[export]' ({error})") from error
+
+
+class Session(ABC):
+    """An exported file in the library that runs it.
+
+    Attributes:
+        told: the text that the file keeps under :data:`KEY`; None if there is none.
+        size: height and width of the pictures.
+    """
+
+    told: str | None
+    size: tuple[int, int]
+
+    @abstractmethod
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Logits, N x C, for N x 3 x H x W in [0, 1], float32."""
+
+
+class OnnxRuntimeSession(Session):
+    """An ``.onnx`` file in ONNX Runtime."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        library = required("onnxruntime", str(path))
+        provider = f"{device.partition(':')[0].upper()}ExecutionProvider"
+        there = library.get_available_providers()
+        if provider not in there:
+            names = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in there)
+            raise UserError(f"--device {device}: the ONNX Runtime installed here has {names}")
+        try:
+            self._session = library.InferenceSession(str(path), providers=[provider])
+        except Exception as error:  # The library's errors have no class in common.
+            raise UserError(f"{path}: ONNX Runtime cannot open it ({_first_line(error)})") from error
+        self.told = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.size = _sides(self._session.get_inputs()[0].shape)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """See :class:`Session`."""
+        return self._session.run([OUTPUT], {INPUT: images})[0]
+
+
+class OpenVinoSession(Session):
+    """An ``.xml`` file, with its ``.bin`` beside it, in OpenVINO."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        library = required("openvino", str(path))
+        core = library.Core()
+        name = device.partition(":")[0].upper()
+        there = {each.partition(".")[0].lower() for each in core.available_devices}
+        if name.lower() not in there:
+            raise UserError(f"--device {device}: OpenVINO has {', '.join(sorted(there))} here")
+        # One batch after the other, each on all cores; and not rounded to bfloat16 where a processor has it.
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        try:
+            model = core.read_model(str(path))
+            self.told = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
+            self.size = _sides(
+                [None if side.is_dynamic else side.get_length() for side in model.input(0).partial_shape]
+            )
+            self._request = core.compile_model(model, name, settings).create_infer_request()
+        except RuntimeError as error:
+            raise UserError(f"{path}: OpenVINO cannot open it ({_first_line(error)})") from error
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """See :class:`Session`."""
+        return self._request.infer({INPUT: images}, share_inputs=True)[OUTPUT]
+
+
+SESSIONS: Mapping[str, Callable[[Path, str], Session]] = {".onnx": OnnxRuntimeSession, ".xml": OpenVinoSession}
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether the name is that of an exported model."""
+    return Path(path).suffix.lower() in SESSIONS
+
+
+class ExportedClassifier:
+    """An exported network for ``predict``, ``predict_each`` and ``label_pictures``.
+
+    Attributes:
+        path: the file.
+        classes, multi_label, pipeline: as of :class:`ImageClassifier`.
+        input_size: height and width of the pictures, in pixels.
+        training: never.
+    """
+
+    training = False
+
+    def __init__(self, path: str | Path, device: str = "cpu") -> None:
+        """Opens a file that :func:`export` wrote.
+
+        Args:
+            path: ``.onnx`` or ``.xml``.
+            device: ``cpu``, or another that the library that runs it has here, such as ``cuda`` or ``gpu``.
+
+        Raises:
+            UserError: if the file, the package or the device is not there, or the file is not one of those.
+        """
+        self.path = Path(path)
+        if not is_exported(path):
+            raise UserError(f"{path}: exported models end in {' or '.join(SESSIONS)}")
+        if not self.path.is_file():
+            raise UserError(f"{path}: there is no such file")
+        self._session = SESSIONS[self.path.suffix.lower()](self.path, device)
+        self.input_size = self._session.size
+        try:
+            told = json.loads(self._session.told or "")
+            self.classes = tuple(str(name) for name in told["classes"])
+            self.multi_label = bool(told["multi_label"])
+            self.pipeline: tuple[dict[str, Any], ...] = tuple(dict(step) for step in told["pipeline"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: does not say its classes; export it with tools/export.py") from error
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """N x C logits for N x 3 x H x W in [0, 1], float32.
+
+        Raises:
+            UserError: for pictures of another size than the model was exported for.
+        """
+        if images.shape[1:] != (3, *self.input_size):
+            wanted, given = (f"{height} x {width}" for height, width in (self.input_size, images.shape[2:]))
+            raise UserError(f"{self.path}: takes pictures of {wanted}, got {given}; export it with --size for others")
+        return self._session.run(np.ascontiguousarray(images, np.float32))
+
+    def predict_batch(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3."""
+        logits = self.logits(images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+        return probabilities_of(torch.from_numpy(logits), self.multi_label).numpy()
+
+
+def _sides(shape: Any) -> tuple[int, int]:
+    """Height and width of an input's shape, which need not be one of ours."""
+    sides = [side if isinstance(side, int) else 0 for side in shape]
+    return (sides[2], sides[3]) if len(sides) == 4 else (0, 0)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,160 @@
+"""The layers of a fused network. Each computes in the type of the feature map that it is given."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tresnet_downstream.backbones.layers import SqueezeExcite
+
+ONE_BY_ONE = (1, 1)
+
+
+class FusedConvolution(nn.Module):
+    """A convolution of stride 1 with bias, and the activation or the addition behind it.
+
+    On a CPU oneDNN does all of it in one pass over memory, with weights laid out as it likes them. It is asked through
+    torch's own operators, those that ``torch.compile`` plants for frozen weights; they need no compiler. Elsewhere, and
+    where a graph or a gradient is recorded, ordinary operators compute the same.
+
+    Args:
+        weight: out x in x kernel x kernel, an odd kernel.
+        bias: one value for each output channel.
+        slope: negative slope of the leaky ReLU behind it; 1 stands for none.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, slope: float = 1.0) -> None:
+        super().__init__()
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.slope = slope
+        self.padding = weight.shape[-1] // 2
+        self._packed: tuple[torch.dtype, Tensor] | None = None
+
+    def extra_repr(self) -> str:
+        """Shows the sizes in ``print(module)``."""
+        out_channels, in_channels, kernel, _ = self.weight.shape
+        return f"{in_channels}, {out_channels}, kernel_size={kernel}, slope={self.slope:g}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``leaky_relu(conv(x))``."""
+        if self._in_one_pass(x):
+            activation, values = ("none", []) if self.slope == 1 else ("leaky_relu", [self.slope])
+            arguments = (*self._operands(x), activation, values, "")
+            return torch.ops.mkldnn._convolution_pointwise(x, *arguments)
+        y = self._plain(x)
+        return y if self.slope == 1 else F.leaky_relu(y, self.slope, inplace=True)
+
+    def add_relu(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """``relu(conv(x) + shortcut)``; the memory of ``shortcut`` may become the result's."""
+        if self._in_one_pass(x) and shortcut.dtype == x.dtype:
+            arguments = (*self._operands(x), "add", 1.0, "relu", [], "")
+            return torch.ops.mkldnn._convolution_pointwise_.binary(shortcut, x, *arguments)
+        return F.relu(self._plain(x) + shortcut, inplace=True)
+
+    def _plain(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.padding)
+
+    def _in_one_pass(self, x: Tensor) -> bool:
+        return (
+            x.device.type == "cpu"
+            and x.dtype in (torch.float32, torch.bfloat16)
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+            and not torch.is_autocast_enabled("cpu")
+            and not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
+            and torch.backends.mkldnn.is_available()
+            and (x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        )
+
+    def _operands(self, x: Tensor) -> tuple[Any, ...]:
+        padding = (self.padding, self.padding)
+        if self._packed is None or self._packed[0] != x.dtype:
+            # Laid out for the first shape that comes: known, it is worth 8% of the network's time. Others work as well.
+            plain = self.weight.detach().to(x.dtype).to_mkldnn()
+            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            self._packed = x.dtype, reorder(plain, padding, ONE_BY_ONE, ONE_BY_ONE, 1, x.shape)
+        return self._packed[1], self.bias.to(x.dtype), padding, ONE_BY_ONE, ONE_BY_ONE, 1
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "FusedConvolution":
+        self._packed = None
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
+        self._packed = None
+        super()._load_from_state_dict(*arguments, **keywords)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # oneDNN's layout can be neither copied nor written; a copy lays its weights out again.
+        return {**self.__dict__, "_packed": None}
+
+
+class FusedBlur(nn.Module):
+    """Halves height and width after a 3x3 binomial blur with reflected borders.
+
+    As :class:`~tresnet_downstream.backbones.layers.BlurPool`, but only the borders that stride 2 reaches are made. In
+    an exported graph they are slices put beside the map, which TensorRT took before it had a reflecting pad.
+
+    Args:
+        filter_2d: C x 1 x 3 x 3.
+    """
+
+    filter: Tensor
+
+    def __init__(self, filter_2d: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("filter", filter_2d.detach().clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W to N x C x ceil(H/2) x ceil(W/2)."""
+        height, width = x.shape[2:]
+        if torch.compiler.is_compiling():
+            for axis, size in ((2, height), (3, width)):
+                far = [x.narrow(axis, size - 2, 1)] if size % 2 else []
+                x = torch.cat([x.narrow(axis, 1, 1), x, *far], axis)
+        else:
+            x = F.pad(x, (1, width % 2, 1, height % 2), mode="reflect")
+        return F.conv2d(x, self.filter.to(x.dtype), stride=2, groups=x.shape[1])
+
+
+class FusedGate(nn.Module):
+    """Squeeze-and-excite as two linear layers on the channel means."""
+
+    def __init__(self, squeeze_excite: SqueezeExcite) -> None:
+        super().__init__()
+        for name, layer in (("1", squeeze_excite.fc1), ("2", squeeze_excite.fc2)):
+            assert layer.bias is not None
+            weight, bias = layer.weight.detach().flatten(1).clone(), layer.bias.detach().clone()
+            self.register_parameter(f"weight{name}", nn.Parameter(weight, requires_grad=False))
+            self.register_parameter(f"bias{name}", nn.Parameter(bias, requires_grad=False))
+
+    weight1: Tensor
+    bias1: Tensor
+    weight2: Tensor
+    bias2: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Factors in (0, 1) for N x C x H x W: N x C x 1 x 1."""
+        hidden = F.relu(F.linear(x.mean((2, 3)), self.weight1.to(x.dtype), self.bias1.to(x.dtype)))
+        gate = torch.sigmoid(F.linear(hidden, self.weight2.to(x.dtype), self.bias2.to(x.dtype)))
+        return gate[:, :, None, None]
+
+
+class FusedShortcut(nn.Module):
+    """Average pooling where the block halves the sides, then a 1x1 convolution.
+
+    Pooling first is faster than the two as one 2x2 convolution, which multiplies four times as often.
+    """
+
+    def __init__(self, convolution: FusedConvolution, stride: int) -> None:
+        super().__init__()
+        self.convolution, self.stride = convolution, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Brings the block's input to the shape of its output, in memory of its own."""
+        if self.stride == 2:
+            odd = x.shape[2] % 2 == 1 or x.shape[3] % 2 == 1
+            x = F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=False)
+        return self.convolution(x)
