@@ -46,6 +46,19 @@ def test_equals_its_operators(training, gated, scaled):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("gated", [True, False])
+def test_joins_a_shortcut_as_its_operators_do(gated):
+    norm, gate, scale, x = parts(True, gated, True)
+    shortcut, grad = torch.randn_like(x), torch.randn_like(x)
+    results = []
+    for step in (gated_norm, lambda *args, shortcut: F.relu(plain(*args) + shortcut)):
+        leaves = x.clone().requires_grad_(), shortcut.clone().requires_grad_()
+        out = step(leaves[0], norm, gate, scale, shortcut=leaves[1])
+        results.append([out, *torch.autograd.grad(out, [*leaves, *norm.parameters()], grad)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
 def test_keeps_its_input_alone():
     norm, gate, _, x = parts(True, True, False)
     kept = {}

@@ -55,6 +55,20 @@ def test_equals_its_operators(bound, training, layout, extra, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+def test_joins_a_shortcut_as_its_operators_do(scaled):
+    x, weight, ending = parts(True, False)
+    scale = torch.tensor([0.0, 2.0, 2.0]).double() if scaled else None
+    shortcut, grad = torch.randn(2, 3, 9, 5, 7).double()
+    results = []
+    for step in (pointwise_branch, lambda *args, shortcut: F.relu(plain(*args) + shortcut)):
+        leaves = [leaf.clone().requires_grad_() for leaf in (x, weight, shortcut)]
+        out = step(*leaves[:2], ending, None, scale, shortcut=leaves[2])
+        results.append([out, *torch.autograd.grad(out, [*leaves, *ending.norm.parameters()], grad)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize(("bound", "count"), [("by covariance", 0), ("by output", 1)])
 def test_keeps_the_output_of_few_pixels_alone(bound, count, monkeypatch):
     monkeypatch.setattr(module, "PIXELS_PER_CHANNEL", BOUNDS[bound])

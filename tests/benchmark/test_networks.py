@@ -3,8 +3,11 @@
 import sys
 
 import pytest
+import torch
+from torch import nn
 
-from tresnet_downstream.benchmark.networks import NETWORKS, network_named
+from tresnet_downstream.backbones import acceleration, use_triton
+from tresnet_downstream.benchmark.networks import NETWORKS, network_named, on_torchs_operators
 from tresnet_downstream.benchmark.work import multiply_adds
 from tresnet_downstream.errors import UserError
 
@@ -41,6 +44,23 @@ def test_checkpointing_of_timm_is_switched_on():
     assert network_named("timm_tresnet_m_cp").build().grad_checkpointing
     assert not network_named("timm_tresnet_m").build().grad_checkpointing
     assert network_named("tresnet_m_cp").build().backbone.recomputed
+
+
+def test_a_row_on_torchs_operators_turns_the_kernels_off_for_itself_alone():
+    class Network(nn.Module):
+        def forward(self, images):
+            self.on = acceleration._Switch.on
+            return images
+
+    assert NETWORKS["tresnet_m_torch_kernels"].build.__qualname__.startswith(on_torchs_operators.__name__)
+    network = on_torchs_operators(Network)()
+    before = use_triton(True)
+    try:
+        network(torch.zeros(1))
+        assert not network.on
+        assert acceleration._Switch.on
+    finally:
+        use_triton(before)
 
 
 def test_missing_timm_names_the_extra(monkeypatch):

@@ -1,7 +1,8 @@
 """Networks that turn pictures into feature maps."""
 
+from tresnet_downstream.backbones.acceleration import use_triton
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.backbones.timm_network import TimmNetwork
 from tresnet_downstream.backbones.tresnet import VARIANTS, TResNet, Variant, variant_name
 
-__all__ = ["VARIANTS", "ActivatedBatchNorm", "TResNet", "TimmNetwork", "Variant", "variant_name"]
+__all__ = ["VARIANTS", "ActivatedBatchNorm", "TResNet", "TimmNetwork", "Variant", "use_triton", "variant_name"]

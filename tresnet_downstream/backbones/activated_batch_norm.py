@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tresnet_downstream.backbones.acceleration import kernels_for
+from tresnet_downstream.backbones.fused_norm import FusedNorm
 from tresnet_downstream.backbones.norm_steps import (
+    activated,
     affine,
     batch_statistics,
     grad_of_weight,
@@ -185,17 +188,17 @@ class ActivatedBatchNorm(nn.Module):
         if not is_recomputing():
             self.num_batches_tracked += 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises and activates ``x``."""
+    def forward(self, x: Tensor, blurred: bool = False) -> Tensor:
+        """Normalises and activates ``x``; on Triton's kernels, also blurs it as :class:`BlurPool` does if asked."""
         if self.norm == "inplace_abn":
             return self._compiled_forward(x)
         if self.norm == "batchnorm" or uses_plain_operators():
             return self._plain_forward(x)
         mean, inv_std = self.statistics(x)
         if not torch.is_grad_enabled():
-            y = affine(x, *norm_line(self.weight, self.bias, mean, inv_std, self.eps))
-            return y if self.slope == 1 else F.leaky_relu_(y, self.slope)
-        return _InPlaceNorm.apply(
+            return activated(x, *norm_line(self.weight, self.bias, mean, inv_std, self.eps), self.slope)
+        step, blur = (FusedNorm, (blurred,)) if kernels_for(x) is not None else (_InPlaceNorm, ())
+        return step.apply(
             x,
             self.weight,
             self.bias,
@@ -206,6 +209,7 @@ class ActivatedBatchNorm(nn.Module):
             self.training,
             self.inversion_holds(x.dtype),
             self.group,
+            *blur,
         )
 
     def _plain_forward(self, x: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tresnet_downstream.backbones.acceleration import kernels_for
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.backbones.layers import SqueezeExcite
 from tresnet_downstream.backbones.norm_steps import (
     affine,
     grad_of_weight,
+    joined,
     norm_line,
     per_channel,
     spatial,
@@ -26,8 +28,9 @@ def gated_norm(
     squeeze_excite: SqueezeExcite | None = None,
     branch_scale: Tensor | None = None,
     read: bool = True,
+    shortcut: Tensor | None = None,
 ) -> Tensor:
-    """``branch_scale * gate * norm(x)``.
+    """``branch_scale * gate * norm(x)``; with a shortcut, the block's end ``relu(shortcut + ...)``.
 
     Args:
         x: N x C x H x W, what the block's last convolution gives.
@@ -35,11 +38,13 @@ def gated_norm(
         squeeze_excite: gives the gate from the channel means of ``norm(x)``; None for no gate.
         branch_scale: N factors (stochastic depth); None for 1.
         read: whether anybody but the backward pass reads the result; else its numbers are left out.
+        shortcut: as the result.
     """
     mean, inv_std = norm.statistics(x)
     gate_parameters = [] if squeeze_excite is None else list(squeeze_excite.parameters())
     settings = (norm.eps, norm.training, norm.group, squeeze_excite, read)
-    return _GatedNorm.apply(x, norm.weight, norm.bias, mean, inv_std, branch_scale, settings, *gate_parameters)
+    parameters = norm.weight, norm.bias, mean, inv_std
+    return _GatedNorm.apply(x, *parameters, branch_scale, shortcut, settings, *gate_parameters)
 
 
 class _GatedNorm(torch.autograd.Function):
@@ -52,6 +57,7 @@ class _GatedNorm(torch.autograd.Function):
         mean: Tensor,
         inv_std: Tensor,
         branch_scale: Tensor | None,
+        shortcut: Tensor | None,
         settings: tuple[float, bool, dist.ProcessGroup | None, SqueezeExcite | None, bool],
         *gate_parameters: Tensor,
     ) -> Tensor:
@@ -61,23 +67,30 @@ class _GatedNorm(torch.autograd.Function):
         if squeeze_excite is not None:
             x_means = x.mean((2, 3), dtype=mean.dtype)
             gate = _gate(squeeze_excite, torch.addcmul(offset, x_means, slope))
-        ctx.settings = settings
-        ctx.save_for_backward(x, weight, bias, mean, inv_std, branch_scale, x_means, *gate_parameters)
+        ctx.settings, ctx.kernels = settings, kernels_for(x)
+        factor = _factor(gate, branch_scale, mean)
+        out = None if shortcut is None else joined(x, factor * slope, factor * offset, shortcut)
+        ctx.save_for_backward(x, weight, bias, mean, inv_std, branch_scale, x_means, out, *gate_parameters)
         if not read:
             return unread(x.shape, x)
-        factor = _factor(gate, branch_scale, mean)
-        return affine(x, factor * slope, factor * offset)
+        return affine(x, factor * slope, factor * offset) if out is None else out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        x, weight, bias, mean, inv_std, branch_scale, x_means, *gate_parameters = ctx.saved_tensors
+        x, weight, bias, mean, inv_std, branch_scale, x_means, out, *gate_parameters = ctx.saved_tensors
         eps, training, group, squeeze_excite, _ = ctx.settings
         slope, offset = norm_line(weight, bias, mean, inv_std, eps)
 
         # Everything else needs only these two sums over the picture, N x C each.
-        sum_grad = grad.sum((2, 3), dtype=mean.dtype)
-        sum_grad_x = (grad.to(mean.dtype) * x).sum((2, 3))
+        kernels = ctx.kernels
+        if kernels is not None:
+            gradient, sum_grad, sum_grad_x = kernels.OutputGradient(grad, x, out, 0.0).through_relu()
+            grad = gradient.grad
+        else:
+            grad = grad if out is None else torch.ops.aten.threshold_backward(grad, out, 0)
+            sum_grad = grad.sum((2, 3), dtype=mean.dtype)
+            sum_grad_x = (grad.to(mean.dtype) * x).sum((2, 3))
 
         gate, grad_means = None, None
         gate_grads: list[Tensor | None] = [None] * len(gate_parameters)
@@ -98,16 +111,19 @@ class _GatedNorm(torch.autograd.Function):
 
         # grad_x = slope * (dL/dz - mean dL/dz - normalised x * mean of their product), as one line in x.
         constant = torch.zeros_like(sum_z) if grad_means is None else slope * grad_means / area
+        bend = None
         if training:
             totals, count = sum_over_processes(local, x.shape[0] * area, group)
             mean_z, mean_product = totals / count
             constant = constant - slope * (mean_z - mean * inv_std * mean_product)
-            grad_x = torch.addcmul(spatial(constant), grad, spatial(factor * slope))
-            grad_x = grad_x.addcmul_(x, per_channel(-slope * inv_std * mean_product))
+            bend = -slope * inv_std * mean_product
+        if kernels is not None:
+            grad_x = gradient.line(factor * slope, bend, constant)
         else:
             grad_x = torch.addcmul(spatial(constant), grad, spatial(factor * slope))
+            grad_x = grad_x if bend is None else grad_x.addcmul_(x, per_channel(bend))
         grads = grad_x.to(x.dtype), grad_of_weight(local[1], weight), local[0].to(bias.dtype)
-        return *grads, None, None, None, None, *gate_grads
+        return *grads, None, None, None, None if out is None else grad, None, *gate_grads
 
 
 def _gate(squeeze_excite: SqueezeExcite, means: Tensor) -> Tensor:

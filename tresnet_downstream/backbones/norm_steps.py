@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
+
+from tresnet_downstream.backbones.acceleration import kernels_for
 
 
 def weight_sign(weight: Tensor) -> Tensor:
@@ -87,6 +90,8 @@ def norm_line(weight: Tensor, bias: Tensor, mean: Tensor, inv_std: Tensor, eps: 
 
 def affine(x: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
     """``slope * x + offset`` in the type of ``x``; N x C x H x W with C, or N x C, slopes and offsets."""
+    if (kernels := kernels_for(x)) is not None:
+        return kernels.line(x, slope, offset)
     if slope.dtype != x.dtype and slope.dim() == 1:
         # Torch's fused kernel reads and writes the short type and computes in the wide one.
         return torch.native_batch_norm(
@@ -95,6 +100,21 @@ def affine(x: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
     line = (spatial(values) if values.dim() == 2 else per_channel(values) for values in (offset, slope))
     offset, slope = line
     return torch.addcmul(offset, x, slope).to(x.dtype)
+
+
+def activated(x: Tensor, slope: Tensor, offset: Tensor, negative_slope: float) -> Tensor:
+    """``leaky_relu(slope * x + offset)``; a negative slope of 1 stands for no activation."""
+    if (kernels := kernels_for(x)) is not None:
+        return kernels.line(x, slope, offset, negative_slope)
+    y = affine(x, slope, offset)
+    return y if negative_slope == 1 else F.leaky_relu_(y, negative_slope)
+
+
+def joined(x: Tensor, slope: Tensor, offset: Tensor, shortcut: Tensor) -> Tensor:
+    """``relu(slope * x + offset + shortcut)``, the end of a block."""
+    if (kernels := kernels_for(x, shortcut)) is not None:
+        return kernels.line(x, slope, offset, 0.0, shortcut)
+    return F.relu_(affine(x, slope, offset).add_(shortcut))
 
 
 def per_channel(values: Tensor) -> Tensor:

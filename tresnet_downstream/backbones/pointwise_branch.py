@@ -20,6 +20,7 @@ from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.backbones.norm_steps import (
     affine,
     grad_of_weight,
+    joined,
     norm_line,
     per_channel,
     spatial,
@@ -52,8 +53,9 @@ def pointwise_branch(
     ending: Ending,
     gate: Tensor | None = None,
     branch_scale: Tensor | None = None,
+    shortcut: Tensor | None = None,
 ) -> Tensor:
-    """``branch_scale * norm(conv(gate * x))``.
+    """``branch_scale * norm(conv(gate * x))``; with a shortcut, the block's end ``relu(shortcut + ...)``.
 
     Args:
         x: N x C x H x W.
@@ -61,6 +63,7 @@ def pointwise_branch(
         ending: the norm, and whether ``x`` is pooled first.
         gate: N x C x 1 x 1; None for 1.
         branch_scale: N factors (stochastic depth); None for 1.
+        shortcut: as the result.
     """
     device = x.device.type
     if torch.is_autocast_enabled(device):
@@ -68,7 +71,7 @@ def pointwise_branch(
         x, gate = x.to(short), None if gate is None else gate.to(short)
     norm = ending.norm
     with torch.autocast(device, enabled=False):
-        return _PointwiseBranch.apply(x, weight, norm.weight, norm.bias, gate, branch_scale, ending)
+        return _PointwiseBranch.apply(x, weight, norm.weight, norm.bias, gate, branch_scale, shortcut, ending)
 
 
 class _PointwiseBranch(torch.autograd.Function):
@@ -81,6 +84,7 @@ class _PointwiseBranch(torch.autograd.Function):
         norm_bias: Tensor,
         gate: Tensor | None,
         branch_scale: Tensor | None,
+        shortcut: Tensor | None,
         ending: Ending,
     ) -> Tensor:
         source = _source(x, gate, ending.pool)
@@ -92,18 +96,25 @@ class _PointwiseBranch(torch.autograd.Function):
             output = unread((len(source), len(weight), *source.shape[2:]), x)
         mean, inv_std = ending.norm.statistics(output)
         ctx.ending = ending
-        ctx.save_for_backward(x, weight, norm_weight, gate, branch_scale, mean, inv_std, output if few else None)
+        kept = x, weight, norm_weight, gate, branch_scale, mean, inv_std, output if few else None
+        ctx.save_for_backward(*kept, None)
         if not ending.read:
             return unread(output.shape, x)
         slope, offset = norm_line(norm_weight, norm_bias, mean, inv_std, ending.norm.eps)
         if branch_scale is not None:
             slope, offset = (branch_scale.to(mean.dtype)[:, None] * values for values in (slope, offset))
-        return affine(output, slope, offset)
+        if shortcut is None:
+            return affine(output, slope, offset)
+        out = joined(output, slope, offset, shortcut)
+        ctx.save_for_backward(*kept, out)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        x, weight, norm_weight, gate, branch_scale, mean, inv_std, output = ctx.saved_tensors
+        x, weight, norm_weight, gate, branch_scale, mean, inv_std, output, out = ctx.saved_tensors
+        grad = grad if out is None else torch.ops.aten.threshold_backward(grad, out, 0)
+        grad_shortcut = None if out is None else grad
         if branch_scale is not None:
             grad = grad * spatial(branch_scale[:, None]).to(grad.dtype)
         norm = _NormBackward(ctx.ending.norm, norm_weight, mean, inv_std, grad)
@@ -121,7 +132,7 @@ class _PointwiseBranch(torch.autograd.Function):
         if ctx.ending.pool:
             grad_source = torch.ops.aten.avg_pool2d_backward(grad_source, x, *_POOL)
         grads = grad_source, grad_matrix.view_as(weight).to(weight.dtype), norm.grad_weight, norm.grad_bias
-        return *grads, grad_gate, None, None
+        return *grads, grad_gate, None, grad_shortcut, None
 
 
 class _NormBackward:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from tresnet_downstream.backbones.acceleration import kernels_for
 from tresnet_downstream.backbones.activated_batch_norm import (
     ActivatedBatchNorm,
     measured_together,
@@ -122,15 +123,19 @@ class Block(nn.Module, ABC):
         return takes_lean_steps(self.last_norm)
 
     @abstractmethod
-    def branch(self, x: Tensor, read: bool) -> Tensor:
-        """What is added to the shortcut."""
+    def branch(self, x: Tensor, read: bool, shortcut: Tensor | None = None) -> Tensor:
+        """What is added to the shortcut; for a lean pass with a shortcut, the block's result."""
+
+    def shortcut(self, x: Tensor, read: bool) -> Tensor:
+        """The block's input in the shape of its output."""
+        return x if self.downsample is None else self.downsample(x, self.lean, read)
 
     def parts(self, x: Tensor, read: bool = True) -> tuple[Tensor, Tensor]:
         """Branch and shortcut of N x C x H x W, both N x planes * expansion x H/stride x W/stride.
 
         With ``read=False`` nobody reads their numbers, and what only makes them is left out.
         """
-        return self.branch(x, read), x if self.downsample is None else self.downsample(x, self.lean, read)
+        return self.branch(x, read), self.shortcut(x, read)
 
     def join(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """``relu(branch + shortcut)``; the lean branch is nobody else's."""
@@ -138,13 +143,17 @@ class Block(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W to N x planes * expansion x H/stride x W/stride."""
+        if self.lean and kernels_for(x) is not None:
+            return self.branch(x, True, self.shortcut(x, True))
         return self.join(*self.parts(x))
 
-    def blurred(self, x: Tensor) -> Tensor:
-        """``x`` at the block's stride."""
+    def blurred(self, norm: ActivatedBatchNorm, x: Tensor) -> Tensor:
+        """``norm(x)`` at the block's stride."""
         if self.blur is None:
-            return x
-        return self.blur.lean(x) if self.lean else self.blur(x)
+            return norm(x)
+        if self.lean and kernels_for(x) is not None:
+            return norm(x, blurred=True)
+        return self.blur.lean(norm(x)) if self.lean else self.blur(norm(x))
 
     def branch_scale(self, x: Tensor) -> Tensor | None:
         """N factors for stochastic depth (Huang et al., 2016): 0, or 1 / (1 - rate) to keep the mean."""
@@ -181,12 +190,12 @@ class BasicBlock(Block):
         """The second."""
         return self.norm2
 
-    def branch(self, x: Tensor, read: bool) -> Tensor:
-        """What is added to the shortcut."""
-        out = self.conv2(self.blurred(self.norm1(self.conv1(x))))
+    def branch(self, x: Tensor, read: bool, shortcut: Tensor | None = None) -> Tensor:
+        """What is added to the shortcut, or the block's result."""
+        out = self.conv2(self.blurred(self.norm1, self.conv1(x)))
         scale = self.branch_scale(x)
         if self.lean:
-            return gated_norm(out, self.norm2, self.se, scale, read)
+            return gated_norm(out, self.norm2, self.se, scale, read, shortcut)
         out = self.norm2(out)
         return scaled(out if self.se is None else out * self.se(out), scale)
 
@@ -220,14 +229,14 @@ class Bottleneck(Block):
         """The third."""
         return self.norm3
 
-    def branch(self, x: Tensor, read: bool) -> Tensor:
-        """What is added to the shortcut."""
+    def branch(self, x: Tensor, read: bool, shortcut: Tensor | None = None) -> Tensor:
+        """What is added to the shortcut, or the block's result."""
         out = pointwise_conv(x, self.conv1.weight.flatten(1)) if self.lean else self.conv1(x)
-        out = self.blurred(self.norm2(self.conv2(self.norm1(out))))
+        out = self.blurred(self.norm2, self.conv2(self.norm1(out)))
         gate = None if self.se is None else self.se(out)
         scale = self.branch_scale(x)
         if self.lean:
-            return pointwise_branch(out, self.conv3.weight, Ending(self.norm3, read=read), gate, scale)
+            return pointwise_branch(out, self.conv3.weight, Ending(self.norm3, read=read), gate, scale, shortcut)
         return scaled(self.norm3(self.conv3(out if gate is None else out * gate)), scale)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tresnet_downstream.errors import UserError
 
@@ -60,6 +60,28 @@ def tresnet(variant: str, **options: Any) -> Callable[[], nn.Module]:
     return build
 
 
+def on_torchs_operators(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """The same network with Triton's kernels off, to show beside it what they bring on a GPU."""
+
+    def build_with_switch() -> nn.Module:
+        from tresnet_downstream.backbones import use_triton
+
+        network = build()
+        forward = network.forward
+
+        def switched(images: Tensor) -> Tensor:
+            before = use_triton(False)
+            try:
+                return forward(images)
+            finally:
+                use_triton(before)
+
+        network.forward = switched
+        return network
+
+    return build_with_switch
+
+
 def timm_network(model: str, checkpointing: bool = False) -> Callable[[], nn.Module]:
     """Builds a network of timm, with its activation checkpointing if asked.
 
@@ -103,6 +125,8 @@ NETWORKS: dict[str, Network] = {
     "tresnet_l_cp": Network(tresnet("l", with_cp=True), _L, ours=True, only_training=True),
     "tresnet_xl_cp": Network(tresnet("xl", with_cp=True), _XL, ours=True, only_training=True),
     "tresnet_m_cp_2": Network(tresnet("m", with_cp=2), _M, ours=True, only_training=True),
+    "tresnet_m_torch_kernels": Network(on_torchs_operators(tresnet("m")), _M),
+    "tresnet_l_torch_kernels": Network(on_torchs_operators(tresnet("l")), _L),
     "timm_tresnet_m": Network(timm_network("tresnet_m"), _M, family="TResNet, timm"),
     "timm_tresnet_l": Network(timm_network("tresnet_l"), _L, family="TResNet, timm"),
     "timm_tresnet_xl": Network(timm_network("tresnet_xl"), _XL, family="TResNet, timm"),
