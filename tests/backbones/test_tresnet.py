@@ -197,6 +197,24 @@ def test_lean_steps_equal_plain_operators(changes):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("with_cp", [False, True, 2])
+def test_gradients_and_buffers_of_m_equal_those_of_plain_operators(with_cp):
+    torch.manual_seed(4)
+    network = TResNet("m", with_cp=with_cp).double().to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for norm in network.norms():
+            norm.weight.uniform_(0.1, 1)
+            norm.bias.normal_(std=0.1)
+    plain = TResNet("m", norm="batchnorm").double()
+    plain.load_state_dict(network.state_dict())
+    # Pixels enough for the first three stages to go without their outputs, and the last to keep them.
+    x = torch.rand(4, 3, 224, 224).double().to(memory_format=torch.channels_last)
+    for ours, theirs in zip(step(network, x)[1:], step(plain, x)[1:], strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert (a - b).abs().max() <= 1e-10 * b.abs().max()
+
+
 def test_stochastic_depth_is_the_same_in_both_forms():
     network = lively(drop_path_rate=0.5)
     plain = twin(network, norm="batchnorm", drop_path_rate=0.5)
