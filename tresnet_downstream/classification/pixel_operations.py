@@ -154,17 +154,20 @@ def shear_x(image: np.ndarray, slope: float, fill: tuple[int, int, int]) -> np.n
     height, width = image.shape[:2]
     moves = slope * (np.arange(height) + 0.5)
     whole = np.floor(moves).astype(np.int64)
+    parts = moves - whole
     left, right = max(-whole.min(), 0), max(whole.max(), 0)
-    # A row moves by a part of a pixel, for which four are weighed, and then by whole ones, out of a wider picture.
+    # A row moves by a part of a pixel, for which four are weighed, and then by whole ones, out of a wider picture,
+    # whose rows stand in the order of their parts.
+    order = np.argsort(np.round(parts, 9), kind="stable")
     wide = _plain((height, left + width + 1 + right, 3), fill)
     between = wide[:, left : left + width + 1]
-    between[:] = _between_pixels(image, moves - whole)
+    _weigh_between_pixels(image[order], np.round(parts[order], 9), between)
     # What lies beyond the first or last pixel by half a pixel or more is not in the picture.
-    is_beyond = moves - whole >= 0.5
+    is_beyond = parts[order] >= 0.5
     between[is_beyond, -1] = fill
     between[~is_beyond, 0] = fill
     starts = sliding_window_view(wide.reshape(height, -1), 3 * width, axis=1)
-    return starts[np.arange(height), 3 * (left + 1 + whole)].reshape(image.shape)
+    return starts[np.argsort(order), 3 * (left + 1 + whole)].reshape(image.shape)
 
 
 def shear_y(image: np.ndarray, slope: float, fill: tuple[int, int, int]) -> np.ndarray:
@@ -172,27 +175,21 @@ def shear_y(image: np.ndarray, slope: float, fill: tuple[int, int, int]) -> np.n
     return cv2.transpose(shear_x(cv2.transpose(image), slope, fill))
 
 
-def _between_pixels(image: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Values ``parts`` of a pixel behind every pixel of a row, and before them that behind the border's pixel.
+def _weigh_between_pixels(image: np.ndarray, parts: np.ndarray, out: np.ndarray) -> None:
+    """Give the values ``parts`` of a pixel behind every pixel of a row, and before them that behind the border's.
 
     Args:
         image: uint8 of shape (height, width, 3); outside, the border goes on.
-        parts: for each row, 0 to 1.
-
-    Returns:
-        uint8 of shape (height, width + 1, 3).
+        parts: for each row, 0 to 1, in order.
+        out: uint8 of shape (height, width + 1, 3), to be filled.
     """
+    image = cv2.copyMakeBorder(image, 0, 0, 1, 0, cv2.BORDER_REPLICATE)
     # Rows that share a part, as slopes of few digits have many, are weighed at once.
-    parts = np.round(parts, 9)
-    order = np.argsort(parts, kind="stable")
-    values, starts = np.unique(parts[order], return_index=True)
-    rows = cv2.copyMakeBorder(image[order], 0, 0, 1, 0, cv2.BORDER_REPLICATE)
-    weighed = np.empty_like(rows)
-    for part, start, stop in zip(values, starts, [*starts[1:], len(rows)], strict=True):
-        weighed[order[start:stop]] = cv2.filter2D(
-            rows[start:stop], -1, _cubic_weights(part), anchor=(1, 0), delta=CUT_OFF, borderType=cv2.BORDER_REPLICATE
+    values, starts = np.unique(parts, return_index=True)
+    for part, start, stop in zip(values, starts, [*starts[1:], len(image)], strict=True):
+        out[start:stop] = cv2.filter2D(
+            image[start:stop], -1, _cubic_weights(part), anchor=(1, 0), delta=CUT_OFF, borderType=cv2.BORDER_REPLICATE
         )
-    return weighed
 
 
 def _cubic_weights(part: float) -> np.ndarray:
