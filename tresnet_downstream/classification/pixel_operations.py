@@ -40,16 +40,20 @@ def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
 
 def auto_contrast(image: np.ndarray) -> np.ndarray:
     """Stretch each channel to the whole range."""
-    return cv2.merge([_stretched(channel) for channel in cv2.split(image)])
+    rows = image.reshape(len(image), -1)
+    lows, highs = (extreme.reshape(-1, 3) for extreme in (rows.min(0), rows.max(0)))
+    tables = [_stretching(low, high) for low, high in zip(lows.min(0), highs.max(0), strict=True)]
+    if all(np.array_equal(table, np.arange(256)) for table in tables):
+        return image.copy()
+    return cv2.merge([cv2.LUT(channel, table) for channel, table in zip(cv2.split(image), tables, strict=True)])
 
 
-def _stretched(channel: np.ndarray) -> np.ndarray:
-    low, high, _, _ = cv2.minMaxLoc(channel)
-    if high <= low:
-        return channel
-    scale = 255.0 / (high - low)
-    values = (np.arange(256) * scale - low * scale).astype(np.int64)
-    return cv2.LUT(channel, np.clip(values, 0, 255).astype(np.uint8))
+def _stretching(low: np.uint8, high: np.uint8) -> np.ndarray:
+    values, lowest, highest = np.arange(256), int(low), int(high)
+    if highest > lowest:
+        scale = 255.0 / (highest - lowest)
+        values = (values * scale - lowest * scale).astype(np.int64)
+    return np.clip(values, 0, 255).astype(np.uint8)
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
