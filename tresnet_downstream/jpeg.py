@@ -4,6 +4,7 @@ What is not quite ordinary, or not quite whole, is left to Pillow, which knows m
 """
 
 import io
+import re
 import struct
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, with Huffman 
 PROGRESSIVE = 0xC2
 OTHER_FRAMES = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 SCAN, APPLICATION_1 = 0xDA, 0xE1
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)  # within a scan: no stuffed byte and no restart
 MAX_PIXELS = 2**26  # beyond that Pillow decides what is honest
 SCALES = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
@@ -67,12 +69,11 @@ def decode_jpeg(content: bytes, at_least: tuple[int, int] | None = None) -> np.n
         than 8 bits, of very many pixels, or without an end, as truncated files are.
     """
     header = read_header(content) if content.endswith(END) else None
-    encoded = np.frombuffer(content, np.uint8)
-    if header is None or not (header.progressive or _is_one_scan(encoded[header.first_scan :])):
+    if header is None or not (header.progressive or _is_one_scan(content, header.first_scan)):
         return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | SCALES[_reduction(header, at_least)]
     try:
-        image = cv2.imdecode(encoded, flags)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
         return None
     if image is None:
@@ -107,11 +108,10 @@ def read_header(content: bytes) -> Header | None:
     return None
 
 
-def _is_one_scan(encoded: np.ndarray) -> bool:
-    """Whether no marker but restarts stands before the end; OpenCV would not mind what is behind another."""
-    markers = encoded[np.flatnonzero(encoded[:-1] == 0xFF) + 1]
-    harmless = (markers == 0) | (markers & 0xF8 == 0xD0)
-    return np.count_nonzero(harmless) == len(markers) - 1
+def _is_one_scan(content: bytes, start: int) -> bool:
+    """Whether from ``start`` on no marker but restarts stands before the end; OpenCV would not mind what is behind."""
+    marker = MARKER.search(content, start)
+    return marker is not None and marker.start() == len(content) - len(END)
 
 
 def _reduction(header: Header, at_least: tuple[int, int] | None) -> int:

@@ -10,8 +10,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import albumentations
 import cv2
 import numpy as np
 import torch
@@ -25,12 +26,19 @@ from tresnet_downstream.classification.rand_augment import (
     FILL,
     OPERATIONS,
     Step,
-    draw_steps,
 )
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.pictures import read_image
 
-PICTURES_AT_ONCE = 30  # of each candidate in a repeat, so that every operation has its share
+PICTURES_AT_ONCE = 90  # of each candidate in a repeat, so that every operation has its share
+
+
+class Draws(NamedTuple):
+    """What is random about one picture: the cutout's centre, row and column, its colour, and the operations."""
+
+    centre: tuple[int, int]
+    colour: tuple[int, int, int]
+    steps: list[Step]
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def compare_pipelines(
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     try:
-        timings = interleaved(_candidates(Path(image_file), size), repeats, on_repeat=on_repeat)
+        timings = interleaved(_candidates(Path(image_file), size, repeats), repeats, on_repeat=on_repeat)
     finally:
         torch.set_num_threads(threads)
         cv2.setNumThreads(cv2_threads)
@@ -91,7 +99,7 @@ def _row(what: str, who: str, timing: Timing, release: Timing) -> Row:
     return Row(what, who, PICTURES_AT_ONCE / timing.median, (slow, fast), ratio)
 
 
-def _candidates(file: Path, size: int) -> dict[str, Callable[[], object]]:
+def _candidates(file: Path, size: int, repeats: int) -> dict[str, Callable[[], object]]:
     resize, to_tensor = transforms.Resize((size, size)), transforms.ToTensor()
     squash: dict[str, Any] = {"type": "SquashResize", "size": size}
     training = build_pipeline([squash, {"type": "Cutout", "factor": 0.5}, {"type": "RandAugment"}])
@@ -101,16 +109,17 @@ def _candidates(file: Path, size: int) -> dict[str, Callable[[], object]]:
         with Image.open(file) as picture:
             return picture.convert("RGB")
 
+    # Both prepare the same pictures; what was drawn for them is known to the release's way beforehand.
+    draws = [_draws(training, number) for number in range((1 + repeats) * PICTURES_AT_ONCE)]
+
     def release_training(number: int) -> torch.Tensor:
-        generator = random.Random(number)
-        picture = _cut_out(resize(decode()), generator)
-        for step in draw_steps(generator, (size, size)):
+        picture = _cut_out(resize(decode()), draws[number].centre, draws[number].colour)
+        for step in draws[number].steps:
             picture = _apply_with_pillow(picture, step)
         return to_tensor(picture)
 
     def ours_training(number: int) -> np.ndarray:
-        generator = np.random.default_rng([0, 0, number])
-        training.set_random_state(generator, random.Random(generator.bytes(32)))
+        _start_draws(training, number)
         return training(image=read_image(file, (size, size)))["image"]
 
     ways: dict[str, Callable[[int], object]] = {
@@ -134,17 +143,29 @@ def _many(prepare: Callable[[int], object]) -> Callable[[], object]:
     return run
 
 
-def _cut_out(picture: Image.Image, generator: random.Random) -> Image.Image:
-    """Half of each side, in one colour, around any pixel."""
+def _start_draws(pipeline: albumentations.Compose, number: int) -> None:
+    generator = np.random.default_rng([0, 0, number])
+    pipeline.set_random_state(generator, random.Random(generator.bytes(32)))
+
+
+def _draws(training: albumentations.Compose, number: int) -> Draws:
+    """What the pipeline draws for a picture of this number."""
+    recorded = albumentations.Compose(training.transforms, save_applied_params=True)
+    _start_draws(recorded, number)
+    applied = dict(recorded(image=np.zeros((1, 1, 3), np.uint8))["applied_transforms"])
+    return Draws(applied["Cutout"]["centre"], applied["Cutout"]["colour"], applied["RandAugment"]["steps"])
+
+
+def _cut_out(picture: Image.Image, centre: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
+    """Half of each side, in one colour, around a pixel."""
     width, height = picture.size
-    x, y = generator.randrange(width), generator.randrange(height)
+    y, x = centre
     corners = (
         max(x - width // 4, 0),
         max(y - height // 4, 0),
         min(x + width // 4, width),
         min(y + height // 4, height),
     )
-    colour = tuple(generator.randrange(256) for _ in range(3))
     ImageDraw.Draw(picture).rectangle(corners, fill=colour)
     return picture
 
