@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from mmengine.config import Config
 from training.small_data import DIGITS, ROOT, call, make_small_data, options, tool, train
 
@@ -127,3 +128,11 @@ def test_results_go_to_a_folder_named_after_the_config(tmp_path, monkeypatch):
     assert (status, err) == (0, "")
     assert "results are in work_dirs/digits_tresnet" in out
     assert (tmp_path / "work_dirs/digits_tresnet/best.pth").exists()
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_a_batch_that_does_not_fit_ends_in_one_line(error, capsys):
+    assert run(ending_in(error)) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: the batch does not fit in memory: give a smaller batch_size")
+    assert told.count("\n") == 1

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tresnet_downstream import interrupts
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.errors import UserError, is_out_of_memory
 
 T = TypeVar("T")
 
 # Whatever the command was, 2 is the user's mistake and 130 is Ctrl-C.
 USER_ERROR, INTERRUPTED = 2, 130
+NO_MEMORY = (
+    "the batch does not fit in memory: give a smaller batch_size (--batch-size) or image_size; in training, "
+    "model.backbone.with_cp=True halves what a picture takes, and accumulation=K makes one step of K batches"
+)
 
 
 def run(
@@ -43,7 +47,10 @@ def run(
         return 0
     except BaseException as error:
         if not _interrupted(error):
-            raise
+            if not is_out_of_memory(error):
+                raise
+            print(f"error: {NO_MEMORY}", file=sys.stderr)
+            return USER_ERROR
         resume = ", and --resume goes on from the last checkpoint" if resumable else ""
         print(f"interrupted; files that are complete stay{resume}", file=sys.stderr)
         return INTERRUPTED

@@ -11,3 +11,9 @@ class UserError(ValueError):
 
 class NonFiniteLossError(UserError):
     """A loss or a weight that is NaN or infinite."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch (on a GPU or a CPU), ONNX Runtime or OpenVINO means a lack of memory; they have no class for it."""
+    signs = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)

@@ -7,7 +7,7 @@ it. Ours ends in uint8, which the device turns into floats.
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,6 +91,16 @@ def compare_pipelines(
         for name, timing in timings.items()
         for what, who in [name.split()]
     ]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table of what was measured, in pictures a second on one core."""
+    lines = ["| | | images/s | x release |", "| --- | --- | ---: | ---: |"]
+    for row in rows:
+        low, high = row.quartiles
+        ratio = "" if row.ratio is None else str(row.ratio)
+        lines.append(f"| {row.what} | {row.who} | {row.images_per_second:.0f} ({low:.0f} to {high:.0f}) | {ratio} |")
+    return "\n".join(lines) + "\n"
 
 
 def _row(what: str, who: str, timing: Timing, release: Timing) -> Row:

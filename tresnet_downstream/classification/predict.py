@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tresnet_downstream.classification.transforms import build_pipeline
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.pictures import BadImageError, read_image
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -139,7 +139,7 @@ def _probabilities(model: Predictor, images: np.ndarray) -> np.ndarray:
     try:
         return model.predict_batch(images)
     except Exception as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         size = len(images)
     fitting = _largest_that_fits(model, images)
@@ -157,16 +157,10 @@ def _largest_that_fits(model: Predictor, images: np.ndarray) -> int:
             model.predict_batch(images[:size])
             return size
         except Exception as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         size //= 2
     return 0
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether torch (on a GPU or a CPU), ONNX Runtime or OpenVINO means a lack of memory; they have no class for it."""
-    signs = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation")
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
 def labels_of(
