@@ -239,11 +239,12 @@ def test_catalogue_entries_have_the_size_of_their_networks(name):
 
 
 PEAK = """
-import sys, resource
+import sys
 from tresnet_downstream import load_model
 from tresnet_downstream.classification.transforms import build_pipeline
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    # Not getrusage: its peak begins with that of the process that started this one.
+    return 1024 * int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
 before = peak()
 load_model(sys.argv[1])
 print(peak() - before)
@@ -251,7 +252,7 @@ print(peak() - before)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="the peak is read from resource.getrusage")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
 def test_loading_takes_less_than_twice_the_files_size(tmp_path, kind):
     model = ImageClassifier({"type": "TResNet", "variant": "l"}, {"type": "LinearHead", "num_classes": 80})
@@ -261,4 +262,4 @@ def test_loading_takes_less_than_twice_the_files_size(tmp_path, kind):
     else:
         save_file({name: value.contiguous() for name, value in to_timm(model.state_dict()).items()}, path)
     result = subprocess.run([sys.executable, "-c", PEAK, path], check=True, capture_output=True, text=True)
-    assert int(result.stdout) < 2 * path.stat().st_size
+    assert path.stat().st_size / 2 < int(result.stdout) < 2 * path.stat().st_size
