@@ -21,7 +21,6 @@ from tresnet_downstream.backbones.acceleration import kernels_for
 from tresnet_downstream.backbones.fused_norm import FusedNorm
 from tresnet_downstream.backbones.norm_steps import (
     activated,
-    affine,
     batch_statistics,
     grad_of_weight,
     norm_line,
@@ -66,9 +65,7 @@ class _InPlaceNorm(torch.autograd.Function):
         invert: bool,
         group: dist.ProcessGroup | None,
     ) -> Tensor:
-        y = affine(x, *norm_line(weight, bias, mean, inv_std, eps))
-        if slope != 1:
-            F.leaky_relu_(y, slope)
+        y = activated(x, *norm_line(weight, bias, mean, inv_std, eps), slope)
         ctx.eps, ctx.slope, ctx.training, ctx.invert, ctx.group = eps, slope, training, invert, group
         kept = (None if invert else x, None if slope == 1 and not invert else y)
         ctx.save_for_backward(*kept, weight, bias, mean, inv_std)

@@ -7,6 +7,7 @@ are used in the second, which therefore moves no running statistics and reads ea
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,7 +29,8 @@ _runs = _Runs()
 def checkpointed(run: Callable[[Tensor], Any], x: Tensor) -> Any:
     """``run(x)``, of which nothing but ``x`` and its batch statistics is kept for the backward pass."""
     statistics: dict[nn.Module, Statistics] = {}
-    return checkpoint(run, x, use_reentrant=False, context_fn=lambda: (_recording(statistics), replaying(statistics)))
+    roles = partial(_role, statistics=statistics)
+    return checkpoint(run, x, use_reentrant=False, context_fn=lambda: (roles("recorded"), roles("replayed")))
 
 
 def is_recomputing() -> bool:
@@ -47,19 +49,11 @@ def statistics_of(norm: nn.Module, measure: Callable[[], Statistics]) -> Statist
 
 
 @contextmanager
-def _recording(statistics: dict[nn.Module, Statistics]) -> Iterator[None]:
-    before, _runs.recorded = _runs.recorded, statistics
+def _role(role: str, statistics: dict[nn.Module, Statistics]) -> Iterator[None]:
+    """Inside, norms write (``recorded``) or read (``replayed``) these statistics; who reads moves no running ones."""
+    before = getattr(_runs, role)
+    setattr(_runs, role, statistics)
     try:
         yield
     finally:
-        _runs.recorded = before
-
-
-@contextmanager
-def replaying(statistics: dict[nn.Module, Statistics]) -> Iterator[None]:
-    """Inside, norms take these statistics and leave their running ones alone."""
-    before, _runs.replayed = _runs.replayed, statistics
-    try:
-        yield
-    finally:
-        _runs.replayed = before
+        setattr(_runs, role, before)
