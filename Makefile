@@ -42,10 +42,8 @@ demo-detection: $(VENV)/demo-detection.installed
 benchmark: $(VENV)/benchmark.installed
 	$(BIN)/python tools/benchmark.py networks --peer timm_tresnet_m --out work_dirs/benchmark
 
-# In two processes: after the first part's compilers and profilers, CPython 3.11.7 crashed in the second.
 test: lint
-	$(BIN)/python -m pytest tests/backbones tests/benchmark
-	$(BIN)/python -m pytest --ignore tests/backbones --ignore tests/benchmark
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -24,6 +26,26 @@ def test_predictions_are_those_of_the_network(exported, kind, pictures):
     found = predict(ExportedClassifier(paths[kind]), files, batch_size=2)
     assert found.dtype == np.float32
     assert np.abs(found - predict(model, files)).max() < 1e-4
+
+
+# Opens two files, gives them up in the same order, and has a signal handled, as the end of a DataLoader's worker is.
+TWO = """
+import faulthandler, signal, sys
+from tresnet_downstream.deployment.exported import ExportedClassifier
+faulthandler.enable()
+opened = [ExportedClassifier(path) for path in sys.argv[1:]]
+while opened:
+    del opened[0]
+signal.signal(signal.SIGTERM, lambda number, frame: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.slow
+def test_process_that_opened_two_models_handles_signals(exported):
+    _, paths = exported
+    result = subprocess.run([sys.executable, "-c", TWO, paths["xml"], paths["int8"]], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "handled\n")
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from tresnet_downstream.deployment.exported import (
     KEY,
     OUTPUT,
     ExportedClassifier,
+    core_of,
     description,
     is_exported,
     picture_size,
@@ -155,7 +156,7 @@ def _onnx_model(model: ImageClassifier, size: tuple[int, int]) -> Any:
 
 def _save_openvino(program: Any, path: Path, pictures: np.ndarray | None, model: ImageClassifier) -> None:
     library = required("openvino", str(path))
-    converted = library.Core().read_model(program.SerializeToString())
+    converted = core_of(library).read_model(program.SerializeToString())
     if pictures is not None:
         converted = quantised(converted, pictures)
     converted.set_rt_info(json.dumps(description(model)), KEY)

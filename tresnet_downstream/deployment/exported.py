@@ -3,6 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,22 @@ class OnnxRuntimeSession(Session):
         return self._session.run([OUTPUT], {INPUT: images})[0]
 
 
+@cache
+def core_of(openvino: Any) -> Any:
+    """OpenVINO's one ``Core`` of this process, which is never given up.
+
+    Each ``Core`` gives the thread a stack for signal handlers and puts the one before back when it goes. Of two that do
+    not go in the reverse order of their coming, the thread is left with a stack that is no longer mapped, and the next
+    signal that Python handles, such as the end of a worker of a ``DataLoader``, ends the process (OpenVINO 2026.4).
+    """
+    return openvino.Core()
+
+
 class OpenVinoSession(Session):
     """An ``.xml`` file, with its ``.bin`` beside it, in OpenVINO."""
 
     def __init__(self, path: Path, device: str) -> None:
-        library = required("openvino", str(path))
-        core = library.Core()
+        core = core_of(required("openvino", str(path)))
         name = device.partition(":")[0].upper()
         there = {each.partition(".")[0].lower() for each in core.available_devices}
         if name.lower() not in there:
