@@ -85,6 +85,8 @@ def test_mmengines_own_runner_settings_give_the_same_scores(trained_detector, bo
     assert 100 * metrics["coco/bbox_mAP"] == pytest.approx(ours["AP"], abs=1e-9)
     assert 100 * metrics["coco/bbox_mAP_50"] == pytest.approx(ours["AP50"], abs=1e-9)
     assert ours["AP50"] > 0
+    # Not in the folder of the training, though this process has that one's visualizer too.
+    assert list((trained_detector[0] / "again").glob("*/vis_data/config.py"))
 
 
 def literal(text):

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from mmengine.registry import init_default_scope
 from mmengine.runner import BaseLoop, Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from tresnet_downstream.coco_files import read_coco_classes
@@ -55,7 +56,8 @@ class DetectionRunner(Runner):
       ``coco_eval`` names what computes the scores;
     * classes come from the training data, and every head's ``num_classes`` follows them;
     * ``amp`` (``bfloat16`` or ``float16``) works on a CPU as well;
-    * checkpoints are whole files of plain data, and are refused if they hold another detector or other classes.
+    * checkpoints are whole files of plain data, and are refused if they hold another detector or other classes;
+    * each run of a process has a visualizer of its own.
     """
 
     @classmethod
@@ -69,6 +71,16 @@ class DetectionRunner(Runner):
         if cfg.get("amp") and cfg.get("optim_wrapper"):
             cfg.optim_wrapper.update(type=f"{SCOPE}.RecipeOptimWrapper", amp=cfg.amp, reduction="mean")
         return super().from_cfg(cfg)
+
+    def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
+        """Builds one that writes into this run's folder.
+
+        MMDetection's configs give them all one name, and under the name of one that is there MMEngine gives that one
+        again, which writes into the folder of the run before.
+        """
+        if isinstance(visualizer, dict):
+            visualizer = {**visualizer, "name": str(self._log_dir)}
+        return super().build_visualizer(visualizer)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Saves a checkpoint that appears under its name only when it is complete.
