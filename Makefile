@@ -16,7 +16,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
 	@echo "make demo-detection  the same for a detector: AP table, pictures with boxes, report"
-	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some four minutes"
+	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some three minutes"
 	@echo "make test   lint, types and the whole test suite"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
@@ -40,7 +40,7 @@ demo-detection: $(VENV)/demo-detection.installed
 	@echo "the report is work_dirs/digits_retinanet_tresnet/report/report.html"
 
 benchmark: $(VENV)/benchmark.installed
-	$(BIN)/python tools/benchmark.py networks --peer timm_tresnet_m --out work_dirs/benchmark
+	$(BIN)/python tools/benchmark.py networks --forms eager fused --peer timm_tresnet_m --out work_dirs/benchmark
 
 test: lint
 	$(BIN)/python -m pytest
