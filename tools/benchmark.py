@@ -92,8 +92,11 @@ def _networks(options: argparse.Namespace) -> None:
     from tresnet_downstream.benchmark.networks import SHORT_FORM
     from tresnet_downstream.benchmark.plot import draw_speed_accuracy
     from tresnet_downstream.benchmark.tables import markdown, write_tables
+    from tresnet_downstream.evaluation.text import write_files
 
     device = device_named(device_name)
+    if options.out:
+        write_files(options.out, {})  # Whether it can be, before an hour of measuring.
     names = options.networks or SHORT_FORM
     wanted = groups(names, options.tasks, options.types, options.forms, options.sizes, options.batch_size, device.kind)
     results = measure(wanted, device, options.repeats, options.peer, options.largest_batch, _tell)
@@ -118,8 +121,8 @@ def _exported(options: argparse.Namespace) -> None:
 def _pictures(options: argparse.Namespace) -> None:
     from tresnet_downstream.benchmark.pictures import compare_pipelines, markdown
 
-    _print_machine()
     rows = compare_pipelines(options.image, options.size, options.repeats, lambda done: _tell(f"round {done}"))
+    _print_machine()
     print(markdown(rows), end="")
 
 

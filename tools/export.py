@@ -25,9 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from tresnet_downstream.classification.model_files import load_model
     from tresnet_downstream.deployment.export import export
+    from tresnet_downstream.deployment.exported import is_exported
     from tresnet_downstream.pictures import find_images
     from tresnet_downstream.weights import is_detector, locate
 
+    if is_exported(options.model):
+        raise UserError(f"{options.model}: is exported already; give the weights that it was made from")
     if is_detector(locate(options.model)):
         raise UserError(
             f"{options.model}: is a detector; classifiers alone can be exported (MMDeploy exports detectors)"

@@ -3,6 +3,7 @@ import time
 import pytest
 
 from tresnet_downstream.benchmark.interleaved import Timing, interleaved, speed_ratio
+from tresnet_downstream.errors import UserError
 
 
 def test_candidates_take_turns_and_warm_up_is_not_counted():
@@ -26,5 +27,5 @@ def test_median_quartiles_and_ratio_of_repeats():
 
 
 def test_less_than_one_repeat_is_refused():
-    with pytest.raises(ValueError, match="repeats=0"):
+    with pytest.raises(UserError, match="--repeats 0"):
         interleaved({"a": lambda: None}, repeats=0)

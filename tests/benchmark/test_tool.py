@@ -52,6 +52,25 @@ def test_mistakes_are_one_line_and_2(arguments, message, tiny):
     assert stderr.splitlines()[-1].startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["networks", "tiny"], ["exported"], ["pictures", "none.jpg"], ["start-up"], ["detection-scoring"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_repeats_are_refused_before_any_work(arguments, tiny):
+    status, _, stderr = call("benchmark", [*arguments, "--repeats", "0"])
+    assert status == 2
+    assert stderr.splitlines() == ["error: --repeats 0: give a whole number, at least 1"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_measuring(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, stdout, stderr = call("benchmark", ["networks", "tiny", "--out", tmp_path / "file"])
+    assert (status, stdout) == (2, "")
+    assert len(stderr.splitlines()) == 1
+    assert "file: cannot be written to" in stderr
+
+
 def test_detection_scoring_prints_both_tables():
     pytest.importorskip("faster_coco_eval", reason="needs the extra faster-coco-eval")
     arguments = ["detection-scoring", "--images", "5", "--boxes", "100", "--repeats", "1"]

@@ -133,6 +133,19 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         export(classifier(), tmp_path / "file/m.onnx")
 
 
+def test_an_exported_file_is_not_exported_again(tmp_path):
+    refused("export", [tmp_path / "m.onnx", tmp_path / "m.xml"], "m.onnx: is exported already")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(94, "divisible by 4"), (18, "at least 20"), (0, "--size"), (-5, "--size")]
+)
+def test_sizes_that_the_network_does_not_take_are_refused_in_one_line(size, words, tmp_path):
+    torch.save({"state_dict": classifier().state_dict()}, tmp_path / "m.pth")
+    refused("export", [tmp_path / "m.pth", tmp_path / "m.onnx", "--size", size], words, f"{size} x {size}")
+    assert not (tmp_path / "m.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("package", "name"), [("onnx", "m.onnx"), ("onnxscript", "m.xml"), ("openvino", "m.xml"), ("nncf", "m8.xml")]
 )

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from training.small_data import call, refused
 
 from tresnet_downstream import predict
+from tresnet_downstream.deployment import exported as exported_module
 from tresnet_downstream.deployment.exported import ExportedClassifier
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import find_images
@@ -86,17 +87,48 @@ def test_pictures_of_another_size_and_foreign_options_are_refused(exported, kind
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "xml"])
 def test_a_device_that_is_not_there_is_named_with_those_that_are(exported, kind, pictures):
-    refused("predict", [exported[1][kind], pictures, "--device", "npu:3"], "--device npu:3", "cpu")
+    for device in ("npu:3", "cpu:7"):
+        refused("predict", [exported[1][kind], pictures, "--device", device], f"--device {device}", "cpu")
+    refused("predict", [exported[1][kind], pictures, "--device", "cpu:one"], "--device cpu:one", "a number")
+    assert ExportedClassifier(exported[1][kind], "CPU:0").classes
+
+
+class GpuThatDoesNotStart:
+    """ONNX Runtime with CUDA where there is no GPU: it says so in a log and goes on with the CPU."""
+
+    asked = None
+
+    @staticmethod
+    def get_available_providers():
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    class InferenceSession:
+        def __init__(self, path, providers):
+            GpuThatDoesNotStart.asked = providers
+
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+
+@pytest.mark.slow
+def test_a_gpu_that_does_not_start_is_an_error_and_no_cpu(exported, monkeypatch):
+    monkeypatch.setattr(exported_module, "import_module", lambda name: GpuThatDoesNotStart)
+    with pytest.raises(UserError, match="--device cuda:1: ONNX Runtime cannot start it"):
+        ExportedClassifier(exported[1]["onnx"], "cuda:1")
+    assert GpuThatDoesNotStart.asked == [("CUDAExecutionProvider", {"device_id": 1})]
 
 
 @pytest.mark.slow
 def test_files_that_are_no_exports_are_refused_in_one_line(exported, pictures, tmp_path):
     refused("predict", [tmp_path / "none.onnx", pictures], "none.onnx: there is no such file")
-    for suffix, library in ((".onnx", "ONNX Runtime"), (".xml", "OpenVINO")):
-        (tmp_path / f"bad{suffix}").write_text("no model")
-        refused("predict", [tmp_path / f"bad{suffix}", pictures], f"bad{suffix}: {library} cannot open it")
-    shutil.copy(exported[1]["xml"], tmp_path / "alone.xml")
-    refused("predict", [tmp_path / "alone.xml", pictures], "alone.xml: OpenVINO cannot open it")
+    for name in ("bad.onnx", "bad.xml", "bad.bin"):
+        (tmp_path / name).write_text("no model")
+    refused("predict", [tmp_path / "bad.onnx", pictures], "bad.onnx: ONNX Runtime cannot open it")
+    refused("predict", [tmp_path / "bad.xml", pictures], "bad.xml: is no model of OpenVINO")
+    for name in ("alone.xml", "bad.xml"):
+        shutil.copy(exported[1]["xml"], tmp_path / name)
+    refused("predict", [tmp_path / "alone.xml", pictures], "alone.xml: its weights, alone.bin, are not beside it")
+    refused("predict", [tmp_path / "bad.xml", pictures], "bad.xml: OpenVINO cannot open it", "Incorrect weights")
     shape = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "foreign", [shape], [out])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.benchmark.interleaved import Timing, interleaved, speed_ratio
+from tresnet_downstream.benchmark.interleaved import Timing, interleaved, require_repeats, speed_ratio
 from tresnet_downstream.benchmark.random_boxes import random_boxes
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.coco_index import library
@@ -81,8 +81,7 @@ def compare_scoring(
     """
     if num_images < 1 or num_boxes < num_images:
         raise UserError(f"--images {num_images} --boxes {num_boxes}: give at least one picture, and a box for each")
-    if repeats < 1:
-        raise UserError(f"--repeats {repeats}: give a whole number, at least 1")
+    require_repeats(repeats)
     libraries = {REFERENCE: library("pycocotools"), FASTER: library("faster_coco_eval")}
     tell(f"making {num_boxes:,} boxes")
     truth, detections = _boxes(num_images, num_boxes, seed)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tresnet_downstream.benchmark.interleaved import Ratio, interleaved, speed_ratio
+from tresnet_downstream.benchmark.interleaved import Ratio, interleaved, require_repeats, speed_ratio
 from tresnet_downstream.benchmark.networks import NETWORKS
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.deployment import fuse
@@ -56,8 +56,9 @@ def compare_exported(
     Raises:
         UserError: for numbers that are too small, or a package that is missing.
     """
-    if repeats < 1 or batch_size < 1:
-        raise UserError(f"--repeats {repeats} --batch-size {batch_size}: give whole numbers, at least 1")
+    require_repeats(repeats)
+    if batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: give a whole number, at least 1")
     torch.manual_seed(0)
     ours = NETWORKS[network].build().eval()
     assert isinstance(ours, ImageClassifier)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tresnet_downstream.errors import UserError
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -65,10 +67,9 @@ def interleaved(
         the times of each candidate, under its name.
 
     Raises:
-        ValueError: for less than one repeat.
+        UserError: for less than one repeat.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats={repeats}: give a whole number, at least 1")
+    require_repeats(repeats)
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
     for done in range(warm_up + repeats):
@@ -83,6 +84,16 @@ def interleaved(
                 seconds[name].append(time.perf_counter() - begin)
         on_repeat(done + 1)
     return {name: Timing(tuple(times)) for name, times in seconds.items()}
+
+
+def require_repeats(repeats: int) -> None:
+    """Refuses less than one repeat: called before work that timing comes after.
+
+    Raises:
+        UserError: for less than one.
+    """
+    if repeats < 1:
+        raise UserError(f"--repeats {repeats}: give a whole number, at least 1")
 
 
 def speed_ratio(timing: Timing, peer: Timing) -> Ratio:

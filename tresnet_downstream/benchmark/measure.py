@@ -7,7 +7,7 @@ import torch
 
 from tresnet_downstream.benchmark.cases import Case, Group
 from tresnet_downstream.benchmark.devices import Device, largest_batch
-from tresnet_downstream.benchmark.interleaved import Ratio, Timing, interleaved, speed_ratio
+from tresnet_downstream.benchmark.interleaved import Ratio, Timing, interleaved, require_repeats, speed_ratio
 from tresnet_downstream.benchmark.networks import network_named
 from tresnet_downstream.benchmark.runs import Step, dtype_of, prepared
 from tresnet_downstream.benchmark.work import MatrixProduct, share_of_ceiling
@@ -96,8 +96,7 @@ def measure(
         UserError: for a peer that is not among the networks, a batch that does not fit (the message says which one
             does) and a compiler that is missing.
     """
-    if repeats < 1:
-        raise UserError(f"--repeats {repeats}: give a whole number, at least 1")
+    require_repeats(repeats)
     cases = [case for group in groups for case in group.cases]
     if peer and not any(_is_peer(case, peer) for case in cases):
         raise UserError(f"--peer {peer}: it is not among the eager networks that are measured; name it as one of them")

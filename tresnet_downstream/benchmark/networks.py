@@ -92,7 +92,9 @@ def timm_network(model: str, checkpointing: bool = False) -> Callable[[], nn.Mod
         try:
             import timm
         except ImportError as error:
-            raise UserError(f"{model} is timm's, which is missing: pip install 'tresnet-downstream[timm]'") from error
+            raise UserError(
+                f"timm is missing, which {model} is to come from: pip install 'tresnet-downstream[timm]'"
+            ) from error
         try:
             network: Any = timm.create_model(model, pretrained=False, num_classes=NUM_CLASSES)
         except RuntimeError as error:

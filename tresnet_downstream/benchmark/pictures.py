@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torchvision import transforms
 
-from tresnet_downstream.benchmark.interleaved import Ratio, Timing, interleaved, speed_ratio
+from tresnet_downstream.benchmark.interleaved import Ratio, Timing, interleaved, require_repeats, speed_ratio
 from tresnet_downstream.classification.rand_augment import (
     CUTOUT_FILL,
     CUTOUT_SIZES,
@@ -76,7 +76,9 @@ def compare_pipelines(
 
     Raises:
         BadImageError: the file cannot be read.
+        UserError: for less than one repeat.
     """
+    require_repeats(repeats)
     read_image(image_file)
     threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)

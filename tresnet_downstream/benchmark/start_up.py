@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tresnet_downstream.benchmark.interleaved import require_repeats
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 
 IMAGES, BOXES, CLASSES = 82_081, 604_907, 80  # of MS-COCO 2014's training split, those without a label left out
@@ -40,7 +41,12 @@ class StartUp:
 
 
 def start_up(folder: Path, repeats: int = 5) -> StartUp:
-    """Builds data sets from an annotation file and empty picture files that it makes in ``folder``, an empty one."""
+    """Builds data sets from an annotation file and empty picture files that it makes in ``folder``, an empty one.
+
+    Raises:
+        UserError: for less than one repeat.
+    """
+    require_repeats(repeats)
     file, images = folder / "instances.json", folder / "pictures"
     write_annotations(file, images)
 

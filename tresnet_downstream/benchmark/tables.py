@@ -8,7 +8,7 @@ from typing import Any
 
 from tresnet_downstream.benchmark.measure import Result
 from tresnet_downstream.benchmark.networks import network_named
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.evaluation.text import write_files
 
 FORMAT, VERSION = "tresnet_downstream.benchmark", 1
 _ABSENT = "-"
@@ -120,14 +120,13 @@ def _entry(result: Result) -> dict[str, Any]:
 def write_tables(
     results: Sequence[Result], about: Mapping[str, str], peer: str | None, folder: str | Path
 ) -> list[Path]:
-    """Writes ``table.md`` and ``table.json``; gives their paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes ``table.md`` and ``table.json``; gives their paths.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     texts = {
         "table.md": markdown(results, about, peer),
         "table.json": json.dumps(content(results, about, peer), indent=1) + "\n",
     }
-    for name, text in texts.items():
-        with whole_file(folder / name) as partial:
-            partial.write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    return write_files(folder, texts)

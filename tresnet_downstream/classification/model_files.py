@@ -279,6 +279,8 @@ def _pipeline(
     steps = told.get("pipeline")
     if input_size is None and isinstance(steps, list | tuple) and steps:
         return tuple(dict(step) for step in steps)
+    if input_size is not None and input_size < 1:
+        raise UserError(f"pictures of {input_size} x {input_size}: give a side of 1 pixel or more (--size)")
     size = input_size or (entry.input_size if entry else _SIZES[multi_label])
     resize = entry.resize if entry else ("squash" if multi_label else "crop")
     return ({"type": "SquashResize" if resize == "squash" else "ResizeAndCrop", "size": size},)

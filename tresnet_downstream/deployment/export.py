@@ -84,7 +84,8 @@ def export(
 
     Args:
         model: from :func:`load_model`, in evaluation mode; stays as it is.
-        path: the file to write; its folder is made.
+        path: the file to write, over one that is there; its folder is made. OpenVINO's weights go into the ``.bin``
+            beside it.
         calibration: pictures like those to come; with them, an ``.xml`` is int8.
         track: passes items on and shows how far they are.
 
@@ -102,8 +103,11 @@ def export(
     size = picture_size(model.pipeline)
     pictures = calibration_pictures(calibration, model.pipeline, track) if calibration else drawn_pictures(4, *size)
     model = _for_inference(model)
-    program = _onnx_model(model, size)
+    with torch.inference_mode():
+        # A size that the network does not take would come out of the exporter as an error of its own.
+        model(torch.zeros(1, 3, *size))
     with _written(path) as partial:
+        program = _onnx_model(model, size)
         if path.suffix.lower() == ".onnx":
             required("onnx", str(path)).save(program, partial)
         else:
@@ -204,6 +208,7 @@ def _written(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
+            partial.touch()  # Before minutes of work, not after them.
             if path.suffix.lower() == ".onnx":
                 yield partial
             else:

@@ -74,15 +74,22 @@ class OnnxRuntimeSession(Session):
 
     def __init__(self, path: Path, device: str) -> None:
         library = required("onnxruntime", str(path))
-        provider = f"{device.partition(':')[0].upper()}ExecutionProvider"
+        kind, index = _kind_and_index(device)
+        provider = f"{kind.upper()}ExecutionProvider"
         there = library.get_available_providers()
-        if provider not in there:
-            names = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in there)
-            raise UserError(f"--device {device}: the ONNX Runtime installed here has {names}")
+        if provider not in there or (kind == "cpu" and index):
+            names = (name.removesuffix("ExecutionProvider").lower() for name in there)
+            known = ", ".join(name for name in names if name != "azure")  # It sends pictures to a server.
+            raise UserError(f"--device {device}: the ONNX Runtime installed here has {known}")
+        chosen = provider if kind == "cpu" else (provider, {"device_id": index})
         try:
-            self._session = library.InferenceSession(str(path), providers=[provider])
+            self._session = library.InferenceSession(str(path), providers=[chosen])
         except Exception as error:  # The library's errors have no class in common.
-            raise UserError(f"{path}: ONNX Runtime cannot open it ({_first_line(error)})") from error
+            raise UserError(f"{path}: ONNX Runtime cannot open it ({_last_line(error)})") from error
+        # Where a GPU cannot be started it goes on without, and where one fails later it tries again without.
+        if provider not in self._session.get_providers():
+            raise UserError(f"--device {device}: ONNX Runtime cannot start it; are its libraries and the GPU there?")
+        self._session.disable_fallback()
         self.told = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.size = _sides(self._session.get_inputs()[0].shape)
 
@@ -107,10 +114,18 @@ class OpenVinoSession(Session):
 
     def __init__(self, path: Path, device: str) -> None:
         core = core_of(required("openvino", str(path)))
-        name = device.partition(":")[0].upper()
-        there = {each.partition(".")[0].lower() for each in core.available_devices}
-        if name.lower() not in there:
-            raise UserError(f"--device {device}: OpenVINO has {', '.join(sorted(there))} here")
+        kind, index = _kind_and_index(device)
+        # It counts devices of a kind, GPU.0 and GPU.1, where there are several.
+        there = core.available_devices
+        name = next((name for name in (f"{kind.upper()}.{index}", kind.upper()) if name in there), None)
+        if name is None or (name == kind.upper() and index):
+            known = ", ".join(name.lower().replace(".", ":") for name in there)
+            raise UserError(f"--device {device}: OpenVINO has {known} here")
+        if not path.with_suffix(".bin").is_file():
+            raise UserError(f"{path}: its weights, {path.with_suffix('.bin').name}, are not beside it")
+        # Its readers of other formats would each complain on the terminal.
+        if b"<net" not in path.read_bytes()[:1000]:
+            raise UserError(f"{path}: is no model of OpenVINO")
         # One batch after the other, each on all cores; and not rounded to bfloat16 where a processor has it.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         try:
@@ -121,7 +136,7 @@ class OpenVinoSession(Session):
             )
             self._request = core.compile_model(model, name, settings).create_infer_request()
         except RuntimeError as error:
-            raise UserError(f"{path}: OpenVINO cannot open it ({_first_line(error)})") from error
+            raise UserError(f"{path}: OpenVINO cannot open it ({_last_line(error)})") from error
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """See :class:`Session`."""
@@ -196,5 +211,13 @@ def _sides(shape: Any) -> tuple[int, int]:
     return (sides[2], sides[3]) if len(sides) == 4 else (0, 0)
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _kind_and_index(device: str) -> tuple[str, int]:
+    kind, _, index = device.lower().partition(":")
+    if index and not index.isdecimal():
+        raise UserError(f"--device {device}: after the colon stands a number")
+    return kind, int(index or 0)
+
+
+def _last_line(error: Exception) -> str:
+    """The cause; lines before it say where in the library it was noticed."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
