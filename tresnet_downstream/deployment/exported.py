@@ -76,10 +76,10 @@ class OnnxRuntimeSession(Session):
         library = required("onnxruntime", str(path))
         kind, index = _kind_and_index(device)
         provider = f"{kind.upper()}ExecutionProvider"
-        there = library.get_available_providers()
+        # Azure's is no device: it asks a server.
+        there = [name for name in library.get_available_providers() if not name.startswith("Azure")]
         if provider not in there or (kind == "cpu" and index):
-            names = (name.removesuffix("ExecutionProvider").lower() for name in there)
-            known = ", ".join(name for name in names if name != "azure")  # It sends pictures to a server.
+            known = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in there)
             raise UserError(f"--device {device}: the ONNX Runtime installed here has {known}")
         chosen = provider if kind == "cpu" else (provider, {"device_id": index})
         try:
@@ -115,10 +115,11 @@ class OpenVinoSession(Session):
     def __init__(self, path: Path, device: str) -> None:
         core = core_of(required("openvino", str(path)))
         kind, index = _kind_and_index(device)
-        # It counts devices of a kind, GPU.0 and GPU.1, where there are several.
         there = core.available_devices
-        name = next((name for name in (f"{kind.upper()}.{index}", kind.upper()) if name in there), None)
-        if name is None or (name == kind.upper() and index):
+        name = f"{kind.upper()}.{index}"
+        if name not in there and not index:
+            name = kind.upper()  # Devices have numbers only where there are several of a kind.
+        if name not in there:
             known = ", ".join(name.lower().replace(".", ":") for name in there)
             raise UserError(f"--device {device}: OpenVINO has {known} here")
         if not path.with_suffix(".bin").is_file():
