@@ -3,7 +3,7 @@ import torch
 from timm.layers import BlurPool2d, SEModule
 from timm.layers import SpaceToDepth as TimmSpaceToDepth
 
-from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite, lean_stem_conv
+from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite
 
 
 def test_space_to_depth_orders_channels_as_timm_does():
@@ -31,34 +31,6 @@ def test_squeeze_excite_equals_timms():
     torch.testing.assert_close(x * ours(x), theirs(x))
 
 
-@pytest.mark.parametrize("sides", [(8, 8), (7, 9), (2, 3), (3, 2)])
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_lean_blur_equals_the_plain_one_and_keeps_no_feature_map(sides, layout):
-    pool, kept = BlurPool(5).double(), []
-    x = torch.randn(2, 5, *sides).double().to(memory_format=layout).requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
-        lean = pool.lean(x)
-    assert kept == [pool.filter.shape]
-    plain = pool(x)
-    grad = torch.randn_like(plain)
-    (ours,), (theirs,) = (torch.autograd.grad(out, [x], grad) for out in (lean, plain))
-    torch.testing.assert_close(lean, plain)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    assert ours.stride() == x.stride()
-
-
 def test_space_to_depth_has_an_inverse():
     x = torch.rand(2, 3, 24, 32)
     assert torch.equal(SpaceToDepth().back(SpaceToDepth()(x)), x)
-
-
-def test_lean_stem_equals_the_plain_one_and_keeps_the_pictures():
-    rearrange, kept = SpaceToDepth(), []
-    x, weight = torch.rand(2, 3, 16, 24).double().requires_grad_(), torch.randn(5, 48, 3, 3).double().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
-        lean = lean_stem_conv(x, rearrange, weight)
-    assert kept == [x.data_ptr(), weight.data_ptr()]
-    plain = torch.nn.functional.conv2d(rearrange(x), weight, padding=1)
-    grad = torch.randn_like(plain)
-    for ours, theirs in zip(*(torch.autograd.grad(out, [x, weight], grad) for out in (lean, plain)), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)

@@ -334,4 +334,5 @@ def test_exports():
 def test_norms_are_ours_throughout():
     network = TResNet(**SMALL)
     assert all(isinstance(norm, ActivatedBatchNorm) for norm in network.norms())
-    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms == network.norms()

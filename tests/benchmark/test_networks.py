@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tresnet_downstream.backbones import acceleration, use_triton
+from tresnet_downstream.backbones import use_triton
+from tresnet_downstream.backbones.lean import acceleration
 from tresnet_downstream.benchmark.networks import NETWORKS, network_named, on_torchs_operators
 from tresnet_downstream.benchmark.work import multiply_adds
 from tresnet_downstream.errors import UserError
@@ -43,7 +44,7 @@ def test_checkpointing_of_timm_is_switched_on():
     pytest.importorskip("timm", reason="needs the extra timm")
     assert network_named("timm_tresnet_m_cp").build().grad_checkpointing
     assert not network_named("timm_tresnet_m").build().grad_checkpointing
-    assert network_named("tresnet_m_cp").build().backbone.recomputed
+    assert [stage.recomputed for stage in network_named("tresnet_m_cp").build().backbone.stages] == [3, 4, 1, 0]
 
 
 def test_a_row_on_torchs_operators_turns_the_kernels_off_for_itself_alone():

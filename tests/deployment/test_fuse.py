@@ -7,6 +7,7 @@ import pytest
 import torch
 from deployment.small_networks import SMALL, TIMM, V2, classifier, drawn
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.classification import ImageClassifier
@@ -170,7 +171,7 @@ def test_what_cannot_be_fused_is_refused_in_one_line():
     changed = backbone()
     changed.layer1[0] = nn.Identity()
     changed.eval()
-    with pytest.raises(UserError, match="not Identity"):
+    with pytest.raises(UserError, match=r"layer1.0: it is of class torch.nn.modules.linear.Identity"):
         fuse(changed)
     with pytest.raises(UserError, match="only predicts"):
         fuse(classifier(SMALL)).train()
@@ -189,3 +190,23 @@ def test_the_backbone_of_a_detector_fuses_in_place(trained_detector, boxes):
     for ours, theirs in zip(detect(detector, pictures), wanted, strict=True):
         assert ours.scores == pytest.approx(theirs.scores, abs=1e-4)
         assert ours.boxes == pytest.approx(theirs.boxes, abs=0.05)
+
+
+def test_a_network_with_something_attached_is_refused():
+    network = TResNet(layers=(1, 1, 1, 1), width=0.25).eval()
+    network.layer3[0].conv3.register_forward_hook(lambda module, args, output: 2 * output)
+    with pytest.raises(UserError, match=r"layer3.0: conv3 has a forward hook; merge or remove it first"):
+        fuse(network)
+
+
+def test_features_can_be_extracted_by_the_names_of_stages():
+    network = TResNet(layers=(1, 1, 1, 1), width=0.25).eval()
+    x = torch.rand(1, 3, 64, 64)
+    nodes = {"layer2": "middle", "layer4": "end"}
+    with torch.no_grad():
+        whole = fuse(network)(x)
+        features = create_feature_extractor(fuse(network), nodes)(x)
+        plain = create_feature_extractor(network, nodes)(x)
+    for name, index in (("middle", 1), ("end", 3)):
+        torch.testing.assert_close(features[name], whole[index])
+        torch.testing.assert_close(features[name], plain[name], rtol=1e-4, atol=1e-5)

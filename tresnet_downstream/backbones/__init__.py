@@ -1,7 +1,7 @@
 """Networks that turn pictures into feature maps."""
 
-from tresnet_downstream.backbones.acceleration import use_triton
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
+from tresnet_downstream.backbones.lean.acceleration import use_triton
 from tresnet_downstream.backbones.timm_network import TimmNetwork
 from tresnet_downstream.backbones.tresnet import VARIANTS, TResNet, Variant, variant_name
 

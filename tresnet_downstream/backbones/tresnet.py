@@ -1,10 +1,11 @@
-"""TResNet: High Performance GPU-Dedicated Architecture (Ridnik et al., 2020, arXiv:2003.13630)."""
+"""TResNet: High Performance GPU-Dedicated Architecture (Ridnik et al., 2020, arXiv:2003.13630).
 
-from abc import ABC, abstractmethod
+This file is the network: variants, blocks, initialisation. How a training step of it is executed with less memory, and
+with the same results, is in ``lean/``.
+"""
+
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, count
 from typing import Any
 
@@ -13,17 +14,9 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from tresnet_downstream.backbones.acceleration import kernels_for
-from tresnet_downstream.backbones.activated_batch_norm import (
-    ActivatedBatchNorm,
-    measured_together,
-    uses_plain_operators,
-)
-from tresnet_downstream.backbones.gated_norm import gated_norm
-from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite, lean_stem_conv
-from tresnet_downstream.backbones.pointwise_branch import Ending, pointwise_branch
-from tresnet_downstream.backbones.pointwise_conv import pointwise_conv
-from tresnet_downstream.backbones.recomputation import checkpointed, is_recomputing
+from tresnet_downstream.backbones import lean
+from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
+from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite, drop_path
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.pretrained import PretrainedModule
@@ -59,11 +52,6 @@ VARIANTS = {
 }
 
 
-def takes_lean_steps(norm: ActivatedBatchNorm) -> bool:
-    """Whether a pass through this norm's block takes the steps that keep less for the backward pass."""
-    return norm.norm in ("inplace", "sync") and torch.is_grad_enabled() and not uses_plain_operators()
-
-
 class Stem(nn.Module):
     """Space-to-depth and one 3x3 convolution: N x 3 x H x W to N x C x H/4 x W/4."""
 
@@ -75,9 +63,8 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gives the first stage's input."""
-        if takes_lean_steps(self.norm):
-            return self.norm(lean_stem_conv(x, self.space_to_depth, self.conv.weight))
-        return self.norm(self.conv(self.space_to_depth(x)))
+        x = self.space_to_depth(x)  # N x 48 x H/4 x W/4
+        return self.norm(self.conv(x))  # N x C x H/4 x W/4
 
 
 class Shortcut(nn.Module):
@@ -89,163 +76,103 @@ class Shortcut(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.norm = ActivatedBatchNorm(out_channels, IDENTITY, norm)
 
-    def forward(self, x: Tensor, lean: bool, read: bool) -> Tensor:
-        """Brings the block's input to the shape of its output; see :meth:`Block.parts`."""
-        if lean:
-            return pointwise_branch(x, self.conv.weight, Ending(self.norm, self.stride == 2, read))
+    def forward(self, x: Tensor) -> Tensor:
+        """Brings the block's input to the shape of its output."""
         if self.stride == 2:
             x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
         return self.norm(self.conv(x))
 
 
-class Block(nn.Module, ABC):
-    """What both residual blocks share: the shortcut, stochastic depth and the end of the branch."""
-
-    expansion: int
-
-    def __init__(self, in_channels: int, planes: int, stride: int, norm: str, drop_path_rate: float) -> None:
-        super().__init__()
-        out_channels = planes * self.expansion
-        self.norm = norm
-        self.drop_path_rate = drop_path_rate
-        changes_shape = stride == 2 or in_channels != out_channels
-        self.downsample = Shortcut(in_channels, out_channels, stride, norm) if changes_shape else None
-        self.blur = BlurPool(planes) if stride == 2 else None
-
-    @property
-    @abstractmethod
-    def last_norm(self) -> ActivatedBatchNorm:
-        """The norm whose weight starts at 0, so that a fresh block passes its input on."""
-
-    @property
-    def lean(self) -> bool:
-        """Whether this pass takes the steps that keep less for the backward pass."""
-        return takes_lean_steps(self.last_norm)
-
-    @abstractmethod
-    def branch(self, x: Tensor, read: bool, shortcut: Tensor | None = None) -> Tensor:
-        """What is added to the shortcut; for a lean pass with a shortcut, the block's result."""
-
-    def shortcut(self, x: Tensor, read: bool) -> Tensor:
-        """The block's input in the shape of its output."""
-        return x if self.downsample is None else self.downsample(x, self.lean, read)
-
-    def parts(self, x: Tensor, read: bool = True) -> tuple[Tensor, Tensor]:
-        """Branch and shortcut of N x C x H x W, both N x planes * expansion x H/stride x W/stride.
-
-        With ``read=False`` nobody reads their numbers, and what only makes them is left out.
-        """
-        return self.branch(x, read), self.shortcut(x, read)
-
-    def join(self, branch: Tensor, shortcut: Tensor) -> Tensor:
-        """``relu(branch + shortcut)``; the lean branch is nobody else's."""
-        return F.relu(branch.add_(shortcut) if self.lean else branch + shortcut, inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W to N x planes * expansion x H/stride x W/stride."""
-        if self.lean and kernels_for(x) is not None:
-            return self.branch(x, True, self.shortcut(x, True))
-        return self.join(*self.parts(x))
-
-    def blurred(self, norm: ActivatedBatchNorm, x: Tensor) -> Tensor:
-        """``norm(x)`` at the block's stride."""
-        if self.blur is None:
-            return norm(x)
-        if self.lean and kernels_for(x) is not None:
-            return norm(x, blurred=True)
-        return self.blur.lean(norm(x)) if self.lean else self.blur(norm(x))
-
-    def branch_scale(self, x: Tensor) -> Tensor | None:
-        """N factors for stochastic depth (Huang et al., 2016): 0, or 1 / (1 - rate) to keep the mean."""
-        if not self.training or self.drop_path_rate == 0:
-            return None
-        kept = 1 - self.drop_path_rate
-        return torch.empty(x.shape[0], device=x.device).bernoulli_(kept) / kept
-
-
-class BasicBlock(Block):
-    """Two 3x3 convolutions; the gate stands after the second norm."""
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions; squeeze-and-excite after the second norm."""
 
     expansion = 1
 
     def __init__(
-        self,
-        in_channels: int,
-        planes: int,
-        stride: int,
-        slope: float,
-        use_se: bool,
-        norm: str,
-        drop_path_rate: float,
+        self, in_channels: int, planes: int, stride: int, slope: float, use_se: bool, norm: str, drop_path_rate: float
     ) -> None:
-        super().__init__(in_channels, planes, stride, norm, drop_path_rate)
+        super().__init__()
+        self.drop_path_rate = drop_path_rate
         self.conv1 = nn.Conv2d(in_channels, planes, 3, padding=1, bias=False)
         self.norm1 = ActivatedBatchNorm(planes, slope, norm)
+        self.blur = BlurPool(planes) if stride == 2 else None
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.norm2 = ActivatedBatchNorm(planes, IDENTITY, norm)
         self.se = SqueezeExcite(planes, max(planes // 4, 64)) if use_se else None
+        self.downsample = _shortcut(in_channels, planes, stride, norm)
 
     @property
     def last_norm(self) -> ActivatedBatchNorm:
-        """The second."""
+        """The norm whose weight starts at 0, so that a fresh block passes its input on."""
         return self.norm2
 
-    def branch(self, x: Tensor, read: bool, shortcut: Tensor | None = None) -> Tensor:
-        """What is added to the shortcut, or the block's result."""
-        out = self.conv2(self.blurred(self.norm1, self.conv1(x)))
-        scale = self.branch_scale(x)
-        if self.lean:
-            return gated_norm(out, self.norm2, self.se, scale, read, shortcut)
-        out = self.norm2(out)
-        return scaled(out if self.se is None else out * self.se(out), scale)
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W to N x planes x H/stride x W/stride, sides rounded up."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.norm1(self.conv1(x))  # N x planes x H x W
+        if self.blur is not None:
+            out = self.blur(out)  # N x planes x H/2 x W/2
+        out = self.norm2(self.conv2(out))
+        if self.se is not None:
+            out = out * self.se(out)
+        return F.relu(drop_path(out, self.drop_path_rate, self.training) + shortcut, inplace=True)
 
 
-class Bottleneck(Block):
-    """1x1, 3x3 and 1x1 convolution; the gate stands before the last."""
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolution; squeeze-and-excite before the last."""
 
     expansion = 4
 
     def __init__(
-        self,
-        in_channels: int,
-        planes: int,
-        stride: int,
-        slope: float,
-        use_se: bool,
-        norm: str,
-        drop_path_rate: float,
+        self, in_channels: int, planes: int, stride: int, slope: float, use_se: bool, norm: str, drop_path_rate: float
     ) -> None:
-        super().__init__(in_channels, planes, stride, norm, drop_path_rate)
+        super().__init__()
+        self.drop_path_rate = drop_path_rate
         self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
         self.norm1 = ActivatedBatchNorm(planes, slope, norm)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.norm2 = ActivatedBatchNorm(planes, slope, norm)
+        self.blur = BlurPool(planes) if stride == 2 else None
         self.se = SqueezeExcite(planes, max(planes * 4 // 8, 64)) if use_se else None
         self.conv3 = nn.Conv2d(planes, planes * 4, 1, bias=False)
         self.norm3 = ActivatedBatchNorm(planes * 4, IDENTITY, norm)
+        self.downsample = _shortcut(in_channels, planes * 4, stride, norm)
 
     @property
     def last_norm(self) -> ActivatedBatchNorm:
-        """The third."""
+        """The norm whose weight starts at 0, so that a fresh block passes its input on."""
         return self.norm3
 
-    def branch(self, x: Tensor, read: bool, shortcut: Tensor | None = None) -> Tensor:
-        """What is added to the shortcut, or the block's result."""
-        out = pointwise_conv(x, self.conv1.weight.flatten(1)) if self.lean else self.conv1(x)
-        out = self.blurred(self.norm2, self.conv2(self.norm1(out)))
-        gate = None if self.se is None else self.se(out)
-        scale = self.branch_scale(x)
-        if self.lean:
-            return pointwise_branch(out, self.conv3.weight, Ending(self.norm3, read=read), gate, scale, shortcut)
-        return scaled(self.norm3(self.conv3(out if gate is None else out * gate)), scale)
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W to N x 4 planes x H/stride x W/stride, sides rounded up."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.norm1(self.conv1(x))  # N x planes x H x W
+        out = self.norm2(self.conv2(out))
+        if self.blur is not None:
+            out = self.blur(out)  # N x planes x H/2 x W/2
+        if self.se is not None:
+            out = out * self.se(out)
+        out = self.norm3(self.conv3(out))  # N x 4 planes x H/stride x W/stride
+        return F.relu(drop_path(out, self.drop_path_rate, self.training) + shortcut, inplace=True)
 
 
-def scaled(branch: Tensor, scale: Tensor | None) -> Tensor:
-    """The branch with its factors of stochastic depth."""
-    return branch if scale is None else branch * scale.to(branch.dtype)[:, None, None, None]
+def _shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> Shortcut | None:
+    """The shortcut's layers; None where the block keeps the shape of its input."""
+    keeps_shape = stride == 1 and in_channels == out_channels
+    return None if keeps_shape else Shortcut(in_channels, out_channels, stride, norm)
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class Stage(nn.Sequential):
+    """Blocks in order. ``recomputed`` of them at a time are computed again in the backward pass; 0 for none."""
+
+    recomputed = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W to N x C' x H/stride x W/stride: each block in turn."""
+        return lean.run_blocks(list(self), x, self.recomputed if self.training else 0)
 
 
 @MODELS.register_module()
@@ -307,7 +234,7 @@ class TResNet(PretrainedModule):
         if not -1 <= frozen_stages <= 4:
             raise UserError(f"frozen_stages={frozen_stages}: give -1 for none, 0 for the stem, up to 4 for all")
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
-        self.recomputed = _recomputed_blocks(with_cp, self.variant.layers)
+        recomputed = _recomputed_blocks(with_cp, self.variant.layers)
 
         base = int(64 * self.variant.width)
         stem_slope, block_slope = self.variant.slopes
@@ -316,19 +243,30 @@ class TResNet(PretrainedModule):
         last = max(sum(self.variant.layers) - 1, 1)
         drop_path_rates = (drop_path_rate * index / last for index in count())
         channels = base
-        for stage, (depth, kind) in enumerate(zip(self.variant.layers, self.variant.blocks, strict=True)):
-            block, planes = BLOCKS[kind], base * 2**stage
-            members = []
-            for index in range(depth):
-                stride = 2 if stage > 0 and index == 0 else 1
-                rate = next(drop_path_rates)
-                members.append(block(channels, planes, stride, block_slope, stage < 3, norm, rate))
+        for index, (depth, kind) in enumerate(zip(self.variant.layers, self.variant.blocks, strict=True)):
+            block, planes = BLOCKS[kind], base * 2**index
+            stage = Stage()
+            stage.recomputed = recomputed[index]
+            for position in range(depth):
+                stride = 2 if index > 0 and position == 0 else 1
+                stage.append(block(channels, planes, stride, block_slope, index < 3, norm, next(drop_path_rates)))
                 channels = planes * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*members))
-            self.feature_info.append({"name": f"layer{stage + 1}", "channels": channels, "stride": 4 * 2**stage})
+            self.add_module(f"layer{index + 1}", stage)
+            self.feature_info.append({"name": f"layer{index + 1}", "channels": channels, "stride": 4 * 2**index})
 
         self._initialise()
         self._freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
+        check_sides(x)
+        x = lean.run_blocks([self.stem], x)
+        features = []
+        for index, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
+            x = stage(x)
+            if index in self.out_indices:
+                features.append(x)
+        return tuple(features)
 
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of any published style, of a detector or of a classifier, under this backbone's names."""
@@ -344,13 +282,28 @@ class TResNet(PretrainedModule):
         return variant_name(self.variant)
 
     @property
-    def stages(self) -> list[nn.Sequential]:
+    def stages(self) -> list[Stage]:
         """The four stages, in order."""
         return [getattr(self, info["name"]) for info in self.feature_info]
 
     def norms(self) -> list[ActivatedBatchNorm]:
         """Every norm of the network."""
         return [module for module in self.modules() if isinstance(module, ActivatedBatchNorm)]
+
+    def plain_blocks(self) -> dict[str, str]:
+        """The blocks that run their plain modules in training, with the reason; the others keep less memory.
+
+        The results are the same in both forms. ``docs/architecture.md`` has the rule.
+
+        Example:
+            >>> TResNet(layers=(1, 1, 1, 1), width=0.25).plain_blocks()
+            {}
+            >>> network = TResNet(layers=(1, 1, 1, 1), width=0.25)
+            >>> handle = network.layer3[0].conv3.register_forward_hook(lambda *_: None)
+            >>> network.plain_blocks()
+            {'layer3.0': 'conv3 has a forward hook'}
+        """
+        return lean.plain_blocks(self)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """Adds a stage; conversions of batch norms, which add every child again, are refused here.
@@ -363,34 +316,6 @@ class TResNet(PretrainedModule):
                 "TResNet's norms cannot be converted (sync_bn, convert_sync_batchnorm): build it with norm='sync'"
             )
         super().add_module(name, module)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
-        check_sides(x)
-        with self._norms_measured():
-            x = self.stem(x)
-            features = []
-            for index, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
-                x = self._run(stage, self.recomputed[index], x)
-                if index in self.out_indices:
-                    features.append(x)
-        return tuple(features)
-
-    def _run(self, stage: nn.Sequential, recomputed: int, x: Tensor) -> Tensor:
-        if not (recomputed and self.training and torch.is_grad_enabled()) or uses_plain_operators():
-            return stage(x)
-        blocks: list[Any] = list(stage)
-        for start in range(0, len(blocks), recomputed):
-            segment = blocks[start : start + recomputed]
-            # The last block's result is the next one's input, kept anyway: it is made outside.
-            x = segment[-1].join(*checkpointed(partial(_parts_of_last, segment), x))
-        return x
-
-    def _norms_measured(self) -> AbstractContextManager[None]:
-        # Each look at a weight waits for a GPU, and costs some operators: one look for all that may be inverted.
-        if torch.is_grad_enabled() and not uses_plain_operators():
-            return measured_together([norm for norm in self.norms() if norm.slope != IDENTITY])
-        return nullcontext()
 
     def train(self, mode: bool = True) -> "TResNet":
         """Switches modes; frozen stages, and with ``norm_eval`` all norms, stay in evaluation mode."""
@@ -412,7 +337,7 @@ class TResNet(PretrainedModule):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
-            elif isinstance(module, Block):
+            elif isinstance(module, BasicBlock | Bottleneck):
                 nn.init.zeros_(module.last_norm.weight)
 
 
@@ -424,13 +349,6 @@ def _recomputed_blocks(with_cp: bool | int | Sequence[int], layers: tuple[int, .
     if len(lengths) != 4 or not all(isinstance(length, int) and length >= 0 for length in lengths):
         raise UserError(f"with_cp={with_cp}: give True, False, a number of blocks, or one for each of the four stages")
     return lengths
-
-
-def _parts_of_last(blocks: Sequence[Block], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Branch and shortcut of the last of several blocks; when computed again, nobody reads them."""
-    for block in blocks[:-1]:
-        x = block(x)
-    return blocks[-1].parts(x, read=not is_recomputing())
 
 
 def variant_name(variant: Variant) -> str:
@@ -462,6 +380,7 @@ def _checked_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
     return stages
 
 
+@torch.fx.wrap
 def check_sides(x: Tensor) -> None:
     """Raises UserError for N x 3 x H x W pictures whose sides TResNet does not take."""
     height, width = x.shape[-2:]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, variant_name
 from tresnet_downstream.backbones.layers import BlurPool
+from tresnet_downstream.backbones.lean import foreign_part
 from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut, check_sides
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.deployment.fused_layers import FusedBlur, FusedConvolution, FusedGate, FusedShortcut
@@ -41,6 +42,8 @@ def fuse(model: Network) -> Network:
         raise UserError(f"fuse takes a TResNet or an ImageClassifier on one, got {what}")
     if any(module.training for module in model.modules()):
         raise UserError("fuse takes a model in evaluation mode: call model.eval() first")
+    if (attachment := foreign_part(model)) is not None:
+        raise UserError(f"fuse would lose what is attached to the network: {attachment}; merge or remove it first")
     # Of another class, and of the same use.
     return cast(Any, FusedTResNet(model))
 
@@ -66,9 +69,8 @@ class FusedTResNet(nn.Module):
         # From the published order (row, column, colour) to that of pixel_unshuffle (colour, row, column).
         weight = weight.unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2)
         self.stem = FusedConvolution(weight, bias, backbone.stem.norm.slope)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(_fused_block(block) for block in stage)) for stage in backbone.stages
-        )
+        for info, stage in zip(self.feature_info, backbone.stages, strict=True):
+            self.add_module(info["name"], nn.Sequential(*(_fused_block(block) for block in stage)))
         super().train(False)
 
     @property
@@ -76,17 +78,19 @@ class FusedTResNet(nn.Module):
         """The variant's name, whatever its slopes; ``custom`` if the sizes are those of none."""
         return variant_name(self.variant)
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The four stages, in order."""
+        return [getattr(self, info["name"]) for info in self.feature_info]
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
         check_sides(x)
         given = x.dtype
-        if given == torch.bfloat16 and x.device.type == "cpu" and not has_bfloat16():
-            x = x.float()
+        x = _computable(x)
         x = self.stem(F.pixel_unshuffle(x, 4))
         features = []
-        for index, stage in enumerate(self.stages):
-            if index > max(self.out_indices):
-                break
+        for index, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
             x = stage(x)
             if index in self.out_indices:
                 features.append(x.to(given))
@@ -149,10 +153,19 @@ def folded(conv: nn.Conv2d, norm: ActivatedBatchNorm) -> tuple[Tensor, Tensor]:
 
     The norm's scale is ``|weight| + eps``. Folded in float64, so that one rounding is all that it costs.
     """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     numbers = (norm.weight, norm.bias, norm.running_mean, norm.running_var, conv.weight)
     weight, bias, mean, var, kernel = (tensor.detach().cpu().double() for tensor in numbers)
     scale = (weight.abs() + norm.eps) * torch.rsqrt(var + norm.eps)
     return (kernel * scale[:, None, None, None]).to(conv.weight), (bias - mean * scale).to(conv.weight)
+
+
+@torch.fx.wrap
+def _computable(x: Tensor) -> Tensor:
+    """``x`` in a type that its device multiplies by itself."""
+    emulated = x.dtype == torch.bfloat16 and x.device.type == "cpu" and not has_bfloat16()
+    return x.float() if emulated else x
 
 
 def has_bfloat16() -> bool:

@@ -59,7 +59,8 @@ class FusedConvolution(nn.Module):
 
     def _in_one_pass(self, x: Tensor) -> bool:
         return (
-            x.device.type == "cpu"
+            isinstance(x, Tensor)  # a tracer of torch.fx gives a stand-in
+            and x.device.type == "cpu"
             and x.dtype in (torch.float32, torch.bfloat16)
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()

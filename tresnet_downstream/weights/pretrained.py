@@ -4,6 +4,7 @@ MMEngine's own initialisation loads what happens to match and is silent if nothi
 safetensors nor the releases' wrappings. A :class:`PretrainedModule` takes every source that :func:`locate` knows.
 """
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,10 +158,12 @@ def _translate_names(module: PretrainedModule, state_dict: dict[str, Any], prefi
         below = unwrap(below)[1]  # The dict of a checkpoint, which MMEngine passes on as it is.
     given = module.translated(below)
     own = module.state_dict()
-    if own and not own.keys() & given.keys():
-        raise UserError(
-            f"the weights given are those of another network: none fits {type(module).__name__}'s {next(iter(own))!r}"
-            f"; they have {', '.join(list(given)[:3]) or 'nothing for it'}"
+    if given and not own.keys() & given.keys():
+        # A part of a state dict may be meant, as with adapters; torch's strict loading raises by itself.
+        warnings.warn(
+            f"none of the weights given is {type(module).__name__}'s, such as {next(iter(own), '')!r}: they may be "
+            f"those of another network; they have {', '.join(list(given)[:3])}",
+            stacklevel=2,
         )
     if given.keys() != below.keys():
         for name in [name for name in state_dict if name.startswith(prefix)]:

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from tresnet_downstream.backbones import ActivatedBatchNorm
-from tresnet_downstream.backbones.gated_norm import gated_norm
 from tresnet_downstream.backbones.layers import SqueezeExcite
+from tresnet_downstream.backbones.lean.gated_norm import gated_norm
 
 CHANNELS = 6
 
@@ -22,6 +22,10 @@ def parts(training, gated, scaled):
     return norm, gate, scale, torch.randn(3, CHANNELS, 5, 4).double()
 
 
+def lean(x, norm, gate=None, scale=None, **options):
+    return gated_norm(x, norm.values(x), gate, scale, **options)
+
+
 def plain(x, norm, gate, scale):
     z = F.batch_norm(
         x, norm.running_mean.clone(), norm.running_var.clone(), norm.scale(), norm.bias, norm.training, 0.1, norm.eps
@@ -37,7 +41,7 @@ def test_equals_its_operators(training, gated, scaled):
     norm, gate, scale, x = parts(training, gated, scaled)
     grad = torch.randn_like(x)
     results = []
-    for step in (gated_norm, plain):
+    for step in (lean, plain):
         leaf = x.clone().requires_grad_()
         out = step(leaf, norm, gate, scale)
         trained = [*norm.parameters(), *([] if gate is None else gate.parameters())]
@@ -51,7 +55,7 @@ def test_joins_a_shortcut_as_its_operators_do(gated):
     norm, gate, scale, x = parts(True, gated, True)
     shortcut, grad = torch.randn_like(x), torch.randn_like(x)
     results = []
-    for step in (gated_norm, lambda *args, shortcut: F.relu(plain(*args) + shortcut)):
+    for step in (lean, lambda *args, shortcut: F.relu(plain(*args) + shortcut)):
         leaves = x.clone().requires_grad_(), shortcut.clone().requires_grad_()
         out = step(leaves[0], norm, gate, scale, shortcut=leaves[1])
         results.append([out, *torch.autograd.grad(out, [*leaves, *norm.parameters()], grad)])
@@ -64,14 +68,14 @@ def test_keeps_its_input_alone():
     kept = {}
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
         x = x.mul(1).requires_grad_()
-        gated_norm(x, norm, gate)
+        lean(x, norm, gate)
     assert {pointer for pointer, tensor in kept.items() if tensor.numel() >= x.numel()} == {x.data_ptr()}
 
 
 def test_a_frozen_gate_has_no_gradient():
     norm, gate, _, x = parts(True, True, False)
     gate.fc1.requires_grad_(False)
-    gated_norm(x.requires_grad_(), norm, gate).sum().backward()
+    lean(x.requires_grad_(), norm, gate).sum().backward()
     assert gate.fc1.weight.grad is None
     assert gate.fc2.weight.grad is not None
 
@@ -79,6 +83,6 @@ def test_a_frozen_gate_has_no_gradient():
 def test_sums_large_gradients_of_float16_in_float32():
     norm = ActivatedBatchNorm(CHANNELS, 1.0)
     x = (torch.randn(4, CHANNELS, 8, 8) * 20).half().requires_grad_()
-    gated_norm(x, norm).backward((torch.randn(4, CHANNELS, 8, 8) * 4096).half())
+    lean(x, norm).backward((torch.randn(4, CHANNELS, 8, 8) * 4096).half())
     assert x.grad.isfinite().all()
     assert norm.weight.grad.isfinite().all()

@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, acceleration, triton_kernels, use_triton
+from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, use_triton
 from tresnet_downstream.backbones.layers import BlurPool
+from tresnet_downstream.backbones.lean import acceleration, triton_kernels
+from tresnet_downstream.backbones.lean.blur import lean_blur
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -150,7 +152,7 @@ def norm_results(layer, x, grad_y, blurred):
     if blurred and acceleration.kernels_for(x) is not None:
         y = layer(x, blurred=True)
     else:
-        y = BlurPool(x.shape[1]).to(DEVICE).lean(layer(x)) if blurred else layer(x)
+        y = lean_blur(layer(x), BlurPool(x.shape[1]).to(DEVICE)) if blurred else layer(x)
     y.backward(grad_y)
     return y.detach(), x.grad, layer.weight.grad, layer.bias.grad
 

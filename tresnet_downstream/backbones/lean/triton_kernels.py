@@ -21,7 +21,7 @@ import torch
 import triton
 from torch import Tensor
 
-from tresnet_downstream.backbones import triton_programs
+from tresnet_downstream.backbones.lean import triton_programs
 
 # A program's tile: 64 channels of a short type are the 128 bytes that a GPU reads at once. A blur needs the registers
 # of several tiles. The number of channels is a constant of the compiled kernel, so that it knows how far rows are

@@ -58,7 +58,7 @@ def _kernels(device: str) -> Any:
         import triton  # noqa: F401
     except ImportError:
         return None
-    kernels = import_module("tresnet_downstream.backbones.triton_kernels")
+    kernels = import_module("tresnet_downstream.backbones.lean.triton_kernels")
     values = torch.ones(1, device=device)
     try:
         kernels.line(values.view(1, 1, 1, 1), values, values)

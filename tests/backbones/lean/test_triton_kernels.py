@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tresnet_downstream.backbones import TResNet, acceleration
+from tresnet_downstream.backbones import TResNet
+from tresnet_downstream.backbones.lean import acceleration
 
 CASES = Path(__file__).with_name("triton_kernel_cases.py")
 needs_triton = pytest.mark.skipif(
@@ -51,7 +52,7 @@ import re, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from tresnet_downstream.backbones import triton_programs as programs
+from tresnet_downstream.backbones.lean import triton_programs as programs
 
 TILE = {"channels": 64, "PIXELS": 32, "COLUMNS": 64, "NEGATIVE_SLOPE": 0.01}
 GRADIENT = {**TILE, "x_ptr": None, "BLURRED": True}
@@ -91,10 +92,12 @@ def test_kernels_compile_without_a_gpu_and_move_128_bits_at_once(architecture, t
 
 def test_a_cpu_takes_torchs_operators_and_never_imports_triton():
     code = """
-import sys, torch
+import sys
+sys.modules.update(accelerate=None, transformers=None)  # MMEngine imports what it finds of these; they bring Triton
+import torch
 from tresnet_downstream.backbones import TResNet
 TResNet(layers=(1, 1, 1, 1), width=0.125)(torch.rand(2, 3, 64, 64))[-1].sum().backward()
-print("tresnet_downstream.backbones.triton_kernels" in sys.modules, "triton.language" in sys.modules)
+print("tresnet_downstream.backbones.lean.triton_kernels" in sys.modules, "triton.language" in sys.modules)
 """
     done = run("-c", code)
     assert done.stdout.split()[-2:] == ["False", "False"], done.stdout + done.stderr[-2000:]
@@ -102,7 +105,7 @@ print("tresnet_downstream.backbones.triton_kernels" in sys.modules, "triton.lang
 
 @pytest.mark.parametrize(("value", "on"), [("0", "False"), ("1", "True")])
 def test_the_environment_turns_them_off(value, on):
-    code = "from tresnet_downstream.backbones import acceleration; print(acceleration._Switch.on)"
+    code = "from tresnet_downstream.backbones.lean import acceleration; print(acceleration._Switch.on)"
     assert run("-c", code, TRESNET_TRITON=value).stdout.split() == [on]
 
 

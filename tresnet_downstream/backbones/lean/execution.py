@@ -1,0 +1,193 @@
+"""One place that decides how blocks run: by their modules, or by steps with the same results that keep less memory.
+
+The decision is made for each block in each pass by ``rules.py``; what a step computes is in the other files of this
+folder. ``with_cp`` recomputes whole blocks besides, where nothing is attached to them.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite, drop_path_factors
+from tresnet_downstream.backbones.lean.acceleration import kernels_for
+from tresnet_downstream.backbones.lean.blur import lean_blur
+from tresnet_downstream.backbones.lean.gated_norm import gated_norm
+from tresnet_downstream.backbones.lean.pointwise_branch import pointwise_branch
+from tresnet_downstream.backbones.lean.pointwise_conv import lean_pointwise_conv
+from tresnet_downstream.backbones.lean.recomputation import checkpointed, is_recomputing
+from tresnet_downstream.backbones.lean.rules import is_conv, reason_against_module, reason_against_pass
+from tresnet_downstream.backbones.lean.stem_conv import lean_stem_conv
+
+
+class Reason(NamedTuple):
+    """Why a block runs its plain modules.
+
+    Attributes:
+        text: such as ``conv3 has a forward hook``.
+        attached: whether something foreign is in the block or attached to it, so that it is not recomputed either.
+    """
+
+    text: str
+    attached: bool
+
+
+def run_blocks(blocks: Sequence[nn.Module], x: Tensor, recomputed: int = 0) -> Tensor:
+    """Runs blocks one after the other: N x C x H x W in, the last one's output out.
+
+    Args:
+        blocks: the stem, or blocks of a stage.
+        x: input of the first.
+        recomputed: number of blocks that are recomputed together in the backward pass; 0 for none.
+    """
+    if reason_against_pass(x) is not None:
+        for block in blocks:
+            x = block(x)
+        return x
+    for start in range(0, len(blocks), recomputed or len(blocks)):
+        segment = blocks[start : start + (recomputed or len(blocks))]
+        reasons = [reason_against_block(block) for block in segment]
+        if recomputed and not any(reason is not None and reason.attached for reason in reasons):
+            x = _recomputed(segment, x, lean=[reason is None for reason in reasons])
+        else:
+            for block, reason in zip(segment, reasons, strict=True):
+                x = block(x) if reason else _whole(block, x)
+    return x
+
+
+def plain_blocks(network: nn.Module) -> dict[str, str]:
+    """The stem and blocks of a TResNet that run their plain modules in training, by name, with the reason."""
+    return {name: reason.text for name, reason in _reasons(network)}
+
+
+def foreign_part(network: nn.Module) -> str | None:
+    """The first part of a TResNet's stem and blocks that is not of this package, or has something attached."""
+    return next((f"{name}: {reason.text}" for name, reason in _reasons(network) if reason.attached), None)
+
+
+def _reasons(network: nn.Module) -> Iterator[tuple[str, Reason]]:
+    for name, child in network.named_children():
+        blocks = child.named_children() if isinstance(child, nn.Sequential) else [("", child)]
+        for index, block in blocks:
+            if (reason := reason_against_block(block)) is not None:
+                yield f"{name}.{index}".rstrip("."), reason
+
+
+def reason_against_block(block: nn.Module) -> Reason | None:
+    """Why a block, or the stem, runs its plain modules; None if its lean form may run."""
+    own = _own_types()
+    if (attachment := reason_against_module(block, own.parts)) is not None:
+        return Reason(attachment, attached=True)
+    parts: Any = block  # one of the three classes, as was just checked
+    convs, norms = _passed_by(parts)
+    for name, (conv, kernel, bias) in convs.items():
+        if not is_conv(conv, kernel, bias):
+            return Reason(f"{name} is another kind of convolution", attached=True)
+    for name, norm in norms.items():
+        if norm.norm not in ("inplace", "sync"):
+            return Reason(f"norm={norm.norm!r}", attached=False)
+        if norm.slope != 1 or norm.running_mean is None or norm.weight is None:
+            return Reason(f"{name} is another kind of norm", attached=True)
+    return None
+
+
+class _OwnTypes(NamedTuple):
+    stem: Any
+    basic: Any
+    bottleneck: Any
+    parts: frozenset[type]
+
+
+@cache
+def _own_types() -> _OwnTypes:
+    # Imported late: the network is built on this module.
+    from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
+    from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut, Stem
+
+    blocks = Stem, BasicBlock, Bottleneck
+    layers = Shortcut, ActivatedBatchNorm, SpaceToDepth, BlurPool, SqueezeExcite
+    return _OwnTypes(*blocks, frozenset(blocks + layers))
+
+
+def _passed_by(block: Any) -> tuple[dict[str, tuple[Any, int, bool]], dict[str, Any]]:
+    """Convolutions (with their kernel and whether they have a bias) and norms whose ``forward`` is not called."""
+    own = _own_types()
+    if type(block) is own.stem:
+        return {"conv": (block.conv, 3, False)}, {}
+    convs: dict[str, tuple[Any, int, bool]] = {}
+    norms = {"norm2" if type(block) is own.basic else "norm3": block.last_norm}
+    if type(block) is own.bottleneck:
+        convs |= {"conv1": (block.conv1, 1, False), "conv3": (block.conv3, 1, False)}
+    if block.se is not None:
+        convs |= {"se.fc1": (block.se.fc1, 1, True), "se.fc2": (block.se.fc2, 1, True)}
+    if block.downsample is not None:
+        convs |= {"downsample.conv": (block.downsample.conv, 1, False)}
+        norms |= {"downsample.norm": block.downsample.norm}
+    return convs, norms
+
+
+def _recomputed(segment: Sequence[Any], x: Tensor, lean: Sequence[bool]) -> Tensor:
+    draws = any(block.drop_path_rate > 0 for block in segment)
+    run = partial(_run_segment, segment, lean)
+    if not lean[-1]:
+        return checkpointed(run, x, segment, draws)
+    # The last block's result is the next one's input, kept anyway: it is made outside.
+    return _join(*checkpointed(run, x, segment, draws))
+
+
+def _run_segment(segment: Sequence[Any], lean: Sequence[bool], x: Tensor) -> Any:
+    """The output of several blocks; of a lean last one its branch and shortcut, whose values the second run omits."""
+    last = len(segment) - 1
+    for index, block in enumerate(segment):
+        if not lean[index]:
+            x = block(x)
+        elif index < last:
+            x = _whole(block, x)
+        else:
+            read = not is_recomputing()
+            return _branch(block, x, read), _shortcut(block, x, read)
+    return x
+
+
+def _whole(block: Any, x: Tensor) -> Tensor:
+    """``block(x)``, and ``stem(x)``."""
+    if type(block) is _own_types().stem:
+        return block.norm(lean_stem_conv(x, block.conv.weight))
+    if kernels_for(x) is not None:
+        # One kernel ends the branch and adds the shortcut.
+        return _branch(block, x, True, _shortcut(block, x, True))
+    return _join(_branch(block, x, True), _shortcut(block, x, True))
+
+
+def _join(branch: Tensor, shortcut: Tensor) -> Tensor:
+    """``relu(branch + shortcut)``; nothing else refers to the branch."""
+    return F.relu_(branch.add_(shortcut))
+
+
+def _shortcut(block: Any, x: Tensor, read: bool) -> Tensor:
+    """The block's input in the shape of its output."""
+    layers = block.downsample
+    if layers is None:
+        return x
+    return pointwise_branch(x, layers.conv.weight, layers.norm, pool=layers.stride == 2, read=read)
+
+
+def _branch(block: Any, x: Tensor, read: bool, shortcut: Tensor | None = None) -> Tensor:
+    """The value that is added to the shortcut; with a shortcut, the block's output."""
+    factors = drop_path_factors(x, block.drop_path_rate, block.training)
+    if type(block) is _own_types().basic:
+        out = block.conv2(_blurred(block.norm1, block.blur, block.conv1(x)))
+        return gated_norm(out, block.norm2.values(out), block.se, factors, read, shortcut)
+    out = block.norm1(lean_pointwise_conv(x, block.conv1.weight))
+    out = _blurred(block.norm2, block.blur, block.conv2(out))
+    gate = None if block.se is None else block.se(out)
+    return pointwise_branch(out, block.conv3.weight, block.norm3, gate, factors=factors, read=read, shortcut=shortcut)
+
+
+def _blurred(norm: Any, blur: BlurPool | None, x: Tensor) -> Tensor:
+    """``blur(norm(x))``."""
+    if blur is None:
+        return norm(x)
+    return norm(x, blurred=True) if kernels_for(x) is not None else lean_blur(norm(x), blur)

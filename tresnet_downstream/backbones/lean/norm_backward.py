@@ -1,0 +1,181 @@
+"""The norm's passes as formulas, each derived once: statistics, the line of the forward pass, the backward pass.
+
+A norm computes ``z = scale * (x - mean) * inv_std + bias`` with ``scale = |weight| + eps``. Let ``g`` be the gradient
+at ``z`` and ``n`` the number of pixels that the statistics were taken of. With the normalised input
+``u = (x - mean) * inv_std``, sums over pixels and one channel at a time:
+
+    grad_bias = sum(g)
+    grad_scale = sum(g * u)
+    grad_x = scale * inv_std * (g - grad_bias / n - u * grad_scale / n)      in training
+    grad_x = scale * inv_std * g                                             in evaluation, with constant statistics
+
+``u`` is known from any tensor that is a line in it, ``u = (source - centre) * inv_spread``: from the input itself
+(centre ``mean``, inv_spread ``inv_std``) or from the output, which the next layer keeps anyway (centre ``bias``,
+inv_spread ``1 / scale``). So two sums, ``sum(g)`` and ``sum(g * (source - centre))``, give all of it, and the gradient
+of the input is a line in ``g`` and ``source``:
+
+    grad_x = factor * g + bend * source + offset
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Norm(Protocol):
+    """A norm as the lean steps see it: an ``ActivatedBatchNorm``."""
+
+    weight: Any
+    bias: Any
+
+    def values(self, x: Tensor) -> "NormValues":
+        """What this pass uses for the input ``x``; in training, moves the running statistics."""
+
+
+class NormValues(NamedTuple):
+    """What one pass of a norm used: tensors per channel and settings.
+
+    Attributes:
+        weight: C; the scale is ``|weight| + eps``.
+        bias: C.
+        mean: C, float32 or float64.
+        inv_std: C, as ``mean``.
+        eps: added to ``|weight|``.
+        training: whether ``mean`` and ``inv_std`` were taken of the batch, so that gradients flow through them.
+        group: processes that share the statistics; None for each by itself.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    inv_std: Tensor
+    eps: float
+    training: bool
+    group: dist.ProcessGroup | None
+
+    @property
+    def scale(self) -> Tensor:
+        """``|weight| + eps`` in the statistics' type."""
+        return self.weight.to(self.mean.dtype).abs() + self.eps
+
+    def line(self) -> tuple[Tensor, Tensor]:
+        """Slope and offset of the norm as a line in its input."""
+        slope = self.scale * self.inv_std
+        return slope, self.bias.to(self.mean.dtype) - self.mean * slope
+
+    def parameter_gradients(self, grad_scale: Tensor, grad_bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of weight and bias; ``|weight|`` has the derivative 1 at 0, as in inplace-abn."""
+        grad_weight = torch.where(self.weight < 0, -grad_scale, grad_scale).to(self.weight.dtype)
+        return grad_weight, grad_bias.to(self.bias.dtype)
+
+
+class InputGradient(NamedTuple):
+    """``grad_x = factor * g + bend * source + offset``, C values each; a bend of None is 0, as the offset is then."""
+
+    factor: Tensor
+    bend: Tensor | None
+    offset: Tensor
+
+
+def input_gradient(
+    norm: NormValues, sum_grad: Tensor, grad_scale: Tensor, size: int, centre: Tensor, inv_spread: Tensor
+) -> InputGradient:
+    """The gradient of a norm's input as a line in the gradient at its output and in ``source``.
+
+    Args:
+        norm: of the forward pass.
+        sum_grad: C sums over this process's pixels of ``g``.
+        grad_scale: C sums of ``g * u``.
+        size: number of this process's pixels.
+        centre: C; ``u = (source - centre) * inv_spread``.
+        inv_spread: C.
+    """
+    factor = norm.scale * norm.inv_std
+    if not norm.training:
+        return InputGradient(factor, None, torch.zeros_like(factor))
+    totals, count = sum_over_processes(torch.stack([sum_grad, grad_scale]), size, norm.group)
+    mean_grad, mean_product = totals / count
+    bend = -factor * mean_product * inv_spread
+    return InputGradient(factor, bend, -factor * mean_grad - bend * centre)
+
+
+def backward_step(method: Callable[..., Any]) -> Callable[..., Any]:
+    """For the ``backward`` of an autograd function: once differentiable, and never under autocast.
+
+    ``loss.backward()`` within ``torch.autocast`` would otherwise round the sums.
+    """
+
+    @once_differentiable
+    @wraps(method)
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        with torch.autocast(grads[0].device.type, enabled=False):
+            return method(ctx, *grads)
+
+    return backward
+
+
+def process_count(group: dist.ProcessGroup | None) -> int:
+    """Number of processes that share statistics: 1 without a group."""
+    return 1 if group is None else dist.get_world_size(group)
+
+
+@torch.no_grad()
+def batch_statistics(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    group: dist.ProcessGroup | None,
+) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation of each channel of N x C x H x W, over all processes of ``group``.
+
+    Moves the running statistics, the variance as the unbiased estimate.
+    """
+    size = x.numel() // x.shape[1]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    alone = process_count(group) == 1
+    if alone and size == 1:
+        raise ValueError(f"more than one value per channel is needed in training, got an input of {tuple(x.shape)}")
+    fused = x.device.type in ("cpu", "cuda")
+    if fused and alone and running_mean.dtype == wide:
+        # One pass over memory, which moves the running statistics too.
+        mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean, running_var, momentum)
+        return mean, torch.rsqrt(var + eps)
+    if fused:
+        mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean.to(wide), running_var.to(wide), 0.0)
+    else:
+        var, mean = torch.var_mean(x.to(wide), (0, 2, 3), correction=0)
+    count: int | Tensor = size
+    if not alone:
+        mean, var, count = _combine(mean, var, size, group)
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+    return mean, torch.rsqrt(var + eps)
+
+
+def _combine(mean: Tensor, var: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Joins the processes' means and variances (Chan et al., 1979); their batches may differ in size."""
+    own = torch.cat([mean, var, mean.new_tensor([count])])
+    gathered = [torch.empty_like(own) for _ in range(process_count(group))]
+    dist.all_gather(gathered, own, group=group)
+    table = torch.stack(gathered)
+    means, variances, counts = table[:, : len(mean)], table[:, len(mean) : -1], table[:, -1:]
+    total = counts.sum()
+    joint_mean = (means * counts).sum(0) / total
+    joint_var = ((variances + (means - joint_mean) ** 2) * counts).sum(0) / total
+    return joint_mean, joint_var, total
+
+
+def sum_over_processes(sums: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor | int]:
+    """``sums`` and ``count`` added up over the processes of ``group``; ``sums`` itself is not changed."""
+    if process_count(group) == 1:
+        return sums, count
+    packed = torch.cat([sums.flatten(), sums.new_tensor([count])])
+    dist.all_reduce(packed, group=group)
+    return packed[:-1].view_as(sums), packed[-1]

@@ -1,0 +1,97 @@
+"""Which blocks may take the steps that keep less memory: the rule in one place.
+
+``docs/architecture.md`` shows it as a table. A lean step reads weights past the modules that hold them and replaces
+their ``forward``. So it may run only where that cannot be seen: the modules are exactly those of this package and of
+torch, nothing is attached to them, and nobody watches the single operators. In every other case the plain modules run.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_modules
+from torch.nn.modules.batchnorm import _BatchNorm
+
+PLAIN_TENSORS = (Tensor, nn.Parameter)
+
+# What a module may have attached to it, by the attribute that holds it.
+_ATTACHED = {
+    "_forward_hooks": "a forward hook",
+    "_forward_pre_hooks": "a forward pre-hook",
+    "_backward_hooks": "a backward hook",
+    "_backward_pre_hooks": "a backward pre-hook",
+    "_compiled_call_impl": "a compiled form",
+}
+_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks",
+                 "_global_backward_pre_hooks")  # fmt: skip
+
+
+def reason_against_pass(x: Any) -> str | None:
+    """Why this pass takes plain modules throughout, whatever the blocks; None if it need not."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return "a graph is captured"
+    if type(x) not in PLAIN_TENSORS:
+        return f"the input is a {type(x).__name__}"
+    if not torch.is_grad_enabled():
+        return "no gradient is recorded"
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "a transform of torch.func is active"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation is active"
+    if any(getattr(torch_modules, name) for name in _GLOBAL_HOOKS):
+        return "a hook on all modules is registered"
+    return None
+
+
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Whether all are torch's own tensors: neither sharded, nor quantised, nor of any other subclass; None counts."""
+    return all(tensor is None or type(tensor) in PLAIN_TENSORS for tensor in tensors)
+
+
+def reason_against_module(module: nn.Module, own_types: frozenset[type]) -> str | None:
+    """Why the module may not be passed by: the first part of it that is foreign or has something attached.
+
+    Args:
+        module: with its parts.
+        own_types: classes of this package that lean steps know.
+    """
+    for name, part in module.named_modules():
+        if (reason := _reason_against_part(part, own_types)) is not None:
+            return f"{name} {reason}" if name else f"it {reason}"
+    return None
+
+
+def _reason_against_part(part: nn.Module, own_types: frozenset[type]) -> str | None:
+    if type(part) not in own_types and type(part) is not nn.Conv2d:
+        return f"is of class {type(part).__module__}.{type(part).__qualname__}"
+    state = part.__dict__
+    for attribute, words in _ATTACHED.items():
+        if state.get(attribute):
+            return f"has {words}"
+    if "forward" in state:
+        return "has a forward of its own"
+    parameters = part._parameters
+    if isinstance(part, nn.Conv2d | _BatchNorm) and parameters.keys() != {"weight", "bias"}:
+        return "has a weight that something else makes"
+    for name, parameter in parameters.items():
+        if parameter is not None and type(parameter) not in PLAIN_TENSORS:
+            return f"has a {type(parameter).__name__} as its {name}"
+        if parameter is not None and not parameter.is_leaf:
+            return f"has a {name} that is computed from other tensors"
+    return None
+
+
+def is_conv(conv: nn.Module, kernel: int, bias: bool = False) -> bool:
+    """Whether this is the published kind of convolution: square kernel, stride 1, sides kept, one group."""
+    padding = kernel // 2
+    return (
+        isinstance(conv, nn.Conv2d)
+        and conv.kernel_size == (kernel, kernel)
+        and conv.stride == (1, 1)
+        and conv.padding == (padding, padding)
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+        and (kernel == 1 or conv.padding_mode == "zeros")
+        and (conv.bias is not None) == bias
+    )

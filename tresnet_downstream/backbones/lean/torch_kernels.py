@@ -1,0 +1,98 @@
+"""What training does to feature maps between convolutions, in torch's operators.
+
+The same interface as ``triton_kernels``, but for the blur, which stands by itself here: a line with its activation, and
+sums and a line for the backward pass.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def line(
+    x: Tensor, slope: Tensor, offset: Tensor, negative_slope: float = 1.0, shortcut: Tensor | None = None
+) -> Tensor:
+    """``leaky_relu(slope * x + offset + shortcut)`` in the type of ``x``.
+
+    Args:
+        x: N x C x H x W.
+        slope: C, or N x C.
+        offset: likewise.
+        negative_slope: 1 stands for no activation, 0 for ReLU.
+        shortcut: as ``x``; None for 0.
+    """
+    if slope.dtype != x.dtype and slope.dim() == offset.dim() == 1:
+        # One kernel that reads and writes the short type and computes in the wide one.
+        zeros, ones = torch.zeros_like(slope), torch.ones_like(slope)
+        y = torch.native_batch_norm(x, slope, offset, zeros, ones, False, 0.0, 0.0)[0]
+    else:
+        y = torch.addcmul(spread(offset), x, spread(slope)).to(x.dtype)
+    if shortcut is not None:
+        y = y.add_(shortcut)
+    return y if negative_slope == 1 else F.leaky_relu_(y, negative_slope)
+
+
+class OutputGradient:
+    """The gradient at the output of a norm with leaky ReLU, taken back through the activation.
+
+    Args:
+        grad: gradient of the activation's output, N x C x H x W.
+        x: the norm's input; None to use what it became, the activation's output inverted.
+        y: the activation's output; None if there is no activation.
+        negative_slope: 1 stands for no activation, 0 for ReLU.
+    """
+
+    def __init__(self, grad: Tensor, x: Tensor | None, y: Tensor | None, negative_slope: float = 1.0) -> None:
+        if negative_slope != 1 and y is not None:
+            if negative_slope == 0:
+                grad = torch.ops.aten.threshold_backward(grad, y, 0)
+            else:
+                grad = torch.ops.aten.leaky_relu_backward(grad, y, negative_slope, True)
+        self.grad = grad
+        if x is not None:
+            self.source = x
+        else:
+            assert y is not None
+            self.source = y if negative_slope == 1 else F.leaky_relu(y, 1 / negative_slope)
+
+    def sums(self, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Over pixels: the gradient, and its product with ``source - centre``, by picture (N x C) or in all (1 x C).
+
+        With a centre (C values) the sums are over all pictures, in one pass of torch's batch norm.
+        """
+        if centre is not None:
+            ones = torch.ones_like(centre)
+            _, product, total = torch.ops.aten.native_batch_norm_backward(
+                self.grad, self.source, ones, centre, ones, None, None, False, 0.0, [False, True, True]
+            )
+            return total[None], product[None]
+        wide = torch.promote_types(self.grad.dtype, torch.float32)
+        return self.grad.sum((2, 3), dtype=wide), (self.grad.to(wide) * self.source).sum((2, 3))
+
+    def through_relu(self) -> tuple["OutputGradient", Tensor, Tensor]:
+        """This gradient, and its two sums over each picture, N x C each."""
+        return self, *self.sums()
+
+    def line(self, factor: Tensor, bend: Tensor | None, offset: Tensor) -> Tensor:
+        """``factor * gradient + bend * source + offset``; factor and offset C or N x C, bend C or None for 0."""
+        if bend is None:
+            result = torch.addcmul(spread(offset), self.grad, spread(factor))
+        else:
+            result = torch.addcmul(spread(offset), self.source, spread(bend)).addcmul_(self.grad, spread(factor))
+        return result.to(self.grad.dtype)
+
+    def norm_backward(self, weight: Tensor, centre: Tensor, inv_spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All of a training norm's backward pass in one call: see ``norm_backward``.
+
+        ``weight * inv_spread * (g - mean(g) - u * mean(g * u))`` with ``u = (source - centre) * inv_spread``, then
+        ``sum(g * u)`` and ``sum(g)``.
+        """
+        grads: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
+            self.grad, self.source, weight, None, None, centre, inv_spread, True, 0.0, [True, True, True]
+        )
+        return grads
+
+
+def spread(values: Tensor) -> Tensor:
+    """C to 1 x C x 1 x 1, N x C to N x C x 1 x 1."""
+    return values.reshape(-1, values.shape[-1], 1, 1)
