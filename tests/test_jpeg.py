@@ -87,6 +87,15 @@ def test_what_is_not_ordinary_is_left_to_pillow(tmp_path):
     assert np.array_equal(read_image(tmp_path / "padded.jpg"), with_pillow(content))
 
 
+def test_restart_markers_belong_to_a_scan_and_others_do_not():
+    content = encoded(photograph(), restart_marker_rows=1)
+    assert content.count(b"\xff\xd0") > 0
+    assert np.abs(decode_jpeg(content).astype(int) - with_pillow(content)).max() <= 1
+    middle = len(content) // 2
+    for plain in (content, encoded(photograph())):
+        assert decode_jpeg(plain[:middle] + b"\xff\xda" + plain[middle:]) is None
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.9, 0.999])
 def test_truncated_file_is_refused(tmp_path, progressive, part):

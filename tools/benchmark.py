@@ -60,8 +60,8 @@ def _add_exported(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_pictures(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("pictures", help="from a JPEG file to the device, against the ASL release's way")
-    command.add_argument("image", metavar="FILE", help="a JPEG file")
+    command = commands.add_parser("pictures", help="from JPEG files to the device, against the ASL release's way")
+    command.add_argument("images", nargs="+", metavar="PATH", help="JPEG files, or folders of them")
     command.add_argument("--size", type=int, default=448, metavar="PIXELS")
     command.add_argument("--repeats", type=int, default=9)
     command.set_defaults(command=_pictures)
@@ -119,11 +119,14 @@ def _exported(options: argparse.Namespace) -> None:
 
 
 def _pictures(options: argparse.Namespace) -> None:
-    from tresnet_downstream.benchmark.pictures import compare_pipelines, markdown
+    from tresnet_downstream.benchmark.pictures import compare_pipelines
 
-    rows = compare_pipelines(options.image, options.size, options.repeats, lambda done: _tell(f"round {done}"))
+    total = options.repeats + 1
+    compared = compare_pipelines(
+        options.images, options.size, options.repeats, lambda done: _tell(f"round {done} of {total}")
+    )
     _print_machine()
-    print(markdown(rows), end="")
+    print(compared.markdown(), end="")
 
 
 def _start_up(options: argparse.Namespace) -> None:

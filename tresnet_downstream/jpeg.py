@@ -110,6 +110,10 @@ def read_header(content: bytes) -> Header | None:
 
 def _is_one_scan(content: bytes, start: int) -> bool:
     """Whether from ``start`` on no marker but restarts stands before the end; OpenCV would not mind what is behind."""
+    values = np.frombuffer(content, np.uint8)[start:]
+    # Bytes of 0xff that no stuffed zero follows: if there is only one, it begins the end, which `decode_jpeg` has seen.
+    if np.count_nonzero((values[:-1] == 0xFF) & (values[1:] != 0)) == 1:
+        return True
     marker = MARKER.search(content, start)
     return marker is not None and marker.start() == len(content) - len(END)
 

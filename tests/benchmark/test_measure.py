@@ -4,14 +4,13 @@ import pytest
 import torch
 from benchmark.tiny import register
 
-from tresnet_downstream.benchmark import devices
+from tresnet_downstream.benchmark import devices, runs
 from tresnet_downstream.benchmark.cases import groups
 from tresnet_downstream.benchmark.devices import Cpu
 from tresnet_downstream.benchmark.interleaved import Ratio, Timing
 from tresnet_downstream.benchmark.measure import Result, measure
 from tresnet_downstream.benchmark.plot import draw_speed_accuracy
 from tresnet_downstream.benchmark.tables import content, markdown, write_tables
-from tresnet_downstream.benchmark.work import MatrixProduct, share_of_ceiling
 from tresnet_downstream.errors import UserError
 
 
@@ -38,7 +37,10 @@ def test_results_have_speed_memory_work_and_the_ratio_to_the_peer(tiny, monkeypa
         assert (result.kept is None) == (result.case.task == "inference")
         assert result.macs == 892_736
         assert result.peak > (result.kept or 0) > -1
-        assert 0 < result.share < 10
+        assert len(result.alone) == 1
+        assert min(result.alone) > 0
+        assert (result.share is None) == (result.alone[0] > result.timing.seconds[0])
+        assert (result.share is None) == (result.why_share_is_unknown is not None)
         assert result.largest_batch > 1000
         assert result.top1 == 50
     assert told[-1] == "inference, float32, 64 x 64: round 2 of 2"
@@ -85,8 +87,19 @@ def example(monkeypatch):
     (quick, quick_fused, slow, _) = found[0].cases
     title = found[0].title
     return [
-        Result(quick, title, Timing((0.1, 0.2, 0.4)), Ratio(2.0, (1.5, 2.5)), None, 3.25, 64, 10**9, 2_500_000, 1e11),
-        Result(quick_fused, title, Timing((0.1,)), None, None, 1.0, None, 10**9, 2_400_000, 1e11),
+        Result(
+            quick,
+            title,
+            Timing((0.1, 0.2, 0.4)),
+            Ratio(2.0, (1.5, 2.5)),
+            None,
+            3.25,
+            64,
+            10**9,
+            2_500_000,
+            (0.08, 0.16, 0.32),
+        ),
+        Result(quick_fused, title, Timing((0.1,)), None, None, 1.0, None, 10**9, 2_400_000, (0.108,)),
         Result(slow, title, obstacle="it has a reason"),
     ]
 
@@ -98,9 +111,15 @@ def test_markdown_has_a_row_for_each_with_spread_and_ratio(monkeypatch):
     assert "### inference, float32, 64 x 64" in lines
     # There is no column of bytes kept, which no row has.
     columns = ["network", "size", "batch", "images/s", "x tresnet_m", "peak", "largest batch", "GMACs"]
-    assert f"| {' | '.join(columns)} | parameters, M | of ceiling | top-1 |" in lines
+    assert f"| {' | '.join(columns)} | parameters, M | convolutions alone | top-1 |" in lines
     cells = ["quick", "64", "8", "40 (26.67 to 53.33)", "2.00 (1.50 to 2.50)", "3.2", "64", "1.00"]
-    assert f"| {' | '.join(cells)} | 2.5 | 80% | 50.0 |" in lines
+    assert f"| {' | '.join(cells)} | 2.5 | 80% (80% to 80%) of the step | 50.0 |" in lines
+    assert lines[lines.index("Not run: tresnet_m: it has a reason.") - 1] == (
+        "Convolutions alone, quick fused: share unknown: the convolutions alone took 0.108 s, the step 0.1 s: either "
+        "the machine was busy (measure again) or the step has a faster implementation of them."
+    )
+    assert "| unknown | 50.0 |" in text
+    assert "108%" not in text
     assert "Not run: tresnet_m: it has a reason." in lines
     assert lines[-1] == "- top-1: as published, in percent: a test (quick)."
 
@@ -111,8 +130,14 @@ def test_json_has_every_repeat(monkeypatch, tmp_path):
     assert [path.name for path in paths] == ["table.md", "table.json"]
     read = json.loads(paths[1].read_text())
     assert read == json.loads(json.dumps(content(results, {"processor": "one"}, "tresnet_m")))
-    assert (read["format"], read["version"], read["about"]) == ("tresnet_downstream.benchmark", 1, {"processor": "one"})
-    first, _, last = read["results"]
+    assert (read["format"], read["version"], read["about"]) == ("tresnet_downstream.benchmark", 2, {"processor": "one"})
+    first, second, last = read["results"]
+    assert first["convolutions_alone_share"] == {
+        "median": pytest.approx(0.8),
+        "quartiles": pytest.approx([0.8, 0.8]),
+    }
+    assert second["convolutions_alone_share"] is None
+    assert second["convolutions_alone_share_unknown"].startswith("the convolutions alone took 0.108 s")
     assert first["seconds"] == [0.1, 0.2, 0.4]
     assert first["ratio_to_peer"] == {"median": 2.0, "quartiles": [1.5, 2.5]}
     assert (first["network"], first["form"], first["size"], first["not_run"]) == ("quick", "eager", 64, None)
@@ -133,12 +158,8 @@ def test_plot_shows_rows_with_a_published_score(monkeypatch, tmp_path):
     assert not (tmp_path / "none.png").exists()
 
 
-def test_share_counts_three_passes_in_training():
-    assert share_of_ceiling(10**9, "inference", 10, 1e11) == pytest.approx(0.2)
-    assert share_of_ceiling(10**9, "training", 10, 1e11) == pytest.approx(0.6)
-
-
-def test_ceiling_multiplies_matrices_of_the_type():
-    product = MatrixProduct(Cpu(), torch.bfloat16)
-    assert product._out.dtype == torch.bfloat16
-    assert product.operations == 2 * product.side**3
+def test_no_share_is_given_for_products_that_are_not_timed_alone(tiny, monkeypatch):
+    monkeypatch.setattr(runs, "multiply_adds", lambda network, size: 900_000)
+    (result,) = measured([tiny], tasks=["inference"])
+    assert result.share is None
+    assert result.why_share_is_unknown == "it has products other than convolutions and linear layers"

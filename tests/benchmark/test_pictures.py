@@ -1,19 +1,68 @@
+from collections import Counter
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from tresnet_downstream.benchmark import pictures
+from tresnet_downstream.benchmark.interleaved import Timing
 from tresnet_downstream.classification.rand_augment import NAMES, Step, apply_operation
 from tresnet_downstream.classification.transforms import build_pipeline, cut_out
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import read_image
+
+
+def write_noise(file, width=64, height=48):
+    Image.effect_noise((width, height), 60).convert("RGB").save(file)
 
 
 def test_rows_name_every_way_and_compare_ours_with_the_release(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "PICTURES_AT_ONCE", 2)
-    Image.effect_noise((64, 48), 60).convert("RGB").save(tmp_path / "noise.jpg")
-    rows = pictures.compare_pipelines(tmp_path / "noise.jpg", size=32, repeats=2)
-    ways = [(row.what, row.who) for row in rows]
-    assert ways == [(what, who) for what in ("training", "evaluation", "decoding") for who in ("release", "ours")]
-    assert all((row.ratio is None) == (row.who == "release") for row in rows)
-    assert all(0 < row.quartiles[0] <= row.images_per_second <= row.quartiles[1] for row in rows)
+    write_noise(tmp_path / "noise.jpg")
+    compared = pictures.compare_pipelines([str(tmp_path / "noise.jpg")], size=32, repeats=2)
+    both = [(what, who) for what in ("training", "evaluation", "decoding") for who in ("release", "ours")]
+    assert [(row.what, row.who) for row in compared.rows] == [*both, ("reduced decoding", "ours")]
+    for row in compared.rows:
+        assert (row.ratio is None) == (row.who == "release")
+        assert (row.limit is None) == (row.who == "release" or "decoding" in row.what)
+        assert 0 < row.quartiles[0] <= row.images_per_second <= row.quartiles[1]
+
+
+def test_the_limit_is_the_releases_time_over_that_of_our_decoding():
+    names = ("training release", "training ours", "evaluation release", "evaluation ours")
+    seconds = dict(
+        zip((*names, "decoding release", "decoding ours", "reduced decoding ours"), range(14, 0, -2), strict=True)
+    )
+    timings = {name: Timing((float(value),)) for name, value in seconds.items()}
+    training, evaluation, reduced = (
+        pictures._row(f"{what} ours", 28, timings) for what in ("training", "evaluation", "reduced decoding")
+    )
+    assert (training.ratio.median, training.limit.median) == (14 / 12, 14 / 2)
+    assert (evaluation.ratio.median, evaluation.limit.median) == (10 / 8, 10 / 4)
+    assert (reduced.ratio.median, reduced.limit) == (6 / 2, None)
+    assert evaluation.images_per_second == 28 / 8
+
+
+def test_every_file_of_a_folder_is_read_in_every_repeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "PICTURES_AT_ONCE", 5)
+    files = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for place, file in enumerate(files):
+        write_noise(file, 32 + 16 * place, 32)
+    read = []
+    monkeypatch.setattr(pictures, "read_image", lambda file, *size: read.append(file) or read_image(file, *size))
+    compared = pictures.compare_pipelines([str(tmp_path)], size=16, repeats=1)
+    # Once before; then twice by each of four ways, in the round that warms up and in the repeat.
+    assert Counter(read) == dict.fromkeys(files, 1 + 2 * 4 * 2)
+    assert (compared.num_files, compared.size) == (3, 16)
+    assert compared.mean_bytes == sum(file.stat().st_size for file in files) / 3
+    text = compared.markdown().splitlines()
+    assert text[0].startswith("files: 3; mean size: ")
+    assert len(text) == 4 + len(compared.rows)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no picture there"):
+        pictures.compare_pipelines([str(tmp_path)])
 
 
 def test_peer_applies_the_same_operations():

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from benchmark.tiny import register
+from PIL import Image
 from training.small_data import ROOT, call
 
 from tresnet_downstream.benchmark.networks import tresnet
@@ -69,6 +70,21 @@ def test_a_file_in_place_of_the_folder_is_refused_before_measuring(tiny, tmp_pat
     assert (status, stdout) == (2, "")
     assert len(stderr.splitlines()) == 1
     assert "file: cannot be written to" in stderr
+
+
+def test_pictures_takes_files_and_folders(tmp_path):
+    (tmp_path / "folder").mkdir()
+    files = [tmp_path / "folder" / "one.jpg", tmp_path / "folder" / "two.jpg", tmp_path / "three.jpg"]
+    for file in files:
+        Image.effect_noise((40, 30), 60).convert("RGB").save(file)
+    arguments = ["pictures", tmp_path / "folder", files[2], "--size", "16", "--repeats", "1"]
+    status, stdout, _ = call("benchmark", arguments)
+    assert status == 0
+    assert "files: 3; mean size: 1 kB; pictures of 16 x 16" in stdout.splitlines()
+    assert "| evaluation | ours |" in stdout
+    status, stdout, stderr = call("benchmark", ["pictures", tmp_path / "none"])
+    assert (status, stdout) == (2, "")
+    assert "no picture there" in stderr
 
 
 def test_detection_scoring_prints_both_tables():

@@ -33,3 +33,21 @@ def test_contrast_is_stretched_as_pillow_does_whatever_the_range(scale):
     again = pixel_operations.auto_contrast(np.repeat(image[..., :1], 3, 2))
     assert np.array_equal(again, np.repeat(image[..., :1], 3, 2))
     assert not np.shares_memory(pixel_operations.auto_contrast(expected), expected)
+
+
+@pytest.mark.parametrize("shape", [(448, 448), (37, 51), (1, 1), (33, 2), (2, 1001)])
+def test_luma_is_rounded_half_up_as_pillow_does(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    image[0, 0] = 255
+    expected = np.asarray(Image.fromarray(image).convert("L"))
+    assert np.array_equal(pixel_operations.luma(image), expected)
+    red, green, blue = np.moveaxis(image.astype(np.int64), 2, 0)
+    assert np.array_equal(expected, (19595 * red + 38470 * green + 7471 * blue + (1 << 15)) >> 16)
+
+
+def test_luma_of_values_that_lie_halfway_is_rounded_up():
+    colours = np.stack(np.meshgrid(*[np.arange(256)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    halfway = colours[(colours @ [19595, 38470, 7471]) % 65536 == 32768].astype(np.uint8)
+    assert len(halfway) > 100
+    expected = np.asarray(Image.fromarray(halfway[None]).convert("L"))
+    assert np.array_equal(pixel_operations.luma(halfway[None]), expected)

@@ -1,20 +1,21 @@
 """Runs the benchmark: what fits, what it keeps, and how fast it is, group by group."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from tresnet_downstream.benchmark.cases import Case, Group
+from tresnet_downstream.benchmark.convolutions_alone import ConvolutionsAlone, Layer, Share, share_of_step
 from tresnet_downstream.benchmark.devices import Device, largest_batch
 from tresnet_downstream.benchmark.interleaved import Ratio, Timing, interleaved, require_repeats, speed_ratio
 from tresnet_downstream.benchmark.networks import network_named
 from tresnet_downstream.benchmark.runs import Step, dtype_of, prepared
-from tresnet_downstream.benchmark.work import MatrixProduct, share_of_ceiling
 from tresnet_downstream.errors import UserError
 
 MIB = 2**20
-_CEILING = "the ceiling's matrix product"
+_ALONE = "the convolutions alone"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Result:
         largest_batch: the most pictures that fit a step.
         macs: multiply-adds of the forward pass for a picture.
         parameters: how many.
-        ceiling: operations in a second of a large matrix product, which took turns with the group's steps.
+        alone: seconds that the step's convolutions and linear layers took when each was run by itself, repeat by
+            repeat, in turn with the group's steps; None as well for a network with products of another kind.
         obstacle: why it was not measured.
     """
 
@@ -44,7 +46,7 @@ class Result:
     largest_batch: int | None = None
     macs: int | None = None
     parameters: int | None = None
-    ceiling: float | None = None
+    alone: tuple[float, ...] | None = None
     obstacle: str | None = None
 
     @property
@@ -61,11 +63,23 @@ class Result:
         return self.case.batch_size / long, self.case.batch_size / short
 
     @property
-    def share(self) -> float | None:
-        """The part of the ceiling that is reached."""
-        if self.images_per_second is None or self.macs is None or self.ceiling is None:
+    def share(self) -> Share | None:
+        """The part of the step's time that the convolutions alone take; None where it is unknown."""
+        if self.timing is None or self.alone is None:
             return None
-        return share_of_ceiling(self.macs, self.case.task, self.images_per_second, self.ceiling)
+        return share_of_step(self.alone, self.timing.seconds)
+
+    @property
+    def why_share_is_unknown(self) -> str | None:
+        """Why there is no `share` of what was timed, if so."""
+        if self.timing is None or self.share is not None:
+            return None
+        if self.alone is None:
+            return "it has products other than convolutions and linear layers"
+        return (
+            f"the convolutions alone took {np.median(self.alone):.3g} s, the step {self.timing.median:.3g} s: either "
+            "the machine was busy (measure again) or the step has a faster implementation of them"
+        )
 
     @property
     def top1(self) -> float | None:
@@ -82,7 +96,7 @@ def measure(
     with_largest_batch: bool = False,
     tell: Callable[[str], object] = lambda line: None,
 ) -> list[Result]:
-    """Measures group after group; within a group the steps take turns, and the ceiling's product with them.
+    """Measures group after group; within a group the steps take turns, and their convolutions alone with them.
 
     Args:
         groups: what `cases.groups` gives.
@@ -136,22 +150,26 @@ def _measure_group(
         step = prepared(case, device)
         results.append(_memory(step, group.title, largest[case]))
         steps.append(step)
-    product = MatrixProduct(device, dtype_of(group.cases[0]))
+    tell(f"{group.title}: choosing operators for the convolutions alone")
+    alone = ConvolutionsAlone([step.layers for step in steps], group.cases[0].task, dtype_of(group.cases[0]), device)
     timings = interleaved(
-        {_CEILING: product, **{step.case.label: step for step in steps}},
+        {_ALONE: alone, **{step.case.label: step for step in steps}},
         repeats,
         synchronise=device.synchronise,
         on_repeat=lambda done: tell(f"{group.title}: round {done} of {repeats + 1}"),
     )
-    ceiling = product.operations / timings[_CEILING].median
-    return list(_timed(results, timings, ceiling, peer))
-
-
-def _timed(results: Iterable[Result], timings: dict[str, Timing], ceiling: float, peer: str | None) -> Iterable[Result]:
-    for result in results:
+    for place, (step, result) in enumerate(zip(steps, results, strict=True)):
         timing = timings[result.case.label]
         ratio = speed_ratio(timing, timings[peer]) if peer in timings else None
-        yield replace(result, timing=timing, ratio=ratio, ceiling=ceiling)
+        # Without the round that warmed up.
+        seconds = alone.seconds(step.layers)[-repeats:] if _has_only(step, step.layers) else None
+        results[place] = replace(result, timing=timing, ratio=ratio, alone=seconds)
+    return results
+
+
+def _has_only(step: Step, layers: Mapping[Layer, int]) -> bool:
+    """Whether these layers are all the multiply-adds of a step's forward pass."""
+    return sum(count * layer.macs for layer, count in layers.items()) == step.macs * step.case.batch_size
 
 
 def _checked_batch(case: Case, device: Device, with_largest_batch: bool, tell: Callable[[str], object]) -> int | None:

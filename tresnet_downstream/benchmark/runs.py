@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tresnet_downstream.benchmark.cases import Case
+from tresnet_downstream.benchmark.convolutions_alone import layers_of
 from tresnet_downstream.benchmark.devices import Device
 from tresnet_downstream.benchmark.networks import NUM_CLASSES, network_named
 from tresnet_downstream.benchmark.work import multiply_adds
@@ -34,6 +35,7 @@ class Step(ABC):
         case: what it is a step of.
         network: with random weights, on the device; the same whatever ran before.
         macs: multiply-adds of its forward pass for a picture.
+        layers: its convolutions and linear layers for the case's pictures, and how many there are of each.
     """
 
     def __init__(self, case: Case, device: Device) -> None:
@@ -41,8 +43,10 @@ class Step(ABC):
         torch.manual_seed(SEED)
         network = network_named(case.network).build()
         self.network: nn.Module = network.to(device.torch_device).to(memory_format=torch.channels_last)
-        # Before the network is fused: the counter does not know oneDNN's own operators.
+        # Before the network is fused: neither knows oneDNN's own operators.
         self.macs = multiply_adds(self.network, case.size)
+        layers = layers_of(self.network, case.size)
+        self.layers = {layer.of_batch(case.batch_size): count for layer, count in layers.items()}
         self.images, self.labels = self.batch(case.batch_size)
 
     @abstractmethod

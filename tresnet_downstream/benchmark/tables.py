@@ -10,14 +10,16 @@ from tresnet_downstream.benchmark.measure import Result
 from tresnet_downstream.benchmark.networks import network_named
 from tresnet_downstream.evaluation.text import write_files
 
-FORMAT, VERSION = "tresnet_downstream.benchmark", 1
+FORMAT, VERSION = "tresnet_downstream.benchmark", 2
 _ABSENT = "-"
 _NOTES = """\
 - images/s: median of the repeats (first to third quartile); the rows of a table took turns.
 - kept: what the forward pass leaves for the backward pass. peak: most bytes in use within a step, without weights,
   their gradients and the pictures. Both in MiB for each picture.
-- GMACs: multiply-adds of the forward pass for one picture. of ceiling: the part that the convolutions and products
-  reach of the speed of a large matrix product in the same type; three passes count for training.
+- GMACs: multiply-adds of the forward pass for one picture.
+- convolutions alone: the part of the step's time that its convolutions and linear layers take when each is run by
+  itself, in turn with the step, in its shape and type and by the fastest of torch's operators (in training forward,
+  input gradient and weight gradient); median (first to third quartile). A step of nothing else would be at 100%.
 - training: forward, cross-entropy, backward and a step of SGD with momentum; bfloat16 and float16 by autocast.
   inference: weights and pictures in the type named. Everything channels-last."""
 
@@ -40,7 +42,12 @@ def _table(results: Sequence[Result], peer: str | None) -> str:
     lines = [_line(headings), _line(["---"] + ["---:"] * (len(columns) - 1))] if rows else []
     lines += [_line([row[name] for name in columns]) for row in rows]
     skipped = [f"Not run: {result.case.label}: {result.obstacle}." for result in results if result.obstacle]
-    return "\n".join(lines) + ("\n\n" if lines and skipped else "") + "\n".join(skipped)
+    unknown = [
+        f"Convolutions alone, {result.case.label}: share unknown: {result.why_share_is_unknown}."
+        for result in measured
+        if result.why_share_is_unknown
+    ]
+    return "\n\n".join("\n".join(part) for part in (lines, [*unknown, *skipped]) if part)
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -60,13 +67,19 @@ def _row(result: Result) -> dict[str, str]:
         "largest batch": _number(result.largest_batch, ","),
         "GMACs": _number(result.macs, ".2f", 1e-9),
         "parameters, M": _number(result.parameters, ".1f", 1e-6),
-        "of ceiling": _number(result.share, ".0%"),
+        "convolutions alone": _share(result),
         "top-1": _number(result.top1, ".1f"),
     }
 
 
 def _number(value: float | None, form: str, factor: float = 1) -> str:
     return _ABSENT if value is None else format(factor * value, form)
+
+
+def _share(result: Result) -> str:
+    if result.share is None:
+        return "unknown" if result.why_share_is_unknown else _ABSENT
+    return f"{result.share} of the step"
 
 
 def _with_spread(value: float | None, quartiles: tuple[float, float] | None) -> str:
@@ -109,8 +122,9 @@ def _entry(result: Result) -> dict[str, Any]:
         "largest_batch": result.largest_batch,
         "multiply_adds": result.macs,
         "parameters": result.parameters,
-        "ceiling_operations_per_second": result.ceiling,
-        "share_of_ceiling": result.share,
+        "convolutions_alone_seconds": result.alone,
+        "convolutions_alone_share": result.share and vars(result.share),
+        "convolutions_alone_share_unknown": result.why_share_is_unknown,
         "published_top1": result.top1,
         "not_run": result.obstacle,
     }

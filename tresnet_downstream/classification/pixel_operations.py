@@ -110,7 +110,7 @@ def luma(image: np.ndarray) -> np.ndarray:
     result = np.empty(image.shape[:2], np.uint8)
     for rows in _blocks(len(image)):
         # Whole numbers below 2**24, which float32 holds exactly.
-        weighted = image[rows].astype(np.float32) @ LUMA
+        weighted = cv2.transform(image[rows].astype(np.float32), LUMA[None])
         weighted += 1 << 15
         weighted *= 1 / (1 << 16)
         result[rows] = weighted

@@ -1,0 +1,284 @@
+"""The least time that a step could take: that of its convolutions and matrix products, each run alone.
+
+A matrix product of equal work is no measure of it: in float32 on AMD processors torch's products reach half the speed
+of its convolutions. So each layer is timed with its own shape, type and layout, by the fastest of torch's operators.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tresnet_downstream.benchmark.devices import Device
+from tresnet_downstream.deployment.fused_layers import FusedConvolution
+
+FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input gradient", "weight gradient"
+_TRIALS = 2  # of each operator, after one that warms up, before the fastest is chosen
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution without bias, by its shapes; a linear layer is one of 1 x 1 over pictures of one pixel.
+
+    Attributes:
+        inputs: N x C x H x W.
+        weight: out x C / groups x height x width.
+        stride: rows and columns, as the two that follow.
+        padding: zeros on each side.
+        dilation: distance between the weights.
+        groups: of channels.
+        input_gradient: whether training needs it; not of the first layer, whose input is the pictures.
+        weight_gradient: whether training needs it; not of constant weights, such as those of a blur.
+    """
+
+    inputs: tuple[int, ...]
+    weight: tuple[int, ...]
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+    input_gradient: bool = True
+    weight_gradient: bool = True
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """N x out x H' x W'."""
+        sides = (
+            (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for side, kernel, stride, padding, dilation in zip(
+                self.inputs[2:], self.weight[2:], self.stride, self.padding, self.dilation, strict=True
+            )
+        )
+        return (self.inputs[0], self.weight[0], *sides)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the forward pass."""
+        return prod(self.weight) * prod(self.outputs) // self.weight[0]
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a matrix product of pixels and weights."""
+        is_plain = (self.stride, self.padding, self.groups) == ((1, 1), (0, 0), 1)
+        return is_plain and self.weight[2:] == (1, 1)
+
+    def of_batch(self, count: int) -> "Layer":
+        """The same layer for ``count`` times the pictures."""
+        return replace(self, inputs=(count * self.inputs[0], *self.inputs[1:]))
+
+    def passes(self, task: str) -> tuple[str, ...]:
+        """What a step of ``training`` or ``inference`` runs of it."""
+        if task == "inference":
+            return (FORWARD,)
+        gradients = ((INPUT_GRADIENT, self.input_gradient), (WEIGHT_GRADIENT, self.weight_gradient))
+        return (FORWARD, *(name for name, is_needed in gradients if is_needed))
+
+
+def layers_of(network: nn.Module, size: int) -> Counter[Layer]:
+    """Which convolutions and linear layers the forward pass in evaluation mode has, and how many of each.
+
+    Args:
+        network: takes 1 x 3 x ``size`` x ``size``.
+        size: side of the picture, in pixels.
+
+    Returns:
+        for one picture. Products of other kinds, as in attention, are not among them.
+    """
+    first = next(network.parameters())
+    picture = torch.zeros(1, 3, size, size, device=first.device, dtype=first.dtype)
+    constants = {buffer.untyped_storage().data_ptr() for buffer in network.buffers()}
+    training = network.training
+    with torch.no_grad(), _Recorder(constants) as recorder:
+        network.eval()(picture)
+    network.train(training)
+    first_layers = [replace(layer, input_gradient=False) for layer in recorder.layers[:1]]
+    return Counter(first_layers + recorder.layers[1:])
+
+
+class _Recorder(TorchDispatchMode):
+    """Records the layers that run within it, whichever modules call them.
+
+    Args:
+        constants: addresses of the storages of weights that are not trained.
+    """
+
+    def __init__(self, constants: set[int]) -> None:
+        super().__init__()
+        self.layers: list[Layer] = []
+        self._constants = constants
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func.overloadpacket
+        if packet is torch.ops.aten.convolution and not args[6] and args[0].dim() == 4:
+            inputs, weight, _, stride, padding, dilation, _, _, groups = args
+            settings = (tuple(stride), tuple(padding), tuple(dilation), groups)
+            self._record(Layer(tuple(inputs.shape), tuple(weight.shape), *settings), weight)
+        elif packet in (torch.ops.aten.mm, torch.ops.aten.addmm):
+            inputs, weight = args[-2:]
+            self._record(Layer((*inputs.shape, 1, 1), (*weight.shape[::-1], 1, 1)), weight)
+        return func(*args, **(kwargs or {}))
+
+    def _record(self, layer: Layer, weight: Tensor) -> None:
+        is_trained = weight.untyped_storage().data_ptr() not in self._constants
+        self.layers.append(replace(layer, weight_gradient=is_trained))
+
+
+class ConvolutionsAlone:
+    """Runs every layer of some networks by itself; each call is one round.
+
+    Layers of equal shape are timed together, as many in a row as the network with the most of them has, so a round
+    takes about as long as the convolutions of one step.
+
+    Args:
+        networks: for each the layers of a step, and how many of each.
+        task: ``training`` (forward, input gradient and weight gradient) or ``inference``.
+        dtype: of inputs, weights and gradients.
+        device: where to run.
+    """
+
+    def __init__(self, networks: Iterable[Mapping[Layer, int]], task: str, dtype: torch.dtype, device: Device) -> None:
+        self._task, self._device = task, device
+        self._counts: Counter[Layer] = Counter()
+        for layers in networks:
+            self._counts |= Counter(layers)
+        operands = _Operands(self._counts, dtype, device)
+        self._ways = {
+            (layer, name): self._fastest(_ways(layer, name, task, operands))
+            for layer in self._counts
+            for name in layer.passes(task)
+        }
+        self._rounds: list[dict[Layer, float]] = []
+
+    def __call__(self) -> None:
+        """Times every pass of every layer."""
+        seconds = dict.fromkeys(self._counts, 0.0)
+        for (layer, _), way in self._ways.items():
+            seconds[layer] += self._seconds(way, self._counts[layer])
+        self._rounds.append(seconds)
+
+    def seconds(self, layers: Mapping[Layer, int]) -> tuple[float, ...]:
+        """What a network with these layers took, round by round.
+
+        Args:
+            layers: of a network that was given at the start.
+        """
+        return tuple(sum(count * times[layer] for layer, count in layers.items()) for times in self._rounds)
+
+    def _fastest(self, ways: Sequence[Callable[[], object]]) -> Callable[[], object]:
+        if len(ways) == 1:
+            return ways[0]
+        for way in ways:
+            self._seconds(way, 1)
+        return min(ways, key=lambda way: min(self._seconds(way, 1) for _ in range(_TRIALS)))
+
+    def _seconds(self, way: Callable[[], object], count: int) -> float:
+        """Mean of ``count`` calls in a row."""
+        # Not inference mode, for which oneDNN's operators have no kernels of their own.
+        with torch.no_grad():
+            self._device.synchronise()
+            begin = time.perf_counter()
+            for _ in range(count):
+                way()
+            self._device.synchronise()
+            return (time.perf_counter() - begin) / count
+
+
+class _Operands:
+    """Channels-last tensors for layers that run one at a time, all cut out of the same memory."""
+
+    def __init__(self, layers: Iterable[Layer], dtype: torch.dtype, device: Device) -> None:
+        shapes = [(layer.inputs, layer.weight, layer.outputs) for layer in layers]
+        # Small and of both signs: sums neither overflow nor become denormal.
+        self._inputs, self._weights, self._gradients = (
+            (torch.rand(max(map(prod, kind)), device=device.torch_device) - 0.5).to(dtype)
+            for kind in zip(*shapes, strict=True)
+        )
+
+    def of(self, layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, weights, and the gradient of the outputs."""
+        memory = (self._inputs, self._weights, self._gradients)
+        return tuple(map(_channels_last, memory, (layer.inputs, layer.weight, layer.outputs)))  # type: ignore[return-value]
+
+
+def _channels_last(memory: Tensor, shape: tuple[int, ...]) -> Tensor:
+    first, channels, height, width = shape
+    return memory[: prod(shape)].view(first, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _ways(layer: Layer, name: str, task: str, operands: _Operands) -> list[Callable[[], object]]:
+    """The operators that compute one pass of a layer."""
+    inputs, weight, gradient = operands.of(layer)
+    ways = [_convolution(layer, name, inputs, weight, gradient)]
+    if layer.is_product:
+        ways.append(_product(name, inputs, weight, gradient))
+    if task == "inference" and _fits_fused_convolution(layer, inputs):
+        # Constant weights may be laid out beforehand, as fused and compiled networks do.
+        fused = FusedConvolution(weight, weight.new_zeros(len(weight)))
+        ways.append(lambda: fused(inputs))
+    return ways
+
+
+def _convolution(layer: Layer, name: str, inputs: Tensor, weight: Tensor, gradient: Tensor) -> Callable[[], object]:
+    stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
+    if name == FORWARD:
+        return lambda: F.conv2d(inputs, weight, None, stride, padding, dilation, groups)
+    backward: Any = torch.ops.aten.convolution_backward
+    settings = (None, stride, padding, dilation, False, (0, 0), groups)
+    which = [name == INPUT_GRADIENT, name == WEIGHT_GRADIENT, False]
+    return lambda: backward(gradient, inputs, weight, *settings, which)
+
+
+def _product(name: str, inputs: Tensor, weight: Tensor, gradient: Tensor) -> Callable[[], object]:
+    """The same for a layer that is a matrix product; gives a row for each pixel, or the matrix of weights."""
+    pixels, errors = (tensor.permute(0, 2, 3, 1).flatten(0, 2) for tensor in (inputs, gradient))
+    matrix = weight.flatten(1)
+    if name == FORWARD:
+        return lambda: F.linear(pixels, matrix)
+    return (lambda: errors @ matrix) if name == INPUT_GRADIENT else (lambda: errors.T @ pixels)
+
+
+def _fits_fused_convolution(layer: Layer, inputs: Tensor) -> bool:
+    kernel = layer.weight[2]
+    is_centred = layer.weight[2:] == (kernel, kernel) and layer.padding == (kernel // 2,) * 2 and kernel % 2 == 1
+    is_plain = (layer.stride, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
+    return inputs.device.type == "cpu" and is_centred and is_plain
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a step's time that its convolutions alone take, in (0, 1].
+
+    Attributes:
+        median: of the repeats.
+        quartiles: the first and third.
+    """
+
+    median: float
+    quartiles: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.quartiles
+        return f"{self.median:.0%} ({low:.0%} to {high:.0%})"
+
+
+def share_of_step(alone: Sequence[float], steps: Sequence[float]) -> Share | None:
+    """The part of a step's time that its convolutions alone take, from repeats that stood side by side.
+
+    Args:
+        alone: seconds of the convolutions alone.
+        steps: seconds of the whole step.
+
+    Returns:
+        None if the third quartile is above 1. A step cannot take less time than its parts, so either the machine was
+        busier while they were timed alone, or the step runs them by a faster implementation.
+    """
+    low, median, high = np.percentile(np.divide(alone, steps), (25, 50, 75)).tolist()
+    return Share(median, (low, high)) if high <= 1 else None
