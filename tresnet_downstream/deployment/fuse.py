@@ -1,6 +1,7 @@
 """TResNet for inference alone: norms folded into convolutions, activations and sums done with them."""
 
 import copy
+import warnings
 from typing import Any, TypeVar, cast
 
 import torch
@@ -97,13 +98,9 @@ class FusedTResNet(nn.Module):
         return tuple(features)
 
     def train(self, mode: bool = True) -> "FusedTResNet":
-        """Stays in evaluation mode.
-
-        Raises:
-            UserError: for training mode.
-        """
+        """Stays in evaluation mode, and warns of it: tracers switch modes, but nothing here can be trained."""
         if mode:
-            raise UserError("a fused network only predicts: train the network that it was made from")
+            warnings.warn("a fused network only predicts, and stays in evaluation mode", stacklevel=2)
         return self
 
 
