@@ -239,6 +239,11 @@ def test_a_networks_step_equals_the_plain_one(options, monkeypatch):
         assert worst <= (1e-5 if DEVICE == "cpu" else 1e-4) * theirs.abs().max().item(), (name, worst)
 
 
+def test_a_blur_of_a_single_row_is_refused():
+    with pytest.raises(ValueError, match="at least 2 x 2 pixels, got 1 x 4"):
+        triton_kernels.line_and_blur(images((2, 5, 1, 4)), table(5), table(5), 1.0)
+
+
 def test_one_process_computes_the_same_bits_again():
     grad, x = images((2, 67, 24, 24)), images((2, 67, 24, 24))
     first, second = (triton_kernels.OutputGradient(grad, x, None).sums() for _ in range(2))

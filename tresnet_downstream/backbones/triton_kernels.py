@@ -64,8 +64,13 @@ def line_and_blur(x: Tensor, slope: Tensor, offset: Tensor, negative_slope: floa
         slope: C.
         offset: C.
         negative_slope: 1 stands for no activation.
+
+    Raises:
+        ValueError: if a side is 1 pixel, which has no neighbour to reflect.
     """
     n, channels, height, width = x.shape
+    if min(height, width) < 2:
+        raise ValueError(f"a blur needs at least 2 x 2 pixels, got {height} x {width}")
     y = torch.empty_like(x)
     halves = n, channels, (height + 1) // 2, (width + 1) // 2
     blurred = torch.empty(halves, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
