@@ -7,7 +7,6 @@ import pytest
 import torch
 from deployment.small_networks import SMALL, TIMM, V2, classifier, drawn
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.classification import ImageClassifier
@@ -197,16 +196,3 @@ def test_a_network_with_something_attached_is_refused():
     network.layer3[0].conv3.register_forward_hook(lambda module, args, output: 2 * output)
     with pytest.raises(UserError, match=r"layer3.0: conv3 has a forward hook; merge or remove it first"):
         fuse(network)
-
-
-def test_features_can_be_extracted_by_the_names_of_stages():
-    network = TResNet(layers=(1, 1, 1, 1), width=0.25).eval()
-    x = torch.rand(1, 3, 64, 64)
-    nodes = {"layer2": "middle", "layer4": "end"}
-    with torch.no_grad():
-        whole = fuse(network)(x)
-        features = create_feature_extractor(fuse(network), nodes)(x)
-        plain = create_feature_extractor(network, nodes)(x)
-    for name, index in (("middle", 1), ("end", 3)):
-        torch.testing.assert_close(features[name], whole[index])
-        torch.testing.assert_close(features[name], plain[name], rtol=1e-4, atol=1e-5)

@@ -112,9 +112,10 @@ def test_the_environment_turns_them_off(value, on):
 @pytest.fixture
 def forced(monkeypatch):
     monkeypatch.setattr(acceleration, "DEVICES", ["cpu"])
-    acceleration._kernels.cache_clear()
+    monkeypatch.setattr(acceleration, "_proofs", {})
+    acceleration._module.cache_clear()
     yield
-    acceleration._kernels.cache_clear()
+    acceleration._module.cache_clear()
 
 
 def small_step():
@@ -129,8 +130,19 @@ def test_without_triton_torchs_operators_serve_in_silence(forced, monkeypatch, r
 
 
 @needs_triton
+def test_where_triton_cannot_be_imported_torchs_operators_serve_and_one_warning_says_so(forced, monkeypatch):
+    def broken(name):
+        raise AttributeError(f"{name} is broken")
+
+    monkeypatch.setattr(acceleration, "import_module", broken)
+    with pytest.warns(UserWarning, match=r"Triton cannot be imported, .*triton_kernels is broken") as caught:
+        small_step()
+    assert len(caught) == 1
+
+
+@needs_triton
 def test_where_triton_does_not_work_torchs_operators_serve_and_one_warning_says_so(forced):
     # Not in the interpreter: there is no GPU for these tensors of the CPU.
-    with pytest.warns(UserWarning, match="Triton does not work here") as caught:
+    with pytest.warns(UserWarning, match=r"Triton's kernels do not work on cpu in torch.float32, .*: line") as caught:
         small_step()
     assert len(caught) == 1

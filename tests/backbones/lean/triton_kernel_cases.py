@@ -1,6 +1,7 @@
 """What the kernels must compute. Run by test_triton_kernels.py in a process that suits them."""
 
 import os
+import time
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 
 from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, use_triton
 from tresnet_downstream.backbones.layers import BlurPool
-from tresnet_downstream.backbones.lean import acceleration, triton_kernels
+from tresnet_downstream.backbones.lean import acceleration, kernel_proof, triton_kernels
 from tresnet_downstream.backbones.lean.blur import lean_blur
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -226,6 +227,8 @@ def test_a_networks_step_equals_the_plain_one(options, monkeypatch):
             norm.running_var.uniform_(0.5, 2)
     network.train()
     x = torch.rand(2, 3, 68, 64).to(DEVICE).to(memory_format=torch.channels_last)
+    # The proof's calls are not the network's.
+    assert acceleration.kernels_for(x) is triton_kernels
     counted = Counted(monkeypatch)
     torch.manual_seed(1)
     ours = step(network, x)
@@ -239,6 +242,79 @@ def test_a_networks_step_equals_the_plain_one(options, monkeypatch):
         worst = (ours[name] - theirs).abs().max().item()
         # cuDNN's own sums may differ from run to run.
         assert worst <= (1e-5 if DEVICE == "cpu" else 1e-4) * theirs.abs().max().item(), (name, worst)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_kernels_are_proven_in_every_type(dtype):
+    assert acceleration.kernels_for(images((2, 5, 4, 4), dtype)) is triton_kernels
+
+
+class Broken:
+    """Stands before one result of a kernel and makes one of its numbers wrong."""
+
+    def __init__(self, monkeypatch, place, name, index):
+        original = getattr(place, name)
+
+        def breaking(*args, **options):
+            result = original(*args, **options)
+            part = result if index is None else result[index]
+            values = part.grad if isinstance(part, triton_kernels.OutputGradient) else part
+            values[(-1,) * values.dim()] += 0.5
+            return result
+
+        monkeypatch.setattr(place, name, breaking)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("line", None),
+        ("line_and_blur", 0),
+        ("line_and_blur", 1),
+        ("OutputGradient.sums", 0),
+        ("OutputGradient.sums", 1),
+        ("OutputGradient.through_relu", 0),
+        ("OutputGradient.through_relu", 1),
+        ("OutputGradient.through_relu", 2),
+        ("OutputGradient.line", None),
+    ],
+)
+def test_the_proof_finds_a_kernel_that_is_wrong(name, index, monkeypatch):
+    place = triton_kernels.OutputGradient if "." in name else triton_kernels
+    Broken(monkeypatch, place, name.rpartition(".")[2], index)
+    # The other kernels are as before.
+    checks = {key: check for key, check in kernel_proof.CHECKS.items() if key.split(" ")[0] == name}
+    monkeypatch.setattr(kernel_proof, "CHECKS", checks)
+    monkeypatch.setattr(acceleration, "_proofs", {})
+    with pytest.warns(UserWarning, match=rf"{DEVICE}.*{name}.* is off by 0.5, where") as caught:
+        assert acceleration.kernels_for(images((2, 5, 4, 4))) is None
+    assert len(caught) == 1
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_while_a_cuda_graph_is_captured_the_proof_waits(monkeypatch, recwarn):
+    monkeypatch.setattr(acceleration, "_proofs", {})
+    x = images((2, 5, 4, 4))
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        captured = acceleration.kernels_for(x)
+        x.add_(1)
+    assert captured is None
+    assert acceleration.kernels_for(x) is triton_kernels
+    assert not recwarn
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_a_proof_takes_less_than_a_second_once_compiled():
+    device = images((1, 1, 1, 1)).device
+    assert kernel_proof.failure_of(triton_kernels, device, torch.bfloat16) is None
+    start = time.perf_counter()
+    assert kernel_proof.failure_of(triton_kernels, device, torch.bfloat16) is None
+    assert time.perf_counter() - start < 1
+
+
+def test_a_blur_of_a_single_row_is_refused():
+    with pytest.raises(ValueError, match="at least 2 x 2 pixels, got 1 x 4"):
+        triton_kernels.line_and_blur(images((2, 5, 1, 4)), table(5), table(5), 1.0)
 
 
 def test_one_process_computes_the_same_bits_again():

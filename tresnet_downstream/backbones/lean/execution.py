@@ -86,10 +86,13 @@ def reason_against_block(block: nn.Module) -> Reason | None:
         if not is_conv(conv, kernel, bias):
             return Reason(f"{name} is another kind of convolution", attached=True)
     for name, norm in norms.items():
+        if norm.slope != 1:
+            return Reason(f"{name} has an activation", attached=True)
+    for norm in (part for part in block.modules() if isinstance(part, own.norm)):
+        if norm.running_mean is None:
+            return Reason("a norm has no running statistics", attached=True)
         if norm.norm not in ("inplace", "sync"):
             return Reason(f"norm={norm.norm!r}", attached=False)
-        if norm.slope != 1 or norm.running_mean is None or norm.weight is None:
-            return Reason(f"{name} is another kind of norm", attached=True)
     return None
 
 
@@ -97,6 +100,7 @@ class _OwnTypes(NamedTuple):
     stem: Any
     basic: Any
     bottleneck: Any
+    norm: Any
     parts: frozenset[type]
 
 
@@ -108,7 +112,7 @@ def _own_types() -> _OwnTypes:
 
     blocks = Stem, BasicBlock, Bottleneck
     layers = Shortcut, ActivatedBatchNorm, SpaceToDepth, BlurPool, SqueezeExcite
-    return _OwnTypes(*blocks, frozenset(blocks + layers))
+    return _OwnTypes(*blocks, ActivatedBatchNorm, frozenset(blocks + layers))
 
 
 def _passed_by(block: Any) -> tuple[dict[str, tuple[Any, int, bool]], dict[str, Any]]:

@@ -32,6 +32,16 @@ _COLUMNS = 64
 _WARPS = 8
 # Pixels that one program sums up: the partial sums are then few beside what they are taken of.
 _PIXELS_IN_SUM = 512
+# CUDA's limit for the grid's second and third axis, which are pixels and pictures.
+_MOST_PROGRAMS = 65535
+
+
+def fits(x: Tensor) -> bool:
+    """Whether grids and offsets reach all of a feature map, N x C x H x W, and of its gradient."""
+    n, _, height, width = x.shape
+    # The smallest tile makes the largest grid. Offsets inside a picture are of 32 bits.
+    most_pixels = _MOST_PROGRAMS * min(_PIXELS, _PIXELS_AT_BLUR)
+    return n <= _MOST_PROGRAMS and height * width <= most_pixels and x.numel() < 2**31
 
 
 def line(
@@ -64,8 +74,13 @@ def line_and_blur(x: Tensor, slope: Tensor, offset: Tensor, negative_slope: floa
         slope: C.
         offset: C.
         negative_slope: 1 stands for no activation.
+
+    Raises:
+        ValueError: if a side is 1 pixel, which has no neighbour to reflect.
     """
     n, channels, height, width = x.shape
+    if min(height, width) < 2:
+        raise ValueError(f"a blur needs at least 2 x 2 pixels, got {height} x {width}")
     y = torch.empty_like(x)
     halves = n, channels, (height + 1) // 2, (width + 1) // 2
     blurred = torch.empty(halves, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)

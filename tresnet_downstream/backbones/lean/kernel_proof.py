@@ -1,0 +1,217 @@
+"""Whether Triton's kernels compute on a device, in a type, what torch's operators compute.
+
+Every kernel runs on small random feature maps. The expected results come from torch's operators on the CPU in float64,
+so that the device's own settings (TF32, deterministic algorithms) do not change them.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Full and partial tiles of pixels and of channels; rows of channels aligned to 128 bits, as in most networks.
+_PICTURES, _CHANNELS = 2, 72
+# An odd and an even side, H x W.
+_SIDES = 13, 10
+# More pixels than one program sums up.
+_LARGE_SIDES = 23, 24
+# With this slope, values of the negative side and of its inverse (a slope of 4) are as large as the others.
+_SLOPE = 0.25
+# How many roundings of its type a result may be off.
+_ROUNDINGS = 2
+
+# Pairs of a kernel's result and of what torch's operators compute.
+Results = Iterator[tuple[Tensor, Tensor]]
+
+
+def failure_of(kernels: Any, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Runs every kernel and compares its results.
+
+    Args:
+        kernels: the module ``triton_kernels``.
+        device: where the kernels run.
+        dtype: of the feature maps.
+
+    Returns:
+        The first kernel that failed and how; None if all results are right.
+    """
+    # A thread of its own has none of the caller's state: autocast, dispatch modes, transforms of torch.func.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_first_failure, kernels, device, dtype).result()
+
+
+@torch.no_grad()
+def _first_failure(kernels: Any, device: torch.device, dtype: torch.dtype) -> str | None:
+    for name, check in CHECKS.items():
+        try:
+            for result, expected in check(kernels, _Random(device, dtype)):
+                if (mismatch := _mismatch(result, expected, dtype)) is not None:
+                    return f"{name} {mismatch}"
+        except Exception as error:  # An old GPU, no C compiler: Triton has many ways to say so.
+            return f"{name} raised {type(error).__name__}: {error}"
+    return None
+
+
+class _Random:
+    """Draws each tensor twice: for the kernels, on the device; for torch's operators, in float64 on the CPU.
+
+    The generator is private, so the global random state is not touched.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        self.generator = torch.Generator("cpu").manual_seed(0)
+
+    def feature_map(self, sides: tuple[int, int] = _SIDES) -> tuple[Tensor, Tensor]:
+        """N x C x H x W in the type under test, channels-last, standard normal."""
+        values = self._normal(_PICTURES, _CHANNELS, *sides).to(self.dtype)
+        return values.to(self.device, memory_format=torch.channels_last), values.double()
+
+    def table(self, per_picture: bool = False) -> tuple[Tensor, Tensor]:
+        """C, or N x C, in float32, standard normal; the float64 copy broadcasts against feature maps."""
+        values = self._normal(*([_PICTURES] if per_picture else []), _CHANNELS).float()
+        return values.to(self.device), values.double()[..., None, None]
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64, device="cpu")
+
+
+def _mismatch(result: Tensor, expected: Tensor, dtype: torch.dtype) -> str | None:
+    """What is wrong with a result: a feature map (N x C x H x W, in ``dtype``) or sums (N x C, in float32)."""
+    if expected.dim() != 4:
+        dtype = torch.float32
+    elif not result.is_contiguous(memory_format=torch.channels_last):
+        return "gave a result that is not channels-last"
+    if (result.shape, result.dtype) != (expected.shape, dtype):
+        return f"gave {tuple(result.shape)} in {result.dtype}, expected {tuple(expected.shape)} in {dtype}"
+    eps = torch.finfo(dtype).eps
+    # The second term is for rounding inside the kernel, in float32, where large terms cancel.
+    allowed = _ROUNDINGS * eps * expected.abs() + max(eps / 16, 1e-6) * expected.abs().max()
+    error = (result.cpu().double() - expected).abs()
+    # NaN counts as wrong.
+    excess = torch.where(error <= allowed, 0.0, (error / allowed).nan_to_num(torch.inf)).flatten()
+    worst = excess.argmax()
+    if excess[worst] == 0:
+        return None
+    return f"is off by {error.flatten()[worst]:.3g}, where {allowed.flatten()[worst]:.3g} is allowed"
+
+
+def _line(
+    kernels: Any, random: _Random, *, negative_slope: float, per_picture: bool = False, with_shortcut: bool = False
+) -> Results:
+    x, exact_x = random.feature_map()
+    slope, exact_slope = random.table(per_picture)
+    offset, exact_offset = random.table(per_picture)
+    shortcut, exact_shortcut = random.feature_map() if with_shortcut else (None, 0.0)
+    expected = F.leaky_relu(exact_slope * exact_x + exact_offset + exact_shortcut, negative_slope)
+    yield kernels.line(x, slope, offset, negative_slope, shortcut), expected
+
+
+def _line_and_blur(kernels: Any, random: _Random) -> Results:
+    x, exact_x = random.feature_map()
+    slope, exact_slope = random.table()
+    offset, exact_offset = random.table()
+    y, blurred = kernels.line_and_blur(x, slope, offset, _SLOPE)
+    yield y, F.leaky_relu(exact_slope * exact_x + exact_offset, _SLOPE)
+    # The kernel blurs its output as it is stored, which may differ from the expected one by a rounding.
+    stored = y.cpu().double()
+    yield blurred, torch.einsum("ih,nchw,jw->ncij", _blur_along(_SIDES[0]), stored, _blur_along(_SIDES[1]))
+
+
+def _blur_along(size: int) -> Tensor:
+    """The blur along one side as a matrix, ceil(size/2) x size, with reflected borders."""
+    padded = F.pad(torch.eye(size, dtype=torch.float64, device="cpu"), (1, 1), mode="reflect")
+    return (padded[:, :-2] / 4 + padded[:, 1:-1] / 2 + padded[:, 2:] / 4)[:, ::2].T
+
+
+class _Gradient:
+    """A random ``OutputGradient``, and in float64 the gradient behind the activation and the norm's input."""
+
+    def __init__(
+        self,
+        kernels: Any,
+        random: _Random,
+        negative_slope: float,
+        keeps_x: bool = False,
+        keeps_y: bool = False,
+        blurred: bool = False,
+        sides: tuple[int, int] = _SIDES,
+    ) -> None:
+        x, exact_x = random.feature_map(sides) if keeps_x else (None, None)
+        y, exact_y = random.feature_map(sides) if keeps_y else (None, None)
+        halves = (sides[0] + 1) // 2, (sides[1] + 1) // 2
+        grad, exact_grad = random.feature_map(halves if blurred else sides)
+        self.ours = kernels.OutputGradient(grad, x, y, negative_slope, blurred)
+        if blurred:
+            exact_grad = torch.einsum("ih,ncij,jw->nchw", _blur_along(sides[0]), exact_grad, _blur_along(sides[1]))
+        if exact_y is not None:
+            exact_grad = torch.where(exact_y > 0, exact_grad, negative_slope * exact_grad)
+            exact_x = F.leaky_relu(exact_y, 1 / negative_slope) if exact_x is None else exact_x
+        assert exact_x is not None
+        self.exact_grad, self.exact_x = exact_grad, exact_x
+
+
+def _gradient_sums(kernels: Any, random: _Random, **options: Any) -> Results:
+    gradient = _Gradient(kernels, random, **options)
+    centre, exact_centre = random.table()
+    total_grad, total_product = gradient.ours.sums(centre)
+    yield total_grad, gradient.exact_grad.sum((2, 3))
+    yield total_product, (gradient.exact_grad * (gradient.exact_x - exact_centre)).sum((2, 3))
+
+
+def _gradient_through_relu(kernels: Any, random: _Random, **options: Any) -> Results:
+    gradient = _Gradient(kernels, random, **options)
+    passed, total_grad, total_product = gradient.ours.through_relu()
+    yield passed.grad, gradient.exact_grad
+    yield total_grad, gradient.exact_grad.sum((2, 3))
+    yield total_product, (gradient.exact_grad * gradient.exact_x).sum((2, 3))
+    # The backward pass goes on from what was written down.
+    factor, exact_factor = random.table(per_picture=True)
+    offset, exact_offset = random.table(per_picture=True)
+    yield passed.line(factor, None, offset), exact_factor * gradient.exact_grad + exact_offset
+
+
+def _gradient_line(
+    kernels: Any, random: _Random, *, per_picture: bool = False, with_bend: bool = True, **options: Any
+) -> Results:
+    gradient = _Gradient(kernels, random, **options)
+    factor, exact_factor = random.table(per_picture)
+    offset, exact_offset = random.table(per_picture)
+    bend, exact_bend = random.table() if with_bend else (None, 0.0)
+    expected = exact_factor * gradient.exact_grad + exact_bend * gradient.exact_x + exact_offset
+    yield gradient.ours.line(factor, bend, offset), expected
+
+
+# What a norm's backward pass may find: its input, its output, or both, with and without a blur behind it.
+_GRADIENTS: dict[str, dict[str, Any]] = {
+    "input": {"keeps_x": True, "negative_slope": 1.0},
+    "output inverted": {"keeps_y": True, "negative_slope": _SLOPE},
+    "output without activation": {"keeps_y": True, "negative_slope": 1.0},
+    "input and output": {"keeps_x": True, "keeps_y": True, "negative_slope": _SLOPE},
+    "output inverted, blur": {"keeps_y": True, "negative_slope": _SLOPE, "blurred": True},
+    "input and output, blur": {"keeps_x": True, "keeps_y": True, "negative_slope": _SLOPE, "blurred": True},
+}
+_RELU: dict[str, Any] = {"keeps_x": True, "keeps_y": True, "negative_slope": 0.0}
+
+# By the name of the kernel and what the check asks of it.
+CHECKS: dict[str, Callable[[Any, _Random], Results]] = {
+    "line": partial(_line, negative_slope=1.0),
+    "line (leaky ReLU)": partial(_line, negative_slope=_SLOPE),
+    "line (per picture)": partial(_line, negative_slope=1.0, per_picture=True),
+    "line (ReLU, shortcut)": partial(_line, negative_slope=0.0, with_shortcut=True),
+    "line (per picture, ReLU, shortcut)": partial(_line, negative_slope=0.0, per_picture=True, with_shortcut=True),
+    "line_and_blur": _line_and_blur,
+    **{f"OutputGradient.sums ({name})": partial(_gradient_sums, **options) for name, options in _GRADIENTS.items()},
+    "OutputGradient.sums (several programs)": partial(_gradient_sums, **_GRADIENTS["input"], sides=_LARGE_SIDES),
+    "OutputGradient.through_relu": partial(_gradient_through_relu, **_RELU),
+    "OutputGradient.through_relu (no activation)": partial(_gradient_through_relu, **_GRADIENTS["input"]),
+    **{f"OutputGradient.line ({name})": partial(_gradient_line, **options) for name, options in _GRADIENTS.items()},
+    "OutputGradient.line (input, per picture)": partial(_gradient_line, per_picture=True, **_GRADIENTS["input"]),
+    "OutputGradient.line (output inverted, no bend)": partial(
+        _gradient_line, with_bend=False, **_GRADIENTS["output inverted"]
+    ),
+}
