@@ -27,7 +27,7 @@ from tresnet_downstream.backbones.lean.acceleration import kernels_for
 from tresnet_downstream.backbones.lean.activated_norm import norm_backward
 from tresnet_downstream.backbones.lean.norm_backward import Norm, NormValues, backward_step, input_gradient
 from tresnet_downstream.backbones.lean.pointwise_conv import input_gradient as conv_input_gradient
-from tresnet_downstream.backbones.lean.pointwise_conv import pointwise_conv, weight_gradient
+from tresnet_downstream.backbones.lean.pointwise_conv import as_pixels, as_rows, pointwise_conv, weight_gradient
 from tresnet_downstream.backbones.lean.recomputation import placeholder
 from tresnet_downstream.backbones.lean.torch_kernels import spread
 
@@ -155,9 +155,12 @@ def _backward_by_moments(
     grad_matrix, sum_output_grad = factor[:, None] * product, factor * sum_grad
     if line.bend is not None:
         level, bent = line.offset + line.bend * shift, line.bend[:, None] * matrix
-        grad_matrix = grad_matrix.addmm_(bent, weight_gradient(s, s)).addr_(level, sum_s)
+        # Products of matrices by the same library, a row standing for a pixel.
+        rows = as_pixels(bent)
+        grad_matrix = grad_matrix.add_(as_rows(pointwise_conv(rows, weight_gradient(s, s)))).addr_(level, sum_s)
         sum_output_grad = sum_output_grad + bent @ sum_s + size * level
-        grad_source = grad_source.add_(pointwise_conv(s, matrix.T @ bent)).add_(spread(matrix.T @ level))
+        mixed = weight_gradient(as_pixels(matrix), rows)
+        grad_source = grad_source.add_(pointwise_conv(s, mixed)).add_(spread(matrix.T @ level))
     return grad_source, grad_matrix.addr_(sum_output_grad, centre), *norm.parameter_gradients(grad_scale, sum_grad)
 
 

@@ -59,7 +59,7 @@ def input_gradient(grad: Tensor, matrix: Tensor, x: Tensor) -> Tensor:
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """The sum over pixels of ``grad x^T``: N x K x H x W and N x C x H x W to K x C."""
     if _as_product(grad) and _as_product(x):
-        return _rows(grad).T @ _rows(x)
+        return as_rows(grad).T @ as_rows(x)
     # Of the weight, only its shape is read.
     matrix = x.new_empty((grad.shape[1], x.shape[1]))
     return _convolution_backward(grad, x, matrix, (False, True))[1][:, :, 0, 0]
@@ -78,9 +78,14 @@ def _as_product(x: Tensor) -> bool:
     return x.device.type != "cpu" or x.dtype != torch.float32 or _is_intel()
 
 
-def _rows(x: Tensor) -> Tensor:
+def as_rows(x: Tensor) -> Tensor:
     """N x C x H x W to NHW x C, a row for each pixel; a view, since the layout is channels-last."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def as_pixels(rows: Tensor) -> Tensor:
+    """L x C to 1 x C x 1 x L, channels-last; a view."""
+    return rows[None, None].permute(0, 3, 1, 2)
 
 
 @cache
