@@ -7,6 +7,7 @@ import pytest
 import torch
 from deployment.small_networks import SMALL, TIMM, V2, classifier, drawn
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.classification import ImageClassifier
@@ -196,3 +197,45 @@ def test_a_network_with_something_attached_is_refused():
     network.layer3[0].conv3.register_forward_hook(lambda module, args, output: 2 * output)
     with pytest.raises(UserError, match=r"layer3.0: conv3 has a forward hook; merge or remove it first"):
         fuse(network)
+
+
+@pytest.mark.filterwarnings("ignore:a fused network only predicts")
+@torch.no_grad()
+def test_features_can_be_extracted_by_the_names_of_stages_and_blocks():
+    network, images = backbone(layers=(2, 2, 2, 1)), torch.rand(2, 3, 72, 100)
+    names = ["stem", "layer1", "layer2.0", "layer3", "layer4"]
+    wanted, found = (create_feature_extractor(each, names)(images) for each in (network, fuse(network)))
+    for name in names:
+        assert (found[name] - wanted[name]).abs().max() <= 1e-5 * wanted[name].abs().max(), name
+
+
+@torch.no_grad()
+def test_what_a_hook_keeps_of_any_part_is_not_overwritten():
+    network, images = fuse(backbone(layers=(3, 3, 3, 3))), torch.rand(2, 3, 64, 64)
+    kept, copies = {}, {}
+
+    def keep(name):
+        def hook(module, args, output):
+            kept[name], copies[name] = output, output.clone()
+
+        return hook
+
+    parts = dict(network.named_modules())
+    for name, part in parts.items():
+        if name:
+            part.register_forward_hook(keep(name))
+    network(images)
+    assert kept.keys() == parts.keys() - {""}
+    assert [name for name in kept if not torch.equal(kept[name], copies[name])] == []
+
+
+@torch.no_grad()
+def test_a_block_that_is_called_by_itself_keeps_its_input():
+    network, x = fuse(backbone(layers=(2, 2, 2, 2))), torch.rand(2, 3, 64, 64)
+    x = network.stem(nn.functional.pixel_unshuffle(x, 4))
+    for stage in network.stages:
+        for block in stage:
+            kept = x.clone()
+            y = block(x)
+            assert torch.equal(x, kept)
+            x = y

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, variant_name
 from tresnet_downstream.backbones.layers import BlurPool
-from tresnet_downstream.backbones.lean import foreign_part
+from tresnet_downstream.backbones.lean import foreign_part, has_hooks
 from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut, check_sides
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.deployment.fused_layers import FusedBlur, FusedConvolution, FusedGate, FusedShortcut
 from tresnet_downstream.errors import UserError
+
+# torch.fx takes this as one step; it asks that of each module that calls it.
+torch.fx.wrap("check_sides")
 
 Network = TypeVar("Network", TResNet, ImageClassifier)
 
@@ -71,7 +74,7 @@ class FusedTResNet(nn.Module):
         weight = weight.unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2)
         self.stem = FusedConvolution(weight, bias, backbone.stem.norm.slope)
         for info, stage in zip(self.feature_info, backbone.stages, strict=True):
-            self.add_module(info["name"], nn.Sequential(*(_fused_block(block) for block in stage)))
+            self.add_module(info["name"], FusedStage(*(_fused_block(block) for block in stage)))
         super().train(False)
 
     @property
@@ -104,8 +107,20 @@ class FusedTResNet(nn.Module):
         return self
 
 
+class FusedStage(nn.Sequential):
+    """Blocks in order. A block's output becomes the next one's in place, unless a hook may have kept it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W to N x C' x H/stride x W/stride."""
+        overwrite = False  # the stage's input is also the caller's
+        for block in self:
+            x = block(x, overwrite)
+            overwrite = not has_hooks(block)
+        return x
+
+
 class FusedBasicBlock(nn.Module):
-    """Two 3x3 convolutions, the gate after the second; may overwrite its input."""
+    """Two 3x3 convolutions, the gate after the second."""
 
     def __init__(self, block: BasicBlock) -> None:
         super().__init__()
@@ -115,17 +130,17 @@ class FusedBasicBlock(nn.Module):
         self.gate = None if block.se is None else FusedGate(block.se)
         self.shortcut = _shortcut(block.downsample)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W to N x planes x H/stride x W/stride."""
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        """N x C x H x W to N x planes x H/stride x W/stride; may overwrite ``x`` if told so."""
         out = self.blur(self.conv1(x))
         if self.gate is None:
-            return self.conv2.add_relu(out, self.shortcut(x))
+            return self.conv2(out, self.shortcut(x), _replaceable(self.shortcut, overwrite))
         out = self.conv2(out)
         return F.relu(torch.addcmul(self.shortcut(x), out, self.gate(out)), inplace=True)
 
 
 class FusedBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, the gate before the last; may overwrite its input."""
+    """1x1, 3x3 and 1x1 convolution, the gate before the last."""
 
     def __init__(self, block: Bottleneck) -> None:
         super().__init__()
@@ -136,12 +151,12 @@ class FusedBottleneck(nn.Module):
         self.conv3 = _convolution(block.conv3, block.norm3)
         self.shortcut = _shortcut(block.downsample)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W to N x 4 planes x H/stride x W/stride."""
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        """N x C x H x W to N x 4 planes x H/stride x W/stride; may overwrite ``x`` if told so."""
         out = self.blur(self.conv2(self.conv1(x)))
         if self.gate is not None:
             out = out * self.gate(out)
-        return self.conv3.add_relu(out, self.shortcut(x))
+        return self.conv3(out, self.shortcut(x), _replaceable(self.shortcut, overwrite))
 
 
 @torch.no_grad()
@@ -184,6 +199,11 @@ def _shortcut(shortcut: Shortcut | None) -> nn.Module:
     if shortcut is None:
         return nn.Identity()
     return FusedShortcut(_convolution(shortcut.conv, shortcut.norm), shortcut.stride)
+
+
+def _replaceable(shortcut: nn.Module, overwrite: bool) -> bool:
+    """Whether the block's output may take the memory of its shortcut's output: that of layers is the block's own."""
+    return not has_hooks(shortcut) if isinstance(shortcut, FusedShortcut) else overwrite
 
 
 def _fused_block(block: nn.Module) -> nn.Module:

@@ -38,21 +38,26 @@ class FusedConvolution(nn.Module):
         out_channels, in_channels, kernel, _ = self.weight.shape
         return f"{in_channels}, {out_channels}, kernel_size={kernel}, slope={self.slope:g}"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``leaky_relu(conv(x))``."""
-        if self._in_one_pass(x):
-            activation, values = ("none", []) if self.slope == 1 else ("leaky_relu", [self.slope])
-            arguments = (*self._operands(x), activation, values, "")
-            return torch.ops.mkldnn._convolution_pointwise(x, *arguments)
-        y = self._plain(x)
-        return y if self.slope == 1 else F.leaky_relu(y, self.slope, inplace=True)
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, overwrite: bool = False) -> Tensor:
+        """``leaky_relu(conv(x))``; with a shortcut ``relu(conv(x) + shortcut)``.
 
-    def add_relu(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        """``relu(conv(x) + shortcut)``; the memory of ``shortcut`` may become the result's."""
-        if self._in_one_pass(x) and shortcut.dtype == x.dtype:
-            arguments = (*self._operands(x), "add", 1.0, "relu", [], "")
+        Args:
+            x: N x in x H x W.
+            shortcut: N x out x H x W.
+            overwrite: whether the result may take the memory of the shortcut.
+        """
+        if not self._in_one_pass(x) or (shortcut is not None and shortcut.dtype != x.dtype):
+            y = self._plain(x)
+            if shortcut is not None:
+                return F.relu(y + shortcut, inplace=True)
+            return y if self.slope == 1 else F.leaky_relu(y, self.slope, inplace=True)
+        if shortcut is None:
+            activation, values = ("none", []) if self.slope == 1 else ("leaky_relu", [self.slope])
+            return torch.ops.mkldnn._convolution_pointwise(x, *self._operands(x), activation, values, "")
+        arguments = (*self._operands(x), "add", 1.0, "relu", [], "")
+        if overwrite:
             return torch.ops.mkldnn._convolution_pointwise_.binary(shortcut, x, *arguments)
-        return F.relu(self._plain(x) + shortcut, inplace=True)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, shortcut, *arguments)
 
     def _plain(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.padding)
@@ -110,13 +115,7 @@ class FusedBlur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W to N x C x ceil(H/2) x ceil(W/2)."""
-        height, width = x.shape[2:]
-        if torch.compiler.is_compiling():
-            for axis, size in ((2, height), (3, width)):
-                far = [x.narrow(axis, size - 2, 1)] if size % 2 else []
-                x = torch.cat([x.narrow(axis, 1, 1), x, *far], axis)
-        else:
-            x = F.pad(x, (1, width % 2, 1, height % 2), mode="reflect")
+        x = _with_reflected_borders(x)
         return F.conv2d(x, self.filter.to(x.dtype), stride=2, groups=x.shape[1])
 
 
@@ -155,7 +154,24 @@ class FusedShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Brings the block's input to the shape of its output, in memory of its own."""
-        if self.stride == 2:
-            odd = x.shape[2] % 2 == 1 or x.shape[3] % 2 == 1
-            x = F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=False)
-        return self.convolution(x)
+        return self.convolution(_halved(x) if self.stride == 2 else x)
+
+
+# torch.fx cannot follow a decision that hangs on a size, so these two are single nodes of its graphs.
+@torch.fx.wrap
+def _halved(x: Tensor) -> Tensor:
+    """Means over squares of 2 x 2, those at the border smaller where a side is odd."""
+    odd = x.shape[2] % 2 == 1 or x.shape[3] % 2 == 1
+    return F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=False)
+
+
+@torch.fx.wrap
+def _with_reflected_borders(x: Tensor) -> Tensor:
+    """N x C x H x W with the borders that a 3x3 filter of stride 2 reaches."""
+    height, width = x.shape[2:]
+    if not torch.compiler.is_compiling():
+        return F.pad(x, (1, width % 2, 1, height % 2), mode="reflect")
+    for axis, size in ((2, height), (3, width)):
+        far = [x.narrow(axis, size - 2, 1)] if size % 2 else []
+        x = torch.cat([x.narrow(axis, 1, 1), x, *far], axis)
+    return x

@@ -16,13 +16,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 PLAIN_TENSORS = (Tensor, nn.Parameter)
 
 # What a module may have attached to it, by the attribute that holds it.
-_ATTACHED = {
+_HOOKS = {
     "_forward_hooks": "a forward hook",
     "_forward_pre_hooks": "a forward pre-hook",
     "_backward_hooks": "a backward hook",
     "_backward_pre_hooks": "a backward pre-hook",
-    "_compiled_call_impl": "a compiled form",
 }
+_ATTACHED = _HOOKS | {"_compiled_call_impl": "a compiled form"}
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks",
                  "_global_backward_pre_hooks")  # fmt: skip
 
@@ -42,6 +42,12 @@ def reason_against_pass(x: Any) -> str | None:
     if any(getattr(torch_modules, name) for name in _GLOBAL_HOOKS):
         return "a hook on all modules is registered"
     return None
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a hook watches the module or a part of it."""
+    everywhere = any(getattr(torch_modules, name) for name in _GLOBAL_HOOKS)
+    return everywhere or any(part.__dict__.get(name) for part in module.modules() for name in _HOOKS)
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
