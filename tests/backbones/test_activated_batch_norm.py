@@ -1,7 +1,10 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_networks import golden
+from torch import nn
 
 from tresnet_downstream.backbones import ActivatedBatchNorm
 from tresnet_downstream.backbones.lean.invertibility import INVERSION_TOLERANCE, inversion_holds
@@ -193,3 +196,28 @@ def test_evaluation_equals_folded_batch_norm():
 def test_wrong_arguments_are_the_users_mistake(norm, slope):
     with pytest.raises(UserError):
         ActivatedBatchNorm(3, slope, norm)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@torch.no_grad()
+def test_an_ensemble_by_vmap_without_gradients_gives_what_each_member_gives(training):
+    members = [ActivatedBatchNorm(3, 0.01).train(training) for _ in range(3)]
+    for member in members:
+        nn.init.uniform_(member.weight, 0.5, 1.5)
+        nn.init.uniform_(member.running_mean, -1, 1)
+    x = torch.randn(4, 3, 5, 5)
+    parameters, buffers = torch.func.stack_module_state([copy.deepcopy(member) for member in members])
+    together = torch.func.vmap(
+        lambda p, b, images: torch.func.functional_call(members[0], (p, b), (images,)), in_dims=(0, 0, None)
+    )(parameters, buffers, x)
+    for index, member in enumerate(members):
+        assert torch.allclose(together[index], member(x), atol=1e-5)
+
+
+@torch.no_grad()
+def test_forward_derivatives_without_recorded_gradients_are_those_of_batch_norm():
+    kinds = "inplace", "batchnorm"
+    norm, plain = (ActivatedBatchNorm(3, 0.01, norm=kind).double().eval() for kind in kinds)
+    x, direction = torch.randn(2, 4, 3, 5, 5, dtype=torch.float64).unbind()
+    ours, theirs = (torch.func.jvp(each, (x,), (direction,)) for each in (norm, plain))
+    assert torch.allclose(ours[1], theirs[1], atol=1e-12)

@@ -19,7 +19,7 @@ from tresnet_downstream.backbones.lean.activated_norm import activated_norm
 from tresnet_downstream.backbones.lean.invertibility import INVERSION_TOLERANCE, inversion_holds
 from tresnet_downstream.backbones.lean.norm_backward import NormValues, batch_statistics, process_count
 from tresnet_downstream.backbones.lean.recomputation import is_recomputing, measured_once
-from tresnet_downstream.backbones.lean.rules import is_plain, reason_against_pass
+from tresnet_downstream.backbones.lean.rules import is_plain, reason_against_steps
 from tresnet_downstream.errors import UserError
 
 NORMS = ("inplace", "batchnorm", "sync", "inplace_abn")
@@ -128,12 +128,11 @@ def _forward(
         norm == "batchnorm"
         or running_mean is None
         or not is_plain(weight, bias, running_mean, running_var)
-        or (reason_against_pass(x) is not None and torch.is_grad_enabled())
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or reason_against_steps(x) is not None
     )
     if plain and shares:
-        raise UserError("norm='sync' cannot be captured in a graph, sharded or transformed: use norm='inplace'")
+        reason = reason_against_steps(x) or "parameters or statistics are missing or no plain tensors"
+        raise UserError(f"norm='sync' cannot share statistics over processes here ({reason}): use norm='inplace'")
     if plain:
         update = training and not is_recomputing()
         factor = _count_batch(num_batches_tracked, momentum) if update else 0.0

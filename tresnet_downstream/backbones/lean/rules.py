@@ -29,18 +29,25 @@ _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_
 
 def reason_against_pass(x: Any) -> str | None:
     """Why this pass takes plain modules throughout, whatever the blocks; None if it need not."""
+    if (reason := reason_against_steps(x)) is not None:
+        return reason
+    if not torch.is_grad_enabled():
+        return "no gradient is recorded"
+    if any(getattr(torch_modules, name) for name in _GLOBAL_HOOKS):
+        return "a hook on all modules is registered"
+    return None
+
+
+def reason_against_steps(x: Any) -> str | None:
+    """Why torch's own operators have to compute on ``x``, be it for one norm alone; None if they need not."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "a graph is captured"
     if type(x) not in PLAIN_TENSORS:
         return f"the input is a {type(x).__name__}"
-    if not torch.is_grad_enabled():
-        return "no gradient is recorded"
     if torch._C._functorch.maybe_current_level() is not None:
         return "a transform of torch.func is active"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
-    if any(getattr(torch_modules, name) for name in _GLOBAL_HOOKS):
-        return "a hook on all modules is registered"
     return None
 
 
