@@ -336,3 +336,32 @@ def test_norms_are_ours_throughout():
     assert all(isinstance(norm, ActivatedBatchNorm) for norm in network.norms())
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert norms == network.norms()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_tool_that_folds_norms_and_drops_their_activations_is_refused(training, inside):
+    fuse_conv_bn = pytest.importorskip("mmcv.cnn").fuse_conv_bn
+    network = TResNet(layers=(1, 1, 1, 1), width=0.25)
+    fused = fuse_conv_bn(nn.Sequential(network) if inside else network)
+    with pytest.raises(UserError, match=r"norm of a Stem was replaced by Identity.*deployment\.fuse"):
+        fused.train(training)(torch.rand(2, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["stem.norm", "layer1.0.norm1", "layer3.0.norm2"])
+@pytest.mark.parametrize("other", [nn.Identity(), nn.SyncBatchNorm(16), nn.BatchNorm2d(16), nn.GroupNorm(1, 16)])
+@torch.no_grad()
+def test_no_norm_without_activation_takes_the_place_of_one_with_it(name, other):
+    network = TResNet(layers=(1, 1, 1, 1), width=0.25).eval()
+    place, last = name.rsplit(".", 1)
+    network.get_submodule(place)._modules[last] = other
+    with pytest.raises(UserError, match=f"{last} of a .* was replaced by {type(other).__name__}"):
+        network(torch.rand(2, 3, 64, 64))
+
+
+def test_a_norm_with_its_activation_may_take_the_place_of_ours():
+    network, groups = TResNet(layers=(1, 1, 1, 1), width=0.25), nn.GroupNorm(4, 16)
+    network.layer1[0].norm1 = nn.Sequential(groups, nn.LeakyReLU(0.01))
+    network(torch.rand(2, 3, 64, 64))[-1].sum().backward()
+    assert groups.weight.grad.abs().sum() > 0
+    assert network.plain_blocks() == {"layer1.0": "norm1 is of class torch.nn.modules.container.Sequential"}

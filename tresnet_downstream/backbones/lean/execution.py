@@ -18,8 +18,9 @@ from tresnet_downstream.backbones.lean.gated_norm import gated_norm
 from tresnet_downstream.backbones.lean.pointwise_branch import pointwise_branch
 from tresnet_downstream.backbones.lean.pointwise_conv import lean_pointwise_conv
 from tresnet_downstream.backbones.lean.recomputation import checkpointed, is_recomputing
-from tresnet_downstream.backbones.lean.rules import is_conv, reason_against_module, reason_against_pass
+from tresnet_downstream.backbones.lean.rules import is_conv, lost_activation, reason_against_module, reason_against_pass
 from tresnet_downstream.backbones.lean.stem_conv import lean_stem_conv
+from tresnet_downstream.errors import UserError
 
 
 class Reason(NamedTuple):
@@ -44,7 +45,7 @@ def run_blocks(blocks: Sequence[nn.Module], x: Tensor, recomputed: int = 0) -> T
     """
     if reason_against_pass(x) is not None:
         for block in blocks:
-            x = block(x)
+            x = _plain(block, x)
         return x
     for start in range(0, len(blocks), recomputed or len(blocks)):
         segment = blocks[start : start + (recomputed or len(blocks))]
@@ -53,7 +54,7 @@ def run_blocks(blocks: Sequence[nn.Module], x: Tensor, recomputed: int = 0) -> T
             x = _recomputed(segment, x, lean=[reason is None for reason in reasons])
         else:
             for block, reason in zip(segment, reasons, strict=True):
-                x = block(x) if reason else _whole(block, x)
+                x = _plain(block, x) if reason else _whole(block, x)
     return x
 
 
@@ -146,13 +147,24 @@ def _run_segment(segment: Sequence[Any], lean: Sequence[bool], x: Tensor) -> Any
     last = len(segment) - 1
     for index, block in enumerate(segment):
         if not lean[index]:
-            x = block(x)
+            x = _plain(block, x)
         elif index < last:
             x = _whole(block, x)
         else:
             read = not is_recomputing()
             return _branch(block, x, read), _shortcut(block, x, read)
     return x
+
+
+def _plain(block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)``, unless a norm lost its activation to a tool that took it for torch's."""
+    if (lost := lost_activation(block)) is not None:
+        raise UserError(
+            f"{lost}, and the activation that TResNet's norms include is gone: to fold norms use "
+            "tresnet_downstream.deployment.fuse, to share them over processes build the network with norm='sync', "
+            "for another norm put nn.Sequential(norm, activation) there"
+        )
+    return block(x)
 
 
 def _whole(block: Any, x: Tensor) -> Tensor:

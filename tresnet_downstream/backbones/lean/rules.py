@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_modules
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+_WITHOUT_ACTIVATION = (nn.Identity, _NormBase, nn.GroupNorm, nn.LayerNorm)
 PLAIN_TENSORS = (Tensor, nn.Parameter)
 
 # What a module may have attached to it, by the attribute that holds it.
@@ -48,6 +49,19 @@ def reason_against_steps(x: Any) -> str | None:
         return "a transform of torch.func is active"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
+    return None
+
+
+def lost_activation(block: nn.Module) -> str | None:
+    """Which norm of a block was replaced by one without activation; None if none was.
+
+    Tools that fold batch norms (mmcv's ``fuse_conv_bn``) leave an ``nn.Identity`` in its place.
+    """
+    last = getattr(block, "last_norm", None)
+    for name, part in block.named_children():
+        bare = isinstance(part, _WITHOUT_ACTIVATION) and not hasattr(part, "slope")
+        if name.startswith("norm") and part is not last and bare:
+            return f"{name} of a {type(block).__name__} was replaced by {type(part).__name__}"
     return None
 
 
