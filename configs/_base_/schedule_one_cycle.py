@@ -22,5 +22,6 @@ custom_hooks = [
     dict(type='SeedHook'),
     dict(type='StopHook', epoch='$stop_epoch'),
     dict(type='WeightAverageHook', decay='$average_decay', warmup='$average_warmup'),
+    dict(type='PlainBlocksHook'),
     dict(type='ProgressHook'),
 ]

@@ -7,6 +7,7 @@ coco_eval = 'pycocotools'  # or 'faster_coco_eval': the same scores in a tenth o
 custom_hooks = [
     dict(type='tresnet_downstream.DetectionCheckpointHook'),
     dict(type='tresnet_downstream.FiniteLossHook', interval=10),
+    dict(type='tresnet_downstream.PlainBlocksHook'),
 ]
 
 # The parts below are put into a model by name; a config's own keys may change them.

@@ -12,8 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from training.small_data import DIGITS, call, options, refuses_to_train, train
 
+from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.registry import HOOKS
-from tresnet_downstream.training.hooks import ProgressHook, StopHook, WeightAverageHook
+from tresnet_downstream.training.hooks import PlainBlocksHook, ProgressHook, StopHook, WeightAverageHook
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +183,27 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(data, 
 def test_learning_rate_out_of_all_bounds_writes_no_checkpoint(data, tmp_path):
     refuses_to_train(data, tmp_path / "work", "max_lr", "no checkpoint", max_lr=1e30)
     assert not list((tmp_path / "work").glob("*.pth"))
+
+
+@pytest.mark.parametrize(("norm", "told"), [("inplace", 0), ("batchnorm", 1)])
+def test_training_tells_once_which_blocks_keep_more_memory_and_why(data, tmp_path, norm, told):
+    printed = train(data, tmp_path, model__backbone__norm=norm)
+    line = f"backbone.stem and 4 more: same results with more memory than needed, since norm='{norm}'"
+    assert printed.count(line) == told
+    log = next(tmp_path.glob("*/*.log")).read_text()
+    assert log.count(line) == told
+
+
+def test_each_reason_against_the_lean_form_is_told_with_its_blocks(capsys):
+    network = TResNet(layers=(1, 1, 1, 1), width=0.25)
+    for stage in (network.layer2, network.layer3):
+        stage[0].conv1.register_forward_hook(lambda *_: None)
+    nn.utils.parametrizations.weight_norm(network.layer4[0].conv3)
+    hook, runner = PlainBlocksHook(), SimpleNamespace(model=nn.ModuleDict({"backbone": network}))
+    for _ in range(2):
+        hook.before_train_iter(runner)
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2
+    assert told[0].startswith("backbone.layer2.0 and 1 more: ")
+    assert told[0].endswith("conv1 has a forward hook")
+    assert told[1].startswith("backbone.layer4.0: ")

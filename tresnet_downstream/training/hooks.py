@@ -23,6 +23,8 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from tresnet_downstream.backbones import TResNet
+from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.training.checkpoints import bare
 from tresnet_downstream.weights.reading import unwrap
@@ -101,6 +103,28 @@ class SeedHook(Hook):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - for components that draw from the global generator
         random.seed(seed)
+
+
+@HOOKS.register_module()
+class PlainBlocksHook(Hook):
+    """Tells once, before the first step, which blocks of a TResNet train without the steps that keep little memory."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Tells of each reason with the blocks that it holds for; of nothing if there are none."""
+        if self.told:
+            return
+        self.told = True
+        for name, network in bare(runner.model).named_modules():
+            if not isinstance(network, TResNet):
+                continue
+            blocks = network.plain_blocks()
+            for reason in dict.fromkeys(blocks.values()):
+                ours = [block for block, other in blocks.items() if other == reason]
+                others = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
+                tell(f"{name}.{ours[0]}{others}: same results with more memory than needed, since {reason}")
 
 
 @HOOKS.register_module()
