@@ -11,13 +11,14 @@ BESIDE_dev := --editable ./mmcv_ext
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help demo demo-detection benchmark test lint lock clean
+.PHONY: help demo demo-detection benchmark test test-all lint lock clean
 
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
 	@echo "make demo-detection  the same for a detector: AP table, pictures with boxes, report"
 	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some three minutes"
-	@echo "make test   lint, types and the whole test suite"
+	@echo "make test   lint, types and the tests but for the slow ones; at most 8 minutes on two cores"
+	@echo "make test-all  lint, types and every test"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
 	@echo "make clean  removes the environment and what demo made"
@@ -42,7 +43,10 @@ demo-detection: $(VENV)/demo-detection.installed
 benchmark: $(VENV)/benchmark.installed
 	$(BIN)/python tools/benchmark.py networks --forms eager fused --peer timm_tresnet_m --out work_dirs/benchmark
 
-test: lint
+test: lint $(VENV)/beside.installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint $(VENV)/beside.installed
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev.installed
@@ -61,6 +65,11 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("needs Python 3.10 to 3.13: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+
+# Packages that tests combine with the network, in a folder that only those tests look into.
+$(VENV)/beside.installed: tests/backbones/packages.txt $(VENV)/dev.installed
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --upgrade --target $(VENV)/beside --requirement $<
+	@touch $@
 
 # The lock pins versions; pyproject.toml says which of them a target needs.
 $(VENV)/%.installed: $(SETUP) | $(VENV)/bin/python

@@ -26,8 +26,8 @@ from tresnet_downstream.backbones.lean import torch_kernels
 from tresnet_downstream.backbones.lean.acceleration import kernels_for
 from tresnet_downstream.backbones.lean.activated_norm import norm_backward
 from tresnet_downstream.backbones.lean.norm_backward import Norm, NormValues, backward_step, input_gradient
-from tresnet_downstream.backbones.lean.pointwise_conv import input_gradient as conv_input_gradient
 from tresnet_downstream.backbones.lean.pointwise_conv import as_pixels, as_rows, pointwise_conv, weight_gradient
+from tresnet_downstream.backbones.lean.pointwise_conv import input_gradient as conv_input_gradient
 from tresnet_downstream.backbones.lean.recomputation import placeholder
 from tresnet_downstream.backbones.lean.torch_kernels import spread
 
