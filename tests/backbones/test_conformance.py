@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from backbones.conformance import BLOCKS, Counted, assert_same_results, build, images, loss_of, numbers, step
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -23,15 +24,8 @@ from torch.utils.checkpoint import checkpoint
 from torchvision import tv_tensors
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from tresnet_downstream import TResNet
-from tresnet_downstream.backbones.lean import execution, rules
+from tresnet_downstream.backbones.lean import rules
 from tresnet_downstream.backbones.tresnet import Bottleneck
-
-SIZES = {"layers": (2, 1, 2, 1), "width": 0.25}
-BLOCKS = sum(SIZES["layers"])
-# With so many pixels the third stage goes without its last convolutions' outputs, and the fourth keeps them.
-IMAGES = (4, 3, 112, 112)
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 FACILITIES = {}
 
@@ -44,56 +38,6 @@ def facility(lean=BLOCKS, modes=("train", "eval")):
         return function
 
     return add
-
-
-def build(norm="inplace", with_cp=False, mode="train", **options):
-    torch.manual_seed(1)
-    network = TResNet(**{**SIZES, **options}, norm=norm, with_cp=with_cp).double()
-    with torch.no_grad():
-        for layer in network.norms():
-            layer.weight.uniform_(0.5, 1.5)
-            layer.bias.normal_(std=0.1)
-            layer.running_mean.normal_(std=0.1)
-            layer.running_var.uniform_(0.5, 2)
-    return network.to(memory_format=torch.channels_last).train(mode == "train")
-
-
-def images(seed=2):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(IMAGES, generator=generator, dtype=torch.float64).to(memory_format=torch.channels_last)
-
-
-def loss_of(features):
-    """A loss in which every number of every feature map has a weight of its own."""
-    if isinstance(features, dict):
-        features = features.values()
-    return sum((f * torch.cos(torch.arange(f.numel(), dtype=f.dtype)).view_as(f)).sum() for f in features)
-
-
-def numbers(network, features=()):
-    """All that a step leaves behind."""
-    result = {f"feature {i}": feature.detach() for i, feature in enumerate(features)}
-    result |= {f"gradient of {name}": p.grad for name, p in network.named_parameters()}
-    return result | {f"buffer {name}": buffer.clone() for name, buffer in network.named_buffers()}
-
-
-def step(network, x):
-    features = network(x)
-    loss_of(features).backward()
-    return numbers(network, features)
-
-
-class Counted:
-    """Counts the blocks that take their lean form in first runs."""
-
-    def __init__(self, monkeypatch):
-        self.blocks, branch = 0, execution._branch
-
-        def counting(*args, **options):
-            self.blocks += not execution.is_recomputing()
-            return branch(*args, **options)
-
-        monkeypatch.setattr(execution, "_branch", counting)
 
 
 @facility()
@@ -590,15 +534,7 @@ def test_equals_plain_operators(name, mode, with_cp, monkeypatch):
     assert counted.blocks == lean
     theirs = use(build("batchnorm", mode=mode), images())
     assert counted.blocks == lean
-    assert ours.keys() == theirs.keys()
-    assert any(value is not None and value.abs().max() > 0 for value in ours.values())
-    for key, wanted in theirs.items():
-        if wanted is None or not wanted.is_floating_point():
-            assert wanted is ours[key] or torch.equal(wanted, ours[key]), key
-            continue
-        error = (ours[key].double() - wanted.double()).abs().max()
-        # A bias before a norm has a gradient of 0 but for rounding.
-        assert error <= TOLERANCE[wanted.dtype] * max(wanted.double().abs().max(), 1e-2), (key, error)
+    assert_same_results(ours, theirs)
 
 
 def test_the_reasons_of_plain_blocks_are_reported():

@@ -44,7 +44,7 @@ def test_checkpointing_of_timm_is_switched_on():
     pytest.importorskip("timm", reason="needs the extra timm")
     assert network_named("timm_tresnet_m_cp").build().grad_checkpointing
     assert not network_named("timm_tresnet_m").build().grad_checkpointing
-    assert [stage.recomputed for stage in network_named("tresnet_m_cp").build().backbone.stages] == [3, 4, 1, 0]
+    assert [stage.checkpointed for stage in network_named("tresnet_m_cp").build().backbone.stages] == [3, 4, 1, 0]
 
 
 def test_a_row_on_torchs_operators_turns_the_kernels_off_for_itself_alone():

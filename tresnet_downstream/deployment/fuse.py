@@ -8,16 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, variant_name
+from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, arguments, variant_name
 from tresnet_downstream.backbones.layers import BlurPool
 from tresnet_downstream.backbones.lean import foreign_part, has_hooks
-from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut, check_sides
+from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.deployment.fused_layers import FusedBlur, FusedConvolution, FusedGate, FusedShortcut
 from tresnet_downstream.errors import UserError
-
-# torch.fx takes this as one step; it asks that of each module that calls it.
-torch.fx.wrap("check_sides")
 
 Network = TypeVar("Network", TResNet, ImageClassifier)
 
@@ -89,7 +86,7 @@ class FusedTResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
-        check_sides(x)
+        arguments.check_sides(x)
         given = x.dtype
         x = _computable(x)
         x = self.stem(F.pixel_unshuffle(x, 4))

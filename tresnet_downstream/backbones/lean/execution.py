@@ -122,7 +122,7 @@ def _passed_by(block: Any) -> tuple[dict[str, tuple[Any, int, bool]], dict[str, 
     if type(block) is own.stem:
         return {"conv": (block.conv, 3, False)}, {}
     convs: dict[str, tuple[Any, int, bool]] = {}
-    norms = {"norm2" if type(block) is own.basic else "norm3": block.last_norm}
+    norms = {block.last_norm: getattr(block, block.last_norm)}
     if type(block) is own.bottleneck:
         convs |= {"conv1": (block.conv1, 1, False), "conv3": (block.conv3, 1, False)}
     if block.se is not None:

@@ -57,10 +57,10 @@ def lost_activation(block: nn.Module) -> str | None:
 
     Tools that fold batch norms (mmcv's ``fuse_conv_bn``) leave an ``nn.Identity`` in its place.
     """
-    last = getattr(block, "last_norm", None)
+    last = getattr(block, "last_norm", "")
     for name, part in block.named_children():
         bare = isinstance(part, _WITHOUT_ACTIVATION) and not hasattr(part, "slope")
-        if name.startswith("norm") and part is not last and bare:
+        if name.startswith("norm") and name != last and bare:
             return f"{name} of a {type(block).__name__} was replaced by {type(part).__name__}"
     return None
 

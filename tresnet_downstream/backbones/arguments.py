@@ -1,0 +1,81 @@
+"""The arguments of TResNet: sizes of a variant, and checks that end in one clear line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tresnet_downstream.errors import UserError
+
+KINDS = ("basic", "bottleneck")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What tells one TResNet from another.
+
+    Attributes:
+        layers: number of blocks in each of the four stages.
+        width: factor on the base width of 64 channels.
+        blocks: kind of the blocks, ``basic`` or ``bottleneck``, for each stage.
+        slopes: negative slopes of the leaky ReLU in the stem and in the blocks. The published code leaves the stem at
+            the default of inplace-abn.
+    """
+
+    layers: tuple[int, ...]
+    width: float = 1.0
+    blocks: tuple[str, ...] = ("basic", "basic", "bottleneck", "bottleneck")
+    slopes: tuple[float, float] = (1e-2, 1e-3)
+
+    def changed(self, **given: Any) -> "Variant":
+        """The same with other values for the arguments that are not None; raises UserError for what cannot be."""
+        changes: dict[str, Any] = {
+            key: value if key == "width" else tuple(value) for key, value in given.items() if value is not None
+        }
+        variant = replace(self, **changes)
+        if len(variant.layers) != 4 or len(variant.blocks) != 4 or len(variant.slopes) != 2:
+            raise UserError("TResNet has four stages and two slopes: give layers and blocks 4 values each, slopes 2")
+        if unknown := set(variant.blocks) - set(KINDS):
+            raise UserError(f"blocks={sorted(unknown)} is unknown: choose among {', '.join(KINDS)}")
+        if min(variant.layers) < 1 or int(64 * variant.width) < 1:
+            raise UserError(f"layers={variant.layers}, width={variant.width}: each stage needs a block and a channel")
+        return variant
+
+
+def checked_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
+    """The stages to return, counted from 0."""
+    stages = tuple(out_indices)
+    if not stages or not set(stages) <= {0, 1, 2, 3}:
+        raise UserError(f"out_indices={stages}: give one or more of 0, 1, 2 and 3")
+    return stages
+
+
+def checked_frozen_stages(frozen_stages: int) -> int:
+    """-1 for none, 0 for the stem, ``k`` for the stem and ``k`` stages."""
+    if not -1 <= frozen_stages <= 4:
+        raise UserError(f"frozen_stages={frozen_stages}: give -1 for none, 0 for the stem, up to 4 for all")
+    return frozen_stages
+
+
+def checkpointed_blocks(with_cp: Any, layers: tuple[int, ...]) -> tuple[int, ...]:
+    """For each stage the number of blocks that are recomputed together in the backward pass; 0 for none."""
+    if with_cp is True:
+        # Early stages have the largest feature maps: a byte saved there costs the least time.
+        return (layers[0], layers[1], 1, 0)
+    lengths = tuple(with_cp) if isinstance(with_cp, Sequence) and not isinstance(with_cp, str) else (with_cp,) * 4
+    if len(lengths) != 4 or not all(isinstance(length, int) and length >= 0 for length in lengths):
+        raise UserError(f"with_cp={with_cp}: give True, False, a number of blocks, or one for each of the four stages")
+    return tuple(int(length) for length in lengths)
+
+
+# A single step for torch.fx, which cannot follow a decision that hangs on a size.
+@torch.fx.wrap
+def check_sides(x: Tensor) -> None:
+    """Raises UserError for N x 3 x H x W pictures whose sides TResNet does not take."""
+    height, width = x.shape[-2:]
+    if height % 4 or width % 4 or height < 20 or width < 20:
+        raise UserError(
+            f"TResNet takes pictures whose sides are divisible by 4 and at least 20, got {height} x {width}"
+        )
