@@ -54,10 +54,34 @@ class _ActivatedNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight, bias, mean, inv_std = ctx.saved_tensors
         norm = NormValues(weight, bias, mean, inv_std, *ctx.settings)
-        centre, inv_spread = (bias.to(mean.dtype), 1 / norm.scale) if x is None else (mean, inv_std)
         gradient = ctx.kernels.OutputGradient(grad, x, y, ctx.slope, **ctx.blur)
+        if x is not None:
+            centre, inv_spread = mean, inv_std
+        elif y.dtype != mean.dtype and norm.training and process_count(norm.group) == 1 and hasattr(gradient, "moments"):
+            centre, inv_spread = _inverted_line(norm, *gradient.moments())
+        else:
+            centre, inv_spread = bias.to(mean.dtype), 1 / norm.scale
         like = y if x is None else x
         return *norm_backward(norm, gradient, like.numel() // like.shape[1], centre, inv_spread), *[None] * 6
+
+
+def _inverted_line(norm: NormValues, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre and inverse spread of an inverted output, from the mean and variance that rounding left it with.
+
+    The backward pass takes from the gradient its part along the normalised input. By the scale itself, a share of the
+    size of a rounding would remain of that part: little in each pixel, but the same in all, so that it adds up in the
+    gradient of the convolution before.
+
+    Args:
+        norm: of the forward pass, in training mode.
+        mean: C, of the inverted output.
+        var: C, likewise.
+    """
+    # That of the normalised input: below 1 where the norm's eps counts.
+    var_normalised = 1 - norm.eps * norm.inv_std.square()
+    # Near 0 it is inexact, as a difference of equal numbers, and the part to take out is as small.
+    usable = (var_normalised > 0.01) & (var > 0)
+    return mean, torch.where(usable, (var_normalised / var).sqrt(), 1 / norm.scale)
 
 
 def norm_backward(

@@ -45,7 +45,7 @@ class NormValues(NamedTuple):
         bias: C.
         mean: C, float32 or float64.
         inv_std: C, as ``mean``.
-        eps: added to ``|weight|``.
+        eps: added to ``|weight|``, and to the variance.
         training: whether ``mean`` and ``inv_std`` were taken of the batch, so that gradients flow through them.
         group: processes that share the statistics; None for each by itself.
     """
