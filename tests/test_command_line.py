@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
-from training.small_data import DIGITS, ROOT, call, make_small_data, options, tool, train
+from running.small_data import DIGITS, ROOT, call, make_small_data, options, tool, train
 
 from tresnet_downstream.command_line import config_parser, run
 from tresnet_downstream.errors import UserError

@@ -88,7 +88,7 @@ def _classifier(options: argparse.Namespace, images: Sequence[str], device: str)
 def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
     from tresnet_downstream.detection.drawing import detect_in_pictures
     from tresnet_downstream.detection.predict import load_detector
-    from tresnet_downstream.training.config import load_config
+    from tresnet_downstream.running.config import load_config
 
     config = load_config(options.config) if options.config else None
     model = load_detector(options.model, config).to(device)

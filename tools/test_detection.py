@@ -14,8 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_report_option(parser)
     options = parser.parse_args(arguments)
 
+    from tresnet_downstream.detection.training import score_detection
     from tresnet_downstream.evaluation import format_detection_table, write_detection_run, write_detection_scores
-    from tresnet_downstream.training.detection import score_detection
 
     config = read_config(options)
     scored = score_detection(config, options.checkpoint, options.launcher)

@@ -17,8 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_report_option(parser)
     options = parser.parse_args(arguments)
 
+    from tresnet_downstream.classification.training import score_multilabel
     from tresnet_downstream.evaluation import format_table, write_multilabel_run, write_scores
-    from tresnet_downstream.training.multilabel import score_multilabel
 
     config = read_config(options)
     scored = score_multilabel(config, options.checkpoint, options.weights, options.launcher)

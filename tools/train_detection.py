@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from mmengine.dist import is_main_process
 
-    from tresnet_downstream.training.detection import train_detection
+    from tresnet_downstream.detection.training import train_detection
 
     config = read_config(options)
     best = train_detection(config, options.resume, options.launcher)

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from mmengine.dist import is_main_process
 
-    from tresnet_downstream.training.multilabel import train_multilabel
+    from tresnet_downstream.classification.training import train_multilabel
 
     config = read_config(options)
     best = train_multilabel(config, options.resume, options.launcher)

@@ -74,7 +74,7 @@ def _one_line(error: UserError) -> str:
 
 def read_config(options: argparse.Namespace) -> Any:
     """The config that the parsed command line asks for, with its changes, ``--amp`` among them, and a work dir."""
-    from tresnet_downstream.training.config import load_config
+    from tresnet_downstream.running.config import load_config
 
     config = load_config(options.config, [*options.cfg_options, *([f"amp={options.amp}"] if options.amp else [])])
     config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)

@@ -1,5 +1,5 @@
 # What every detector with a TResNet adds to MMDetection's config: its components, scores and checkpoints.
-custom_imports = dict(imports=['tresnet_downstream.training.detection'], allow_failed_imports=False)
+custom_imports = dict(imports=['tresnet_downstream.detection.training'], allow_failed_imports=False)
 runner_type = 'tresnet_downstream.DetectionRunner'
 randomness = dict(seed=0)
 amp = None  # 'bfloat16' or 'float16'

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.registry import DATASETS
-from tresnet_downstream.training.config import load_config
+from tresnet_downstream.running.config import load_config
 
 CONFIG, CHECKPOINT = "configs/digits_tresnet.py", "work_dirs/digits_tresnet/best.pth"
 COUNT = 12

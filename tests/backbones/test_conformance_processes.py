@@ -24,13 +24,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from backbones.conformance import BLOCKS, Counted, assert_same_results, build, images, loss_of
+from running.small_data import start
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from training.small_data import start
 
 from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Stem
 

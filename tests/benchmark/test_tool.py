@@ -7,7 +7,7 @@ import sys
 import pytest
 from benchmark.tiny import register
 from PIL import Image
-from training.small_data import ROOT, call
+from running.small_data import ROOT, call
 
 from tresnet_downstream.benchmark.networks import tresnet
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from running.small_data import call
 from torchvision.transforms import v2
-from training.small_data import call
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from deployment.small_networks import TIMM, V2, classifier
-from training.small_data import ROOT, call, refused
+from running.small_data import ROOT, call, refused
 
 from tresnet_downstream.deployment import exported as exported_module
 from tresnet_downstream.deployment.export import drawn_pictures, export

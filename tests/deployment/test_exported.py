@@ -10,7 +10,7 @@ import onnx
 import pytest
 from deployment.small_networks import classifier
 from onnx import TensorProto, helper
-from training.small_data import call, refused
+from running.small_data import call, refused
 
 from tresnet_downstream import predict
 from tresnet_downstream.deployment import exported as exported_module

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 from PIL import Image, ImageDraw
-from training.small_data import ROOT, call
+from running.small_data import ROOT, call
 
 CLASSES = ("square", "disc")
 IDS = (40, 7)  # neither consecutive nor in order

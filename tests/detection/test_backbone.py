@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
-from training.small_data import ROOT
+from running.small_data import ROOT
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.weights.formats import translate

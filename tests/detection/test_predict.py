@@ -8,14 +8,14 @@ import torch
 from detection.small_boxes import CONFIG, flags
 from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
 from PIL import Image
-from training.small_data import ROOT, call
+from running.small_data import ROOT, call
 
 from tresnet_downstream.detection.drawing import draw_boxes
 from tresnet_downstream.detection.predict import Detections, _require_known, detect, load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
-from tresnet_downstream.training.config import load_config
-from tresnet_downstream.training.provenance import without_start
+from tresnet_downstream.running.config import load_config
+from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.weights import is_detector
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from evaluation.small_runs import detection_run, multilabel_run
-from training.small_data import call
+from running.small_data import call
 
 from tresnet_downstream.evaluation import multilabel_scores, read_run
 from tresnet_downstream.evaluation.run_thresholds import format_judgement, judge, notes_on, thresholds_for

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from evaluation.small_runs import ODD_NAMES, detection_run, multilabel_run
-from training.small_data import DIGITS, ROOT, call
+from running.small_data import DIGITS, ROOT, call
 
 from tresnet_downstream.evaluation import write_report
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from evaluation.small_runs import ODD_NAMES, detection_run, multilabel_run
 from PIL import Image
+from running.small_data import call
 from sklearn.metrics import average_precision_score
-from training.small_data import call
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import multilabel_scores, write_report

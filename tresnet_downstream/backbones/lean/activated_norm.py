@@ -57,7 +57,9 @@ class _ActivatedNorm(torch.autograd.Function):
         gradient = ctx.kernels.OutputGradient(grad, x, y, ctx.slope, **ctx.blur)
         if x is not None:
             centre, inv_spread = mean, inv_std
-        elif y.dtype != mean.dtype and norm.training and process_count(norm.group) == 1 and hasattr(gradient, "moments"):
+        elif (
+            y.dtype != mean.dtype and norm.training and process_count(norm.group) == 1 and hasattr(gradient, "moments")
+        ):
             centre, inv_spread = _inverted_line(norm, *gradient.moments())
         else:
             centre, inv_spread = bias.to(mean.dtype), 1 / norm.scale

@@ -2,8 +2,9 @@
 
 On a CPU the numbers are read at once. On a GPU reading them would wait for all the work that is queued. So only the
 first pass waits; each later one uses the numbers of the pass before, which have arrived meanwhile, and asks for its
-own. A step of the optimiser changes them little: a part of the tolerance is left for it, and where that was not enough
-a warning says so. A pass that a CUDA graph captures keeps the norm's input, since the graph will run with other weights.
+own. A step of the optimiser changes them little: a part of the tolerance is left for it, and where that was not
+enough, a warning says so. A pass that a CUDA graph captures keeps the norm's input, since the graph will run with other
+weights.
 """
 
 import warnings
@@ -15,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 # The largest error that inversion may bring into the normalised input, whose variance is 1. In float32 and float64 it
 # is a few hundred roundings of the output or more. In the short types it is 2.5, for a bias of 1.5 scales: up to there
-# gradients have at most twice the error that torch's convolution and norm have (tests/backbones/lean/test_short_types.py).
+# gradients have at most twice the error of torch's convolution and norm (tests/backbones/lean/test_short_types.py).
 INVERSION_TOLERANCE = {
     torch.float64: 1e-9,
     torch.float32: 2e-5,

@@ -82,11 +82,14 @@ class OutputGradient:
         return result.to(self.grad.dtype)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the source over pixels, C values each, at least in float32."""
+        """Mean and variance of the source over pixels, C values each, in float32 at least."""
         wide = torch.promote_types(self.source.dtype, torch.float32)
-        mean, var = self.source.new_zeros((2, self.source.shape[1]), dtype=wide)
-        # One pass over memory, which reads the short type; the running statistics that it moves are not used.
-        mean, var = torch.ops.aten.batch_norm_update_stats(self.source, mean, var, 0.0)
+        if self.source.device.type not in ("cpu", "cuda"):
+            var, mean = torch.var_mean(self.source.to(wide), (0, 2, 3), correction=0)
+            return mean, var
+        # One pass that reads the short type; the running statistics are not used.
+        running = torch.zeros(self.source.shape[1], dtype=wide, device=self.source.device)
+        mean, var = torch.ops.aten.batch_norm_update_stats(self.source, running, running.clone(), 0.0)
         return mean, var
 
     def norm_backward(self, weight: Tensor, centre: Tensor, inv_spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,17 +24,17 @@ from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS, RUNNERS, SCOPE
-from tresnet_downstream.training.checkpoints import (
+from tresnet_downstream.running.checkpoints import (
     bare,
     last_checkpoint,
     plain,
     require_classes,
     require_resumable,
 )
-from tresnet_downstream.training.config import mistakes_in_types
-from tresnet_downstream.training.hooks import ProgressHook
-from tresnet_downstream.training.provenance import provenance, without_start
-from tresnet_downstream.training.runner import QuietRunner, close, join_processes, set_launcher
+from tresnet_downstream.running.config import mistakes_in_types
+from tresnet_downstream.running.hooks import ProgressHook
+from tresnet_downstream.running.provenance import provenance, without_start
+from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights.download import locate
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap

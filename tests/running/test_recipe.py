@@ -7,10 +7,10 @@ from golden_networks import golden, release_state_dict
 from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
+from tresnet_downstream.classification.training import train_multilabel
 from tresnet_downstream.registry import DATASETS, HOOKS
-from tresnet_downstream.training.config import load_config
-from tresnet_downstream.training.hooks import weight_average
-from tresnet_downstream.training.multilabel import train_multilabel
+from tresnet_downstream.running.config import load_config
+from tresnet_downstream.running.hooks import weight_average
 from tresnet_downstream.weights.formats import backbone_name
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.small_data import CUSTOM, ROOT, options, start, train
+from running.small_data import CUSTOM, ROOT, options, start, train
 
 # All that is random or has a memory: augmentation, dropout, stochastic depth, worker processes, weight average.
 RANDOM = {

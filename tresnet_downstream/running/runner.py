@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.training.hooks import ProgressHook
+from tresnet_downstream.running.hooks import ProgressHook
 
 
 class QuietRunner(Runner):

@@ -9,9 +9,9 @@ from mmengine.runner import Runner, ValLoop
 from torch import nn
 
 from tresnet_downstream.registry import LOOPS
-from tresnet_downstream.training.checkpoints import bare
-from tresnet_downstream.training.hooks import weight_average
-from tresnet_downstream.training.optimisation import autocast
+from tresnet_downstream.running.checkpoints import bare
+from tresnet_downstream.running.hooks import weight_average
+from tresnet_downstream.running.optimisation import autocast
 
 
 @LOOPS.register_module()

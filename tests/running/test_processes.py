@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.registry import init_default_scope
+from running.small_data import DIGITS, call, make_small_data, options, start
 from torch.nn.parallel import DistributedDataParallel
-from training.small_data import DIGITS, call, make_small_data, options, start
 
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.registry import MODELS
-from tresnet_downstream.training.optimisation import RecipeOptimWrapper
+from tresnet_downstream.running.optimisation import RecipeOptimWrapper
 
 
 def step_of_the_classifier(reduction):

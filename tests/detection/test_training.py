@@ -13,10 +13,10 @@ from detection.small_boxes import CONFIG, ROOT, call, data_options, flags, make_
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
+from tresnet_downstream.detection.training import DetectionRunner, _check_components, _follow_options, _set_classes
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
-from tresnet_downstream.training.config import load_config
-from tresnet_downstream.training.detection import DetectionRunner, _check_components, _follow_options, _set_classes
+from tresnet_downstream.running.config import load_config
 
 SIX = ["retinanet_tresnet_m", "retinanet_tresnet_l", "fcos_tresnet_m", "atss_tresnet_m", "faster_rcnn_tresnet_m"]
 SIX += ["mask_rcnn_tresnet_m"]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
-from tresnet_downstream.training.checkpoints import bare
+from tresnet_downstream.running.checkpoints import bare
 from tresnet_downstream.weights.reading import unwrap
 
 

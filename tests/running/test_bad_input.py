@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from training.small_data import (
+from running.small_data import (
     CUSTOM,
     DIGITS,
     ROOT,

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from mmengine.registry import init_default_scope
-from training.small_data import DIGITS, ROOT
+from running.small_data import DIGITS, ROOT
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
-from tresnet_downstream.training.config import load_config
+from tresnet_downstream.running.config import load_config
 
 # Those that inherit from MMDetection are for test_detection.py.
 CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.py")) if "mmdet::" not in path.read_text()]

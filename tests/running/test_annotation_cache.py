@@ -1,4 +1,4 @@
-from training.small_data import train
+from running.small_data import train
 
 from tresnet_downstream.classification import annotation_cache
 

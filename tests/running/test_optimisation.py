@@ -9,7 +9,7 @@ from torch import nn
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
-from tresnet_downstream.training.optimisation import MatrixDecayConstructor, OneCycle, RecipeOptimWrapper
+from tresnet_downstream.running.optimisation import MatrixDecayConstructor, OneCycle, RecipeOptimWrapper
 
 
 def small_classifier(**changes):

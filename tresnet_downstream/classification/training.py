@@ -15,15 +15,15 @@ from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
 from tresnet_downstream.registry import DATASETS
-from tresnet_downstream.training.checkpoints import (
+from tresnet_downstream.running.checkpoints import (
     CheckpointHook,
     bare,
     last_checkpoint,
     require_resumable,
 )
-from tresnet_downstream.training.config import check_config, mistakes_in_types
-from tresnet_downstream.training.provenance import provenance
-from tresnet_downstream.training.runner import QuietRunner, close, join_processes, set_launcher
+from tresnet_downstream.running.config import check_config, mistakes_in_types
+from tresnet_downstream.running.provenance import provenance
+from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
 

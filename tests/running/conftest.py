@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training.small_data import make_small_data
+from running.small_data import make_small_data
 
 
 @pytest.fixture(autouse=True, scope="package")

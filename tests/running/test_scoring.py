@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from training.small_data import CLASSES, DIGITS, ROOT, call, options, refused, train
+from running.small_data import CLASSES, DIGITS, ROOT, call, options, refused, train
 
 from tresnet_downstream.classification.model_files import load_model
 from tresnet_downstream.classification.predict import predict

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training.small_data import CLASSES, CUSTOM, call, make_small_data, train
+from running.small_data import CLASSES, CUSTOM, call, make_small_data, train
 
 from tresnet_downstream import load_model, predict
 

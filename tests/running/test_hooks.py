@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.hooks import Hook
+from running.small_data import DIGITS, call, options, refuses_to_train, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from training.small_data import DIGITS, call, options, refuses_to_train, train
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.registry import HOOKS
-from tresnet_downstream.training.hooks import PlainBlocksHook, ProgressHook, StopHook, WeightAverageHook
+from tresnet_downstream.running.hooks import PlainBlocksHook, ProgressHook, StopHook, WeightAverageHook
 
 
 @pytest.fixture(scope="module")

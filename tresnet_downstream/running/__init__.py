@@ -1,0 +1,1 @@
+"""What every training shares: configs, the runner, hooks, optimisers, checkpoints, and what a score is kept with."""
