@@ -13,41 +13,14 @@ from mmdet.datasets import transforms  # noqa: F401 - registers MMDetection's co
 from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
-from mmengine.registry import Registry, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.running.stored_config import check_stored
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
-
-# Where the parts of a detector are defined that a checkpoint may name: being registered is not enough, since some of
-# MMDetection's components (of tracking) evaluate their arguments as Python.
-ROOMS = (
-    "mmcv.cnn",
-    "mmcv.ops",
-    "mmcv.transforms",
-    "mmdet.datasets.transforms",
-    "mmdet.models.backbones",
-    "mmdet.models.data_preprocessors",
-    "mmdet.models.dense_heads",
-    "mmdet.models.detectors",
-    "mmdet.models.layers",
-    "mmdet.models.losses",
-    "mmdet.models.necks",
-    "mmdet.models.roi_heads",
-    "mmdet.models.task_modules.assigners",
-    "mmdet.models.task_modules.coders",
-    "mmdet.models.task_modules.prior_generators",
-    "mmdet.models.task_modules.samplers",
-    "mmengine.model",
-    "torch.nn",
-    "tresnet_downstream.backbones",
-)
-# Types that are looked up elsewhere than in a registry. mmcv evaluates the first two as Python.
-UNREGISTERED = ("nms", "soft_nms", "RoIAlign", "RoIPool")
-# Names a config file, which is a program.
-FILES = ("teacher_config",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +67,8 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
         detector, pipeline = config.model, config.test_dataloader.dataset.pipeline
     elif "detector" in told:
         detector, pipeline = told["detector"], told["pipeline"]
-        _require_known(path, detector, (MODELS, TASK_UTILS))
-        _require_known(path, pipeline, (TRANSFORMS,))
+        check_stored(path, detector, (MODELS, TASK_UTILS))
+        check_stored(path, pipeline, (TRANSFORMS,))
     else:
         raise UserError(f"{path}: does not say which detector it holds; name its config with --config")
     state_dict = unwrap(checkpoint, "raw", path)[1]
@@ -160,37 +133,3 @@ def _detect_batch(model: Any, batch: Sequence[tuple[str, dict[str, Any] | str]])
         masks = instances.masks.numpy() if "masks" in instances else None
         boxes, scores = instances.bboxes.float().numpy(), instances.scores.float().numpy()
         yield Detections(image, boxes, scores, instances.labels.numpy(), masks)
-
-
-def _require_known(path: Path, node: Any, registries: Sequence[Registry]) -> None:
-    """Refuses what is not a part of a detector: MMEngine would import and call whatever a type means."""
-    if isinstance(node, Mapping):
-        if "type" in node and not _is_part(node["type"], registries):
-            raise UserError(f"{path}: names the component {node['type']!r}, which is no part of a detector")
-        for key, value in node.items():
-            if key in FILES and value is not None:
-                raise UserError(f"{path}: names the config {value!r}, which would be run; build it with --config")
-            _require_known(path, value, registries)
-    elif isinstance(node, list | tuple):
-        for item in node:
-            _require_known(path, item, registries)
-
-
-def _is_part(name: Any, registries: Sequence[Registry]) -> bool:
-    if not isinstance(name, str) or name in UNREGISTERED:
-        return name in UNREGISTERED
-    scope, dot, plain_name = name.rpartition(".")
-    for registry in registries:
-        family = [registry, *_ancestors(registry)]
-        if dot:
-            family = [m for member in family for m in (member, *member.children.values()) if m.scope == scope]
-        for member in family:
-            if (component := member.module_dict.get(plain_name)) is not None:
-                return str(component.__module__).startswith(ROOMS)
-    return False
-
-
-def _ancestors(registry: Registry) -> Iterator[Registry]:
-    while (parent := registry.parent) is not None:
-        yield parent
-        registry = parent
