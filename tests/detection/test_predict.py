@@ -11,11 +11,12 @@ from PIL import Image
 from running.small_data import ROOT, call
 
 from tresnet_downstream.detection.drawing import draw_boxes
-from tresnet_downstream.detection.predict import Detections, _require_known, detect, load_detector
+from tresnet_downstream.detection.predict import Detections, detect, load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.running.config import load_config
 from tresnet_downstream.running.provenance import without_start
+from tresnet_downstream.running.stored_config import check_stored
 from tresnet_downstream.weights import is_detector
 
 
@@ -117,8 +118,8 @@ def test_a_checkpoint_cannot_run_programs(place, checkpoint, tmp_path, monkeypat
 @pytest.mark.parametrize("name", ["retinanet", "fcos", "atss", "faster_rcnn", "mask_rcnn"])
 def test_checkpoints_of_every_detector_describe_parts_that_are_taken(name):
     config = load_config(ROOT / "configs" / f"{name}_tresnet_m.py")
-    _require_known("a.pth", without_start(config.model), (MODELS, TASK_UTILS))
-    _require_known("a.pth", config.test_dataloader.dataset.pipeline, (TRANSFORMS,))
+    check_stored("a.pth", without_start(config.model), (MODELS, TASK_UTILS))
+    check_stored("a.pth", config.test_dataloader.dataset.pipeline, (TRANSFORMS,))
 
 
 def test_a_checkpoint_of_other_sizes_is_told_in_one_line(boxes, checkpoint):
