@@ -114,7 +114,7 @@ class Cuda(Device):
     def __init__(self, name: str) -> None:
         self.torch_device = torch.device(name)
         torch.cuda.set_device(self.torch_device)
-        # The same arithmetic for the ceiling's matrices as convolutions have by default.
+        # Products of matrices in the same arithmetic as convolutions have by default.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
 
     def describe(self) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """The end of a residual branch whose last convolution is 1x1, as one step that keeps the convolution's input alone.
 
-Gate or pooling, 1x1 convolution and norm without activation. The input has a quarter of the output's channels, and the
-output ``o = matrix @ s`` is a linear map of it, so what the norm's backward pass needs of the output follows from the
-input's: with ``g`` the gradient at the norm's output, ``P = sum(g s^T)`` over pixels, which the gradient of the matrix
-needs anyway, and the second moments ``S = sum(s s^T)``,
+Gate or pooling, 1x1 convolution and norm without activation. The input has fewer channels than the output (a quarter of
+them at the end of a bottleneck, a half or an eighth in the shortcuts of ``m``). The output ``o = matrix @ s`` is a linear
+map of it, so what the norm's backward pass needs of the output follows from the input's: with ``g`` the gradient at the
+norm's output, ``P = sum(g s^T)`` over pixels, which the gradient of the matrix needs anyway, and the second moments
+``S = sum(s s^T)``,
 
     sum(g * (o - mean)) = diag(P matrix^T) - mean * sum(g)
     grad_o = factor * g + bend * o + offset                                  (norm_backward.py)
@@ -13,7 +14,7 @@ needs anyway, and the second moments ``S = sum(s s^T)``,
 ``s`` is measured from near its mean, since the sums of large numbers would lose digits. In bfloat16 and float16
 products of matrices are rounded to the short type, which differences of them do not survive: there the output is
 computed again.
-A batch of few pixels keeps its output: there it is small, and the moments are not.
+A batch of few pixels keeps its output: the products with the moments take the same time whatever the batch.
 """
 
 from typing import Any

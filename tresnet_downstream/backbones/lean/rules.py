@@ -1,8 +1,8 @@
-"""Which blocks may take the steps that keep less memory: the rule in one place.
+"""Whether a pass, and a module, may take the steps that keep less memory.
 
-``docs/architecture.md`` shows it as a table. A lean step reads weights past the modules that hold them and replaces
-their ``forward``. So it may run only where that cannot be seen: the modules are exactly those of this package and of
-torch, nothing is attached to them, and nobody watches the single operators. In every other case the plain modules run.
+``docs/architecture.md`` has the whole rule as a table; ``execution.py`` adds what a block of TResNet must look like. A
+lean step uses the weights of a module without calling the module. So it may run only where that cannot be seen: the
+modules are exactly those of this package and of torch, and nothing is attached to them. Else the plain modules run.
 """
 
 from typing import Any

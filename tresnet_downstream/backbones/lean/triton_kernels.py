@@ -114,7 +114,7 @@ class OutputGradient:
         return self._sums(centre, None)
 
     def through_relu(self) -> tuple["OutputGradient", Tensor, Tensor]:
-        """The gradient behind the activation, written down for whoever else needs it, and its two sums."""
+        """The gradient at the activation's input, as a tensor, and its two sums."""
         passed = None if self.y is None else torch.empty_like(self.grad)
         sums = self._sums(None, passed)
         return self if passed is None else OutputGradient(passed, self.x, None), *sums
