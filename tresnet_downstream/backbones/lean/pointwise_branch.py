@@ -1,10 +1,10 @@
 """The end of a residual branch whose last convolution is 1x1, as one step that keeps the convolution's input alone.
 
-Gate or pooling, 1x1 convolution and norm without activation. The input has fewer channels than the output (a quarter of
-them at the end of a bottleneck, a half or an eighth in the shortcuts of ``m``). The output ``o = matrix @ s`` is a linear
-map of it, so what the norm's backward pass needs of the output follows from the input's: with ``g`` the gradient at the
-norm's output, ``P = sum(g s^T)`` over pixels, which the gradient of the matrix needs anyway, and the second moments
-``S = sum(s s^T)``,
+Gate or pooling, 1x1 convolution and norm without activation. The input has fewer channels than the output (a quarter
+of them at the end of a bottleneck, a half or an eighth in the shortcuts of ``m``). The output ``o = matrix @ s`` is a
+linear map of it, so what the norm's backward pass needs of the output follows from the input's: with ``g`` the gradient
+at the norm's output, ``P = sum(g s^T)`` over pixels, which the gradient of the matrix needs anyway, and the second
+moments ``S = sum(s s^T)``,
 
     sum(g * (o - mean)) = diag(P matrix^T) - mean * sum(g)
     grad_o = factor * g + bend * o + offset                                  (norm_backward.py)

@@ -1,7 +1,7 @@
 """What training does to feature maps between convolutions, in torch's operators.
 
-The interface that ``triton_kernels`` has too: a line with its activation, and sums and a line for the backward pass. Only
-Triton's blurs in the same step; only torch's has a norm's whole backward pass in one call, and gives sums over all
+The interface that ``triton_kernels`` has too: a line with its activation, and sums and a line for the backward pass.
+Only Triton's blurs in the same step; only torch's has a norm's whole backward pass in one call, and gives sums over all
 pictures as 1 x C where Triton's gives them for each picture, N x C.
 """
 
