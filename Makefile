@@ -19,7 +19,7 @@ help:
 	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some three minutes"
 	@echo "make test   lint, types and the tests but for the slow ones; at most 8 minutes on two cores"
 	@echo "make test-all  lint, types and every test"
-	@echo "make lint   ruff and mypy alone"
+	@echo "make lint   ruff, mypy and the layers of the package alone"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
 	@echo "make clean  removes the environment and what demo made"
 
@@ -53,6 +53,7 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check tresnet_downstream mmcv_ext tools tests data
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv

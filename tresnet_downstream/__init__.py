@@ -3,13 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tresnet_downstream.version import __version__
+
 if TYPE_CHECKING:
     from tresnet_downstream.backbones import TResNet
     from tresnet_downstream.classification.model_files import load_model
     from tresnet_downstream.classification.predict import predict
 
-__all__ = ["TResNet", "load_model", "predict"]
-__version__ = "0.1.0"
+__all__ = ["TResNet", "__version__", "load_model", "predict"]
 
 _HOMES = {"TResNet": "backbones", "load_model": "classification.model_files", "predict": "classification.predict"}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-import tresnet_downstream
+from tresnet_downstream.version import __version__
 
 PACKAGES = ("torch", "torchvision", "mmengine", "mmdet", "numpy", "pycocotools")
 
@@ -57,7 +57,7 @@ def _sha256(path: str | Path) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"tresnet-downstream": tresnet_downstream.__version__, "python": platform.python_version()}
+    found = {"tresnet-downstream": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tresnet_downstream import __version__
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.report import detection, detection_numbers, multilabel, multilabel_numbers, plots
 from tresnet_downstream.evaluation.report.options import Options
@@ -17,6 +16,7 @@ from tresnet_downstream.evaluation.runs import DESCRIPTION, DetectionRun, Multil
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_files
 from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.version import __version__
 
 FORMAT, VERSION = "tresnet_downstream.report", 1
 PLOTS, PICTURES = "plots", "pictures"
