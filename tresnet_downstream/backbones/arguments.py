@@ -45,10 +45,10 @@ class Variant:
 
 
 def checked_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
-    """The stages to return, counted from 0."""
-    stages = tuple(out_indices)
+    """The stages to return, counted from 0; negative numbers count from the end."""
+    stages = tuple(index + 4 if isinstance(index, int) and index < 0 else index for index in out_indices)
     if not stages or not set(stages) <= {0, 1, 2, 3}:
-        raise UserError(f"out_indices={stages}: give one or more of 0, 1, 2 and 3")
+        raise UserError(f"out_indices={tuple(out_indices)}: give one or more of 0, 1, 2 and 3")
     return stages
 
 

@@ -182,7 +182,7 @@ class TResNet(Backbone):
         width: factor on 64 channels, in place of the variant's; the base width is ``int(64 * width)``.
         blocks: ``basic`` or ``bottleneck`` for each stage, in place of the variant's.
         slopes: leaky slopes of the stem and of the blocks, in place of the variant's.
-        out_indices: stages to return, counted from 0; they come in the order of the network.
+        out_indices: stages to return, counted from 0, or from the end by negative numbers; in the network's order.
         frozen_stages: -1 freezes nothing, 0 the stem, ``k`` the stem and the first ``k`` stages: no gradients,
             and norms in evaluation mode.
         norm_eval: keeps every norm in evaluation mode: its running statistics are used and not moved.

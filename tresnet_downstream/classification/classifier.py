@@ -67,7 +67,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         self.multi_label = multi_label
         self.pipeline: tuple[dict[str, Any], ...] = ()
         self.input_size = 0
-        self.backbone = _build({"out_indices": (3,), **backbone})
+        self.backbone = _build({"out_indices": (-1,), **backbone})
         last_stage = self.backbone.feature_info[max(self.backbone.out_indices)]
         self.head: nn.Module = PooledFeatures()
         if head is not None:

@@ -1,0 +1,57 @@
+"""Any network of timm is a backbone: convolutional ones, transformers, and those with channels last."""
+
+import pytest
+import torch
+
+from tresnet_downstream.backbones import TimmNetwork, TResNet
+from tresnet_downstream.classification import ImageClassifier
+from tresnet_downstream.errors import UserError
+
+pytest.importorskip("timm", reason="needs the extra timm")
+
+LAST = {
+    "resnet18": (512, 32),
+    "convnext_atto": (320, 32),
+    "mobilenetv3_small_100": (576, 32),
+    "vit_tiny_patch16_224": (192, 16),
+    "swin_tiny_patch4_window7_224": (768, 32),
+    "xcit_nano_12_p16_224": (128, 16),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+@pytest.mark.parametrize("side", [96, 224])
+@torch.no_grad()
+def test_a_classifier_takes_the_last_feature_map_of_any_network(name, side):
+    channels, stride = LAST[name]
+    model = ImageClassifier({"type": "TimmNetwork", "model": name}, {"type": "LinearHead", "num_classes": 3}).eval()
+    (features,) = model.backbone(torch.rand(2, 3, side, side))
+    assert features.shape == (2, channels, side // stride, side // stride)
+    assert model(torch.rand(2, 3, side, side)).shape == (2, 3)
+
+
+@torch.no_grad()
+def test_swins_channels_are_those_of_timm_brought_to_the_second_place():
+    ours = TimmNetwork("swin_tiny_patch4_window7_224", out_indices=(-1,)).eval()
+    images = torch.rand(1, 3, 224, 224)
+    theirs = ours.network((images - ours.mean) / ours.std)[-1]
+    assert torch.equal(ours(images)[0].permute(0, 2, 3, 1), theirs)
+
+
+def test_a_size_that_the_network_does_not_take_is_refused_in_one_line():
+    network = TimmNetwork("cait_xxs24_224", out_indices=(0,))
+    with pytest.raises(UserError, match=r"cait_xxs24_224 takes no pictures of 96 x 96 .*made for 224 x 224"):
+        network(torch.rand(1, 3, 96, 96))
+
+
+@pytest.mark.parametrize("build", [TResNet, lambda **given: TimmNetwork("resnet18", **given)])
+def test_stages_may_be_counted_from_the_end(build):
+    assert build(out_indices=(-1,)).out_indices == (3,)
+    assert build(out_indices=(0, -2)).out_indices == (0, 2)
+    with pytest.raises(UserError, match=r"out_indices=\(-5,\)"):
+        build(out_indices=(-5,))
+
+
+def test_a_transformer_has_no_stages_to_freeze():
+    with pytest.raises(UserError, match="frozen_stages=0: vit_tiny_patch16_224 has 0 stages to freeze"):
+        TimmNetwork("vit_tiny_patch16_224", out_indices=(0,), frozen_stages=0)
