@@ -147,3 +147,45 @@ def test_coco_configs_are_the_published_recipes(name, variant, size, batch, sche
     assert config.optim_wrapper.optimizer == {"type": "Adam", "lr": config.max_lr, "weight_decay": 1e-4}
     assert (config.model.loss.gamma_neg, config.model.loss.gamma_pos, config.model.loss.clip) == (4, 0, 0.05)
     assert config.custom_hooks[2] == {"type": "WeightAverageHook", "decay": 0.9997, "warmup": False}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model.backbone.type=TimmNetwork", "model.backbone.model=resnet18", "model.head.type=MLDecoderHead"],
+        ["model.backbone=dict(type='TimmNetwork',model='resnet18')", "model.head=dict(type='MLDecoderHead')"],
+        ['model.backbone={"type":"TimmNetwork","model":"resnet18"}', 'model.head={"type":"MLDecoderHead"}'],
+    ],
+)
+def test_another_component_takes_the_place_of_one_by_options_alone(options):
+    config = load_config(DIGITS, options)
+    backbone, head = dict(config.model.backbone), dict(config.model.head)
+    assert (backbone.pop("type"), backbone.pop("model"), head.pop("type")) == (
+        "TimmNetwork",
+        "resnet18",
+        "MLDecoderHead",
+    )
+    assert backbone == {}
+    assert head in ({}, {"num_classes": 10})
+    config.model.classes = list("abcdefghij")
+    init_default_scope(config.default_scope)
+    assert MODELS.build(config.model)(torch.rand(2, 3, 64, 64)).shape == (2, 10)
+
+
+def test_arguments_that_another_component_does_not_have_are_told(capsys):
+    load_config(DIGITS, ["model.backbone.type=TimmNetwork", "model.backbone.model=resnet18"])
+    told = capsys.readouterr().out
+    assert "model.backbone.type=TimmNetwork: leaves out layers=(1, 1, 2, 1), which is TResNet's" in told
+    assert "leaves out width=0.25, which is TResNet's" in told
+
+
+def test_the_same_component_keeps_its_arguments_and_takes_new_ones():
+    config = load_config(DIGITS, ["model.backbone=dict(width=0.5)", "model.head.type=LinearHead"])
+    assert config.model.backbone == {"type": "TResNet", "layers": (1, 1, 2, 1), "width": 0.5}
+    assert config.model.head == {"type": "LinearHead", "num_classes": 10}
+
+
+@pytest.mark.parametrize("value", ["dict(**{})", "dict([1])", "print('x')", "dict(a=print('x'))"])
+def test_nothing_is_called_in_an_option(value, capsys):
+    assert load_config(DIGITS, [f"data_source={value}"]).data_source == value
+    assert "x" not in capsys.readouterr().out

@@ -80,8 +80,33 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         if not separator or not key:
             raise UserError(f"--cfg-options {option}: write it as key=value")
         _require_key(config, key, str(path))
-        config.merge_from_dict({key: _parse(value, _current(config, key))})
+        current = _current(config, key)
+        new = _parse(value, current)
+        if (
+            isinstance(new, dict)
+            and isinstance(current, Mapping)
+            and new.get("type", current.get("type")) != current.get("type")
+        ):
+            # Another component: nothing of the old one's is for it.
+            new = {"_delete_": True, **new}
+        config.merge_from_dict({key: new})
+        if key.endswith(".type") and new != current:
+            _leave_out_arguments(config, key.removesuffix(".type"), str(current))
     return _resolved(config)
+
+
+def _leave_out_arguments(config: Config, place: str, before: str) -> None:
+    """Takes the arguments away that the component now named at a place does not have, and tells which."""
+    node: Any = config._cfg_dict
+    for name in place.split("."):
+        node = node[int(name)] if isinstance(node, list | tuple) else node[name]
+    scope = config.get("default_scope") or SCOPE
+    if not _is_registered(node["type"], scope):
+        return
+    others = [key for key in node if key != "type" and not _takes_argument(node["type"], key, scope)]
+    for key in others:
+        # Before a run there is no log.
+        print(f"{place}.type={node['type']}: leaves out {key}={node.pop(key)!r}, which is {before}'s")
 
 
 def _parse(value: str, current: Any) -> Any:
@@ -89,10 +114,22 @@ def _parse(value: str, current: Any) -> Any:
     if isinstance(current, str) and not current.startswith("$") and value != "None":
         return value
     try:
-        return ast.literal_eval(value)
+        return _literal(ast.parse(value.strip(), mode="eval").body)
     except (ValueError, SyntaxError):
         # MMEngine's own reading makes lists of words: blocks=basic,basic,bottleneck,bottleneck.
         return value if current is None or "," not in value else DictAction._parse_iterable(value)
+
+
+def _literal(node: ast.expr) -> Any:
+    """As ``ast.literal_eval``, and dicts may be written as in a config: ``dict(type='LinearHead')``."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise ValueError("dict(**...) is no literal")
+        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.List | ast.Tuple):
+        items = [_literal(item) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
+    return ast.literal_eval(node)
 
 
 def _current(config: Config, key: str) -> Any:
@@ -124,13 +161,24 @@ def _require_key(config: Config, key: str, path: str) -> None:
             raise UserError(f"--cfg-options {key}: {place} has no key {name!r}; it has {known}")
 
 
+def _is_registered(component: Any, scope: str) -> bool:
+    return isinstance(component, str) and _registered(component, scope) is not None
+
+
+def _registered(component: str, scope: str) -> Any:
+    """The class that is registered under a name in a scope; None if there is none."""
+    for room in vars(import_module(f"{scope}.registry")).values():
+        if isinstance(room, Registry) and room.scope == scope and inspect.isclass(room.get(component)):
+            return room.get(component)
+    return None
+
+
 def _takes_argument(component: Any, name: str, scope: str) -> bool:
     """Whether the component registered as ``component`` in a scope has a constructor argument ``name``."""
     if not isinstance(component, str):
         return False
-    for room in vars(import_module(f"{scope}.registry")).values():
-        if isinstance(room, Registry) and room.scope == scope and inspect.isclass(room.get(component)):
-            return any(name in inspect.signature(base).parameters for base in inspect.getmro(room.get(component))[:-1])
+    if (found := _registered(component, scope)) is not None:
+        return any(name in inspect.signature(base).parameters for base in inspect.getmro(found)[:-1])
     # Albumentations' transforms are found by name too; their pipeline says which argument it does not know.
     return scope == SCOPE and hasattr(import_module("albumentations"), component)
 
