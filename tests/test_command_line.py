@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
-from running.small_data import DIGITS, ROOT, call, make_small_data, options, tool, train
+from running.small_data import DIGITS, ROOT, call, make_small_data, options, refused, tool, train
 
 from tresnet_downstream.command_line import config_parser, run
 from tresnet_downstream.errors import UserError
@@ -136,3 +136,67 @@ def test_a_batch_that_does_not_fit_ends_in_one_line(error, capsys):
     told = capsys.readouterr().err
     assert told.startswith("error: the batch does not fit in memory: give a smaller batch_size")
     assert told.count("\n") == 1
+
+
+OWN_HEAD = """
+from torch import nn
+
+from tresnet_downstream.registry import MODELS
+
+
+@MODELS.register_module(force=True)
+class MaxPoolHead(nn.Module):
+    def __init__(self, in_channels, num_classes):
+        super().__init__()
+        self.num_classes = num_classes
+        self.fc = nn.Linear(in_channels, num_classes)
+
+    def forward(self, features):
+        return self.fc(features.amax((2, 3)))
+"""
+
+
+@pytest.fixture
+def _own_modules():
+    before, path = set(sys.modules), list(sys.path)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("own_"):
+            del sys.modules[name]
+    sys.path[:] = path
+    from tresnet_downstream.registry import MODELS
+
+    MODELS.module_dict.pop("MaxPoolHead", None)
+
+
+@pytest.mark.usefixtures("_own_modules")
+@pytest.mark.parametrize("way", ["option", "config"])
+def test_a_head_in_a_file_of_ones_own_trains(tmp_path, way):
+    (tmp_path / "own_head.py").write_text(OWN_HEAD)
+    data = make_small_data(tmp_path / "data")
+    config = DIGITS
+    if way == "config":
+        config = tmp_path / "mine.py"
+        config.write_text(f"_base_ = ['{DIGITS}']\ncustom_imports = dict(imports=['own_head'])\n")
+    named = ["--import", str(tmp_path / "own_head.py")] if way == "option" else []
+    chosen = options(data, model__head="dict(type='MaxPoolHead')", max_epochs="1")
+    chosen = [option for option in chosen if "num_classes" not in option]
+    status, out, err = call("train_multilabel", [config, *named, "--work-dir", tmp_path / "run", *chosen])
+    assert (status, err) == (0, "")
+    assert "best val mAP" in out
+
+
+@pytest.mark.usefixtures("_own_modules")
+@pytest.mark.parametrize(
+    ("text", "name", "told"),
+    [
+        (None, "own_missing.py", "no such Python file"),
+        ("1 / 0", "own_broken.py", "ZeroDivisionError: division by zero"),
+        ("", "json.py", "json is the name of another module"),
+        ("", "own-parts.py", "rename the file"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_told_in_one_line(tmp_path, text, name, told):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    refused("train_multilabel", [DIGITS, "--import", tmp_path / name], f"--import {tmp_path / name}: ", told)

@@ -1,6 +1,7 @@
 """What the tools share: options, and how they end."""
 
 import argparse
+import importlib.util
 import os
 import sys
 import warnings
@@ -85,6 +86,7 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the options that every tool has that reads a config."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("config", help="a file of configs/")
+    add_import_option(parser)
     parser.add_argument("--work-dir", help="where results go; work_dirs/ and the config's name by default")
     parser.add_argument(
         "--cfg-options",
@@ -109,8 +111,52 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """The option of tools that build networks, for parts of the user's own."""
+    parser.add_argument(
+        "--import",
+        action=_Import,
+        dest="imported",
+        metavar="FILE",
+        help="a Python file of yours that registers parts, such as a head; is run first, and may be given again",
+    )
+
+
+class _Import(argparse.Action):
+    """Imports the file as soon as the command line is read: whatever is built after that may name its parts."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        _import_file(values)
+
+
+def _import_file(path: str) -> None:
+    """Runs a file of the user's, once, as the module that its name says."""
+    file = Path(path)
+    name = file.stem
+    known = getattr(sys.modules.get(name), "__file__", None)
+    if known is not None and file.is_file() and file.samefile(known):
+        return
+    if not file.is_file() or file.suffix != ".py":
+        raise UserError(f"--import {path}: no such Python file")
+    if name in sys.modules or not name.isidentifier():
+        raise UserError(f"--import {path}: {name} is the name of another module, or none; rename the file")
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Named as by an import statement: worker processes that are started anew find it so.
+    sys.path.append(str(file.resolve().parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"--import {path}: {type(error).__name__}: {error}") from error
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The options of tools that load a weight file."""
+    add_import_option(parser)
     parser.add_argument("--variant", help="of the backbone, for a check; the file's shapes decide")
     parser.add_argument(
         "--slopes", type=float, nargs=2, metavar=("STEM", "BLOCKS"), help="leaky slopes, which no shape tells"

@@ -8,6 +8,7 @@ A string in a config may name a key of the config's top level: ``'$image_size'``
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -70,6 +71,10 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such config file")
+    # Where `custom_imports` finds the user's own files: beside the config, or where the command is typed.
+    for folder in (str(Path(path).resolve().parent), str(Path.cwd())):
+        if folder not in sys.path:
+            sys.path.append(folder)
     try:
         config = Config.fromfile(str(path))
     except Exception as error:
