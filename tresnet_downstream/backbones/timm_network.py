@@ -125,6 +125,9 @@ def _create(model: str, **options: Any) -> Any:
         import timm
     except ImportError as error:
         raise UserError("TimmNetwork needs timm: pip install 'tresnet-downstream[timm]'") from error
+    if ":" in model:
+        # timm takes hf-hub:NAME and local-dir:PATH for a config that it fetches or reads.
+        raise UserError(f"model={model!r}: give the name of a network that timm itself has")
     try:
         return timm.create_model(model, pretrained=False, features_only=True, **options)
     except (RuntimeError, TypeError, ValueError) as error:
