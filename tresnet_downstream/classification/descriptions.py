@@ -155,8 +155,9 @@ def settle(config: Config, description: Description, set_here: Set[str]) -> list
     dataset = config.val_dataloader.dataset
     if description.pipeline and "pipeline" in dataset:
         stored, steps = list(description.pipeline), list(plain(dataset.pipeline))
-        if _types(stored) != _types(steps) and "image_size" in set_here:
-            dataset.pipeline = list(resized(stored, config.image_size))
+        again = list(resized(stored, config.image_size)) if "image_size" in set_here else stored
+        if _types(stored) != _types(steps) and _differ(again, stored):
+            dataset.pipeline = again
             merge.overrides.append(("image_size", input_size(stored), config.image_size))
         else:
             dataset.pipeline = merge.of(stored, steps, _PIPELINE)
