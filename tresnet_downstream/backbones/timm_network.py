@@ -142,6 +142,9 @@ def _create(model: str, **options: Any) -> Any:
         import timm
     except ImportError as error:
         raise UserError("TimmNetwork needs timm: pip install 'tresnet-downstream[timm]'") from error
+    if ":" in model:
+        # timm takes hf-hub:NAME and local-dir:PATH for a config that it fetches or reads.
+        raise UserError(f"model={model!r}: give the name of a network that timm itself has")
     # Vision transformers take pictures of other sizes only if asked to; other networks do not know the argument.
     for sizes in ({"dynamic_img_size": True}, {}):
         try:

@@ -80,7 +80,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
     @property
     def variant(self) -> str:
         """The backbone's name, such as ``m``; ``custom`` for a TResNet of no published size."""
-        return self.backbone.name
+        return getattr(self.backbone, "name", type(self.backbone).__name__)
 
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of any published style under this classifier's names."""
@@ -147,6 +147,12 @@ def probabilities_of(logits: Tensor, multi_label: bool) -> Tensor:
     """N x C logits to N x C probabilities, in float32 at least: a sigmoid for each class, or one softmax over all."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return torch.sigmoid(wide) if multi_label else torch.softmax(wide, 1)
+
+
+def build_classifier(config: Mapping[str, Any]) -> ImageClassifier:
+    """The classifier of a config with ``type``, such as a checkpoint's; see :mod:`.descriptions` for those."""
+    classifier: ImageClassifier = _build(config)
+    return classifier
 
 
 def _build(config: Mapping[str, Any]) -> Any:

@@ -13,6 +13,8 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
 
+_HEADS = ("LinearHead", "BottleneckHead", "MLDecoderHead")
+
 
 def convert(file: WeightFile, out: str | Path, to: str) -> Path:
     """Writes what a weight file holds in another format.
@@ -34,7 +36,9 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
     """
     out = Path(out)
     if file.backbone["type"] != "TResNet" and to != OURS:
-        raise UserError(f"{file.path}: its backbone is timm's {file.variant}, which the format {to!r} does not know")
+        raise UserError(f"{file.path}: its backbone is {file.variant}, no TResNet; the format {to!r} does not know it")
+    if to != OURS and file.head is not None and file.head["type"] not in _HEADS:
+        raise UserError(f"{file.path}: its head is a {file.head['type']}, which the format {to!r} does not know")
     if out.suffix not in ((".pth", ".safetensors") if to == TIMM else (".pth",)):
         suffixes = ".pth or .safetensors" if to == TIMM else ".pth"
         raise UserError(f"{out}: the format {to!r} is written as {suffixes}")
@@ -64,13 +68,7 @@ def _content(file: WeightFile, to: str) -> dict[str, Any]:
         return content
     if to != OURS:
         raise UserError(f"--to {to}: give {TIMM}, {RELEASE} or {OURS}")
-    head = {key: value for key, value in (file.head or {}).items() if key == "num_heads"}
-    model = {
-        "backbone": file.backbone,
-        "head": head,
-        "multi_label": file.multi_label,
-        "pipeline": [dict(step) for step in file.pipeline],
-    }
+    model = {"classifier": file.classifier, "pipeline": [dict(step) for step in file.pipeline]}
     data = {"classes": list(file.classes)} if file.named else {}
     return {"state_dict": _plain(file.state_dict), "meta": {"model": model, "dataset_meta": data}}
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tresnet_downstream.backbones import VARIANTS, Variant
-from tresnet_downstream.classification.classifier import ImageClassifier
+from tresnet_downstream.classification.classifier import ImageClassifier, build_classifier
+from tresnet_downstream.classification.descriptions import input_size, read_description, resized
 from tresnet_downstream.classification.recognition import (
     STYLES,
     NoNumbers,
@@ -18,12 +19,12 @@ from tresnet_downstream.classification.recognition import (
     head_config,
     nearest_network,
 )
-from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import MODELS, SCOPE
 from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight, imagenet_classes
 from tresnet_downstream.weights.download import catalogue_name, locate
 from tresnet_downstream.weights.formats import OURS, translate
-from tresnet_downstream.weights.pretrained import shape
+from tresnet_downstream.weights.pretrained import require_match, shape
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 # Classes of the public single-label files; other numbers are taken for multi-label.
@@ -51,6 +52,8 @@ class WeightFile:
         inexact: norm weights that had no exact form, see :class:`Translated`.
         unused: names in the file that are none of the network's.
         named: whether the names of the classes are the file's, or the data set's.
+        described: the classifier's config, if the file is a checkpoint that describes itself.
+        name: the backbone's name, where the classifier is described.
     """
 
     path: Path
@@ -66,27 +69,64 @@ class WeightFile:
     inexact: int = 0
     unused: tuple[str, ...] = ()
     named: bool = False
+    described: dict[str, Any] | None = None
+    name: str = ""
 
     @property
     def variant(self) -> str:
         """The backbone's name; ``custom`` for a TResNet of no published size."""
+        if self.described is not None:
+            return self.name
         return self.backbone["model"] if self.backbone["type"] == "TimmNetwork" else self.backbone["variant"]
 
     @property
     def input_size(self) -> int:
         """Side of the pictures that the pipeline gives, in pixels."""
-        return build_pipeline(self.pipeline)(image=np.zeros((64, 64, 3), np.uint8))["image"].shape[0]
+        return input_size(self.pipeline)
 
-    def layout(self) -> ImageClassifier:
-        """The network without numbers, on the ``meta`` device: names and shapes alone."""
+    @property
+    def classifier(self) -> dict[str, Any]:
+        """Config of the classifier."""
         backbone = dict(self.backbone)
         if backbone.get("variant") == "custom":
             backbone["variant"] = "m"
-        with torch.device("meta"), NoNumbers():
-            classifier = ImageClassifier(backbone, self.head, multi_label=self.multi_label)
+        parts = {"backbone": backbone, "head": self.head, "multi_label": self.multi_label}
+        return {"type": "ImageClassifier", **(self.described or {}), **parts}
+
+    def layout(self) -> ImageClassifier:
+        """The network without numbers, on the ``meta`` device: names and shapes alone.
+
+        Parts of the user's own are built with numbers: they may compute some that no file has.
+        """
+        if self.described is None or _is_of_package(self.described):
+            with torch.device("meta"), NoNumbers():
+                classifier = self._built()
+        else:
+            classifier = self._built()
         classifier.classes, classifier.pipeline = self.classes, self.pipeline
         classifier.input_size = self.input_size
         return classifier.eval()
+
+    def _built(self) -> ImageClassifier:
+        try:
+            return build_classifier(self.classifier)
+        except UserError:
+            raise
+        except Exception as error:
+            if self.described is None:
+                raise
+            # Whatever a part raises at its arguments: they are the file's.
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{self.path}: describes a model that cannot be built ({reason})") from error
+
+
+def _is_of_package(config: Any) -> bool:
+    """Whether every part of a checked config is this package's own."""
+    if isinstance(config, Mapping):
+        kind = MODELS.get(config["type"]) if "type" in config else None
+        own = kind is None or kind.__module__.startswith(f"{SCOPE}.")
+        return own and all(_is_of_package(value) for value in config.values())
+    return not isinstance(config, list | tuple) or all(_is_of_package(item) for item in config)
 
 
 def load_model(
@@ -100,7 +140,8 @@ def load_model(
     """A public or own network from its file alone, ready for prediction.
 
     Reads the files of TResNet, ASL, ML-Decoder, ImageNet-21K and timm, this toolkit's checkpoints, and of
-    MMDetection's checkpoints the backbone, whatever dict they are wrapped in.
+    MMDetection's checkpoints the backbone, whatever dict they are wrapped in. A checkpoint of this toolkit says what
+    network it is of; the module of a head or backbone of your own must be imported before.
 
     Args:
         path_or_name: a path, an ``https://`` URL or a name of the catalogue, such as ``l_coco_asl_448``.
@@ -117,8 +158,8 @@ def load_model(
         has no head. It has ``classes``, ``input_size``, ``variant``, ``multi_label`` and ``pipeline``.
 
     Raises:
-        UserError: if the file cannot be read, is of another network, contradicts ``variant``, or holds numbers
-            that are not finite.
+        UserError: if the file cannot be read, is of another network, contradicts ``variant``, names a part that is
+            not registered, or holds numbers that are not finite.
     """
     file = read_weight_file(path_or_name, variant, slopes, weights, multi_label, input_size)
     if bad := not_finite(file.state_dict):
@@ -156,7 +197,10 @@ def read_weight_file(
     checkpoint = read_checkpoint(path)
     which, tensors = unwrap(checkpoint, weights, path)
     told = _told_model(checkpoint)
-    if told.get("backbone", {}).get("type") == "TimmNetwork":
+    description = read_description(path, checkpoint)
+    if description.classifier is not None:
+        file = _described(path, tensors, description.classifier)
+    elif told["backbone"].get("type") == "TimmNetwork":
         file = _timm_network(path, tensors, told)
     else:
         file = _tresnet(path, tensors, told, entry)
@@ -167,11 +211,11 @@ def read_weight_file(
     if variant is not None and variant != file.variant:
         known = "" if variant in VARIANTS else f", and {variant!r} is none of {', '.join(VARIANTS)}"
         raise UserError(f"{path}: its shapes are those of variant {file.variant!r}, not {variant!r}{known}")
-    if slopes is not None and file.backbone["type"] == "TResNet":
+    if slopes is not None and file.backbone.get("type") == "TResNet":
         file.backbone["slopes"] = tuple(slopes)
     if multi_label is None:
         multi_label = _is_multi_label(file, told, entry)
-    pipeline = _pipeline(told, entry, multi_label, input_size)
+    pipeline = _pipeline(description.pipeline, entry, multi_label, input_size)
     names = _class_names(checkpoint, file, multi_label)
     classes = names or tuple(str(index) for index in range((file.head or {}).get("num_classes", 0)))
     return replace(
@@ -208,10 +252,21 @@ def _entry_of(path_or_name: str | Path) -> PublicWeight | None:
 
 
 def _told_model(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What this toolkit's checkpoint says of its model; see ``training.checkpoints``."""
+    """What a checkpoint of before :mod:`.descriptions` says that its weights do not."""
     meta = checkpoint.get("meta")
     told = meta.get("model") if isinstance(meta, Mapping) else None
-    return dict(told) if isinstance(told, Mapping) else {}
+    told = dict(told) if isinstance(told, Mapping) else {}
+    return {**told, **{key: told[key] if isinstance(told.get(key), Mapping) else {} for key in ("backbone", "head")}}
+
+
+def _described(path: Path, tensors: dict[str, Tensor], classifier: dict[str, Any]) -> WeightFile:
+    """A checkpoint that describes its classifier."""
+    multi_label = bool(classifier.get("multi_label", True))
+    backbone, head = dict(classifier["backbone"]), classifier["head"]
+    file = WeightFile(path, OURS, tensors, backbone, head, multi_label=multi_label, described=classifier)
+    layout = file.layout()
+    require_match(layout, tensors, path)
+    return replace(file, name=layout.variant)
 
 
 def _tresnet(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], entry: PublicWeight | None) -> WeightFile:
@@ -226,9 +281,9 @@ def _tresnet(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], entry
     if backbone is None:
         raise UserError(f"{path}: holds another network; {nearest_network(tensors)}")
     backbone["slopes"] = tuple(
-        told.get("backbone", {}).get("slopes") or (entry.slopes if entry else None) or Variant((1,)).slopes
+        told["backbone"].get("slopes") or (entry.slopes if entry else None) or Variant((1,)).slopes
     )
-    head = head_config(state_dict, told.get("head", {}).get("num_heads", 8))
+    head = head_config(state_dict, told["head"].get("num_heads", 8))
     file = WeightFile(path, found.style, state_dict, backbone, head, inexact=found.inexact, unused=found.unused)
     _require_shapes(file)
     return file
@@ -237,7 +292,7 @@ def _tresnet(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], entry
 def _timm_network(path: Path, tensors: dict[str, Tensor], told: dict[str, Any]) -> WeightFile:
     """A checkpoint of this toolkit whose backbone is timm's: shapes do not tell which, so the checkpoint does."""
     backbone = {"type": "TimmNetwork", "model": str(told["backbone"].get("model"))}
-    head = head_config(tensors, told.get("head", {}).get("num_heads", 8))
+    head = head_config(tensors, told["head"].get("num_heads", 8))
     file = WeightFile(path, OURS, tensors, backbone, head)
     _require_shapes(file)
     return file
@@ -264,6 +319,8 @@ def _require_shapes(file: WeightFile) -> None:
 
 
 def _is_multi_label(file: WeightFile, told: Mapping[str, Any], entry: PublicWeight | None) -> bool:
+    if file.described is not None:
+        return file.multi_label
     if "multi_label" in told:
         return bool(told["multi_label"])
     if entry is not None:
@@ -274,14 +331,15 @@ def _is_multi_label(file: WeightFile, told: Mapping[str, Any], entry: PublicWeig
 
 
 def _pipeline(
-    told: Mapping[str, Any], entry: PublicWeight | None, multi_label: bool, input_size: int | None
+    steps: tuple[dict[str, Any], ...], entry: PublicWeight | None, multi_label: bool, side: int | None
 ) -> tuple[dict[str, Any], ...]:
-    steps = told.get("pipeline")
-    if input_size is None and isinstance(steps, list | tuple) and steps:
-        return tuple(dict(step) for step in steps)
-    if input_size is not None and input_size < 1:
-        raise UserError(f"pictures of {input_size} x {input_size}: give a side of 1 pixel or more (--size)")
-    size = input_size or (entry.input_size if entry else _SIZES[multi_label])
+    if side is None and steps:
+        return steps
+    if side is not None and side < 1:
+        raise UserError(f"pictures of {side} x {side}: give a side of 1 pixel or more (--size)")
+    if steps and input_size(again := resized(steps, side)) == side:
+        return again
+    size = side or (entry.input_size if entry else _SIZES[multi_label])
     resize = entry.resize if entry else ("squash" if multi_label else "crop")
     return ({"type": "SquashResize" if resize == "squash" else "ResizeAndCrop", "size": size},)
 
@@ -304,19 +362,21 @@ def _class_names(checkpoint: Mapping[str, Any], file: WeightFile, multi_label: b
 
 def describe(file: WeightFile) -> str:
     """What a file is, in about ten lines."""
-    slopes = "" if file.backbone["type"] != "TResNet" else "{:g}, {:g}".format(*file.backbone["slopes"])
     layout = file.layout()
+    variant = getattr(layout.backbone, "variant", None)
+    slopes = "{:g}, {:g}".format(*variant.slopes) if isinstance(variant, Variant) else ""
+    told = "" if file.entry or file.described else " (shapes do not tell them; --slopes gives others)"
     resize = {"SquashResize": "squashed", "ResizeAndCrop": "short side / 0.875, centre cut out"}
     how = ", then ".join(resize.get(step["type"], step["type"]) for step in file.pipeline)
     shown = ", ".join(file.classes[:4]) + (", ..." if len(file.classes) > 4 else "")
     head = file.head or {"type": "none: gives pooled features", "num_classes": 0}
-    groups = f", {head['num_groups']} groups" if "num_groups" in head else ""
+    groups = f", {head['num_groups']} groups" if head.get("num_groups") else ""
     bad = not_finite(file.state_dict)
     rows = {
         "file": f"{file.path} ({file.path.stat().st_size / 1e6:.0f} MB)",
         "release": f"{STYLES[file.style]}, {file.weights} weights",
         "variant": file.variant + ("" if file.variant != "custom" else f" {file.backbone}"),
-        "slopes": slopes + ("" if file.entry else " (shapes do not tell them; --slopes gives others)"),
+        "slopes": slopes + told,
         "head": f"{head['type']}{groups}",
         "classes": f"{head['num_classes']}" + (f": {shown}" if file.named else ", not named in the file"),
         "parameters": f"{sum(parameter.numel() for parameter in layout.parameters()):,}",

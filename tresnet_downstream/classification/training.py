@@ -1,6 +1,6 @@
 """Multi-label classification: from a config to a running training, or to the scores of a checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from tresnet_downstream.classification.datasets import MultiLabelDataset
+from tresnet_downstream.classification.descriptions import describe_training, read_description, settle
 from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
@@ -67,15 +68,22 @@ def train_multilabel(config: Config, resume: bool = False, launcher: str = "none
 
 @mistakes_in_types()
 def score_multilabel(
-    config: Config, checkpoint_path: str | Path, weights: str | None = None, launcher: str = "none"
+    config: Config,
+    checkpoint_path: str | Path,
+    weights: str | None = None,
+    launcher: str = "none",
+    set_here: Set[str] = frozenset(),
 ) -> tuple[MultilabelScores, MultilabelRun] | None:
     """Scores a checkpoint on the validation data of a config.
+
+    Model and pipeline are the checkpoint's, where it describes them; a line says where the config differs.
 
     Args:
         config: from :func:`load_config`, with ``work_dir``.
         checkpoint_path: a checkpoint of this toolkit.
         weights: ``raw`` or ``averaged``; None takes those that scored better when the checkpoint was validated.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
+        set_here: the places of the config that win over the checkpoint, from :func:`places_set_by`.
 
     Returns:
         the scores, and the run for :func:`write_multilabel_run`; None in all processes but the first.
@@ -87,6 +95,10 @@ def score_multilabel(
     checkpoint = read_checkpoint(checkpoint_path)
     name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
     classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
+    check_config(config, ("val",))
+    notes = settle(config, read_description(Path(checkpoint_path), checkpoint), set_here)
+    if notes and is_main_process():
+        print("\n".join(notes))
     runner = _build_runner(config, launcher, None, train=False, classes=classes)
     require_match(bare(runner.model), state_dict, checkpoint_path)
     bare(runner.model).load_state_dict(state_dict)
@@ -111,6 +123,13 @@ def score_multilabel(
     return metric.scores["raw"], run
 
 
+class _ScoringRunner(QuietRunner):
+    """Leaves no config in the work dir, where that of the training may lie."""
+
+    def dump_config(self) -> None:
+        """Writes nothing; the run folder says what was scored."""
+
+
 def _build_runner(
     config: Config, launcher: str, resume_from: Path | None, train: bool, classes: Sequence[str] | None = None
 ) -> Runner:
@@ -124,7 +143,7 @@ def _build_runner(
         for split, dataset in datasets.items()
     }
     set_launcher(config, launcher)
-    runner = QuietRunner(
+    runner = (QuietRunner if train else _ScoringRunner)(
         model=config.model,
         work_dir=config.work_dir,
         train_dataloader=loaders.get("train"),
@@ -149,6 +168,7 @@ def _build_runner(
     if train:
         runner.optim_wrapper["reduction"] = bare(runner.model).loss.reduction
         runner.optim_wrapper["epoch_length"] = len(loaders["train"])
+        runner.description = describe_training(config, len(datasets["val"].classes))
     return runner
 
 

@@ -22,6 +22,16 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations
 
+# Albumentations' transforms that open files or call functions named in their arguments.
+_OF_FILES = {
+    "FDA",
+    "HistogramMatching",
+    "Lambda",
+    "PixelDistributionAdaptation",
+    "TemplateTransform",
+    "TextImage",
+}
+
 
 def squash_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize to ``height`` x ``width`` whatever the proportions, bilinear with antialiasing.
@@ -192,6 +202,13 @@ def enough_pixels(pipeline: albumentations.Compose) -> tuple[int, int] | None:
     """
     first = pipeline.transforms[0] if pipeline.transforms else None
     return first.size if isinstance(first, SquashResize) and first.p == 1 else None
+
+
+def names_for_checkpoints() -> set[str]:
+    """Albumentations' transforms that a checkpoint may name: all but those that take a file or a function."""
+    families = (albumentations.BasicTransform, albumentations.BaseCompose)
+    kinds = {name: kind for name, kind in vars(albumentations).items() if isinstance(kind, type)}
+    return {name for name, kind in kinds.items() if issubclass(kind, families)} - _OF_FILES
 
 
 def _build(entry: Mapping[str, Any]) -> Any:

@@ -1,9 +1,9 @@
 """Checkpoints: plain data, whole files, safe reading.
 
 A checkpoint is a dict: ``state_dict`` (the raw weights), ``averaged_state_dict`` (their moving average, where
-the config keeps one), ``meta`` (config, classes, epoch, and in ``meta["model"]`` what the weights do not tell of
-their network), ``score`` once it was validated, and in the files of ``--resume`` also ``optimizer`` and
-``param_schedulers``. It holds tensors and plain Python values alone, so that
+the config keeps one), ``meta`` (classes, epoch, and in ``meta["model"]`` the description that the task gives of
+its model), ``score`` once it was validated, and in the files of ``--resume`` also ``optimizer``,
+``param_schedulers`` and the text of the config. It holds tensors and plain Python values alone, so that
 ``torch.load(weights_only=True)`` reads it.
 """
 
@@ -20,7 +20,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.registry import HOOKS
@@ -64,19 +63,6 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, Tensor | str | bytes | bool | int | float) else str(value)
 
 
-def model_description(runner: Runner) -> dict[str, Any]:
-    """What a file of weights does not tell of its network, as plain values; ``load_model`` reads it."""
-    model, config = bare(runner.model), runner.cfg
-    backbone: dict[str, Any] = {"type": type(model.backbone).__name__}
-    if isinstance(model.backbone, TResNet):
-        backbone["slopes"] = model.backbone.variant.slopes
-    else:
-        backbone["model"] = model.backbone.name
-    head = {"num_heads": config.model.head.num_heads} if "num_heads" in config.model.head else {}
-    pipeline = [dict(step) for step in config.val_dataloader["dataset"].get("pipeline", [])]
-    return {"backbone": backbone, "head": head, "multi_label": model.multi_label, "pipeline": pipeline}
-
-
 @HOOKS.register_module()
 class CheckpointHook(Hook):
     """Keeps the last epochs' checkpoints, and the best one by validation mAP as ``best.pth``.
@@ -100,7 +86,7 @@ class CheckpointHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leaves plain data: MMEngine's log history is made of objects, and nothing here resumes it."""
-        checkpoint["meta"]["model"] = model_description(runner)
+        checkpoint["meta"]["model"] = plain(getattr(runner, "description", {}))
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -137,7 +123,6 @@ class CheckpointHook(Hook):
             return
         checkpoint = {
             "meta": {
-                "cfg": runner.cfg.pretty_text,
                 "epoch": runner.epoch,
                 "dataset_meta": runner.train_dataloader.dataset.metainfo,
             },

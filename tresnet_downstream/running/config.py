@@ -6,6 +6,7 @@ A string in a config may name a key of the config's top level: ``'$image_size'``
 """
 
 import ast
+import copy
 import inspect
 import re
 import sys
@@ -23,6 +24,8 @@ from tresnet_downstream.registry import SCOPE
 
 _WHOLE = re.compile(r"\$(\w+)")
 _WITHIN = re.compile(r"\$\$|\$\{(\w+)\}")
+# Stands for the value of an option while it is looked for.
+_MARK = "<set>"
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+::(.+?) registry")
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
@@ -57,6 +60,25 @@ WHOLE_NUMBERS = {
 NUMBERS = ("max_lr", "weight_decay", "average_decay", "threshold")
 
 
+def read_config_file(path: str | Path) -> Config:
+    """Reads a config file, without resolving references.
+
+    Raises:
+        UserError: for a file that is missing or cannot be read.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such config file")
+    # Where `custom_imports` finds the user's own files: beside the config, or where the command is typed.
+    for folder in (str(Path(path).resolve().parent), str(Path.cwd())):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    try:
+        return Config.fromfile(str(path))
+    except Exception as error:
+        # A config is Python: whatever its author's mistake raises belongs to the file.
+        raise UserError(f"{path}: cannot be read as a config: {' '.join(str(error).split())}") from error
+
+
 def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     """Reads a config file and merges ``key=value`` options into it; references are resolved.
 
@@ -69,22 +91,16 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         UserError: for a file that is missing or cannot be read, an option that has no such key, and a
             reference to a name that is not there or refers back to itself.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such config file")
-    # Where `custom_imports` finds the user's own files: beside the config, or where the command is typed.
-    for folder in (str(Path(path).resolve().parent), str(Path.cwd())):
-        if folder not in sys.path:
-            sys.path.append(folder)
-    try:
-        config = Config.fromfile(str(path))
-    except Exception as error:
-        # A config is Python: whatever its author's mistake raises belongs to the file.
-        raise UserError(f"{path}: cannot be read as a config: {' '.join(str(error).split())}") from error
+    return with_options(read_config_file(path), options)
+
+
+def with_options(config: Config, options: Sequence[str]) -> Config:
+    """Merges ``key=value`` options into a config and resolves its references; errors as of :func:`load_config`."""
     for option in options:
         key, separator, value = option.partition("=")
         if not separator or not key:
             raise UserError(f"--cfg-options {option}: write it as key=value")
-        _require_key(config, key, str(path))
+        _require_key(config, key, str(config.filename))
         current = _current(config, key)
         new = _parse(value, current)
         if (
@@ -112,6 +128,33 @@ def _leave_out_arguments(config: Config, place: str, before: str) -> None:
     for key in others:
         # Before a run there is no log.
         print(f"{place}.type={node['type']}: leaves out {key}={node.pop(key)!r}, which is {before}'s")
+
+
+def places_set_by(options: Sequence[str], unresolved: Config) -> set[str]:
+    """The places of a resolved config that options decide, such as ``model.head.num_classes``.
+
+    Args:
+        options: ``key=value``, as of :func:`load_config`.
+        unresolved: the config before options and references, from :func:`read_config_file`.
+    """
+    places = set()
+    for key in (option.partition("=")[0] for option in options):
+        config = copy.deepcopy(unresolved)
+        try:
+            config.merge_from_dict({key: _MARK})
+        except (TypeError, KeyError, AttributeError, IndexError):
+            places.add(key)  # below what another option brings
+            continue
+        places |= {key, *_marked(_resolved(config)._cfg_dict)}
+    return places
+
+
+def _marked(node: Any, place: str = "") -> Iterator[str]:
+    if isinstance(node, str) and _MARK in node:
+        yield place.removeprefix(".")
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, value in items:
+        yield from _marked(value, f"{place}.{key}")
 
 
 def _parse(value: str, current: Any) -> Any:
@@ -249,4 +292,4 @@ def _resolved(config: Config) -> Config:
             raise UserError(f"{config.filename}: {text!r} refers to {name!r}, which the config does not define")
         return resolve(names[name], (*within, name))
 
-    return Config(resolve(names), filename=config.filename)
+    return Config(resolve(names), cfg_text=config.text, filename=config.filename)

@@ -4,6 +4,8 @@ import contextlib
 import io
 import logging
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,7 +24,12 @@ class QuietRunner(Runner):
     """MMEngine's runner, except that the terminal is left to the progress bar: the log file has every line.
 
     Ctrl-C ends it even where a bare ``except`` of MMEngine had swallowed that.
+
+    Attributes:
+        description: what checkpoints say of the model, as plain values; set by the task.
     """
+
+    description: Mapping[str, Any] = MappingProxyType({})
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds the logger as the base class does."""

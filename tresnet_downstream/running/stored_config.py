@@ -1,6 +1,7 @@
 """The check of a config that a checkpoint holds, before a network or a pipeline is built from it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ ROOMS = (
     "mmengine.model",
     "torch.nn",
     "tresnet_downstream.backbones",
+    "tresnet_downstream.classification",
+)
+# Packages of which the parts above alone are taken. What others have registered, the caller's own code imported.
+PACKAGES = re.compile(
+    r"mm(cls|cv|det|det3d|engine|ocr|pose|pretrain|razor|rotate|seg|track|yolo)|torch|torchvision|tresnet_downstream"
 )
 # Types that are looked up elsewhere than in a registry. mmcv evaluates the first two as Python.
 UNREGISTERED = ("nms", "soft_nms", "RoIAlign", "RoIPool")
@@ -37,7 +43,9 @@ UNREGISTERED = ("nms", "soft_nms", "RoIAlign", "RoIPool")
 FILES = ("teacher_config",)
 
 
-def check_stored(path: Path, node: Any, registries: Sequence[Registry]) -> None:
+def check_stored(
+    path: Path, node: Any, registries: Sequence[Registry], unregistered: Collection[str] = UNREGISTERED
+) -> None:
     """Raises UserError for a config that is not made of known parts alone, before anything is built from it.
 
     MMEngine would import and call whatever a ``type`` means. Known are the parts in :data:`ROOMS` and those that the
@@ -47,22 +55,31 @@ def check_stored(path: Path, node: Any, registries: Sequence[Registry]) -> None:
         path: the checkpoint, for messages.
         node: the config, or a part of it.
         registries: where its types are looked up.
+        unregistered: types that the caller looks up elsewhere.
     """
     if isinstance(node, Mapping):
-        if "type" in node and not _is_part(node["type"], registries):
-            raise UserError(f"{path}: names the component {node['type']!r}, which is no part of a detector")
+        if "type" in node and not _is_part(node["type"], registries, unregistered):
+            raise UserError(
+                f"{path}: names the component {node['type']!r}, which is no part of a detector or classifier that is "
+                "known here; if it is yours, import the module that registers it first: by import in Python, by "
+                "custom_imports in a config"
+            )
+        if "_scope_" in node and node["_scope_"] not in _scopes(registries):
+            raise UserError(f"{path}: names the scope {node['_scope_']!r}, which would be imported")
         for key, value in node.items():
             if key in FILES and value is not None:
                 raise UserError(f"{path}: names the config {value!r}, which would be run; build it with --config")
-            check_stored(path, value, registries)
+            check_stored(path, value, registries, unregistered)
     elif isinstance(node, list | tuple):
         for item in node:
-            check_stored(path, item, registries)
+            check_stored(path, item, registries, unregistered)
 
 
-def _is_part(name: Any, registries: Sequence[Registry]) -> bool:
-    if not isinstance(name, str) or name in UNREGISTERED:
-        return name in UNREGISTERED
+def _is_part(name: Any, registries: Sequence[Registry], unregistered: Collection[str]) -> bool:
+    if not isinstance(name, str):
+        return False
+    if name in unregistered:
+        return True
     scope, dot, plain_name = name.rpartition(".")
     for registry in registries:
         family = [registry, *_ancestors(registry)]
@@ -70,8 +87,15 @@ def _is_part(name: Any, registries: Sequence[Registry]) -> bool:
             family = [m for member in family for m in (member, *member.children.values()) if m.scope == scope]
         for member in family:
             if (component := member.module_dict.get(plain_name)) is not None:
-                return str(component.__module__).startswith(ROOMS)
+                module = str(component.__module__)
+                return module.startswith(ROOMS) or not PACKAGES.fullmatch(module.partition(".")[0])
     return False
+
+
+def _scopes(registries: Sequence[Registry]) -> list[str]:
+    """Scopes that are imported already."""
+    family = [member for registry in registries for member in (registry, *_ancestors(registry))]
+    return [each.scope for member in family for each in (member, *member.children.values())]
 
 
 def _ancestors(registry: Registry) -> Iterator[Registry]:
