@@ -10,6 +10,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line and trains."""
     parser = config_parser("Trains a detector.")
     parser.add_argument("--resume", action="store_true", help="goes on from the newest checkpoint in the work dir")
+    parser.add_argument("--overwrite", action="store_true", help="moves a run that the work dir holds aside")
     options = parser.parse_args(arguments)
 
     from mmengine.dist import is_main_process
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tresnet_downstream.detection.training import train_detection
 
     config = read_config(options)
-    best = train_detection(config, options.resume, options.launcher)
+    best = train_detection(config, options.resume, options.launcher, options.overwrite)
     if not is_main_process():
         return
     if best:

@@ -10,6 +10,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line and trains."""
     parser = config_parser("Trains a multi-label classifier.")
     parser.add_argument("--resume", action="store_true", help="goes on from the newest checkpoint in the work dir")
+    parser.add_argument("--overwrite", action="store_true", help="moves a run that the work dir holds aside")
     options = parser.parse_args(arguments)
 
     from mmengine.dist import is_main_process
@@ -17,13 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tresnet_downstream.classification.training import train_multilabel
 
     config = read_config(options)
-    best = train_multilabel(config, options.resume, options.launcher)
+    best = train_multilabel(config, options.resume, options.launcher, options.overwrite)
     if not is_main_process():
         return
     if "epoch" in best:
         print(f"best val mAP {best['mAP']:.2f} ({best['weights']} weights, epoch {best['epoch']})")
     else:
-        print("no val mAP: the validation data shows none of the classes, or was not scored")
+        print("no val mAP: the validation data shows none of the classes")
     print(f"results are in {config.work_dir}")
 
 

@@ -121,6 +121,21 @@ def drawn_names(images: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def require_apart(images: Sequence[str], out: str | os.PathLike[str]) -> None:
+    """Raises UserError if drawn pictures would be written into a folder that a picture comes from."""
+    if not os.path.exists(out):
+        return
+    folders = {
+        os.path.dirname(place) for image in images for place in (os.path.abspath(image), os.path.realpath(image))
+    }
+    for folder in sorted(folders):
+        if os.path.isdir(folder) and os.path.samefile(folder, out):
+            raise UserError(
+                f"--out {os.fspath(out)}: is the folder of the pictures themselves ({folder}), which what is drawn "
+                "would overwrite; name another folder"
+            )
+
+
 def write_picture(picture: Image.Image, path: Path) -> None:
     """Write a JPEG file; folders are made.
 

@@ -2,6 +2,7 @@
 custom_imports = dict(imports=['tresnet_downstream.detection.training'], allow_failed_imports=False)
 runner_type = 'tresnet_downstream.DetectionRunner'
 randomness = dict(seed=0)
+overwrite = False  # True moves a run that the work dir holds aside
 amp = None  # 'bfloat16' or 'float16'
 coco_eval = 'pycocotools'  # or 'faster_coco_eval': the same scores in a tenth of the time
 custom_hooks = [

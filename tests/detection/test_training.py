@@ -284,7 +284,7 @@ def test_missing_files_and_classes_are_told_in_one_line(boxes, trained_detector,
     data = tmp_path / "data"
     shutil.copytree(boxes, data)
     (data / "pictures" / "train_03.png").write_bytes(b"")
-    refused([CONFIG, *work, *flags(data)], "train_03.png", "unreadable image")
+    refused([CONFIG, "--work-dir", tmp_path / "other", *flags(data)], "train_03.png", "unreadable image")
 
 
 def test_empty_boxes_are_dropped_counted_and_told_of(boxes, tmp_path, capsys):

@@ -197,11 +197,6 @@ def test_checkpoint_trained_on_other_classes_is_refused(data, trained, tmp_path)
     refuses_to_train(data, work_dir, work_dir / "epoch_1.pth", *words, flags=["--resume"])
 
 
-def test_another_schedule_is_refused_for_resuming(whole, trained, tmp_path):
-    work_dir = shutil.copytree(trained, tmp_path / "work")
-    refuses_to_train(whole, work_dir, "--resume", "max_lr", "stop_epoch", flags=["--resume"], max_epochs=3)
-
-
 class Harmful:
     def __init__(self, path):
         self.path = path
@@ -234,7 +229,7 @@ def test_damaged_checkpoint_is_named_and_runs_nothing(whole, trained, tmp_path, 
     (tmp_path / "last_checkpoint").write_text(path.name)
     refused("test_multilabel", [DIGITS, path, "--work-dir", tmp_path, *options(whole)], path)
     refuses_to_train(whole, tmp_path, path, flags=["--resume"])
-    refuses_to_train(whole, tmp_path, path, config=CUSTOM, pretrained=path)
+    refuses_to_train(whole, tmp_path / "new", path, config=CUSTOM, pretrained=path)
     assert not (tmp_path / "harm").exists()
 
 

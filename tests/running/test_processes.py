@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.registry import init_default_scope
-from running.small_data import DIGITS, call, make_small_data, options, start
+from running.small_data import DIGITS, call, make_small_data, options, start, train
 from torch.nn.parallel import DistributedDataParallel
 
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
@@ -66,11 +66,15 @@ def one_step_of_each():
 
 
 def train_and_score(folder):
-    """Trains and scores with the tools; gives what each printed."""
-    common = ["--work-dir", folder / "work", "--launcher", "pytorch"]
-    common += options(folder / "data", model__backbone__norm="sync")
-    trained = call("train_multilabel", [DIGITS, *common])
-    return {"train": trained, "test": call("test_multilabel", [DIGITS, folder / "work/best.pth", *common])}
+    """Trains and scores with the tools, into folders new and used; gives what each printed."""
+    common = ["--launcher", "pytorch", *options(folder / "data", model__backbone__norm="sync")]
+    work, alone = (["--work-dir", folder / name] for name in ("work", "alone"))
+    return {
+        "train": call("train_multilabel", [DIGITS, *work, *common]),
+        "again": call("train_multilabel", [DIGITS, *work, "--overwrite", *common]),
+        "resume": call("train_multilabel", [DIGITS, *alone, "--resume", *common]),
+        "test": call("test_multilabel", [DIGITS, folder / "work/best.pth", *work, *common]),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,7 @@ def folder(tmp_path_factory):
     """Where two processes, started by ``torchrun``, left what this file's last lines do."""
     folder = tmp_path_factory.mktemp("two_processes")
     make_small_data(folder / "data")  # 11 pictures to score: 6 for each process, one of them padding
+    train(folder / "data", folder / "alone", stop_epoch=1, model__backbone__norm="sync")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     process = start([*torchrun, __file__, folder])
     _, err = process.communicate(timeout=180)
@@ -137,6 +142,18 @@ def test_training_on_two_processes_writes_one_set_of_files_and_scores_every_pict
     images = json.loads((work_dir / "images.json").read_text())
     assert images == sorted(images)  # none twice, as the padding of shares has them
     assert len(images) == 11
+
+
+@pytest.mark.slow
+def test_two_processes_overwrite_no_run_and_go_on_with_that_of_one(folder):
+    first, second = (json.loads((folder / f"tools_{rank}.json").read_text()) for rank in range(2))
+    assert f"is now in {folder / 'work_1'}" in first["again"][1]
+    assert (folder / "work_1/epoch_2.pth").exists()
+    assert "resumed with a change: processes was 1 and is now 2" in first["resume"][1]
+    assert second["again"][1] == second["resume"][1] == ""
+    checkpoint = torch.load(folder / "alone/epoch_2.pth", weights_only=True)
+    assert checkpoint["meta"]["iter"] == 4  # two epochs of 24 pictures in batches of 16
+    assert checkpoint["param_schedulers"][0]["last_epoch"] == 4
 
 
 if __name__ == "__main__":

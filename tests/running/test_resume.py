@@ -132,13 +132,14 @@ def test_best_score_survives_a_resume(data, tmp_path):
     assert read(tmp_path / "best.pth")["score"]["epoch"] == 1
 
 
-def test_new_run_in_a_used_folder_keeps_its_own_checkpoints(data, tmp_path):
-    train(data, tmp_path, max_epochs=3, keep_checkpoints=2)
+def test_run_resumed_from_an_earlier_epoch_keeps_its_own_checkpoints(data, tmp_path):
+    train(data, tmp_path, max_epochs=3, keep_checkpoints=3)
+    (tmp_path / "last_checkpoint").write_text("epoch_1.pth")
+    printed = train(data, tmp_path, "--resume", max_epochs=3, stop_epoch=2, keep_checkpoints=1)
+    assert "epoch 2/3" not in printed  # the bar counts to the epoch that it stops at
+    assert "epoch 2/2" in printed
     assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_2.pth", "epoch_3.pth"]
-    train(data, tmp_path, max_epochs=3, stop_epoch=1, keep_checkpoints=2)
-    assert (tmp_path / (tmp_path / "last_checkpoint").read_text()).name == "epoch_1.pth"
-    assert (tmp_path / "epoch_1.pth").exists()
-    assert "epoch 2/3" in train(data, tmp_path, "--resume", max_epochs=3)
+    assert (tmp_path / "last_checkpoint").read_text() == "epoch_2.pth"
 
 
 def test_checkpoints_hold_tensors_and_plain_values_alone(uninterrupted):

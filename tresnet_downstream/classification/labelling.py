@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.classification.predict import Predictor, labels_of, predict_each
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
-from tresnet_downstream.pictures import drawn_names, read_image, write_picture
+from tresnet_downstream.pictures import drawn_names, read_image, require_apart, write_picture
 
 # Where nobody says which labels to give: those more likely than not, or the likeliest five of a softmax.
 THRESHOLD, TOP_K = 0.5, 5
@@ -54,6 +54,8 @@ def label_pictures(
     if threshold is None and top_k is None:
         threshold, top_k = (THRESHOLD, None) if model.multi_label else (None, TOP_K)
     limits = threshold.limits(model.classes, "multilabel") if isinstance(threshold, Thresholds) else threshold
+    if out is not None:
+        require_apart(images, out)
     names = drawn_names(images) if out is not None else {}
     failed = []
     for prediction in predict_each(model, images, batch_size):

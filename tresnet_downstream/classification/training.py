@@ -16,10 +16,10 @@ from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
 from tresnet_downstream.registry import DATASETS
+from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import (
     CheckpointHook,
     bare,
-    last_checkpoint,
     require_resumable,
 )
 from tresnet_downstream.running.config import check_config, mistakes_in_types
@@ -30,13 +30,16 @@ from tresnet_downstream.weights.pretrained import require_match
 
 
 @mistakes_in_types()
-def train_multilabel(config: Config, resume: bool = False, launcher: str = "none") -> dict[str, Any]:
+def train_multilabel(
+    config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
+) -> dict[str, Any]:
     """Trains and validates; checkpoints, logs and TensorBoard scalars go to ``config.work_dir``.
 
     Args:
         config: from :func:`load_config`, with ``work_dir``.
         resume: goes on from the newest checkpoint in ``work_dir``, if there is one.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
+        overwrite: moves a run that ``work_dir`` holds aside; without, and without ``resume``, it is refused.
 
     Returns:
         the best validation score: ``mAP``, ``weights`` (``raw`` or ``averaged``) and ``epoch``; without
@@ -46,7 +49,8 @@ def train_multilabel(config: Config, resume: bool = False, launcher: str = "none
         UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
     """
     join_processes(launcher)
-    checkpoint = last_checkpoint(config.work_dir) if resume else None
+    checkpoint = folders.checkpoint_to_resume(config.work_dir, resume, overwrite)
+    config.overwrite = overwrite
     if checkpoint is not None:
         require_resumable(checkpoint)
     check_config(config, ("train", "val"))
@@ -58,7 +62,7 @@ def train_multilabel(config: Config, resume: bool = False, launcher: str = "none
     try:
         runner.train()
     except NonFiniteLossError as error:
-        last = last_checkpoint(config.work_dir)
+        last = folders.last_checkpoint(config.work_dir)
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
         raise NonFiniteLossError(f"{error}; {kept}; amp=None may help, or a new run with a lower max_lr") from error
     finally:
@@ -123,13 +127,6 @@ def score_multilabel(
     return metric.scores["raw"], run
 
 
-class _ScoringRunner(QuietRunner):
-    """Leaves no config in the work dir, where that of the training may lie."""
-
-    def dump_config(self) -> None:
-        """Writes nothing; the run folder says what was scored."""
-
-
 def _build_runner(
     config: Config, launcher: str, resume_from: Path | None, train: bool, classes: Sequence[str] | None = None
 ) -> Runner:
@@ -143,7 +140,8 @@ def _build_runner(
         for split, dataset in datasets.items()
     }
     set_launcher(config, launcher)
-    runner = (QuietRunner if train else _ScoringRunner)(
+    folders.make(config.work_dir)
+    runner = QuietRunner(
         model=config.model,
         work_dir=config.work_dir,
         train_dataloader=loaders.get("train"),

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.detection.predict import Detections, detect
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
-from tresnet_downstream.pictures import drawn_names, read_image, write_picture
+from tresnet_downstream.pictures import drawn_names, read_image, require_apart, write_picture
 
 THRESHOLD = 0.3
 # Told apart also by those who see no red or green (Okabe and Ito, 2008); used in turn.
@@ -52,6 +52,8 @@ def detect_in_pictures(
         raise UserError(f"top_k={top_k}: give a whole number, at least 1")
     given = threshold.limits(model.classes, "detection") if isinstance(threshold, Thresholds) else threshold
     limits = np.broadcast_to(np.asarray(given, np.float64), len(model.classes))
+    if out is not None:
+        require_apart(images, out)
     names = drawn_names(images) if out is not None else {}
     failed = []
     for found in detect(model, images, batch_size):

@@ -24,17 +24,18 @@ from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS, RUNNERS, SCOPE
+from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import (
     bare,
-    last_checkpoint,
     plain,
     require_classes,
     require_resumable,
 )
 from tresnet_downstream.running.config import mistakes_in_types
+from tresnet_downstream.running.folders import last_checkpoint
 from tresnet_downstream.running.hooks import ProgressHook
 from tresnet_downstream.running.provenance import provenance, without_start
-from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
+from tresnet_downstream.running.runner import FolderRunner, QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights.download import locate
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
@@ -45,7 +46,7 @@ SPLITS = ("train", "val", "test")
 
 
 @RUNNERS.register_module()
-class DetectionRunner(Runner):
+class DetectionRunner(FolderRunner):
     """MMEngine's runner for configs of MMDetection, as their ``runner_type``; MMDetection's own tools take it too.
 
     What it adds to a config of MMDetection:
@@ -57,7 +58,8 @@ class DetectionRunner(Runner):
     * classes come from the training data, and every head's ``num_classes`` follows them;
     * ``amp`` (``bfloat16`` or ``float16``) works on a CPU as well;
     * checkpoints are whole files of plain data, and are refused if they hold another detector or other classes;
-    * each run of a process has a visualizer of its own.
+    * each run of a process has a visualizer of its own;
+    * a training overwrites no run, see :class:`FolderRunner`: ``overwrite=True`` moves the one in its folder aside.
     """
 
     @classmethod
@@ -68,6 +70,7 @@ class DetectionRunner(Runner):
         _follow_options(cfg)
         _check_components(cfg)
         _set_classes(cfg)
+        folders.make(cfg.work_dir)
         if cfg.get("amp") and cfg.get("optim_wrapper"):
             cfg.optim_wrapper.update(type=f"{SCOPE}.RecipeOptimWrapper", amp=cfg.amp, reduction="mean")
         return super().from_cfg(cfg)
@@ -81,6 +84,13 @@ class DetectionRunner(Runner):
         if isinstance(visualizer, dict):
             visualizer = {**visualizer, "name": str(self._log_dir)}
         return super().build_visualizer(visualizer)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resumes a checkpoint; its best one is sought in this folder, also if that was moved since."""
+        super().resume(filename, *args, **kwargs)
+        for key in ("best_ckpt", "last_ckpt"):
+            if path := self.message_hub.runtime_info.get(key):
+                self.message_hub.update_info(key, str(Path(self.work_dir) / Path(path).name))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Saves a checkpoint that appears under its name only when it is complete.
@@ -178,13 +188,16 @@ class DetectionProgressHook(ProgressHook):
 
 
 @mistakes_in_types()
-def train_detection(config: Config, resume: bool = False, launcher: str = "none") -> dict[str, Any]:
+def train_detection(
+    config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
+) -> dict[str, Any]:
     """Trains a detector; checkpoints and logs go to ``config.work_dir``.
 
     Args:
         config: of MMDetection, from :func:`load_config`, with ``work_dir``.
         resume: goes on from the newest checkpoint in ``work_dir``, if there is one.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
+        overwrite: moves a run that ``work_dir`` holds aside; without, and without ``resume``, it is refused.
 
     Returns:
         ``AP`` in percent and the path ``checkpoint`` of the best epoch; empty if none was scored.
@@ -192,7 +205,9 @@ def train_detection(config: Config, resume: bool = False, launcher: str = "none"
     Raises:
         UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
     """
-    checkpoint = last_checkpoint(config.work_dir) if resume else None
+    overwrite = overwrite or bool(config.get("overwrite"))
+    checkpoint = folders.checkpoint_to_resume(config.work_dir, resume, overwrite)
+    config.overwrite = overwrite
     if checkpoint is not None:
         require_resumable(checkpoint)
         config.load_from, config.resume = str(checkpoint), True
@@ -281,7 +296,8 @@ def _quiet_runner(config: Config, launcher: str) -> Runner:
         raise UserError(f"{config.filename}: is a classifier's config, for train_multilabel.py and test_multilabel.py")
     join_processes(launcher)
     set_launcher(config, launcher)
-    config.custom_hooks = [*(config.get("custom_hooks") or []), {"type": f"{SCOPE}.DetectionProgressHook"}]
+    bar, hooks = {"type": f"{SCOPE}.DetectionProgressHook"}, config.get("custom_hooks") or []
+    config.custom_hooks = [*(hook for hook in hooks if hook != bar), bar]
     return QuietDetectionRunner.from_cfg(config)
 
 

@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.files import whole_file
+from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
+from tresnet_downstream.running import folders
 from tresnet_downstream.weights import schemes  # noqa: F401 - MMEngine's loaders, safe
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
@@ -77,12 +79,35 @@ class CheckpointHook(Hook):
     def __init__(self, interval: int = 1, keep: int = 2) -> None:
         self.interval, self.keep = interval, keep
         self.best: dict[str, Any] = {"mAP": float("-inf")}
+        self.validated = 0  # the last epoch that was
 
     def before_train(self, runner: Runner) -> None:
-        """Remembers the best score of the run that is resumed."""
+        """Remembers the best score of the run that is resumed, and validates an epoch whose validation was cut."""
         best = Path(runner.work_dir) / "best.pth"
         if runner.epoch > 0 and best.is_file():
-            self.best = read_checkpoint(best)["score"]
+            self._adopt(best, getattr(runner, "run_id", None))
+        self.validated = folders.last_validated(runner.work_dir) if "epoch" in self.best else 0
+        if runner.epoch > 0 and (runner.epoch % runner.val_interval == 0 or runner.epoch >= runner.max_epochs):
+            self._validate_if_due(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Validates the last epoch, also where the training ended between two validations."""
+        self._validate_if_due(runner)
+
+    def _validate_if_due(self, runner: Runner) -> None:
+        if self.validated < runner.epoch and runner.val_loop is not None:
+            tell(f"epoch {runner.epoch} has not been validated, so it is now")
+            runner.val_loop.run()
+
+    def _adopt(self, best: Path, run_id: str | None) -> None:
+        """Takes the score of ``best.pth`` if it is this run's; another run's is moved aside."""
+        checkpoint = read_checkpoint(best)
+        if checkpoint.get("meta", {}).get("run_id", run_id) == run_id and "score" in checkpoint:
+            self.best = checkpoint["score"]
+            return
+        barrier()  # until every process has read it
+        if is_main_process():
+            tell(f"{best}: is of another run; it is now {folders.move_aside(best)}")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leaves plain data: MMEngine's log history is made of objects, and nothing here resumes it."""
@@ -109,14 +134,18 @@ class CheckpointHook(Hook):
             runner.save_checkpoint(str(folder), partial.name)
         with whole_file(folder / "last_checkpoint") as partial:
             partial.write_text(f"epoch_{epoch}.pth")
-        # Not those of later epochs, which a run that started anew in this folder finds there.
-        written = sorted((path for path in folder.glob("epoch_*.pth") if _epoch_of(path) <= epoch), key=_epoch_of)
+        # Not those of later epochs, which a run that was resumed from an earlier one finds there.
+        written = [path for number, path in folders.epoch_checkpoints(folder).items() if number <= epoch]
         for old in written[: -self.keep]:
             old.unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Writes ``best.pth`` if this epoch scored better than all before."""
-        if not metrics or runner._train_loop is None or not metrics["mAP"] > self.best["mAP"]:
+        if not metrics or not isinstance(runner._train_loop, BaseLoop):
+            return
+        self.validated = runner.epoch
+        if not metrics["mAP"] > self.best["mAP"]:
+            self._write_validated(runner)
             return
         self.best = {**metrics, "epoch": runner.epoch}
         if not is_main_process():
@@ -132,14 +161,8 @@ class CheckpointHook(Hook):
         runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         with whole_file(Path(runner.work_dir) / "best.pth") as partial:
             torch.save(checkpoint, partial)
+        self._write_validated(runner)
 
-
-def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest checkpoint that a run left, if any."""
-    pointer = Path(work_dir) / "last_checkpoint"
-    # MMEngine writes a path there, perhaps relative to where it ran; ours is the name alone.
-    return Path(work_dir) / Path(pointer.read_text().strip()).name if pointer.is_file() else None
-
-
-def _epoch_of(path: Path) -> int:
-    return int(path.stem.removeprefix("epoch_"))
+    def _write_validated(self, runner: Runner) -> None:
+        if is_main_process():
+            folders.write_validated(runner.work_dir, runner.epoch)

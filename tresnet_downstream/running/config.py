@@ -6,12 +6,12 @@ A string in a config may name a key of the config's top level: ``'$image_size'``
 """
 
 import ast
+import contextlib
 import copy
 import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import Registry
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
 from tresnet_downstream.registry import SCOPE
 
 _WHOLE = re.compile(r"\$(\w+)")
@@ -57,6 +58,7 @@ WHOLE_NUMBERS = {
     "keep_checkpoints": 1,
     "seed": 0,
 }
+SET_BY_TRAINING = ("work_dir", "launcher", "model_wrapper_cfg", "overwrite", "resume")
 NUMBERS = ("max_lr", "weight_decay", "average_decay", "threshold")
 
 
@@ -157,6 +159,33 @@ def _marked(node: Any, place: str = "") -> Iterator[str]:
         yield from _marked(value, f"{place}.{key}")
 
 
+def save_config(config: Config, path: Path) -> None:
+    """Writes a config that :func:`load_config` reads, with its references where nothing changed it since."""
+    written = copy.deepcopy(config)
+    if written.get("resume"):
+        written.update(resume=False, load_from=None)
+    if written.get("overwrite"):
+        written.overwrite = False
+    with contextlib.suppress(ValueError, SyntaxError, UserError):
+        referring = Config(ast.literal_eval(config.text), filename=config.filename, cfg_text=config.text)
+        before, now = (_settled(c._cfg_dict.to_dict()) for c in (_resolved(referring), config))
+        if before == now:
+            written = referring
+    text = written.pretty_text
+    with whole_file(path) as partial:
+        partial.write_text(text)
+
+
+def _settled(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without what a training sets in it, which its own file leaves open."""
+    settled = {key: value for key, value in config.items() if key not in SET_BY_TRAINING}
+    if isinstance(model := settled.get("model"), dict):
+        model.pop("classes", None)
+        if isinstance(backbone := model.get("backbone"), dict):
+            backbone.pop("init_cfg", None)
+    return settled
+
+
 def _parse(value: str, current: Any) -> Any:
     """A Python literal, or else text; text also stays text where it replaces text, such as a folder named 2014."""
     if isinstance(current, str) and not current.startswith("$") and value != "None":
@@ -254,7 +283,7 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
             raise UserError(f"{key}={config[key]!r}: give a number, at least 0")
 
 
-@contextmanager
+@contextlib.contextmanager
 def mistakes_in_types() -> Iterator[None]:
     """Turns what MMEngine and Python raise at an unknown ``type`` or argument of a component into a UserError."""
     try:
@@ -292,4 +321,6 @@ def _resolved(config: Config) -> Config:
             raise UserError(f"{config.filename}: {text!r} refers to {name!r}, which the config does not define")
         return resolve(names[name], (*within, name))
 
-    return Config(resolve(names), cfg_text=config.text, filename=config.filename)
+    # The text is the config with its references: what a training saves.
+    text = repr(config._cfg_dict.to_dict())
+    return Config(resolve(names), filename=config.filename, cfg_text=text)

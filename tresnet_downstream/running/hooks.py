@@ -139,15 +139,26 @@ class StopHook(Hook):
 
     def __init__(self, epoch: int | None = None) -> None:
         self.epoch = epoch
+        self.stopped: int | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Trains nothing if the run that is resumed had come that far."""
         runner.train_loop.stop_training = self.epoch is not None and runner.epoch >= self.epoch
+        if runner.epoch >= runner.max_epochs:
+            tell(f"nothing is left to train: the run has all of its {runner.max_epochs} epochs")
+        elif runner.train_loop.stop_training:
+            tell(f"nothing is left to train: stop_epoch={self.epoch}, and the run has come to epoch {runner.epoch}")
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Tells the loop that this epoch was the last."""
         if self.epoch is not None and runner.epoch + 1 >= self.epoch:
             runner.train_loop.stop_training = True
+            self.stopped = self.epoch
+
+    def after_train(self, runner: Runner) -> None:
+        """Says that the training ended early."""
+        if self.stopped is not None and self.stopped < runner.max_epochs:
+            tell(f"stopped after epoch {self.stopped} of {runner.max_epochs}, as stop_epoch says")
 
 
 @HOOKS.register_module()
@@ -166,11 +177,11 @@ class ProgressHook(Hook):
         self.console = Console(file=sys.stdout, quiet=not is_main_process(), soft_wrap=True, highlight=False)
         self.bar: Progress | None = None
         self.task: Any = None
+        self.started: float | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Shows the bar."""
-        stop = next((hook.epoch for hook in runner.hooks if isinstance(hook, StopHook)), None)
-        self.epochs = min(runner.max_epochs, stop or runner.max_epochs)
+        self.epochs = self._last_epoch(runner)
         self._open(runner.iter, self.epochs * len(runner.train_dataloader))
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -207,7 +218,10 @@ class ProgressHook(Hook):
         """Prints the epoch's line."""
         if runner._train_loop is None or isinstance(runner._train_loop, dict) or not metrics:
             return
-        self._print(runner.epoch, f", {self.scores_text(metrics)}")
+        if self.started is None:  # resumed where the validation was cut
+            self.console.print(f"epoch {runner.epoch}/{self._last_epoch(runner)}: {self.scores_text(metrics)}")
+        else:
+            self._print(runner.epoch, f", {self.scores_text(metrics)}")
 
     def scores_text(self, metrics: Mapping[str, Any]) -> str:
         """What the epoch's line says of its scores."""
@@ -228,7 +242,12 @@ class ProgressHook(Hook):
         if epoch % runner.val_interval and epoch != self.epochs:
             self._print(epoch, "")
 
+    def _last_epoch(self, runner: Runner) -> int:
+        stop = next((hook.epoch for hook in runner.hooks if isinstance(hook, StopHook)), None)
+        return min(runner.max_epochs, stop or runner.max_epochs)
+
     def _print(self, epoch: int, scores: str) -> None:
+        assert self.started is not None
         seconds = time.perf_counter() - self.started
         all_reduce(total := torch.tensor(self.skipped))
         skipped = f", {total.item()} bad images skipped" if total else ""

@@ -155,20 +155,6 @@ class OneCycle(OneCycleLR, _ParamScheduler):  # the second base is there for MME
         if by_epoch:
             raise UserError("OneCycle steps by iteration: set by_epoch=False")
         self.by_epoch = by_epoch
-        self.settings = {"max_lr": max_lr, "steps": end, "pct_start": pct_start}
         super().__init__(optimizer.optimizer, max_lr, total_steps=end, pct_start=pct_start)
         # Else torch warns where accumulation, or float16's search for a scale, puts off the first step.
         optimizer.optimizer._opt_called = True
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the same schedule.
-
-        Raises:
-            UserError: for another schedule, of which the rest would follow neither the old one nor the new.
-        """
-        if state_dict["settings"] != self.settings:
-            raise UserError(
-                f"--resume: the schedule was {state_dict['settings']} and the config now has {self.settings}: keep "
-                "max_lr, max_epochs, batch_size and the number of processes, or start anew (stop_epoch may change)"
-            )
-        super().load_state_dict(state_dict)

@@ -4,23 +4,105 @@ import contextlib
 import io
 import logging
 import os
+import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.notices import tell
+from tresnet_downstream.running import folders
+from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.hooks import ProgressHook
+from tresnet_downstream.running.resuming import FreshSchedule, require_same_run, run_settings, tell_changes
 
 
-class QuietRunner(Runner):
+class FolderRunner(Runner):
+    """MMEngine's runner, except that a training overwrites no run in its folder, and resumes by rules.
+
+    A folder that holds a run is refused unless the config says ``resume`` or ``overwrite=True``. Changes of the
+    config since the checkpoint that is resumed are refused or told, see :mod:`resuming`. Only a training saves
+    its config in the folder.
+    """
+
+    run_id = ""
+    settings: dict[str, Any] | None = None
+    _resuming = False
+    _allowed: list[str] | None = None
+
+    def dump_config(self) -> None:
+        """Does nothing: :meth:`train` saves the config."""
+
+    def train(self) -> Any:
+        """Trains, in a folder of its own."""
+        overwrite = bool(self.cfg.get("overwrite"))
+        self.settings = run_settings(self.cfg, self.world_size)
+        folder = Path(self.work_dir).resolve()
+        source: str | None = self.__dict__["_load_from"]
+        within = source is not None and folder in Path(source).resolve().parents
+        resume = self._resume and (source is None or within)
+        folders.check(folder, resume, overwrite)
+        if resume:
+            # Not MMEngine's search, which follows the path of before if the folder was moved.
+            source = source or (str(folders.last_checkpoint(folder) or "") or None)
+            self._load_from, resume = source, source is not None
+            if not resume:
+                tell(f"{folder} has no checkpoint to resume, so the training starts from the beginning")
+        elif within and folders.holds_run(folder):
+            raise UserError(f"load_from: {source} lies in the folder that is moved aside; copy it elsewhere")
+        barrier()
+        if is_main_process() and not resume:
+            self.run_id = folders.begin(self.work_dir, self.log_dir)
+            self._save_config()
+        barrier()
+        return super().train()
+
+    def _save_config(self) -> None:
+        save_config(self.cfg, Path(self.work_dir) / f"{Path(self.cfg.filename or self.timestamp).stem}.py")
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resumes a checkpoint; what the config changed is refused or takes effect."""
+        fresh = FreshSchedule(self)
+        self._resuming = True
+        super().resume(filename, *args, **kwargs)
+        if self._allowed is None:
+            tell(f"{filename}: does not say what it was trained with, so the config's settings hold from here")
+            fresh.restore(self)
+        elif self._allowed:
+            tell_changes(self._allowed)
+            fresh.restore(self)
+        self._resuming = False
+        if is_main_process():
+            folders.write_run_id(self.work_dir, self.run_id)
+            self._save_config()
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Loads a checkpoint; one that is resumed must be of this run."""
+        checkpoint = super().load_checkpoint(*args, **kwargs)
+        if self._resuming:
+            meta = checkpoint.get("meta", {})
+            self.run_id = meta.get("run_id") or self.run_id or uuid.uuid4().hex
+            if "run" in meta and self.settings is not None:
+                self._allowed = require_same_run(meta["run"], self.settings, meta.get("epoch", 0))
+        return checkpoint
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls the hooks; a checkpoint is given the run's id and settings first."""
+        if fn_name == "before_save_checkpoint":
+            kwargs["checkpoint"]["meta"].update(run_id=self.run_id, run=self.settings)
+        super().call_hook(fn_name, **kwargs)
+
+
+class QuietRunner(FolderRunner):
     """MMEngine's runner, except that the terminal is left to the progress bar: the log file has every line.
 
     Ctrl-C ends it even where a bare ``except`` of MMEngine had swallowed that.

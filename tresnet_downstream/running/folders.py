@@ -1,0 +1,147 @@
+"""Run folders: which training a folder belongs to, and no result that another one overwrites.
+
+A training writes its id, plain text, to ``run_id`` in its folder and to ``meta["run_id"]`` of its checkpoints.
+``last_checkpoint`` names the newest of them, ``last_validated`` the last epoch that was validated.
+"""
+
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
+from tresnet_downstream.notices import tell
+
+RUN_ID, LAST_CHECKPOINT, LAST_VALIDATED = "run_id", "last_checkpoint", "last_validated"
+_EPOCH = re.compile(r"epoch_(\d+)\.pth")
+_CHECKPOINT = re.compile(r"(epoch_\d+|iter_\d+|best|best_.*_(epoch|iter)_\d+)\.pth")
+
+
+def epoch_checkpoints(folder: str | Path) -> dict[int, Path]:
+    """The files ``epoch_N.pth`` of a folder by epoch, in order; files of other names are not a run's."""
+    found = {int(match[1]): path for path in Path(folder).iterdir() if (match := _EPOCH.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest checkpoint that a run left, if any."""
+    pointer = Path(work_dir) / LAST_CHECKPOINT
+    # MMEngine writes a path there, perhaps relative to where it ran; ours is the name alone.
+    return Path(work_dir) / Path(pointer.read_text().strip()).name if pointer.is_file() else None
+
+
+def last_validated(work_dir: str | Path) -> int:
+    """The last epoch that was validated; 0 if none was."""
+    file = Path(work_dir) / LAST_VALIDATED
+    text = file.read_text().strip() if file.is_file() else ""
+    return int(text) if text.isdigit() else 0
+
+
+def write_validated(work_dir: str | Path, epoch: int) -> None:
+    """Notes that an epoch was validated."""
+    with whole_file(Path(work_dir) / LAST_VALIDATED) as partial:
+        partial.write_text(str(epoch))
+
+
+def holds_run(work_dir: str | Path) -> bool:
+    """Whether a training left checkpoints in the folder."""
+    folder = Path(work_dir)
+    if not folder.is_dir():
+        return False
+    return (folder / LAST_CHECKPOINT).is_file() or any(_CHECKPOINT.fullmatch(path.name) for path in folder.iterdir())
+
+
+def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
+    """Looks at the folder before a training begins there, and changes nothing.
+
+    Raises:
+        UserError: if it is no folder; if it holds a run, and neither ``resume`` nor ``overwrite`` says what to do
+            with it; if it holds a run that cannot be resumed.
+    """
+    folder = Path(work_dir)
+    if resume and overwrite:
+        raise UserError("--resume goes on with a run and --overwrite moves it aside: give one of them")
+    blocking = next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), None)
+    if blocking is not None and not blocking.is_dir():
+        raise UserError(f"--work-dir {folder}: {blocking} is a file, not a folder")
+    if overwrite or not holds_run(folder):
+        return
+    if not resume:
+        raise UserError(
+            f"{folder}: holds a run already: --resume goes on with it, --overwrite moves it aside (with mim, "
+            "--cfg-options overwrite=True), and --work-dir names another folder"
+        )
+    if last_checkpoint(folder) is None:
+        raise UserError(
+            f"{folder}: holds checkpoints, but no file last_checkpoint names the one to resume from; write its name "
+            "there, or give --overwrite or another --work-dir"
+        )
+
+
+def checkpoint_to_resume(work_dir: str | Path, resume: bool, overwrite: bool) -> Path | None:
+    """The checkpoint that a training goes on from; says so if it is to resume and there is none. See :func:`check`."""
+    check(work_dir, resume, overwrite)
+    checkpoint = last_checkpoint(work_dir) if resume else None
+    if resume and checkpoint is None and is_main_process():
+        print(f"--resume: {work_dir} has no checkpoint, so the training starts from the beginning")
+    return checkpoint
+
+
+def make(work_dir: str | Path) -> None:
+    """Makes the folder.
+
+    Raises:
+        UserError: if it cannot be made or written.
+    """
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--work-dir {work_dir}: the folder cannot be made ({error.strerror or error})") from error
+    if not os.access(work_dir, os.W_OK | os.X_OK):
+        raise UserError(f"--work-dir {work_dir}: the folder cannot be written")
+
+
+def move_aside(path: str | Path) -> Path:
+    """Renames a file or folder to the first free name of its own with a number behind it; gives that path.
+
+    Raises:
+        UserError: if it cannot be moved.
+    """
+    path, number = Path(path).resolve(), 1
+    if path == Path.cwd() or path in Path.cwd().parents:
+        raise UserError(f"{path}: cannot be moved aside, since the command runs inside; run it from another folder")
+    stem, suffix = (path.stem, path.suffix) if path.is_file() else (path.name, "")
+    while os.path.lexists(aside := path.with_name(f"{stem}_{number}{suffix}")):
+        number += 1
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be moved to {aside} ({error.strerror or error})") from error
+    return aside
+
+
+def begin(work_dir: str | Path, log_dir: str | Path) -> str:
+    """Begins a new run: moves one that the folder holds aside, all but ``log_dir``; gives the id of the new one."""
+    folder, run_id = Path(work_dir), uuid.uuid4().hex
+    if holds_run(folder):
+        aside = move_aside(folder)
+        folder = folder.resolve()
+        folder.mkdir()
+        log_dir = Path(log_dir)
+        if (aside / log_dir.name).is_dir():
+            # The log is open; its file moves with the name.
+            shutil.move(aside / log_dir.name, folder / log_dir.name)
+        tell(f"the run that {work_dir} held is now in {aside}")
+    (folder / LAST_VALIDATED).unlink(missing_ok=True)
+    write_run_id(folder, run_id)
+    return run_id
+
+
+def write_run_id(work_dir: str | Path, run_id: str) -> None:
+    """Says in the folder which run it belongs to."""
+    with whole_file(Path(work_dir) / RUN_ID) as partial:
+        partial.write_text(f"{run_id}\n")
