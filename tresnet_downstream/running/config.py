@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ WHOLE_NUMBERS = {
     "seed": 0,
 }
 NUMBERS = ("max_lr", "weight_decay", "average_decay", "threshold")
+# MMEngine's writers of logs, and the package that each imports when the run begins.
+WRITERS = {
+    "AimVisBackend": "aim",
+    "ClearMLVisBackend": "clearml",
+    "DVCLiveVisBackend": "dvclive",
+    "MLflowVisBackend": "mlflow",
+    "NeptuneVisBackend": "neptune",
+    "TensorboardVisBackend": "tensorboard",
+    "WandbVisBackend": "wandb",
+}
 
 
 def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
@@ -89,10 +100,26 @@ def _parse(value: str, current: Any) -> Any:
     if isinstance(current, str) and not current.startswith("$") and value != "None":
         return value
     try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+        return _literal(ast.parse(value.strip(), mode="eval").body)
+    except (ValueError, TypeError, SyntaxError):
         # MMEngine's own reading makes lists of words: blocks=basic,basic,bottleneck,bottleneck.
         return value if current is None or "," not in value else DictAction._parse_iterable(value)
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a Python literal in which ``dict(key=value)`` may stand for a dictionary, as in config files."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        return {_name(keyword): _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.List | ast.Tuple):
+        items = [_literal(item) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
+    return ast.literal_eval(node)
+
+
+def _name(keyword: ast.keyword) -> str:
+    if keyword.arg is None:
+        raise ValueError("**name is no literal")
+    return keyword.arg
 
 
 def _current(config: Config, key: str) -> Any:
@@ -156,6 +183,22 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     for key in NUMBERS:
         if key in config and (type(config[key]) not in (int, float) or not config[key] >= 0):
             raise UserError(f"{key}={config[key]!r}: give a number, at least 0")
+    if config.get("threshold", 0) > 1:
+        raise UserError(f"threshold={config.threshold!r}: is a probability; give a number from 0 to 1")
+    if config.get("average_decay", 0) >= 1:
+        raise UserError(f"average_decay={config.average_decay!r}: give a number from 0 to below 1")
+    _check_writers(config.visualizer)
+
+
+def _check_writers(visualizer: Any) -> None:
+    """Names the package that a writer of logs needs and that is not installed; MMEngine would say so in the run."""
+    for writer in (visualizer or {}).get("vis_backends") or ():
+        package = WRITERS.get(str(writer.get("type")).rpartition(".")[2]) if isinstance(writer, Mapping) else None
+        if package is not None and find_spec(package) is None:
+            raise UserError(
+                f"visualizer.vis_backends: {writer['type']} needs the package {package}, which is not installed: "
+                f"pip install {package}, or leave it out"
+            )
 
 
 @contextmanager
