@@ -32,15 +32,17 @@ def test_images_left_out_and_the_spread_of_positives_are_said(made):
 
 def test_class_that_every_image_has_is_a_warning_that_names_the_cause(made):
     *_, warning = summary("val", made("a.png,cat\nb.png,cat;dog\nc.png,\nd.png,\n"), PIPELINE)
-    assert warning.startswith("warning: val: no image is without the class 'cat', ")
-    assert warning.endswith("since 2 images without a label are left out: keep_empty=True keeps them")
+    assert warning == (
+        "warning: val: no image lacks the class 'cat', so its AP is 100 whatever the network finds; "
+        "2 images without a label are left out, and keep_empty=True keeps them"
+    )
     kept = made("a.png,cat\nb.png,cat;dog\nc.png,\nd.png,\n", keep_empty=True)
     assert not any(line.startswith("warning") for line in summary("val", kept, PIPELINE))
 
 
 def test_unknown_labels_are_no_negatives(made):
     *_, warning = summary("val", made("a.png,cat,dog\nb.png,cat;dog,\nc.png,cat;dog,\n"), PIPELINE)
-    assert "without the classes 'cat', 'dog'" in warning
+    assert "no image lacks the classes 'cat', 'dog', so their AP is 100" in warning
 
 
 def test_classes_without_an_image_are_a_warning(made):

@@ -363,5 +363,5 @@ def test_one_class_trains_and_scores(data, tmp_path):
     assert status == 0, err
     assert "classes 1" in out
     printed = train(data, tmp_path / "again", max_epochs=1, model__head__num_classes=1)
-    assert "warning: train: no image is without the class 'disc'" in printed
+    assert "warning: train: no image lacks the class 'disc', so training has no example" in printed
     assert "keep_empty=True" in printed

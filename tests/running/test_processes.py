@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -70,7 +71,11 @@ def train_and_score(folder):
     common = ["--work-dir", folder / "work", "--launcher", "pytorch"]
     common += options(folder / "data", model__backbone__norm="sync")
     trained = call("train_multilabel", [DIGITS, *common])
-    return {"train": trained, "test": call("test_multilabel", [DIGITS, folder / "work/best.pth", *common])}
+    best = folder / "work/best.pth"
+    scored = call("test_multilabel", [DIGITS, best, *common])
+    spoilt = ["--work-dir", folder / "spoilt_work", "--launcher", "pytorch"]
+    spoilt += options(folder / "spoilt", model__backbone__norm="sync", on_bad_image="skip")
+    return {"train": trained, "test": scored, "spoilt": call("test_multilabel", [DIGITS, best, *spoilt])}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +83,9 @@ def folder(tmp_path_factory):
     """Where two processes, started by ``torchrun``, left what this file's last lines do."""
     folder = tmp_path_factory.mktemp("two_processes")
     make_small_data(folder / "data")  # 11 pictures to score: 6 for each process, one of them padding
+    spoilt = make_small_data(folder / "spoilt")
+    for number in (0, 7, 10):
+        (spoilt / f"pictures/val_{number:02}.jpg").write_bytes(b"")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     process = start([*torchrun, __file__, folder])
     _, err = process.communicate(timeout=180)
@@ -137,6 +145,21 @@ def test_training_on_two_processes_writes_one_set_of_files_and_scores_every_pict
     images = json.loads((work_dir / "images.json").read_text())
     assert images == sorted(images)  # none twice, as the padding of shares has them
     assert len(images) == 11
+
+
+@pytest.mark.slow
+def test_two_processes_leave_out_the_pictures_that_cannot_be_read(folder):
+    first, second = (json.loads((folder / f"tools_{rank}.json").read_text())["spoilt"] for rank in range(2))
+    assert "3 of 11 images cannot be read and are not scored" in first[1]
+    assert second[1] == ""
+    kept = [number for number in range(11) if number not in (0, 7, 10)]
+    images = json.loads((folder / "spoilt_work/images.json").read_text())
+    assert images == [f"val_{number:02}.jpg" for number in kept]
+    assert list(json.loads((folder / "spoilt_work/run.json").read_text())["about"]["unreadable"]) == [
+        f"val_{number:02}.jpg" for number in (0, 7, 10)
+    ]
+    whole, part = (np.load(folder / work / "probabilities.npy") for work in ("work", "spoilt_work"))
+    np.testing.assert_allclose(part, whole[kept], atol=1e-5)
 
 
 if __name__ == "__main__":

@@ -34,13 +34,14 @@ def summary(split: str, dataset: MultiLabelDataset, pipeline: Sequence[Mapping[s
     if len(never := np.flatnonzero(positives == 0)):
         lines.append(f"warning: {split}: no image shows {_named(never, dataset.classes)}")
     if len(always := np.flatnonzero((negatives == 0) & (positives > 0))):
-        cause = (
-            f", since {left_out:,} images without a label are left out: keep_empty=True keeps them" if left_out else ""
-        )
-        lines.append(
-            f"warning: {split}: no image is without {_named(always, dataset.classes)}, so scores say nothing of "
-            f"telling images with it from those without{cause}"
-        )
+        several = len(always) > 1
+        effect = "training has no example of an image without " + ("them" if several else "it")
+        if split != "train":
+            effect = f"{'their' if several else 'its'} AP is 100 whatever the network finds"
+        line = f"warning: {split}: no image lacks {_named(always, dataset.classes)}, so {effect}"
+        if left_out:
+            line += f"; {left_out:,} images without a label are left out, and keep_empty=True keeps them"
+        lines.append(line)
     return lines
 
 

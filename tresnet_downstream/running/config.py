@@ -194,11 +194,17 @@ def _check_writers(visualizer: Any) -> None:
     """Names the package that a writer of logs needs and that is not installed; MMEngine would say so in the run."""
     for writer in (visualizer or {}).get("vis_backends") or ():
         package = WRITERS.get(str(writer.get("type")).rpartition(".")[2]) if isinstance(writer, Mapping) else None
-        if package is not None and find_spec(package) is None:
+        if package is not None and not _is_installed(package):
             raise UserError(
                 f"visualizer.vis_backends: {writer['type']} needs the package {package}, which is not installed: "
                 f"pip install {package}, or leave it out"
             )
+
+
+def _is_installed(package: str) -> bool:
+    """Whether the package can be imported; a mere folder of that name, as some writers leave, does not count."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 @contextmanager
