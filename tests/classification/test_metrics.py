@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from tresnet_downstream.classification import MultilabelMetric
+from tresnet_downstream.classification import MultilabelMetric, metrics
 from tresnet_downstream.errors import UserError
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The lines that the metric tells."""
+    lines = []
+    monkeypatch.setattr(metrics, "tell", lines.append)
+    return lines
 
 
 def filled(unreadable):
@@ -19,21 +27,21 @@ def filled(unreadable):
     return metric
 
 
-def test_images_that_cannot_be_read_have_no_part_in_the_scores(capsys):
+def test_images_that_cannot_be_read_have_no_part_in_the_scores(told):
     metric = filled(["", "", "c.jpg: unreadable image: empty"])
     assert metric.evaluate(3)["mAP"] == 100
     assert metric.images == ["a.jpg", "b.jpg"]
     assert metric.targets.tolist() == [[1, 0], [0, 1]]
     np.testing.assert_allclose(metric.probabilities["raw"], [[0.9, 0.2], [0.6, 0.7]], rtol=1e-6)
     assert metric.unreadable == {"c.jpg": "c.jpg: unreadable image: empty"}
-    assert "1 of 3 images cannot be read and are not scored: c.jpg: unreadable" in capsys.readouterr().out
+    assert told == ["warning: 1 of 3 images cannot be read and are not scored: c.jpg: unreadable image: empty"]
 
 
-def test_every_image_is_scored_where_all_can_be_read(capsys):
+def test_every_image_is_scored_where_all_can_be_read(told):
     metric = filled(["", "", ""])
     assert metric.evaluate(3)["mAP"] < 100
     assert (metric.images, metric.unreadable) == (["a.jpg", "b.jpg", "c.jpg"], {})
-    assert capsys.readouterr().out == ""
+    assert told == []
 
 
 def test_nothing_to_score_is_an_error():
