@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import BadImageError, find_images, read_image
+from tresnet_downstream.pictures import BadImageError, find_images, pixels_of, read_image
 
 
 @pytest.fixture
@@ -72,3 +72,38 @@ def test_files_folders_and_patterns_are_found_once_each(pictures):
     assert [path.removeprefix(str(pictures)) for path in found] == ["/a.jpg", "/b.png", "/deeper/a.jpg"]
     with pytest.raises(UserError, match="no picture there"):
         find_images([str(pictures / "*.gif")])
+
+
+def saved(folder, kind):
+    draw = np.random.default_rng(0)
+    if kind == "16 bits":
+        path = folder / "deep.png"
+        Image.fromarray(draw.integers(0, 65536, (20, 30), np.uint16)).save(path)
+    elif kind == "rotated":
+        path, exif = folder / "rotated.png", Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(draw.integers(0, 256, (20, 30, 3), np.uint8)).save(path, exif=exif)
+    else:
+        path = folder / "palette.png"
+        Image.fromarray(draw.integers(0, 256, (20, 30, 3), np.uint8)).quantize(16).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "rotated", "palette"])
+def test_pillow_image_gives_the_pixels_of_its_file_and_stays_as_it_is(tmp_path, kind):
+    path = saved(tmp_path, kind)
+    with Image.open(path) as image:
+        size, mode = image.size, image.mode
+        assert np.array_equal(pixels_of(image), read_image(path))
+        assert np.array_equal(pixels_of(image), read_image(path))
+        assert (image.size, image.mode) == (size, mode)
+    assert read_image(path).shape == ((30, 20, 3) if kind == "rotated" else (20, 30, 3))
+
+
+def test_pillow_image_of_32_bits_or_of_a_damaged_file_is_refused(tmp_path):
+    with pytest.raises(BadImageError, match="32 bits"):
+        pixels_of(Image.fromarray(np.zeros((4, 4), np.float32)))
+    path = saved(tmp_path, "palette")
+    path.write_bytes(path.read_bytes()[:-60])
+    with Image.open(path) as image, pytest.raises(BadImageError, match=r"palette\.png"):
+        pixels_of(image)

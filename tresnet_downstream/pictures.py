@@ -66,14 +66,33 @@ def _content_of_jpeg(file: str | os.PathLike[str]) -> bytes:
 
 def _decode_with_pillow(file: str | os.PathLike[str]) -> np.ndarray:
     with _whole_images_only(), Image.open(file) as image:
-        if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-            raise ValueError(f"it has 32 bits per value (mode {image.mode}); convert it to 8 bits")
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):
-            # 16 bits, which Pillow would clip to white.
-            grey = np.asarray(image).astype(np.float32) / 257
-            return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
-        return np.array(image.convert("RGB"))
+        return _pixels_of(image)
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Give the pixels of a Pillow image, which stays as it is: what `read_image` gives for its file.
+
+    Raises:
+        BadImageError: its file is truncated or damaged, or it has values of 32 bits.
+    """
+    try:
+        with _whole_images_only():
+            return _pixels_of(image)
+    except DECODING_ERRORS as error:
+        name = getattr(image, "filename", "") or "the Pillow image"
+        raise BadImageError(f"{name}: unreadable image: {' '.join(str(error).split())}") from error
+
+
+def _pixels_of(image: Image.Image) -> np.ndarray:
+    """8-bit RGB, turned upright."""
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError(f"it has 32 bits per value (mode {image.mode}); convert it to 8 bits")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        # 16 bits, which Pillow would clip to white.
+        grey = np.asarray(upright).astype(np.float32) / 257
+        return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
+    return np.array(upright.convert("RGB"))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ val_annotations = None
 val_images = None
 data_source = 'the data is yours'  # told if data_root is not there
 keep_empty = False  # pictures without any label: left out, as published, or kept
-on_bad_image = 'error'  # 'skip' trains without pictures that cannot be read, and counts them
+on_bad_image = 'error'  # 'skip' trains and scores without pictures that cannot be read, and counts them
 
 image_size = 448
 batch_size = 56  # of each process
@@ -49,6 +49,7 @@ val_dataloader = dict(
         annotation_file='$val_annotations',
         image_folder='$val_images',
         keep_empty='$keep_empty',
+        on_bad_image='$on_bad_image',
         source='$data_source',
         pipeline='$val_pipeline'))
 val_evaluator = dict(type='MultilabelMetric', threshold='$threshold', top_k=3)

@@ -107,3 +107,49 @@ def test_errors_are_those_of_reading_and_leave_nothing(tmp_path, folder):
     with pytest.raises(UserError, match="instances"):
         read(tmp_path / "bad.json", folder)
     assert not folder.exists()
+
+
+def test_file_of_the_same_size_and_time_but_other_content_is_read_again(file, folder):
+    read(file, folder)
+    before = file.stat()
+    file.write_text(file.read_text(encoding="utf-8").replace("dog", "cow"), encoding="utf-8")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert read(file, folder).classes == ("cat", "cow")
+
+
+def test_file_of_the_same_content_but_another_time_is_mapped(file, folder, monkeypatch):
+    read(file, folder)
+    os.utime(file, ns=(1, 1))
+    refuse_parsing(monkeypatch)
+    assert read(file, folder).classes == ("cat", "dog")
+
+
+def test_changed_header_is_not_taken(file, folder):
+    expected = read(file, folder)
+    (cache,) = folder.iterdir()
+    whole = cache.read_bytes()
+    start = whole.rindex(b'"cat", "dog"')
+    for changed in (b'"dog", "cat"', b'"cat"       '):
+        cache.write_bytes(whole[:start] + changed + whole[start + len(changed) :])
+        assert same(read(file, folder), expected)
+
+
+def test_file_that_changes_while_it_is_read_makes_no_cache(file, folder, monkeypatch):
+    def changing(*arguments):
+        annotations = read_annotations(*arguments)
+        file.write_text("x.jpg,bird\n")
+        return annotations
+
+    monkeypatch.setattr(annotation_cache, "read_annotations", changing)
+    assert read(file, folder).classes == ("cat", "dog")
+    assert not folder.exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(annotation_cache, "MIN_BYTES", 0)
+    assert read(file, folder).classes == ("bird",)
+
+
+def test_images_left_out_are_counted_in_the_cache_too(file, folder, monkeypatch):
+    assert read(file, folder).num_unlabelled == 1
+    refuse_parsing(monkeypatch)
+    assert read(file, folder).num_unlabelled == 1

@@ -195,3 +195,18 @@ def test_coco_classes_must_be_those_wanted_in_the_same_order(write, classes, wor
     file = write(coco())
     assert read_annotations(file, ["dog", "ant", "zebra"]).classes == ("dog", "ant", "zebra")
     expect_error(lambda: read_annotations(file, classes), "instances.json", *words)
+
+
+def test_file_name_that_is_listed_twice_is_refused(write):
+    content = coco()
+    content["images"].append({"id": 40, "file_name": "c.jpg"})
+    expect_error(lambda: read_coco(write(content)), "instances.json", "file_name 'c.jpg'", "twice")
+
+
+def test_images_left_out_and_unknown_labels_are_counted(write):
+    assert read_coco(write(coco())).num_unlabelled == 1
+    assert read_coco(write(coco()), keep_empty=True).num_unlabelled == 0
+    table = read_csv(write("a.jpg,cat,dog\nb.jpg,dog,\nc.jpg,,\n", "table.csv"))
+    assert table.num_unlabelled == 1
+    assert table.positives_per_class().tolist() == [1, 1]
+    assert table.unknown_per_class().tolist() == [0, 1]

@@ -313,3 +313,30 @@ def test_user_error_in_a_worker_stays_a_user_error(root):
     loader = DataLoader(build(root), batch_size=2, num_workers=1)
     with pytest.raises(UserError, match=r"0\.png"):
         next(iter(loader))
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_bad_image_is_marked_for_scoring_and_no_neighbour_takes_its_place(root, kind):
+    damage(root, kind)
+    dataset = build(root, [{"type": "SquashResize", "size": 16}], on_bad_image="leave_out")
+    sample = dataset[4]
+    assert (sample["image"], sample["skipped"]) == ("4.png", 0)
+    assert "4.png" in sample["unreadable"]
+    assert sample["inputs"].shape == (3, 16, 16)
+    assert sample["targets"].tolist() == [0, 1, 0]
+    assert [dataset[index]["unreadable"] for index in (3, 5)] == ["", ""]
+    assert dataset.num_missing == (kind == "gone")
+
+
+@pytest.mark.parametrize("mode", ["error", "skip", "leave_out"])
+def test_folder_without_any_of_the_images_is_refused(root, mode):
+    for name in (root / "images").rglob("*.png"):
+        name.unlink()
+    expect_error(lambda: build(root, on_bad_image=mode), "image_folder", "12 of 12")
+
+
+def test_picture_size_is_that_of_the_pipeline(root):
+    assert build(root).picture_size() == (16, 16)
+    assert build(root, [{"type": "RandomCrop", "height": 9, "width": 7}]).picture_size() == (9, 7)
+    assert build(root, []).picture_size() is None
+    assert build(root, [{"type": "RandomCrop", "height": 3000, "width": 3000}]).picture_size() is None

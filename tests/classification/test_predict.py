@@ -196,3 +196,16 @@ def test_other_errors_of_a_network_stay_what_they_are(monkeypatch):
     monkeypatch.setattr(Memory, "predict_batch", lambda self, images: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match=r"inconsistent tensor size|size mismatch"):
         predict(Memory(1), [np.zeros((40, 40, 3), np.uint8)])
+
+
+def test_pillow_image_gets_the_answer_of_its_file(weights, tmp_path):
+    draw = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(draw.integers(0, 256, (40, 70, 3), np.uint8)).save(tmp_path / "rotated.png", exif=exif)
+    deep = np.linspace(0, 65535, 40 * 70).astype(np.uint16).reshape(40, 70)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    model = load_model(weights, input_size=64)
+    for name in ("rotated.png", "deep.png"):
+        with Image.open(tmp_path / name) as image:
+            assert np.array_equal(predict(model, image), predict(model, tmp_path / name))

@@ -11,6 +11,7 @@ from running.small_data import (
     CUSTOM,
     DIGITS,
     ROOT,
+    call,
     make_small_data,
     options,
     refused,
@@ -18,6 +19,8 @@ from running.small_data import (
     start,
     train,
 )
+
+from tresnet_downstream.registry import MODELS
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +133,14 @@ def test_wrong_number_of_classes_names_both(data, tmp_path):
         ({"max_epochs": 0}, ["max_epochs=0"]),
         ({"max_epochs": 2.5}, ["max_epochs=2.5", "whole number"]),
         ({"max_lr": "fast"}, ["max_lr='fast'"]),
+        ({"threshold": 2}, ["threshold=2", "from 0 to 1"]),
+        ({"average_decay": 2}, ["average_decay=2", "below 1"]),
+        ({"average_decay": 1}, ["average_decay=1", "below 1"]),
+        ({"val_evaluator__threshold": 1.5}, ["MultilabelMetric", "threshold=1.5"]),
+        ({"optim_wrapper__clip_grad": 1}, ["clip_grad=1", "dict(max_norm=1)"]),
+        ({"model__loss": None}, ["model.loss", "AsymmetricLoss"]),
+        ({"visualizer__vis_backends__1__type": "WandbVisBackend"}, ["WandbVisBackend", "pip install wandb"]),
+        ({"visualizer__vis_backends__1__type": "MLflowVisBackend"}, ["MLflowVisBackend", "pip install mlflow"]),
         ({"image_size": 33}, ["33 x 33", "divisible by 4"]),
         ({"image_size": "large"}, ["SquashResize", "large"]),
     ],
@@ -282,3 +293,70 @@ def test_one_line_is_all_that_a_process_prints(data, tmp_path):
     assert process.returncode == 2, err
     assert err.startswith(f"error: {picture}: ")
     assert err.count("\n") == 1, err
+
+
+def test_loss_of_single_labels_is_refused_by_name(whole, tmp_path):
+    text = "model = dict(loss=dict(_delete_=True, type='AsymmetricLossSingleLabel'))\n"
+    (tmp_path / "mine.py").write_text(f"_base_ = ['{DIGITS}']\n{text}")
+    words = ("model.loss", "AsymmetricLossSingleLabel", "one class per image")
+    refuses_to_train(whole, tmp_path / "work", *words, config=tmp_path / "mine.py")
+
+
+def test_loss_that_does_not_say_its_reduction_trains_and_is_told_of(whole, tmp_path):
+    @MODELS.register_module(name="OwnLoss", force=True)
+    class OwnLoss(torch.nn.Module):
+        def forward(self, logits, targets):
+            return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).float())
+
+    (tmp_path / "mine.py").write_text(
+        f"_base_ = ['{DIGITS}']\nmodel = dict(loss=dict(_delete_=True, type='OwnLoss'))\n"
+    )
+    try:
+        printed = train(whole, tmp_path / "work", config=tmp_path / "mine.py", max_epochs=1)
+    finally:
+        MODELS.module_dict.pop("OwnLoss")
+    assert "OwnLoss has no attribute `reduction`, so it is taken for a mean" in printed
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("kind", ["RepeatDataset", "ConcatDataset"])
+def test_data_sets_that_wrap_others_are_refused_by_name(whole, tmp_path, split, kind):
+    inner = f"dict(type='MultiLabelDataset', annotation_file='{split}.json', image_folder='pictures', pipeline=[])"
+    wrapped = f"times=2, dataset={inner}" if kind == "RepeatDataset" else f"datasets=[{inner}]"
+    loader = f"dict(dataset=dict(_delete_=True, type='{kind}', {wrapped}))"
+    (tmp_path / "mine.py").write_text(f"_base_ = ['{DIGITS}']\n{split}_dataloader = {loader}\n")
+    words = (f"{split}_dataloader.dataset: {kind}", "one annotation file")
+    refuses_to_train(whole, tmp_path / "work", *words, config=tmp_path / "mine.py")
+
+
+def test_file_name_that_is_listed_twice_is_refused(data, tmp_path):
+    change_annotations(data, lambda content: content["images"][3].update(file_name="train_02.jpg"))
+    refuses_to_train(data, tmp_path / "work", data / "train.json", "'train_02.jpg'", "twice")
+
+
+def test_clipping_is_written_as_in_a_config(whole, tmp_path):
+    train(whole, tmp_path / "work", optim_wrapper__clip_grad="dict(max_norm=1)", max_epochs=1)
+
+
+def test_five_steps_alone_train(whole, tmp_path):
+    train(whole, tmp_path / "work", batch_size=100, max_epochs=5)
+
+
+def test_one_class_trains_and_scores(data, tmp_path):
+    for split in ("train", "val"):
+        path = data / f"{split}.json"
+        content = json.loads(path.read_text())
+        content["categories"] = content["categories"][:1]
+        content["annotations"] = [one for one in content["annotations"] if one["category_id"] == 1]
+        path.write_text(json.dumps(content))
+    changes = {"model__head__num_classes": 1, "keep_empty": True}
+    printed = train(data, tmp_path / "work", max_epochs=1, **changes)
+    assert "1 class, 'disc', in" in printed
+    assert "warning" not in printed
+    arguments = [DIGITS, tmp_path / "work/best.pth", "--work-dir", tmp_path / "work", "--report", tmp_path / "report"]
+    status, out, err = call("test_multilabel", [*arguments, *options(data, **changes)])
+    assert status == 0, err
+    assert "classes 1" in out
+    printed = train(data, tmp_path / "again", max_epochs=1, model__head__num_classes=1)
+    assert "warning: train: no image lacks the class 'disc', so training has no example" in printed
+    assert "keep_empty=True" in printed

@@ -7,7 +7,7 @@ from running.small_data import DIGITS, ROOT
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
-from tresnet_downstream.running.config import load_config
+from tresnet_downstream.running.config import check_config, load_config
 
 # Those that inherit from MMDetection are for test_detection.py.
 CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.py")) if "mmdet::" not in path.read_text()]
@@ -78,6 +78,9 @@ def test_reference_to_itself_is_named(tmp_path, text):
         ("train_pipeline.0.size=64", "train_pipeline.0.size", 64),
         ("model.backbone.with_cp=True", "model.backbone.with_cp", True),
         ("train_dataloader.dataset.classes=[a,b]", "train_dataloader.dataset.classes", ["a", "b"]),
+        ("val_pipeline=[dict(type='A',size=(3,4))]", "val_pipeline", [{"type": "A", "size": (3, 4)}]),
+        ("model.loss=print(1)", "model.loss", "print(1)"),
+        ("model.loss=dict(**a)", "model.loss", "dict(**a)"),
     ],
 )
 def test_option_is_read_as_the_value_it_looks_like(option, key, value):
@@ -86,6 +89,19 @@ def test_option_is_read_as_the_value_it_looks_like(option, key, value):
         node = node[int(part)] if part.isdigit() else node[part]
     assert node == value
     assert type(node) is type(value)
+
+
+@pytest.mark.parametrize("value", ["dict(max_norm=1)", "{'max_norm':1}"])
+def test_dictionary_may_be_written_either_way(value):
+    assert load_config(DIGITS, [f"optim_wrapper.clip_grad={value}"]).optim_wrapper.clip_grad == {"max_norm": 1}
+
+
+def test_folder_of_a_packages_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load_config(DIGITS, ["visualizer.vis_backends.1.type=mmengine.WandbVisBackend"])
+    with pytest.raises(UserError, match="pip install wandb"):
+        check_config(config, ("train", "val"))
 
 
 def test_later_options_see_earlier_ones():

@@ -155,3 +155,27 @@ def test_clipping_sees_unscaled_gradients():
     wrapper.optimizer.register_step_pre_hook(lambda *_: seen.append(weight.grad.norm().item()))
     wrapper.update_params((weight * 3.0).sum())
     assert seen == [pytest.approx(1.0, rel=1e-4)]
+
+
+@pytest.mark.parametrize("end", range(1, 12))
+def test_one_cycle_of_few_steps_rises_and_ends_at_nothing(end):
+    wrapper = wrapped(nn.Linear(2, 2).parameters())
+    schedule = OneCycle(wrapper, max_lr=1e-2, end=end)
+    rates = []
+    for _ in range(end):
+        rates.append(wrapper.optimizer.param_groups[0]["lr"])
+        wrapper.optimizer.step()
+        if len(rates) < end:
+            schedule.step()
+    assert rates[-1] == pytest.approx(1e-2 / 25 / 1e4, rel=1e-3)
+    assert all(0 < rate <= 1e-2 for rate in rates)
+    if end == 5:
+        # One step up and four down, as torch has it in the limit of a rise of length 0.
+        assert rates[0] == pytest.approx(1e-2 / 25)
+        assert rates[1:] == sorted(rates[1:], reverse=True)
+
+
+@pytest.mark.parametrize("clip_grad", [1, "max_norm=1", {}])
+def test_clipping_that_is_no_dictionary_is_a_user_error(clip_grad):
+    with pytest.raises(UserError, match=r"clip_grad=.*dict\(max_norm=1\)"):
+        wrapped(nn.Linear(2, 2).parameters(), clip_grad=clip_grad)

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -68,12 +69,15 @@ def one_step_of_each():
 def train_and_score(folder):
     """Trains and scores with the tools, into folders new and used; gives what each printed."""
     common = ["--launcher", "pytorch", *options(folder / "data", model__backbone__norm="sync")]
-    work, alone = (["--work-dir", folder / name] for name in ("work", "alone"))
+    work, alone, spoilt = (["--work-dir", folder / name] for name in ("work", "alone", "spoilt_work"))
+    broken = ["--launcher", "pytorch", *options(folder / "spoilt", model__backbone__norm="sync", on_bad_image="skip")]
+    best = folder / "work/best.pth"
     return {
         "train": call("train_multilabel", [DIGITS, *work, *common]),
         "again": call("train_multilabel", [DIGITS, *work, "--overwrite", *common]),
         "resume": call("train_multilabel", [DIGITS, *alone, "--resume", *common]),
-        "test": call("test_multilabel", [DIGITS, folder / "work/best.pth", *work, *common]),
+        "test": call("test_multilabel", [DIGITS, best, *work, *common]),
+        "spoilt": call("test_multilabel", [DIGITS, best, *spoilt, *broken]),
     }
 
 
@@ -83,6 +87,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_processes")
     make_small_data(folder / "data")  # 11 pictures to score: 6 for each process, one of them padding
     train(folder / "data", folder / "alone", stop_epoch=1, model__backbone__norm="sync")
+    spoilt = make_small_data(folder / "spoilt")
+    for number in (0, 7, 10):
+        (spoilt / f"pictures/val_{number:02}.jpg").write_bytes(b"")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     process = start([*torchrun, __file__, folder])
     _, err = process.communicate(timeout=180)
@@ -154,6 +161,20 @@ def test_two_processes_overwrite_no_run_and_go_on_with_that_of_one(folder):
     checkpoint = torch.load(folder / "alone/epoch_2.pth", weights_only=True)
     assert checkpoint["meta"]["iter"] == 4  # two epochs of 24 pictures in batches of 16
     assert checkpoint["param_schedulers"][0]["last_epoch"] == 4
+
+
+def test_two_processes_leave_out_the_pictures_that_cannot_be_read(folder):
+    first, second = (json.loads((folder / f"tools_{rank}.json").read_text())["spoilt"] for rank in range(2))
+    assert "3 of 11 images cannot be read and are not scored" in first[1]
+    assert second[1] == ""
+    kept = [number for number in range(11) if number not in (0, 7, 10)]
+    images = json.loads((folder / "spoilt_work/images.json").read_text())
+    assert images == [f"val_{number:02}.jpg" for number in kept]
+    assert list(json.loads((folder / "spoilt_work/run.json").read_text())["about"]["unreadable"]) == [
+        f"val_{number:02}.jpg" for number in (0, 7, 10)
+    ]
+    whole, part = (np.load(folder / work / "probabilities.npy") for work in ("work", "spoilt_work"))
+    np.testing.assert_allclose(part, whole[kept], atol=1e-5)
 
 
 if __name__ == "__main__":

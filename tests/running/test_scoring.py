@@ -1,6 +1,7 @@
 """What the test tools leave on disk, and what is made of it without the network."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -102,3 +103,42 @@ def test_configs_of_the_other_task_are_told_by_both_tools(tmp_path):
     refused("train_multilabel", [detector, "--work-dir", tmp_path], "is a detector's config", "train_detection.py")
     pytest.importorskip("mmdet", reason="needs the detection set-up")
     refused("train_detection", [DIGITS, "--work-dir", tmp_path], "is a classifier's config", "train_multilabel.py")
+
+
+def test_what_went_in_is_said_and_kept(data, tmp_path):
+    data = shutil.copytree(data, tmp_path / "data")
+    content = json.loads((data / "val.json").read_text())
+    content["images"] += [{"id": 90, "file_name": "val_00_unlabelled.jpg"}]
+    (data / "val.json").write_text(json.dumps(content))
+    spoilt = ("val_03.jpg", "val_10.jpg")
+    (data / "pictures" / spoilt[0]).write_bytes(b"")
+    (data / "pictures" / spoilt[1]).unlink()
+    changes = {"on_bad_image": "skip", "num_workers": 2, "batch_size": 3}
+    printed = train(data, tmp_path / "work", max_epochs=2, **changes)
+    # Validation leaves them out as well, and says so once.
+    assert printed.count("2 of 11 images cannot be read and are not scored") == 1
+    arguments = [DIGITS, tmp_path / "work/best.pth", "--work-dir", tmp_path / "work", "--report", tmp_path / "report"]
+    status, out, err = call("test_multilabel", [*arguments, *options(data, **changes)])
+    assert status == 0, err
+    assert "1 without a label left out" in out
+    assert "2 of 11 images cannot be read and are not scored" in out
+    run = read_run(tmp_path / "work")
+    assert run.images == [f"val_{number:02}.jpg" for number in range(11) if number not in (3, 10)]
+    assert run.about["images"] == {
+        "listed": 12,
+        "scored": 9,
+        "without label, left out": 1,
+        "unreadable, left out": 2,
+    }
+    assert list(run.about["unreadable"]) == list(spoilt)
+    assert (run.about["image_size"], run.about["pipeline"]) == ("32 x 32", "SquashResize(size=32)")
+    text = (tmp_path / "report/report.md").read_text(encoding="utf-8")
+    assert "val&#95;03.jpg, val&#95;10.jpg" in text
+    assert "listed 12, scored 9" in text
+
+
+def test_pictures_that_cannot_be_read_end_scoring_by_default(scored, data, tmp_path):
+    data = shutil.copytree(data, tmp_path / "data")
+    (data / "pictures/val_03.jpg").write_bytes(b"")
+    arguments = [DIGITS, scored[0] / "best.pth", "--work-dir", tmp_path / "work", *options(data)]
+    refused("test_multilabel", arguments, "val_03.jpg", "on_bad_image=skip")

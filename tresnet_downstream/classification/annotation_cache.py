@@ -1,8 +1,9 @@
 """Annotations that were read once, as one binary file that later starts map into memory.
 
 Parsing MS-COCO's annotations takes seconds and a gigabyte in every process; mapping the arrays takes neither, and
-processes share the pages. The file holds a magic number, a header in JSON and the arrays, and is used only if all of it
-is as it was written for the same annotation file and options. Otherwise it is as if it were not there.
+processes share the pages. The file holds a magic number, the header's length and checksum, a header in JSON and the
+arrays. It is used only if all of it is as it was written, for an annotation file of the same content (by its SHA-256,
+which takes 0.16 s for 300 MB on one core) and the same options. Otherwise it is as if it were not there.
 """
 
 import hashlib
@@ -20,8 +21,9 @@ from tresnet_downstream.classification.annotations import MultilabelAnnotations,
 from tresnet_downstream.coco_files import File
 from tresnet_downstream.files import whole_file
 
-MAGIC = b"tresnet_downstream annotations 1\n"  # the number goes up when the format or the reading changes
+MAGIC = b"tresnet_downstream annotations 2\n"  # the number goes up when the format or the reading changes
 ARRAYS = {"name_bytes": "<u1", "name_offsets": "<i8", "indptr": "<i8", "indices": "<i4", "values": "<i1"}
+PREFIX = struct.Struct("<qI")  # length and checksum of the header
 ALIGNMENT = 64
 MIN_BYTES = 2**20  # smaller annotation files are read as fast as a cache
 
@@ -45,31 +47,42 @@ def cached_annotations(
     Raises:
         UserError: as `read_annotations` does.
     """
-    state = _state(file, classes, keep_empty)
-    if cache_dir is None or state is None or state["size"] < MIN_BYTES:
+    if cache_dir is None or _size(file) < MIN_BYTES:
         return read_annotations(file, classes, keep_empty)
+    state = {
+        "file": os.path.abspath(file),
+        "sha256": _sha256(file),
+        "classes": None if classes is None else list(classes),
+        "keep_empty": keep_empty,
+    }
     # Named for what is asked, not for when: a newer annotation file takes the place of the older one's cache.
     asked = json.dumps([state[key] for key in ("file", "classes", "keep_empty")])
     cache = Path(cache_dir) / f"{Path(file).stem}_{hashlib.sha256(asked.encode()).hexdigest()[:16]}.annotations"
     annotations = _load(cache, state)
     if annotations is None:
         annotations = read_annotations(file, classes, keep_empty)
-        _save(cache, state, annotations)
+        if _sha256(file) == state["sha256"]:  # else it changed meanwhile, and either content may have been read
+            _save(cache, state, annotations)
     return annotations
 
 
-def _state(file: File, classes: Sequence[str] | None, keep_empty: bool) -> dict[str, Any] | None:
+def _size(file: File) -> int:
+    """Bytes of the file; -1 if it is not there, which reading it will say."""
     try:
-        found = os.stat(file)
+        return os.stat(file).st_size
     except OSError:
-        return None
-    return {
-        "file": os.path.abspath(file),
-        "size": found.st_size,
-        "mtime_ns": found.st_mtime_ns,
-        "classes": None if classes is None else list(classes),
-        "keep_empty": keep_empty,
-    }
+        return -1
+
+
+def _sha256(file: File) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(file, "rb") as content:
+            while block := content.read(2**20):
+                digest.update(block)
+    except OSError:
+        return ""  # which reading it will say
+    return digest.hexdigest()
 
 
 def _save(cache: Path, state: Mapping[str, Any], annotations: MultilabelAnnotations) -> None:
@@ -79,6 +92,7 @@ def _save(cache: Path, state: Mapping[str, Any], annotations: MultilabelAnnotati
         {
             "state": state,
             "classes": annotations.classes,
+            "num_unlabelled": annotations.num_unlabelled,
             "lengths": {name: len(array) for name, array in arrays.items()},
             "checksum": zlib.crc32(body),
         }
@@ -86,7 +100,8 @@ def _save(cache: Path, state: Mapping[str, Any], annotations: MultilabelAnnotati
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(cache) as partial:
-            partial.write_bytes(_padded(MAGIC + struct.pack("<q", len(header)) + header) + body)
+            prefix = PREFIX.pack(len(header), zlib.crc32(header))
+            partial.write_bytes(_padded(MAGIC + prefix + header) + body)
     except OSError:
         return  # a full or read-only disk: the next start parses again
 
@@ -95,11 +110,14 @@ def _load(cache: Path, state: Mapping[str, Any]) -> MultilabelAnnotations | None
     """The annotations, as views of the mapped file; None if it is not there, not whole or not for this state."""
     try:
         content = np.memmap(cache, np.uint8, mode="r")
-        start = len(MAGIC) + struct.calcsize("<q")
+        start = len(MAGIC) + PREFIX.size
         if content[: len(MAGIC)].tobytes() != MAGIC:
             return None
-        (length,) = struct.unpack("<q", content[len(MAGIC) : start].tobytes())
-        header = json.loads(content[start : start + length].tobytes())
+        length, checksum = PREFIX.unpack(content[len(MAGIC) : start].tobytes())
+        text = content[start : start + length].tobytes()
+        if zlib.crc32(text) != checksum:
+            return None
+        header = json.loads(text)
         body = content[_aligned(start + length) :]
         if header["state"] != state or header["checksum"] != zlib.crc32(body.data):
             return None
@@ -108,7 +126,9 @@ def _load(cache: Path, state: Mapping[str, Any]) -> MultilabelAnnotations | None
             size = header["lengths"][name] * np.dtype(dtype).itemsize
             arrays[name] = body[place : place + size].view(np.ndarray).view(dtype)
             place += _aligned(size)
-        return MultilabelAnnotations(classes=tuple(header["classes"]), **arrays)
+        return MultilabelAnnotations(
+            classes=tuple(header["classes"]), num_unlabelled=header["num_unlabelled"], **arrays
+        )
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
 

@@ -31,6 +31,7 @@ class MultilabelAnnotations:
         indptr: where each image's labels begin and, last, where all end, int64 of shape (N + 1,).
         indices: the class of each label, int32, ascending within an image.
         values: 1 or -1 for each label, int8.
+        num_unlabelled: how many images without annotation the file lists and this leaves out.
     """
 
     classes: tuple[str, ...]
@@ -39,6 +40,7 @@ class MultilabelAnnotations:
     indptr: np.ndarray
     indices: np.ndarray
     values: np.ndarray
+    num_unlabelled: int = 0
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -68,6 +70,10 @@ class MultilabelAnnotations:
     def positives_per_class(self) -> np.ndarray:
         """Count the images that show each class: int64 of shape (C,)."""
         return np.bincount(self.indices[self.values == 1], minlength=len(self.classes))
+
+    def unknown_per_class(self) -> np.ndarray:
+        """Count the images of which nobody knows whether they show each class: int64 of shape (C,)."""
+        return np.bincount(self.indices[self.values == -1], minlength=len(self.classes))
 
 
 def read_annotations(
@@ -105,9 +111,11 @@ def read_coco(file: File, keep_empty: bool = False) -> MultilabelAnnotations:
         keep_empty: whether images without annotation stay; the published recipes leave them out.
 
     Raises:
-        UserError: the file is missing, malformed, no instances file, contradicts itself or holds no image.
+        UserError: the file is missing, malformed, no instances file, contradicts itself, holds no image or lists
+            a file name twice.
     """
     content = read_coco_file(file)
+    refuse_duplicates(file, "file_name", content.names)
     labels = np.stack([content.image_of, content.class_of])
     return _assemble(file, content.names, labels, np.ones(len(content.image_of)), content.classes, keep_empty)
 
@@ -206,6 +214,7 @@ def _assemble(
         indptr=np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64),
         indices=(codes % len(classes)).astype(np.int32),
         values=values[first].astype(np.int8),
+        num_unlabelled=len(names) - len(kept),
     )
 
 

@@ -27,6 +27,8 @@ WHERE_TO_GET_DATA = (
     "MS-COCO is downloaded from cocodataset.org (train2014.zip, val2014.zip, annotations_trainval2014.zip, "
     "or the same of 2017)"
 )
+# Of the picture that stands in where one is left out: no less than what a pipeline may crop.
+_BLACK_SIDE = 1024
 
 
 @DATASETS.register_module()
@@ -38,7 +40,8 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
     - ``inputs``: uint8 tensor of shape (3, height, width), RGB, 0 to 255; the colours of a pixel lie side by side;
     - ``targets``: int8 tensor of shape (C,): 1 shown, 0 not shown, -1 unverified;
     - ``image``: the file's name as the annotations have it;
-    - ``skipped``: how many unreadable images were passed over to find this one.
+    - ``skipped``: how many unreadable images were passed over to find this one;
+    - ``unreadable``: with ``on_bad_image="leave_out"``, why the image cannot be read; otherwise empty.
 
     The published code ignores the EXIF orientation; this honours it.
 
@@ -50,7 +53,8 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         classes: class names that the targets must have, in this order; None takes those of the file.
         keep_empty: whether images without annotation stay.
         on_bad_image: at an unreadable image, ``error`` raises and ``skip`` takes the next readable one in the
-            order of the annotations, with the draws of the sample that was asked for.
+            order of the annotations, with the draws of the sample that was asked for. ``leave_out`` is for
+            scoring: the sample is black and says why in ``unreadable``, and `MultilabelMetric` leaves it out.
         reduced_decoding: whether a JPEG file of at least twice the size that the pipeline begins by squashing to is
             decoded at 1/2, 1/4 or 1/8: much quicker, and for training, since the pixels differ by some levels.
         cache_dir: folder in which what a large annotation file says is kept for later starts, see
@@ -63,6 +67,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         annotation_file: the path of their file.
         image_folder: the path of the folder of images.
         classes: the class names.
+        num_missing: images whose files are not there, with ``on_bad_image`` other than ``error``.
         metainfo: dictionary of ``classes``, where MMEngine looks for it.
 
     Raises:
@@ -84,8 +89,8 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         source: str = WHERE_TO_GET_DATA,
     ) -> None:
-        if on_bad_image not in ("error", "skip"):
-            raise UserError(f"on_bad_image: '{on_bad_image}' is neither 'error' nor 'skip'")
+        if on_bad_image not in ("error", "skip", "leave_out"):
+            raise UserError(f"on_bad_image: '{on_bad_image}' is neither 'error' nor 'skip' nor 'leave_out'")
         if not 0 <= seed < 2**32:
             raise UserError(f"seed: {seed} is not between 0 and 2**32 - 1")
         self.pipeline = build_pipeline(pipeline)
@@ -93,8 +98,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         self.annotation_file = _locate(data_root, "annotation_file", annotation_file, source)
         self.image_folder = _locate(data_root, "image_folder", image_folder, source)
         self.annotations = cached_annotations(self.annotation_file, classes, keep_empty, cache_dir)
-        if on_bad_image == "error":
-            _refuse_missing_images(self.annotations, self.image_folder)
+        self.num_missing = _count_missing_images(self.annotations, self.image_folder, on_bad_image != "error")
         self.classes = self.annotations.classes
         self.metainfo = {"classes": self.classes}
         self.on_bad_image = on_bad_image
@@ -107,24 +111,38 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        image, skipped = self._read_from(index)
+        image, skipped, unreadable = self._read_from(index)
         shown = (index + skipped) % len(self)
         return {
             "inputs": torch.from_numpy(self._augment(image, epoch, index)).permute(2, 0, 1),
             "targets": torch.from_numpy(self.annotations.target(shown)),
             "image": self.annotations.path(shown),
             "skipped": skipped,
+            "unreadable": unreadable,
         }
 
-    def _read_from(self, index: int) -> tuple[np.ndarray, int]:
-        """Give the first readable image from ``index`` on, and how many before it were not."""
+    def picture_size(self) -> tuple[int, int] | None:
+        """Height and width of the pictures that the pipeline gives, in pixels; None if they depend on the file's."""
+        sides = ((_BLACK_SIDE, _BLACK_SIDE), (_BLACK_SIDE * 3 // 4, _BLACK_SIDE))
+        try:
+            sizes = {self._augment(np.zeros((*side, 3), np.uint8), 0, 0).shape[:2] for side in sides}
+        except UserError:
+            raise
+        except Exception:
+            return None  # such as a crop larger than these: whatever Albumentations raises
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def _read_from(self, index: int) -> tuple[np.ndarray, int, str]:
+        """Give the first readable image from ``index`` on, how many before it were not, and why it is black itself."""
         for skipped in range(len(self)):
             name = self.annotations.path((index + skipped) % len(self))
             try:
-                return read_image(os.path.join(self.image_folder, name), self.enough_pixels), skipped
+                return read_image(os.path.join(self.image_folder, name), self.enough_pixels), skipped, ""
             except BadImageError as error:
+                if self.on_bad_image == "leave_out":
+                    return np.zeros((_BLACK_SIDE, _BLACK_SIDE, 3), np.uint8), skipped, str(error)
                 if self.on_bad_image == "error":
-                    raise UserError(f"{error}; training passes over such files with on_bad_image=skip") from error
+                    raise UserError(f"{error}; on_bad_image=skip does without such files") from error
         raise UserError(f"image_folder: none of the {len(self)} images in {self.image_folder} can be read")
 
     def _augment(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
@@ -205,8 +223,12 @@ def _locate(data_root: str, key: str, value: str, source: str) -> str:
     raise UserError(f"{key}: no {what} {path}; set {key}, or data_root if the data set lies elsewhere")
 
 
-def _refuse_missing_images(annotations: MultilabelAnnotations, image_folder: str) -> None:
-    """Report images that are not there; listing a folder once is far quicker than asking for every file."""
+def _count_missing_images(annotations: MultilabelAnnotations, image_folder: str, allowed: bool) -> int:
+    """Count images that are not there; listing a folder once is far quicker than asking for every file.
+
+    Raises:
+        UserError: if some are missing and that is not allowed, or all are.
+    """
     listed: dict[str, set[str]] = {}
     missing = []
     for name in annotations.paths():
@@ -215,11 +237,13 @@ def _refuse_missing_images(annotations: MultilabelAnnotations, image_folder: str
             listed[folder] = _file_names(os.path.join(image_folder, folder))
         if base not in listed[folder]:
             missing.append(name)
-    if missing:
+    if missing and not (allowed and len(missing) < len(annotations)):
+        advice = "" if allowed else "; on_bad_image=skip does without them"
         raise UserError(
             f"image_folder: {len(missing)} of {len(annotations)} images are not in {image_folder}, "
-            f"the first is {missing[0]!r}; on_bad_image=skip trains without them"
+            f"the first is {missing[0]!r}{advice}"
         )
+    return len(missing)
 
 
 def _file_names(folder: str) -> set[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError, is_out_of_memory
-from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.pictures import BadImageError, pixels_of, read_image
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -58,7 +58,8 @@ def predict(model: Predictor, images: Picture | Iterable[Picture], batch_size: i
 
     Args:
         model: from :func:`load_model`, or an exported one; runs where it is, in its own precision.
-        images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
+        images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB. A Pillow
+            image is treated as its file would be: turned upright by its EXIF orientation, 16 bits scaled to 8.
         batch_size: pictures that go through the network together.
 
     Returns:
@@ -109,7 +110,7 @@ def _pixels(image: Picture) -> np.ndarray:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"a picture is uint8 of shape (height, width, 3), got {image.dtype} of {image.shape}")
         return image
-    return np.array(image.convert("RGB")) if isinstance(image, Image.Image) else read_image(image)
+    return pixels_of(image) if isinstance(image, Image.Image) else read_image(image)
 
 
 def _ahead(work: Any, items: Iterable[Picture], count: int) -> Iterator[tuple[Picture, Any]]:

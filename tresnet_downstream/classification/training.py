@@ -6,15 +6,20 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 
+from tresnet_downstream.classification.data_summary import pipeline_text, size_text, summary
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.descriptions import describe_training, read_description, settle
+from tresnet_downstream.classification.losses import REDUCTIONS, AsymmetricLossSingleLabel
 from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
+from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import DATASETS
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import (
@@ -122,7 +127,7 @@ def score_multilabel(
         image_folder=dataset.image_folder,
         threshold=metric.threshold,
         top_k=metric.top_k,
-        about=provenance(config, checkpoint_path, dataset.annotation_file, name),
+        about=provenance(config, checkpoint_path, dataset.annotation_file, name) | _data(config, dataset, metric),
     )
     return metric.scores["raw"], run
 
@@ -163,11 +168,52 @@ def _build_runner(
         randomness=config.randomness,
         cfg=config,
     )
+    for split, dataset in datasets.items():
+        if not isinstance(dataset, MultiLabelDataset):
+            continue
+        for line in summary(split, dataset, config[f"{split}_dataloader"].dataset.get("pipeline", ())):
+            tell(line)
     if train:
-        runner.optim_wrapper["reduction"] = bare(runner.model).loss.reduction
+        runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss)
         runner.optim_wrapper["epoch_length"] = len(loaders["train"])
         runner.description = describe_training(config, len(datasets["val"].classes))
     return runner
+
+
+def _reduction(loss: nn.Module | None) -> str:
+    """Whether a loss is a ``sum`` or a ``mean`` over the batch; told where the loss does not say."""
+    if loss is None:
+        raise UserError("model.loss: is not set, and training needs one, such as dict(type='AsymmetricLoss')")
+    if isinstance(loss, AsymmetricLossSingleLabel):
+        raise UserError(
+            "model.loss: AsymmetricLossSingleLabel is for one class per image, and this trains with a target for each "
+            "class; choose AsymmetricLoss, BinaryCrossEntropy or FocalLoss"
+        )
+    reduction = getattr(loss, "reduction", None)
+    if reduction is None:
+        tell(f"note: {type(loss).__name__} has no attribute `reduction`, so it is taken for a mean over the batch")
+        return "mean"
+    if reduction not in REDUCTIONS:
+        raise UserError(f"model.loss: its reduction is {reduction!r}, and training takes {' or '.join(REDUCTIONS)}")
+    return str(reduction)
+
+
+def _data(config: Config, dataset: MultiLabelDataset, metric: MultilabelMetric) -> dict[str, Any]:
+    """What went into the scores, as plain data: images used and left out with the reason, size and pipeline."""
+    if not isinstance(dataset, MultiLabelDataset):
+        return {}
+    annotations = dataset.annotations
+    return {
+        "images": {
+            "listed": len(annotations) + annotations.num_unlabelled,
+            "scored": len(metric.images),
+            "without label, left out": annotations.num_unlabelled,
+            "unreadable, left out": len(metric.unreadable),
+        },
+        "unreadable": metric.unreadable,
+        "image_size": size_text(dataset),
+        "pipeline": pipeline_text(config.val_dataloader.dataset.get("pipeline", ())),
+    }
 
 
 def _build_datasets(config: Config, train: bool, classes: Sequence[str] | None) -> dict[str, MultiLabelDataset]:
@@ -175,6 +221,10 @@ def _build_datasets(config: Config, train: bool, classes: Sequence[str] | None) 
     datasets = {}
     for split in ("train", "val") if train else ("val",):
         wanted = dict(config[f"{split}_dataloader"].dataset)
+        _refuse_wrapper(split, wanted)
+        if split == "val" and wanted.get("on_bad_image") == "skip":
+            # A neighbour in its place would be scored twice.
+            wanted["on_bad_image"] = "leave_out"
         if wanted.get("type") == MultiLabelDataset.__name__:
             # Beside the folder of the run, so that other runs find it.
             wanted.setdefault("cache_dir", str(Path(config.work_dir).absolute().parent / ".cache"))
@@ -186,8 +236,22 @@ def _build_datasets(config: Config, train: bool, classes: Sequence[str] | None) 
             # In the words of the config, where the two keys have the split's name.
             message = str(error).replace("annotation_file", f"{split}_annotations")
             raise UserError(message.replace("image_folder", f"{split}_images")) from error
+        for attribute in ("classes",) if train else ("classes", "annotation_file", "image_folder"):
+            if not hasattr(datasets[split], attribute):
+                kind = type(datasets[split]).__name__
+                raise UserError(f"{split}_dataloader.dataset: {kind} has no `{attribute}`, which MultiLabelDataset has")
         classes = datasets[split].classes
     return datasets
+
+
+def _refuse_wrapper(split: str, dataset: Mapping[str, Any]) -> None:
+    """Names a data set of MMEngine's that wraps others: they know neither our classes nor our draws."""
+    kind = DATASETS.get(str(dataset.get("type")))
+    if isinstance(kind, type) and issubclass(kind, ClassBalancedDataset | ConcatDataset | RepeatDataset):
+        raise UserError(
+            f"{split}_dataloader.dataset: {kind.__name__} cannot hold a MultiLabelDataset; list the images of several "
+            "sets in one annotation file, and repeat them by a larger max_epochs"
+        )
 
 
 def _loader_config(config: Config, split: str, dataset: MultiLabelDataset) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ WHOLE_NUMBERS = {
 }
 SET_BY_TRAINING = ("work_dir", "launcher", "model_wrapper_cfg", "overwrite", "resume")
 NUMBERS = ("max_lr", "weight_decay", "average_decay", "threshold")
+# MMEngine's writers of logs, and the package that each imports when the run begins.
+WRITERS = {
+    "AimVisBackend": "aim",
+    "ClearMLVisBackend": "clearml",
+    "DVCLiveVisBackend": "dvclive",
+    "MLflowVisBackend": "mlflow",
+    "NeptuneVisBackend": "neptune",
+    "TensorboardVisBackend": "tensorboard",
+    "WandbVisBackend": "wandb",
+}
 
 
 def read_config_file(path: str | Path) -> Config:
@@ -192,7 +203,7 @@ def _parse(value: str, current: Any) -> Any:
         return value
     try:
         return _literal(ast.parse(value.strip(), mode="eval").body)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError):
         # MMEngine's own reading makes lists of words: blocks=basic,basic,bottleneck,bottleneck.
         return value if current is None or "," not in value else DictAction._parse_iterable(value)
 
@@ -281,6 +292,28 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     for key in NUMBERS:
         if key in config and (type(config[key]) not in (int, float) or not config[key] >= 0):
             raise UserError(f"{key}={config[key]!r}: give a number, at least 0")
+    if config.get("threshold", 0) > 1:
+        raise UserError(f"threshold={config.threshold!r}: is a probability; give a number from 0 to 1")
+    if config.get("average_decay", 0) >= 1:
+        raise UserError(f"average_decay={config.average_decay!r}: give a number from 0 to below 1")
+    _check_writers(config.visualizer)
+
+
+def _check_writers(visualizer: Any) -> None:
+    """Names the package that a writer of logs needs and that is not installed; MMEngine would say so in the run."""
+    for writer in (visualizer or {}).get("vis_backends") or ():
+        package = WRITERS.get(str(writer.get("type")).rpartition(".")[2]) if isinstance(writer, Mapping) else None
+        if package is not None and not _is_installed(package):
+            raise UserError(
+                f"visualizer.vis_backends: {writer['type']} needs the package {package}, which is not installed: "
+                f"pip install {package}, or leave it out"
+            )
+
+
+def _is_installed(package: str) -> bool:
+    """Whether the package can be imported; a mere folder of that name, as some writers leave, does not count."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 @contextlib.contextmanager

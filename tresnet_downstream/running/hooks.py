@@ -24,6 +24,7 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from tresnet_downstream.backbones import TResNet
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running.checkpoints import bare
@@ -44,6 +45,8 @@ class WeightAverageHook(Hook):
     priority = "ABOVE_NORMAL"
 
     def __init__(self, decay: float = 0.9997, warmup: bool = False) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"WeightAverageHook: decay={decay!r} is not from 0 to below 1")
         self.decay, self.warmup = decay, warmup
         self.model: nn.Module | None = None
         self.steps = 0

@@ -45,6 +45,9 @@ class RecipeOptimWrapper(OptimWrapper):
         epoch_length: int = sys.maxsize,
         **kwargs: Any,
     ) -> None:
+        clip_grad = kwargs.get("clip_grad")
+        if clip_grad is not None and not (isinstance(clip_grad, dict) and clip_grad):
+            raise UserError(f"optim_wrapper.clip_grad={clip_grad!r}: give one such as dict(max_norm=1), or None")
         super().__init__(optimizer, **kwargs)
         if amp is not None and amp not in AMP_TYPES:
             raise UserError(f"amp={amp!r} is unknown: choose bfloat16, float16 or None")
@@ -155,6 +158,9 @@ class OneCycle(OneCycleLR, _ParamScheduler):  # the second base is there for MME
         if by_epoch:
             raise UserError("OneCycle steps by iteration: set by_epoch=False")
         self.by_epoch = by_epoch
+        if pct_start * end == 1:
+            # torch divides by the length of the rise, 0 here; a little longer, the first step has the lowest rate.
+            pct_start *= 1 + 1e-9
         super().__init__(optimizer.optimizer, max_lr, total_steps=end, pct_start=pct_start)
         # Else torch warns where accumulation, or float16's search for a scale, puts off the first step.
         optimizer.optimizer._opt_called = True

@@ -101,6 +101,17 @@ def test_a_class_that_is_never_present_has_no_scores_and_no_part_in_the_mean(tmp
     assert "Never present here, and so without AP: كلب صغير." in of_page(tmp_path / "report")
 
 
+def test_a_class_that_every_image_has_is_named(tmp_path):
+    run = multilabel_run(tmp_path / "run", classes=("cat", "dog", "cow"))
+    targets = run.targets.copy()
+    targets[:, 0] = 1
+    targets[:, 1] = np.where(targets[:, 1] == 0, -1, targets[:, 1])  # unknown ones are no negatives
+    multilabel_run(tmp_path / "run", classes=("cat", "dog", "cow"), targets=targets)
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
+    text = (tmp_path / "report/report.md").read_text(encoding="utf-8")
+    assert "Without a negative here, and so with an AP of 100 whatever the network finds: cat, dog." in text
+
+
 def test_a_run_without_any_positive_is_reported(tmp_path):
     run = multilabel_run(tmp_path / "run")
     multilabel_run(tmp_path / "run", targets=np.zeros_like(run.targets))

@@ -88,6 +88,12 @@ def _headline(analyses: Sequence[Analysis], resamples: int) -> Section:
         notes.append(f"{scores.unknown.sum():,} entries of unknown target are left out of every score.")
     if scores.absent:
         notes.append(f"Never present here, and so without AP: {some_of(scores.absent)}.")
+    negatives = len(analyses[0].run.images) - scores.support - scores.unknown
+    if always := [analyses[0].run.classes[c] for c in np.flatnonzero((negatives == 0) & (scores.support > 0))]:
+        notes.append(
+            f"Without a negative here, and so with an AP of 100 whatever the network finds: {some_of(always)}. "
+            "Images without any label may have been left out."
+        )
     return Section("Scores", notes=notes, tables=[score_table(analyses)])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tresnet_downstream.evaluation.report.parts import Column, Table
+from tresnet_downstream.evaluation.report.parts import Column, Table, some_of
 from tresnet_downstream.evaluation.runs import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.thresholds import Thresholds
 
@@ -14,6 +14,10 @@ _TITLES = {
     "checkpoint_sha256": "their SHA-256",
     "config": "config",
     "data": "data",
+    "images": "images",
+    "unreadable": "unreadable, left out",
+    "image_size": "size of pictures",
+    "pipeline": "pipeline",
     "date": "scored",
     "versions": "versions",
     "command": "command",
@@ -43,7 +47,7 @@ def provenance_table(
 
 
 def _texts(run: MultilabelRun | DetectionRun) -> dict[str, str]:
-    texts = {str(key): _text(key, value) for key, value in run.about.items()}
+    texts = {str(key): _text(key, value) for key, value in run.about.items() if key != "unreadable" or value}
     images = len(run.images) if isinstance(run, MultilabelRun) else len(run.image_ids)
     texts["data"] = ", ".join(filter(None, [texts.get("data", ""), f"{images:,} images in {run.image_folder}"]))
     return texts
@@ -52,6 +56,8 @@ def _texts(run: MultilabelRun | DetectionRun) -> dict[str, str]:
 def _text(key: str, value: Any) -> str:
     if key == "model" and isinstance(value, Mapping):
         return " + ".join(_component(part) for part in _components(value))
+    if key == "unreadable" and isinstance(value, Mapping):
+        return some_of([str(name) for name in value])
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {item}" for name, item in value.items())
     if isinstance(value, list | tuple):

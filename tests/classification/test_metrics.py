@@ -1,0 +1,55 @@
+"""What the runner's metric makes of batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from tresnet_downstream.classification import MultilabelMetric, metrics
+from tresnet_downstream.errors import UserError
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The lines that the metric tells."""
+    lines = []
+    monkeypatch.setattr(metrics, "tell", lines.append)
+    return lines
+
+
+def filled(unreadable):
+    """A metric that has seen three pictures of two classes."""
+    metric = MultilabelMetric()
+    metric.dataset_meta = {"classes": ("cat", "dog")}
+    targets = torch.tensor([[1, 0], [0, 1], [1, 1]], dtype=torch.int8)
+    probabilities = torch.tensor([[0.9, 0.2], [0.6, 0.7], [0.1, 0.8]])
+    batch = {"image": ["a.jpg", "b.jpg", "c.jpg"], "targets": targets, "unreadable": unreadable}
+    metric.process(batch, [{"raw": row} for row in probabilities])
+    return metric
+
+
+def test_images_that_cannot_be_read_have_no_part_in_the_scores(told):
+    metric = filled(["", "", "c.jpg: unreadable image: empty"])
+    assert metric.evaluate(3)["mAP"] == 100
+    assert metric.images == ["a.jpg", "b.jpg"]
+    assert metric.targets.tolist() == [[1, 0], [0, 1]]
+    np.testing.assert_allclose(metric.probabilities["raw"], [[0.9, 0.2], [0.6, 0.7]], rtol=1e-6)
+    assert metric.unreadable == {"c.jpg": "c.jpg: unreadable image: empty"}
+    assert told == ["warning: 1 of 3 images cannot be read and are not scored: c.jpg: unreadable image: empty"]
+
+
+def test_every_image_is_scored_where_all_can_be_read(told):
+    metric = filled(["", "", ""])
+    assert metric.evaluate(3)["mAP"] < 100
+    assert (metric.images, metric.unreadable) == (["a.jpg", "b.jpg", "c.jpg"], {})
+    assert told == []
+
+
+def test_nothing_to_score_is_an_error():
+    with pytest.raises(UserError, match=r"none of the 3 images to score can be read; the first: a\.jpg is empty"):
+        filled(["a.jpg is empty", "b.jpg is empty", "c.jpg is empty"]).evaluate(3)
+
+
+@pytest.mark.parametrize("options", [{"threshold": 2}, {"threshold": -0.1}, {"top_k": 0}])
+def test_thresholds_out_of_range_are_refused(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        MultilabelMetric(**options)
