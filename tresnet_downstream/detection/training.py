@@ -118,7 +118,7 @@ class DetectionCheckpointHook(Hook):
         kept = {key: value for key, value in hub["resumed_keys"].items() if key in hub["runtime_info"]}
         checkpoint["message_hub"] = {**hub, "log_scalars": {}, "resumed_keys": kept}
         checkpoint["meta"]["model"] = {
-            "detector": without_start(runner.cfg.model),
+            "detector": describe_detector(runner.cfg.model),
             "pipeline": next((given["pipeline"] for split, given in _datasets_of(runner.cfg) if split != "train"), []),
         }
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
@@ -254,6 +254,12 @@ def score_detection(
         about=provenance(config, checkpoint_path, _annotation_file(dataset)),
     )
     return metric.scores, run
+
+
+def describe_detector(model: Any) -> dict[str, Any]:
+    """The config of a detector as plain data, without the weights that it, or its teacher, would start from."""
+    # LAD's teacher is part of its weights.
+    return {key: value for key, value in without_start(model).items() if key != "teacher_ckpt"}
 
 
 def _detector(model: nn.Module) -> nn.Module:
