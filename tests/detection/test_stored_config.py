@@ -22,7 +22,7 @@ from mmengine.registry import init_default_scope
 from running.small_data import ROOT
 from torch import nn
 
-from tresnet_downstream.detection.predict import load_detector
+from tresnet_downstream.detection.predict import detect, load_detector
 from tresnet_downstream.detection.training import describe_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.checkpoints import plain
@@ -87,6 +87,25 @@ def test_of_mmdetections_790_models_702_are_taken_and_the_rest_say_why(monkeypat
     assert dict(refused) == REFUSED
     assert dict(not_built) == NOT_BUILT
     assert taken == 702
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["rtmdet/rtmdet_tiny_8xb32-300e_coco", "point_rend/point-rend_r50-caffe_fpn_ms-1x_coco"]
+)
+def test_detectors_that_mmdetection_configures_predict_from_their_checkpoint_alone(name, boxes, tmp_path):
+    init_default_scope("mmdet")
+    config = Config.fromfile(CONFIGS / f"{name}.py")
+    told = {
+        "detector": plain(describe_detector(config.model)),
+        "pipeline": plain(config.test_dataloader.dataset.pipeline),
+    }
+    model = MODELS.build(ConfigDict(copy.deepcopy(told["detector"])))
+    meta = {"model": told, "dataset_meta": {"classes": tuple(map(str, range(80)))}}
+    torch.save({"meta": meta, "state_dict": model.state_dict()}, tmp_path / "a.pth")
+    found = next(detect(load_detector(tmp_path / "a.pth"), [boxes / "pictures" / "val_01.png"]))
+    assert not found.error
+    assert found.boxes.shape[1:] == (4,)
 
 
 BASES = {name: load_config(ROOT / "configs" / f"{name}_tresnet_m.py") for name in ("mask_rcnn",)}
