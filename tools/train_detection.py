@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     best = train_detection(config, options.resume, options.launcher, options.overwrite)
     if not is_main_process():
         return
-    if best:
+    if "last_AP" in best:
+        print(f"last val AP {best['last_AP']:.2f}; the config keeps no best checkpoint (save_best)")
+    elif best:
         print(f"best val AP {best['AP']:.2f}, in {best['checkpoint']}")
     else:
         print("no val AP: nothing was scored")

@@ -108,9 +108,7 @@ def test_a_checkpoint_cannot_run_programs(place, checkpoint, tmp_path, monkeypat
     content = torch.load(checkpoint, weights_only=True)
     place(content["meta"]["model"])
     torch.save(content, tmp_path / "odd.pth")
-    with pytest.raises(
-        UserError, match=r"odd\.pth: names the (component .*no part of a detector|config 'program\.py')"
-    ):
+    with pytest.raises(UserError, match=r"odd\.pth: (names the component|sets nms\.type='print')"):
         load_detector(tmp_path / "odd.pth")
     assert not (tmp_path / "made").exists()
 

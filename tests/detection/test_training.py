@@ -56,6 +56,57 @@ def test_resumed_training_goes_on_and_keeps_the_best_score(trained_detector, box
     assert torch.load(work_dir / "epoch_3.pth", weights_only=True)["message_hub"]["runtime_info"]["best_score"] >= 0
 
 
+def test_a_resumed_training_first_validates_the_epoch_whose_validation_was_cut(trained_detector, boxes, tmp_path):
+    """As after Ctrl-C: the epoch's checkpoint is there, its scores are not; also where it was the last epoch."""
+    work_dir = tmp_path / "work"
+    shutil.copytree(trained_detector[0], work_dir)
+    note = work_dir / "last_validation.json"
+    before = json.loads(note.read_text())
+    assert before["epoch"] == 2
+    note.write_text(json.dumps({"epoch": 1}))
+    out = train(boxes, work_dir, "--resume")
+    assert out.startswith("epoch 2/2: validated, val AP")
+    assert "best val AP" in out
+    assert json.loads(note.read_text())["epoch"] == 2
+    assert json.loads(note.read_text())["best_score"] == before["best_score"]
+    out = train(boxes, work_dir, "--resume", train_cfg__max_epochs=3)
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 3/3"]
+
+
+def test_a_resumed_training_knows_the_best_score_of_the_last_epoch(trained_detector, boxes, tmp_path):
+    """A checkpoint is written before its epoch is validated."""
+    work_dir = tmp_path / "work"
+    shutil.copytree(trained_detector[0], work_dir)
+    note = work_dir / "last_validation.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "best_score": 0.99, "best_ckpt": "best.pth"}))
+    assert "best val AP 99.00, in best.pth" in train(boxes, work_dir, "--resume", train_cfg__max_epochs=3)
+
+
+def test_a_training_without_amp_can_be_resumed_with_it(trained_detector, boxes, tmp_path):
+    work_dir = tmp_path / "work"
+    shutil.copytree(trained_detector[0], work_dir)
+    assert "epoch 3/3: loss" in train(boxes, work_dir, "--resume", "--amp", train_cfg__max_epochs=3)
+    assert "epoch 4/4: loss" in train(boxes, work_dir, "--resume", train_cfg__max_epochs=4)
+
+
+def test_a_config_that_keeps_no_best_checkpoint_tells_the_last_score(boxes, tmp_path):
+    out = train(boxes, tmp_path, train_cfg__max_epochs=1, default_hooks__checkpoint__save_best="None")
+    assert "last val AP" in out
+    assert "keeps no best checkpoint (save_best)" in out
+    assert "nothing was scored" not in out
+
+
+def test_resuming_runs_no_config_that_a_checkpoint_holds(trained_detector, boxes, tmp_path):
+    """MMEngine would run the text under ``meta.config``."""
+    work_dir = tmp_path / "work"
+    shutil.copytree(trained_detector[0], work_dir)
+    content = torch.load(work_dir / "epoch_2.pth", weights_only=True)
+    content["meta"]["config"] = f"import os\nos.mkdir({str(tmp_path / 'made')!r})\n"
+    torch.save(content, work_dir / "epoch_2.pth")
+    train(boxes, work_dir, "--resume", train_cfg__max_epochs=3)
+    assert not (tmp_path / "made").exists()
+
+
 def test_scoring_writes_scores_classes_and_predictions_alike_with_both_libraries(trained_detector, boxes, tmp_path):
     found = {}
     for backend in ("pycocotools", "faster_coco_eval"):

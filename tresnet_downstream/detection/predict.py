@@ -66,14 +66,17 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     if config is not None:
         detector, pipeline = config.model, config.test_dataloader.dataset.pipeline
     elif "detector" in told:
-        detector, pipeline = told["detector"], told["pipeline"]
+        detector, pipeline = told["detector"], told.get("pipeline", [])
+        if not isinstance(detector, Mapping) or not isinstance(pipeline, list | tuple):
+            raise UserError(f"{path}: its description of the detector is damaged; name its config with --config")
+        pipeline = _without_loading(pipeline)
         check_stored(path, detector, (MODELS, TASK_UTILS))
         check_stored(path, pipeline, (TRANSFORMS,))
     else:
         raise UserError(f"{path}: does not say which detector it holds; name its config with --config")
     state_dict = unwrap(checkpoint, "raw", path)[1]
     classes = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
-    model: Any = MODELS.build(ConfigDict(detector))
+    model = _built(path, detector) if config is None else MODELS.build(ConfigDict(detector))
     require_match(model, state_dict, path)
     model.load_state_dict(state_dict)
     if not classes:
@@ -94,13 +97,26 @@ def detect(model: nn.Module, images: Iterable[str | Path], batch_size: int = 1) 
         raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
     init_default_scope("mmdet")
     steps: Any = model.pipeline
-    # The pixels come from our own reading, which takes what viewers show, in the order that MMDetection reads them.
-    kept = [step for step in steps if not step["type"].endswith(("LoadImageFromFile", "LoadAnnotations"))]
-    prepare = Compose([{"type": "mmdet.LoadImageFromNDArray"}, *kept])
+    prepare = Compose([{"type": "mmdet.LoadImageFromNDArray"}, *_without_loading(steps)])
     prepared = ((str(image), _prepared(prepare, str(image))) for image in images)
     for _, group in itertools.groupby(prepared, key=lambda item: _shape(item[1])):
         while batch := list(itertools.islice(group, batch_size)):
             yield from _detect_batch(model, batch)
+
+
+def _without_loading(pipeline: Iterable[Any]) -> list[Any]:
+    """The steps but those that load: the pixels come from our own reading, which takes what viewers show."""
+    types = ((step, step.get("type") if isinstance(step, Mapping) else None) for step in pipeline)
+    return [step for step, name in types if not str(name).rpartition(".")[2].startswith("Load")]
+
+
+def _built(path: Path, detector: Mapping[str, Any]) -> Any:
+    try:
+        return MODELS.build(ConfigDict(detector))
+    except Exception as error:
+        # Its arguments are the file's: whatever a component raises at them is no fault of the program.
+        told = " ".join(str(error).split())
+        raise UserError(f"{path}: the detector that it describes cannot be built ({told})") from error
 
 
 def _prepared(prepare: Compose, image: str) -> dict[str, Any] | str:

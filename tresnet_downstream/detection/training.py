@@ -1,19 +1,21 @@
 """Object detection with MMDetection: from a config to a running training, or to the scores of a checkpoint."""
 
 import copy
+import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import join_path
 from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from mmengine.registry import init_default_scope
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
@@ -43,6 +45,9 @@ from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 # What checks more than MMDetection's CocoDataset and CocoMetric, and stands in their place.
 OUR_DATA, OUR_METRIC = f"{SCOPE}.CocoBoxes", f"{SCOPE}.DetectionMetric"
 SPLITS = ("train", "val", "test")
+# The file in the work dir that says which epoch was validated last, with what MMEngine knows of the best one.
+LAST_VALIDATION = "last_validation.json"
+BEST = ("best_score", "best_ckpt")
 
 
 @RUNNERS.register_module()
@@ -128,13 +133,42 @@ class DetectionCheckpointHook(Hook):
         kept = {key: value for key, value in hub["resumed_keys"].items() if key in hub["runtime_info"]}
         checkpoint["message_hub"] = {**hub, "log_scalars": {}, "resumed_keys": kept}
         checkpoint["meta"]["model"] = {
-            "detector": without_start(runner.cfg.model),
+            "detector": describe_detector(runner.cfg.model),
             "pipeline": next((given["pipeline"] for split, given in _datasets_of(runner.cfg) if split != "train"), []),
         }
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
+    def before_train(self, runner: Runner) -> None:
+        """Validates the epoch whose validation was cut, where a training is resumed from its checkpoint."""
+        loop = runner.train_loop
+        if not runner._resume and is_main_process():
+            (Path(runner.work_dir) / LAST_VALIDATION).unlink(missing_ok=True)  # of another run in this folder
+        if not runner._resume or not isinstance(loop, EpochBasedTrainLoop) or runner.val_loop is None:
+            return
+        loop._decide_current_val_interval()
+        due = loop.epoch >= loop.val_begin and (loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs)
+        # The first process decides: the others may see another disk.
+        decision = [due and loop.epoch > 0 and _last_validation(runner.work_dir).get("epoch") != loop.epoch]
+        broadcast_object_list(decision)
+        if decision[0]:
+            runner.val_loop.run()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Notes which epoch was validated and the best so far: its checkpoint was written before."""
+        if not isinstance(runner._train_loop, EpochBasedTrainLoop) or not is_main_process():
+            return
+        info = runner.message_hub.runtime_info
+        best = {key: plain(info[key]) for key in BEST if key in info}
+        with whole_file(Path(runner.work_dir) / LAST_VALIDATION) as partial:
+            partial.write_text(json.dumps({"epoch": runner.epoch, **best}))
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Checks names, shapes and classes; a training that starts from a detector may have other heads."""
+        checkpoint.get("meta", {}).pop("config", None)  # MMEngine would run it
+        if runner._resume and (last := _last_validation(runner.work_dir)).get("epoch") == checkpoint["meta"]["epoch"]:
+            hub, best = checkpoint["message_hub"], {key: last[key] for key in BEST if key in last}
+            hub["runtime_info"].update(best)
+            hub["resumed_keys"].update(dict.fromkeys(best, True))
         model, path = _detector(runner.model), runner._load_from or last_checkpoint(runner.work_dir) or "checkpoint"
         weights = unwrap(checkpoint, "raw", path)[1]
         # Until a training begins, the loop is a config.
@@ -174,7 +208,24 @@ class FiniteLossHook(Hook):
 class DetectionProgressHook(ProgressHook):
     """A bar on a terminal, and one line for each epoch with the loss and AP."""
 
+    # Before the checkpoints' hook, which may validate at once.
+    priority = "VERY_LOW"
     loss_name, loss_key = "loss", "loss"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_ap: float | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Shows the bar, and expects that an epoch may be validated that this process has not trained."""
+        super().before_train(runner)
+        self.started, self.losses, self.images, self.skipped = time.perf_counter(), 0.0, 0, 0
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Prints the epoch's line."""
+        super().after_val_epoch(runner, metrics)
+        if metrics and "coco/bbox_mAP" in metrics:
+            self.last_ap = 100 * float(metrics["coco/bbox_mAP"])
 
     def scores_text(self, metrics: Mapping[str, Any]) -> str:
         """AP in percent, of boxes and of masks."""
@@ -200,7 +251,8 @@ def train_detection(
         overwrite: moves a run that ``work_dir`` holds aside; without, and without ``resume``, it is refused.
 
     Returns:
-        ``AP`` in percent and the path ``checkpoint`` of the best epoch; empty if none was scored.
+        ``AP`` in percent and the path ``checkpoint`` of the best epoch; where the config keeps no best one
+        (``save_best``), ``last_AP`` of the last epoch that was scored; empty if none was.
 
     Raises:
         UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
@@ -219,7 +271,10 @@ def train_detection(
     hook = next((hook for hook in runner.hooks if isinstance(hook, EpochCheckpointHook)), None)
     best = getattr(hook, "best_ckpt_path", None)
     score = runner.message_hub.get_info("best_score") if best else None
-    return {} if score is None or score < 0 else {"AP": 100 * float(score), "checkpoint": best}
+    if score is not None and score >= 0:
+        return {"AP": 100 * float(score), "checkpoint": best}
+    last = next((hook.last_ap for hook in runner.hooks if isinstance(hook, DetectionProgressHook)), None)
+    return {} if last is None or last < 0 else {"last_AP": last}
 
 
 @mistakes_in_types()
@@ -269,6 +324,21 @@ def score_detection(
         about=provenance(config, checkpoint_path, _annotation_file(dataset)),
     )
     return metric.scores, run
+
+
+def _last_validation(work_dir: str | Path) -> dict[str, Any]:
+    """What the work dir says of the last validation; nothing if there was none, or the file is damaged."""
+    try:
+        content = json.loads((Path(work_dir) / LAST_VALIDATION).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def describe_detector(model: Any) -> dict[str, Any]:
+    """The config of a detector as plain data, without the weights that it, or its teacher, would start from."""
+    # LAD's teacher is part of its weights.
+    return {key: value for key, value in without_start(model).items() if key != "teacher_ckpt"}
 
 
 def _detector(model: nn.Module) -> nn.Module:

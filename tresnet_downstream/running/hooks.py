@@ -254,7 +254,8 @@ class ProgressHook(Hook):
         seconds = time.perf_counter() - self.started
         all_reduce(total := torch.tensor(self.skipped))
         skipped = f", {total.item()} bad images skipped" if total else ""
-        loss = f"{self.loss_name} {self.losses / self.images:.4g}"
+        # None where a resumed run first validates the epoch that the run before had trained.
+        loss = f"{self.loss_name} {self.losses / self.images:.4g}" if self.images else "validated"
         self.console.print(f"epoch {epoch}/{self.epochs}: {loss}{scores}, {seconds:.0f} s{skipped}")
 
     def after_run(self, runner: Runner) -> None:

@@ -99,8 +99,8 @@ class RecipeOptimWrapper(OptimWrapper):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
         state_dict = dict(state_dict)
-        # Empty unless the run was in float16, and then the scale starts anew.
-        if scale := state_dict.pop("loss_scaler"):
+        # Missing where a detector was trained without amp, empty unless the run was in float16: the scale starts anew.
+        if scale := state_dict.pop("loss_scaler", None):
             self.scaler.load_state_dict(scale)
         super().load_state_dict(state_dict)
 

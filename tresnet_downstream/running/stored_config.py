@@ -1,7 +1,19 @@
-"""The check of a config that a checkpoint holds, before a network or a pipeline is built from it."""
+"""The check of a config that a checkpoint holds, before a network or a pipeline is built from it.
 
-import re
+A checkpoint is somebody else's file. MMEngine imports and calls whatever a ``type`` means, and some components
+evaluate their arguments as Python, open files or fetch what is named. So a stored config may name registered
+components only, of these kinds:
+
+* of MMDetection, mmcv, MMEngine and torch, those in :data:`ROOMS` without :data:`REFUSED`;
+* of this package;
+* of any other package or script: it is registered, so the caller imported it.
+
+A ``type`` is never looked up by import path.
+"""
+
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +21,12 @@ from mmengine.registry import Registry
 
 from tresnet_downstream.errors import UserError
 
-# Where the parts are defined that a checkpoint may name: being registered is not enough, since some of
-# MMDetection's components (of tracking) evaluate their arguments as Python.
+# Packages that register components when they, or this package, are imported, whatever the caller wants of them.
+LIBRARIES = (
+    *("albumentations", "mmcls", "mmcv", "mmdet", "mmengine", "mmpretrain", "mmseg", "timm", "torch", "torchvision"),
+    *("transformers", *(sys.stdlib_module_names - {"__main__"})),
+)
+# Where their harmless components are defined.
 ROOMS = (
     "mmcv.cnn",
     "mmcv.ops",
@@ -22,80 +38,138 @@ ROOMS = (
     "mmdet.models.detectors",
     "mmdet.models.layers",
     "mmdet.models.losses",
+    "mmdet.models.mot",
     "mmdet.models.necks",
+    "mmdet.models.reid",
     "mmdet.models.roi_heads",
-    "mmdet.models.task_modules.assigners",
-    "mmdet.models.task_modules.coders",
-    "mmdet.models.task_modules.prior_generators",
-    "mmdet.models.task_modules.samplers",
+    "mmdet.models.seg_heads",
+    "mmdet.models.task_modules",
+    "mmdet.models.trackers",
+    "mmdet.models.tracking_heads",
+    "mmdet.models.vis",
     "mmengine.model",
+    "mmengine.utils.dl_utils.parrots_wrapper",
     "torch.nn",
-    "tresnet_downstream.backbones",
-    "tresnet_downstream.classification",
 )
-# Packages of which the parts above alone are taken. What others have registered, the caller's own code imported.
-PACKAGES = re.compile(
-    r"mm(cls|cv|det|det3d|engine|ocr|pose|pretrain|razor|rotate|seg|track|yolo)|torch|torchvision|tresnet_downstream"
+# Classes in these rooms that do more than compute.
+REFUSED = {
+    "mmdet.datasets.transforms.instaboost.InstaBoost": "imports another package",
+    "mmdet.datasets.transforms.loading.InferencerLoader": "opens files",
+    "mmdet.datasets.transforms.loading.LoadMultiChannelImageFromFiles": "opens files",
+    "mmdet.datasets.transforms.text_transformers.RandomSamplingNegPos": "fetches a language model",
+    "mmdet.datasets.transforms.transforms.Albu": "looks its transforms up by name",
+    "mmdet.models.dense_heads.atss_vlfusion_head.ATSSVLFusionHead": "fetches a language model",
+    "mmdet.models.detectors.d2_wrapper.Detectron2Wrapper": "imports another package",
+    "mmdet.models.detectors.kd_one_stage.KnowledgeDistillationSingleStageDetector": "runs a config file",
+    "mmdet.models.language_models.bert.BertModel": "fetches a language model",
+    "mmdet.models.task_modules.tracking.aflink.AppearanceFreeLink": "opens a file",
+    "mmdet.models.task_modules.tracking.camera_motion_compensation.CameraMotionCompensation": "evaluates its arguments",
+}
+# Types that stand for something else than a component, by the keys that they stand under. mmcv evaluates those of
+# suppression as Python and looks those of regions up in its module of operators.
+_SUPPRESSION = ("nms", "soft_nms")
+_REGIONS = ("DeformRoIPoolPack", "ModulatedDeformRoIPoolPack", "RoIAlign", "RoIPool", "SimpleRoIAlign")
+_PATHS = ("same_up", "same_down", "across_lateral", "across_down", "across_up", "across_skip", "output")  # of FPG
+UNREGISTERED = {
+    "nms": _SUPPRESSION,
+    "nms_cfg": _SUPPRESSION,
+    "dqs_cfg": _SUPPRESSION,
+    "roi_layer": _REGIONS,
+    "adapt_cfg": ("dilation", "offset"),
+    **dict.fromkeys((f"{way}_trans" for way in _PATHS), ("conv", "identity", "interpolation_conv", "last_conv")),
+}
+# Arguments that name files, addresses or programs.
+FOLLOWED = (
+    *("_base_", "backend_args", "checkpoint", "custom_imports", "file_client_args", "init_cfg", "label_map_file"),
+    *("lang_model_name", "load_from", "pretrained", "proposal_file", "rfstructure_file", "teacher_ckpt"),
+    *("teacher_config", "tokenizer_name"),
 )
-# Types that are looked up elsewhere than in a registry. mmcv evaluates the first two as Python.
-UNREGISTERED = ("nms", "soft_nms", "RoIAlign", "RoIPool")
-# Names a config file, which is a program.
-FILES = ("teacher_config",)
+
+_ADVICE = (
+    "in Python, import its module first; with the tools, name its config with --config, whose custom_imports import it"
+)
 
 
-def check_stored(
-    path: Path, node: Any, registries: Sequence[Registry], unregistered: Collection[str] = UNREGISTERED
-) -> None:
-    """Raises UserError for a config that is not made of known parts alone, before anything is built from it.
-
-    MMEngine would import and call whatever a ``type`` means. Known are the parts in :data:`ROOMS` and those that the
-    caller's own modules have registered.
+def check_stored(path: str | Path, node: Any, registries: Sequence[Registry], elsewhere: Collection[str] = ()) -> None:
+    """Checks a stored config, so that building it imports, opens and fetches nothing.
 
     Args:
         path: the checkpoint, for messages.
         node: the config, or a part of it.
         registries: where its types are looked up.
-        unregistered: types that the caller looks up elsewhere.
+        elsewhere: types that the caller looks up himself, and not in a registry.
+
+    Raises:
+        UserError: for a type that is not registered or is refused (see the module), and for arguments that name
+            files, addresses or programs.
     """
+    try:
+        _check(path, node, registries, "", elsewhere)
+    except RecursionError as error:
+        raise UserError(f"{path}: its description is nested without end") from error
+
+
+def _check(path: str | Path, node: Any, registries: Sequence[Registry], key: str, elsewhere: Collection[str]) -> None:
     if isinstance(node, Mapping):
-        if "type" in node and not _is_part(node["type"], registries, unregistered):
-            raise UserError(
-                f"{path}: names the component {node['type']!r}, which is no part of a detector or classifier that is "
-                "known here; if it is yours, import the module that registers it first: by import in Python, by "
-                "custom_imports in a config"
-            )
-        if "_scope_" in node and node["_scope_"] not in _scopes(registries):
-            raise UserError(f"{path}: names the scope {node['_scope_']!r}, which would be imported")
-        for key, value in node.items():
-            if key in FILES and value is not None:
-                raise UserError(f"{path}: names the config {value!r}, which would be run; build it with --config")
-            check_stored(path, value, registries, unregistered)
+        if "type" in node and not (isinstance(node["type"], str) and node["type"] in elsewhere):
+            _check_type(path, node["type"], registries, key)
+        if node.get("_scope_") is not None and not _is_scope(node["_scope_"], registries):
+            raise UserError(f"{path}: names the scope {node['_scope_']!r}, which is not imported; {_ADVICE}")
+        for name, value in node.items():
+            if name in FOLLOWED and not _is_unset(value):
+                raise UserError(f"{path}: sets {name}={value!r}, which is not followed; build it with --config")
+            if name != "type":
+                _check(path, value, registries, str(name), elsewhere)
     elif isinstance(node, list | tuple):
         for item in node:
-            check_stored(path, item, registries, unregistered)
+            _check(path, item, registries, key, elsewhere)
+    elif isinstance(node, str) and ("://" in node or (key == "model" and ":" in node)):  # timm's addresses of models
+        raise UserError(f"{path}: sets {key}={node!r}, which is not followed; build it with --config")
 
 
-def _is_part(name: Any, registries: Sequence[Registry], unregistered: Collection[str]) -> bool:
+def _check_type(path: str | Path, name: Any, registries: Sequence[Registry], key: str) -> None:
+    if isinstance(name, str) and key in UNREGISTERED and name in UNREGISTERED[key]:
+        return
+    if key in ("nms", "nms_cfg", "dqs_cfg", "roi_layer"):
+        raise UserError(f"{path}: sets {key}.type={name!r}; a stored config may name {', '.join(UNREGISTERED[key])}")
+    holders = [registry for registry in registries if _component(name, registry) is not None]
+    # MMEngine imports a module of that name where it meets a component in the place of another kind.
+    ambiguous = holders and len(holders) < len(registries) and "." not in name and name not in sys.modules
+    if not holders or (ambiguous and PathFinder.find_spec(name) is not None):
+        raise UserError(f"{path}: names the component {name!r}, which is not registered; {_ADVICE}")
+    for component in (_component(name, registry) for registry in holders):
+        module, title = str(getattr(component, "__module__", "")), str(getattr(component, "__qualname__", ""))
+        if module.split(".")[0] in LIBRARIES:
+            reason = REFUSED.get(f"{module}.{title}")
+            if reason is None and not any(f"{module}.".startswith(f"{room}.") for room in ROOMS):
+                reason = "is not known to compute alone"
+            if reason is not None:
+                raise UserError(f"{path}: names the component {name!r}, which {reason}; build it with --config")
+
+
+def _is_unset(value: Any) -> bool:
+    return value is None or (isinstance(value, bool | str | Mapping | list | tuple) and not value)
+
+
+def _component(name: Any, registry: Registry) -> Any:
+    """What the registry, or the scope that the name gives, holds under this name; None if nothing."""
     if not isinstance(name, str):
-        return False
-    if name in unregistered:
-        return True
+        return None
     scope, dot, plain_name = name.rpartition(".")
-    for registry in registries:
-        family = [registry, *_ancestors(registry)]
-        if dot:
-            family = [m for member in family for m in (member, *member.children.values()) if m.scope == scope]
-        for member in family:
-            if (component := member.module_dict.get(plain_name)) is not None:
-                module = str(component.__module__)
-                return module.startswith(ROOMS) or not PACKAGES.fullmatch(module.partition(".")[0])
-    return False
+    if dot and not _is_scope(scope, (registry,)):
+        return None
+    family = [registry, *_ancestors(registry)]
+    if dot:
+        family = [m for member in family for m in (member, *member.children.values()) if m.scope == scope]
+    return next((m.module_dict[plain_name] for m in family if plain_name in m.module_dict), None)
 
 
-def _scopes(registries: Sequence[Registry]) -> list[str]:
-    """Scopes that are imported already."""
-    family = [member for registry in registries for member in (registry, *_ancestors(registry))]
-    return [each.scope for member in family for each in (member, *member.children.values())]
+def _is_scope(scope: Any, registries: Sequence[Registry]) -> bool:
+    """Whether it is the scope of a registry whose module, which MMEngine would import, is imported."""
+    if not isinstance(scope, str) or f"{scope}.registry" not in sys.modules:
+        return False
+    families = (member for registry in registries for member in (registry, *_ancestors(registry)))
+    return any(scope == m.scope for member in families for m in (member, *member.children.values()))
 
 
 def _ancestors(registry: Registry) -> Iterator[Registry]:
