@@ -1,5 +1,6 @@
 """What a resumed training may change: it is told and takes effect, or it is refused by name."""
 
+import json
 import shutil
 
 import pytest
@@ -76,6 +77,18 @@ def test_learning_rate_after_a_change_is_that_of_the_new_schedule(data, work_dir
     for ours in read(work_dir / "epoch_2.pth")["optimizer"]["param_groups"]:
         assert ours["lr"] == pytest.approx(group["lr"], rel=1e-12)
         assert ours["betas"] == pytest.approx(group["betas"], rel=1e-12)
+
+
+def test_schedule_follows_the_number_of_pictures(data, work_dir, tmp_path):
+    fewer = shutil.copytree(data, tmp_path / "data")
+    content = json.loads((fewer / "train.json").read_text())
+    content["images"] = [image for image in content["images"] if image["id"] <= 16]
+    content["annotations"] = [item for item in content["annotations"] if item["image_id"] <= 16]
+    (fewer / "train.json").write_text(json.dumps(content))
+    printed = train(fewer, work_dir, "--resume", max_epochs=3)
+    assert told(printed) == ["resumed with a change: training pictures was 24 and is now 16"]
+    schedule = read(work_dir / "epoch_3.pth")["param_schedulers"][0]
+    assert schedule["total_steps"] == schedule["last_epoch"] == 6
 
 
 def test_nothing_is_told_where_nothing_changed(data, work_dir):

@@ -173,3 +173,9 @@ def test_predictions_never_overwrite_the_pictures(data, trained, tmp_path, monke
     assert status == 0, err
     assert len(list((tmp_path / "drawn").iterdir())) == len(before)
     assert contents(pictures) == before
+
+
+def test_option_that_nothing_reads_is_refused(tmp_path):
+    config = tmp_path / "mine.py"
+    config.write_text(f"_base_ = ['{DIGITS}']\nunread = 3\n")
+    refused("train_multilabel", [config, "--cfg-options", "unread=4"], "unread", config, "no effect")

@@ -60,6 +60,8 @@ WHOLE_NUMBERS = {
     "seed": 0,
 }
 SET_BY_TRAINING = ("work_dir", "launcher", "model_wrapper_cfg", "overwrite", "resume")
+# Of the top level, what no reference has to name.
+READ_BY_CODE = ("default_scope", "log_level", "load_from", "sync_bn")
 NUMBERS = ("max_lr", "weight_decay", "average_decay", "threshold")
 # MMEngine's writers of logs, and the package that each imports when the run begins.
 WRITERS = {
@@ -126,6 +128,7 @@ def with_options(config: Config, options: Sequence[str]) -> Config:
         config.merge_from_dict({key: new})
         if key.endswith(".type") and new != current:
             _leave_out_arguments(config, key.removesuffix(".type"), str(current))
+        _require_effect(config, key, str(config.filename))
     return _resolved(config)
 
 
@@ -168,6 +171,28 @@ def _marked(node: Any, place: str = "") -> Iterator[str]:
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
     for key, value in items:
         yield from _marked(value, f"{place}.{key}")
+
+
+def _require_effect(config: Config, key: str, path: str) -> None:
+    """Raises UserError for a value of a classifier's top level that nothing reads: no code, and no reference."""
+    value = config._cfg_dict.get(key)
+    if config.get("default_scope") != SCOPE or key in READ_BY_CODE or isinstance(value, Mapping | list | tuple):
+        return
+    if key in config._cfg_dict and not any(key in _names_in(text) for text in _texts(config._cfg_dict)):
+        raise UserError(f"--cfg-options {key}: nothing in {path} refers to it, so it would have no effect")
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping | list | tuple):
+        for item in node.values() if isinstance(node, Mapping) else node:
+            yield from _texts(item)
+    elif isinstance(node, str):
+        yield node
+
+
+def _names_in(text: str) -> list[str]:
+    whole = _WHOLE.fullmatch(text)
+    return [whole[1]] if whole else [match[1] for match in _WITHIN.finditer(text)]
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -147,9 +147,7 @@ class StopHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Trains nothing if the run that is resumed had come that far."""
         runner.train_loop.stop_training = self.epoch is not None and runner.epoch >= self.epoch
-        if runner.epoch >= runner.max_epochs:
-            tell(f"nothing is left to train: the run has all of its {runner.max_epochs} epochs")
-        elif runner.train_loop.stop_training:
+        if runner.train_loop.stop_training and runner.epoch < runner.max_epochs:
             tell(f"nothing is left to train: stop_epoch={self.epoch}, and the run has come to epoch {runner.epoch}")
 
     def after_train_epoch(self, runner: Runner) -> None:

@@ -81,6 +81,8 @@ class FolderRunner(Runner):
             tell_changes(self._allowed)
             fresh.restore(self)
         self._resuming = False
+        if self.epoch >= self.max_epochs:
+            tell(f"nothing is left to train: the run has all of its {self.max_epochs} epochs")
         if is_main_process():
             folders.write_run_id(self.work_dir, self.run_id)
             self._save_config()
@@ -97,6 +99,9 @@ class FolderRunner(Runner):
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks; a checkpoint is given the run's id and settings first."""
+        if fn_name == "before_run" and self.settings is not None:
+            # The data set is built by now; the length of the schedule follows from its.
+            self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
         if fn_name == "before_save_checkpoint":
             kwargs["checkpoint"]["meta"].update(run_id=self.run_id, run=self.settings)
         super().call_hook(fn_name, **kwargs)
