@@ -280,5 +280,5 @@ def test_the_callers_own_components_are_taken_and_unknown_ones_say_how():
 def test_programs_that_the_standard_library_holds_are_refused_though_registered():
     registry = MODELS.__class__("part", scope="mmdet")
     registry.register_module("run", module=subprocess.check_output)
-    with pytest.raises(UserError, match=r"'run', which is no part of a network"):
+    with pytest.raises(UserError, match=r"'run', which is not known to compute alone"):
         check_stored("a.pth", {"type": "run"}, (registry,))

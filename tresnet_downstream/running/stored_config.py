@@ -141,7 +141,7 @@ def _check_type(path: str | Path, name: Any, registries: Sequence[Registry], key
         if module.split(".")[0] in LIBRARIES:
             reason = REFUSED.get(f"{module}.{title}")
             if reason is None and not any(f"{module}.".startswith(f"{room}.") for room in ROOMS):
-                reason = "is no part of a network or a pipeline"
+                reason = "is not known to compute alone"
             if reason is not None:
                 raise UserError(f"{path}: names the component {name!r}, which {reason}; build it with --config")
 
