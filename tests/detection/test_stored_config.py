@@ -277,8 +277,18 @@ def test_the_callers_own_components_are_taken_and_unknown_ones_say_how():
         check_stored("a.pth", {"type": "OwnNeck"}, (TASK_UTILS,))
 
 
+def test_a_registry_brings_its_own_package():
+    """In a process that has imported nothing else, as when a classifier's checkpoint is read first."""
+    program = (
+        "from tresnet_downstream.registry import MODELS\n"
+        "from tresnet_downstream.running.stored_config import check_stored\n"
+        "check_stored('a.pth', {'type': 'ImageClassifier', 'backbone': {'type': 'TResNet'}}, (MODELS,))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_programs_that_the_standard_library_holds_are_refused_though_registered():
     registry = MODELS.__class__("part", scope="mmdet")
     registry.register_module("run", module=subprocess.check_output)
-    with pytest.raises(UserError, match=r"'run', which is no part of a network"):
+    with pytest.raises(UserError, match=r"'run', which is not known to compute alone"):
         check_stored("a.pth", {"type": "run"}, (registry,))

@@ -22,6 +22,12 @@ from tresnet_downstream.running.stored_config import check_stored
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
 
+# Steps of a pipeline that read a picture or its annotations.
+LOADING = (
+    *("LoadAnnotations", "LoadEmptyAnnotations", "LoadImageFromFile", "LoadImageFromNDArray"),
+    *("LoadPanopticAnnotations", "LoadTrackAnnotations"),
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:
@@ -105,9 +111,9 @@ def detect(model: nn.Module, images: Iterable[str | Path], batch_size: int = 1) 
 
 
 def _without_loading(pipeline: Iterable[Any]) -> list[Any]:
-    """The steps but those that load: the pixels come from our own reading, which takes what viewers show."""
+    """The steps but MMDetection's that load: the pixels come from our own reading, which takes what viewers show."""
     types = ((step, step.get("type") if isinstance(step, Mapping) else None) for step in pipeline)
-    return [step for step, name in types if not str(name).rpartition(".")[2].startswith("Load")]
+    return [step for step, name in types if str(name).rpartition(".")[2] not in LOADING]
 
 
 def _built(path: Path, detector: Mapping[str, Any]) -> Any:

@@ -165,7 +165,8 @@ class DetectionCheckpointHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Checks names, shapes and classes; a training that starts from a detector may have other heads."""
         checkpoint.get("meta", {}).pop("config", None)  # MMEngine would run it
-        if runner._resume and (last := _last_validation(runner.work_dir)).get("epoch") == checkpoint["meta"]["epoch"]:
+        last = _last_validation(runner.work_dir)
+        if runner._resume and last and last.get("epoch") == checkpoint.get("meta", {}).get("epoch"):
             hub, best = checkpoint["message_hub"], {key: last[key] for key in BEST if key in last}
             hub["runtime_info"].update(best)
             hub["resumed_keys"].update(dict.fromkeys(best, True))

@@ -103,6 +103,8 @@ def check_stored(path: str | Path, node: Any, registries: Sequence[Registry], el
         UserError: for a type that is not registered or is refused (see the module), and for arguments that name
             files, addresses or programs.
     """
+    for registry in registries:
+        registry.import_from_location()  # the package's own modules, as building does
     try:
         _check(path, node, registries, "", elsewhere)
     except RecursionError as error:
