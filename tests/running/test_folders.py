@@ -16,6 +16,8 @@ from tresnet_downstream.running import folders
 def trained(data, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp("folders") / "run"
     train(data, work_dir, max_epochs=2, stop_epoch=1)
+    (log,) = work_dir.glob("*/*.log")
+    log.parent.rename(work_dir / "20200101_000000")  # MMEngine names it by the second, which the next run may share
     return work_dir
 
 
@@ -155,6 +157,26 @@ def test_names_that_are_taken_are_passed_over(tmp_path):
     assert (tmp_path / "best_1.pth").read_text() == "best_1.pth"
     with pytest.raises(UserError, match="cannot be moved"):
         folders.move_aside(tmp_path / "missing")
+
+
+def test_best_score_of_a_run_without_an_id_survives_every_resume(data, work_dir):
+    for name in ("best.pth", "epoch_1.pth"):
+        checkpoint = read(work_dir / name)
+        del checkpoint["meta"]["run_id"]
+        if name == "best.pth":
+            checkpoint["score"]["mAP"] = 100.5
+        torch.save(checkpoint, work_dir / name)
+    assert "best val mAP 100.50" in train(data, work_dir, "--resume", max_epochs=2)
+    assert "best val mAP 100.50" in train(data, work_dir, "--resume", max_epochs=2)
+    assert not (work_dir / "best_1.pth").exists()
+
+
+def test_best_checkpoint_without_an_id_is_not_adopted_by_a_run_with_one(data, work_dir):
+    other = read(work_dir / "best.pth")
+    del other["meta"]["run_id"]
+    torch.save(other, work_dir / "best.pth")
+    assert "another run" in train(data, work_dir, "--resume", max_epochs=2)
+    assert (work_dir / "best_1.pth").exists()
 
 
 @pytest.mark.parametrize("spelling", ["same", "relative", "link", "trailing"])

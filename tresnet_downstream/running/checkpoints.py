@@ -85,7 +85,7 @@ class CheckpointHook(Hook):
         """Remembers the best score of the run that is resumed, and validates an epoch whose validation was cut."""
         best = Path(runner.work_dir) / "best.pth"
         if runner.epoch > 0 and best.is_file():
-            self._adopt(best, getattr(runner, "run_id", None))
+            self._adopt(best, runner)
         self.validated = folders.last_validated(runner.work_dir) if "epoch" in self.best else 0
         if runner.epoch > 0 and (runner.epoch % runner.val_interval == 0 or runner.epoch >= runner.max_epochs):
             self._validate_if_due(runner)
@@ -99,11 +99,16 @@ class CheckpointHook(Hook):
             tell(f"epoch {runner.epoch} has not been validated, so it is now")
             runner.val_loop.run()
 
-    def _adopt(self, best: Path, run_id: str | None) -> None:
-        """Takes the score of ``best.pth`` if it is this run's; another run's is moved aside."""
+    def _adopt(self, best: Path, runner: Runner) -> None:
+        """Takes the score of ``best.pth`` if it is of the run that is resumed; another run's is moved aside."""
         checkpoint = read_checkpoint(best)
-        if checkpoint.get("meta", {}).get("run_id", run_id) == run_id and "score" in checkpoint:
+        if checkpoint.get("meta", {}).get("run_id") == runner.resumed_id and "score" in checkpoint:
             self.best = checkpoint["score"]
+            if runner.resumed_id is None and is_main_process():
+                # Of a run from before there were ids: the next resumed checkpoint has one.
+                checkpoint["meta"]["run_id"] = runner.run_id
+                with whole_file(best) as partial:
+                    torch.save(checkpoint, partial)
             return
         barrier()  # until every process has read it
         if is_main_process():

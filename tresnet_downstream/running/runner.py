@@ -15,7 +15,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
@@ -36,6 +36,7 @@ class FolderRunner(Runner):
 
     run_id = ""
     settings: dict[str, Any] | None = None
+    resumed_id: str | None = None
     _resuming = False
     _allowed: list[str] | None = None
 
@@ -81,7 +82,7 @@ class FolderRunner(Runner):
             tell_changes(self._allowed)
             fresh.restore(self)
         self._resuming = False
-        if self.epoch >= self.max_epochs:
+        if isinstance(self.train_loop, EpochBasedTrainLoop) and self.epoch >= self.max_epochs:
             tell(f"nothing is left to train: the run has all of its {self.max_epochs} epochs")
         if is_main_process():
             folders.write_run_id(self.work_dir, self.run_id)
@@ -92,15 +93,16 @@ class FolderRunner(Runner):
         checkpoint = super().load_checkpoint(*args, **kwargs)
         if self._resuming:
             meta = checkpoint.get("meta", {})
-            self.run_id = meta.get("run_id") or self.run_id or uuid.uuid4().hex
+            self.resumed_id = meta.get("run_id")
+            self.run_id = self.resumed_id or self.run_id or uuid.uuid4().hex
             if "run" in meta and self.settings is not None:
                 self._allowed = require_same_run(meta["run"], self.settings, meta.get("epoch", 0))
         return checkpoint
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks; a checkpoint is given the run's id and settings first."""
-        if fn_name == "before_run" and self.settings is not None:
-            # The data set is built by now; the length of the schedule follows from its.
+        if fn_name == "before_run" and self.settings is not None and hasattr(self.train_dataloader.dataset, "__len__"):
+            # Known once the data set is built; the length of the schedule follows from it.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
         if fn_name == "before_save_checkpoint":
             kwargs["checkpoint"]["meta"].update(run_id=self.run_id, run=self.settings)
