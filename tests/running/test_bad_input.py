@@ -321,7 +321,8 @@ def test_loss_that_does_not_say_its_reduction_trains_and_is_told_of(whole, tmp_p
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("kind", ["RepeatDataset", "ConcatDataset"])
 def test_data_sets_that_wrap_others_are_refused_by_name(whole, tmp_path, split, kind):
-    inner = f"dict(type='MultiLabelDataset', annotation_file='{split}.json', image_folder='pictures', pipeline=[])"
+    paths = f"annotation_file='${split}_annotations', image_folder='${split}_images'"
+    inner = f"dict(type='MultiLabelDataset', {paths}, pipeline=[])"
     wrapped = f"times=2, dataset={inner}" if kind == "RepeatDataset" else f"datasets=[{inner}]"
     loader = f"dict(dataset=dict(_delete_=True, type='{kind}', {wrapped}))"
     (tmp_path / "mine.py").write_text(f"_base_ = ['{DIGITS}']\n{split}_dataloader = {loader}\n")

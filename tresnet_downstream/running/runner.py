@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +35,7 @@ class FolderRunner(Runner):
     its config in the folder.
     """
 
+    _timestamp: str
     run_id = ""
     settings: dict[str, Any] | None = None
     resumed_id: str | None = None
@@ -42,6 +44,14 @@ class FolderRunner(Runner):
 
     def dump_config(self) -> None:
         """Does nothing: :meth:`train` saves the config."""
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Sets up as the base class does; the log gets a folder of its own, also of two runs of one second."""
+        super().setup_env(env_cfg)
+        # Several processes take more than a second to start.
+        while self.world_size == 1 and (Path(self.work_dir) / self._timestamp).exists():
+            moment = datetime.strptime(self._timestamp, "%Y%m%d_%H%M%S") + timedelta(seconds=1)
+            self._timestamp = moment.strftime("%Y%m%d_%H%M%S")
 
     def train(self) -> Any:
         """Trains, in a folder of its own."""
