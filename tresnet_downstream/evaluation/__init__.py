@@ -11,9 +11,8 @@ from tresnet_downstream.evaluation.multilabel_scores import (
     multilabel_scores,
 )
 from tresnet_downstream.evaluation.multilabel_tables import format_table, write_scores
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.runs import (
-    DetectionRun,
-    MultilabelRun,
     read_run,
     write_detection_run,
     write_multilabel_run,

@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tresnet_downstream.coco_files import refuse_duplicates
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.coco_index import BACKENDS
-
-if TYPE_CHECKING:
-    from tresnet_downstream.evaluation.runs import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
 
 # Entries looked at together: the arrays may be larger than memory.
 _BLOCK_ENTRIES = 2**22
@@ -48,7 +46,7 @@ def are_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(name, str) for name in value)
 
 
-def check_arrays(run: "MultilabelRun", where: str) -> None:
+def check_arrays(run: MultilabelRun, where: str) -> None:
     """Names what is twice, and the first image with a value that is none; block by block for the sake of memory."""
     refuse_duplicates(where, "image", run.images)
     refuse_duplicates(where, "class", run.classes)
@@ -76,7 +74,7 @@ def check_arrays(run: "MultilabelRun", where: str) -> None:
                 )
 
 
-def check_detections(run: "DetectionRun", where: str) -> None:
+def check_detections(run: DetectionRun, where: str) -> None:
     """Names the first record that lacks something, and the first detection whose score is none."""
     required: dict[str, tuple[Sequence[Mapping[str, Any]], tuple[str, ...]]] = {
         "image": (run.ground_truth["images"], ("id", "file_name", "width", "height")),

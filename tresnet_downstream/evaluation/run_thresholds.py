@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from tresnet_downstream.evaluation.detection_matches import DetectionMatches, detection_curves, match_detections
 from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
 from tresnet_downstream.evaluation.multilabel_tables import POINT_TITLES
-from tresnet_downstream.evaluation.runs import DetectionRun, MultilabelRun, read_run
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.runs import read_run
 from tresnet_downstream.evaluation.text import aligned, percent, printable
 from tresnet_downstream.evaluation.thresholds import (
     Objective,

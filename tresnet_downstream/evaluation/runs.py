@@ -15,7 +15,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,65 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.run_checks import are_names, check_arrays, check_description, check_detections
 from tresnet_downstream.evaluation.text import json_text, plain, read_versioned, write_files
 from tresnet_downstream.files import whole_file
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
 DESCRIPTION = "run.json"
-
-
-@dataclass(frozen=True, eq=False)
-class MultilabelRun:
-    """The outcome of a multi-label network on N images and C classes.
-
-    Attributes:
-        probabilities: (N, C) in [0, 1], float32; may be memory-mapped, as may the targets.
-        targets: (N, C) of 1 (present), 0 (absent) and -1 (unknown), int8.
-        images: N names, relative to ``image_folder``.
-        classes: C names.
-        image_folder: where the images lie.
-        threshold: an entry counts as predicted where its probability is above it.
-        top_k: labels of each image at the other operating point.
-        about: model, weights, config, data, date, versions and command, as plain data.
-    """
-
-    probabilities: NDArray
-    targets: NDArray
-    images: Sequence[str]
-    classes: tuple[str, ...]
-    image_folder: str
-    threshold: float
-    top_k: int
-    about: Mapping[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class DetectionRun:
-    """The outcome of a detector.
-
-    Attributes:
-        ground_truth: what a COCO instances file holds, with the classes that were scored alone.
-        predictions: for each kind, ``bbox`` or ``segm``, detections in COCO's results format.
-        image_ids: the images that were scored.
-        classes: C names.
-        image_folder: where the images lie.
-        backend: what computes the scores, see :func:`detection_scores`.
-        about: model, weights, config, data, date, versions and command, as plain data.
-    """
-
-    ground_truth: Mapping[str, Any]
-    predictions: Mapping[str, Sequence[Mapping[str, Any]]]
-    image_ids: Sequence[int]
-    classes: tuple[str, ...]
-    image_folder: str
-    backend: str
-    about: Mapping[str, Any]
-
-    def category_ids(self) -> list[int]:
-        """The ids of the classes in the ground truth and the predictions, in the order of the classes."""
-        by_name = {category["name"]: category["id"] for category in self.ground_truth["categories"]}
-        return [by_name[name] for name in self.classes]
 
 
 def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:

@@ -7,8 +7,8 @@ import numpy as np
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.bootstrap import Interval
+from tresnet_downstream.evaluation.outcomes import MultilabelRun
 from tresnet_downstream.evaluation.report.parts import text_of
-from tresnet_downstream.evaluation.runs import MultilabelRun
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.bootstrap import Interval, difference_interval
 from tresnet_downstream.evaluation.detection_errors import KINDS
 from tresnet_downstream.evaluation.detection_scores import SIZES
+from tresnet_downstream.evaluation.outcomes import DetectionRun
 from tresnet_downstream.evaluation.report import plots
 from tresnet_downstream.evaluation.report.comparison import require_same
 from tresnet_downstream.evaluation.report.detection_analysis import (
@@ -39,7 +40,6 @@ from tresnet_downstream.evaluation.report.score_rows import (
     comparison_section,
     score_table,
 )
-from tresnet_downstream.evaluation.runs import DetectionRun
 
 _KINDS = {"bbox": "boxes", "segm": "masks"}
 _RULES = (

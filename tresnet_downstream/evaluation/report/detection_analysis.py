@@ -15,9 +15,9 @@ from tresnet_downstream.evaluation.detection_matches import (
     match_detections,
 )
 from tresnet_downstream.evaluation.detection_scores import HEADLINE, DetectionScores, detection_scores
+from tresnet_downstream.evaluation.outcomes import DetectionRun
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.score_rows import Score
-from tresnet_downstream.evaluation.runs import DetectionRun
 from tresnet_downstream.evaluation.thresholds import ThresholdCurve
 
 # Places of 0.50 and 0.75 among COCO's IoU thresholds.

@@ -7,6 +7,7 @@ import numpy as np
 
 from tresnet_downstream.evaluation.bootstrap import Interval, difference_interval
 from tresnet_downstream.evaluation.mistakes import Mistake
+from tresnet_downstream.evaluation.outcomes import MultilabelRun
 from tresnet_downstream.evaluation.report import plots
 from tresnet_downstream.evaluation.report.comparison import in_one_order
 from tresnet_downstream.evaluation.report.multilabel_analysis import Analysis, analyse, class_scores
@@ -28,7 +29,6 @@ from tresnet_downstream.evaluation.report.parts import (
 from tresnet_downstream.evaluation.report.provenance import provenance_table
 from tresnet_downstream.evaluation.report.score_rows import INTERVALS, comparison_section, score_table
 from tresnet_downstream.evaluation.report.thumbnails import Thumbnails
-from tresnet_downstream.evaluation.runs import MultilabelRun
 
 # What a page holds: enough to see everything that matters, little enough to be mailed.
 _THUMBNAIL_SIDE = 176

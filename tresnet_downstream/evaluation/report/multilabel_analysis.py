@@ -17,9 +17,9 @@ from tresnet_downstream.evaluation.bootstrap import (
 from tresnet_downstream.evaluation.calibration import Reliability, reliability
 from tresnet_downstream.evaluation.mistakes import Confusions, Mistake, confusions, worst_mistakes
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores, columns, multilabel_scores
+from tresnet_downstream.evaluation.outcomes import MultilabelRun
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.score_rows import Score
-from tresnet_downstream.evaluation.runs import MultilabelRun
 from tresnet_downstream.evaluation.thresholds import ThresholdCurve, threshold_curve
 from tresnet_downstream.evaluation.tracking import Track
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.report.parts import Column, Table, some_of
-from tresnet_downstream.evaluation.runs import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.thresholds import Thresholds
 
 _TITLES = {

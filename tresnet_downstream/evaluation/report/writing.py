@@ -8,11 +8,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.report import detection, detection_numbers, multilabel, multilabel_numbers, plots
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, sort_key, text_of
 from tresnet_downstream.evaluation.report.thumbnails import with_boxes
-from tresnet_downstream.evaluation.runs import DESCRIPTION, DetectionRun, MultilabelRun, read_run
+from tresnet_downstream.evaluation.runs import DESCRIPTION, read_run
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_files
 from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 from tresnet_downstream.evaluation.tracking import Track, silently
