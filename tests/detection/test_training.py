@@ -3,6 +3,8 @@
 import ast
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -65,12 +67,42 @@ def test_a_resumed_training_first_validates_the_epoch_whose_validation_was_cut(t
     assert before["epoch"] == 2
     note.write_text(json.dumps({"epoch": 1}))
     out = train(boxes, work_dir, "--resume")
-    assert "\nepoch 2/2: validated, val AP" in out
+    first, second, *_ = out.splitlines()
+    assert first == "nothing is left to train: the run has all of its 2 epochs"
+    assert second.startswith("epoch 2/2: validated, val AP")
     assert "best val AP" in out
     assert json.loads(note.read_text())["epoch"] == 2
     assert json.loads(note.read_text())["best_score"] == before["best_score"]
     out = train(boxes, work_dir, "--resume", train_cfg__max_epochs=3)
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 3/3"]
+
+
+@pytest.mark.slow
+def test_a_detector_killed_in_its_validation_is_validated_on_resume(boxes, tmp_path):
+    """A real kill, by a hook of a file that the tool imports."""
+    hook = tmp_path / "killed_validation.py"
+    hook.write_text(
+        "import os\n"
+        "from mmengine.hooks import Hook\n"
+        "from mmengine.registry import HOOKS\n\n\n"
+        "@HOOKS.register_module(force=True)\n"
+        "class KilledValidation(Hook):\n"
+        "    def before_val_iter(self, runner, *_, **__):\n"
+        "        os.kill(os.getpid(), 9)\n"
+    )
+    config = tmp_path / "digits_retinanet_tresnet.py"
+    config.write_text(
+        f"_base_ = [{str(CONFIG)!r}]\ncustom_hooks = [*_base_.custom_hooks, dict(type='mmengine.KilledValidation')]\n"
+    )
+    work_dir = tmp_path / "work"
+    given = ["--import", hook, "--work-dir", work_dir, *flags(boxes, train_cfg__max_epochs=1)]
+    command = [sys.executable, ROOT / "tools/train_detection.py", config, *given]
+    assert subprocess.run(list(map(str, command)), capture_output=True, check=False).returncode == -9
+    assert (work_dir / "epoch_1.pth").exists()
+    assert not list(work_dir.glob("best_*"))
+    out = train(boxes, work_dir, "--resume", train_cfg__max_epochs=1)
+    assert "epoch 1/1: validated, val AP" in out
+    assert "best val AP" in out
 
 
 def test_a_resumed_training_knows_the_best_score_of_the_last_epoch(trained_detector, boxes, tmp_path):

@@ -132,17 +132,23 @@ def test_run_that_stops_between_two_validations_is_validated(data, tmp_path):
     assert read(tmp_path / "best.pth")["score"]["epoch"] == 1
 
 
+CUTS = {"Ctrl-C": ("raise KeyboardInterrupt", 130), "kill": ("os.kill(os.getpid(), 9)", -9)}
+
+
 @pytest.mark.parametrize("max_epochs", [1, 2])
-def test_epoch_whose_validation_was_cut_is_validated_on_resume(data, tmp_path, max_epochs):
-    """Ctrl-C at the first batch of the validation, from a config whose pictures interrupt."""
+@pytest.mark.parametrize("cut", CUTS)
+def test_epoch_whose_validation_was_cut_is_validated_on_resume(data, tmp_path, max_epochs, cut):
+    """At the first batch of the validation, by a hook of the config."""
+    end, status = CUTS[cut]
     hook = tmp_path / "cut_validation.py"
     hook.write_text(
+        "import os\n"
         "from mmengine.hooks import Hook\n"
         "from tresnet_downstream.registry import HOOKS\n\n\n"
         "@HOOKS.register_module(force=True)\n"
         "class CutValidation(Hook):\n"
         "    def before_val_iter(self, runner, *_, **__):\n"
-        "        raise KeyboardInterrupt\n"
+        f"        {end}\n"
     )
     config = tmp_path / "mine.py"
     config.write_text(
@@ -154,7 +160,7 @@ def test_epoch_whose_validation_was_cut_is_validated_on_resume(data, tmp_path, m
     command = ["-c", RUN.format(tools=ROOT / "tools", folder=tmp_path), config, "--work-dir", work_dir]
     process = start([*command, *options(data, max_epochs=max_epochs)])
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == status, err
     assert (work_dir / "epoch_1.pth").exists()
     assert not (work_dir / "best.pth").exists()
 

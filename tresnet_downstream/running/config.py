@@ -9,6 +9,7 @@ import ast
 import contextlib
 import copy
 import inspect
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,8 +143,10 @@ def _leave_out_arguments(config: Config, place: str, before: str) -> None:
         return
     others = [key for key in node if key != "type" and not _takes_argument(node["type"], key, scope)]
     for key in others:
-        # Before a run there is no log.
-        print(f"{place}.type={node['type']}: leaves out {key}={node.pop(key)!r}, which is {before}'s")
+        left_out = node.pop(key)
+        # Before a run there is no log, and processes have not joined yet.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{place}.type={node['type']}: leaves out {key}={left_out!r}, which is {before}'s")
 
 
 def places_set_by(options: Sequence[str], unresolved: Config) -> set[str]:
