@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tresnet_downstream.command_line import best_device, run
+from tresnet_downstream.command_line import Parser, best_device, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -14,8 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.command(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         description="Measures speed and memory against what people use otherwise; whatever is compared takes turns."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_networks(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_networks(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("networks", help="networks in training and inference, with a plot against accuracy")
     command.add_argument(
         "networks", nargs="*", metavar="NETWORK", help="tresnet_m, timm_tresnet_m and resnet50 by default; or all"
@@ -51,7 +51,7 @@ def _add_networks(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.set_defaults(command=_networks)
 
 
-def _add_exported(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_exported(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("exported", help="TResNet-M fused and exported, against timm's, on the CPU")
     command.add_argument("--size", type=int, default=224, metavar="PIXELS")
     command.add_argument("--batch-size", type=int, default=8)
@@ -59,7 +59,7 @@ def _add_exported(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.set_defaults(command=_exported)
 
 
-def _add_pictures(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_pictures(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("pictures", help="from JPEG files to the device, against the ASL release's way")
     command.add_argument("images", nargs="+", metavar="PATH", help="JPEG files, or folders of them")
     command.add_argument("--size", type=int, default=448, metavar="PIXELS")
@@ -67,13 +67,13 @@ def _add_pictures(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.set_defaults(command=_pictures)
 
 
-def _add_start_up(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_start_up(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("start-up", help="of a training with annotations of MS-COCO's size")
     command.add_argument("--repeats", type=int, default=5)
     command.set_defaults(command=_start_up)
 
 
-def _add_detection_scoring(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_detection_scoring(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("detection-scoring", help="COCO's twelve numbers, against pycocotools")
     command.add_argument("--images", type=int, default=2_000)
     command.add_argument("--boxes", type=int, default=166_056)

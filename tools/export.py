@@ -1,16 +1,15 @@
 """Exports a classifier: python tools/export.py MODEL OUT.onnx, or OUT.xml for OpenVINO, there in int8 as well."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from tresnet_downstream.command_line import add_model_options, model_options, progress, run
+from tresnet_downstream.command_line import Parser, add_model_options, model_options, progress, run
 from tresnet_downstream.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, exports, and says what was written and how far it is from torch."""
-    parser = argparse.ArgumentParser(description="Exports a classifier; what it computes is compared with torch.")
+    parser = Parser(description="Exports a classifier; what it computes is compared with torch.")
     parser.add_argument("model", help="a weight file, URL, or name that tools/weights.py lists")
     parser.add_argument("out", help="the file to write: .onnx, or .xml for OpenVINO")
     parser.add_argument(

@@ -7,13 +7,13 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
-from tresnet_downstream.command_line import add_model_options, model_options, progress, run
+from tresnet_downstream.command_line import Parser, add_model_options, model_options, progress, run
 from tresnet_downstream.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, predicts and prints a line for each picture."""
-    parser = argparse.ArgumentParser(description="Labels pictures with their probabilities; a detector finds boxes.")
+    parser = Parser(description="Labels pictures with their probabilities; a detector finds boxes.")
     parser.add_argument("model", help="a weight file, exported model, URL, or name that tools/weights.py lists")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, folders, or patterns in quotes")
     limits = parser.add_mutually_exclusive_group()

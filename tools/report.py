@@ -1,15 +1,14 @@
 """Writes a report of one or more runs: python tools/report.py RUN [RUN ...] --out DIR."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from tresnet_downstream.command_line import progress, run
+from tresnet_downstream.command_line import Parser, progress, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, reads the run folders and writes the report."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Writes a page of scores, curves and mistakes from what the test tools left; no network needed."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="work dirs that were scored; compared with the first")

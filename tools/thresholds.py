@@ -1,15 +1,14 @@
 """Chooses thresholds: python tools/thresholds.py RUN --objective f1 --out thresholds.json."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from tresnet_downstream.command_line import progress, run
+from tresnet_downstream.command_line import Parser, progress, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, chooses, prints what the thresholds give and writes them."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Chooses thresholds on a run for tools/predict.py --thresholds and tools/report.py --thresholds."
     )
     parser.add_argument("run", metavar="RUN", help="a work dir that was scored")

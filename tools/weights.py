@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tresnet_downstream.command_line import add_model_options, model_options, progress, run
+from tresnet_downstream.command_line import Parser, add_model_options, model_options, progress, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -13,8 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.command(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Lists, shows, converts, fetches and verifies weight files.")
+def _parser() -> Parser:
+    parser = Parser(description="Lists, shows, converts, fetches and verifies weight files.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("list", help="every public file: name, data, classes, size, published score")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tresnet_downstream import interrupts
+from tresnet_downstream import interrupts, wording
 from tresnet_downstream.errors import UserError, is_out_of_memory
 
 T = TypeVar("T")
@@ -20,6 +20,19 @@ NO_MEMORY = (
     "the batch does not fit in memory: give a smaller batch_size (--batch-size) or image_size; in training, "
     "model.backbone.with_cp=True halves what a picture takes, and accumulation=K makes one step of K batches"
 )
+# What the library calls options that have another name here.
+PARAMETERS = {"size": "input_size", "cfg_options": "options", "images": "num_images", "boxes": "num_boxes"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser by whose options the library's messages name parameters, see :mod:`tresnet_downstream.wording`."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses the arguments; those of a subcommand are parsed by its own parser."""
+        for option in (option for action in self._actions for option in action.option_strings):
+            name = option.lstrip("-").replace("-", "_")
+            wording.name_options({name: option, PARAMETERS.get(name, name): option})
+        return super().parse_known_args(args, namespace)
 
 
 def run(
@@ -37,11 +50,12 @@ def run(
     # MMEngine's, where a config inherits from MMDetection: nothing that a user could mend.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     try:
-        with interrupts.remembered():
-            main(arguments)
-    except UserError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return USER_ERROR
+        with interrupts.remembered(), wording.of_command():
+            try:
+                main(arguments)
+            except UserError as error:
+                print(f"error: {wording.worded(_one_line(error))}", file=sys.stderr)
+                return USER_ERROR
     except BrokenPipeError:
         # The reader of a pipe, such as head, has enough; Python would complain once more as it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,9 +96,9 @@ def read_config(options: argparse.Namespace) -> Any:
     return config
 
 
-def config_parser(description: str) -> argparse.ArgumentParser:
+def config_parser(description: str) -> Parser:
     """A parser with the options that every tool has that reads a config."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument("config", help="a file of configs/")
     add_import_option(parser)
     parser.add_argument("--work-dir", help="where results go; work_dirs/ and the config's name by default")

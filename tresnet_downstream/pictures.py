@@ -150,7 +150,7 @@ def require_apart(images: Sequence[str], out: str | os.PathLike[str]) -> None:
     for folder in sorted(folders):
         if os.path.isdir(folder) and os.path.samefile(folder, out):
             raise UserError(
-                f"--out {os.fspath(out)}: is the folder of the pictures themselves ({folder}), which what is drawn "
+                f"`out` {os.fspath(out)}: is the folder of the pictures themselves ({folder}), which what is drawn "
                 "would overwrite; name another folder"
             )
 

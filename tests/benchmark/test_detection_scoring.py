@@ -50,11 +50,11 @@ def test_boxes_are_those_of_the_seed_and_lie_in_the_picture():
 
 
 def test_bad_numbers_and_missing_packages_are_told(monkeypatch):
-    with pytest.raises(UserError, match="--images 0"):
+    with pytest.raises(UserError, match="`num_images` 0"):
         compare_scoring(0, 10)
-    with pytest.raises(UserError, match="--boxes 3"):
+    with pytest.raises(UserError, match="`num_boxes` 3"):
         compare_scoring(10, 3)
-    with pytest.raises(UserError, match="--repeats 0"):
+    with pytest.raises(UserError, match="`repeats` 0"):
         compare_scoring(10, 30, repeats=0)
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UserError, match=r"tresnet-downstream\[faster-coco-eval\]"):

@@ -24,5 +24,5 @@ def test_every_way_to_run_the_network_is_timed_beside_timm(monkeypatch):
 
 
 def test_no_repeat_is_refused():
-    with pytest.raises(UserError, match="--repeats 0"):
+    with pytest.raises(UserError, match="`repeats` 0"):
         compare_exported(repeats=0)

@@ -27,5 +27,5 @@ def test_median_quartiles_and_ratio_of_repeats():
 
 
 def test_less_than_one_repeat_is_refused():
-    with pytest.raises(UserError, match="--repeats 0"):
+    with pytest.raises(UserError, match="`repeats` 0"):
         interleaved({"a": lambda: None}, repeats=0)

@@ -49,7 +49,7 @@ def test_results_have_speed_memory_work_and_the_ratio_to_the_peer(tiny, monkeypa
 def test_batch_that_does_not_fit_is_told_with_one_that_does(tiny, monkeypatch):
     monkeypatch.setattr(devices, "available_memory", lambda: 4_000_000)
     with pytest.raises(
-        UserError, match=r"1000 pictures do not fit the cpu's memory; (\d+) do: --batch-size \1"
+        UserError, match=r"1000 pictures do not fit the cpu's memory; (\d+) do: `batch_size` \1"
     ) as error:
         measured([tiny], tasks=["training"], batch_size=1000)
     fitting = int(str(error.value).split()[-1])
@@ -63,12 +63,12 @@ def test_batch_that_does_not_fit_is_told_with_one_that_does(tiny, monkeypatch):
 
 
 def test_what_cannot_run_is_refused_before_anything_does(tiny, monkeypatch):
-    with pytest.raises(UserError, match="--peer resnet50: it is not among"):
+    with pytest.raises(UserError, match="`peer` resnet50: it is not among"):
         measured([tiny], peer="resnet50")
     monkeypatch.setattr(Cpu, "missing_compiler", lambda self: "a C++ compiler")
-    with pytest.raises(UserError, match=r"--forms compiled needs a C\+\+ compiler"):
+    with pytest.raises(UserError, match=r"`forms` compiled needs a C\+\+ compiler"):
         measured([tiny], forms=["compiled"])
-    with pytest.raises(UserError, match="--repeats 0"):
+    with pytest.raises(UserError, match="`repeats` 0"):
         measure([], Cpu(), 0)
 
 

@@ -113,7 +113,7 @@ class GpuThatDoesNotStart:
 @pytest.mark.slow
 def test_a_gpu_that_does_not_start_is_an_error_and_no_cpu(exported, monkeypatch):
     monkeypatch.setattr(exported_module, "import_module", lambda name: GpuThatDoesNotStart)
-    with pytest.raises(UserError, match="--device cuda:1: ONNX Runtime cannot start it"):
+    with pytest.raises(UserError, match="`device` cuda:1: ONNX Runtime cannot start it"):
         ExportedClassifier(exported[1]["onnx"], "cuda:1")
     assert GpuThatDoesNotStart.asked == [("CUDAExecutionProvider", {"device_id": 1})]
 

@@ -77,7 +77,7 @@ def test_checkpoints_without_description_need_their_config(boxes, checkpoint, tm
     content = torch.load(checkpoint, weights_only=True)
     del content["meta"]["model"]
     torch.save(content, tmp_path / "theirs.pth")
-    with pytest.raises(UserError, match=r"theirs\.pth: does not say which detector.*--config"):
+    with pytest.raises(UserError, match=r"theirs\.pth: does not say which detector.*`config`"):
         load_detector(tmp_path / "theirs.pth")
     config = load_config(CONFIG, [option for option in flags(boxes)[1:] if option.startswith("model.")])
     config.model.bbox_head.num_classes = 2

@@ -99,11 +99,11 @@ def groups(
     names = list(dict.fromkeys(NETWORKS if "all" in networks else networks))
     for name in names:
         network_named(name)
-    for option, given, known in (("--tasks", tasks, TASKS), ("--types", types, TYPES), ("--forms", forms, FORMS)):
+    for option, given, known in (("`tasks`", tasks, TASKS), ("`types`", types, TYPES), ("`forms`", forms, FORMS)):
         if unknown := [word for word in given if word not in known]:
             raise UserError(f"{option} {unknown[0]}: choose from {', '.join(known)}")
     if batch_size < 1:
-        raise UserError(f"--batch-size {batch_size}: give a whole number, at least 1")
+        raise UserError(f"`batch_size` {batch_size}: give a whole number, at least 1")
     found = []
     for task, type_, size in product(dict.fromkeys(tasks), dict.fromkeys(types), dict.fromkeys(sizes)):
         cases = [
@@ -120,10 +120,10 @@ def groups(
 def _pixels(size: str, network: str) -> int:
     if size == PUBLISHED:
         if not (published := network_named(network).published):
-            raise UserError(f"--sizes {PUBLISHED}: no score of {network} is known; give a size in pixels")
+            raise UserError(f"`sizes` {PUBLISHED}: no score of {network} is known; give a size in pixels")
         return next(iter(published))
     if not size.isdecimal() or int(size) < _LEAST_SIZE:
-        raise UserError(f"--sizes {size}: give pixels, at least {_LEAST_SIZE}, or the word {PUBLISHED}")
+        raise UserError(f"`sizes` {size}: give pixels, at least {_LEAST_SIZE}, or the word {PUBLISHED}")
     return int(size)
 
 

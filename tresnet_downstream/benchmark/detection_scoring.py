@@ -80,7 +80,9 @@ def compare_scoring(
         UserError: for numbers that are too small, and if one of the two packages is missing.
     """
     if num_images < 1 or num_boxes < num_images:
-        raise UserError(f"--images {num_images} --boxes {num_boxes}: give at least one picture, and a box for each")
+        raise UserError(
+            f"`num_images` {num_images}, `num_boxes` {num_boxes}: give at least one picture, and a box for each"
+        )
     require_repeats(repeats)
     libraries = {REFERENCE: library("pycocotools"), FASTER: library("faster_coco_eval")}
     tell(f"making {num_boxes:,} boxes")

@@ -181,7 +181,7 @@ def device_named(name: str) -> Device:
         return Cpu()
     if kind == "cuda":
         return Cuda(name if ":" in name else f"cuda:{torch.cuda.current_device()}")
-    raise UserError(f"--device {name}: the benchmark measures on cpu and cuda")
+    raise UserError(f"`device` {name}: the benchmark measures on cpu and cuda")
 
 
 def largest_batch(fits: Callable[[int], bool], at_most: int = 2**16) -> int:

@@ -58,7 +58,7 @@ def compare_exported(
     """
     require_repeats(repeats)
     if batch_size < 1:
-        raise UserError(f"--batch-size {batch_size}: give a whole number, at least 1")
+        raise UserError(f"`batch_size` {batch_size}: give a whole number, at least 1")
     torch.manual_seed(0)
     ours = NETWORKS[network].build().eval()
     assert isinstance(ours, ImageClassifier)

@@ -93,7 +93,7 @@ def require_repeats(repeats: int) -> None:
         UserError: for less than one.
     """
     if repeats < 1:
-        raise UserError(f"--repeats {repeats}: give a whole number, at least 1")
+        raise UserError(f"`repeats` {repeats}: give a whole number, at least 1")
 
 
 def speed_ratio(timing: Timing, peer: Timing) -> Ratio:

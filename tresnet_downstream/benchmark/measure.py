@@ -113,9 +113,9 @@ def measure(
     require_repeats(repeats)
     cases = [case for group in groups for case in group.cases]
     if peer and not any(_is_peer(case, peer) for case in cases):
-        raise UserError(f"--peer {peer}: it is not among the eager networks that are measured; name it as one of them")
+        raise UserError(f"`peer` {peer}: it is not among the eager networks that are measured; name it as one of them")
     if any(case.form == "compiled" for case in cases) and (lacking := device.missing_compiler()):
-        raise UserError(f"--forms compiled needs {lacking}")
+        raise UserError(f"`forms` compiled needs {lacking}")
     results = []
     for group in groups:
         try:
@@ -185,7 +185,7 @@ def _checked_batch(case: Case, device: Device, with_largest_batch: bool, tell: C
     if not fits(case.batch_size):
         tell(f"{case}: a batch of {case.batch_size} does not fit")
         fitting = largest_batch(fits, case.batch_size)
-        advice = f"{fitting} do: --batch-size {fitting}" if fitting else "nor does a single one"
+        advice = f"{fitting} do: `batch_size` {fitting}" if fitting else "nor does a single one"
         raise UserError(f"{case}: {case.batch_size} pictures do not fit the {device.kind}'s memory; {advice}")
     if not with_largest_batch or case.form == "compiled":
         return None

@@ -67,7 +67,7 @@ def _content(file: WeightFile, to: str) -> dict[str, Any]:
             content["idx_to_class"] = dict(enumerate(file.classes))
         return content
     if to != OURS:
-        raise UserError(f"--to {to}: give {TIMM}, {RELEASE} or {OURS}")
+        raise UserError(f"`to` {to}: give {TIMM}, {RELEASE} or {OURS}")
     model = {"classifier": file.classifier, "pipeline": [dict(step) for step in file.pipeline]}
     data = {"classes": list(file.classes)} if file.named else {}
     return {"state_dict": _plain(file.state_dict), "meta": {"model": model, "dataset_meta": data}}

@@ -336,7 +336,7 @@ def _pipeline(
     if side is None and steps:
         return steps
     if side is not None and side < 1:
-        raise UserError(f"pictures of {side} x {side}: give a side of 1 pixel or more (--size)")
+        raise UserError(f"pictures of {side} x {side}: give a side of 1 pixel or more (`input_size`)")
     if steps and input_size(again := resized(steps, side)) == side:
         return again
     size = side or (entry.input_size if entry else _SIZES[multi_label])
@@ -365,7 +365,7 @@ def describe(file: WeightFile) -> str:
     layout = file.layout()
     variant = getattr(layout.backbone, "variant", None)
     slopes = "{:g}, {:g}".format(*variant.slopes) if isinstance(variant, Variant) else ""
-    told = "" if file.entry or file.described else " (shapes do not tell them; --slopes gives others)"
+    told = "" if file.entry or file.described else " (shapes do not tell them; `slopes` gives others)"
     resize = {"SquashResize": "squashed", "ResizeAndCrop": "short side / 0.875, centre cut out"}
     how = ", then ".join(resize.get(step["type"], step["type"]) for step in file.pipeline)
     shown = ", ".join(file.classes[:4]) + (", ..." if len(file.classes) > 4 else "")

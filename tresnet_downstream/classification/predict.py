@@ -144,7 +144,7 @@ def _probabilities(model: Predictor, images: np.ndarray) -> np.ndarray:
             raise
         size = len(images)
     fitting = _largest_that_fits(model, images)
-    advice = f"{fitting} did: give --batch-size {fitting}" if fitting else "nor does a single one; use smaller pictures"
+    advice = f"{fitting} did: give `batch_size` {fitting}" if fitting else "nor does a single one; use smaller pictures"
     raise UserError(
         f"a batch of {size} pictures of {images.shape[1]} x {images.shape[2]} does not fit in memory; {advice}"
     )

@@ -80,7 +80,7 @@ class OnnxRuntimeSession(Session):
         there = [name for name in library.get_available_providers() if not name.startswith("Azure")]
         if provider not in there or (kind == "cpu" and index):
             known = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in there)
-            raise UserError(f"--device {device}: the ONNX Runtime installed here has {known}")
+            raise UserError(f"`device` {device}: the ONNX Runtime installed here has {known}")
         chosen = provider if kind == "cpu" else (provider, {"device_id": index})
         try:
             self._session = library.InferenceSession(str(path), providers=[chosen])
@@ -88,7 +88,7 @@ class OnnxRuntimeSession(Session):
             raise UserError(f"{path}: ONNX Runtime cannot open it ({_last_line(error)})") from error
         # Where a GPU cannot be started it goes on without, and where one fails later it tries again without.
         if provider not in self._session.get_providers():
-            raise UserError(f"--device {device}: ONNX Runtime cannot start it; are its libraries and the GPU there?")
+            raise UserError(f"`device` {device}: ONNX Runtime cannot start it; are its libraries and the GPU there?")
         self._session.disable_fallback()
         self.told = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.size = _sides(self._session.get_inputs()[0].shape)
@@ -121,7 +121,7 @@ class OpenVinoSession(Session):
             name = kind.upper()  # Devices have numbers only where there are several of a kind.
         if name not in there:
             known = ", ".join(name.lower().replace(".", ":") for name in there)
-            raise UserError(f"--device {device}: OpenVINO has {known} here")
+            raise UserError(f"`device` {device}: OpenVINO has {known} here")
         if not path.with_suffix(".bin").is_file():
             raise UserError(f"{path}: its weights, {path.with_suffix('.bin').name}, are not beside it")
         # Its readers of other formats would each complain on the terminal.
@@ -197,7 +197,9 @@ class ExportedClassifier:
         """
         if images.shape[1:] != (3, *self.input_size):
             wanted, given = (f"{height} x {width}" for height, width in (self.input_size, images.shape[2:]))
-            raise UserError(f"{self.path}: takes pictures of {wanted}, got {given}; export it with --size for others")
+            raise UserError(
+                f"{self.path}: takes pictures of {wanted}, got {given}; export it with `input_size` for others"
+            )
         return self._session.run(np.ascontiguousarray(images, np.float32))
 
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
@@ -215,7 +217,7 @@ def _sides(shape: Any) -> tuple[int, int]:
 def _kind_and_index(device: str) -> tuple[str, int]:
     kind, _, index = device.lower().partition(":")
     if index and not index.isdecimal():
-        raise UserError(f"--device {device}: after the colon stands a number")
+        raise UserError(f"`device` {device}: after the colon stands a number")
     return kind, int(index or 0)
 
 

@@ -74,12 +74,12 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     elif "detector" in told:
         detector, pipeline = told["detector"], told.get("pipeline", [])
         if not isinstance(detector, Mapping) or not isinstance(pipeline, list | tuple):
-            raise UserError(f"{path}: its description of the detector is damaged; name its config with --config")
+            raise UserError(f"{path}: its description of the detector is damaged; name its config with `config`")
         pipeline = _without_loading(pipeline)
         check_stored(path, detector, (MODELS, TASK_UTILS))
         check_stored(path, pipeline, (TRANSFORMS,))
     else:
-        raise UserError(f"{path}: does not say which detector it holds; name its config with --config")
+        raise UserError(f"{path}: does not say which detector it holds; name its config with `config`")
     state_dict = unwrap(checkpoint, "raw", path)[1]
     classes = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
     model = _built(path, detector) if config is None else MODELS.build(ConfigDict(detector))

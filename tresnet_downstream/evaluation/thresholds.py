@@ -129,7 +129,7 @@ class Objective:
             value = math.nan
         if (kind == "f1" and not number and "=" not in text) or (kind in ("precision", "recall") and 0 < value <= 1):
             return cls(kind, value)
-        raise UserError(f"--objective {text}: write f1, precision=0.9 or recall=0.9, with a number above 0 and up to 1")
+        raise UserError(f"`objective` {text}: write f1, precision=0.9 or recall=0.9, with a number above 0 and up to 1")
 
     def __str__(self) -> str:
         return self.kind if self.kind == "f1" else f"{self.kind}={self.value:g}"

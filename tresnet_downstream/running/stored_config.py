@@ -86,7 +86,7 @@ FOLLOWED = (
 )
 
 _ADVICE = (
-    "in Python, import its module first; with the tools, name its config with --config, whose custom_imports import it"
+    "in Python, import its module first; with the tools, name its config with `config`, whose custom_imports import it"
 )
 
 
@@ -119,14 +119,14 @@ def _check(path: str | Path, node: Any, registries: Sequence[Registry], key: str
             raise UserError(f"{path}: names the scope {node['_scope_']!r}, which is not imported; {_ADVICE}")
         for name, value in node.items():
             if name in FOLLOWED and not _is_unset(value):
-                raise UserError(f"{path}: sets {name}={value!r}, which is not followed; build it with --config")
+                raise UserError(f"{path}: sets {name}={value!r}, which is not followed; build it with `config`")
             if name != "type":
                 _check(path, value, registries, str(name), elsewhere)
     elif isinstance(node, list | tuple):
         for item in node:
             _check(path, item, registries, key, elsewhere)
     elif isinstance(node, str) and ("://" in node or (key == "model" and ":" in node)):  # timm's addresses of models
-        raise UserError(f"{path}: sets {key}={node!r}, which is not followed; build it with --config")
+        raise UserError(f"{path}: sets {key}={node!r}, which is not followed; build it with `config`")
 
 
 def _check_type(path: str | Path, name: Any, registries: Sequence[Registry], key: str) -> None:
@@ -146,7 +146,7 @@ def _check_type(path: str | Path, name: Any, registries: Sequence[Registry], key
             if reason is None and not any(f"{module}.".startswith(f"{room}.") for room in ROOMS):
                 reason = "is not known to compute alone"
             if reason is not None:
-                raise UserError(f"{path}: names the component {name!r}, which {reason}; build it with --config")
+                raise UserError(f"{path}: names the component {name!r}, which {reason}; build it with `config`")
 
 
 def _is_unset(value: Any) -> bool:

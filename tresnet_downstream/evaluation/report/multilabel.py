@@ -198,8 +198,8 @@ def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_f
     behaviour = Section(
         f"Thresholds and calibration{of_run}",
         notes=[
-            "tools/thresholds.py chooses thresholds, for each class or for all, and tools/predict.py --thresholds uses "
-            "them. Those found on the images that they are judged by flatter: choose on one split, score on another."
+            "tools/thresholds.py chooses thresholds, for each class or for all, and tools/predict.py uses them. Those "
+            "found on the images that they are judged by flatter: choose on one split, score on another."
         ],
         figures=[
             Figure(

@@ -45,7 +45,7 @@ class Thumbnails:
             return ""
         return (
             f"{len(self.missing)} of the {len(self.asked)} images shown here cannot be read from {self.folder}, such "
-            f"as {min(self.missing)}; --images names the folder if they lie elsewhere."
+            f"as {min(self.missing)}; the report's `images` folder is theirs if they were moved."
         )
 
     def _make(self, image: str) -> tuple[bytes | None, tuple[int, int]]:
