@@ -182,7 +182,7 @@ class Memory:
 
 
 @pytest.mark.parametrize(
-    ("room", "words"), [(3, r"batch of 8 .* 32 x 32 .* 2 did: give --batch-size 2"), (0, "nor does a single one")]
+    ("room", "words"), [(3, r"batch of 8 .* 32 x 32 .* 2 did: give `batch_size` 2"), (0, "nor does a single one")]
 )
 def test_a_batch_that_does_not_fit_names_one_that_does(room, words):
     images = [np.zeros((40, 40, 3), np.uint8)] * 8
