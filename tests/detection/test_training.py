@@ -15,7 +15,8 @@ from detection.small_boxes import CONFIG, ROOT, call, data_options, flags, make_
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-from tresnet_downstream.detection.training import DetectionRunner, _check_components, _follow_options, _set_classes
+from tresnet_downstream.detection.adjusted_config import follow_options, set_classes, use_checked_components
+from tresnet_downstream.detection.runner import DetectionRunner
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.running.config import load_config
@@ -229,11 +230,11 @@ def test_wrapped_data_sets_follow_and_other_metrics_stay(boxes, tmp_path):
     config = load_config(CONFIG, flags(boxes)[1:])
     config.work_dir = str(tmp_path)
     config.train_dataloader.dataset = {"type": "RepeatDataset", "times": 3, "dataset": config.train_dataloader.dataset}
-    _follow_options(config)
+    follow_options(config)
     config.test_evaluator = {"type": "VOCMetric"}
     config.model.roi_head = {"semantic_head": {"num_classes": 183}}
-    _check_components(config)
-    _set_classes(config)
+    use_checked_components(config)
+    set_classes(config)
     inner = config.train_dataloader.dataset.dataset
     assert (inner.type, inner.data_root) == ("tresnet_downstream.CocoBoxes", f"{boxes}/")
     assert inner.metainfo["classes"] == ("disc", "square")

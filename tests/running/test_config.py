@@ -7,7 +7,8 @@ from running.small_data import DIGITS, ROOT
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
-from tresnet_downstream.running.config import check_config, load_config
+from tresnet_downstream.running.config import load_config
+from tresnet_downstream.running.config_checks import check_config
 
 # Those that inherit from MMDetection are for test_detection.py.
 CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.py")) if "mmdet::" not in path.read_text()]
