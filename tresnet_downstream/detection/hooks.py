@@ -1,33 +1,28 @@
 """Hooks of a detector's training: plain checkpoints, finite losses, and what the terminal shows."""
 
-import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from torch import nn
 
 from tresnet_downstream.detection.adjusted_config import datasets_of
 from tresnet_downstream.errors import NonFiniteLossError, UserError
-from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running.checkpoints import bare, plain, require_classes
-from tresnet_downstream.running.folders import last_checkpoint
-from tresnet_downstream.running.hooks import ProgressHook
+from tresnet_downstream.running.folders import last_checkpoint, last_validation
+from tresnet_downstream.running.loops import training_loop
+from tresnet_downstream.running.progress import ProgressHook
 from tresnet_downstream.running.provenance import without_start
+from tresnet_downstream.running.validation import BEST
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import unwrap
-
-# The file in the work dir that says which epoch was validated last, with what MMEngine knows of the best one.
-LAST_VALIDATION = "last_validation.json"
-BEST = ("best_score", "best_ckpt")
 
 
 @HOOKS.register_module()
@@ -51,48 +46,45 @@ class DetectionCheckpointHook(Hook):
         }
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
-    def before_train(self, runner: Runner) -> None:
-        """Validates the epoch whose validation was cut, where a training is resumed from its checkpoint."""
-        loop = runner.train_loop
-        if not runner._resume and is_main_process():
-            (Path(runner.work_dir) / LAST_VALIDATION).unlink(missing_ok=True)  # of another run in this folder
-        if not runner._resume or not isinstance(loop, EpochBasedTrainLoop) or runner.val_loop is None:
-            return
-        loop._decide_current_val_interval()
-        due = loop.epoch >= loop.val_begin and (loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs)
-        # The first process decides: the others may see another disk.
-        decision = [due and loop.epoch > 0 and _last_validation(runner.work_dir).get("epoch") != loop.epoch]
-        broadcast_object_list(decision)
-        if decision[0]:
-            runner.val_loop.run()
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Notes which epoch was validated and the best so far: its checkpoint was written before."""
-        if not isinstance(runner._train_loop, EpochBasedTrainLoop) or not is_main_process():
-            return
-        info = runner.message_hub.runtime_info
-        best = {key: plain(info[key]) for key in BEST if key in info}
-        with whole_file(Path(runner.work_dir) / LAST_VALIDATION) as partial:
-            partial.write_text(json.dumps({"epoch": runner.epoch, **best}))
-
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Checks names, shapes and classes; a training that starts from a detector may have other heads."""
         checkpoint.get("meta", {}).pop("config", None)  # MMEngine would run it
-        last = _last_validation(runner.work_dir)
-        if runner._resume and last and last.get("epoch") == checkpoint.get("meta", {}).get("epoch"):
+        last = last_validation(runner.work_dir)
+        # The best checkpoint may be of a validation after this checkpoint: the one before was deleted then.
+        if runner._resume and last.get("iter", -1) >= checkpoint.get("meta", {}).get("iter", 0):
             hub, best = checkpoint["message_hub"], {key: last[key] for key in BEST if key in last}
             hub["runtime_info"].update(best)
             hub["resumed_keys"].update(dict.fromkeys(best, True))
         model, path = _detector(runner.model), runner._load_from or last_checkpoint(runner.work_dir) or "checkpoint"
         weights = unwrap(checkpoint, "raw", path)[1]
         # Until a training begins, the loop is a config.
-        if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+        if training_loop(runner) is not None and not runner._resume:
             _keep_what_fits(model, checkpoint, weights, path)
             return
         require_match(model, weights, path)
         for _, dataset in datasets_of(runner.cfg):
             if "classes" in (dataset.get("metainfo") or {}):
                 require_classes(checkpoint, dataset.metainfo["classes"], path)
+
+
+@HOOKS.register_module()
+class StepCheckpointHook(EpochCheckpointHook):
+    """MMEngine's hook of checkpoints, for trainings with ``val_steps``: the best one is named by its step.
+
+    MMEngine's would name it by the last complete epoch, and write the weights as they are over the checkpoint of
+    that epoch, so that it also says which one is the best; here the folder's note of the last validation does.
+    """
+
+    filename_tmpl: str
+    last_ckpt: str | None
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        template, last = self.filename_tmpl, self.last_ckpt
+        self.filename_tmpl, self.last_ckpt = f"step_{runner.train_loop.step}.pth", None
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.filename_tmpl, self.last_ckpt = template, last
 
 
 @HOOKS.register_module()
@@ -122,18 +114,11 @@ class FiniteLossHook(Hook):
 class DetectionProgressHook(ProgressHook):
     """A bar on a terminal, and one line for each epoch with the loss and AP."""
 
-    # Before the checkpoints' hook, which may validate at once.
-    priority = "VERY_LOW"
     loss_name, loss_key = "loss", "loss"
 
     def __init__(self) -> None:
         super().__init__()
         self.last_ap: float | None = None
-
-    def before_train(self, runner: Runner) -> None:
-        """Shows the bar, and expects that an epoch may be validated that this process has not trained."""
-        super().before_train(runner)
-        self.started, self.losses, self.images, self.skipped = time.perf_counter(), 0.0, 0, 0
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Prints the epoch's line."""
@@ -156,15 +141,6 @@ def describe_detector(model: Any) -> dict[str, Any]:
     """The config of a detector as plain data, without the weights that it, or its teacher, would start from."""
     # LAD's teacher is part of its weights.
     return {key: value for key, value in without_start(model).items() if key != "teacher_ckpt"}
-
-
-def _last_validation(work_dir: str | Path) -> dict[str, Any]:
-    """What the work dir says of the last validation; nothing if there was none, or the file is damaged."""
-    try:
-        content = json.loads((Path(work_dir) / LAST_VALIDATION).read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _detector(model: nn.Module) -> nn.Module:

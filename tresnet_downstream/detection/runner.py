@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -35,6 +35,11 @@ class DetectionRunner(FolderRunner):
     * each run of a process has a visualizer of its own;
     * a training overwrites no run, see :class:`FolderRunner`: ``overwrite=True`` moves the one in its folder aside.
     """
+
+    hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {
+        **FolderRunner.hooks_for_steps,
+        "checkpoint": ("CheckpointHook", "StepCheckpointHook"),
+    }
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> Runner:

@@ -20,7 +20,7 @@ _MARK = "<set>"
 # Have no default: the user's own data.
 DATA_KEYS = ("train_annotations", "train_images", "val_annotations", "val_images")
 # Of the top level, what no reference has to name.
-READ_BY_CODE = ("default_scope", "log_level", "load_from", "sync_bn")
+READ_BY_CODE = ("default_scope", "log_level", "load_from", "sync_bn", "val_steps")
 
 
 def with_options(config: Config, options: Sequence[str]) -> Config:

@@ -9,22 +9,25 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
+from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.config import save_config
-from tresnet_downstream.running.hooks import ProgressHook
+from tresnet_downstream.running.loops import TrainLoop, check_val_steps, loop_config
+from tresnet_downstream.running.progress import ProgressHook
 from tresnet_downstream.running.resuming import FreshSchedule, require_same_run, run_settings, tell_changes
+from tresnet_downstream.running.validation import LastValidationHook
 
 
 class FolderRunner(Runner):
@@ -32,8 +35,11 @@ class FolderRunner(Runner):
 
     A folder that holds a run is refused unless the config says ``resume`` or ``overwrite=True``. Changes of the
     config since the checkpoint that is resumed are refused or told, see :mod:`resuming`. Only a training saves
-    its config in the folder.
+    its config in the folder. Trainings over epochs use :class:`TrainLoop`, with the config's ``val_steps``.
     """
+
+    # What stands in the place of MMEngine's hooks where the config sets `val_steps`, by the key in `default_hooks`.
+    hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {"logger": ("LoggerHook", "StepLoggerHook")}
 
     _timestamp: str
     run_id = ""
@@ -53,8 +59,30 @@ class FolderRunner(Runner):
             moment = datetime.strptime(self._timestamp, "%Y%m%d_%H%M%S") + timedelta(seconds=1)
             self._timestamp = moment.strftime("%Y%m%d_%H%M%S")
 
+    def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Builds the loop, with ours in the place of MMEngine's over epochs."""
+        return super().build_train_loop(
+            loop_config(loop, self.cfg.get("val_steps")) if isinstance(loop, Mapping) else loop
+        )
+
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        """Registers MMEngine's hooks; with ``val_steps``, those that count steps."""
+        if self.cfg.get("val_steps") is not None:
+            hooks = dict(hooks or {})
+            for name, (theirs, ours) in self.hooks_for_steps.items():
+                hook = hooks.get(name, {"type": theirs})
+                if isinstance(hook, Mapping) and str(hook.get("type")).removeprefix("mmengine.") == theirs:
+                    hooks[name] = {**hook, "type": f"{SCOPE}.{ours}"}
+        super().register_default_hooks(hooks)
+
+    def register_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """Registers the config's hooks, and last the one that notes each validation."""
+        super().register_hooks(*args, **kwargs)
+        self.register_hook(LastValidationHook())
+
     def train(self) -> Any:
         """Trains, in a folder of its own."""
+        check_val_steps(self.cfg)
         overwrite = bool(self.cfg.get("overwrite"))
         self.settings = run_settings(self.cfg, self.world_size)
         folder = Path(self.work_dir).resolve()
@@ -115,7 +143,10 @@ class FolderRunner(Runner):
             # Known once the data set is built; the length of the schedule follows from it.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
         if fn_name == "before_save_checkpoint":
-            kwargs["checkpoint"]["meta"].update(run_id=self.run_id, run=self.settings)
+            meta = kwargs["checkpoint"]["meta"]
+            meta.update(run_id=self.run_id, run=self.settings)
+            if isinstance(self._train_loop, TrainLoop):
+                meta["step"] = self._train_loop.step
         super().call_hook(fn_name, **kwargs)
 
 
