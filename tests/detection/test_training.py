@@ -361,7 +361,7 @@ def test_a_wrong_file_is_told_in_one_line(change, words, boxes, tmp_path):
 
 def test_missing_files_and_classes_are_told_in_one_line(boxes, trained_detector, tmp_path):
     work = ["--work-dir", tmp_path / "work"]
-    refused([CONFIG, *work, *flags(tmp_path / "nowhere")], "nowhere/train.json", "cannot be read")
+    refused([CONFIG, *work, *flags(tmp_path / "nowhere")], "nowhere/train.json", "no such", "data_root")
     classes = flags(boxes, train_dataloader__dataset__metainfo="{'classes':('disc','dog')}")
     refused([CONFIG, *work, *classes], "train.json", "no class 'dog'")
     refused([CONFIG, tmp_path / "no.pth", *work, *flags(boxes)], "no.pth", "no such file", tool="test_detection")

@@ -17,7 +17,6 @@ from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.registry import MODELS
 from tresnet_downstream.running.optimisation import RecipeOptimWrapper
 
-
 # 3 steps in each of 2 epochs.
 BY_STEPS = {"model__backbone__norm": "sync", "val_steps": 2, "accumulation": 1}
 

@@ -17,6 +17,7 @@ from tresnet_downstream.registry import RUNNERS, SCOPE
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import bare
 from tresnet_downstream.running.runner import FolderRunner, QuietRunner
+from tresnet_downstream.running.top_level import require_read_options
 
 
 @RUNNERS.register_module()
@@ -46,6 +47,7 @@ class DetectionRunner(FolderRunner):
         """Builds a runner from a whole config."""
         cfg = copy.deepcopy(cfg)
         init_default_scope(cfg.get("default_scope", "mmdet"))
+        require_read_options(cfg)
         follow_options(cfg)
         use_checked_components(cfg)
         set_classes(cfg)

@@ -11,26 +11,10 @@ from mmengine.config import Config
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.options import DATA_KEYS
+from tresnet_downstream.running.top_level import PARTS
 
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+::(.+?) registry")
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
-PARTS = (
-    "default_scope",
-    "randomness",
-    "env_cfg",
-    "log_level",
-    "default_hooks",
-    "custom_hooks",
-    "visualizer",
-    "model",
-    "train_dataloader",
-    "val_dataloader",
-    "val_evaluator",
-    "optim_wrapper",
-    "param_scheduler",
-    "train_cfg",
-    "val_cfg",
-)
 # The least that each may be.
 WHOLE_NUMBERS = {
     "batch_size": 1,

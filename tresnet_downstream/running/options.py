@@ -13,14 +13,13 @@ from mmengine.registry import Registry
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running.references import names_in, resolved, texts
+from tresnet_downstream.running.references import resolved
+from tresnet_downstream.running.top_level import has_effect, keys_read, nearest_keys, without_effect
 
 # Stands for the value of an option while it is looked for.
 _MARK = "<set>"
 # Have no default: the user's own data.
 DATA_KEYS = ("train_annotations", "train_images", "val_annotations", "val_images")
-# Of the top level, what no reference has to name.
-READ_BY_CODE = ("default_scope", "log_level", "load_from", "sync_bn", "val_steps")
 
 
 def with_options(config: Config, options: Sequence[str]) -> Config:
@@ -42,7 +41,7 @@ def with_options(config: Config, options: Sequence[str]) -> Config:
         config.merge_from_dict({key: new})
         if key.endswith(".type") and new != current:
             _leave_out_arguments(config, key.removesuffix(".type"), str(current))
-        _require_effect(config, key, str(config.filename))
+        _require_effect(config, key)
     return resolved(config)
 
 
@@ -124,30 +123,39 @@ def _current(config: Config, key: str) -> Any:
 
 
 def _require_key(config: Config, key: str, path: str) -> None:
+    """Raises UserError unless the config has the key, or a component there takes it as an argument."""
     node: Any = config._cfg_dict
     scope = config.get("default_scope") or SCOPE
+    if scope != SCOPE and (root := key.partition(".")[0]) not in node and root in keys_read(config):
+        return
     for depth, name in enumerate(parts := key.split(".")):
+        place = ".".join(parts[:depth])
         if isinstance(node, Sequence) and not isinstance(node, str):
             if not name.isdigit() or int(name) >= len(node):
-                raise UserError(f"--cfg-options {key}: {'.'.join(parts[:depth])} has {len(node)} items, no {name!r}")
+                raise UserError(f"--cfg-options {key}: {place} has {len(node)} items, no {name!r}")
             node = node[int(name)]
         elif isinstance(node, Mapping) and name in node:
             node = node[name]
         elif isinstance(node, Mapping) and depth == len(parts) - 1 and _takes_argument(node.get("type"), name, scope):
             return
         else:
-            known = ", ".join(sorted(node)) if isinstance(node, Mapping) else "nothing below it"
-            place = ".".join(parts[:depth]) or path
-            raise UserError(f"--cfg-options {key}: {place} has no key {name!r}; it has {known}")
+            known = _known_keys(config, node, name, at_top=depth == 0)
+            raise UserError(f"--cfg-options {key}: {place or path} has no key {name!r}; {known}")
 
 
-def _require_effect(config: Config, key: str, path: str) -> None:
-    """Raises UserError for a value of a classifier's top level that nothing reads: no code, and no reference."""
-    value = config._cfg_dict.get(key)
-    if config.get("default_scope") != SCOPE or key in READ_BY_CODE or isinstance(value, Mapping | list | tuple):
-        return
-    if key in config._cfg_dict and not any(key in names_in(text) for text in texts(config._cfg_dict)):
-        raise UserError(f"--cfg-options {key}: nothing in {path} refers to it, so it would have no effect")
+def _known_keys(config: Config, node: Any, name: str, at_top: bool) -> str:
+    """What a message says of the keys that are there: the nearest ones, or all."""
+    if not isinstance(node, Mapping):
+        return "it has nothing below it"
+    siblings = {key for key in node if has_effect(config, key)} if at_top else set(node)
+    close = nearest_keys(config, name, siblings)
+    return f"nearest: {', '.join(close)}" if close else f"it has {', '.join(sorted(siblings))}"
+
+
+def _require_effect(config: Config, key: str) -> None:
+    """Raises UserError for an option below a key of the top level that nothing reads: no code, and no reference."""
+    if config.get("default_scope") and not has_effect(config, key.partition(".")[0]):
+        raise UserError(without_effect(config, key))
 
 
 def _is_registered(component: Any, scope: str) -> bool:

@@ -27,6 +27,7 @@ from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.loops import TrainLoop, check_val_steps, loop_config
 from tresnet_downstream.running.progress import ProgressHook
 from tresnet_downstream.running.resuming import FreshSchedule, require_same_run, run_settings, tell_changes
+from tresnet_downstream.running.top_level import tell_unread_keys
 from tresnet_downstream.running.validation import LastValidationHook
 
 
@@ -83,6 +84,7 @@ class FolderRunner(Runner):
     def train(self) -> Any:
         """Trains, in a folder of its own."""
         check_val_steps(self.cfg)
+        tell_unread_keys(self.cfg)
         overwrite = bool(self.cfg.get("overwrite"))
         self.settings = run_settings(self.cfg, self.world_size)
         folder = Path(self.work_dir).resolve()
