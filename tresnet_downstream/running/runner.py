@@ -26,7 +26,7 @@ from tresnet_downstream.running import folders
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.loops import TrainLoop, check_val_steps, loop_config
 from tresnet_downstream.running.progress import ProgressHook
-from tresnet_downstream.running.resuming import FreshSchedule, require_same_run, run_settings, tell_changes
+from tresnet_downstream.running.resuming import ConfigSchedule, require_same_run, run_settings
 from tresnet_downstream.running.top_level import tell_unread_keys
 from tresnet_downstream.running.validation import LastValidationHook
 
@@ -47,7 +47,7 @@ class FolderRunner(Runner):
     settings: dict[str, Any] | None = None
     resumed_id: str | None = None
     _resuming = False
-    _allowed: list[str] | None = None
+    _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
 
     def dump_config(self) -> None:
         """Does nothing: :meth:`train` saves the config."""
@@ -112,15 +112,16 @@ class FolderRunner(Runner):
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resumes a checkpoint; what the config changed is refused or takes effect."""
-        fresh = FreshSchedule(self)
+        schedule = ConfigSchedule(self)
         self._resuming = True
         super().resume(filename, *args, **kwargs)
-        if self._allowed is None:
+        if self._changes is None:
             tell(f"{filename}: does not say what it was trained with, so the config's settings hold from here")
-            fresh.restore(self)
-        elif self._allowed:
-            tell_changes(self._allowed)
-            fresh.restore(self)
+            schedule.restore(self)
+        elif self._changes:
+            for change in self._changes:
+                tell(f"resumed with a change: {change}")
+            schedule.restore(self)
         self._resuming = False
         if isinstance(self.train_loop, EpochBasedTrainLoop) and self.epoch >= self.max_epochs:
             tell(f"nothing is left to train: the run has all of its {self.max_epochs} epochs")
@@ -136,7 +137,7 @@ class FolderRunner(Runner):
             self.resumed_id = meta.get("run_id")
             self.run_id = self.resumed_id or self.run_id or uuid.uuid4().hex
             if "run" in meta and self.settings is not None:
-                self._allowed = require_same_run(meta["run"], self.settings, meta.get("epoch", 0))
+                self._changes = require_same_run(meta["run"], self.settings, meta.get("epoch", 0))
         return checkpoint
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
