@@ -7,8 +7,9 @@ import torch
 
 pytest.importorskip("mmdet", reason="needs the detection set-up")
 
-from detection.small_boxes import CONFIG, call, flags, train
+from detection.small_boxes import CONFIG, call, flags
 from detection.test_training import refused
+from running.test_resume import leaves
 
 # 3 batches of 4 pictures in an epoch; mosaics aside, a flip is what MMDetection draws at random.
 STEPS = {"val_steps": 4, "train_cfg__max_epochs": 3, "default_hooks__checkpoint__max_keep_ckpts": 3}
@@ -103,11 +104,26 @@ def test_interrupted_run_resumes_to_the_same_scores_and_best_checkpoint(undistur
     assert all(torch.equal(tensor, contents[1][name]) for name, tensor in contents[0].items())
 
 
-def test_accumulated_batches_are_one_step(boxes, tmp_path):
-    out = train(boxes, tmp_path, val_steps=2, train_cfg__max_epochs=3, optim_wrapper__accumulative_counts=2)
-    # 9 batches; MMEngine accumulates over the ends of epochs, and the last batch is a step of its own.
-    places = [line.partition(":")[0] for line in lines(out)]
-    assert places == ["step 2/5 (epoch 2/3)", "step 4/5 (epoch 3/3)", "step 5/5 (epoch 3/3)"]
+def test_accumulated_batches_are_one_step_and_resume_to_the_same_scores_and_average(boxes, tmp_path):
+    """3 batches in 2 steps; the resumed run starts after an epoch that is not a multiple of 2 batches."""
+    changes = {"val_steps": 3, "optim_wrapper__accumulative_counts": 2}
+    config = config_with(tmp_path, "dict(type='EMAHook', momentum=0.1)")
+    expected = lines(run(config, boxes, tmp_path / "whole", **changes))
+    places = [line.partition(":")[0] for line in expected]
+    assert places == ["step 3/6 (epoch 2/3)", "step 6/6 (epoch 3/3)"]
+    run(config, boxes, tmp_path / "parts", **changes)
+    (tmp_path / "parts/last_checkpoint").write_text("epoch_1.pth")
+    assert list(map(scores, lines(run(config, boxes, tmp_path / "parts", "--resume", **changes)))) == list(
+        map(scores, expected)
+    )
+    for part in ("state_dict", "ema_state_dict", "optimizer"):
+        one, other = (
+            leaves(torch.load(tmp_path / name / "epoch_3.pth", weights_only=True)[part]) for name in ("whole", "parts")
+        )
+        assert one.keys() == other.keys()
+        assert all(
+            torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key])) for key in one if one[key] is not None
+        )
 
 
 def test_early_stopping_ends_at_a_step(boxes, tmp_path):

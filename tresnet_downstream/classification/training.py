@@ -175,7 +175,6 @@ def _build_runner(
             tell(line)
     if train:
         runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss)
-        runner.optim_wrapper["epoch_length"] = len(loaders["train"])
         runner.description = describe_training(config, len(datasets["val"].classes))
     return runner
 

@@ -52,8 +52,7 @@ class DetectionRunner(FolderRunner):
         use_checked_components(cfg)
         set_classes(cfg)
         folders.make(cfg.work_dir)
-        if cfg.get("amp") and cfg.get("optim_wrapper"):
-            cfg.optim_wrapper.update(type=f"{SCOPE}.RecipeOptimWrapper", amp=cfg.amp, reduction="mean")
+        _use_our_optimizer_wrapper(cfg)
         return super().from_cfg(cfg)
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
@@ -86,6 +85,20 @@ class DetectionRunner(FolderRunner):
         elif is_main_process():
             with whole_file(Path(out_dir) / filename) as partial:
                 super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
+
+
+def _use_our_optimizer_wrapper(cfg: Config) -> None:
+    """Puts :class:`RecipeOptimWrapper` in the place of MMEngine's, where the config sets what only ours does.
+
+    That is ``amp`` on any device, and accumulation that ends with the epoch. MMEngine's adds up batches over the ends
+    of epochs, and a run resumed there has lost the gradients of the last ones.
+    """
+    wrapper = cfg.get("optim_wrapper")
+    if not wrapper:
+        return
+    accumulates = wrapper.get("accumulative_counts", 1) != 1 and wrapper.get("type", "OptimWrapper") == "OptimWrapper"
+    if cfg.get("amp") or accumulates:
+        wrapper.update(type=f"{SCOPE}.RecipeOptimWrapper", amp=cfg.get("amp"), reduction="mean")
 
 
 @RUNNERS.register_module()

@@ -62,9 +62,14 @@ class FolderRunner(Runner):
 
     def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
         """Builds the loop, with ours in the place of MMEngine's over epochs."""
-        return super().build_train_loop(
-            loop_config(loop, self.cfg.get("val_steps")) if isinstance(loop, Mapping) else loop
-        )
+        config = loop_config(loop, self.cfg.get("val_steps")) if isinstance(loop, Mapping) else loop
+        built: BaseLoop = super().build_train_loop(config)
+        wrapper = self.optim_wrapper  # a config still
+        if isinstance(built, TrainLoop) and isinstance(wrapper, dict):
+            names = {str(wrapper.get(key)).removeprefix(f"{SCOPE}.") for key in ("type", "constructor")}
+            if names & {"RecipeOptimWrapper", "MatrixDecayConstructor"}:
+                wrapper["epoch_length"] = len(built.dataloader)
+        return built
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
         """Registers MMEngine's hooks; with ``val_steps``, those that count steps."""
