@@ -15,7 +15,6 @@ from detection.small_boxes import CONFIG, ROOT, call, data_options, flags, make_
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-from tresnet_downstream.detection.adjusted_config import follow_options, set_classes, use_checked_components
 from tresnet_downstream.detection.runner import DetectionRunner
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
@@ -227,24 +226,6 @@ def test_scoring_refuses_other_classes_also_where_the_config_names_them(trained_
     refused([*arguments, *flags(boxes, **one)], "another model", "bbox_head.retina_cls", tool="test_detection")
 
 
-def test_wrapped_data_sets_follow_and_other_metrics_stay(boxes, tmp_path):
-    config = load_config(CONFIG, flags(boxes)[1:])
-    config.work_dir = str(tmp_path)
-    config.train_dataloader.dataset = {"type": "RepeatDataset", "times": 3, "dataset": config.train_dataloader.dataset}
-    follow_options(config)
-    config.test_evaluator = {"type": "VOCMetric"}
-    config.model.roi_head = {"semantic_head": {"num_classes": 183}}
-    use_checked_components(config)
-    set_classes(config)
-    inner = config.train_dataloader.dataset.dataset
-    assert (inner.type, inner.data_root) == ("tresnet_downstream.CocoBoxes", f"{boxes}/")
-    assert inner.metainfo["classes"] == ("disc", "square")
-    assert config.val_evaluator.type == "tresnet_downstream.DetectionMetric"
-    assert config.test_evaluator == {"type": "VOCMetric"}
-    assert config.model.roi_head.semantic_head.num_classes == 183
-    assert config.model.bbox_head.num_classes == 2
-
-
 def test_options_of_the_validation_data_reach_the_test(trained_detector, boxes, tmp_path):
     """Also what is no path: the tool that scores has another set of data than training validated on otherwise."""
     wide = flags(boxes, val_dataloader__dataset__pipeline__1__scale="(32,32)")
@@ -259,16 +240,6 @@ def test_options_of_the_validation_data_reach_the_test(trained_detector, boxes, 
 def test_mixed_precision_trains_on_a_cpu_too(boxes, tmp_path):
     out = train(boxes, tmp_path, "--amp", train_cfg__max_epochs=1)
     assert "epoch 1/1: loss" in out
-
-
-def test_data_root_reaches_data_and_scores(boxes, tmp_path):
-    config = load_config(CONFIG, flags(boxes)[1:])
-    config.work_dir = str(tmp_path)
-    runner = DetectionRunner.from_cfg(config)
-    assert runner.train_dataloader.dataset.ann_file == f"{boxes}/train.json"
-    assert runner.test_dataloader.dataset.ann_file == f"{boxes}/val.json"
-    assert runner.cfg.test_evaluator.ann_file == f"{boxes}/val.json"
-    assert runner.model.bbox_head.num_classes == 2
 
 
 @pytest.mark.slow

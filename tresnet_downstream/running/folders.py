@@ -46,7 +46,7 @@ def last_validation(work_dir: str | Path) -> dict[str, Any]:
 
 
 def write_validation(work_dir: str | Path, note: dict[str, Any]) -> None:
-    """Notes a validation: ``iter`` batches trained, ``epoch`` if at the end of one, and MMEngine's best checkpoint."""
+    """Notes a validation: ``iter`` batches trained, ``epoch`` if it came after an epoch, MMEngine's best checkpoint."""
     with whole_file(Path(work_dir) / LAST_VALIDATION) as partial:
         partial.write_text(json.dumps(note))
 

@@ -35,6 +35,7 @@ class TrainLoop(EpochBasedTrainLoop):
             ``dynamic_intervals``, which have no effect with ``val_steps``.
 
     Attributes:
+        within_epoch: whether an epoch was begun and is not complete.
         validated_iter: number of batches after which the model was validated last; -1 if it was not.
     """
 
@@ -43,6 +44,7 @@ class TrainLoop(EpochBasedTrainLoop):
     ) -> None:
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         self.val_steps = val_steps
+        self.within_epoch = False
         self.validated_iter = -1
         if val_steps is not None and (self.val_interval != 1 or kwargs.get("dynamic_intervals")):
             tell(f"val_steps={val_steps} replaces the intervals between validations in train_cfg")
@@ -55,7 +57,7 @@ class TrainLoop(EpochBasedTrainLoop):
     @property
     def current_epoch(self) -> int:
         """Number of the epoch that the last batch belongs to, from 1; 0 before the first batch."""
-        return -(-self._iter // len(self.dataloader))
+        return self._epoch + int(self.within_epoch)
 
     def steps_after(self, batches: int) -> int:
         """Number of optimiser steps in the first batches of the training."""
@@ -78,6 +80,7 @@ class TrainLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """Trains an epoch, or the part of it before a validation that stops the training."""
         self.runner.call_hook("before_train_epoch")
+        self.within_epoch = True
         self.runner.model.train()
         for number, batch in enumerate(self.dataloader, start=1):
             self.run_iter(number - 1, batch)
@@ -87,6 +90,7 @@ class TrainLoop(EpochBasedTrainLoop):
                 return
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
+        self.within_epoch = False
 
     def between_batches(self) -> None:
         """What happens after a batch: the validation, if the batch completed a step at which it is due."""

@@ -50,8 +50,8 @@ class LastValidationHook(Hook):
             return
         info = runner.message_hub.runtime_info
         note = {"iter": loop.iter, **{key: plain(info[key]) for key in BEST if key in info}}
-        if isinstance(loop, TrainLoop) and loop.iter % len(loop.dataloader) == 0:
-            note["epoch"] = loop.current_epoch
+        if isinstance(loop, TrainLoop) and not loop.within_epoch:
+            note["epoch"] = loop.epoch
         folders.write_validation(runner.work_dir, note)
 
 
