@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _config(options: argparse.Namespace) -> tuple[Any, set[str]]:
     """The config, of a file or of the checkpoint alone, and the places that options set in it."""
     from tresnet_downstream.classification.descriptions import raw_scoring_config, read_description
-    from tresnet_downstream.running.config import places_set_by, read_config_file, with_options
+    from tresnet_downstream.running.config import read_config_file
+    from tresnet_downstream.running.options import places_set_by, with_options
     from tresnet_downstream.weights import read_checkpoint
 
     changes = [*options.cfg_options, *([f"amp={options.amp}"] if options.amp else [])]

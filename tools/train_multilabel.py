@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not is_main_process():
         return
     if "epoch" in best:
-        print(f"best val mAP {best['mAP']:.2f} ({best['weights']} weights, epoch {best['epoch']})")
+        step = f"step {best['step']}, " if "step" in best else ""
+        print(f"best val mAP {best['mAP']:.2f} ({best['weights']} weights, {step}epoch {best['epoch']})")
     else:
         print("no val mAP: the validation data shows none of the classes")
     print(f"results are in {config.work_dir}")

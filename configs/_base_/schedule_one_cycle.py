@@ -2,6 +2,7 @@
 # max_epochs for a shorter run; stop_epoch ends a run before its schedule does.
 max_epochs = 40
 stop_epoch = None
+val_steps = None  # optimiser steps between validations; None validates after each epoch
 max_lr = 1e-4
 weight_decay = 1e-4
 accumulation = 1  # batches whose gradients are added up for one step

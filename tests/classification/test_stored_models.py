@@ -15,7 +15,7 @@ from tresnet_downstream.classification.descriptions import raw_scoring_config, r
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
-from tresnet_downstream.running.config import with_options
+from tresnet_downstream.running.options import with_options
 
 CLASSIFIER = {
     "type": "ImageClassifier",

@@ -11,7 +11,7 @@ from detection.small_boxes import CONFIG, call, flags, train
 from detection.test_training import refused
 from mmengine.config import Config
 
-from tresnet_downstream.detection.training import DetectionRunner
+from tresnet_downstream.detection.runner import DetectionRunner
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.config import load_config
 

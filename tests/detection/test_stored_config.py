@@ -22,8 +22,8 @@ from mmengine.registry import init_default_scope
 from running.small_data import ROOT
 from torch import nn
 
+from tresnet_downstream.detection.hooks import describe_detector
 from tresnet_downstream.detection.predict import detect, load_detector
-from tresnet_downstream.detection.training import describe_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.checkpoints import plain
 from tresnet_downstream.running.config import load_config

@@ -1,7 +1,6 @@
 """The weight average, early end, progress and the files that a run leaves."""
 
 import csv
-import io
 import json
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ from torch import nn
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.registry import HOOKS
-from tresnet_downstream.running.hooks import PlainBlocksHook, ProgressHook, StopHook, WeightAverageHook
+from tresnet_downstream.running.hooks import PlainBlocksHook, StopHook, WeightAverageHook
 
 
 @pytest.fixture(scope="module")
@@ -94,22 +93,6 @@ def test_each_epoch_has_one_line_with_both_scores(trained):
     lines = [line for line in trained.printed.splitlines() if line.startswith("epoch")]
     assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert all("raw " in line and "averaged " in line and "loss per image" in line for line in lines)
-
-
-def test_terminal_shows_a_bar_with_the_time_left(monkeypatch):
-    screen = io.StringIO()
-    monkeypatch.setattr("sys.stdout", screen)
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal
-    hook = ProgressHook()
-    runner = SimpleNamespace(hooks=[StopHook(2)], max_epochs=5, iter=0, epoch=0, train_dataloader=range(3))
-    hook.before_train(runner)
-    hook.before_train_epoch(runner)
-    batch = {"inputs": torch.zeros(8, 1), "skipped": torch.tensor([0, 1])}
-    hook.after_train_iter(runner, 0, batch, {"loss_per_image": torch.tensor(1.5)})
-    hook.bar.refresh()
-    hook.close()
-    for words in ("epoch 1/2", "loss per image 1.5", "1/6", "left"):
-        assert words in screen.getvalue()
 
 
 def test_checkpoints_are_the_last_ones_and_the_best(trained):

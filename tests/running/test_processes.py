@@ -17,6 +17,9 @@ from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.registry import MODELS
 from tresnet_downstream.running.optimisation import RecipeOptimWrapper
 
+# 3 steps in each of 2 epochs.
+BY_STEPS = {"model__backbone__norm": "sync", "val_steps": 2, "accumulation": 1}
+
 
 def step_of_the_classifier(reduction):
     """Gradients and buffers after one batch of 8, of which each process takes its share."""
@@ -72,7 +75,9 @@ def train_and_score(folder):
     work, alone, spoilt = (["--work-dir", folder / name] for name in ("work", "alone", "spoilt_work"))
     broken = ["--launcher", "pytorch", *options(folder / "spoilt", model__backbone__norm="sync", on_bad_image="skip")]
     best = folder / "work/best.pth"
+    halves = options(folder / "data", **{**BY_STEPS, "batch_size": 4})
     return {
+        "steps": call("train_multilabel", [DIGITS, "--work-dir", folder / "steps", "--launcher", "pytorch", *halves]),
         "train": call("train_multilabel", [DIGITS, *work, *common]),
         "again": call("train_multilabel", [DIGITS, *work, "--overwrite", *common]),
         "resume": call("train_multilabel", [DIGITS, *alone, "--resume", *common]),
@@ -87,6 +92,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_processes")
     make_small_data(folder / "data")  # 11 pictures to score: 6 for each process, one of them padding
     train(folder / "data", folder / "alone", stop_epoch=1, model__backbone__norm="sync")
+    train(folder / "data", folder / "steps_alone", **BY_STEPS)
     spoilt = make_small_data(folder / "spoilt")
     for number in (0, 7, 10):
         (spoilt / f"pictures/val_{number:02}.jpg").write_bytes(b"")
@@ -161,6 +167,24 @@ def test_two_processes_overwrite_no_run_and_go_on_with_that_of_one(folder):
     checkpoint = torch.load(folder / "alone/epoch_2.pth", weights_only=True)
     assert checkpoint["meta"]["iter"] == 4  # two epochs of 24 pictures in batches of 16
     assert checkpoint["param_schedulers"][0]["last_epoch"] == 4
+
+
+def test_two_processes_validate_at_the_steps_of_one_with_its_loss_and_scores(folder):
+    first, second = (json.loads((folder / f"tools_{rank}.json").read_text())["steps"] for rank in range(2))
+    assert (first[0], second[0], second[1]) == (0, 0, "")
+    places = [line.partition(":")[0] for line in first[1].splitlines() if line.startswith("step")]
+    assert places == ["step 2/6 (epoch 1/2)", "step 4/6 (epoch 2/2)", "step 6/6 (epoch 2/2)"]
+    together, alone = ([row for row in rows(folder / name) if "raw/mAP" in row] for name in ("steps", "steps_alone"))
+    for key in ("step", "epoch", "mean_loss"):
+        assert [row[key] for row in together] == pytest.approx([row[key] for row in alone], rel=1e-4)
+    # The means are over the images of both processes: those of one process differ.
+    assert together[0]["raw/mAP"] == pytest.approx(alone[0]["raw/mAP"], abs=0.01)
+
+
+def rows(work_dir):
+    """What a training wrote for TensorBoard, as JSON."""
+    (file,) = work_dir.rglob("scalars.json")
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def test_two_processes_leave_out_the_pictures_that_cannot_be_read(folder):

@@ -25,7 +25,7 @@ from tresnet_downstream.classification.transforms import build_pipeline, names_f
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS, SCOPE, TRANSFORMS
 from tresnet_downstream.running.checkpoints import plain
-from tresnet_downstream.running.config import with_options
+from tresnet_downstream.running.options import with_options
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.stored_config import check_stored
 

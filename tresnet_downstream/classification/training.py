@@ -27,7 +27,7 @@ from tresnet_downstream.running.checkpoints import (
     bare,
     require_resumable,
 )
-from tresnet_downstream.running.config import check_config, mistakes_in_types
+from tresnet_downstream.running.config_checks import check_config, mistakes_in_types
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
@@ -175,7 +175,6 @@ def _build_runner(
             tell(line)
     if train:
         runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss)
-        runner.optim_wrapper["epoch_length"] = len(loaders["train"])
         runner.description = describe_training(config, len(datasets["val"].classes))
     return runner
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mmdet.datasets import CocoDataset
@@ -46,6 +47,11 @@ class CocoBoxes(CocoDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Reads and checks the file; gives a record for each picture."""
+        if not Path(self.ann_file).is_file():
+            raise UserError(
+                f"{self.ann_file}: no such annotation file; set `data_root` if the data set lies elsewhere, or "
+                "the data set's `ann_file` in the config"
+            )
         file, self.dropped = read_boxes(self.ann_file, labelled=not self.test_mode)
         classes = tuple(self._metainfo.get("classes") or file.classes)
         if unknown := [name for name in classes if name not in file.classes]:

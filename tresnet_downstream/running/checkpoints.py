@@ -17,7 +17,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from tresnet_downstream.errors import NonFiniteLossError, UserError
@@ -25,6 +25,7 @@ from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
+from tresnet_downstream.running.loops import TrainLoop, training_loop
 from tresnet_downstream.weights import schemes  # noqa: F401 - MMEngine's loaders, safe
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
@@ -79,25 +80,14 @@ class CheckpointHook(Hook):
     def __init__(self, interval: int = 1, keep: int = 2) -> None:
         self.interval, self.keep = interval, keep
         self.best: dict[str, Any] = {"mAP": float("-inf")}
-        self.validated = 0  # the last epoch that was
 
     def before_train(self, runner: Runner) -> None:
-        """Remembers the best score of the run that is resumed, and validates an epoch whose validation was cut."""
+        """Remembers the best score of the run that is resumed."""
         best = Path(runner.work_dir) / "best.pth"
         if runner.epoch > 0 and best.is_file():
             self._adopt(best, runner)
-        self.validated = folders.last_validated(runner.work_dir) if "epoch" in self.best else 0
-        if runner.epoch > 0 and (runner.epoch % runner.val_interval == 0 or runner.epoch >= runner.max_epochs):
-            self._validate_if_due(runner)
-
-    def after_train(self, runner: Runner) -> None:
-        """Validates the last epoch, also where the training ended between two validations."""
-        self._validate_if_due(runner)
-
-    def _validate_if_due(self, runner: Runner) -> None:
-        if self.validated < runner.epoch and runner.val_loop is not None:
-            tell(f"epoch {runner.epoch} has not been validated, so it is now")
-            runner.val_loop.run()
+        if "epoch" not in self.best and is_main_process():
+            folders.forget_validation(runner.work_dir)  # its result is lost
 
     def _adopt(self, best: Path, runner: Runner) -> None:
         """Takes the score of ``best.pth`` if it is of the run that is resumed; another run's is moved aside."""
@@ -145,19 +135,17 @@ class CheckpointHook(Hook):
             old.unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Writes ``best.pth`` if this epoch scored better than all before."""
-        if not metrics or not isinstance(runner._train_loop, BaseLoop):
+        """Writes ``best.pth`` if the weights score better than all before."""
+        loop = training_loop(runner)
+        if not metrics or not isinstance(loop, TrainLoop) or not metrics["mAP"] > self.best["mAP"]:
             return
-        self.validated = runner.epoch
-        if not metrics["mAP"] > self.best["mAP"]:
-            self._write_validated(runner)
-            return
-        self.best = {**metrics, "epoch": runner.epoch}
+        step = {} if loop.val_steps is None else {"step": loop.step}
+        self.best = {**metrics, "epoch": loop.current_epoch, **step}
         if not is_main_process():
             return
         checkpoint = {
             "meta": {
-                "epoch": runner.epoch,
+                "epoch": loop.current_epoch,
                 "dataset_meta": runner.train_dataloader.dataset.metainfo,
             },
             "state_dict": bare(runner.model).state_dict(),
@@ -166,8 +154,3 @@ class CheckpointHook(Hook):
         runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         with whole_file(Path(runner.work_dir) / "best.pth") as partial:
             torch.save(checkpoint, partial)
-        self._write_validated(runner)
-
-    def _write_validated(self, runner: Runner) -> None:
-        if is_main_process():
-            folders.write_validated(runner.work_dir, runner.epoch)

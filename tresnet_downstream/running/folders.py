@@ -1,14 +1,16 @@
 """Run folders: which training a folder belongs to, and no result that another one overwrites.
 
 A training writes its id, plain text, to ``run_id`` in its folder and to ``meta["run_id"]`` of its checkpoints.
-``last_checkpoint`` names the newest of them, ``last_validated`` the last epoch that was validated.
+``last_checkpoint`` names the newest of them; ``last_validation.json`` holds what was validated last.
 """
 
+import json
 import os
 import re
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import is_main_process
 
@@ -16,9 +18,9 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 
-RUN_ID, LAST_CHECKPOINT, LAST_VALIDATED = "run_id", "last_checkpoint", "last_validated"
+RUN_ID, LAST_CHECKPOINT, LAST_VALIDATION = "run_id", "last_checkpoint", "last_validation.json"
 _EPOCH = re.compile(r"epoch_(\d+)\.pth")
-_CHECKPOINT = re.compile(r"(epoch_\d+|iter_\d+|best|best_.*_(epoch|iter)_\d+)\.pth")
+_CHECKPOINT = re.compile(r"(epoch_\d+|iter_\d+|best|best_.*_(epoch|iter|step)_\d+)\.pth")
 
 
 def epoch_checkpoints(folder: str | Path) -> dict[int, Path]:
@@ -34,17 +36,24 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
     return Path(work_dir) / Path(pointer.read_text().strip()).name if pointer.is_file() else None
 
 
-def last_validated(work_dir: str | Path) -> int:
-    """The last epoch that was validated; 0 if none was."""
-    file = Path(work_dir) / LAST_VALIDATED
-    text = file.read_text().strip() if file.is_file() else ""
-    return int(text) if text.isdigit() else 0
+def last_validation(work_dir: str | Path) -> dict[str, Any]:
+    """What :func:`write_validation` wrote last; empty if there was no validation, or the file is damaged."""
+    try:
+        content = json.loads((Path(work_dir) / LAST_VALIDATION).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def write_validated(work_dir: str | Path, epoch: int) -> None:
-    """Notes that an epoch was validated."""
-    with whole_file(Path(work_dir) / LAST_VALIDATED) as partial:
-        partial.write_text(str(epoch))
+def write_validation(work_dir: str | Path, note: dict[str, Any]) -> None:
+    """Notes a validation: ``iter`` batches trained, ``epoch`` if it came after an epoch, MMEngine's best checkpoint."""
+    with whole_file(Path(work_dir) / LAST_VALIDATION) as partial:
+        partial.write_text(json.dumps(note))
+
+
+def forget_validation(work_dir: str | Path) -> None:
+    """Makes the folder say that nothing was validated."""
+    (Path(work_dir) / LAST_VALIDATION).unlink(missing_ok=True)
 
 
 def holds_run(work_dir: str | Path) -> bool:
@@ -136,7 +145,7 @@ def begin(work_dir: str | Path, log_dir: str | Path) -> str:
             # The log is open; its file moves with the name.
             shutil.move(aside / log_dir.name, folder / log_dir.name)
         tell(f"the run that {work_dir} held is now in {aside}")
-    (folder / LAST_VALIDATED).unlink(missing_ok=True)
+    forget_validation(folder)
     write_run_id(folder, run_id)
     return run_id
 

@@ -1,26 +1,14 @@
-"""What happens around the training steps: weight average, seeds, early end, progress."""
+"""What happens around the training steps: weight average, seeds, early end."""
 
 import copy
 import random
-import sys
-import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, get_rank, is_main_process
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor, nn
 
 from tresnet_downstream.backbones import TResNet
@@ -100,6 +88,10 @@ class SeedHook(Hook):
     By step, not by epoch: starting a data loader's workers draws too, which a resumed run does at another epoch.
     """
 
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seeds as of the epoch's first step: without workers, the first batch is prepared before that step."""
+        self.before_train_iter(runner)
+
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Seeds torch (dropout, stochastic depth), numpy and Python."""
         seed = int(np.random.SeedSequence([runner.seed, runner.iter, get_rank()]).generate_state(1)[0])
@@ -160,126 +152,3 @@ class StopHook(Hook):
         """Says that the training ended early."""
         if self.stopped is not None and self.stopped < runner.max_epochs:
             tell(f"stopped after epoch {self.stopped} of {runner.max_epochs}, as stop_epoch says")
-
-
-@HOOKS.register_module()
-class ProgressHook(Hook):
-    """A bar with the time left on a terminal, and one line for each epoch.
-
-    Attributes:
-        loss_key: what of a step's outputs is shown.
-        loss_name: how it is called.
-    """
-
-    priority = "LOWEST"
-    loss_key, loss_name = "loss_per_image", "loss per image"
-
-    def __init__(self) -> None:
-        self.console = Console(file=sys.stdout, quiet=not is_main_process(), soft_wrap=True, highlight=False)
-        self.bar: Progress | None = None
-        self.task: Any = None
-        self.started: float | None = None
-
-    def before_train(self, runner: Runner) -> None:
-        """Shows the bar."""
-        self.epochs = self._last_epoch(runner)
-        self._open(runner.iter, self.epochs * len(runner.train_dataloader))
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Starts the epoch's account."""
-        self.started, self.losses, self.images, self.skipped = time.perf_counter(), 0.0, 0, 0
-
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict[str, Any] | None = None,
-        outputs: dict[str, Any] | None = None,
-    ) -> None:
-        """Moves the bar."""
-        assert data_batch is not None
-        assert outputs is not None
-        count = len(data_batch["inputs"])
-        self.losses += torch.as_tensor(outputs[self.loss_key]).item() * count
-        self.images += count
-        self.skipped += int(data_batch["skipped"].sum()) if "skipped" in data_batch else 0
-        self._move(f"epoch {runner.epoch + 1}/{self.epochs}  {self.loss_name} {self.losses / self.images:.4g}")
-
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Shows a bar for an evaluation that stands by itself."""
-        if self.bar is None:
-            self._open(0, len(runner.val_dataloader))
-
-    def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Moves that bar."""
-        if runner._train_loop is None or isinstance(runner._train_loop, dict):
-            self._move("scoring")
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Prints the epoch's line."""
-        if runner._train_loop is None or isinstance(runner._train_loop, dict) or not metrics:
-            return
-        if self.started is None:  # resumed where the validation was cut
-            self.console.print(f"epoch {runner.epoch}/{self._last_epoch(runner)}: {self.scores_text(metrics)}")
-        else:
-            self._print(runner.epoch, f", {self.scores_text(metrics)}")
-
-    def scores_text(self, metrics: Mapping[str, Any]) -> str:
-        """What the epoch's line says of its scores."""
-        scores = ", ".join(f"{name[:-4]} {metrics[name]:.2f}" for name in metrics if name.endswith("/mAP"))
-        return f"val mAP: {scores}"
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Shows a bar for a test."""
-        self._open(0, len(runner.test_dataloader))
-
-    def after_test_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Moves that bar."""
-        self._move("scoring")
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Prints the line of an epoch that no validation follows."""
-        epoch = runner.epoch + 1
-        if epoch % runner.val_interval and epoch != self.epochs:
-            self._print(epoch, "")
-
-    def _last_epoch(self, runner: Runner) -> int:
-        stop = next((hook.epoch for hook in runner.hooks if isinstance(hook, StopHook)), None)
-        return min(runner.max_epochs, stop or runner.max_epochs)
-
-    def _print(self, epoch: int, scores: str) -> None:
-        assert self.started is not None
-        seconds = time.perf_counter() - self.started
-        all_reduce(total := torch.tensor(self.skipped))
-        skipped = f", {total.item()} bad images skipped" if total else ""
-        # None where a resumed run first validates the epoch that the run before had trained.
-        loss = f"{self.loss_name} {self.losses / self.images:.4g}" if self.images else "validated"
-        self.console.print(f"epoch {epoch}/{self.epochs}: {loss}{scores}, {seconds:.0f} s{skipped}")
-
-    def after_run(self, runner: Runner) -> None:
-        """Takes the bar away."""
-        self.close()
-
-    def close(self) -> None:
-        """Takes the bar away, also after an error."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-
-    def _open(self, done: int, total: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self.bar = Progress(
-            *columns,
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
-        self.task = self.bar.add_task("", completed=done, total=total)
-        self.bar.start()
-
-    def _move(self, description: str) -> None:
-        if self.bar is not None:
-            self.bar.update(self.task, advance=1, description=description)

@@ -80,6 +80,11 @@ class RecipeOptimWrapper(OptimWrapper):
     def _completes_step(self, count: int) -> bool:
         return count % self.epoch_length % self._accumulative_counts == 0
 
+    def steps_after(self, batches: int) -> int:
+        """Number of steps in the first ``batches`` of a training."""
+        epochs, others = divmod(batches, self.epoch_length)
+        return epochs * -(-self.epoch_length // self._accumulative_counts) + others // self._accumulative_counts
+
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Adds the loss's gradients up."""
         super().backward(self.scaler.scale(loss), **kwargs)
@@ -103,6 +108,21 @@ class RecipeOptimWrapper(OptimWrapper):
         if scale := state_dict.pop("loss_scaler", None):
             self.scaler.load_state_dict(scale)
         super().load_state_dict(state_dict)
+
+
+def optimizer_steps(wrapper: Any, batches: int, max_batches: int) -> int:
+    """Number of optimiser steps in the first batches of a training.
+
+    Args:
+        wrapper: of the optimiser; with several optimisers, each batch counts as a step.
+        batches: how many batches.
+        max_batches: of the whole training, the last of which completes a step.
+    """
+    if isinstance(wrapper, RecipeOptimWrapper):
+        return wrapper.steps_after(batches)
+    accumulated = getattr(wrapper, "_accumulative_counts", 1)
+    # MMEngine accumulates over the ends of epochs, and the last batch of the training completes a step.
+    return batches // accumulated + int(batches == max_batches and batches % accumulated > 0)
 
 
 def autocast(device: str, amp: str | None) -> torch.autocast:

@@ -1,4 +1,7 @@
-"""What a resumed training may change: settings as plain values, compared, and brought into effect."""
+"""What a resumed training may change, and how the changes take effect.
+
+The settings of a training are compared as plain values: those in its checkpoint, ``meta["run"]``, with the config's.
+"""
 
 import copy
 import warnings
@@ -10,27 +13,33 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.notices import tell
 from tresnet_downstream.running.checkpoints import plain
 from tresnet_downstream.running.provenance import without_start
 
-# Settings of a model that change no result.
+# Arguments of models that change no result.
 WITHOUT_EFFECT = ("with_cp",)
 
 
 def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
-    """What defines a training, as plain values: ``fixed`` for its whole length, and ``free`` to change on resuming."""
+    """The settings that define a training, as plain values, under the names that messages use.
+
+    Args:
+        config: of the training.
+        processes: how many train together.
+
+    Returns:
+        ``fixed``: what a resumed training must keep; ``free``: what it may change.
+    """
     model = _without(without_start(config.model), WITHOUT_EFFECT)
     loss = model.pop("loss", None)
-    model.pop("classes", None)
-    wrapper = config.optim_wrapper
+    model.pop("classes", None)  # compared where the weights are loaded
+    wrapper, loader = config.optim_wrapper, config.train_dataloader
     optimizer = dict(wrapper.get("optimizer") or {})
-    rate = "max_lr" if "max_lr" in config else "optim_wrapper.optimizer.lr"
-    loader, pipeline = config.train_dataloader, _pipeline_of(config.train_dataloader.get("dataset"))
+    lr_name = "max_lr" if "max_lr" in config else "optim_wrapper.optimizer.lr"
+    pipeline = _pipeline_of(loader.get("dataset"))
     hooks = [hook for hook in config.get("custom_hooks") or [] if isinstance(hook, Mapping)]
-    average = [hook for hook in hooks if str(hook.get("type")).endswith(("WeightAverageHook", "EMAHook"))]
     free = {
-        rate: optimizer.pop("lr", None),
+        lr_name: optimizer.pop("lr", None),
         "weight_decay": optimizer.pop("weight_decay", 0.0),
         "max_epochs": config.train_cfg.get("max_epochs"),
         "batch_size": loader.get("batch_size"),
@@ -42,10 +51,10 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
     }
     fixed = {
         "seed": (config.get("randomness") or {}).get("seed"),
-        "image_size": _sizes(pipeline),
+        "image_size": _image_sizes(pipeline),  # fixed, though the rest of the pipeline is free
         "model": model,
         "loss": loss,
-        "weight_average": average,
+        "weight_average": [hook for hook in hooks if str(hook.get("type")).endswith(("WeightAverageHook", "EMAHook"))],
         "optimizer": optimizer,
     }
     settings: dict[str, dict[str, Any]] = plain({"fixed": fixed, "free": free})
@@ -53,7 +62,13 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
 
 
 def changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Says where two plain values differ; lists and tuples of the same items are equal."""
+    """Says in words where two plain values differ; a list and a tuple of the same items are equal.
+
+    Args:
+        before: a value, or a tree of dicts and lists.
+        now: the same, of now.
+        name: of the value, for the words.
+    """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in {**before, **now}:
             yield from changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
@@ -67,62 +82,68 @@ def changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
 def require_same_run(
     before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]], epoch: int
 ) -> list[str]:
-    """Compares the settings of a checkpoint with those of a config; gives the changes that are allowed.
+    """Compares the settings of a checkpoint with those of a config; gives the free ones that differ, in words.
+
+    Args:
+        before: of the checkpoint, from :func:`run_settings`.
+        now: of the config.
+        epoch: of the checkpoint.
 
     Raises:
-        UserError: names what a resumed training cannot change.
+        UserError: names the first fixed setting that differs, or a ``max_epochs`` below ``epoch``.
     """
-    refused = list(changes(before["fixed"], now["fixed"]))
-    if refused:
+    if refused := list(changes(before["fixed"], now["fixed"])):
         others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        raise UserError(f"--resume: {refused[0]}{others}: keep it, or begin a new run with another --work-dir")
-    epochs = now["free"].get("max_epochs")
-    if isinstance(epochs, int) and epochs < epoch:
-        raise UserError(f"--resume: max_epochs={epochs}, but the run has come to epoch {epoch}")
+        raise UserError(f"`resume`: {refused[0]}{others}: keep it, or begin a new run with another `work_dir`")
+    max_epochs = now["free"].get("max_epochs")
+    if isinstance(max_epochs, int) and max_epochs < epoch:
+        raise UserError(f"`resume`: max_epochs={max_epochs}, but the run has come to epoch {epoch}")
     return list(changes(before["free"], now["free"]))
 
 
-class FreshSchedule:
-    """Optimiser and schedules as a config has them, remembered before a checkpoint is loaded into them."""
+class ConfigSchedule:
+    """The state of optimiser and schedules as the config has them, copied before a checkpoint is loaded into them."""
 
     def __init__(self, runner: Runner) -> None:
         wrapper, schedules = runner.optim_wrapper, runner.param_schedulers
-        self.groups: list[dict[str, Any]] | None = None
-        if isinstance(wrapper, OptimWrapper) and isinstance(schedules, list | None):
-            groups = wrapper.optimizer.param_groups
-            self.groups = [{key: copy.copy(value) for key, value in g.items() if key != "params"} for g in groups]
-            self.schedules = [copy.deepcopy(schedule.state_dict()) for schedule in schedules or []]
+        # MMEngine gives several optimisers, and their schedules, as dicts.
+        self.several_optimisers = not (isinstance(wrapper, OptimWrapper) and isinstance(schedules, list | None))
+        if self.several_optimisers:
+            return
+        groups = wrapper.optimizer.param_groups
+        self.groups = [{key: copy.copy(value) for key, value in g.items() if key != "params"} for g in groups]
+        self.schedules = [copy.deepcopy(schedule.state_dict()) for schedule in schedules or []]
 
     def restore(self, runner: Runner) -> None:
-        """Puts them back, and takes the schedules from the beginning to where the run is."""
-        if self.groups is None:
-            raise UserError("--resume: with several optimisers nothing may change: keep the config as it was")
-        for group, fresh in zip(runner.optim_wrapper.optimizer.param_groups, self.groups, strict=True):
-            group.update(fresh)
-        schedules = runner.param_schedulers or []
-        for schedule, fresh in zip(schedules, self.schedules, strict=True):
-            schedule.__dict__.update(fresh)
-        length, loop = len(runner.train_dataloader), runner.train_loop
+        """Puts the state back and steps the schedules from the beginning to the epoch that the run has come to.
+
+        Raises:
+            UserError: with several optimisers, or with another loop than one over epochs.
+        """
+        loop = runner.train_loop
+        if self.several_optimisers:
+            raise UserError("`resume`: with several optimisers nothing may change: keep the config as it was")
         if not isinstance(loop, EpochBasedTrainLoop):
-            raise UserError("--resume: with a loop over iterations nothing may change: keep the config as it was")
-        loop._iter = loop.epoch * length
+            raise UserError("`resume`: with a loop over iterations nothing may change: keep the config as it was")
+        for group, state in zip(runner.optim_wrapper.optimizer.param_groups, self.groups, strict=True):
+            group.update(state)
+        schedules = runner.param_schedulers or []
+        for schedule, state in zip(schedules, self.schedules, strict=True):
+            schedule.__dict__.update(state)
+        # An epoch may have another number of batches than before.
+        epoch_length = len(runner.train_dataloader)
+        loop._iter = loop.epoch * epoch_length
         by_epoch = [schedule for schedule in schedules if schedule.by_epoch]
         by_step = [schedule for schedule in schedules if not schedule.by_epoch]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they miss the steps of the optimiser
+            warnings.simplefilter("ignore")  # torch warns of schedules that step without their optimiser
             for _ in range(loop.epoch):
-                for schedule in by_step * length + by_epoch:
+                for schedule in by_step * epoch_length + by_epoch:
                     schedule.step()
 
 
-def tell_changes(allowed: list[str]) -> None:
-    """Says in one line each what a resumed training does otherwise than before."""
-    for change in allowed:
-        tell(f"resumed with a change: {change}")
-
-
 def _pipeline_of(dataset: Any) -> list[Any]:
-    """The steps of the first data set, also within wrappers, such as RepeatDataset."""
+    """The transforms of a data set's config; of the first one within wrappers, such as RepeatDataset."""
     while isinstance(dataset, Mapping):
         if "pipeline" in dataset:
             return list(dataset["pipeline"] or [])
@@ -131,10 +152,10 @@ def _pipeline_of(dataset: Any) -> list[Any]:
     return []
 
 
-def _sizes(pipeline: list[Any]) -> Any:
-    """The size that pictures are brought to, or the sizes, if several steps have one."""
-    steps = [step for step in pipeline if isinstance(step, Mapping) and str(step.get("type")).endswith("Resize")]
-    sizes = [step[key] for step in steps for key in ("size", "scale") if key in step]
+def _image_sizes(pipeline: list[Any]) -> Any:
+    """The size that the pipeline resizes to; a list if it has several resizing transforms, or none."""
+    transforms = [each for each in pipeline if isinstance(each, Mapping) and str(each.get("type")).endswith("Resize")]
+    sizes = [transform[key] for transform in transforms for key in ("size", "scale") if key in transform]
     return sizes[0] if len(sizes) == 1 else sizes
 
 

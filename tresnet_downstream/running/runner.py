@@ -9,22 +9,26 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
+from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.config import save_config
-from tresnet_downstream.running.hooks import ProgressHook
-from tresnet_downstream.running.resuming import FreshSchedule, require_same_run, run_settings, tell_changes
+from tresnet_downstream.running.loops import TrainLoop, check_val_steps, loop_config
+from tresnet_downstream.running.progress import ProgressHook
+from tresnet_downstream.running.resuming import ConfigSchedule, require_same_run, run_settings
+from tresnet_downstream.running.top_level import tell_unread_keys
+from tresnet_downstream.running.validation import LastValidationHook
 
 
 class FolderRunner(Runner):
@@ -32,15 +36,18 @@ class FolderRunner(Runner):
 
     A folder that holds a run is refused unless the config says ``resume`` or ``overwrite=True``. Changes of the
     config since the checkpoint that is resumed are refused or told, see :mod:`resuming`. Only a training saves
-    its config in the folder.
+    its config in the folder. Trainings over epochs use :class:`TrainLoop`, with the config's ``val_steps``.
     """
+
+    # What stands in the place of MMEngine's hooks where the config sets `val_steps`, by the key in `default_hooks`.
+    hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {"logger": ("LoggerHook", "StepLoggerHook")}
 
     _timestamp: str
     run_id = ""
     settings: dict[str, Any] | None = None
     resumed_id: str | None = None
     _resuming = False
-    _allowed: list[str] | None = None
+    _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
 
     def dump_config(self) -> None:
         """Does nothing: :meth:`train` saves the config."""
@@ -53,8 +60,36 @@ class FolderRunner(Runner):
             moment = datetime.strptime(self._timestamp, "%Y%m%d_%H%M%S") + timedelta(seconds=1)
             self._timestamp = moment.strftime("%Y%m%d_%H%M%S")
 
+    def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Builds the loop, with ours in the place of MMEngine's over epochs."""
+        config = loop_config(loop, self.cfg.get("val_steps")) if isinstance(loop, Mapping) else loop
+        built: BaseLoop = super().build_train_loop(config)
+        wrapper = self.optim_wrapper  # a config still
+        if isinstance(built, TrainLoop) and isinstance(wrapper, dict):
+            names = {str(wrapper.get(key)).removeprefix(f"{SCOPE}.") for key in ("type", "constructor")}
+            if names & {"RecipeOptimWrapper", "MatrixDecayConstructor"}:
+                wrapper["epoch_length"] = len(built.dataloader)
+        return built
+
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        """Registers MMEngine's hooks; with ``val_steps``, those that count steps."""
+        if self.cfg.get("val_steps") is not None:
+            hooks = dict(hooks or {})
+            for name, (theirs, ours) in self.hooks_for_steps.items():
+                hook = hooks.get(name, {"type": theirs})
+                if isinstance(hook, Mapping) and str(hook.get("type")).removeprefix("mmengine.") == theirs:
+                    hooks[name] = {**hook, "type": f"{SCOPE}.{ours}"}
+        super().register_default_hooks(hooks)
+
+    def register_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """Registers the config's hooks, and last the one that notes each validation."""
+        super().register_hooks(*args, **kwargs)
+        self.register_hook(LastValidationHook())
+
     def train(self) -> Any:
         """Trains, in a folder of its own."""
+        check_val_steps(self.cfg)
+        tell_unread_keys(self.cfg)
         overwrite = bool(self.cfg.get("overwrite"))
         self.settings = run_settings(self.cfg, self.world_size)
         folder = Path(self.work_dir).resolve()
@@ -82,15 +117,16 @@ class FolderRunner(Runner):
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resumes a checkpoint; what the config changed is refused or takes effect."""
-        fresh = FreshSchedule(self)
+        schedule = ConfigSchedule(self)
         self._resuming = True
         super().resume(filename, *args, **kwargs)
-        if self._allowed is None:
+        if self._changes is None:
             tell(f"{filename}: does not say what it was trained with, so the config's settings hold from here")
-            fresh.restore(self)
-        elif self._allowed:
-            tell_changes(self._allowed)
-            fresh.restore(self)
+            schedule.restore(self)
+        elif self._changes:
+            for change in self._changes:
+                tell(f"resumed with a change: {change}")
+            schedule.restore(self)
         self._resuming = False
         if isinstance(self.train_loop, EpochBasedTrainLoop) and self.epoch >= self.max_epochs:
             tell(f"nothing is left to train: the run has all of its {self.max_epochs} epochs")
@@ -106,7 +142,7 @@ class FolderRunner(Runner):
             self.resumed_id = meta.get("run_id")
             self.run_id = self.resumed_id or self.run_id or uuid.uuid4().hex
             if "run" in meta and self.settings is not None:
-                self._allowed = require_same_run(meta["run"], self.settings, meta.get("epoch", 0))
+                self._changes = require_same_run(meta["run"], self.settings, meta.get("epoch", 0))
         return checkpoint
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
@@ -115,7 +151,10 @@ class FolderRunner(Runner):
             # Known once the data set is built; the length of the schedule follows from it.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
         if fn_name == "before_save_checkpoint":
-            kwargs["checkpoint"]["meta"].update(run_id=self.run_id, run=self.settings)
+            meta = kwargs["checkpoint"]["meta"]
+            meta.update(run_id=self.run_id, run=self.settings)
+            if isinstance(self._train_loop, TrainLoop):
+                meta["step"] = self._train_loop.step
         super().call_hook(fn_name, **kwargs)
 
 

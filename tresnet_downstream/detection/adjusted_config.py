@@ -1,0 +1,124 @@
+"""What :class:`DetectionRunner` changes in a config of MMDetection: paths, checked components, classes."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.fileio import join_path
+
+from tresnet_downstream.coco_files import read_coco_classes
+from tresnet_downstream.registry import SCOPE
+
+# What checks more than MMDetection's CocoDataset and CocoMetric, and stands in their place.
+OUR_DATA, OUR_METRIC = f"{SCOPE}.CocoBoxes", f"{SCOPE}.DetectionMetric"
+SPLITS = ("train", "val", "test")
+
+
+def follow_options(cfg: Config) -> None:
+    """Takes ``data_root``, the test data and the evaluators' files along with what was set on the command line."""
+    written = Config.fromfile(cfg.filename) if cfg.filename and Path(cfg.filename).is_file() else cfg
+    for part in ("dataloader", "evaluator"):
+        val, test = f"val_{part}", f"test_{part}"
+        if val in cfg and cfg.get(test) == written.get(test) == written.get(val):
+            cfg[test] = copy.deepcopy(cfg[val])
+    for split, dataset in datasets_of(cfg):
+        if cfg.get("data_root") and dataset.get("data_root") == written.get("data_root"):
+            dataset.data_root = cfg.data_root
+        before = _listed(written.get(f"{split}_evaluator") or [])
+        for evaluator, original in zip(_listed(cfg.get(f"{split}_evaluator") or []), before, strict=False):
+            if "ann_file" in evaluator and evaluator.ann_file == original.get("ann_file"):
+                evaluator.ann_file = annotation_file(dataset)
+
+
+def use_checked_components(cfg: Config) -> None:
+    """Puts our data set and metric in the place of MMDetection's; the metric where our data gives the labels."""
+    for split in SPLITS:
+        if (cfg.get(f"{split}_dataloader") or {}).get("num_workers") == 0:
+            cfg[f"{split}_dataloader"].persistent_workers = False
+    for split, dataset in datasets_of(cfg):
+        if _plain_name(dataset) == "CocoDataset":
+            dataset.type = OUR_DATA
+        for evaluator in _listed(cfg.get(f"{split}_evaluator") or []):
+            # MMDetection's scores region proposals too, which ours does not.
+            boxes = set(_listed(evaluator.get("metric", "bbox"))) <= {"bbox", "segm"}
+            if dataset.type == OUR_DATA and _plain_name(evaluator) == "CocoMetric" and boxes:
+                evaluator.type = OUR_METRIC
+                evaluator.setdefault("ann_file", annotation_file(dataset))
+            if evaluator.type == OUR_METRIC:
+                evaluator.setdefault("backend", cfg.get("coco_eval", "pycocotools"))
+
+
+def _plain_name(component: Any) -> str:
+    return str(component.type).removeprefix("mmdet.")
+
+
+def set_classes(cfg: Config) -> None:
+    """Gives every data set and head the classes that the config names, or else those of the training data."""
+    given = [dataset for _, dataset in datasets_of(cfg) if dataset.type == OUR_DATA]
+    classes = next(filter(None, map(_classes_of, given)), None)
+    if classes is None:
+        return
+    for dataset in given:
+        dataset.metainfo = {"classes": classes, **(dataset.get("metainfo") or {})}
+    _set_num_classes(cfg.model, len(classes))
+
+
+def _classes_of(dataset: Any) -> tuple[str, ...] | None:
+    """Those that the config names, or else those of the file, if it is there."""
+    if "classes" in (dataset.get("metainfo") or {}):
+        return tuple(dataset.metainfo["classes"])
+    file = Path(annotation_file(dataset))
+    return read_coco_classes(file) if file.is_file() else None
+
+
+def _set_num_classes(model: Any, count: int) -> None:
+    if isinstance(model, dict):
+        if "num_classes" in model:
+            model["num_classes"] = count
+        for key, value in model.items():
+            if key != "semantic_head":  # of stuff, which is no class of boxes
+                _set_num_classes(value, count)
+    elif isinstance(model, list | tuple):
+        for item in model:
+            _set_num_classes(item, count)
+
+
+def datasets_of(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """The data sets of each split that read an annotation file, also those within wrappers, such as RepeatDataset."""
+    for split in SPLITS:
+        loader = cfg.get(f"{split}_dataloader")
+        if isinstance(loader, Mapping):
+            yield from ((split, dataset) for dataset in _leaves(loader.get("dataset")))
+
+
+def _leaves(dataset: Any) -> Iterator[Any]:
+    if isinstance(dataset, list | tuple):
+        for item in dataset:
+            yield from _leaves(item)
+    elif isinstance(dataset, Mapping):
+        if "ann_file" in dataset:
+            yield dataset
+        for key in ("dataset", "datasets"):
+            yield from _leaves(dataset.get(key))
+
+
+def annotation_file(dataset: Any) -> str:
+    """The path of a data set's annotation file, with its ``data_root``."""
+    return _below_root(dataset, dataset.ann_file)
+
+
+def image_folder(dataset: Any) -> str:
+    """The path of a data set's image folder, with its ``data_root``."""
+    return _below_root(dataset, (dataset.get("data_prefix") or {}).get("img", ""))
+
+
+def _below_root(dataset: Any, path: str) -> str:
+    if not dataset.get("data_root") or Path(path).is_absolute():
+        return str(path)
+    return str(join_path(dataset.data_root, path))
+
+
+def _listed(one_or_more: Any) -> list[Any]:
+    return [one_or_more] if isinstance(one_or_more, Mapping | str) else list(one_or_more)

@@ -1,0 +1,163 @@
+"""Hooks of a detector's training: plain checkpoints, finite losses, and what the terminal shows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import CheckpointHook as EpochCheckpointHook
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel
+from mmengine.runner import Runner
+from torch import nn
+
+from tresnet_downstream.detection.adjusted_config import datasets_of
+from tresnet_downstream.errors import NonFiniteLossError, UserError
+from tresnet_downstream.notices import tell
+from tresnet_downstream.registry import HOOKS
+from tresnet_downstream.running.checkpoints import bare, plain, require_classes
+from tresnet_downstream.running.folders import last_checkpoint, last_validation
+from tresnet_downstream.running.loops import training_loop
+from tresnet_downstream.running.progress import ProgressHook
+from tresnet_downstream.running.provenance import without_start
+from tresnet_downstream.running.validation import BEST
+from tresnet_downstream.weights.pretrained import require_match
+from tresnet_downstream.weights.reading import unwrap
+
+
+@HOOKS.register_module()
+class DetectionCheckpointHook(Hook):
+    """Leaves checkpoints that hold plain data alone, and refuses those of another detector.
+
+    MMEngine's log history is not kept: it is made of objects that safe loading refuses, and nothing resumes it
+    but the smoothing of what the log shows.
+    """
+
+    priority = "LOWEST"
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Turns numpy's numbers into plain ones and describes the detector for :func:`load_detector`."""
+        hub = checkpoint["message_hub"]
+        kept = {key: value for key, value in hub["resumed_keys"].items() if key in hub["runtime_info"]}
+        checkpoint["message_hub"] = {**hub, "log_scalars": {}, "resumed_keys": kept}
+        checkpoint["meta"]["model"] = {
+            "detector": describe_detector(runner.cfg.model),
+            "pipeline": next((given["pipeline"] for split, given in datasets_of(runner.cfg) if split != "train"), []),
+        }
+        checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Checks names, shapes and classes; a training that starts from a detector may have other heads."""
+        checkpoint.get("meta", {}).pop("config", None)  # MMEngine would run it
+        last = last_validation(runner.work_dir)
+        # The best checkpoint may be of a validation after this checkpoint: the one before was deleted then.
+        if runner._resume and last.get("iter", -1) >= checkpoint.get("meta", {}).get("iter", 0):
+            hub, best = checkpoint["message_hub"], {key: last[key] for key in BEST if key in last}
+            hub["runtime_info"].update(best)
+            hub["resumed_keys"].update(dict.fromkeys(best, True))
+        model, path = _detector(runner.model), runner._load_from or last_checkpoint(runner.work_dir) or "checkpoint"
+        weights = unwrap(checkpoint, "raw", path)[1]
+        # Until a training begins, the loop is a config.
+        if training_loop(runner) is not None and not runner._resume:
+            _keep_what_fits(model, checkpoint, weights, path)
+            return
+        require_match(model, weights, path)
+        for _, dataset in datasets_of(runner.cfg):
+            if "classes" in (dataset.get("metainfo") or {}):
+                require_classes(checkpoint, dataset.metainfo["classes"], path)
+
+
+@HOOKS.register_module()
+class StepCheckpointHook(EpochCheckpointHook):
+    """MMEngine's hook of checkpoints, for trainings with ``val_steps``: the best one is named by its step.
+
+    MMEngine's would name it by the last complete epoch, and write the weights as they are over the checkpoint of
+    that epoch, so that it also says which one is the best; here the folder's note of the last validation does.
+    """
+
+    filename_tmpl: str
+    last_ckpt: str | None
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        template, last = self.filename_tmpl, self.last_ckpt
+        self.filename_tmpl, self.last_ckpt = f"step_{runner.train_loop.step}.pth", None
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.filename_tmpl, self.last_ckpt = template, last
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Ends a training whose loss is not finite.
+
+    Args:
+        interval: steps between looks, each of which waits for the device.
+    """
+
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Looks at the loss."""
+        if not self.every_n_train_iters(runner, self.interval) or torch.as_tensor(outputs["loss"]).isfinite():
+            return
+        last = last_checkpoint(runner.work_dir)
+        kept = f"the last checkpoint is {last}" if last else "no checkpoint was written before"
+        raise NonFiniteLossError(
+            f"the loss is not finite in epoch {runner.epoch + 1}, step {batch_idx + 1}; {kept}; "
+            "a lower optim_wrapper.optimizer.lr or optim_wrapper.clip_grad.max_norm=35 may help"
+        )
+
+
+@HOOKS.register_module()
+class DetectionProgressHook(ProgressHook):
+    """A bar on a terminal, and one line for each epoch with the loss and AP."""
+
+    loss_name, loss_key = "loss", "loss"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_ap: float | None = None
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Prints the epoch's line."""
+        super().after_val_epoch(runner, metrics)
+        if metrics and "coco/bbox_mAP" in metrics:
+            self.last_ap = 100 * float(metrics["coco/bbox_mAP"])
+
+    def scores_text(self, metrics: Mapping[str, Any]) -> str:
+        """AP in percent, of boxes and of masks."""
+        found = [
+            f"{name} {100 * metrics[key]:.2f}"
+            for kind, suffix in (("bbox", ""), ("segm", " of masks"))
+            for name, key in ((f"AP{suffix}", f"coco/{kind}_mAP"), (f"AP50{suffix}", f"coco/{kind}_mAP_50"))
+            if metrics.get(key, -1) >= 0
+        ]
+        return f"val {', '.join(found)}" if found else ""
+
+
+def describe_detector(model: Any) -> dict[str, Any]:
+    """The config of a detector as plain data, without the weights that it, or its teacher, would start from."""
+    # LAD's teacher is part of its weights.
+    return {key: value for key, value in without_start(model).items() if key != "teacher_ckpt"}
+
+
+def _detector(model: nn.Module) -> nn.Module:
+    """The detector itself, without what several processes or test-time augmentation put around it."""
+    inner = bare(model)
+    return inner.module if isinstance(inner, BaseTTAModel) else inner
+
+
+def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mapping[str, Any], path: str | Path) -> None:
+    """Leaves the weights of other shapes out, such as those of heads for other classes, and says which."""
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    fitting = {name: tensor for name, tensor in weights.items() if wanted.get(name) == tensor.shape}
+    if not any(name.startswith("backbone.") for name in fitting):
+        raise UserError(
+            f"{path}: is a checkpoint of another detector: no weight of its backbone fits; a backbone's own weights "
+            "are named by model.backbone.init_cfg.checkpoint"
+        )
+    checkpoint["state_dict"] = fitting
+    if fresh := [name for name in wanted if name not in fitting]:
+        tell(f"{path}: {len(fresh)} weights start fresh, such as {fresh[0]}")

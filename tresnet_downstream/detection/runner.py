@@ -1,0 +1,106 @@
+"""The runner of detectors: MMEngine's, for configs of MMDetection."""
+
+import copy
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+from tresnet_downstream.detection.adjusted_config import follow_options, set_classes, use_checked_components
+from tresnet_downstream.errors import NonFiniteLossError
+from tresnet_downstream.files import whole_file
+from tresnet_downstream.registry import RUNNERS, SCOPE
+from tresnet_downstream.running import folders
+from tresnet_downstream.running.checkpoints import bare
+from tresnet_downstream.running.runner import FolderRunner, QuietRunner
+from tresnet_downstream.running.top_level import require_read_options
+
+
+@RUNNERS.register_module()
+class DetectionRunner(FolderRunner):
+    """MMEngine's runner for configs of MMDetection, as their ``runner_type``; MMDetection's own tools take it too.
+
+    What it adds to a config of MMDetection:
+
+    * a ``data_root`` set on the command line reaches every data set that still has the config's own, and the
+      metrics read the annotation file of the data they score;
+    * COCO data sets and metrics are built in their checked form (:class:`CocoBoxes`, :class:`DetectionMetric`);
+      ``coco_eval`` names what computes the scores;
+    * classes come from the training data, and every head's ``num_classes`` follows them;
+    * ``amp`` (``bfloat16`` or ``float16``) works on a CPU as well;
+    * checkpoints are whole files of plain data, and are refused if they hold another detector or other classes;
+    * each run of a process has a visualizer of its own;
+    * a training overwrites no run, see :class:`FolderRunner`: ``overwrite=True`` moves the one in its folder aside.
+    """
+
+    hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {
+        **FolderRunner.hooks_for_steps,
+        "checkpoint": ("CheckpointHook", "StepCheckpointHook"),
+    }
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> Runner:
+        """Builds a runner from a whole config."""
+        cfg = copy.deepcopy(cfg)
+        init_default_scope(cfg.get("default_scope", "mmdet"))
+        require_read_options(cfg)
+        follow_options(cfg)
+        use_checked_components(cfg)
+        set_classes(cfg)
+        folders.make(cfg.work_dir)
+        _use_our_optimizer_wrapper(cfg)
+        return super().from_cfg(cfg)
+
+    def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
+        """Builds one that writes into this run's folder.
+
+        MMDetection's configs give them all one name, and under the name of one that is there MMEngine gives that one
+        again, which writes into the folder of the run before.
+        """
+        if isinstance(visualizer, dict):
+            visualizer = {**visualizer, "name": str(self._log_dir)}
+        return super().build_visualizer(visualizer)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resumes a checkpoint; its best one is sought in this folder, also if that was moved since."""
+        super().resume(filename, *args, **kwargs)
+        for key in ("best_ckpt", "last_ckpt"):
+            if path := self.message_hub.runtime_info.get(key):
+                self.message_hub.update_info(key, str(Path(self.work_dir) / Path(path).name))
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Saves a checkpoint that appears under its name only when it is complete.
+
+        Raises:
+            NonFiniteLossError: if a weight is NaN or infinite.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in bare(self.model).parameters()):
+            raise NonFiniteLossError(f"weights are not finite after epoch {self.epoch + 1}")
+        if "://" in str(out_dir):  # a store that takes whole objects
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        elif is_main_process():
+            with whole_file(Path(out_dir) / filename) as partial:
+                super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
+
+
+def _use_our_optimizer_wrapper(cfg: Config) -> None:
+    """Puts :class:`RecipeOptimWrapper` in the place of MMEngine's, where the config sets what only ours does.
+
+    That is ``amp`` on any device, and accumulation that ends with the epoch. MMEngine's adds up batches over the ends
+    of epochs, and a run resumed there has lost the gradients of the last ones.
+    """
+    wrapper = cfg.get("optim_wrapper")
+    if not wrapper:
+        return
+    accumulates = wrapper.get("accumulative_counts", 1) != 1 and wrapper.get("type", "OptimWrapper") == "OptimWrapper"
+    if cfg.get("amp") or accumulates:
+        wrapper.update(type=f"{SCOPE}.RecipeOptimWrapper", amp=cfg.get("amp"), reduction="mean")
+
+
+@RUNNERS.register_module()
+class QuietDetectionRunner(QuietRunner, DetectionRunner):
+    """The same, with the terminal left to a progress bar."""

@@ -1,0 +1,96 @@
+"""What is checked of a config before anything is built from it, and how mistakes in its types are told."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine.config import Config
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import SCOPE
+from tresnet_downstream.running.options import DATA_KEYS
+from tresnet_downstream.running.top_level import PARTS
+
+_UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+::(.+?) registry")
+_UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+# The least that each may be.
+WHOLE_NUMBERS = {
+    "batch_size": 1,
+    "num_workers": 0,
+    "max_epochs": 1,
+    "accumulation": 1,
+    "keep_checkpoints": 1,
+    "seed": 0,
+}
+NUMBERS = ("max_lr", "weight_decay", "average_decay", "threshold")
+# MMEngine's writers of logs, and the package that each imports when the run begins.
+WRITERS = {
+    "AimVisBackend": "aim",
+    "ClearMLVisBackend": "clearml",
+    "DVCLiveVisBackend": "dvclive",
+    "MLflowVisBackend": "mlflow",
+    "NeptuneVisBackend": "neptune",
+    "TensorboardVisBackend": "tensorboard",
+    "WandbVisBackend": "wandb",
+}
+
+
+def check_config(config: Config, splits: Sequence[str]) -> None:
+    """Looks at the top level before anything is built; the paths of other splits may be unset.
+
+    Raises:
+        UserError: for a part that is missing, a path that is left to the user, or a number that is none.
+    """
+    if config.get("default_scope", SCOPE) != SCOPE:
+        raise UserError(f"{config.filename}: is a detector's config, for train_detection.py and test_detection.py")
+    if lacking := [key for key in PARTS if key not in config]:
+        raise UserError(f"{config.filename}: has no {', '.join(lacking)}; the files of configs/_base_ bring them")
+    if config.get("sync_bn"):
+        raise UserError("sync_bn: TResNet's norms are not converted; set model.backbone.norm='sync' instead")
+    for key in DATA_KEYS:
+        if key.startswith(tuple(splits)) and key in config and config[key] is None:
+            raise UserError(f"{key}: the config leaves it to you; set it with --cfg-options {key}=PATH")
+    for key, least in WHOLE_NUMBERS.items():
+        if key in config and (type(config[key]) is not int or config[key] < least):
+            raise UserError(f"{key}={config[key]!r}: give a whole number, at least {least}")
+    for key in NUMBERS:
+        if key in config and (type(config[key]) not in (int, float) or not config[key] >= 0):
+            raise UserError(f"{key}={config[key]!r}: give a number, at least 0")
+    if config.get("threshold", 0) > 1:
+        raise UserError(f"threshold={config.threshold!r}: is a probability; give a number from 0 to 1")
+    if config.get("average_decay", 0) >= 1:
+        raise UserError(f"average_decay={config.average_decay!r}: give a number from 0 to below 1")
+    _check_writers(config.visualizer)
+
+
+def _check_writers(visualizer: Any) -> None:
+    """Names the package that a writer of logs needs and that is not installed; MMEngine would say so in the run."""
+    for writer in (visualizer or {}).get("vis_backends") or ():
+        package = WRITERS.get(str(writer.get("type")).rpartition(".")[2]) if isinstance(writer, Mapping) else None
+        if package is not None and not _is_installed(package):
+            raise UserError(
+                f"visualizer.vis_backends: {writer['type']} needs the package {package}, which is not installed: "
+                f"pip install {package}, or leave it out"
+            )
+
+
+def _is_installed(package: str) -> bool:
+    """Whether the package can be imported; a mere folder of that name, as some writers leave, does not count."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
+@contextlib.contextmanager
+def mistakes_in_types() -> Iterator[None]:
+    """Turns what MMEngine and Python raise at an unknown ``type`` or argument of a component into a UserError."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        message = str(error.args[0]) if error.args else ""
+        if match := _UNKNOWN_TYPE.match(message):
+            raise UserError(f"type={match[1]!r} in the config: there is no {match[2]} of that name") from error
+        if match := _UNKNOWN_ARGUMENT.match(message):
+            raise UserError(f"{match[1]} in the config takes no argument {match[2]!r}") from error
+        raise

@@ -1,0 +1,174 @@
+"""The training loop of every task: epochs of batches, validated after epochs or every so many optimiser steps."""
+
+import bisect
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.notices import tell
+from tresnet_downstream.registry import LOOPS
+from tresnet_downstream.running.optimisation import optimizer_steps
+
+# Names of the loops over epochs, of MMEngine's and of the one below, which stands in its place.
+EPOCH_LOOPS = ("EpochBasedTrainLoop", "mmengine.EpochBasedTrainLoop", "TrainLoop", "tresnet_downstream.TrainLoop")
+
+
+@LOOPS.register_module()
+class TrainLoop(EpochBasedTrainLoop):
+    """MMEngine's loop over epochs, which can also validate every ``val_steps`` optimiser steps.
+
+    All of it depends on the number of batches trained alone, so a resumed run validates at the same steps.
+    Departures from MMEngine: the last epoch is validated also where the training ends between two validations; and
+    with ``val_steps``, a training that a validation stops ends at once. The epoch then has no checkpoint, since a
+    run resumed from it would leave the rest of the epoch out.
+
+    Args:
+        runner: the runner.
+        dataloader: gives the batches.
+        max_epochs: number of epochs.
+        val_steps: optimiser steps between validations, counted over epochs; None validates after epochs.
+        **kwargs: see MMEngine: ``val_begin``, the first epoch in which is validated; ``val_interval`` and
+            ``dynamic_intervals``, which have no effect with ``val_steps``.
+
+    Attributes:
+        within_epoch: whether an epoch was begun and is not complete.
+        validated_iter: number of batches after which the model was validated last; -1 if it was not.
+    """
+
+    def __init__(
+        self, runner: Runner, dataloader: Any, max_epochs: int, val_steps: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(runner, dataloader, max_epochs, **kwargs)
+        self.val_steps = val_steps
+        self.within_epoch = False
+        self.validated_iter = -1
+        if val_steps is not None and (self.val_interval != 1 or kwargs.get("dynamic_intervals")):
+            tell(f"val_steps={val_steps} replaces the intervals between validations in train_cfg")
+
+    @property
+    def step(self) -> int:
+        """Number of optimiser steps done."""
+        return self.steps_after(self._iter)
+
+    @property
+    def current_epoch(self) -> int:
+        """Number of the epoch that the last batch belongs to, from 1; 0 before the first batch."""
+        return self._epoch + int(self.within_epoch)
+
+    def steps_after(self, batches: int) -> int:
+        """Number of optimiser steps in the first batches of the training."""
+        return optimizer_steps(self.runner.optim_wrapper, batches, self.max_iters)
+
+    def run(self) -> nn.Module:
+        """Trains, from where the loop stands."""
+        self.runner.call_hook("before_train")
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            if self.validates_after_epoch(self._epoch):
+                self.validate()
+        if self._iter > 0 and self.validated_iter != self._iter and self._may_validate():
+            self.validate()
+        self.runner.call_hook("after_train")
+        model: nn.Module = self.runner.model
+        return model
+
+    def run_epoch(self) -> None:
+        """Trains an epoch, or the part of it before a validation that stops the training."""
+        self.runner.call_hook("before_train_epoch")
+        self.within_epoch = True
+        self.runner.model.train()
+        for number, batch in enumerate(self.dataloader, start=1):
+            self.run_iter(number - 1, batch)
+            self.between_batches()
+            if self._stopped_by_validation() and number < len(self.dataloader):
+                tell(f"stopped by a validation at step {self.step}; epoch {self.current_epoch} has no checkpoint")
+                return
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+        self.within_epoch = False
+
+    def between_batches(self) -> None:
+        """What happens after a batch: the validation, if the batch completed a step at which it is due."""
+        if self.validates_after_batch(self._iter):
+            self.validate()
+            self.runner.model.train()
+
+    def validate(self) -> None:
+        """Validates the model as it is."""
+        self.runner.val_loop.run()
+        self.validated_iter = self._iter
+
+    def validates_after_epoch(self, epoch: int) -> bool:
+        """Whether a validation follows this epoch, from 1; with ``val_steps``, only steps decide."""
+        if self.val_steps is not None or self.runner.val_loop is None or epoch < self.val_begin:
+            return False
+        interval = self.dynamic_intervals[bisect.bisect(self.dynamic_milestones, epoch + 1) - 1]
+        return epoch % interval == 0 or epoch == self._max_epochs
+
+    def validates_after_batch(self, batches: int) -> bool:
+        """Whether the last of these batches completes a step at which is validated."""
+        if self.val_steps is None or not self._may_validate():
+            return False
+        steps = self.steps_after(batches)
+        return steps > self.steps_after(batches - 1) and steps % self.val_steps == 0
+
+    def validation_is_due(self) -> bool:
+        """Whether an undisturbed training would have validated after the last epoch and its checkpoint.
+
+        A validation at a step comes before the checkpoint of its epoch, except the one at the training's end.
+        """
+        if self.val_steps is None:
+            return self.validates_after_epoch(self._epoch)
+        return self._epoch >= self._max_epochs and self._may_validate()
+
+    def _may_validate(self) -> bool:
+        return self.runner.val_loop is not None and self.current_epoch >= self.val_begin
+
+    def _stopped_by_validation(self) -> bool:
+        return self.val_steps is not None and self.stop_training and self.validated_iter == self._iter
+
+
+def loop_config(train_cfg: Mapping[str, Any], val_steps: int | None) -> dict[str, Any]:
+    """The config of a training loop, with :class:`TrainLoop` in the place of MMEngine's loop over epochs."""
+    config = dict(train_cfg)
+    if config.get("type") in EPOCH_LOOPS or ("type" not in config and config.get("by_epoch")):
+        config.pop("by_epoch", None)
+        config.update(type="tresnet_downstream.TrainLoop", val_steps=val_steps)
+    return config
+
+
+def check_val_steps(config: Config) -> None:
+    """Raises UserError unless ``val_steps`` is unset, or a number that the config's loop and data can follow."""
+    steps, train_cfg = config.get("val_steps"), config.get("train_cfg") or {}
+    if steps is None:
+        return
+    if type(steps) is not int or steps < 1:
+        raise UserError(
+            f"val_steps={steps!r}: give a whole number of optimiser steps, at least 1, or None to validate after epochs"
+        )
+    if "val_steps" not in loop_config(train_cfg, steps):
+        kind = train_cfg.get("type", "IterBasedTrainLoop")
+        raise UserError(f"val_steps: is for a loop over epochs; for {kind}, set train_cfg.val_interval instead")
+    if lacking := [key for key in ("val_dataloader", "val_evaluator", "val_cfg") if not config.get(key)]:
+        raise UserError(f"val_steps={steps}: the config does not validate: it has no {', '.join(lacking)}")
+
+
+def training_loop(runner: Runner) -> BaseLoop | None:
+    """The loop of a training; None where the runner only validates or tests."""
+    loop = runner._train_loop
+    return loop if isinstance(loop, BaseLoop) else None
+
+
+def validation_is_due(loop: BaseLoop) -> bool:
+    """Whether an undisturbed training would have validated where the loop stands, before it goes on."""
+    if isinstance(loop, TrainLoop):
+        return loop.validation_is_due()
+    if not isinstance(loop, IterBasedTrainLoop) or loop.runner.val_loop is None:
+        return False
+    interval = loop.dynamic_intervals[bisect.bisect(loop.dynamic_milestones, loop.iter + 1) - 1]
+    return loop.iter >= loop.val_begin and (loop.iter % interval == 0 or loop.iter == loop.max_iters)

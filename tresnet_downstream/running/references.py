@@ -1,0 +1,65 @@
+"""``$name`` references of configs.
+
+A string in a config may name a key of the config's top level: ``'$image_size'`` stands for its value, and
+``'train${coco_year}'`` has it filled in. ``$$`` is a plain dollar sign.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from tresnet_downstream.errors import UserError
+
+_WHOLE = re.compile(r"\$(\w+)")
+_WITHIN = re.compile(r"\$\$|\$\{(\w+)\}")
+
+
+def resolved(config: Config) -> Config:
+    """A copy of a config with the references replaced by what they name; its ``text`` keeps them.
+
+    Raises:
+        UserError: for a reference to a name that is not there or refers back to itself.
+    """
+    names = dict(config._cfg_dict)
+
+    def resolve(node: Any, within: tuple[str, ...] = ()) -> Any:
+        if isinstance(node, Mapping):
+            return {key: resolve(value, within) for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return type(node)(resolve(value, within) for value in node)
+        if not isinstance(node, str) or "$" not in node:
+            return node
+        if match := _WHOLE.fullmatch(node):
+            return look_up(match[1], node, within)
+        return _WITHIN.sub(lambda match: fill(match, node, within), node)
+
+    def fill(match: re.Match[str], text: str, within: tuple[str, ...]) -> str:
+        return "$" if match[0] == "$$" else str(look_up(match[1], text, within))
+
+    def look_up(name: str, text: str, within: tuple[str, ...]) -> Any:
+        if name in within:
+            raise UserError(f"{config.filename}: {text!r} refers to {name!r}, which refers back to itself")
+        if name not in names:
+            raise UserError(f"{config.filename}: {text!r} refers to {name!r}, which the config does not define")
+        return resolve(names[name], (*within, name))
+
+    # The text is the config with its references: what a training saves.
+    text = repr(config._cfg_dict.to_dict())
+    return Config(resolve(names), filename=config.filename, cfg_text=text)
+
+
+def texts(node: Any) -> Iterator[str]:
+    """All strings among the values of a config's node."""
+    if isinstance(node, Mapping | list | tuple):
+        for item in node.values() if isinstance(node, Mapping) else node:
+            yield from texts(item)
+    elif isinstance(node, str):
+        yield node
+
+
+def names_in(text: str) -> list[str]:
+    """The names that a string refers to."""
+    whole = _WHOLE.fullmatch(text)
+    return [whole[1]] if whole else [match[1] for match in _WITHIN.finditer(text)]
