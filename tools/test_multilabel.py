@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     scores, outcome = scored
     print(format_table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights"))
+    for name, value in outcome.about.get("metrics", {}).items():
+        print(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
     folder = Path(config.work_dir)
     for path in (*write_scores(scores, folder, outcome.about), write_multilabel_run(outcome, folder)):
         print(f"wrote {path}")

@@ -5,7 +5,10 @@ The description is ``meta["model"]`` of a checkpoint, plain values alone:
 - ``classifier``: the model's config, as :class:`ImageClassifier` or a class of the user's own is built from, with its
   ``num_classes``, and without loss, classes and the files that training started from;
 - ``pipeline``: the transforms of the validation data, with their sizes;
-- ``labels``: ``threshold`` and ``top_k`` of the validation's scores, where the config has them.
+- ``labels``: ``threshold`` and ``top_k`` of the validation's scores, where the config has them;
+- ``dataset`` and ``metrics``: the config of a validation data set of another class than
+  :class:`MultiLabelDataset`, with references such as ``$val_annotations`` and without absolute paths, and those of
+  metrics besides :class:`MultilabelMetric`.
 
 A description is a stranger's: nothing is built before :func:`check_stored` has seen it.
 """
@@ -21,17 +24,20 @@ import numpy as np
 from mmengine.config import Config
 
 from tresnet_downstream.classification.classifier import ImageClassifier
+from tresnet_downstream.classification.datasets import MultiLabelDataset
+from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.classification.transforms import build_pipeline, names_for_checkpoints
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import MODELS, SCOPE, TRANSFORMS
+from tresnet_downstream.registry import DATASETS, METRICS, MODELS, SCOPE, TRANSFORMS
 from tresnet_downstream.running.checkpoints import plain
-from tresnet_downstream.running.config import with_options
+from tresnet_downstream.running.config import with_options, with_references
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.stored_config import check_stored
 
 # Of the model's config, what only training wants; the classes have a place of their own in a checkpoint.
 _OF_TRAINING = ("loss", "classes")
 _LABELS = ("threshold", "top_k")
+_METRIC, _DATASET = MultilabelMetric.__name__, MultiLabelDataset.__name__
 _PIPELINE = "val_dataloader.dataset.pipeline"
 _NOT_SET = "not set"
 
@@ -44,11 +50,15 @@ class Description:
         classifier: the model's config; None if the checkpoint does not say.
         pipeline: the transforms that bring a picture to the network; empty if the checkpoint does not say.
         labels: ``threshold`` and ``top_k``, those that the checkpoint says.
+        dataset: config of the validation data set, if it is one of the user's.
+        metrics: configs of the user's metrics.
     """
 
     classifier: dict[str, Any] | None = None
     pipeline: tuple[dict[str, Any], ...] = ()
     labels: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] | None = None
+    metrics: tuple[dict[str, Any], ...] = ()
 
 
 def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
@@ -62,10 +72,42 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
     if classifier.get("head") is not None:
         head = classifier["head"]
         classifier["head"] = {**head, "num_classes": head.get("num_classes") or num_classes}
-    labels = {key: config.val_evaluator[key] for key in _LABELS if key in config.val_evaluator}
-    pipeline = config.val_dataloader["dataset"].get("pipeline") or []
-    described: dict[str, Any] = plain({"classifier": classifier, "pipeline": list(pipeline), "labels": labels})
-    return described
+    metrics = [metric for metric in _as_list(config.val_evaluator) if metric.get("type") != _METRIC]
+    ours: Mapping[str, Any] = next(
+        (metric for metric in _as_list(config.val_evaluator) if metric.get("type") == _METRIC), {}
+    )
+    labels = {key: ours[key] for key in _LABELS if key in ours}
+    dataset = config.val_dataloader["dataset"]
+    described = {"classifier": classifier, "pipeline": list(dataset.get("pipeline") or []), "labels": labels}
+    if dataset.get("type") != _DATASET:
+        described["dataset"] = _without_paths(_referring_dataset(config))
+    if metrics:
+        described["metrics"] = _without_paths(metrics)
+    of_plain_values: dict[str, Any] = plain(described)
+    return of_plain_values
+
+
+def _as_list(node: Any) -> list[Any]:
+    return list(node) if isinstance(node, list | tuple) else [node]
+
+
+def _referring_dataset(config: Config) -> dict[str, Any]:
+    """The validation data set's config, with references to the keys that a scoring config has too."""
+    resolved = dict(config.val_dataloader["dataset"])
+    referring = with_references(config)
+    before = {} if referring is None else referring.val_dataloader["dataset"]
+    known = {f"${key}" for key in (*_SCORING, "val_pipeline")}
+    return {key: before[key] if before.get(key) in known else value for key, value in resolved.items()}
+
+
+def _without_paths(node: Any) -> Any:
+    """A config's node without absolute paths, which are of the machine that trained."""
+    if isinstance(node, Mapping):
+        parts = {key: _without_paths(value) for key, value in node.items()}
+        return {
+            key: value for key, value in parts.items() if not (isinstance(value, str) and Path(value).is_absolute())
+        }
+    return [_without_paths(item) for item in node] if isinstance(node, list | tuple) else node
 
 
 def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
@@ -84,7 +126,17 @@ def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
     check_stored(path, pipeline, (TRANSFORMS,), names_for_checkpoints())
     numbers = {key: labels[key] for key in _LABELS if isinstance(labels, Mapping) and _is_number(labels.get(key))}
     steps = tuple(dict(step) for step in pipeline)
-    return Description(_classifier(path, told.get("classifier")), steps, numbers)
+    classifier = _classifier(path, told.get("classifier"))
+    dataset = _parts_of_ones_own(path, [told["dataset"]] if told.get("dataset") else [])
+    metrics = _parts_of_ones_own(path, told.get("metrics") or [])
+    return Description(classifier, steps, numbers, dataset[0] if dataset else None, metrics)
+
+
+def _parts_of_ones_own(path: Path, told: Any) -> tuple[dict[str, Any], ...]:
+    """Configs of data sets or metrics, checked before they are built: in :func:`raw_scoring_config`."""
+    if not isinstance(told, list | tuple) or not all(isinstance(part, Mapping) and "type" in part for part in told):
+        raise UserError(f"{path}: describes its validation by {str(told)[:80]!r}, which are no configs with a type")
+    return tuple(dict(part) for part in told)
 
 
 def _classifier(path: Path, told: Any) -> dict[str, Any] | None:
@@ -269,9 +321,14 @@ def raw_scoring_config(description: Description, path: str | Path) -> Config:
     pipeline = resized(description.pipeline, "$image_size")
     size = {"image_size": input_size(description.pipeline)} if pipeline != description.pipeline else {}
     own = {**description.labels, **size, "model": description.classifier, "val_pipeline": list(pipeline)}
-    return Config(
-        copy.deepcopy({**_SCORING, **_LABEL_DEFAULTS, **own}), cfg_text="# of the checkpoint", filename=str(path)
-    )
+    content = copy.deepcopy({**_SCORING, **_LABEL_DEFAULTS, **own})
+    if description.dataset is not None:
+        check_stored(path, description.dataset, (DATASETS,), ())
+        content["val_dataloader"]["dataset"] = dict(description.dataset)
+    if description.metrics:
+        check_stored(path, list(description.metrics), (METRICS,), ())
+        content["val_evaluator"] = [content["val_evaluator"], *description.metrics]
+    return Config(content, cfg_text="# of the checkpoint", filename=str(path))
 
 
 _LABEL_DEFAULTS = {"threshold": 0.5, "top_k": 3}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -15,7 +16,7 @@ from tresnet_downstream.classification.data_summary import pipeline_text, size_t
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.descriptions import describe_training, read_description, settle
 from tresnet_downstream.classification.losses import REDUCTIONS, AsymmetricLossSingleLabel
-from tresnet_downstream.classification.metrics import MultilabelMetric
+from tresnet_downstream.classification.metrics import MultilabelMetric, multilabel_metric
 from tresnet_downstream.classification.split_data import build_datasets, summaries
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
@@ -24,6 +25,7 @@ from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import (
     CheckpointHook,
     bare,
+    plain,
     require_resumable,
 )
 from tresnet_downstream.running.config import check_config, mistakes_in_types
@@ -111,10 +113,10 @@ def score_multilabel(
     require_match(bare(runner.model), state_dict, checkpoint_path)
     bare(runner.model).load_state_dict(state_dict)
     try:
-        runner.val()
+        scores = runner.val()
     finally:
         close(runner)
-    metric = next(metric for metric in runner.val_evaluator.metrics if isinstance(metric, MultilabelMetric))
+    metric = multilabel_metric(runner.val_evaluator.metrics)
     if not is_main_process():
         return None
     dataset = runner.val_dataloader.dataset
@@ -126,7 +128,9 @@ def score_multilabel(
         image_folder=dataset.image_folder,
         threshold=metric.threshold,
         top_k=metric.top_k,
-        about=provenance(config, checkpoint_path, dataset.annotation_file, name) | _data(config, dataset, metric),
+        about=provenance(config, checkpoint_path, dataset.annotation_file, name)
+        | _data(config, dataset, metric)
+        | _further_scores(scores),
     )
     return metric.scores["raw"], run
 
@@ -143,6 +147,8 @@ def _build_runner(
         split: Runner.build_dataloader(_loader_config(config, split, dataset), seed=seed)
         for split, dataset in datasets.items()
     }
+    evaluator = Evaluator(config.val_evaluator)
+    multilabel_metric(evaluator.metrics)  # raises if there is none
     set_launcher(config, launcher)
     folders.make(config.work_dir)
     runner = QuietRunner(
@@ -154,7 +160,7 @@ def _build_runner(
         param_scheduler=config.param_scheduler if train else None,
         val_dataloader=loaders["val"],
         val_cfg=config.val_cfg,
-        val_evaluator=config.val_evaluator,
+        val_evaluator=evaluator,
         default_hooks=config.default_hooks,
         custom_hooks=config.custom_hooks if train else [{"type": "ProgressHook"}],
         load_from=None if resume_from is None else str(resume_from),
@@ -192,6 +198,13 @@ def _reduction(loss: nn.Module | None) -> str:
     if reduction not in REDUCTIONS:
         raise UserError(f"model.loss: its reduction is {reduction!r}, and training takes {' or '.join(REDUCTIONS)}")
     return str(reduction)
+
+
+def _further_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What metrics besides ours gave, as plain data."""
+    further = {name.removeprefix("raw/"): plain(value) for name, value in scores.items()}
+    further = {name: value for name, value in further.items() if name not in ("mAP", "weights")}
+    return {"metrics": further} if further else {}
 
 
 def _data(config: Config, dataset: MultiLabelDataset, metric: MultilabelMetric) -> dict[str, Any]:

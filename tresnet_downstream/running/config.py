@@ -31,6 +31,7 @@ _WITHIN = re.compile(r"\$\$|\$\{(\w+)\}")
 _MARK = "<set>"
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+::(.+?) registry")
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+_MISSING_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) missing \d+ required \S+ arguments?: (.+)")
 
 PARTS = (
     "default_scope",
@@ -205,11 +206,11 @@ def save_config(config: Config, path: Path) -> None:
         written.update(resume=False, load_from=None)
     if written.get("overwrite"):
         written.overwrite = False
-    with contextlib.suppress(ValueError, SyntaxError, UserError):
-        referring = Config(ast.literal_eval(config.text), filename=config.filename, cfg_text=config.text)
-        before, now = (_settled(c._cfg_dict.to_dict()) for c in (_resolved(referring), config))
-        if before == now:
-            written = referring
+    if (referring := with_references(config)) is not None:
+        with contextlib.suppress(UserError):
+            before, now = (_settled(c._cfg_dict.to_dict()) for c in (_resolved(referring), config))
+            if before == now:
+                written = referring
     text = written.pretty_text
     with whole_file(path) as partial:
         partial.write_text(text)
@@ -312,7 +313,7 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     if config.get("sync_bn"):
         raise UserError("sync_bn: TResNet's norms are not converted; set model.backbone.norm='sync' instead")
     for key in DATA_KEYS:
-        if key.startswith(tuple(splits)) and key in config and config[key] is None:
+        if key.startswith(tuple(splits)) and key in config and config[key] is None and _is_referred_to(config, key):
             raise UserError(f"{key}: the config leaves it to you; set it with --cfg-options {key}=PATH")
     for key, least in WHOLE_NUMBERS.items():
         if key in config and (type(config[key]) is not int or config[key] < least):
@@ -325,6 +326,19 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     if config.get("average_decay", 0) >= 1:
         raise UserError(f"average_decay={config.average_decay!r}: give a number from 0 to below 1")
     _check_writers(config.visualizer)
+
+
+def with_references(config: Config) -> Config | None:
+    """The config before its references were resolved; None if it does not come from :func:`load_config`."""
+    with contextlib.suppress(ValueError, SyntaxError):
+        return Config(ast.literal_eval(config.text), filename=config.filename, cfg_text=config.text)
+    return None
+
+
+def _is_referred_to(config: Config, key: str) -> bool:
+    """Whether a part of the config reads a top-level key; a data set of the user's may need no annotation file."""
+    referring = with_references(config)
+    return referring is None or any(key in _names_in(text) for text in _texts(referring._cfg_dict))
 
 
 def _check_writers(visualizer: Any) -> None:
@@ -355,6 +369,8 @@ def mistakes_in_types() -> Iterator[None]:
             raise UserError(f"type={match[1]!r} in the config: there is no {match[2]} of that name") from error
         if match := _UNKNOWN_ARGUMENT.match(message):
             raise UserError(f"{match[1]} in the config takes no argument {match[2]!r}") from error
+        if match := _MISSING_ARGUMENT.match(message):
+            raise UserError(f"{match[1]} in the config needs the argument {match[2]}") from error
         raise
 
 

@@ -226,8 +226,13 @@ class ProgressHook(Hook):
 
     def scores_text(self, metrics: Mapping[str, Any]) -> str:
         """What the epoch's line says of its scores."""
-        scores = ", ".join(f"{name[:-4]} {metrics[name]:.2f}" for name in metrics if name.endswith("/mAP"))
-        return f"val mAP: {scores}"
+        # By the score's name, what each set of weights has; a metric of the user's may have one for all.
+        scores: dict[str, list[str]] = {"mAP": []}
+        for name, value in metrics.items():
+            weights, _, score = name.rpartition("/")
+            if isinstance(value, int | float) and (weights or name != "mAP"):
+                scores.setdefault(score, []).append(f"{weights} {value:.2f}".strip())
+        return "val " + ", ".join(f"{name}: {', '.join(values)}" for name, values in scores.items())
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Shows a bar for a test."""
