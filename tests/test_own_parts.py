@@ -210,6 +210,41 @@ def test_absolute_paths_of_a_data_set_stay_out_of_checkpoints(data, tmp_path):
     refused("test_multilabel", [*arguments, *validation_options(data, ["own_data.py"])[:3]], "'image_folder'")
 
 
+PLAIN_METRIC = """
+import numpy as np
+from mmengine.evaluator import BaseMetric
+
+from tresnet_downstream.registry import METRICS
+
+
+@METRICS.register_module()
+class Pictures(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results += [sample["raw"].max().item() for sample in data_samples]
+
+    def compute_metrics(self, results):
+        return {"pictures": np.int64(len(results)), "peak": np.float32(max(results)), "place": "here"}
+"""
+
+
+def test_a_metric_of_mmengines_kind_may_give_any_names_and_values(data, tmp_path):
+    (tmp_path / "own_pictures.py").write_text(PLAIN_METRIC)
+    imported = ["--import", tmp_path / "own_pictures.py"]
+    changes = ["val_evaluator=[dict(type='MultilabelMetric'),dict(type='Pictures',prefix='own')]"]
+    changes = [*training_options(data, []), *changes, "default_hooks.checkpoint.save_best=own/peak"]
+    status, out, err = call("train_multilabel", [DIGITS, *imported, "--work-dir", tmp_path / "run", *changes])
+    assert (status, err) == (0, ""), err
+    assert "pictures: own 11.00" in out
+    best = torch.load(tmp_path / "run/best.pth", weights_only=True)
+    assert (best["score"]["own/pictures"], best["score"]["own/place"]) == (11, "here")
+    assert f"best val own/peak {best['score']['own/peak']:.2f}" in out
+    arguments = [tmp_path / "run/best.pth", *imported, "--work-dir", tmp_path / "scored"]
+    status, out, err = call("test_multilabel", [*arguments, *validation_options(data, [])])
+    assert (status, err) == (0, "")
+    assert json.loads((tmp_path / "scored/scores.json").read_text())["run"]["metrics"]["own/pictures"] == 11
+    assert "own/pictures 11\n" in out
+
+
 def test_a_file_is_imported_once(tmp_path):
     (name, path) = import_options(tmp_path, ["own_head.py"])
     assert name == "--import"

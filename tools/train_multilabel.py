@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not is_main_process():
         return
     if "epoch" in best:
-        print(f"best val mAP {best['mAP']:.2f} ({best['weights']} weights, epoch {best['epoch']})")
+        name = config.default_hooks.checkpoint.get("save_best", "mAP")
+        score = best.get(f"{best['weights']}/{name}", best.get(name))
+        print(f"best val {name} {score:.2f} ({best['weights']} weights, epoch {best['epoch']})")
     else:
         print("no val mAP: the validation data shows none of the classes")
     print(f"results are in {config.work_dir}")

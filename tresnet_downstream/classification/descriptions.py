@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.registry import Registry
 
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.datasets import MultiLabelDataset
@@ -101,13 +102,15 @@ def _referring_dataset(config: Config) -> dict[str, Any]:
 
 
 def _without_paths(node: Any) -> Any:
-    """A config's node without absolute paths, which are of the machine that trained."""
+    """A config's node without paths that are absolute or lead upwards: they are of the machine that trained."""
     if isinstance(node, Mapping):
         parts = {key: _without_paths(value) for key, value in node.items()}
-        return {
-            key: value for key, value in parts.items() if not (isinstance(value, str) and Path(value).is_absolute())
-        }
+        return {key: value for key, value in parts.items() if not (isinstance(value, str) and _leads_away(value))}
     return [_without_paths(item) for item in node] if isinstance(node, list | tuple) else node
+
+
+def _leads_away(path: str) -> bool:
+    return Path(path).is_absolute() or ".." in Path(path).parts
 
 
 def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
@@ -323,12 +326,21 @@ def raw_scoring_config(description: Description, path: str | Path) -> Config:
     own = {**description.labels, **size, "model": description.classifier, "val_pipeline": list(pipeline)}
     content = copy.deepcopy({**_SCORING, **_LABEL_DEFAULTS, **own})
     if description.dataset is not None:
-        check_stored(path, description.dataset, (DATASETS,), ())
-        content["val_dataloader"]["dataset"] = dict(description.dataset)
+        content["val_dataloader"]["dataset"] = _of_the_users(path, description.dataset, DATASETS)
     if description.metrics:
-        check_stored(path, list(description.metrics), (METRICS,), ())
-        content["val_evaluator"] = [content["val_evaluator"], *description.metrics]
+        metrics = [_of_the_users(path, metric, METRICS) for metric in description.metrics]
+        content["val_evaluator"] = [content["val_evaluator"], *metrics]
     return Config(content, cfg_text="# of the checkpoint", filename=str(path))
+
+
+def _of_the_users(path: str | Path, part: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    """A stored config of a data set or metric that the user imported; what it opens, options name and not the file."""
+    check_stored(path, part, (registry,), ())
+    kind: Any = registry.get(part["type"])
+    if kind.__module__.startswith(f"{SCOPE}."):
+        raise UserError(f"{path}: names {part['type']!r} for its validation, which options alone may name")
+    checked: dict[str, Any] = _without_paths(part)
+    return checked
 
 
 _LABEL_DEFAULTS = {"threshold": 0.5, "top_k": 3}

@@ -5,6 +5,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -230,8 +231,8 @@ class ProgressHook(Hook):
         scores: dict[str, list[str]] = {"mAP": []}
         for name, value in metrics.items():
             weights, _, score = name.rpartition("/")
-            if isinstance(value, int | float) and (weights or name != "mAP"):
-                scores.setdefault(score, []).append(f"{weights} {value:.2f}".strip())
+            if isinstance(value, Real) and (weights or name != "mAP"):
+                scores.setdefault(score, []).append(f"{weights} {float(value):.2f}".strip())
         return "val " + ", ".join(f"{name}: {', '.join(values)}" for name, values in scores.items())
 
     def before_test_epoch(self, runner: Runner) -> None:
