@@ -185,9 +185,8 @@ def _channels_of(backbone: nn.Module) -> int:
             "feature_info": "for each stage a dict with `channels`, the width of its feature map",
             "out_indices": "the stages that it returns, counted from 0",
         }[attribute]
-        raise UserError(
-            f"model.backbone: {type(backbone).__name__} needs the attribute `{attribute}`: {meaning}"
-        ) from (error)
+        kind = type(backbone).__name__
+        raise UserError(f"model.backbone: {kind} needs the attribute `{attribute}`: {meaning}") from error
 
 
 def _number_of_classes(given: int | None, classes: Sequence[str] | None) -> int:
