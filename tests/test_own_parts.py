@@ -165,6 +165,7 @@ def refuses(data, folder, text, change, *words):
         ('        self.feature_info = [{"channels": width}]\n', "", ("OneStage needs the attribute `feature_info`",)),
         ("        self.out_indices = (0,)\n", "", ("OneStage needs the attribute `out_indices`",)),
         ("(self.stage(x),)", "self.stage(x)", ("OneStage gives a tensor", "tuple of feature maps")),
+        (", out_indices=(-1,)", "", ("constructor of OneStage must take the argument `out_indices`",)),
         ("width=64,", "width,", ("OneStage in the config needs the argument 'width'",)),
     ],
 )
@@ -172,6 +173,12 @@ def test_a_backbone_that_lacks_something_is_told_so(data, tmp_path, line, replac
     text = EXAMPLES["own_backbone.py"][0]
     assert line in text
     refuses(data, tmp_path, text.replace(line, replacement), "model.backbone=dict(type='OneStage')", *words)
+
+
+def test_a_head_that_takes_no_number_of_classes_is_told_so(data, tmp_path):
+    text = EXAMPLES["own_head.py"][0].replace("in_channels, num_classes):", "in_channels, labels=3):")
+    change = "model.head=dict(type='MaxPoolHead')"
+    refuses(data, tmp_path, text, change, "constructor of MaxPoolHead must take the argument `num_classes`")
 
 
 def test_a_loss_that_is_not_one_number_is_told_so(data, tmp_path):

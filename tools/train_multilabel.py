@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if "epoch" in best:
         name = config.default_hooks.checkpoint.get("save_best", "mAP")
-        score = best.get(f"{best['weights']}/{name}", best.get(name))
+        score = best[name] if name in best else best[f"{best['weights']}/{name}"]
         print(f"best val {name} {score:.2f} ({best['weights']} weights, epoch {best['epoch']})")
     else:
         print("no val mAP: the validation data shows none of the classes")

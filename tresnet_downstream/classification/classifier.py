@@ -1,5 +1,6 @@
 """The classifier: backbone, head and loss, as MMEngine's runner trains it."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,10 +68,12 @@ class ImageClassifier(PretrainedModule, BaseModel):
         self.multi_label = multi_label
         self.pipeline: tuple[dict[str, Any], ...] = ()
         self.input_size = 0
+        _require_arguments("model.backbone", backbone, ("out_indices",))
         self.backbone = _build({"out_indices": (-1,), **backbone})
         in_channels = _channels_of(self.backbone)
         self.head: nn.Module = PooledFeatures()
         if head is not None:
+            _require_arguments("model.head", head, ("in_channels", "num_classes"))
             num_classes = _number_of_classes(head.get("num_classes"), classes)
             self.head = _build({"in_channels": in_channels, **head, "num_classes": num_classes})
         self.loss = None if loss is None else _build(loss)
@@ -167,6 +170,17 @@ def _build(config: Mapping[str, Any]) -> Any:
     """Builds a part, also where a detector of MMDetection's has set the scope in which names are looked up."""
     with DefaultScope.overwrite_default_scope(SCOPE):
         return MODELS.build(dict(config))
+
+
+def _require_arguments(place: str, config: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises UserError unless the class that a config names takes the arguments that are given to each of its kind."""
+    kind = MODELS.get(str(config.get("type")))
+    if kind is None:
+        return  # the registry says so
+    parameters = inspect.signature(kind).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if not takes_any and (lacking := [name for name in names if name not in parameters]):
+        raise UserError(f"{place}: the constructor of {kind.__name__} must take the argument `{lacking[0]}`")
 
 
 def _channels_of(backbone: nn.Module) -> int:

@@ -185,11 +185,11 @@ class CheckpointHook(Hook):
 
     def _chosen(self, metrics: Mapping[str, Any]) -> tuple[str | None, float | None]:
         """The weights that score better by ``save_best``, and their score; None if no metric gives it."""
+        if self.save_best in metrics:
+            return metrics.get("weights"), metrics[self.save_best]
         each = {w: metrics[f"{w}/{self.save_best}"] for w in ("raw", "averaged") if f"{w}/{self.save_best}" in metrics}
-        if not each:
-            return metrics.get("weights"), metrics.get(self.save_best)
-        weights = max(each, key=lambda name: self.sign * each[name])
-        return weights, each[weights]
+        weights = max(each, key=lambda name: self.sign * each[name], default=None)
+        return weights, None if weights is None else each[weights]
 
     def _write_validated(self, runner: Runner) -> None:
         if is_main_process():
