@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _config(options: argparse.Namespace) -> tuple[Any, set[str]]:
     """The config, of a file or of the checkpoint alone, and the places that options set in it."""
-    from tresnet_downstream.classification.descriptions import raw_scoring_config, read_description
+    from tresnet_downstream.classification.descriptions import read_description
+    from tresnet_downstream.classification.scoring_config import raw_scoring_config
     from tresnet_downstream.running.config import places_set_by, read_config_file, with_options
     from tresnet_downstream.weights import read_checkpoint
 

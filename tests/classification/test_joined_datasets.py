@@ -110,3 +110,14 @@ def test_joined_sets_train(data, tmp_path, kind, steps):
 def test_a_missing_file_of_a_joined_set_is_told_in_the_configs_words(data, tmp_path):
     config = config_of("ConcatDataset", tmp_path)
     refuses_to_train(data, tmp_path / "run", "train_annotations: no file", config=config, train_annotations="no.json")
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_a_resumed_training_on_joined_sets_equals_one_that_was_not_interrupted(data, tmp_path, kind):
+    config = config_of(kind, tmp_path)
+    train(data, tmp_path / "whole", config=config)
+    train(data, tmp_path / "resumed", config=config, stop_epoch=1)
+    # Whatever the number of workers.
+    train(data, tmp_path / "resumed", "--resume", config=config, num_workers=1)
+    one, other = (torch.load(tmp_path / name / "epoch_2.pth", weights_only=True) for name in ("whole", "resumed"))
+    assert all(torch.equal(other["state_dict"][name], tensor) for name, tensor in one["state_dict"].items())

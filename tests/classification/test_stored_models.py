@@ -11,7 +11,8 @@ from torch import nn
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
-from tresnet_downstream.classification.descriptions import raw_scoring_config, read_description, resized
+from tresnet_downstream.classification.descriptions import read_description, resized
+from tresnet_downstream.classification.scoring_config import raw_scoring_config
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS, MODELS

@@ -13,8 +13,6 @@ The description is ``meta["model"]`` of a checkpoint, plain values alone:
 A description is a stranger's: nothing is built before :func:`check_stored` has seen it.
 """
 
-import copy
-import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,22 +20,23 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import Registry
 
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.classification.transforms import build_pipeline, names_for_checkpoints
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import DATASETS, METRICS, MODELS, SCOPE, TRANSFORMS
+from tresnet_downstream.registry import MODELS, TRANSFORMS
 from tresnet_downstream.running.checkpoints import plain
-from tresnet_downstream.running.config import with_options, with_references
+from tresnet_downstream.running.config import with_references
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.stored_config import check_stored
 
 # Of the model's config, what only training wants; the classes have a place of their own in a checkpoint.
 _OF_TRAINING = ("loss", "classes")
 _LABELS = ("threshold", "top_k")
+# What a stored data set may refer to: keys of every scoring config.
+_REFERENCES = (*("data_root", "val_annotations", "val_images", "data_source", "keep_empty", "seed", "val_pipeline"),)
 _METRIC, _DATASET = MultilabelMetric.__name__, MultiLabelDataset.__name__
 _PIPELINE = "val_dataloader.dataset.pipeline"
 _NOT_SET = "not set"
@@ -81,9 +80,9 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
     dataset = config.val_dataloader["dataset"]
     described = {"classifier": classifier, "pipeline": list(dataset.get("pipeline") or []), "labels": labels}
     if dataset.get("type") != _DATASET:
-        described["dataset"] = _without_paths(_referring_dataset(config))
+        described["dataset"] = without_paths(_referring_dataset(config))
     if metrics:
-        described["metrics"] = _without_paths(metrics)
+        described["metrics"] = without_paths(metrics)
     of_plain_values: dict[str, Any] = plain(described)
     return of_plain_values
 
@@ -97,16 +96,16 @@ def _referring_dataset(config: Config) -> dict[str, Any]:
     resolved = dict(config.val_dataloader["dataset"])
     referring = with_references(config)
     before = {} if referring is None else referring.val_dataloader["dataset"]
-    known = {f"${key}" for key in (*_SCORING, "val_pipeline")}
+    known = {f"${key}" for key in _REFERENCES}
     return {key: before[key] if before.get(key) in known else value for key, value in resolved.items()}
 
 
-def _without_paths(node: Any) -> Any:
+def without_paths(node: Any) -> Any:
     """A config's node without paths that are absolute or lead upwards: they are of the machine that trained."""
     if isinstance(node, Mapping):
-        parts = {key: _without_paths(value) for key, value in node.items()}
+        parts = {key: without_paths(value) for key, value in node.items()}
         return {key: value for key, value in parts.items() if not (isinstance(value, str) and _leads_away(value))}
-    return [_without_paths(item) for item in node] if isinstance(node, list | tuple) else node
+    return [without_paths(item) for item in node] if isinstance(node, list | tuple) else node
 
 
 def _leads_away(path: str) -> bool:
@@ -136,7 +135,7 @@ def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
 
 
 def _parts_of_ones_own(path: Path, told: Any) -> tuple[dict[str, Any], ...]:
-    """Configs of data sets or metrics, checked before they are built: in :func:`raw_scoring_config`."""
+    """Configs of data sets or metrics, checked where they are built, in :mod:`.scoring_config`."""
     if not isinstance(told, list | tuple) or not all(isinstance(part, Mapping) and "type" in part for part in told):
         raise UserError(f"{path}: describes its validation by {str(told)[:80]!r}, which are no configs with a type")
     return tuple(dict(part) for part in told)
@@ -300,91 +299,3 @@ def _listed(texts: Iterable[str], most: int = 4) -> str:
     several = [text.replace(_PIPELINE, "val_pipeline") for text in texts]
     more = f"; and {len(several) - most} more" if len(several) > most else ""
     return "; ".join(several[:most]) + more
-
-
-def scoring_config(description: Description, path: str | Path, options: Sequence[str] = ()) -> Config:
-    """A config that scores a checkpoint which describes itself.
-
-    Args:
-        description: the checkpoint's.
-        path: the checkpoint, for messages.
-        options: ``key=value``, such as ``val_annotations=val.json val_images=val``; ``image_size``, ``batch_size``,
-            ``threshold`` and the parts of ``model`` have their place too.
-
-    Raises:
-        UserError: if the checkpoint does not describe its model and pipeline, and as :func:`load_config`.
-    """
-    return with_options(raw_scoring_config(description, path), options)
-
-
-def raw_scoring_config(description: Description, path: str | Path) -> Config:
-    """The config of :func:`scoring_config` before options and references."""
-    if description.classifier is None or not description.pipeline:
-        raise UserError(f"{path}: does not describe its model; name its config too: CONFIG {path}")
-    pipeline = resized(description.pipeline, "$image_size")
-    size = {"image_size": input_size(description.pipeline)} if pipeline != description.pipeline else {}
-    own = {**description.labels, **size, "model": description.classifier, "val_pipeline": list(pipeline)}
-    content = copy.deepcopy({**_SCORING, **_LABEL_DEFAULTS, **own})
-    if description.dataset is not None:
-        content["val_dataloader"]["dataset"] = _of_the_users(path, description.dataset, DATASETS)
-    if description.metrics:
-        metrics = [_of_the_users(path, metric, METRICS) for metric in description.metrics]
-        content["val_evaluator"] = [content["val_evaluator"], *metrics]
-    return Config(content, cfg_text="# of the checkpoint", filename=str(path))
-
-
-def _of_the_users(path: str | Path, part: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
-    """A stored config of a data set or metric that the user imported; what it opens, options name and not the file."""
-    check_stored(path, part, (registry,), ())
-    kind: Any = registry.get(part["type"])
-    if kind.__module__.startswith(f"{SCOPE}."):
-        raise UserError(f"{path}: names {part['type']!r} for its validation, which options alone may name")
-    checked: dict[str, Any] = _without_paths(part)
-    return checked
-
-
-_LABEL_DEFAULTS = {"threshold": 0.5, "top_k": 3}
-# What configs/_base_ says of validation. Parts of training are there for the check of configs alone.
-_SCORING: dict[str, Any] = {
-    "default_scope": SCOPE,
-    "seed": 0,
-    "data_root": "",
-    "val_annotations": None,
-    "val_images": None,
-    "data_source": "the data is yours",
-    "keep_empty": False,
-    "batch_size": 32,
-    "num_workers": 2,
-    "amp": None,
-    "val_dataloader": {
-        "batch_size": "$batch_size",
-        "num_workers": "$num_workers",
-        "persistent_workers": True,
-        "sampler": {"type": "EpochSampler", "shuffle": False},
-        "collate_fn": {"type": f"{SCOPE}.collate_pictures"},
-        "dataset": {
-            "type": "MultiLabelDataset",
-            "data_root": "$data_root",
-            "annotation_file": "$val_annotations",
-            "image_folder": "$val_images",
-            "keep_empty": "$keep_empty",
-            "source": "$data_source",
-            "pipeline": "$val_pipeline",
-        },
-    },
-    "val_evaluator": {"type": "MultilabelMetric", "threshold": "$threshold", "top_k": "$top_k"},
-    "val_cfg": {"type": "ScoreLoop", "amp": "$amp"},
-    "randomness": {"seed": "$seed", "deterministic": False},
-    "env_cfg": {
-        "cudnn_benchmark": True,
-        "mp_cfg": {"mp_start_method": "fork" if sys.platform == "linux" else "spawn", "opencv_num_threads": 0},
-    },
-    "log_level": "INFO",
-    "default_hooks": {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 50}},
-    "visualizer": {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]},
-    "train_dataloader": None,
-    "optim_wrapper": None,
-    "param_scheduler": None,
-    "train_cfg": None,
-    "custom_hooks": [],
-}
