@@ -48,7 +48,9 @@ def _of_the_users(path: str | Path, part: Mapping[str, Any], registry: Registry)
     check_stored(path, part, (registry,), ())
     kind: Any = registry.get(part["type"])
     if kind.__module__.startswith(f"{SCOPE}."):
-        raise UserError(f"{path}: names {part['type']!r} for its validation, where only a class of your own may be named")
+        raise UserError(
+            f"{path}: names {part['type']!r} for its validation, where only a class of your own may be named"
+        )
     checked: dict[str, Any] = without_paths(part)
     return checked
 
