@@ -186,45 +186,6 @@ def test_a_head_in_a_file_of_ones_own_trains(tmp_path, way):
     assert "best val mAP" in out
 
 
-@pytest.mark.slow
-def test_a_head_in_a_file_of_ones_own_is_scored_predicts_and_exports_from_the_checkpoint(tmp_path):
-    """Each command in a process of its own, which knows the head from the file alone."""
-    (tmp_path / "own_head.py").write_text(OWN_HEAD)
-    data = make_small_data(tmp_path / "data")
-    chosen = [option for option in options(data, max_epochs="1") if "num_classes" not in option]
-    named, best = ["--import", tmp_path / "own_head.py"], tmp_path / "run/best.pth"
-    validation = [
-        "--cfg-options",
-        *(
-            f"{key}={value}"
-            for key, value in {"data_root": data, "val_annotations": "val.json", "val_images": "pictures"}.items()
-        ),
-    ]
-    commands = {
-        "train_multilabel": [
-            DIGITS,
-            *named,
-            "--work-dir",
-            tmp_path / "run",
-            *chosen,
-            "model.head=dict(type='MaxPoolHead')",
-        ],
-        "test_multilabel": [best, *named, "--work-dir", tmp_path / "scored", *validation],
-        "predict": [best, data / "pictures", *named],
-        "export": [best, tmp_path / "head.onnx", *named],
-    }
-    for name, arguments in commands.items():
-        command = [sys.executable, ROOT / f"tools/{name}.py", *arguments]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, f"{name}: {done.stderr}"
-    assert (tmp_path / "head.onnx").is_file()
-    command = [sys.executable, ROOT / "tools/predict.py", best, data / "pictures"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "MaxPoolHead" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 @pytest.mark.usefixtures("_own_modules")
 @pytest.mark.parametrize(
     ("text", "name", "told"),

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     scores, outcome = scored
     print(format_table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights"))
+    for name, value in outcome.about.get("metrics", {}).items():
+        print(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
     folder = Path(config.work_dir)
     for path in (*write_scores(scores, folder, outcome.about), write_multilabel_run(outcome, folder)):
         print(f"wrote {path}")
@@ -41,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _config(options: argparse.Namespace) -> tuple[Any, set[str]]:
     """The config, of a file or of the checkpoint alone, and the places that options set in it."""
-    from tresnet_downstream.classification.descriptions import raw_scoring_config, read_description
+    from tresnet_downstream.classification.descriptions import read_description
+    from tresnet_downstream.classification.scoring_config import raw_scoring_config
     from tresnet_downstream.running.config import read_config_file
     from tresnet_downstream.running.options import places_set_by, with_options
     from tresnet_downstream.weights import read_checkpoint

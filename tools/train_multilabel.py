@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if "epoch" in best:
         step = f"step {best['step']}, " if "step" in best else ""
-        print(f"best val mAP {best['mAP']:.2f} ({best['weights']} weights, {step}epoch {best['epoch']})")
+        name = config.default_hooks.checkpoint.get("save_best", "mAP")
+        score = best[name] if name in best else best[f"{best['weights']}/{name}"]
+        print(f"best val {name} {score:.2f} ({best['weights']} weights, {step}epoch {best['epoch']})")
     else:
         print("no val mAP: the validation data shows none of the classes")
     print(f"results are in {config.work_dir}")

@@ -1,24 +1,14 @@
 """What a part of one's own must provide to be used here.
 
-Each is a :class:`typing.Protocol`: nothing has to be inherited. A part is found by its name in a config once it is
-registered, in one file of the user's, with a registry of :mod:`tresnet_downstream.registry`::
+Each is a :class:`typing.Protocol`: nothing has to be inherited. A part is a class in one Python file of the user's,
+which registers it by ``@MODELS.register_module()`` or another registry of :mod:`tresnet_downstream.registry`; a config
+names it by ``type``. The file is named by ``--import FILE`` of the tools, by ``custom_imports`` in a config, or
+imported in Python. ``docs/own_parts.md`` has a complete example of each part.
 
-    from torch import nn
-    from tresnet_downstream.registry import MODELS
-
-    @MODELS.register_module()
-    class MaxPoolHead(nn.Module):
-        def __init__(self, in_channels, num_classes):
-            super().__init__()
-            self.num_classes = num_classes
-            self.fc = nn.Linear(in_channels, num_classes)
-
-        def forward(self, features):
-            return self.fc(features.amax((2, 3)))
-
-The file is named by ``custom_imports`` in a config, by ``--import FILE`` of the tools, or imported in Python.
-Transforms are Albumentations', or classes like them, in ``TRANSFORMS``; optimisers and schedules torch's and
-MMEngine's, in ``OPTIMIZERS`` and ``PARAM_SCHEDULERS``; metrics MMEngine's ``BaseMetric``, in ``METRICS``.
+Metrics are MMEngine's ``BaseMetric`` in ``METRICS``. With each picture of a batch, ``process`` gets a dict from each
+set of weights (``raw``, ``averaged``) to the picture's C probabilities.
+:class:`classification.metrics.ProbabilityMetric` collects them. Transforms are Albumentations', or classes like them,
+in ``TRANSFORMS``; optimisers and schedules are torch's and MMEngine's, in ``OPTIMIZERS`` and ``PARAM_SCHEDULERS``.
 """
 
 from collections.abc import Sequence
@@ -50,7 +40,9 @@ class Backbone(Protocol):
 class Head(Protocol):
     """From the last feature map to one logit for each class; registered in ``MODELS``, a ``torch.nn.Module``.
 
-    Its constructor takes ``in_channels`` and ``num_classes``, besides what the config gives.
+    Its constructor takes ``in_channels`` and ``num_classes``, besides what the config gives. The head of a release that
+    is to be read from its files has an entry in :data:`weights.head_names.HEADS` too, and a class method
+    ``arguments_from(weights)``: from the head's tensors, by name, to the arguments but ``in_channels``.
     """
 
     num_classes: int
@@ -60,7 +52,11 @@ class Head(Protocol):
 
 
 class Loss(Protocol):
-    """From logits and targets to one number; registered in ``MODELS``, a ``torch.nn.Module``."""
+    """From logits and targets to one number; registered in ``MODELS``, a ``torch.nn.Module``.
+
+    It may have an attribute ``reduction``: ``sum`` or ``mean``, whichever the number is over the batch. Without it, the
+    number is taken for a mean.
+    """
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """N x C logits and N x C targets in {1, 0, -1}, -1 for unknown, to a scalar."""
@@ -75,8 +71,8 @@ class LabelledPictures(Protocol):
     Attributes:
         classes: names, in the order of the targets.
         metainfo: a dict with ``classes``, which MMEngine carries into checkpoints.
-        image_folder: where the pictures' names start.
-        annotation_file: told in reports.
+        image_folder: the folder that the pictures' names are relative to.
+        annotation_file: the file of the labels, shown in reports.
     """
 
     classes: tuple[str, ...]

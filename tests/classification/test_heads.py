@@ -6,11 +6,12 @@ from torch import nn
 from tresnet_downstream import TResNet
 from tresnet_downstream.classification import BottleneckHead, LinearHead, MLDecoderHead
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.weights.formats import backbone_name, head_name
+from tresnet_downstream.weights.formats import backbone_name
+from tresnet_downstream.weights.head_names import our_head_name
 
 
 def our_name(key):
-    return f"backbone.{backbone_name(key[5:])}" if key.startswith("body.") else head_name(key)
+    return f"backbone.{backbone_name(key[5:])}" if key.startswith("body.") else our_head_name(key, "MLDecoderHead")
 
 
 class Network(nn.Module):

@@ -98,7 +98,7 @@ def test_every_head_and_format_goes_out_and_comes_back(tmp_path, head, style, bl
     torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
     out = tmp_path / "b.pth"
     if style == "timm" and head == "bottleneck":
-        with pytest.raises(UserError, match="timm has no bottleneck head"):
+        with pytest.raises(UserError, match="timm has no BottleneckHead"):
             convert(read_weight_file(tmp_path / "a.pth"), out, style)
         return
     convert(read_weight_file(tmp_path / "a.pth"), out, style)

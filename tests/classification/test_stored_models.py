@@ -11,10 +11,11 @@ from torch import nn
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
-from tresnet_downstream.classification.descriptions import raw_scoring_config, read_description, resized
+from tresnet_downstream.classification.descriptions import read_description, resized
+from tresnet_downstream.classification.scoring_config import raw_scoring_config
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import MODELS
+from tresnet_downstream.registry import DATASETS, MODELS
 from tresnet_downstream.running.options import with_options
 
 CLASSIFIER = {
@@ -269,6 +270,45 @@ def test_the_config_of_a_checkpoint_takes_options(saved):
     assert config.model.backbone.with_cp is True
     with pytest.raises(UserError, match=r"m\.pth has no key 'imagesize'"):
         with_options(raw_scoring_config(description, path), ["imagesize=64"])
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("dataset", {"type": "BaseDataset", "ann_file": "a.json"}),
+        ("dataset", {"type": "MultiLabelDataset", "annotation_file": "a.json", "image_folder": "."}),
+        ("dataset", {"type": "ConcatDataset", "datasets": [{"type": "MultiLabelDataset"}]}),
+        ("dataset", {"type": "antigravity.Own"}),
+        ("metrics", [{"type": "DumpResults", "out_file_path": "a.pkl"}]),
+        ("metrics", [{"type": "MultilabelMetric"}]),
+    ],
+)
+def test_data_sets_and_metrics_of_a_checkpoint_are_the_users_own_alone(saved, key, part):
+    path = saved(lambda described: described.update({key: part}))
+    load_model(path)  # needs neither
+    description = read_description(path, torch.load(path, weights_only=True))
+    with pytest.raises(UserError, match=r"m\.pth: names ") as refusal:
+        raw_scoring_config(description, path)
+    assert "\n" not in str(refusal.value)
+    assert "antigravity" not in sys.modules
+
+
+def test_paths_in_a_stored_data_set_are_left_out(saved, monkeypatch):
+    class OwnData:
+        pass
+
+    monkeypatch.setitem(DATASETS.module_dict, "OwnData", OwnData)
+    part = {"type": "OwnData", "file": "/etc/passwd", "other": "../../x", "inner": [{"file": "/a"}], "names": "a;b"}
+    path = saved(lambda described: described.update(dataset=part))
+    config = raw_scoring_config(read_description(path, torch.load(path, weights_only=True)), path)
+    assert config.val_dataloader.dataset.to_dict() == {"type": "OwnData", "inner": [{}], "names": "a;b"}
+
+
+@pytest.mark.parametrize("part", [[1], {"file": "a"}, "text"])
+def test_a_stored_data_set_that_is_no_config_is_refused(saved, part):
+    path = saved(lambda described: described.update(dataset=part))
+    with pytest.raises(UserError, match=r"m\.pth: describes its validation by"):
+        read_description(path, torch.load(path, weights_only=True))
 
 
 def test_a_checkpoint_without_description_needs_its_config(weights, tmp_path):

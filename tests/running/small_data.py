@@ -124,7 +124,7 @@ def refused(name, arguments, *words):
     assert err.endswith("\n")
     assert err.count("\n") == 1, err
     for word in words:
-        assert str(word) in err
+        assert str(word) in err, err
     return err
 
 

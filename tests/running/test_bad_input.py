@@ -318,15 +318,20 @@ def test_loss_that_does_not_say_its_reduction_trains_and_is_told_of(whole, tmp_p
     assert "OwnLoss has no attribute `reduction`, so it is taken for a mean" in printed
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("kind", ["RepeatDataset", "ConcatDataset"])
-def test_data_sets_that_wrap_others_are_refused_by_name(whole, tmp_path, split, kind):
+@pytest.mark.parametrize(
+    ("split", "kind", "advice"),
+    [
+        ("val", "RepeatDataset", "one annotation file"),
+        ("val", "ConcatDataset", "one annotation file"),
+        ("train", "ClassBalancedDataset", "one class for each image"),
+    ],
+)
+def test_data_sets_that_cannot_join_others_there_are_refused_by_name(whole, tmp_path, split, kind, advice):
     paths = f"annotation_file='${split}_annotations', image_folder='${split}_images'"
     inner = f"dict(type='MultiLabelDataset', {paths}, pipeline=[])"
-    wrapped = f"times=2, dataset={inner}" if kind == "RepeatDataset" else f"datasets=[{inner}]"
-    loader = f"dict(dataset=dict(_delete_=True, type='{kind}', {wrapped}))"
+    loader = f"dict(dataset=dict(_delete_=True, type='{kind}', dataset={inner}))"
     (tmp_path / "mine.py").write_text(f"_base_ = ['{DIGITS}']\n{split}_dataloader = {loader}\n")
-    words = (f"{split}_dataloader.dataset: {kind}", "one annotation file")
+    words = (f"{split}_dataloader.dataset: {kind}", advice)
     refuses_to_train(whole, tmp_path / "work", *words, config=tmp_path / "mine.py")
 
 

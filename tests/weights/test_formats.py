@@ -12,11 +12,11 @@ from tresnet_downstream.weights.formats import (
     NORM_EPS,
     backbone_name,
     find_network,
-    head_name,
     to_release,
     to_timm,
     translate,
 )
+from tresnet_downstream.weights.head_names import our_head_name
 
 HEADS = {
     "linear": {"type": "LinearHead"},
@@ -58,9 +58,9 @@ def test_backbone_names_are_translated(published, ours):
 
 def test_heads_of_the_releases_are_translated():
     # As ASL's release defines its bottleneck head; ML-Decoder's names are in its golden file.
-    assert head_name("head.fc.embedding_generator.0.weight") == "head.bottleneck.weight"
-    assert head_name("head.fc.FC.bias") == "head.fc.bias"
-    assert head_name("head.fc.bias") == "head.fc.bias"
+    assert our_head_name("head.fc.embedding_generator.0.weight", "BottleneckHead") == "head.bottleneck.weight"
+    assert our_head_name("head.fc.FC.bias", "BottleneckHead") == "head.fc.bias"
+    assert our_head_name("head.fc.bias", "LinearHead") == "head.fc.bias"
 
 
 @pytest.mark.parametrize("release", ["official_tresnet_m", "ml_decoder_tresnet_m_80_full"])

@@ -3,6 +3,7 @@
 from tresnet_downstream.classification.classifier import ImageClassifier, ImagePreprocessor
 from tresnet_downstream.classification.datasets import EpochSampler, MultiLabelDataset
 from tresnet_downstream.classification.heads import BottleneckHead, LinearHead, MLDecoderHead
+from tresnet_downstream.classification.joined_datasets import ConcatDataset, RepeatDataset
 from tresnet_downstream.classification.losses import (
     AsymmetricLoss,
     AsymmetricLossSingleLabel,
@@ -16,6 +17,7 @@ __all__ = [
     "AsymmetricLossSingleLabel",
     "BinaryCrossEntropy",
     "BottleneckHead",
+    "ConcatDataset",
     "EpochSampler",
     "FocalLoss",
     "ImageClassifier",
@@ -24,4 +26,5 @@ __all__ = [
     "MLDecoderHead",
     "MultiLabelDataset",
     "MultilabelMetric",
+    "RepeatDataset",
 ]

@@ -76,6 +76,23 @@ class MultilabelAnnotations:
         return np.bincount(self.indices[self.values == -1], minlength=len(self.classes))
 
 
+def joined(several: Sequence[MultilabelAnnotations]) -> MultilabelAnnotations:
+    """One after the other; all have the classes of the first."""
+
+    def ends(each: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(offsets) for offsets in each]))]).astype(np.int64)
+
+    return MultilabelAnnotations(
+        classes=several[0].classes,
+        name_bytes=np.concatenate([each.name_bytes for each in several]),
+        name_offsets=ends([each.name_offsets for each in several]),
+        indptr=ends([each.indptr for each in several]),
+        indices=np.concatenate([each.indices for each in several]),
+        values=np.concatenate([each.values for each in several]),
+        num_unlabelled=sum(each.num_unlabelled for each in several),
+    )
+
+
 def read_annotations(
     file: File, classes: Sequence[str] | None = None, keep_empty: bool = False
 ) -> MultilabelAnnotations:

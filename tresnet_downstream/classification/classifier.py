@@ -1,5 +1,6 @@
 """The classifier: backbone, head and loss, as MMEngine's runner trains it."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,12 +68,14 @@ class ImageClassifier(PretrainedModule, BaseModel):
         self.multi_label = multi_label
         self.pipeline: tuple[dict[str, Any], ...] = ()
         self.input_size = 0
+        _require_arguments("model.backbone", backbone, ("out_indices",))
         self.backbone = _build({"out_indices": (-1,), **backbone})
-        last_stage = self.backbone.feature_info[max(self.backbone.out_indices)]
+        in_channels = _channels_of(self.backbone)
         self.head: nn.Module = PooledFeatures()
         if head is not None:
+            _require_arguments("model.head", head, ("in_channels", "num_classes"))
             num_classes = _number_of_classes(head.get("num_classes"), classes)
-            self.head = _build({"in_channels": last_stage["channels"], **head, "num_classes": num_classes})
+            self.head = _build({"in_channels": in_channels, **head, "num_classes": num_classes})
         self.loss = None if loss is None else _build(loss)
         # The convolutions' fast layout, on CPUs and on tensor cores alike; the pictures come in it.
         self.to(memory_format=torch.channels_last)
@@ -120,7 +123,12 @@ class ImageClassifier(PretrainedModule, BaseModel):
         Raises:
             NonFiniteLossError: for a loss that is not finite; names the pictures.
         """
-        logits = self.head(self.backbone(inputs)[-1])
+        features = self.backbone(inputs)
+        if isinstance(features, Tensor):
+            # Its last item would be the last picture's.
+            kind = type(self.backbone).__name__
+            raise UserError(f"model.backbone: {kind} gives a tensor; give a tuple of feature maps, the last one last")
+        logits = self.head(features[-1])
         if mode == "tensor":
             return logits
         if mode == "predict":
@@ -128,6 +136,9 @@ class ImageClassifier(PretrainedModule, BaseModel):
         if self.loss is None or targets is None:
             raise ValueError("mode='loss' needs a loss in the model's config and targets in the batch")
         loss = self.loss(logits, targets)
+        if loss.numel() != 1:
+            kind, size = type(self.loss).__name__, tuple(loss.shape)
+            raise UserError(f"model.loss: {kind} gives a tensor of shape {size}; give one number")
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss is {loss.item()} in the batch of {', '.join(image) or 'unnamed pictures'}"
@@ -159,6 +170,37 @@ def _build(config: Mapping[str, Any]) -> Any:
     """Builds a part, also where a detector of MMDetection's has set the scope in which names are looked up."""
     with DefaultScope.overwrite_default_scope(SCOPE):
         return MODELS.build(dict(config))
+
+
+def _require_arguments(place: str, config: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises UserError unless the class that a config names takes the arguments that are given to each of its kind."""
+    kind = MODELS.get(str(config.get("type")))
+    if kind is None:
+        return  # the registry says so
+    parameters = inspect.signature(kind).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if not takes_any and (lacking := [name for name in names if name not in parameters]):
+        raise UserError(f"{place}: the constructor of {kind.__name__} must take the argument `{lacking[0]}`")
+
+
+def _channels_of(backbone: nn.Module) -> int:
+    """The width of the backbone's last feature map.
+
+    Raises:
+        UserError: if the backbone does not say.
+    """
+    info: Any = getattr(backbone, "feature_info", None)
+    stages: Any = getattr(backbone, "out_indices", None)
+    try:
+        return int(info[max(stages)]["channels"])
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        attribute = "out_indices" if info is not None and stages is None else "feature_info"
+        meaning = {
+            "feature_info": "for each stage a dict with `channels`, the width of its feature map",
+            "out_indices": "the stages that it returns, counted from 0",
+        }[attribute]
+        kind = type(backbone).__name__
+        raise UserError(f"model.backbone: {kind} needs the attribute `{attribute}`: {meaning}") from error
 
 
 def _number_of_classes(given: int | None, classes: Sequence[str] | None) -> int:

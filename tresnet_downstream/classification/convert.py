@@ -12,8 +12,7 @@ from tresnet_downstream.classification.model_files import WeightFile
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
-
-_HEADS = ("LinearHead", "BottleneckHead", "MLDecoderHead")
+from tresnet_downstream.weights.head_names import HEADS
 
 
 def convert(file: WeightFile, out: str | Path, to: str) -> Path:
@@ -37,13 +36,13 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
     out = Path(out)
     if file.backbone["type"] != "TResNet" and to != OURS:
         raise UserError(f"{file.path}: its backbone is {file.variant}, no TResNet; the format {to!r} does not know it")
-    if to != OURS and file.head is not None and file.head["type"] not in _HEADS:
+    if to != OURS and file.head is not None and file.head["type"] not in HEADS:
         raise UserError(f"{file.path}: its head is a {file.head['type']}, which the format {to!r} does not know")
     if out.suffix not in ((".pth", ".safetensors") if to == TIMM else (".pth",)):
         suffixes = ".pth or .safetensors" if to == TIMM else ".pth"
         raise UserError(f"{out}: the format {to!r} is written as {suffixes}")
-    if to == TIMM and file.head is not None and file.head["type"] == "BottleneckHead":
-        raise UserError(f"{file.path}: timm has no bottleneck head; convert it to 'release'")
+    if to == TIMM and file.head is not None and not HEADS[file.head["type"]].in_timm:
+        raise UserError(f"{file.path}: timm has no {file.head['type']}; convert it to 'release'")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as partial:

@@ -146,17 +146,35 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         raise UserError(f"image_folder: none of the {len(self)} images in {self.image_folder} can be read")
 
     def _augment(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
-        """Run the pipeline with the draws of this sample; gives uint8 of shape (height, width, 3)."""
-        # One pair of generators for the whole pipeline: `set_random_seed` would start every transform alike.
-        generator = np.random.default_rng([self.seed, epoch, index])
-        self.pipeline.set_random_state(generator, random.Random(generator.bytes(32)))
-        image = self.pipeline(image=image)["image"]
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
-            raise UserError(
-                "pipeline: gives no uint8 picture with 3 channels; leave out Normalize, ToFloat and ToTensorV2: "
-                "scaling is the model's part"
-            )
-        return np.require(image, requirements=["C", "W"])
+        return augment(self.pipeline, image, self.seed, epoch, index)
+
+
+def augment(pipeline: Any, image: np.ndarray, seed: int, epoch: int, index: int) -> np.ndarray:
+    """Runs a pipeline with the draws of one sample, which are a function of seed, epoch and index alone.
+
+    Args:
+        pipeline: from `build_pipeline`.
+        image: uint8 of shape (height, width, 3), RGB.
+        seed: of the run.
+        epoch: counted from 0.
+        index: of the sample in its data set.
+
+    Returns:
+        uint8 of shape (height, width, 3).
+
+    Raises:
+        UserError: if the pipeline gives something else.
+    """
+    # One pair of generators for the whole pipeline: `set_random_seed` would start every transform alike.
+    generator = np.random.default_rng([seed, epoch, index])
+    pipeline.set_random_state(generator, random.Random(generator.bytes(32)))
+    image = pipeline(image=image)["image"]
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+        raise UserError(
+            "pipeline: gives no uint8 picture with 3 channels; leave out Normalize, ToFloat and ToTensorV2: "
+            "scaling is the model's part"
+        )
+    return np.require(image, requirements=["C", "W"])
 
 
 @FUNCTIONS.register_module()

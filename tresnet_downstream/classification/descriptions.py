@@ -5,13 +5,14 @@ The description is ``meta["model"]`` of a checkpoint, plain values alone:
 - ``classifier``: the model's config, as :class:`ImageClassifier` or a class of the user's own is built from, with its
   ``num_classes``, and without loss, classes and the files that training started from;
 - ``pipeline``: the transforms of the validation data, with their sizes;
-- ``labels``: ``threshold`` and ``top_k`` of the validation's scores, where the config has them.
+- ``labels``: ``threshold`` and ``top_k`` of the validation's scores, where the config has them;
+- ``dataset`` and ``metrics``: the config of a validation data set of another class than
+  :class:`MultiLabelDataset`, with references such as ``$val_annotations`` and without absolute paths, and those of
+  metrics besides :class:`MultilabelMetric`.
 
 A description is a stranger's: nothing is built before :func:`check_stored` has seen it.
 """
 
-import copy
-import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,17 +22,22 @@ import numpy as np
 from mmengine.config import Config
 
 from tresnet_downstream.classification.classifier import ImageClassifier
+from tresnet_downstream.classification.datasets import MultiLabelDataset
+from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.classification.transforms import build_pipeline, names_for_checkpoints
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import MODELS, SCOPE, TRANSFORMS
+from tresnet_downstream.registry import MODELS, TRANSFORMS
 from tresnet_downstream.running.checkpoints import plain
-from tresnet_downstream.running.options import with_options
 from tresnet_downstream.running.provenance import without_start
+from tresnet_downstream.running.references import with_references
 from tresnet_downstream.running.stored_config import check_stored
 
 # Of the model's config, what only training wants; the classes have a place of their own in a checkpoint.
 _OF_TRAINING = ("loss", "classes")
 _LABELS = ("threshold", "top_k")
+# What a stored data set may refer to: keys of every scoring config.
+_REFERENCES = (*("data_root", "val_annotations", "val_images", "data_source", "keep_empty", "seed", "val_pipeline"),)
+_METRIC, _DATASET = MultilabelMetric.__name__, MultiLabelDataset.__name__
 _PIPELINE = "val_dataloader.dataset.pipeline"
 _NOT_SET = "not set"
 
@@ -44,11 +50,15 @@ class Description:
         classifier: the model's config; None if the checkpoint does not say.
         pipeline: the transforms that bring a picture to the network; empty if the checkpoint does not say.
         labels: ``threshold`` and ``top_k``, those that the checkpoint says.
+        dataset: config of the validation data set, if it is one of the user's.
+        metrics: configs of the user's metrics.
     """
 
     classifier: dict[str, Any] | None = None
     pipeline: tuple[dict[str, Any], ...] = ()
     labels: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] | None = None
+    metrics: tuple[dict[str, Any], ...] = ()
 
 
 def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
@@ -62,10 +72,44 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
     if classifier.get("head") is not None:
         head = classifier["head"]
         classifier["head"] = {**head, "num_classes": head.get("num_classes") or num_classes}
-    labels = {key: config.val_evaluator[key] for key in _LABELS if key in config.val_evaluator}
-    pipeline = config.val_dataloader["dataset"].get("pipeline") or []
-    described: dict[str, Any] = plain({"classifier": classifier, "pipeline": list(pipeline), "labels": labels})
-    return described
+    metrics = [metric for metric in _as_list(config.val_evaluator) if metric.get("type") != _METRIC]
+    ours: Mapping[str, Any] = next(
+        (metric for metric in _as_list(config.val_evaluator) if metric.get("type") == _METRIC), {}
+    )
+    labels = {key: ours[key] for key in _LABELS if key in ours}
+    dataset = config.val_dataloader["dataset"]
+    described = {"classifier": classifier, "pipeline": list(dataset.get("pipeline") or []), "labels": labels}
+    if dataset.get("type") != _DATASET:
+        described["dataset"] = without_paths(_referring_dataset(config))
+    if metrics:
+        described["metrics"] = without_paths(metrics)
+    of_plain_values: dict[str, Any] = plain(described)
+    return of_plain_values
+
+
+def _as_list(node: Any) -> list[Any]:
+    return list(node) if isinstance(node, list | tuple) else [node]
+
+
+def _referring_dataset(config: Config) -> dict[str, Any]:
+    """The validation data set's config, with references to the keys that a scoring config has too."""
+    resolved = dict(config.val_dataloader["dataset"])
+    referring = with_references(config)
+    before = {} if referring is None else referring.val_dataloader["dataset"]
+    known = {f"${key}" for key in _REFERENCES}
+    return {key: before[key] if before.get(key) in known else value for key, value in resolved.items()}
+
+
+def without_paths(node: Any) -> Any:
+    """A config's node without paths that are absolute or lead upwards: they are of the machine that trained."""
+    if isinstance(node, Mapping):
+        parts = {key: without_paths(value) for key, value in node.items()}
+        return {key: value for key, value in parts.items() if not (isinstance(value, str) and _leads_away(value))}
+    return [without_paths(item) for item in node] if isinstance(node, list | tuple) else node
+
+
+def _leads_away(path: str) -> bool:
+    return Path(path).is_absolute() or ".." in Path(path).parts
 
 
 def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
@@ -84,7 +128,17 @@ def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
     check_stored(path, pipeline, (TRANSFORMS,), names_for_checkpoints())
     numbers = {key: labels[key] for key in _LABELS if isinstance(labels, Mapping) and _is_number(labels.get(key))}
     steps = tuple(dict(step) for step in pipeline)
-    return Description(_classifier(path, told.get("classifier")), steps, numbers)
+    classifier = _classifier(path, told.get("classifier"))
+    dataset = _parts_of_ones_own(path, [told["dataset"]] if told.get("dataset") else [])
+    metrics = _parts_of_ones_own(path, told.get("metrics") or [])
+    return Description(classifier, steps, numbers, dataset[0] if dataset else None, metrics)
+
+
+def _parts_of_ones_own(path: Path, told: Any) -> tuple[dict[str, Any], ...]:
+    """Configs of data sets or metrics, checked where they are built, in :mod:`.scoring_config`."""
+    if not isinstance(told, list | tuple) or not all(isinstance(part, Mapping) and "type" in part for part in told):
+        raise UserError(f"{path}: describes its validation by {str(told)[:80]!r}, which are no configs with a type")
+    return tuple(dict(part) for part in told)
 
 
 def _classifier(path: Path, told: Any) -> dict[str, Any] | None:
@@ -245,77 +299,3 @@ def _listed(texts: Iterable[str], most: int = 4) -> str:
     several = [text.replace(_PIPELINE, "val_pipeline") for text in texts]
     more = f"; and {len(several) - most} more" if len(several) > most else ""
     return "; ".join(several[:most]) + more
-
-
-def scoring_config(description: Description, path: str | Path, options: Sequence[str] = ()) -> Config:
-    """A config that scores a checkpoint which describes itself.
-
-    Args:
-        description: the checkpoint's.
-        path: the checkpoint, for messages.
-        options: ``key=value``, such as ``val_annotations=val.json val_images=val``; ``image_size``, ``batch_size``,
-            ``threshold`` and the parts of ``model`` have their place too.
-
-    Raises:
-        UserError: if the checkpoint does not describe its model and pipeline, and as :func:`load_config`.
-    """
-    return with_options(raw_scoring_config(description, path), options)
-
-
-def raw_scoring_config(description: Description, path: str | Path) -> Config:
-    """The config of :func:`scoring_config` before options and references."""
-    if description.classifier is None or not description.pipeline:
-        raise UserError(f"{path}: does not describe its model; name its config too: CONFIG {path}")
-    pipeline = resized(description.pipeline, "$image_size")
-    size = {"image_size": input_size(description.pipeline)} if pipeline != description.pipeline else {}
-    own = {**description.labels, **size, "model": description.classifier, "val_pipeline": list(pipeline)}
-    return Config(
-        copy.deepcopy({**_SCORING, **_LABEL_DEFAULTS, **own}), cfg_text="# of the checkpoint", filename=str(path)
-    )
-
-
-_LABEL_DEFAULTS = {"threshold": 0.5, "top_k": 3}
-# What configs/_base_ says of validation. Parts of training are there for the check of configs alone.
-_SCORING: dict[str, Any] = {
-    "default_scope": SCOPE,
-    "seed": 0,
-    "data_root": "",
-    "val_annotations": None,
-    "val_images": None,
-    "data_source": "the data is yours",
-    "keep_empty": False,
-    "batch_size": 32,
-    "num_workers": 2,
-    "amp": None,
-    "val_dataloader": {
-        "batch_size": "$batch_size",
-        "num_workers": "$num_workers",
-        "persistent_workers": True,
-        "sampler": {"type": "EpochSampler", "shuffle": False},
-        "collate_fn": {"type": f"{SCOPE}.collate_pictures"},
-        "dataset": {
-            "type": "MultiLabelDataset",
-            "data_root": "$data_root",
-            "annotation_file": "$val_annotations",
-            "image_folder": "$val_images",
-            "keep_empty": "$keep_empty",
-            "source": "$data_source",
-            "pipeline": "$val_pipeline",
-        },
-    },
-    "val_evaluator": {"type": "MultilabelMetric", "threshold": "$threshold", "top_k": "$top_k"},
-    "val_cfg": {"type": "ScoreLoop", "amp": "$amp"},
-    "randomness": {"seed": "$seed", "deterministic": False},
-    "env_cfg": {
-        "cudnn_benchmark": True,
-        "mp_cfg": {"mp_start_method": "fork" if sys.platform == "linux" else "spawn", "opencv_num_threads": 0},
-    },
-    "log_level": "INFO",
-    "default_hooks": {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 50}},
-    "visualizer": {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]},
-    "train_dataloader": None,
-    "optim_wrapper": None,
-    "param_scheduler": None,
-    "train_cfg": None,
-    "custom_hooks": [],
-}

@@ -1,8 +1,13 @@
 """Heads: from the last feature map to one logit for each class.
 
+Each has a class method ``arguments_from``, by which a file of weights says what head it is of; the names of its weights
+in the releases are in ``weights/head_names.py``.
+
 The step that gives the logits runs in the precision of its weights, under autocast too: logits of 8 bits, as in
 bfloat16, put many pictures at the same place of a ranking.
 """
+
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +31,11 @@ class LinearHead(nn.Module):
         self.num_classes = num_classes
         self.fc = nn.Linear(in_channels, num_classes)
         nn.init.normal_(self.fc.weight, 0, 0.01)
+
+    @classmethod
+    def arguments_from(cls, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        """The arguments, but ``in_channels``, of the head that these weights are of."""
+        return {"num_classes": len(weights["fc.weight"])}
 
     def forward(self, features: Tensor) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""
@@ -51,6 +61,11 @@ class BottleneckHead(nn.Module):
         self.bottleneck = nn.Linear(in_channels, bottleneck_channels)
         self.fc = nn.Linear(bottleneck_channels, num_classes)
         nn.init.normal_(self.fc.weight, 0, 0.01)
+
+    @classmethod
+    def arguments_from(cls, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        """The arguments, but ``in_channels``, of the head that these weights are of."""
+        return {"num_classes": len(weights["fc.weight"]), "bottleneck_channels": len(weights["bottleneck.weight"])}
 
     def forward(self, features: Tensor) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""
@@ -113,6 +128,17 @@ class MLDecoderHead(nn.Module):
         nn.init.xavier_normal_(self.group_weight)
 
     queries: Tensor
+
+    @classmethod
+    def arguments_from(cls, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        """The arguments, but ``in_channels``, of the head that these weights are of; no shape tells ``num_heads``."""
+        groups, embed_dim = weights["queries"].shape
+        return {
+            "num_classes": len(weights["group_bias"]),
+            "num_groups": groups,
+            "embed_dim": embed_dim,
+            "feedforward_dim": len(weights["decoder.linear1.weight"]),
+        }
 
     def forward(self, features: Tensor) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""

@@ -1,5 +1,6 @@
-"""The runner's adapter to the evaluation: collects scores and targets over batches and processes."""
+"""The runner's adapters to the evaluation: they collect scores and targets over batches and processes."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,32 +14,32 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import METRICS
 
 
-@METRICS.register_module()
-class MultilabelMetric(BaseMetric):
-    """mAP of one or more sets of weights over the same pictures.
+class ProbabilityMetric(BaseMetric):
+    """The base of metrics of probabilities and targets; one of the user's own needs the method :meth:`score`.
 
-    ``evaluate`` gives ``NAME/mAP`` for each set, ``mAP`` of the better one and its name as ``weights``; the
-    whole scores stay in :attr:`scores`, and what they were computed from in :attr:`images` (names),
-    :attr:`probabilities` (by set of weights, pictures x classes) and :attr:`targets`. Images that cannot be read have
-    no part in them; :attr:`unreadable` says why, by name.
-
-    Args:
-        threshold: probability above which a class counts as predicted.
-        top_k: number of labels per picture for the scores at a fixed number of labels.
+    What the last evaluation scored stays in :attr:`images` (names), :attr:`probabilities` (by set of weights, such as
+    ``raw``: N x C), and :attr:`targets` (N x C). Images that cannot be read have no part in them; :attr:`unreadable`
+    says why, by name.
     """
 
     default_prefix = ""
 
-    def __init__(self, threshold: float = 0.5, top_k: int = 3) -> None:
+    def __init__(self) -> None:
         super().__init__(collect_device="cpu")
-        if not 0 <= threshold <= 1 or top_k < 1:
-            raise UserError(f"MultilabelMetric: threshold={threshold}, top_k={top_k}: from 0 to 1, and at least 1")
-        self.threshold, self.top_k = threshold, top_k
-        self.scores: dict[str, MultilabelScores] = {}
         self.images: list[str] = []
         self.targets = np.zeros((0, 0), np.int8)
         self.probabilities: dict[str, np.ndarray] = {}
         self.unreadable: dict[str, str] = {}
+
+    @abstractmethod
+    def score(self, probabilities: np.ndarray, targets: np.ndarray, weights: str) -> Mapping[str, float]:
+        """Scores of one set of weights, by name.
+
+        Args:
+            probabilities: N x C, float32, 0 to 1.
+            targets: N x C, int8: 1 shown, 0 not shown, -1 unknown.
+            weights: which they are of: ``raw`` or ``averaged``.
+        """
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Tensor]]) -> None:
         """Keeps each picture's name, probabilities and targets, or why it cannot be read."""
@@ -50,18 +51,15 @@ class MultilabelMetric(BaseMetric):
             self.results.append((image, row, target.cpu().numpy(), reason))
 
     def compute_metrics(self, results: list[tuple[str, dict[str, np.ndarray], np.ndarray, str]]) -> dict[str, Any]:
-        """Scores each set of weights over all pictures that could be read, and tells how many could not.
+        """``NAME/KEY`` for each set of weights ``NAME`` and each ``KEY`` that :meth:`score` gives.
 
         Raises:
             UserError: if a probability is NaN, or no picture could be read.
         """
-        unreadable = {image: reason for image, _, _, reason in results if reason}
-        if unreadable and unreadable != self.unreadable:  # once, not in every epoch
-            first = next(iter(unreadable.values()))
-            if len(unreadable) == len(results):
-                raise UserError(f"none of the {len(results)} images to score can be read; the first: {first}")
-            tell(f"warning: {len(unreadable)} of {len(results)} images cannot be read and are not scored: {first}")
-        self.unreadable = unreadable
+        self.unreadable = {image: reason for image, _, _, reason in results if reason}
+        if results and len(self.unreadable) == len(results):
+            first = next(iter(self.unreadable.values()))
+            raise UserError(f"none of the {len(results)} images to score can be read; the first: {first}")
         results = [result for result in results if not result[3]]
         self.images = [image for image, _, _, _ in results]
         self.targets = np.stack([target for _, _, target, _ in results])
@@ -69,11 +67,60 @@ class MultilabelMetric(BaseMetric):
         for name, probabilities in self.probabilities.items():
             if len(wrong := np.flatnonzero(~np.isfinite(probabilities).all(1))):
                 raise UserError(f"the {name} weights give probabilities that are NaN for {self.images[wrong[0]]!r}")
-        classes = self.dataset_meta["classes"]
-        self.scores = {
-            name: multilabel_scores(probabilities, self.targets, classes, self.threshold, self.top_k)
+        return {
+            f"{name}/{key}": float(value)
             for name, probabilities in self.probabilities.items()
+            for key, value in self.score(probabilities, self.targets, name).items()
         }
+
+
+@METRICS.register_module()
+class MultilabelMetric(ProbabilityMetric):
+    """mAP of one or more sets of weights over the same pictures.
+
+    ``evaluate`` gives ``NAME/mAP`` for each set, ``mAP`` of the better one and its name as ``weights``; the
+    whole scores stay in :attr:`scores`.
+
+    Args:
+        threshold: probability above which a class counts as predicted.
+        top_k: number of labels per picture for the scores at a fixed number of labels.
+    """
+
+    def __init__(self, threshold: float = 0.5, top_k: int = 3) -> None:
+        super().__init__()
+        if not 0 <= threshold <= 1 or top_k < 1:
+            raise UserError(f"MultilabelMetric: threshold={threshold}, top_k={top_k}: from 0 to 1, and at least 1")
+        self.threshold, self.top_k = threshold, top_k
+        self.scores: dict[str, MultilabelScores] = {}
+
+    def score(self, probabilities: np.ndarray, targets: np.ndarray, weights: str) -> dict[str, float]:
+        """The mAP; all scores stay in :attr:`scores`."""
+        classes = self.dataset_meta["classes"]
+        self.scores[weights] = multilabel_scores(probabilities, targets, classes, self.threshold, self.top_k)
+        return {"mAP": self.scores[weights].mAP}
+
+    def compute_metrics(self, results: list[tuple[str, dict[str, np.ndarray], np.ndarray, str]]) -> dict[str, Any]:
+        """Scores each set of weights over all pictures that could be read, and tells how many could not."""
+        before, self.scores = self.unreadable, {}
+        each = super().compute_metrics(results)
+        if self.unreadable and self.unreadable != before:  # once, not in every epoch
+            first = next(iter(self.unreadable.values()))
+            tell(f"warning: {len(self.unreadable)} of {len(results)} images cannot be read and are not scored: {first}")
         best = max(self.scores, key=lambda name: self.scores[name].mAP)
-        each = {f"{name}/mAP": float(scores.mAP) for name, scores in self.scores.items()}
         return {**each, "mAP": float(self.scores[best].mAP), "weights": best}
+
+
+def multilabel_metric(metrics: Sequence[BaseMetric]) -> MultilabelMetric:
+    """The :class:`MultilabelMetric` of an evaluator.
+
+    Raises:
+        UserError: if there is none, or there are several.
+    """
+    ours = [metric for metric in metrics if isinstance(metric, MultilabelMetric)]
+    if len(ours) != 1:
+        kinds = ", ".join(type(metric).__name__ for metric in metrics)
+        raise UserError(
+            f"val_evaluator: has {len(ours)} MultilabelMetric, whose scores are written and choose the better weights; "
+            f"list exactly one, beside others: [dict(type='MultilabelMetric'), ...] ({kinds})"
+        )
+    return ours[0]

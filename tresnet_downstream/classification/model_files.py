@@ -98,7 +98,7 @@ class WeightFile:
 
         Parts of the user's own are built with numbers: they may compute some that no file has.
         """
-        if self.described is None or _is_of_package(self.described):
+        if _is_of_package(self.classifier):
             with torch.device("meta"), NoNumbers():
                 classifier = self._built()
         else:
@@ -283,7 +283,7 @@ def _tresnet(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], entry
     backbone["slopes"] = tuple(
         told["backbone"].get("slopes") or (entry.slopes if entry else None) or Variant((1,)).slopes
     )
-    head = head_config(state_dict, told["head"].get("num_heads", 8))
+    head = head_config(state_dict, told["head"])
     file = WeightFile(path, found.style, state_dict, backbone, head, inexact=found.inexact, unused=found.unused)
     _require_shapes(file)
     return file
@@ -292,7 +292,7 @@ def _tresnet(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], entry
 def _timm_network(path: Path, tensors: dict[str, Tensor], told: dict[str, Any]) -> WeightFile:
     """A checkpoint of this toolkit whose backbone is timm's: shapes do not tell which, so the checkpoint does."""
     backbone = {"type": "TimmNetwork", "model": str(told["backbone"].get("model"))}
-    head = head_config(tensors, told["head"].get("num_heads", 8))
+    head = head_config(tensors, told["head"])
     file = WeightFile(path, OURS, tensors, backbone, head)
     _require_shapes(file)
     return file

@@ -1,7 +1,9 @@
 """Which network a state dict is of: sizes and heads from names and shapes, and the nearest one if it is of none."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,14 +11,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tresnet_downstream.backbones import VARIANTS, TResNet, Variant, variant_name
+from tresnet_downstream.registry import MODELS
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
-from tresnet_downstream.weights.pretrained import shape
+from tresnet_downstream.weights.head_names import head_type
 
 STYLES = {
     RELEASE: "TResNet, ASL or ML-Decoder release",
     TIMM: "timm",
     OURS: "tresnet-downstream",
 }
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class NoNumbers(TorchFunctionMode):
@@ -65,30 +71,22 @@ def backbone_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None:
     }
 
 
-def head_config(state_dict: Mapping[str, Tensor], num_heads: int = 8) -> dict[str, Any] | None:
+def head_config(state_dict: Mapping[str, Tensor], stored: Mapping[str, Any] = _NOTHING) -> dict[str, Any] | None:
     """The head that weights under our names are of; None if there is none.
 
     Args:
         state_dict: the weights.
-        num_heads: attention heads of ML-Decoder, which no shape tells.
+        stored: arguments that a file states beside its weights. Used for those that shapes do not tell, such as
+            ML-Decoder's ``num_heads``; a file without them has the head's defaults.
     """
-    if "head.queries" in state_dict:
-        groups, embed_dim = shape(state_dict["head.queries"])
-        return {
-            "type": "MLDecoderHead",
-            "num_classes": len(state_dict["head.group_bias"]),
-            "num_groups": groups,
-            "embed_dim": embed_dim,
-            "feedforward_dim": len(state_dict["head.decoder.linear1.weight"]),
-            "num_heads": num_heads,
-        }
-    if "head.fc.weight" not in state_dict:
+    kind = head_type(state_dict)
+    if kind is None:
         return None
-    num_classes = len(state_dict["head.fc.weight"])
-    if "head.bottleneck.weight" in state_dict:
-        width = len(state_dict["head.bottleneck.weight"])
-        return {"type": "BottleneckHead", "num_classes": num_classes, "bottleneck_channels": width}
-    return {"type": "LinearHead", "num_classes": num_classes}
+    head: Any = MODELS.get(kind)
+    below = {name.removeprefix("head."): tensor for name, tensor in state_dict.items() if name.startswith("head.")}
+    config = {"type": kind, **head.arguments_from(below)}
+    others = inspect.signature(head).parameters.keys() - {"in_channels", *config}
+    return config | {name: value for name, value in stored.items() if name in others and type(value) in (int, float)}
 
 
 def nearest_network(tensors: Iterable[str]) -> str:

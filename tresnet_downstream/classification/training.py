@@ -6,25 +6,26 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from tresnet_downstream.classification.data_summary import pipeline_text, size_text, summary
+from tresnet_downstream.classification.data_summary import pipeline_text, size_text
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.descriptions import describe_training, read_description, settle
 from tresnet_downstream.classification.losses import REDUCTIONS, AsymmetricLossSingleLabel
-from tresnet_downstream.classification.metrics import MultilabelMetric
+from tresnet_downstream.classification.metrics import MultilabelMetric, multilabel_metric
+from tresnet_downstream.classification.split_data import build_datasets, summaries
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
 from tresnet_downstream.notices import tell
-from tresnet_downstream.registry import DATASETS
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import (
     CheckpointHook,
     bare,
+    plain,
     require_resumable,
 )
 from tresnet_downstream.running.config_checks import check_config, mistakes_in_types
@@ -112,10 +113,10 @@ def score_multilabel(
     require_match(bare(runner.model), state_dict, checkpoint_path)
     bare(runner.model).load_state_dict(state_dict)
     try:
-        runner.val()
+        scores = runner.val()
     finally:
         close(runner)
-    metric = next(metric for metric in runner.val_evaluator.metrics if isinstance(metric, MultilabelMetric))
+    metric = multilabel_metric(runner.val_evaluator.metrics)
     if not is_main_process():
         return None
     dataset = runner.val_dataloader.dataset
@@ -127,7 +128,9 @@ def score_multilabel(
         image_folder=dataset.image_folder,
         threshold=metric.threshold,
         top_k=metric.top_k,
-        about=provenance(config, checkpoint_path, dataset.annotation_file, name) | _data(config, dataset, metric),
+        about=provenance(config, checkpoint_path, dataset.annotation_file, name)
+        | _data(config, dataset, metric)
+        | _further_scores(scores),
     )
     return metric.scores["raw"], run
 
@@ -137,13 +140,15 @@ def _build_runner(
 ) -> Runner:
     check_config(config, ("train", "val") if train else ("val",))
     init_default_scope(config.default_scope)
-    datasets = _build_datasets(config, train, classes)
+    datasets = build_datasets(config, train, classes)
     config.model.classes = list(datasets["val"].classes)
     seed = config.randomness.seed
     loaders = {
         split: Runner.build_dataloader(_loader_config(config, split, dataset), seed=seed)
         for split, dataset in datasets.items()
     }
+    evaluator = Evaluator(config.val_evaluator)
+    multilabel_metric(evaluator.metrics)  # raises if there is none
     set_launcher(config, launcher)
     folders.make(config.work_dir)
     runner = QuietRunner(
@@ -155,7 +160,7 @@ def _build_runner(
         param_scheduler=config.param_scheduler if train else None,
         val_dataloader=loaders["val"],
         val_cfg=config.val_cfg,
-        val_evaluator=config.val_evaluator,
+        val_evaluator=evaluator,
         default_hooks=config.default_hooks,
         custom_hooks=config.custom_hooks if train else [{"type": "ProgressHook"}],
         load_from=None if resume_from is None else str(resume_from),
@@ -168,11 +173,8 @@ def _build_runner(
         randomness=config.randomness,
         cfg=config,
     )
-    for split, dataset in datasets.items():
-        if not isinstance(dataset, MultiLabelDataset):
-            continue
-        for line in summary(split, dataset, config[f"{split}_dataloader"].dataset.get("pipeline", ())):
-            tell(line)
+    for line in summaries(config, datasets):
+        tell(line)
     if train:
         runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss)
         runner.description = describe_training(config, len(datasets["val"].classes))
@@ -197,6 +199,13 @@ def _reduction(loss: nn.Module | None) -> str:
     return str(reduction)
 
 
+def _further_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What metrics besides ours gave, as plain data."""
+    further = {name.removeprefix("raw/"): plain(value) for name, value in scores.items()}
+    further = {name: value for name, value in further.items() if name not in ("mAP", "weights")}
+    return {"metrics": further} if further else {}
+
+
 def _data(config: Config, dataset: MultiLabelDataset, metric: MultilabelMetric) -> dict[str, Any]:
     """What went into the scores, as plain data: images used and left out with the reason, size and pipeline."""
     if not isinstance(dataset, MultiLabelDataset):
@@ -215,45 +224,7 @@ def _data(config: Config, dataset: MultiLabelDataset, metric: MultilabelMetric) 
     }
 
 
-def _build_datasets(config: Config, train: bool, classes: Sequence[str] | None) -> dict[str, MultiLabelDataset]:
-    """The splits; validation has the classes of the training data or of the checkpoint, so that columns agree."""
-    datasets = {}
-    for split in ("train", "val") if train else ("val",):
-        wanted = dict(config[f"{split}_dataloader"].dataset)
-        _refuse_wrapper(split, wanted)
-        if split == "val" and wanted.get("on_bad_image") == "skip":
-            # A neighbour in its place would be scored twice.
-            wanted["on_bad_image"] = "leave_out"
-        if wanted.get("type") == MultiLabelDataset.__name__:
-            # Beside the folder of the run, so that other runs find it.
-            wanted.setdefault("cache_dir", str(Path(config.work_dir).absolute().parent / ".cache"))
-        if classes is not None:
-            wanted["classes"] = tuple(classes)
-        try:
-            datasets[split] = DATASETS.build(wanted)
-        except UserError as error:
-            # In the words of the config, where the two keys have the split's name.
-            message = str(error).replace("annotation_file", f"{split}_annotations")
-            raise UserError(message.replace("image_folder", f"{split}_images")) from error
-        for attribute in ("classes",) if train else ("classes", "annotation_file", "image_folder"):
-            if not hasattr(datasets[split], attribute):
-                kind = type(datasets[split]).__name__
-                raise UserError(f"{split}_dataloader.dataset: {kind} has no `{attribute}`, which MultiLabelDataset has")
-        classes = datasets[split].classes
-    return datasets
-
-
-def _refuse_wrapper(split: str, dataset: Mapping[str, Any]) -> None:
-    """Names a data set of MMEngine's that wraps others: they know neither our classes nor our draws."""
-    kind = DATASETS.get(str(dataset.get("type")))
-    if isinstance(kind, type) and issubclass(kind, ClassBalancedDataset | ConcatDataset | RepeatDataset):
-        raise UserError(
-            f"{split}_dataloader.dataset: {kind.__name__} cannot hold a MultiLabelDataset; list the images of several "
-            "sets in one annotation file, and repeat them by a larger max_epochs"
-        )
-
-
-def _loader_config(config: Config, split: str, dataset: MultiLabelDataset) -> dict[str, Any]:
+def _loader_config(config: Config, split: str, dataset: Any) -> dict[str, Any]:
     loader = dict(config[f"{split}_dataloader"])
     if loader["num_workers"] == 0:
         loader["persistent_workers"] = False

@@ -68,17 +68,23 @@ def plain(value: Any) -> Any:
 
 @HOOKS.register_module()
 class CheckpointHook(Hook):
-    """Keeps the last epochs' checkpoints, and the best one by validation mAP as ``best.pth``.
+    """Keeps the last epochs' checkpoints, and the best one by a validation score as ``best.pth``.
 
     Args:
         interval: epochs between checkpoints; the last epoch always has one.
         keep: how many of them to keep.
+        save_best: name of the score. Of a metric that gives one for each set of weights, as ``raw/NAME`` and
+            ``averaged/NAME``, the better one counts and says which weights are used later.
+        rule: ``greater`` if a higher score is better, otherwise ``less``.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, interval: int = 1, keep: int = 2) -> None:
+    def __init__(self, interval: int = 1, keep: int = 2, save_best: str = "mAP", rule: str = "greater") -> None:
+        if rule not in ("greater", "less"):
+            raise UserError(f"default_hooks.checkpoint.rule={rule!r}: give 'greater' or 'less'")
         self.interval, self.keep = interval, keep
+        self.save_best, self.sign = save_best, 1 if rule == "greater" else -1
         self.best: dict[str, Any] = {"mAP": float("-inf")}
 
     def before_train(self, runner: Runner) -> None:
@@ -137,10 +143,21 @@ class CheckpointHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Writes ``best.pth`` if the weights score better than all before."""
         loop = training_loop(runner)
-        if not metrics or not isinstance(loop, TrainLoop) or not metrics["mAP"] > self.best["mAP"]:
+        if not metrics or not isinstance(loop, TrainLoop):
+            return
+        metrics = plain(metrics)
+        weights, score = self._chosen(metrics)
+        if score is None:
+            names = ", ".join(sorted({name.rpartition("/")[2] for name in metrics} - {"weights"}))
+            raise UserError(
+                f"default_hooks.checkpoint.save_best={self.save_best!r}: no metric gives it; they give {names}"
+            )
+        before = self._chosen(self.best)[1] if "epoch" in self.best else None
+        # A score that is NaN is never the best.
+        if not self.sign * score > (float("-inf") if before is None else self.sign * before):
             return
         step = {} if loop.val_steps is None else {"step": loop.step}
-        self.best = {**metrics, "epoch": loop.current_epoch, **step}
+        self.best = {**metrics, "weights": weights, "epoch": loop.current_epoch, **step}
         if not is_main_process():
             return
         checkpoint = {
@@ -154,3 +171,11 @@ class CheckpointHook(Hook):
         runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         with whole_file(Path(runner.work_dir) / "best.pth") as partial:
             torch.save(checkpoint, partial)
+
+    def _chosen(self, metrics: Mapping[str, Any]) -> tuple[str | None, float | None]:
+        """The weights that score better by ``save_best``, and their score; None if no metric gives it."""
+        if self.save_best in metrics:
+            return metrics.get("weights"), metrics[self.save_best]
+        each = {w: metrics[f"{w}/{self.save_best}"] for w in ("raw", "averaged") if f"{w}/{self.save_best}" in metrics}
+        weights = max(each, key=lambda name: self.sign * each[name], default=None)
+        return weights, None if weights is None else each[weights]

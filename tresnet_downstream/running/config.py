@@ -4,7 +4,6 @@ References are resolved after the options are merged, so that ``--cfg-options im
 that uses it, see :mod:`options` and :mod:`references`.
 """
 
-import ast
 import contextlib
 import copy
 import sys
@@ -17,7 +16,7 @@ from mmengine.config import Config
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.running.options import with_options
-from tresnet_downstream.running.references import resolved
+from tresnet_downstream.running.references import resolved, with_references
 
 SET_BY_TRAINING = ("work_dir", "launcher", "model_wrapper_cfg", "overwrite", "resume")
 
@@ -63,11 +62,11 @@ def save_config(config: Config, path: Path) -> None:
         written.update(resume=False, load_from=None)
     if written.get("overwrite"):
         written.overwrite = False
-    with contextlib.suppress(ValueError, SyntaxError, UserError):
-        referring = Config(ast.literal_eval(config.text), filename=config.filename, cfg_text=config.text)
-        before, now = (_settled(c._cfg_dict.to_dict()) for c in (resolved(referring), config))
-        if before == now:
-            written = referring
+    if (referring := with_references(config)) is not None:
+        with contextlib.suppress(UserError):
+            before, now = (_settled(c._cfg_dict.to_dict()) for c in (resolved(referring), config))
+            if before == now:
+                written = referring
     text = written.pretty_text
     with whole_file(path) as partial:
         partial.write_text(text)

@@ -11,10 +11,12 @@ from mmengine.config import Config
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.options import DATA_KEYS
+from tresnet_downstream.running.references import refers_to
 from tresnet_downstream.running.top_level import PARTS
 
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+::(.+?) registry")
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+_MISSING_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) missing \d+ required \S+ arguments?: (.+)")
 # The least that each may be.
 WHOLE_NUMBERS = {
     "batch_size": 1,
@@ -50,7 +52,8 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     if config.get("sync_bn"):
         raise UserError("sync_bn: TResNet's norms are not converted; set model.backbone.norm='sync' instead")
     for key in DATA_KEYS:
-        if key.startswith(tuple(splits)) and key in config and config[key] is None:
+        # A data set of the user's may need no annotation file.
+        if key.startswith(tuple(splits)) and key in config and config[key] is None and refers_to(config, key):
             raise UserError(f"{key}: the config leaves it to you; set it with --cfg-options {key}=PATH")
     for key, least in WHOLE_NUMBERS.items():
         if key in config and (type(config[key]) is not int or config[key] < least):
@@ -93,4 +96,6 @@ def mistakes_in_types() -> Iterator[None]:
             raise UserError(f"type={match[1]!r} in the config: there is no {match[2]} of that name") from error
         if match := _UNKNOWN_ARGUMENT.match(message):
             raise UserError(f"{match[1]} in the config takes no argument {match[2]!r}") from error
+        if match := _MISSING_ARGUMENT.match(message):
+            raise UserError(f"{match[1]} in the config needs the argument {match[2]}") from error
         raise

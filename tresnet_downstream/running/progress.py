@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -176,8 +177,13 @@ class ProgressHook(Hook):
 
     def scores_text(self, metrics: Mapping[str, Any]) -> str:
         """What the line says of the scores."""
-        scores = ", ".join(f"{name[:-4]} {metrics[name]:.2f}" for name in metrics if name.endswith("/mAP"))
-        return f"val mAP: {scores}"
+        # By the score's name, what each set of weights has; a metric of the user's may have one for all.
+        scores: dict[str, list[str]] = {"mAP": []}
+        for name, value in metrics.items():
+            weights, _, score = name.rpartition("/")
+            if isinstance(value, Real) and (weights or name != "mAP"):
+                scores.setdefault(score, []).append(f"{weights} {float(value):.2f}".strip())
+        return "val " + ", ".join(f"{name}: {', '.join(values)}" for name, values in scores.items())
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Shows a bar for a test."""

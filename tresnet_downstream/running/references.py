@@ -4,6 +4,8 @@ A string in a config may name a key of the config's top level: ``'$image_size'``
 ``'train${coco_year}'`` has it filled in. ``$$`` is a plain dollar sign.
 """
 
+import ast
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -48,6 +50,19 @@ def resolved(config: Config) -> Config:
     # The text is the config with its references: what a training saves.
     text = repr(config._cfg_dict.to_dict())
     return Config(resolve(names), filename=config.filename, cfg_text=text)
+
+
+def with_references(config: Config) -> Config | None:
+    """The config before its references were resolved; None if it does not come from :func:`resolved`."""
+    with contextlib.suppress(ValueError, SyntaxError):
+        return Config(ast.literal_eval(config.text), filename=config.filename, cfg_text=config.text)
+    return None
+
+
+def refers_to(config: Config, key: str) -> bool:
+    """Whether a part of a resolved config reads a key of the top level; True if that is not known."""
+    referring = with_references(config)
+    return referring is None or any(key in names_in(text) for text in texts(referring._cfg_dict))
 
 
 def texts(node: Any) -> Iterator[str]:

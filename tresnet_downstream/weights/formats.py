@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tresnet_downstream.weights.head_names import head_type, our_head_name, published_head_name
+
 # Added to |weight| by the in-place norms. As in inplace-abn, the nearest float32.
 NORM_EPS = float(np.float32(1e-5))
 
@@ -26,15 +28,6 @@ _PAIR = re.compile(r"^(.*?)conv(\d)\.(?:0\.)?([01]|conv|bn)\.(\w+)$")
 _SHORTCUT = re.compile(r"^(.*)downsample\.[01]\.([01]|conv|bn)\.(\w+)$")
 _OURS = re.compile(r"^(?:(stem)|(layer\d)\.(\d+))\.(?:(downsample)\.)?(conv|norm)(\d?)\.(\w+)$")
 _MEMBERS = {"0": "conv", "conv": "conv", "1": "norm", "bn": "norm"}
-_HEADS = {  # published, ours
-    "head.decoder.embed_standart.": "head.embed.",
-    "head.decoder.query_embed.weight": "head.queries",
-    "head.decoder.duplicate_pooling_bias": "head.group_bias",
-    "head.decoder.duplicate_pooling": "head.group_weight",
-    "head.decoder.layers.0.": "head.decoder.",
-    "head.fc.embedding_generator.0.": "head.bottleneck.",
-    "head.fc.FC.": "head.fc.",
-}
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,8 @@ def translate(state_dict: Mapping[str, Tensor]) -> Translated | None:
     style, prefix = found
     # In our style the head stands beside the backbone, in the others both stand below the prefix.
     root = prefix.removesuffix("backbone.") if style == OURS else prefix
+    below = (name.removeprefix(root) for name in state_dict if name.startswith(f"{root}head."))
+    head = None if style == OURS else head_type(below, published=True)
     translated, unused = {}, []
     for name, tensor in state_dict.items():
         ours = None
@@ -82,7 +77,7 @@ def translate(state_dict: Mapping[str, Tensor]) -> Translated | None:
         elif name.startswith(f"{root}body.") and style != OURS:
             ours = f"backbone.{backbone_name(name.removeprefix(f'{root}body.'))}"
         elif name.startswith(f"{root}head."):
-            ours = head_name(name.removeprefix(root)) if style != OURS else name.removeprefix(root)
+            ours = our_head_name(name.removeprefix(root), head) if style != OURS else name.removeprefix(root)
         if ours is None:
             unused.append(name)
         elif not ours.endswith(".filt"):  # the blur pools' constant, which some versions stored
@@ -103,14 +98,6 @@ def backbone_name(key: str) -> str:
     return key
 
 
-def head_name(key: str) -> str:
-    """Our name for a head's key of the releases or of timm."""
-    for published, ours in _HEADS.items():
-        if key.startswith(published):
-            return ours + key.removeprefix(published)
-    return key
-
-
 def to_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our weights under the releases' names; no number changes."""
     return _renamed(state_dict, ("0", "1"), wrap_blurred=True)
@@ -123,10 +110,11 @@ def to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _renamed(state_dict: Mapping[str, Tensor], members: tuple[str, str], wrap_blurred: bool) -> dict[str, Tensor]:
     bottlenecks = {name.split(".")[1] for name in state_dict if name.endswith(".conv3.weight")}
+    head = head_type(state_dict)
     renamed = {}
     for name, tensor in state_dict.items():
         if not name.startswith("backbone."):
-            renamed[_published_head(name, "head.bottleneck.weight" in state_dict)] = tensor
+            renamed[published_head_name(name, head)] = tensor
             continue
         key = name.removeprefix("backbone.")
         if match := _OURS.match(key):
@@ -143,13 +131,6 @@ def _renamed(state_dict: Mapping[str, Tensor], members: tuple[str, str], wrap_bl
                 key = f"{stage}.{block}.conv{number}.{'0.' if blurred else ''}{member}.{rest}"
         renamed[f"body.{key}"] = tensor
     return renamed
-
-
-def _published_head(name: str, has_bottleneck: bool) -> str:
-    for published, ours in _HEADS.items():
-        if name.startswith(ours) and (ours != "head.fc." or has_bottleneck):
-            return published + name.removeprefix(ours)
-    return name
 
 
 def _norms(state_dict: Mapping[str, Tensor]) -> list[str]:

@@ -1,0 +1,102 @@
+"""The config by which a checkpoint that describes itself is scored: what configs/_base_ says of validation."""
+
+import copy
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from tresnet_downstream.classification.descriptions import Description, input_size, resized, without_paths
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import DATASETS, METRICS, SCOPE
+from tresnet_downstream.running.stored_config import check_stored
+
+
+def raw_scoring_config(description: Description, path: str | Path) -> Config:
+    """A config that scores a checkpoint which describes itself, before options and references are filled in.
+
+    :func:`with_options` does that: ``val_annotations`` and ``val_images`` have to be set, and ``image_size``,
+    ``batch_size``, ``threshold`` and the parts of ``model`` have their place too.
+
+    Args:
+        description: the checkpoint's.
+        path: the checkpoint, for messages.
+
+    Raises:
+        UserError: if the checkpoint does not describe its model and pipeline, or names a data set or metric that is
+            not registered.
+    """
+    if description.classifier is None or not description.pipeline:
+        raise UserError(f"{path}: does not describe its model; name its config too: CONFIG {path}")
+    pipeline = resized(description.pipeline, "$image_size")
+    size = {"image_size": input_size(description.pipeline)} if pipeline != description.pipeline else {}
+    own = {**description.labels, **size, "model": description.classifier, "val_pipeline": list(pipeline)}
+    content = copy.deepcopy({**_SCORING, **_LABEL_DEFAULTS, **own})
+    if description.dataset is not None:
+        content["val_dataloader"]["dataset"] = _of_the_users(path, description.dataset, DATASETS)
+    if description.metrics:
+        metrics = [_of_the_users(path, metric, METRICS) for metric in description.metrics]
+        content["val_evaluator"] = [content["val_evaluator"], *metrics]
+    return Config(content, cfg_text="# of the checkpoint", filename=str(path))
+
+
+def _of_the_users(path: str | Path, part: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    """A stored config of a data set or metric, checked: its class is the user's, and it names no paths."""
+    check_stored(path, part, (registry,), ())
+    kind: Any = registry.get(part["type"])
+    if kind.__module__.startswith(f"{SCOPE}."):
+        raise UserError(
+            f"{path}: names {part['type']!r} for its validation, where only a class of your own may be named"
+        )
+    checked: dict[str, Any] = without_paths(part)
+    return checked
+
+
+_LABEL_DEFAULTS = {"threshold": 0.5, "top_k": 3}
+# What configs/_base_ says of validation. Parts of training are there for the check of configs alone.
+_SCORING: dict[str, Any] = {
+    "default_scope": SCOPE,
+    "seed": 0,
+    "data_root": "",
+    "val_annotations": None,
+    "val_images": None,
+    "data_source": "the data is yours",
+    "keep_empty": False,
+    "batch_size": 32,
+    "num_workers": 2,
+    "amp": None,
+    "val_dataloader": {
+        "batch_size": "$batch_size",
+        "num_workers": "$num_workers",
+        "persistent_workers": True,
+        "sampler": {"type": "EpochSampler", "shuffle": False},
+        "collate_fn": {"type": f"{SCOPE}.collate_pictures"},
+        "dataset": {
+            "type": "MultiLabelDataset",
+            "data_root": "$data_root",
+            "annotation_file": "$val_annotations",
+            "image_folder": "$val_images",
+            "keep_empty": "$keep_empty",
+            "source": "$data_source",
+            "pipeline": "$val_pipeline",
+        },
+    },
+    "val_evaluator": {"type": "MultilabelMetric", "threshold": "$threshold", "top_k": "$top_k"},
+    "val_cfg": {"type": "ScoreLoop", "amp": "$amp"},
+    "randomness": {"seed": "$seed", "deterministic": False},
+    "env_cfg": {
+        "cudnn_benchmark": True,
+        "mp_cfg": {"mp_start_method": "fork" if sys.platform == "linux" else "spawn", "opencv_num_threads": 0},
+    },
+    "log_level": "INFO",
+    "default_hooks": {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 50}},
+    "visualizer": {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]},
+    "train_dataloader": None,
+    "optim_wrapper": None,
+    "param_scheduler": None,
+    "train_cfg": None,
+    "custom_hooks": [],
+}
