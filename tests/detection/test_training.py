@@ -346,6 +346,8 @@ def test_stages_for_the_neck_are_those_of_the_classifier_bit_for_bit():
         (lambda c: c["images"][0].pop("width"), ("`width`",)),
         (lambda c: c["annotations"][0].update(image_id=99), ("there is no image 99",)),
         (lambda c: c["annotations"][1].update(id=1), ("annotation id 1 is there twice",)),
+        (lambda c: c["images"][1].update(file_name="train_01.png"), ("'train_01.png' is there twice",)),
+        (lambda c: c["images"][1].update(file_name="./train_01.png"), ("'./train_01.png'", "the same image")),
     ],
 )
 def test_a_wrong_file_is_told_in_one_line(change, words, boxes, tmp_path):

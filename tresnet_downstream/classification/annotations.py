@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tresnet_downstream.coco_files import File, read_coco_file, read_text, refuse_duplicates
+from tresnet_downstream.coco_files import File, read_coco_file, read_text, refuse_duplicates, same_file_name
 from tresnet_downstream.errors import UserError
 
 
@@ -115,7 +115,6 @@ def read_coco(file: File, keep_empty: bool = False) -> MultilabelAnnotations:
             a file name twice.
     """
     content = read_coco_file(file)
-    refuse_duplicates(file, "file_name", content.names)
     labels = np.stack([content.image_of, content.class_of])
     return _assemble(file, content.names, labels, np.ones(len(content.image_of)), content.classes, keep_empty)
 
@@ -138,13 +137,17 @@ def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool 
     """
     refuse_duplicates(file, "name in `classes`", classes or ())
     column = {label: place for place, label in enumerate(classes or ())}
-    lines: dict[str, int] = {}
+    first: dict[str, tuple[int, str]] = {}
     labels: list[str] = []
     rows: list[int] = []
     values: list[int] = []
     for line, (path, *cells) in _csv_rows(file):
-        if path in lines:
-            raise UserError(f"{file}: line {line} lists {path!r} again, which line {lines[path]} has already")
+        spelling = same_file_name(path)
+        if spelling in first:
+            before, known_path = first[spelling]
+            as_other = "" if known_path == path else f" as {known_path!r}"
+            raise UserError(f"{file}: line {line} lists {path!r} again, which line {before} has already{as_other}")
+        first[spelling] = line, path
         known, unknown = ({label.strip() for label in cell.split(";")} - {""} for cell in (*cells, "")[:2])
         if known & unknown:
             label = min(known & unknown)
@@ -156,14 +159,13 @@ def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool 
                 f"{file}: line {line} has the label {label!r}, which is not among the {len(classes)} classes "
                 f"of the training data: {known_labels}"
             )
-        rows += [len(lines)] * (len(known) + len(unknown))
+        rows += [len(first) - 1] * (len(known) + len(unknown))
         values += [1] * len(known) + [-1] * len(unknown)
         labels += [*known, *unknown]
-        lines[path] = line
     if classes is None:
         column = {label: place for place, label in enumerate(sorted(set(labels)))}
     entries = np.array([rows, [column[label] for label in labels]], np.int64)
-    return _assemble(file, list(lines), entries, np.array(values), tuple(column), keep_empty)
+    return _assemble(file, [path for _, path in first.values()], entries, np.array(values), tuple(column), keep_empty)
 
 
 def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:

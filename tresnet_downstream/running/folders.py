@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -15,6 +16,7 @@ from mmengine.dist import is_main_process
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
+from tresnet_downstream.running.folder_lock import FolderInUseError, locked, require_unused
 
 RUN_ID, LAST_CHECKPOINT, LAST_VALIDATED = "run_id", "last_checkpoint", "last_validated"
 _EPOCH = re.compile(r"epoch_(\d+)\.pth")
@@ -59,8 +61,8 @@ def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
     """Looks at the folder before a training begins there, and changes nothing.
 
     Raises:
-        UserError: if it is no folder; if it holds a run, and neither ``resume`` nor ``overwrite`` says what to do
-            with it; if it holds a run that cannot be resumed.
+        UserError: if it is no folder; if another training runs in it; if it holds a run, and neither ``resume`` nor
+            ``overwrite`` says what to do with it; if it holds a run that cannot be resumed.
     """
     folder = Path(work_dir)
     if resume and overwrite:
@@ -68,6 +70,7 @@ def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
     blocking = next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), None)
     if blocking is not None and not blocking.is_dir():
         raise UserError(f"--work-dir {folder}: {blocking} is a file, not a folder")
+    require_unused(folder)
     if overwrite or not holds_run(folder):
         return
     if not resume:
@@ -124,13 +127,29 @@ def move_aside(path: str | Path) -> Path:
     return aside
 
 
-def begin(work_dir: str | Path, log_dir: str | Path) -> str:
-    """Begins a new run: moves one that the folder holds aside, all but ``log_dir``; gives the id of the new one."""
+def begin(work_dir: str | Path, log_dir: str | Path, locks: ExitStack) -> str:
+    """Begins a new run in a folder that this process has locked; moves the run that it holds aside.
+
+    Args:
+        work_dir: the folder.
+        log_dir: the log's folder in it, which stays.
+        locks: takes the lock of the folder that stands in the place of one moved aside.
+
+    Returns:
+        the id of the new run.
+
+    Raises:
+        UserError: if the folder cannot be moved, or another training took its place meanwhile.
+    """
     folder, run_id = Path(work_dir), uuid.uuid4().hex
     if holds_run(folder):
         aside = move_aside(folder)
         folder = folder.resolve()
-        folder.mkdir()
+        try:
+            folder.mkdir()
+        except FileExistsError as error:
+            raise FolderInUseError(folder) from error
+        locks.enter_context(locked(folder))
         log_dir = Path(log_dir)
         if (aside / log_dir.name).is_dir():
             # The log is open; its file moves with the name.

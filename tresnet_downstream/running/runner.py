@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -23,6 +23,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.config import save_config
+from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.hooks import ProgressHook
 from tresnet_downstream.running.resuming import FreshSchedule, require_same_run, run_settings, tell_changes
 
@@ -54,7 +55,17 @@ class FolderRunner(Runner):
             self._timestamp = moment.strftime("%Y%m%d_%H%M%S")
 
     def train(self) -> Any:
-        """Trains, in a folder of its own."""
+        """Trains, in a folder of its own.
+
+        Raises:
+            UserError: if another training runs in the folder, or it holds a run and the config does not say what to do.
+        """
+        with contextlib.ExitStack() as locks:
+            self._take_folder(locks)
+            return super().train()
+
+    def _take_folder(self, locks: contextlib.ExitStack) -> None:
+        """Locks the folder until ``locks`` is closed, and begins a new run in it or finds the one to resume."""
         overwrite = bool(self.cfg.get("overwrite"))
         self.settings = run_settings(self.cfg, self.world_size)
         folder = Path(self.work_dir).resolve()
@@ -62,6 +73,7 @@ class FolderRunner(Runner):
         within = source is not None and folder in Path(source).resolve().parents
         resume = self._resume and (source is None or within)
         folders.check(folder, resume, overwrite)
+        self._lock_folder(locks)
         if resume:
             # Not MMEngine's search, which follows the path of before if the folder was moved.
             source = source or (str(folders.last_checkpoint(folder) or "") or None)
@@ -72,10 +84,22 @@ class FolderRunner(Runner):
             raise UserError(f"load_from: {source} lies in the folder that is moved aside; copy it elsewhere")
         barrier()
         if is_main_process() and not resume:
-            self.run_id = folders.begin(self.work_dir, self.log_dir)
+            self.run_id = folders.begin(self.work_dir, self.log_dir, locks)
             self._save_config()
         barrier()
-        return super().train()
+
+    def _lock_folder(self, locks: contextlib.ExitStack) -> None:
+        """The first process takes the lock; all of them raise if it cannot."""
+        barrier()  # every process has looked at the lock, which holds it for a moment
+        refusal: list[str] = [""]
+        if is_main_process():
+            try:
+                locks.enter_context(locked(self.work_dir))
+            except FolderInUseError as error:
+                refusal = [str(error)]
+        broadcast_object_list(refusal)
+        if refusal[0]:
+            raise UserError(refusal[0])
 
     def _save_config(self) -> None:
         save_config(self.cfg, Path(self.work_dir) / f"{Path(self.cfg.filename or self.timestamp).stem}.py")
