@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.visualization import Visualizer
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
@@ -25,6 +26,7 @@ from tresnet_downstream.running import folders
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.hooks import ProgressHook
+from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
 from tresnet_downstream.running.resuming import FreshSchedule, require_same_run, run_settings, tell_changes
 
 
@@ -53,6 +55,14 @@ class FolderRunner(Runner):
         while self.world_size == 1 and (Path(self.work_dir) / self._timestamp).exists():
             moment = datetime.strptime(self._timestamp, "%Y%m%d_%H%M%S") + timedelta(seconds=1)
             self._timestamp = moment.strftime("%Y%m%d_%H%M%S")
+
+    def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
+        """Builds the writers of logs; one that cannot start is told in one line."""
+        if isinstance(visualizer, dict):
+            visualizer = with_mlflow_store(visualizer, self.work_dir)
+        built = super().build_visualizer(visualizer)
+        start_writers(built)
+        return built
 
     def train(self) -> Any:
         """Trains, in a folder of its own.
