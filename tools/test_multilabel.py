@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from tresnet_downstream.classification.training import score_multilabel
-    from tresnet_downstream.evaluation import format_table, write_multilabel_run, write_scores
+    from tresnet_downstream.evaluation import format_table, write_scored
 
     config, set_here = _config(options)
     scored = score_multilabel(config, options.checkpoint, options.weights, options.launcher, set_here)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scores, outcome = scored
     print(format_table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights"))
     folder = Path(config.work_dir)
-    for path in (*write_scores(scores, folder, outcome.about), write_multilabel_run(outcome, folder)):
+    for path in write_scored(scores, outcome, folder):
         print(f"wrote {path}")
     write_report_of(folder, options.report)
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.jpeg import START, decode_jpeg
 
 # A file, a Pillow image, or a uint8 array of shape (height, width, 3) in RGB.
@@ -174,15 +174,22 @@ def require_apart(images: Sequence[str], out: str | os.PathLike[str]) -> None:
             )
 
 
-def write_picture(picture: Image.Image, path: Path) -> None:
+def write_picture(picture: Image.Image, name: str, earlier: Earlier) -> None:
     """Write a JPEG file; folders are made.
+
+    Args:
+        picture: what to write.
+        name: of the file in the folder of ``earlier``.
+        earlier: takes another file of that name.
 
     Raises:
         UserError: the file cannot be written.
     """
+    path = earlier.folder / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             picture.save(partial, quality=92)
+            earlier.keep_unless_same((partial, name))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error

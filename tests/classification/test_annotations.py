@@ -218,6 +218,7 @@ def test_names_stay_as_the_file_has_them(write):
 
 def test_images_left_out_and_unknown_labels_are_counted(write):
     assert read_coco(write(coco())).num_unlabelled == 1
+    assert read_coco(write(coco())).unlabelled() == ["empty.jpg"]
     assert read_coco(write(coco()), keep_empty=True).num_unlabelled == 0
     table = read_csv(write("a.jpg,cat,dog\nb.jpg,dog,\nc.jpg,,\n", "table.csv"))
     assert table.num_unlabelled == 1

@@ -359,6 +359,18 @@ def test_a_wrong_file_is_told_in_one_line(change, words, boxes, tmp_path):
     refused([CONFIG, "--work-dir", tmp_path / "work", *flags(data)], "train.json", *words)
 
 
+def test_pictures_that_are_not_trained_on_are_counted_and_named(boxes, tmp_path):
+    data = shutil.copytree(boxes, tmp_path / "data")
+    content = json.loads((data / "train.json").read_text())
+    empty = content["images"][2]
+    content["annotations"] = [given for given in content["annotations"] if given["image_id"] != empty["id"]]
+    (data / "train.json").write_text(json.dumps(content))
+    out = train(data, tmp_path / "work", train_cfg__max_epochs=1)
+    assert "1 of 12 pictures left out" in out
+    assert "left_out_train.csv in the work dir names them" in out
+    assert (tmp_path / "work/left_out_train.csv").read_text() == f"image,reason\n{empty['file_name']},has no box\n"
+
+
 def test_missing_files_and_classes_are_told_in_one_line(boxes, trained_detector, tmp_path):
     work = ["--work-dir", tmp_path / "work"]
     refused([CONFIG, *work, *flags(tmp_path / "nowhere")], "nowhere/train.json", "cannot be read")

@@ -31,7 +31,9 @@ class MultilabelAnnotations:
         indptr: where each image's labels begin and, last, where all end, int64 of shape (N + 1,).
         indices: the class of each label, int32, ascending within an image.
         values: 1 or -1 for each label, int8.
-        num_unlabelled: how many images without annotation the file lists and this leaves out.
+        unlabelled_bytes: the names of the images without annotation, which the file lists and this leaves out, as
+            ``name_bytes``.
+        unlabelled_offsets: where each of them begins and, last, where all end, as ``name_offsets``.
     """
 
     classes: tuple[str, ...]
@@ -40,7 +42,8 @@ class MultilabelAnnotations:
     indptr: np.ndarray
     indices: np.ndarray
     values: np.ndarray
-    num_unlabelled: int = 0
+    unlabelled_bytes: np.ndarray
+    unlabelled_offsets: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -51,8 +54,16 @@ class MultilabelAnnotations:
 
     def paths(self) -> list[str]:
         """Give the names of all images; quicker than one by one."""
-        content, ends = self.name_bytes.tobytes(), self.name_offsets.tolist()
-        return [content[start:end].decode() for start, end in pairwise(ends)]
+        return _decoded(self.name_bytes, self.name_offsets)
+
+    @property
+    def num_unlabelled(self) -> int:
+        """How many images without annotation are left out."""
+        return len(self.unlabelled_offsets) - 1
+
+    def unlabelled(self) -> list[str]:
+        """Give the names of the images without annotation that are left out."""
+        return _decoded(self.unlabelled_bytes, self.unlabelled_offsets)
 
     def target(self, index: int) -> np.ndarray:
         """Give the target of image ``index``: int8 of shape (C,) with values -1, 0 and 1."""
@@ -208,16 +219,30 @@ def _assemble(
     kept = np.flatnonzero(counts > 0) if not keep_empty else np.arange(len(names))
     if not len(kept):
         raise UserError(f"{file}: no image has an annotation; keep_empty=True keeps images without")
-    encoded = [names[place].encode() for place in kept]
+    name_bytes, name_offsets = _encoded([names[place] for place in kept])
+    left_out = np.setdiff1d(np.arange(len(names)), kept, assume_unique=True)
+    unlabelled_bytes, unlabelled_offsets = _encoded([names[place] for place in left_out])
     return MultilabelAnnotations(
         classes=classes,
-        name_bytes=np.frombuffer(b"".join(encoded), np.uint8),
-        name_offsets=np.cumsum([0, *map(len, encoded)], dtype=np.int64),
+        name_bytes=name_bytes,
+        name_offsets=name_offsets,
         indptr=np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64),
         indices=(codes % len(classes)).astype(np.int32),
         values=values[first].astype(np.int8),
-        num_unlabelled=len(names) - len(kept),
+        unlabelled_bytes=unlabelled_bytes,
+        unlabelled_offsets=unlabelled_offsets,
     )
+
+
+def _encoded(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Put names one after the other as bytes, and say where each begins."""
+    encoded = [name.encode() for name in names]
+    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+
+def _decoded(content: np.ndarray, offsets: np.ndarray) -> list[str]:
+    text = content.tobytes()
+    return [text[start:end].decode() for start, end in pairwise(offsets.tolist())]
 
 
 def _difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str:

@@ -15,10 +15,12 @@ from torch import nn
 from tresnet_downstream.classification.data_summary import pipeline_text, size_text, summary
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.descriptions import describe_training, read_description, settle
+from tresnet_downstream.classification.left_out import UnreadableImagesHook  # noqa: F401 - registers it
 from tresnet_downstream.classification.losses import REDUCTIONS, AsymmetricLossSingleLabel
 from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
+from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import DATASETS
 from tresnet_downstream.running import folders
@@ -28,6 +30,7 @@ from tresnet_downstream.running.checkpoints import (
     require_resumable,
 )
 from tresnet_downstream.running.config import check_config, mistakes_in_types
+from tresnet_downstream.running.left_out import left_out_file, left_out_of
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
@@ -128,6 +131,7 @@ def score_multilabel(
         threshold=metric.threshold,
         top_k=metric.top_k,
         about=provenance(config, checkpoint_path, dataset.annotation_file, name) | _data(config, dataset, metric),
+        left_out=left_out_of(dataset) | metric.unreadable,
     )
     return metric.scores["raw"], run
 
@@ -157,7 +161,7 @@ def _build_runner(
         val_cfg=config.val_cfg,
         val_evaluator=config.val_evaluator,
         default_hooks=config.default_hooks,
-        custom_hooks=config.custom_hooks if train else [{"type": "ProgressHook"}],
+        custom_hooks=[*config.custom_hooks, {"type": "UnreadableImagesHook"}] if train else [{"type": "ProgressHook"}],
         load_from=None if resume_from is None else str(resume_from),
         resume=resume_from is not None,
         launcher=launcher,
@@ -171,7 +175,8 @@ def _build_runner(
     for split, dataset in datasets.items():
         if not isinstance(dataset, MultiLabelDataset):
             continue
-        for line in summary(split, dataset, config[f"{split}_dataloader"].dataset.get("pipeline", ())):
+        names_file = Path(config.work_dir) / (left_out_file(split) if train else LEFT_OUT)
+        for line in summary(split, dataset, config[f"{split}_dataloader"].dataset.get("pipeline", ()), names_file):
             tell(line)
     if train:
         runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss)
@@ -211,6 +216,7 @@ def _data(config: Config, dataset: MultiLabelDataset, metric: MultilabelMetric) 
             "unreadable, left out": len(metric.unreadable),
         },
         "unreadable": metric.unreadable,
+        **({"left_out": f"in {LEFT_OUT} of the run folder"} if annotations.num_unlabelled or metric.unreadable else {}),
         "image_size": size_text(dataset),
         "pipeline": pipeline_text(config.val_dataloader.dataset.get("pipeline", ())),
     }

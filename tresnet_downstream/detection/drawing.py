@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.detection.predict import Detections, detect
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
+from tresnet_downstream.files import Earlier
 from tresnet_downstream.pictures import drawn_names, pixels_of, require_apart, write_picture
 
 THRESHOLD = 0.3
@@ -55,6 +56,7 @@ def detect_in_pictures(
     if out is not None:
         require_apart(images, out)
     names = drawn_names(images) if out is not None else {}
+    earlier = Earlier(out) if out is not None else None
     failed = []
     for found in detect(model, images, batch_size):
         image = str(found.image)
@@ -64,8 +66,8 @@ def detect_in_pictures(
                 yield json.dumps({"image": image, "error": found.error}, ensure_ascii=False)
             continue
         kept = np.flatnonzero(found.scores > limits[found.labels])[:top_k]
-        if out is not None:
-            write_picture(draw_boxes(found, model.classes, kept), Path(out) / names[image])
+        if earlier is not None:
+            write_picture(draw_boxes(found, model.classes, kept), names[image], earlier)
         yield _line(image, found, model.classes, kept, as_json)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""

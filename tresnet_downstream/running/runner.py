@@ -26,6 +26,7 @@ from tresnet_downstream.running import folders
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.hooks import ProgressHook
+from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
 from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
 from tresnet_downstream.running.resuming import FreshSchedule, require_same_run, run_settings, tell_changes
 
@@ -148,6 +149,10 @@ class FolderRunner(Runner):
         if fn_name == "before_run" and self.settings is not None and hasattr(self.train_dataloader.dataset, "__len__"):
             # Known once the data set is built; the length of the schedule follows from it.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
+        if fn_name == "before_train" and is_main_process():
+            for split, loop in (("train", self._train_loop), ("val", self._val_loop)):
+                dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
+                write_left_out(self.work_dir, left_out_file(split), left_out_of(dataset))
         if fn_name == "before_save_checkpoint":
             kwargs["checkpoint"]["meta"].update(run_id=self.run_id, run=self.settings)
         super().call_hook(fn_name, **kwargs)
