@@ -7,7 +7,7 @@ it, the first such folder that is free, and a line on standard error says so: se
 import filecmp
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,21 +30,15 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _tell(line: str) -> None:
-    # Standard output may be read by a program.
-    print(line, file=sys.stderr)
-
-
 class Earlier:
     """Where files go that one command would overwrite: all into one folder ``earlier_N`` of the folder it writes to.
 
     Args:
         folder: the folder that the command writes to.
-        tell: is given a line when the first file is moved.
     """
 
-    def __init__(self, folder: str | Path, tell: Callable[[str], None] = _tell) -> None:
-        self.folder, self.tell = Path(folder), tell
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
         self.aside: Path | None = None
 
     def keep(self, *names: str) -> None:
@@ -86,5 +80,6 @@ class Earlier:
             while os.path.lexists(aside := self.folder / f"earlier_{number}"):
                 number += 1
             self.aside = aside
-            self.tell(f"note: files in {self.folder} that would be overwritten are now in {aside}")
+            # Standard output may be read by a program.
+            print(f"note: files in {self.folder} that would be overwritten are now in {aside}", file=sys.stderr)
         return self.aside

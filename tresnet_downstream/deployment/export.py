@@ -84,8 +84,8 @@ def export(
 
     Args:
         model: from :func:`load_model`, in evaluation mode; stays as it is.
-        path: the file to write; another that is there is moved aside, see :class:`Earlier`; its folder is made. OpenVINO's weights go into the ``.bin``
-            beside it.
+        path: the file to write; its folder is made. Another file there is moved aside, see :class:`Earlier`. OpenVINO's
+            weights go into the ``.bin`` beside it.
         calibration: pictures like those to come; with them, an ``.xml`` is int8.
         track: passes items on and shows how far they are.
 

@@ -46,8 +46,8 @@ def write_report(
 ) -> list[Path]:
     """Writes the report of one run, or of several side by side.
 
-    Another report in ``out`` is moved to a folder ``earlier_N`` there, and ``tell`` is given a line; one of the same
-    scores is replaced.
+    Another report in ``out`` is moved to a folder ``earlier_N`` there, and a line on standard error says so; one of
+    the same scores is replaced.
 
     Args:
         folders: a run folder or several, see :mod:`runs`; the others are compared with the first.
@@ -121,7 +121,7 @@ def write_report(
         for name in old:
             (Path(out) / name).unlink(missing_ok=True)
     else:
-        Earlier(out, tell).keep(*texts, *old)
+        Earlier(out).keep(*texts, *old)
     paths = write_files(out, texts)
     write_files(Path(out) / PLOTS, figures)
     if pictures:
