@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _config(options: argparse.Namespace) -> tuple[Any, set[str]]:
     """The config, of a file or of the checkpoint alone, and the places that options set in it."""
-    from tresnet_downstream.classification.descriptions import raw_scoring_config, read_description
+    from tresnet_downstream.classification.descriptions import read_description
+    from tresnet_downstream.classification.scoring_config import scoring_config
     from tresnet_downstream.running.config import places_set_by, read_config_file, with_options
     from tresnet_downstream.weights import read_checkpoint
 
@@ -51,7 +52,7 @@ def _config(options: argparse.Namespace) -> tuple[Any, set[str]]:
     if Path(options.config).suffix == ".py":
         raise UserError(f"{options.config}: is a config; name the checkpoint after it")
     checkpoint = options.checkpoint = Path(options.config)
-    raw = raw_scoring_config(read_description(checkpoint, read_checkpoint(checkpoint)), checkpoint)
+    raw = scoring_config(read_description(checkpoint, read_checkpoint(checkpoint)), checkpoint)
     places = places_set_by(changes, raw)
     config = with_options(raw, changes)
     config.work_dir = options.work_dir or str(Path("work_dirs") / checkpoint.absolute().parent.name)

@@ -11,7 +11,8 @@ from torch import nn
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
-from tresnet_downstream.classification.descriptions import raw_scoring_config, read_description, resized
+from tresnet_downstream.classification.descriptions import read_description, resized
+from tresnet_downstream.classification.scoring_config import scoring_config
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
@@ -263,15 +264,15 @@ def test_the_config_of_a_checkpoint_takes_options(saved):
     path = saved()
     description = read_description(path, torch.load(path, weights_only=True))
     options = ["image_size=64", "batch_size=4", "model.backbone.with_cp=True"]
-    config = with_options(raw_scoring_config(description, path), options)
+    config = with_options(scoring_config(description, path), options)
     assert config.val_dataloader.dataset.pipeline[0] == {"type": "SquashResize", "size": 64}
     assert (config.val_dataloader.batch_size, config.val_evaluator.threshold, config.val_evaluator.top_k) == (4, 0.4, 3)
     assert config.model.backbone.with_cp is True
     with pytest.raises(UserError, match=r"m\.pth has no key 'imagesize'"):
-        with_options(raw_scoring_config(description, path), ["imagesize=64"])
+        with_options(scoring_config(description, path), ["imagesize=64"])
 
 
 def test_a_checkpoint_without_description_needs_its_config(weights, tmp_path):
     path = tmp_path / "theirs.pth"
     with pytest.raises(UserError, match=r"theirs\.pth: does not describe its model"):
-        raw_scoring_config(read_description(path, {"state_dict": weights}), path)
+        scoring_config(read_description(path, {"state_dict": weights}), path)

@@ -14,7 +14,8 @@ from torch import nn
 
 from tresnet_downstream.classification.data_summary import pipeline_text, size_text, summary
 from tresnet_downstream.classification.datasets import MultiLabelDataset
-from tresnet_downstream.classification.descriptions import describe_training, read_description, settle
+from tresnet_downstream.classification.description_merge import merge_description
+from tresnet_downstream.classification.descriptions import describe_training, read_description
 from tresnet_downstream.classification.left_out import UnreadableImagesHook  # noqa: F401 - registers it
 from tresnet_downstream.classification.losses import REDUCTIONS, AsymmetricLossSingleLabel
 from tresnet_downstream.classification.metrics import MultilabelMetric
@@ -108,7 +109,7 @@ def score_multilabel(
     name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
     classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
     check_config(config, ("val",))
-    notes = settle(config, read_description(Path(checkpoint_path), checkpoint), set_here)
+    notes = merge_description(config, read_description(Path(checkpoint_path), checkpoint), set_here)
     if notes and is_main_process():
         print("\n".join(notes))
     runner = _build_runner(config, launcher, None, train=False, classes=classes)
