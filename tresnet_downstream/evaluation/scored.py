@@ -22,8 +22,9 @@ from tresnet_downstream.evaluation.text import plain
 from tresnet_downstream.files import Earlier
 
 SCORE_FILES = ("scores.json", "per_class.csv")
-# What differs between two runs that compute the same: when and how they were started, and where the files were.
-_NO_PART_OF_A_RESULT = ("date", "command", "versions", "checkpoint", "config")
+# Keys that may differ between two runs of the same result: when and how it was computed, from which copies of the
+# files, and the loss of the model, which scoring does not use.
+_NO_PART_OF_A_RESULT = ("date", "command", "versions", "checkpoint", "config", "loss")
 
 
 def write_scored(
@@ -48,7 +49,8 @@ def write_scored(
         UserError: the folder cannot be written to, or a part of the run is not what its class says.
     """
     folder = Path(folder)
-    if not same_result(folder / DESCRIPTION, describe(run)):
+    # A run of other origin does not say which weights it is of.
+    if "checkpoint_sha256" not in run.about or not same_result(folder / DESCRIPTION, describe(run)):
         Earlier(folder).keep(*SCORE_FILES, *RUN_FILES)
     if isinstance(run, MultilabelRun):
         assert isinstance(scores, MultilabelScores)
