@@ -13,9 +13,11 @@ pytest.importorskip("mim", reason="needs the detection set-up")
 
 from detection.small_boxes import CONFIG, call, flags  # noqa: E402
 
+from tresnet_downstream.running.folder_lock import locked  # noqa: E402
 
-def run(*arguments):
-    """Runs a Python tool, which must end well; gives all that it printed."""
+
+def run(*arguments, ends_well=True):
+    """Runs a Python tool; gives all that it printed."""
     environment = {
         **os.environ,
         "NO_ALBUMENTATIONS_UPDATE": "1",
@@ -23,7 +25,7 @@ def run(*arguments):
     }
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (done.returncode == 0) == ends_well, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
 
@@ -49,6 +51,15 @@ def test_mim_trains_resumes_and_tests_with_the_scores_of_our_tool(boxes, work_di
     ours = json.loads((tmp_path / "ours" / "scores.json").read_text())["bbox"]["headline"]
     for key, name in (("mAP", "AP"), ("mAP_50", "AP50"), ("mAP_75", "AP75")):
         assert 100 * theirs[f"coco/bbox_{key}"] == pytest.approx(ours[name], abs=1e-9)
+
+
+@pytest.mark.slow
+def test_mim_trains_in_no_folder_in_which_a_training_runs(boxes, tmp_path):
+    train = ["-m", "mim", "train", "mmdet", CONFIG, "--gpus", 0, "--work-dir", tmp_path]
+    with locked(tmp_path):
+        printed = run(*train, *flags(boxes, train_cfg__max_epochs=1), ends_well=False)
+    assert f"{tmp_path}: another training runs in this folder" in printed
+    assert not (tmp_path / "run_id").exists()
 
 
 @pytest.mark.slow
