@@ -91,7 +91,7 @@ def _networks(options: argparse.Namespace) -> None:
     from tresnet_downstream.benchmark.measure import measure
     from tresnet_downstream.benchmark.networks import SHORT_FORM
     from tresnet_downstream.benchmark.plot import draw_speed_accuracy
-    from tresnet_downstream.benchmark.tables import markdown, write_tables
+    from tresnet_downstream.benchmark.tables import PLOT, markdown, write_tables
     from tresnet_downstream.evaluation.text import write_files
 
     device = device_named(device_name)
@@ -104,7 +104,7 @@ def _networks(options: argparse.Namespace) -> None:
     print(markdown(results, about, options.peer), end="")
     if options.out:
         written = write_tables(results, about, options.peer, options.out)
-        plot = Path(options.out, "plot.png")
+        plot = Path(options.out, PLOT)
         if draw_speed_accuracy(results, plot):
             written.append(plot)
         for path in written:

@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from tresnet_downstream.detection.training import score_detection
-    from tresnet_downstream.evaluation import format_detection_table, write_detection_run, write_detection_scores
+    from tresnet_downstream.evaluation import format_detection_table, write_scored
 
     config = read_config(options)
     scored = score_detection(config, options.checkpoint, options.launcher)
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for kind, given in scores.items():
         print(format_detection_table(given, f"{options.checkpoint}, {kind}"))
     folder = Path(config.work_dir)
-    for path in (*write_detection_scores(scores, folder, outcome.about), write_detection_run(outcome, folder)):
+    for path in write_scored(scores, outcome, folder):
         print(f"wrote {path}")
     write_report_of(folder, options.report)
 

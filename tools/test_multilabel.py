@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from tresnet_downstream.classification.training import score_multilabel
-    from tresnet_downstream.evaluation import format_table, write_multilabel_run, write_scores
+    from tresnet_downstream.evaluation import format_table, write_scored
 
     config, set_here = _config(options)
     scored = score_multilabel(config, options.checkpoint, options.weights, options.launcher, set_here)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, value in outcome.about.get("metrics", {}).items():
         print(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
     folder = Path(config.work_dir)
-    for path in (*write_scores(scores, folder, outcome.about), write_multilabel_run(outcome, folder)):
+    for path in write_scored(scores, outcome, folder):
         print(f"wrote {path}")
     write_report_of(folder, options.report)
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _config(options: argparse.Namespace) -> tuple[Any, set[str]]:
     """The config, of a file or of the checkpoint alone, and the places that options set in it."""
     from tresnet_downstream.classification.descriptions import read_description
-    from tresnet_downstream.classification.scoring_config import raw_scoring_config
+    from tresnet_downstream.classification.scoring_config import scoring_config
     from tresnet_downstream.running.config import read_config_file
     from tresnet_downstream.running.options import places_set_by, with_options
     from tresnet_downstream.weights import read_checkpoint
@@ -55,7 +55,7 @@ def _config(options: argparse.Namespace) -> tuple[Any, set[str]]:
     if Path(options.config).suffix == ".py":
         raise UserError(f"{options.config}: is a config; name the checkpoint after it")
     checkpoint = options.checkpoint = Path(options.config)
-    raw = raw_scoring_config(read_description(checkpoint, read_checkpoint(checkpoint)), checkpoint)
+    raw = scoring_config(read_description(checkpoint, read_checkpoint(checkpoint)), checkpoint)
     places = places_set_by(changes, raw)
     config = with_options(raw, changes)
     config.work_dir = options.work_dir or str(Path("work_dirs") / checkpoint.absolute().parent.name)

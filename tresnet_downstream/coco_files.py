@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def read_coco_file(file: File, labelled: bool = True) -> CocoFile:
         labelled: whether it must list annotations; without, their list is empty.
 
     Raises:
-        UserError: the file is missing, malformed, no instances file, or contradicts itself.
+        UserError: the file is missing, malformed, no instances file, contradicts itself, or lists an image twice.
     """
     try:
         content = json.loads(read_text(file))
@@ -66,6 +67,9 @@ def read_coco_file(file: File, labelled: bool = True) -> CocoFile:
     category_names = _texts(file, "categories", categories, "name")
     refuse_duplicates(file, "category name", category_names)
 
+    names = _texts(file, "images", images, "file_name")
+    refuse_repeated_images(file, names)
+
     image_of, known_images = _positions(image_ids, whole_numbers(file, "annotations", annotations, "image_id"))
     class_of, known_categories = _positions(
         category_ids[by_id], whole_numbers(file, "annotations", annotations, "category_id")
@@ -79,7 +83,7 @@ def read_coco_file(file: File, labelled: bool = True) -> CocoFile:
         raise UserError(f"{file}: {name} (image_id {image}, category_id {category}): there is no {lacking}")
     return CocoFile(
         content=content,
-        names=_texts(file, "images", images, "file_name"),
+        names=names,
         classes=tuple(category_names[place] for place in by_id),
         category_ids=category_ids[by_id],
         image_of=image_of,
@@ -156,6 +160,21 @@ def refuse_duplicates(file: File, what: str, values: Sequence[Any]) -> None:
         if value in seen:
             raise UserError(f"{file}: the {what} {value!r} is there twice")
         seen.add(value)
+
+
+def same_file_name(name: str) -> str:
+    """One spelling for all names of a file: ``./a.jpg`` and ``b/../a.jpg`` become ``a.jpg``."""
+    return posixpath.normpath(name) if "/" in name else name
+
+
+def refuse_repeated_images(file: File, names: Sequence[str]) -> None:
+    """Raises UserError if an image is there twice, also under two spellings of its path."""
+    first: dict[str, str] = {}
+    for name in names:
+        before = first.setdefault(same_file_name(name), name)
+        if before != name:
+            raise UserError(f"{file}: the file_names {before!r} and {name!r} are the same image; list it once")
+    refuse_duplicates(file, "file_name", names)
 
 
 def _positions(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,11 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.jpeg import START, decode_jpeg
 
+# A file, a Pillow image, or a uint8 array of shape (height, width, 3) in RGB.
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 SUFFIXES = tuple(sorted(set(Image.registered_extensions()) - {".pdf", ".mpo", ".ps", ".eps"}))
 # What Pillow's decoders raise at a damaged file.
 DECODING_ERRORS = (
@@ -69,7 +71,24 @@ def _decode_with_pillow(file: str | os.PathLike[str]) -> np.ndarray:
         return _pixels_of(image)
 
 
-def pixels_of(image: Image.Image) -> np.ndarray:
+def pixels_of(picture: Picture) -> np.ndarray:
+    """Give the pixels of a picture: a Pillow image is treated as its file would be, an array is taken as it is.
+
+    Returns:
+        uint8 of shape (height, width, 3), 0 to 255.
+
+    Raises:
+        BadImageError: the file is missing or damaged, or it has values of 32 bits.
+        UserError: an array has another type or shape.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise UserError(f"a picture is uint8 of shape (height, width, 3), got {picture.dtype} of {picture.shape}")
+        return picture
+    return pixels_of_pillow(picture) if isinstance(picture, Image.Image) else read_image(picture)
+
+
+def pixels_of_pillow(image: Image.Image) -> np.ndarray:
     """Give the pixels of a Pillow image, which stays as it is: what `read_image` gives for its file.
 
     Raises:
@@ -155,15 +174,22 @@ def require_apart(images: Sequence[str], out: str | os.PathLike[str]) -> None:
             )
 
 
-def write_picture(picture: Image.Image, path: Path) -> None:
+def write_picture(picture: Image.Image, name: str, earlier: Earlier) -> None:
     """Write a JPEG file; folders are made.
+
+    Args:
+        picture: what to write.
+        name: of the file in the folder of ``earlier``.
+        earlier: takes another file of that name.
 
     Raises:
         UserError: the file cannot be written.
     """
+    path = earlier.folder / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             picture.save(partial, quality=92)
+            earlier.keep_unless_same((partial, name))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error

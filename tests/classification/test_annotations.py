@@ -203,8 +203,22 @@ def test_file_name_that_is_listed_twice_is_refused(write):
     expect_error(lambda: read_coco(write(content)), "instances.json", "file_name 'c.jpg'", "twice")
 
 
+@pytest.mark.parametrize("name", ["./c.jpg", "sub/../c.jpg", "sub//.././c.jpg"])
+def test_image_that_is_listed_under_two_spellings_is_refused(write, name):
+    content = coco()
+    content["images"].append({"id": 40, "file_name": name})
+    expect_error(lambda: read_coco(write(content)), "instances.json", "'c.jpg'", repr(name), "same image")
+    table = write(f"c.jpg,dog\n{name},cat\n", "table.csv")
+    expect_error(lambda: read_csv(table), "line 2", repr(name), "line 1", "'c.jpg'")
+
+
+def test_names_stay_as_the_file_has_them(write):
+    assert read_csv(write("./a.jpg,dog\nsub/../b.jpg,dog\n", "table.csv")).paths() == ["./a.jpg", "sub/../b.jpg"]
+
+
 def test_images_left_out_and_unknown_labels_are_counted(write):
     assert read_coco(write(coco())).num_unlabelled == 1
+    assert read_coco(write(coco())).unlabelled() == ["empty.jpg"]
     assert read_coco(write(coco()), keep_empty=True).num_unlabelled == 0
     table = read_csv(write("a.jpg,cat,dog\nb.jpg,dog,\nc.jpg,,\n", "table.csv"))
     assert table.num_unlabelled == 1

@@ -12,7 +12,7 @@ from torch import nn
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.classification.descriptions import read_description, resized
-from tresnet_downstream.classification.scoring_config import raw_scoring_config
+from tresnet_downstream.classification.scoring_config import scoring_config
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS, MODELS
@@ -264,12 +264,12 @@ def test_the_config_of_a_checkpoint_takes_options(saved):
     path = saved()
     description = read_description(path, torch.load(path, weights_only=True))
     options = ["image_size=64", "batch_size=4", "model.backbone.with_cp=True"]
-    config = with_options(raw_scoring_config(description, path), options)
+    config = with_options(scoring_config(description, path), options)
     assert config.val_dataloader.dataset.pipeline[0] == {"type": "SquashResize", "size": 64}
     assert (config.val_dataloader.batch_size, config.val_evaluator.threshold, config.val_evaluator.top_k) == (4, 0.4, 3)
     assert config.model.backbone.with_cp is True
     with pytest.raises(UserError, match=r"m\.pth has no key 'imagesize'"):
-        with_options(raw_scoring_config(description, path), ["imagesize=64"])
+        with_options(scoring_config(description, path), ["imagesize=64"])
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_data_sets_and_metrics_of_a_checkpoint_are_the_users_own_alone(saved, ke
     load_model(path)  # needs neither
     description = read_description(path, torch.load(path, weights_only=True))
     with pytest.raises(UserError, match=r"m\.pth: names ") as refusal:
-        raw_scoring_config(description, path)
+        scoring_config(description, path)
     assert "\n" not in str(refusal.value)
     assert "antigravity" not in sys.modules
 
@@ -300,7 +300,7 @@ def test_paths_in_a_stored_data_set_are_left_out(saved, monkeypatch):
     monkeypatch.setitem(DATASETS.module_dict, "OwnData", OwnData)
     part = {"type": "OwnData", "file": "/etc/passwd", "other": "../../x", "inner": [{"file": "/a"}], "names": "a;b"}
     path = saved(lambda described: described.update(dataset=part))
-    config = raw_scoring_config(read_description(path, torch.load(path, weights_only=True)), path)
+    config = scoring_config(read_description(path, torch.load(path, weights_only=True)), path)
     assert config.val_dataloader.dataset.to_dict() == {"type": "OwnData", "inner": [{}], "names": "a;b"}
 
 
@@ -314,4 +314,4 @@ def test_a_stored_data_set_that_is_no_config_is_refused(saved, part):
 def test_a_checkpoint_without_description_needs_its_config(weights, tmp_path):
     path = tmp_path / "theirs.pth"
     with pytest.raises(UserError, match=r"theirs\.pth: does not describe its model"):
-        raw_scoring_config(read_description(path, {"state_dict": weights}), path)
+        scoring_config(read_description(path, {"state_dict": weights}), path)

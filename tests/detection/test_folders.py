@@ -14,6 +14,7 @@ from mmengine.config import Config
 from tresnet_downstream.detection.runner import DetectionRunner
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.config import load_config
+from tresnet_downstream.running.folder_lock import locked
 
 
 @pytest.fixture
@@ -111,3 +112,15 @@ def test_resume_without_a_checkpoint_and_a_file_as_folder_are_told(boxes, tmp_pa
     assert "has no checkpoint, so the training starts from the beginning" in out
     (tmp_path / "file").write_text("mine")
     refused([CONFIG, "--work-dir", tmp_path / "file", *flags(boxes)], "--work-dir", "not a folder")
+
+
+@pytest.mark.parametrize("changes", [{}, {"overwrite": True}, {"resume": True}])
+def test_folder_of_a_running_training_is_refused_by_our_tool_and_by_mmdetections(boxes, work_dir, changes):
+    before = checkpoints(work_dir)
+    with locked(work_dir):
+        given = [f"--{name}" for name in changes]
+        refused([CONFIG, "--work-dir", work_dir, *given, *flags(boxes)], str(work_dir), "another training runs")
+        with pytest.raises(UserError, match="another training runs"):
+            DetectionRunner.from_cfg(runner_config(boxes, work_dir, **changes)).train()
+    assert checkpoints(work_dir) == before
+    assert not work_dir.with_name("run_1").exists()

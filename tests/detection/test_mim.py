@@ -13,6 +13,8 @@ pytest.importorskip("mim", reason="needs the detection set-up")
 
 from detection.small_boxes import CONFIG, call, flags, train  # noqa: E402
 
+from tresnet_downstream.running.folder_lock import locked  # noqa: E402
+
 
 def run(*arguments, ends_well=True):
     """Runs a Python tool, which must end well, or not; gives all that it printed."""
@@ -76,6 +78,15 @@ def test_mim_tells_of_missing_data_and_of_options_without_effect_as_our_tool_doe
     printed = run(*train, *flags(boxes, max_epoch=3), ends_well=False)
     assert "max_epoch: nothing in" in printed
     assert "nearest: train_cfg.max_epochs" in printed
+
+
+@pytest.mark.slow
+def test_mim_trains_in_no_folder_in_which_a_training_runs(boxes, tmp_path):
+    train = ["-m", "mim", "train", "mmdet", CONFIG, "--gpus", 0, "--work-dir", tmp_path]
+    with locked(tmp_path):
+        printed = run(*train, *flags(boxes, train_cfg__max_epochs=1), ends_well=False)
+    assert f"{tmp_path}: another training runs in this folder" in printed
+    assert not (tmp_path / "run_id").exists()
 
 
 @pytest.mark.slow

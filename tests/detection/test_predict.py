@@ -14,6 +14,7 @@ from tresnet_downstream.detection.drawing import draw_boxes
 from tresnet_downstream.detection.predict import Detections, detect, load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
+from tresnet_downstream.pictures import read_image
 from tresnet_downstream.running.config import load_config
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.stored_config import check_stored
@@ -42,6 +43,35 @@ def test_boxes_are_those_of_the_scoring(boxes, checkpoint, tmp_path):
     assert np.allclose(found.scores, [first[i]["score"] for i in order], atol=1e-4)
     sides = np.array([first[i]["bbox"] for i in order])
     assert np.allclose(found.boxes[0], [*sides[0, :2], *(sides[0, :2] + sides[0, 2:])], atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "palette", "16 bits", "array"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pillow_image_or_array_gives_the_boxes_of_its_file(boxes, checkpoint, tmp_path, kind, orientation):
+    model, exif = load_detector(checkpoint), Image.Exif()
+    exif[0x0112] = orientation
+    source = Image.open(boxes / "pictures" / "val_01.png").crop((0, 0, 64, 48))
+    if kind == "16 bits":
+        source = Image.fromarray(np.asarray(source.convert("L")).astype(np.uint16) * 257)
+    if kind == "palette":
+        source = source.quantize(16)
+    file = tmp_path / ("a.jpg" if kind == "jpeg" else "a.png")
+    source.save(file, exif=exif)
+    with Image.open(file) as opened:
+        picture = read_image(file) if kind == "array" else opened
+        (of_file,), (of_picture,) = detect(model, file), detect(model, picture)
+    assert of_picture.image is picture
+    assert len(of_file.boxes) > 0
+    for name in ("boxes", "scores", "labels"):
+        assert np.array_equal(getattr(of_file, name), getattr(of_picture, name))
+    assert np.array_equal(
+        np.asarray(draw_boxes(of_file, model.classes, [0])), draw_boxes(of_picture, model.classes, [0])
+    )
+
+
+def test_array_that_is_no_picture_is_refused(checkpoint):
+    with pytest.raises(UserError, match=r"uint8 of shape \(height, width, 3\), got float64 of \(4, 4, 3\)"):
+        next(detect(load_detector(checkpoint), np.zeros((4, 4, 3))))
 
 
 def test_tool_prints_json_and_draws(boxes, checkpoint, tmp_path):

@@ -319,6 +319,8 @@ def test_stages_for_the_neck_are_those_of_the_classifier_bit_for_bit():
         (lambda c: c["images"][0].pop("width"), ("`width`",)),
         (lambda c: c["annotations"][0].update(image_id=99), ("there is no image 99",)),
         (lambda c: c["annotations"][1].update(id=1), ("annotation id 1 is there twice",)),
+        (lambda c: c["images"][1].update(file_name="train_01.png"), ("'train_01.png' is there twice",)),
+        (lambda c: c["images"][1].update(file_name="./train_01.png"), ("'./train_01.png'", "the same image")),
     ],
 )
 def test_a_wrong_file_is_told_in_one_line(change, words, boxes, tmp_path):
@@ -328,6 +330,18 @@ def test_a_wrong_file_is_told_in_one_line(change, words, boxes, tmp_path):
     change(content)
     (data / "train.json").write_text(json.dumps(content))
     refused([CONFIG, "--work-dir", tmp_path / "work", *flags(data)], "train.json", *words)
+
+
+def test_pictures_that_are_not_trained_on_are_counted_and_named(boxes, tmp_path):
+    data = shutil.copytree(boxes, tmp_path / "data")
+    content = json.loads((data / "train.json").read_text())
+    empty = content["images"][2]
+    content["annotations"] = [given for given in content["annotations"] if given["image_id"] != empty["id"]]
+    (data / "train.json").write_text(json.dumps(content))
+    out = train(data, tmp_path / "work", train_cfg__max_epochs=1)
+    assert "1 of 12 pictures left out" in out
+    assert "left_out_train.csv in the work dir names them" in out
+    assert (tmp_path / "work/left_out_train.csv").read_text() == f"image,reason\n{empty['file_name']},has no box\n"
 
 
 def test_missing_files_and_classes_are_told_in_one_line(boxes, trained_detector, tmp_path):

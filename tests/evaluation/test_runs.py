@@ -3,13 +3,14 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from evaluation.small_runs import ODD_NAMES, detection_run, multilabel_run
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation import read_run, write_multilabel_run
+from tresnet_downstream.evaluation import multilabel_scores, read_run, write_multilabel_run, write_scored
 
 
 def test_a_multilabel_run_is_read_as_it_was_written_and_stays_on_disk(tmp_path):
@@ -222,3 +223,12 @@ def test_what_a_detectors_record_lacks_is_named(tmp_path, part, key, message):
     records[0].pop(key)
     with pytest.raises(UserError, match=message):
         detection_run(tmp_path / "run", ground_truth=run.ground_truth, predictions=run.predictions)
+
+
+def test_scores_of_unknown_weights_are_never_taken_for_the_same(tmp_path, capsys):
+    run = multilabel_run(tmp_path / "other")
+    scores = multilabel_scores(run.probabilities, run.targets, run.classes)
+    for about in ({"model": "mine"}, {"model": "mine"}):
+        write_scored(scores, replace(run, about=about), tmp_path / "run")
+    assert read_run(tmp_path / "run/earlier_1").images == run.images
+    assert "earlier_1" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """What the test tools leave on disk, and what is made of it without the network."""
 
+import csv
 import json
 import shutil
 
@@ -105,6 +106,29 @@ def test_configs_of_the_other_task_are_told_by_both_tools(tmp_path):
     refused("train_detection", [DIGITS, "--work-dir", tmp_path], "is a classifier's config", "train_multilabel.py")
 
 
+def left_out(path):
+    """The images that a table names, each with a reason."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["reason"] for row in rows)
+    return [row["image"] for row in rows]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_images_that_a_training_leaves_out_are_named(data, tmp_path, num_workers):
+    data = shutil.copytree(data, tmp_path / "data")
+    content = json.loads((data / "train.json").read_text())
+    content["images"] += [{"id": 90, "file_name": "no_label.jpg"}]
+    (data / "train.json").write_text(json.dumps(content))
+    for name in ("train_03.jpg", "train_04.jpg"):
+        (data / "pictures" / name).write_bytes(b"")
+    printed = train(data, tmp_path / "work", max_epochs=2, on_bad_image="skip", num_workers=num_workers)
+    file = tmp_path / "work/left_out_train.csv"
+    assert sorted(left_out(file)) == ["no_label.jpg", "train_03.jpg", "train_04.jpg"]
+    assert f"keep_empty=True keeps them; {file} names them" in printed
+    assert printed.count(f"train: 2 images cannot be read: named in {file}") == 1
+
+
 def test_what_went_in_is_said_and_kept(data, tmp_path):
     data = shutil.copytree(data, tmp_path / "data")
     content = json.loads((data / "val.json").read_text())
@@ -117,10 +141,16 @@ def test_what_went_in_is_said_and_kept(data, tmp_path):
     printed = train(data, tmp_path / "work", max_epochs=2, **changes)
     # Validation leaves them out as well, and says so once.
     assert printed.count("2 of 11 images cannot be read and are not scored") == 1
+    assert f"val: 2 images cannot be read: named in {tmp_path}/work/left_out_val.csv" in printed
+    assert left_out(tmp_path / "work/left_out_val.csv") == ["val_00_unlabelled.jpg", *spoilt]
+    assert not (tmp_path / "work/left_out_train.csv").exists()
     arguments = [DIGITS, tmp_path / "work/best.pth", "--work-dir", tmp_path / "work", "--report", tmp_path / "report"]
     status, out, err = call("test_multilabel", [*arguments, *options(data, **changes)])
     assert status == 0, err
     assert "1 without a label left out" in out
+    assert f"{tmp_path}/work/left_out.csv names them" in out
+    assert f"wrote {tmp_path}/work/left_out.csv" in out.splitlines()
+    assert left_out(tmp_path / "work/left_out.csv") == ["val_00_unlabelled.jpg", *spoilt]
     assert "2 of 11 images cannot be read and are not scored" in out
     run = read_run(tmp_path / "work")
     assert run.images == [f"val_{number:02}.jpg" for number in range(11) if number not in (3, 10)]
@@ -135,6 +165,7 @@ def test_what_went_in_is_said_and_kept(data, tmp_path):
     text = (tmp_path / "report/report.md").read_text(encoding="utf-8")
     assert "val&#95;03.jpg, val&#95;10.jpg" in text
     assert "listed 12, scored 9" in text
+    assert "in left&#95;out.csv of the run folder" in text
 
 
 def test_pictures_that_cannot_be_read_end_scoring_by_default(scored, data, tmp_path):

@@ -9,8 +9,10 @@ from typing import Any
 from tresnet_downstream.benchmark.measure import Result
 from tresnet_downstream.benchmark.networks import network_named
 from tresnet_downstream.evaluation.text import write_files
+from tresnet_downstream.files import Earlier
 
 FORMAT, VERSION = "tresnet_downstream.benchmark", 2
+PLOT = "plot.png"
 _ABSENT = "-"
 _NOTES = """\
 - images/s: median of the repeats (first to third quartile); the rows of a table took turns.
@@ -134,7 +136,7 @@ def _entry(result: Result) -> dict[str, Any]:
 def write_tables(
     results: Sequence[Result], about: Mapping[str, str], peer: str | None, folder: str | Path
 ) -> list[Path]:
-    """Writes ``table.md`` and ``table.json``; gives their paths.
+    """Writes ``table.md`` and ``table.json``; gives their paths. Earlier ones, and their plot, are moved aside.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -143,4 +145,5 @@ def write_tables(
         "table.md": markdown(results, about, peer),
         "table.json": json.dumps(content(results, about, peer), indent=1) + "\n",
     }
+    Earlier(folder).keep(*texts, PLOT)
     return write_files(folder, texts)

@@ -21,8 +21,16 @@ from tresnet_downstream.classification.annotations import MultilabelAnnotations,
 from tresnet_downstream.coco_files import File
 from tresnet_downstream.files import whole_file
 
-MAGIC = b"tresnet_downstream annotations 2\n"  # the number goes up when the format or the reading changes
-ARRAYS = {"name_bytes": "<u1", "name_offsets": "<i8", "indptr": "<i8", "indices": "<i4", "values": "<i1"}
+MAGIC = b"tresnet_downstream annotations 3\n"  # the number goes up when the format or the reading changes
+ARRAYS = {
+    "name_bytes": "<u1",
+    "name_offsets": "<i8",
+    "indptr": "<i8",
+    "indices": "<i4",
+    "values": "<i1",
+    "unlabelled_bytes": "<u1",
+    "unlabelled_offsets": "<i8",
+}
 PREFIX = struct.Struct("<qI")  # length and checksum of the header
 ALIGNMENT = 64
 MIN_BYTES = 2**20  # smaller annotation files are read as fast as a cache
@@ -92,7 +100,6 @@ def _save(cache: Path, state: Mapping[str, Any], annotations: MultilabelAnnotati
         {
             "state": state,
             "classes": annotations.classes,
-            "num_unlabelled": annotations.num_unlabelled,
             "lengths": {name: len(array) for name, array in arrays.items()},
             "checksum": zlib.crc32(body),
         }
@@ -126,9 +133,7 @@ def _load(cache: Path, state: Mapping[str, Any]) -> MultilabelAnnotations | None
             size = header["lengths"][name] * np.dtype(dtype).itemsize
             arrays[name] = body[place : place + size].view(np.ndarray).view(dtype)
             place += _aligned(size)
-        return MultilabelAnnotations(
-            classes=tuple(header["classes"]), num_unlabelled=header["num_unlabelled"], **arrays
-        )
+        return MultilabelAnnotations(classes=tuple(header["classes"]), **arrays)
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
 

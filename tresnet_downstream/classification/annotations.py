@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tresnet_downstream.coco_files import File, read_coco_file, read_text, refuse_duplicates
+from tresnet_downstream.coco_files import File, read_coco_file, read_text, refuse_duplicates, same_file_name
 from tresnet_downstream.errors import UserError
 
 
@@ -31,7 +31,9 @@ class MultilabelAnnotations:
         indptr: where each image's labels begin and, last, where all end, int64 of shape (N + 1,).
         indices: the class of each label, int32, ascending within an image.
         values: 1 or -1 for each label, int8.
-        num_unlabelled: how many images without annotation the file lists and this leaves out.
+        unlabelled_bytes: the names of the images without annotation, which the file lists and this leaves out, as
+            ``name_bytes``.
+        unlabelled_offsets: where each of them begins and, last, where all end, as ``name_offsets``.
     """
 
     classes: tuple[str, ...]
@@ -40,7 +42,8 @@ class MultilabelAnnotations:
     indptr: np.ndarray
     indices: np.ndarray
     values: np.ndarray
-    num_unlabelled: int = 0
+    unlabelled_bytes: np.ndarray
+    unlabelled_offsets: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -51,8 +54,16 @@ class MultilabelAnnotations:
 
     def paths(self) -> list[str]:
         """Give the names of all images; quicker than one by one."""
-        content, ends = self.name_bytes.tobytes(), self.name_offsets.tolist()
-        return [content[start:end].decode() for start, end in pairwise(ends)]
+        return _decoded(self.name_bytes, self.name_offsets)
+
+    @property
+    def num_unlabelled(self) -> int:
+        """How many images without annotation are left out."""
+        return len(self.unlabelled_offsets) - 1
+
+    def unlabelled(self) -> list[str]:
+        """Give the names of the images without annotation that are left out."""
+        return _decoded(self.unlabelled_bytes, self.unlabelled_offsets)
 
     def target(self, index: int) -> np.ndarray:
         """Give the target of image ``index``: int8 of shape (C,) with values -1, 0 and 1."""
@@ -89,7 +100,8 @@ def joined(several: Sequence[MultilabelAnnotations]) -> MultilabelAnnotations:
         indptr=ends([each.indptr for each in several]),
         indices=np.concatenate([each.indices for each in several]),
         values=np.concatenate([each.values for each in several]),
-        num_unlabelled=sum(each.num_unlabelled for each in several),
+        unlabelled_bytes=np.concatenate([each.unlabelled_bytes for each in several]),
+        unlabelled_offsets=ends([each.unlabelled_offsets for each in several]),
     )
 
 
@@ -132,7 +144,6 @@ def read_coco(file: File, keep_empty: bool = False) -> MultilabelAnnotations:
             a file name twice.
     """
     content = read_coco_file(file)
-    refuse_duplicates(file, "file_name", content.names)
     labels = np.stack([content.image_of, content.class_of])
     return _assemble(file, content.names, labels, np.ones(len(content.image_of)), content.classes, keep_empty)
 
@@ -155,13 +166,17 @@ def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool 
     """
     refuse_duplicates(file, "name in `classes`", classes or ())
     column = {label: place for place, label in enumerate(classes or ())}
-    lines: dict[str, int] = {}
+    first: dict[str, tuple[int, str]] = {}
     labels: list[str] = []
     rows: list[int] = []
     values: list[int] = []
     for line, (path, *cells) in _csv_rows(file):
-        if path in lines:
-            raise UserError(f"{file}: line {line} lists {path!r} again, which line {lines[path]} has already")
+        spelling = same_file_name(path)
+        if spelling in first:
+            before, known_path = first[spelling]
+            as_other = "" if known_path == path else f" as {known_path!r}"
+            raise UserError(f"{file}: line {line} lists {path!r} again, which line {before} has already{as_other}")
+        first[spelling] = line, path
         known, unknown = ({label.strip() for label in cell.split(";")} - {""} for cell in (*cells, "")[:2])
         if known & unknown:
             label = min(known & unknown)
@@ -173,14 +188,13 @@ def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool 
                 f"{file}: line {line} has the label {label!r}, which is not among the {len(classes)} classes "
                 f"of the training data: {known_labels}"
             )
-        rows += [len(lines)] * (len(known) + len(unknown))
+        rows += [len(first) - 1] * (len(known) + len(unknown))
         values += [1] * len(known) + [-1] * len(unknown)
         labels += [*known, *unknown]
-        lines[path] = line
     if classes is None:
         column = {label: place for place, label in enumerate(sorted(set(labels)))}
     entries = np.array([rows, [column[label] for label in labels]], np.int64)
-    return _assemble(file, list(lines), entries, np.array(values), tuple(column), keep_empty)
+    return _assemble(file, [path for _, path in first.values()], entries, np.array(values), tuple(column), keep_empty)
 
 
 def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
@@ -223,16 +237,30 @@ def _assemble(
     kept = np.flatnonzero(counts > 0) if not keep_empty else np.arange(len(names))
     if not len(kept):
         raise UserError(f"{file}: no image has an annotation; keep_empty=True keeps images without")
-    encoded = [names[place].encode() for place in kept]
+    name_bytes, name_offsets = _encoded([names[place] for place in kept])
+    left_out = np.setdiff1d(np.arange(len(names)), kept, assume_unique=True)
+    unlabelled_bytes, unlabelled_offsets = _encoded([names[place] for place in left_out])
     return MultilabelAnnotations(
         classes=classes,
-        name_bytes=np.frombuffer(b"".join(encoded), np.uint8),
-        name_offsets=np.cumsum([0, *map(len, encoded)], dtype=np.int64),
+        name_bytes=name_bytes,
+        name_offsets=name_offsets,
         indptr=np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64),
         indices=(codes % len(classes)).astype(np.int32),
         values=values[first].astype(np.int8),
-        num_unlabelled=len(names) - len(kept),
+        unlabelled_bytes=unlabelled_bytes,
+        unlabelled_offsets=unlabelled_offsets,
     )
+
+
+def _encoded(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Put names one after the other as bytes, and say where each begins."""
+    encoded = [name.encode() for name in names]
+    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+
+def _decoded(content: np.ndarray, offsets: np.ndarray) -> list[str]:
+    text = content.tobytes()
+    return [text[start:end].decode() for start, end in pairwise(offsets.tolist())]
 
 
 def _difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str:

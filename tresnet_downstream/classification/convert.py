@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tresnet_downstream.classification.model_files import WeightFile
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
 from tresnet_downstream.weights.head_names import HEADS
 
@@ -24,7 +24,7 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
 
     Args:
         file: from :func:`read_weight_file`.
-        out: the file to write; appears when it is whole.
+        out: the file to write; appears when it is whole. Another that is there is moved aside, see :class:`Earlier`.
         to: the format.
 
     Returns:
@@ -49,7 +49,10 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
             if out.suffix == ".safetensors":
                 save_file(_plain(to_timm(file.state_dict)), partial)
             else:
-                torch.save(_content(file, to), partial)
+                # By a stream: torch writes a path's name into the file.
+                with partial.open("wb") as stream:
+                    torch.save(_content(file, to), stream)
+            Earlier(out.parent).keep_unless_same((partial, out.name))
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from error
     return out

@@ -1,6 +1,7 @@
 """What a data set holds, said before a network trains on it or is scored: what is left out, and lopsided classes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,16 @@ import numpy as np
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 
 
-def summary(split: str, dataset: MultiLabelDataset, pipeline: Sequence[Mapping[str, Any]]) -> list[str]:
+def summary(
+    split: str, dataset: MultiLabelDataset, pipeline: Sequence[Mapping[str, Any]], names_file: str | Path
+) -> list[str]:
     """Lines on a data set: images used and left out, positives of the classes, size and pipeline; then warnings.
 
     Args:
         split: what the data is for, such as ``train``.
         dataset: the data set.
         pipeline: the transforms as the config has them.
+        names_file: where the images that are left out are named.
     """
     annotations = dataset.annotations
     positives = annotations.positives_per_class()
@@ -22,7 +26,7 @@ def summary(split: str, dataset: MultiLabelDataset, pipeline: Sequence[Mapping[s
     left_out = annotations.num_unlabelled
     text = f"{split}: {len(annotations):,} images of {dataset.annotation_file}"
     if left_out:
-        text += f", {left_out:,} without a label left out (keep_empty=True keeps them)"
+        text += f", {left_out:,} without a label left out (keep_empty=True keeps them; {names_file} names them)"
     lines = [
         f"{text}; {_spread(positives, dataset.classes)}",
         f"{split}: pictures of {size_text(dataset)} pixels by {pipeline_text(pipeline)}",

@@ -6,6 +6,7 @@ number of workers or processes, not of the order of samples. For that the sample
 which reach persistent workers as well.
 """
 
+import json
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -41,6 +42,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
     - ``targets``: int8 tensor of shape (C,): 1 shown, 0 not shown, -1 unverified;
     - ``image``: the file's name as the annotations have it;
     - ``skipped``: how many unreadable images were passed over to find this one;
+    - ``passed_over``: why those cannot be read, by name, as the text of a JSON object; empty if there are none;
     - ``unreadable``: with ``on_bad_image="leave_out"``, why the image cannot be read; otherwise empty.
 
     The published code ignores the EXIF orientation; this honours it.
@@ -111,15 +113,21 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        image, skipped, unreadable = self._read_from(index)
-        shown = (index + skipped) % len(self)
+        image, passed_over, unreadable = self._read_from(index)
+        shown = (index + len(passed_over)) % len(self)
         return {
             "inputs": torch.from_numpy(self._augment(image, epoch, index)).permute(2, 0, 1),
             "targets": torch.from_numpy(self.annotations.target(shown)),
             "image": self.annotations.path(shown),
-            "skipped": skipped,
+            "skipped": len(passed_over),
+            "passed_over": json.dumps(passed_over) if passed_over else "",
             "unreadable": unreadable,
         }
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why images of the annotation file are no samples, by name."""
+        return dict.fromkeys(self.annotations.unlabelled(), "has no label")
 
     def picture_size(self) -> tuple[int, int] | None:
         """Height and width of the pictures that the pipeline gives, in pixels; None if they depend on the file's."""
@@ -132,17 +140,19 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
             return None  # such as a crop larger than these: whatever Albumentations raises
         return sizes.pop() if len(sizes) == 1 else None
 
-    def _read_from(self, index: int) -> tuple[np.ndarray, int, str]:
-        """Give the first readable image from ``index`` on, how many before it were not, and why it is black itself."""
-        for skipped in range(len(self)):
-            name = self.annotations.path((index + skipped) % len(self))
+    def _read_from(self, index: int) -> tuple[np.ndarray, dict[str, str], str]:
+        """Give the first readable image from ``index`` on, why those before it are not, and why it is black itself."""
+        passed_over: dict[str, str] = {}
+        for place in range(index, index + len(self)):
+            name = self.annotations.path(place % len(self))
             try:
-                return read_image(os.path.join(self.image_folder, name), self.enough_pixels), skipped, ""
+                return read_image(os.path.join(self.image_folder, name), self.enough_pixels), passed_over, ""
             except BadImageError as error:
                 if self.on_bad_image == "leave_out":
-                    return np.zeros((_BLACK_SIDE, _BLACK_SIDE, 3), np.uint8), skipped, str(error)
+                    return np.zeros((_BLACK_SIDE, _BLACK_SIDE, 3), np.uint8), passed_over, str(error)
                 if self.on_bad_image == "error":
                     raise UserError(f"{error}; on_bad_image=skip does without such files") from error
+                passed_over[name] = str(error)
         raise UserError(f"image_folder: none of the {len(self)} images in {self.image_folder} can be read")
 
     def _augment(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
@@ -236,7 +246,7 @@ def _locate(data_root: str, key: str, value: str, source: str) -> str:
     if is_there(path):
         return path
     if data_root and not os.path.isabs(value) and not os.path.isdir(data_root):
-        raise UserError(f"data_root: no folder {data_root}; {source}; --cfg-options data_root=PATH names another place")
+        raise UserError(f"data_root: no folder {data_root}; {source}; `options` data_root=PATH names another place")
     what = "folder" if key == "image_folder" else "file"
     raise UserError(f"{key}: no {what} {path}; set {key}, or data_root if the data set lies elsewhere")
 

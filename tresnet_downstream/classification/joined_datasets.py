@@ -44,6 +44,11 @@ class _Joined(Dataset[dict[str, Any]]):
         self.image_folder = _listed(part.image_folder for part in self.parts)
         self.num_missing = sum(getattr(part, "num_missing", 0) for part in self.parts)
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why images are left out, by their names, of all parts."""
+        return {image: reason for part in self.parts for image, reason in getattr(part, "left_out", {}).items()}
+
     def picture_size(self) -> tuple[int, int] | None:
         """Height and width of the pictures that all pipelines give, in pixels; None if they differ."""
         sizes = {part.picture_size() for part in self.parts}

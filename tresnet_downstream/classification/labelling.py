@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.classification.predict import Predictor, labels_of, predict_each
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
+from tresnet_downstream.files import Earlier
 from tresnet_downstream.pictures import drawn_names, read_image, require_apart, write_picture
 
 # Where nobody says which labels to give: those more likely than not, or the likeliest five of a softmax.
@@ -57,6 +58,7 @@ def label_pictures(
     if out is not None:
         require_apart(images, out)
     names = drawn_names(images) if out is not None else {}
+    earlier = Earlier(out) if out is not None else None
     failed = []
     for prediction in predict_each(model, images, batch_size):
         image = str(prediction.image)
@@ -66,8 +68,8 @@ def label_pictures(
                 yield json.dumps({"image": image, "error": prediction.error}, ensure_ascii=False)
             continue
         labels = labels_of(prediction.probabilities, model.classes, limits, top_k)
-        if out is not None:
-            write_picture(draw_labels(image, labels), Path(out) / names[image])
+        if earlier is not None:
+            write_picture(draw_labels(image, labels), names[image], earlier)
         yield _json_line(image, labels) if as_json else _text_line(image, labels)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""

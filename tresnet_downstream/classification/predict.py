@@ -13,9 +13,7 @@ from PIL import Image
 
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError, is_out_of_memory
-from tresnet_downstream.pictures import BadImageError, pixels_of, read_image
-
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
 
 
 class Predictor(Protocol):
@@ -91,7 +89,7 @@ def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 
 
     def prepare(image: Picture) -> np.ndarray | str:
         try:
-            return pipeline(image=_pixels(image))["image"]
+            return pipeline(image=pixels_of(image))["image"]
         except BadImageError as error:
             return str(error)
 
@@ -103,14 +101,6 @@ def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 
                 yield Prediction(image, None, pixels)
             else:
                 yield Prediction(image, next(rows))
-
-
-def _pixels(image: Picture) -> np.ndarray:
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise UserError(f"a picture is uint8 of shape (height, width, 3), got {image.dtype} of {image.shape}")
-        return image
-    return pixels_of(image) if isinstance(image, Image.Image) else read_image(image)
 
 
 def _ahead(work: Any, items: Iterable[Picture], count: int) -> Iterator[tuple[Picture, Any]]:

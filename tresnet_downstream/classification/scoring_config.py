@@ -15,7 +15,7 @@ from tresnet_downstream.registry import DATASETS, METRICS, SCOPE
 from tresnet_downstream.running.stored_config import check_stored
 
 
-def raw_scoring_config(description: Description, path: str | Path) -> Config:
+def scoring_config(description: Description, path: str | Path) -> Config:
     """A config that scores a checkpoint which describes itself, before options and references are filled in.
 
     :func:`with_options` does that: ``val_annotations`` and ``val_images`` have to be set, and ``image_size``,

@@ -12,7 +12,9 @@ from tresnet_downstream.classification.data_summary import summary
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.joined_datasets import ConcatDataset, RepeatDataset
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.registry import DATASETS
+from tresnet_downstream.running.left_out import left_out_file
 
 # What training reads of a data set, and what scoring writes of it besides; see interfaces.LabelledPictures.
 _TRAINING = ("classes", "metainfo", "__len__")
@@ -58,13 +60,14 @@ def build_datasets(config: Config, train: bool, classes: Sequence[str] | None) -
     return datasets
 
 
-def summaries(config: Config, datasets: Mapping[str, Any]) -> list[str]:
+def summaries(config: Config, datasets: Mapping[str, Any], train: bool) -> list[str]:
     """Lines on the data sets whose labels can be counted; none on the user's own."""
     lines = []
     for split, dataset in datasets.items():
         if isinstance(dataset, MultiLabelDataset | ConcatDataset | RepeatDataset) and dataset.annotations is not None:
             labelled: Any = dataset
-            lines += summary(split, labelled, _pipeline_of(config[f"{split}_dataloader"].dataset))
+            names_file = Path(config.work_dir) / (left_out_file(split) if train else LEFT_OUT)
+            lines += summary(split, labelled, _pipeline_of(config[f"{split}_dataloader"].dataset), names_file)
     return lines
 
 

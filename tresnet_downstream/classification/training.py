@@ -14,12 +14,15 @@ from torch import nn
 
 from tresnet_downstream.classification.data_summary import pipeline_text, size_text
 from tresnet_downstream.classification.datasets import MultiLabelDataset
-from tresnet_downstream.classification.descriptions import describe_training, read_description, settle
+from tresnet_downstream.classification.description_merge import merge_description
+from tresnet_downstream.classification.descriptions import describe_training, read_description
+from tresnet_downstream.classification.left_out import UnreadableImagesHook  # noqa: F401 - registers it
 from tresnet_downstream.classification.losses import REDUCTIONS, AsymmetricLossSingleLabel
 from tresnet_downstream.classification.metrics import MultilabelMetric, multilabel_metric
 from tresnet_downstream.classification.split_data import build_datasets, summaries
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
+from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import (
@@ -29,6 +32,7 @@ from tresnet_downstream.running.checkpoints import (
     require_resumable,
 )
 from tresnet_downstream.running.config_checks import check_config, mistakes_in_types
+from tresnet_downstream.running.left_out import left_out_of
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
@@ -106,7 +110,7 @@ def score_multilabel(
     name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
     classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
     check_config(config, ("val",))
-    notes = settle(config, read_description(Path(checkpoint_path), checkpoint), set_here)
+    notes = merge_description(config, read_description(Path(checkpoint_path), checkpoint), set_here)
     if notes and is_main_process():
         print("\n".join(notes))
     runner = _build_runner(config, launcher, None, train=False, classes=classes)
@@ -131,6 +135,7 @@ def score_multilabel(
         about=provenance(config, checkpoint_path, dataset.annotation_file, name)
         | _data(config, dataset, metric)
         | _further_scores(scores),
+        left_out=left_out_of(dataset) | metric.unreadable,
     )
     return metric.scores["raw"], run
 
@@ -162,7 +167,7 @@ def _build_runner(
         val_cfg=config.val_cfg,
         val_evaluator=evaluator,
         default_hooks=config.default_hooks,
-        custom_hooks=config.custom_hooks if train else [{"type": "ProgressHook"}],
+        custom_hooks=[*config.custom_hooks, {"type": "UnreadableImagesHook"}] if train else [{"type": "ProgressHook"}],
         load_from=None if resume_from is None else str(resume_from),
         resume=resume_from is not None,
         launcher=launcher,
@@ -173,7 +178,7 @@ def _build_runner(
         randomness=config.randomness,
         cfg=config,
     )
-    for line in summaries(config, datasets):
+    for line in summaries(config, datasets, train):
         tell(line)
     if train:
         runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss)
@@ -219,6 +224,7 @@ def _data(config: Config, dataset: MultiLabelDataset, metric: MultilabelMetric) 
             "unreadable, left out": len(metric.unreadable),
         },
         "unreadable": metric.unreadable,
+        **({"left_out": f"in {LEFT_OUT} of the run folder"} if annotations.num_unlabelled or metric.unreadable else {}),
         "image_size": size_text(dataset),
         "pipeline": pipeline_text(config.val_dataloader.dataset.get("pipeline", ())),
     }

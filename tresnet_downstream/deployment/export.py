@@ -29,7 +29,7 @@ from tresnet_downstream.deployment.exported import (
 from tresnet_downstream.deployment.fuse import fuse
 from tresnet_downstream.deployment.quantisation import Track, calibration_pictures, quantised
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.files import Earlier, whole_file
 
 # Everything here has been in ONNX since opset 18; TensorRT 10 and ONNX Runtime 1.14 take it.
 OPSET = 18
@@ -84,8 +84,8 @@ def export(
 
     Args:
         model: from :func:`load_model`, in evaluation mode; stays as it is.
-        path: the file to write, over one that is there; its folder is made. OpenVINO's weights go into the ``.bin``
-            beside it.
+        path: the file to write; its folder is made. Another file there is moved aside, see :class:`Earlier`. OpenVINO's
+            weights go into the ``.bin`` beside it.
         calibration: pictures like those to come; with them, an ``.xml`` is int8.
         track: passes items on and shows how far they are.
 
@@ -205,15 +205,19 @@ def _ranges(count: int) -> Iterator[tuple[int, int]]:
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
     """A name to write under; the files get theirs when the block ends well, the weights before what names them."""
+    earlier = Earlier(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             partial.touch()  # Before minutes of work, not after them.
             if path.suffix.lower() == ".onnx":
                 yield partial
+                earlier.keep_unless_same((partial, path.name))
             else:
-                with whole_file(path.with_suffix(".bin")):
+                weights = path.with_suffix(".bin")
+                with whole_file(weights) as partial_weights:
                     yield partial
+                    earlier.keep_unless_same((partial, path.name), (partial_weights, weights.name))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -34,6 +35,7 @@ class CocoBoxes(CocoDataset):
 
     Attributes:
         dropped: how many boxes were dropped, by reason.
+        left_out: why pictures of the file are not trained on, by file name.
 
     Raises:
         UserError: a file that is missing or malformed, has no box to train on, or lacks a class.
@@ -43,6 +45,7 @@ class CocoBoxes(CocoDataset):
 
     def __init__(self, *args: Any, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
         self.dropped: Counter[str] = Counter()
+        self.left_out: dict[str, str] = {}
         super().__init__(*args, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -81,8 +84,21 @@ class CocoBoxes(CocoDataset):
         return records
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leaves out pictures as the config says; some must stay."""
+        """Leaves out pictures as the config says, and says how many; some must stay."""
         kept: list[dict[str, Any]] = super().filter_data()
+        kept_ids, least = {picture["img_id"] for picture in kept}, (self.filter_cfg or {}).get("min_size", 0)
+        self.left_out = {
+            os.path.relpath(picture["img_path"], self.data_prefix.get("img") or "."): (
+                f"is smaller than {least} pixels" if min(picture["width"], picture["height"]) < least else "has no box"
+            )
+            for picture in self.data_list
+            if picture["img_id"] not in kept_ids
+        }
+        if self.left_out:
+            tell(
+                f"{self.ann_file}: {len(self.left_out):,} of {len(self.data_list):,} pictures left out (no box of the "
+                "classes, or too small); left_out_train.csv in the work dir names them"
+            )
         if not kept:
             classes = ", ".join(self._metainfo["classes"][:10])
             raise UserError(

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.detection.predict import Detections, detect
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
-from tresnet_downstream.pictures import drawn_names, read_image, require_apart, write_picture
+from tresnet_downstream.files import Earlier
+from tresnet_downstream.pictures import drawn_names, pixels_of, require_apart, write_picture
 
 THRESHOLD = 0.3
 # Told apart also by those who see no red or green (Okabe and Ito, 2008); used in turn.
@@ -55,23 +56,25 @@ def detect_in_pictures(
     if out is not None:
         require_apart(images, out)
     names = drawn_names(images) if out is not None else {}
+    earlier = Earlier(out) if out is not None else None
     failed = []
     for found in detect(model, images, batch_size):
+        image = str(found.image)
         if found.error:
             failed.append(found.error)
             if as_json:
-                yield json.dumps({"image": found.image, "error": found.error}, ensure_ascii=False)
+                yield json.dumps({"image": image, "error": found.error}, ensure_ascii=False)
             continue
         kept = np.flatnonzero(found.scores > limits[found.labels])[:top_k]
-        if out is not None:
-            write_picture(draw_boxes(found, model.classes, kept), Path(out) / names[found.image])
-        yield _line(found, model.classes, kept, as_json)
+        if earlier is not None:
+            write_picture(draw_boxes(found, model.classes, kept), names[image], earlier)
+        yield _line(image, found, model.classes, kept, as_json)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
         raise UserError(f"{failed[0]}{count}")
 
 
-def _line(found: Detections, classes: Sequence[str], kept: np.ndarray, as_json: bool) -> str:
+def _line(image: str, found: Detections, classes: Sequence[str], kept: np.ndarray, as_json: bool) -> str:
     boxes = [
         {
             "label": classes[found.labels[index]],
@@ -81,14 +84,14 @@ def _line(found: Detections, classes: Sequence[str], kept: np.ndarray, as_json: 
         for index in kept
     ]
     if as_json:
-        return json.dumps({"image": found.image, "boxes": boxes}, ensure_ascii=False)
+        return json.dumps({"image": image, "boxes": boxes}, ensure_ascii=False)
     texts = [f"{box['label']} {box['score']:.3f} at {' '.join(f'{v:.0f}' for v in box['box'])}" for box in boxes]
-    return f"{found.image}: {', '.join(texts) or 'nothing'}"
+    return f"{image}: {', '.join(texts) or 'nothing'}"
 
 
 def draw_boxes(found: Detections, classes: Sequence[str], kept: Sequence[int] | np.ndarray) -> Image.Image:
     """The picture with boxes, and masks where there are any, and above each its class and score."""
-    pixels = read_image(found.image)
+    pixels = pixels_of(found.image).copy()
     # Small pictures are enlarged, so that the text can be read and hides little.
     zoom = max(1, min(round(480 / min(pixels.shape[:2])), 4096 // max(pixels.shape[:2])))
     if found.masks is not None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmdet.evaluation.metrics import CocoMetric
@@ -11,7 +12,7 @@ from mmengine.logging import print_log
 from tresnet_downstream.detection.datasets import OrderedCOCO, read_boxes
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionScores, detection_scores, format_detection_table
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.registry import METRICS
 
 # MMDetection's names for the first six of COCO's numbers.
@@ -59,6 +60,7 @@ class DetectionMetric(CocoMetric):
         self.scores: dict[str, DetectionScores] = {}
         self.predictions: dict[str, list[dict[str, Any]]] = {}
         self.image_ids: list[int] = []
+        self._written: set[Path] = set()
 
     @property
     def ground_truth(self) -> dict[str, Any]:
@@ -74,8 +76,7 @@ class DetectionMetric(CocoMetric):
         self.predictions = {kind: _in_coco_format(found, category_ids, kind) for kind in self.metrics}
         if self.outfile_prefix is not None:
             for kind, rows in self.predictions.items():
-                with whole_file(f"{self.outfile_prefix}.{kind}.json") as partial:
-                    partial.write_text(json.dumps(rows))
+                self._write_predictions(Path(f"{self.outfile_prefix}.{kind}.json"), json.dumps(rows))
         if self.format_only:
             return {}
         self.image_ids = [prediction["img_id"] for prediction in found]
@@ -86,6 +87,14 @@ class DetectionMetric(CocoMetric):
             print_log(f"{kind}\n{format_detection_table(scores)}", logger="current")
             values |= {f"{kind}_{name}": _fraction(scores.headline[key]) for name, key in KEYS.items()}
         return values
+
+    def _write_predictions(self, path: Path, text: str) -> None:
+        """Writes a file, over one of this training's earlier epochs; another's is moved aside."""
+        with whole_file(path) as partial:
+            partial.write_text(text)
+            if path not in self._written:
+                Earlier(path.parent).keep_unless_same((partial, path.name))
+        self._written.add(path)
 
 
 def _fraction(percent: float) -> float:

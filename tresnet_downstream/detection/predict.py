@@ -1,6 +1,7 @@
 """Boxes, and masks, that a detector finds in pictures."""
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
+from PIL import Image
 from torch import nn
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
 from tresnet_downstream.running.stored_config import check_stored
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
@@ -34,7 +36,7 @@ class Detections:
     """What a detector finds in one picture, best first.
 
     Attributes:
-        image: the picture's path.
+        image: the picture, as it was given.
         boxes: left, top, right and bottom in pixels of the picture, float32 of shape (K, 4).
         scores: 0 to 1, float32 of shape (K,).
         labels: classes by position, int64 of shape (K,).
@@ -42,7 +44,7 @@ class Detections:
         error: why the picture cannot be read, in one line; then nothing is found.
     """
 
-    image: str
+    image: Picture
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
@@ -91,20 +93,25 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     return model.eval()
 
 
-def detect(model: nn.Module, images: Iterable[str | Path], batch_size: int = 1) -> Iterator[Detections]:
+def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: int = 1) -> Iterator[Detections]:
     """What is found in each picture, as they come; those that cannot be read say why.
 
     Args:
         model: from :func:`load_detector`; runs where it is.
-        images: paths.
+        images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB. A Pillow
+            image is treated as its file would be: turned upright by its EXIF orientation, 16 bits scaled to 8.
         batch_size: most pictures that go through the network together; those of one size do.
+
+    Raises:
+        UserError: for an array of another type or shape, and a batch size below 1.
     """
+    images = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
     init_default_scope("mmdet")
     steps: Any = model.pipeline
     prepare = Compose([{"type": "mmdet.LoadImageFromNDArray"}, *_without_loading(steps)])
-    prepared = ((str(image), _prepared(prepare, str(image))) for image in images)
+    prepared = ((image, _prepared(prepare, image)) for image in images)
     for _, group in itertools.groupby(prepared, key=lambda item: _shape(item[1])):
         while batch := list(itertools.islice(group, batch_size)):
             yield from _detect_batch(model, batch)
@@ -125,12 +132,13 @@ def _built(path: Path, detector: Mapping[str, Any]) -> Any:
         raise UserError(f"{path}: the detector that it describes cannot be built ({told})") from error
 
 
-def _prepared(prepare: Compose, image: str) -> dict[str, Any] | str:
+def _prepared(prepare: Compose, image: Picture) -> dict[str, Any] | str:
     try:
-        pixels = read_image(image)
+        pixels = pixels_of(image)
     except BadImageError as error:
         return str(error)
-    data: dict[str, Any] = prepare({"img": np.ascontiguousarray(pixels[:, :, ::-1]), "img_path": image, "img_id": 0})
+    path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
+    data: dict[str, Any] = prepare({"img": np.ascontiguousarray(pixels[:, :, ::-1]), "img_path": path, "img_id": 0})
     return data
 
 
@@ -139,7 +147,7 @@ def _shape(data: dict[str, Any] | str) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def _detect_batch(model: Any, batch: Sequence[tuple[str, dict[str, Any] | str]]) -> Iterator[Detections]:
+def _detect_batch(model: Any, batch: Sequence[tuple[Picture, dict[str, Any] | str]]) -> Iterator[Detections]:
     readable = [data for _, data in batch if isinstance(data, dict)]
     inputs = {key: [data[key] for data in readable] for key in ("inputs", "data_samples")}
     found = iter(model.test_step(inputs) if readable else ())

@@ -17,6 +17,7 @@ from tresnet_downstream.evaluation.runs import (
     write_detection_run,
     write_multilabel_run,
 )
+from tresnet_downstream.evaluation.scored import write_scored
 from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "write_detection_scores",
     "write_multilabel_run",
     "write_report",
+    "write_scored",
     "write_scores",
 ]
 

@@ -1,7 +1,7 @@
 """The outcomes that are scored: what a run folder holds, in memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ class MultilabelRun:
         threshold: an entry counts as predicted where its probability is above it.
         top_k: labels of each image at the other operating point.
         about: model, weights, config, data, date, versions and command, as plain data.
+        left_out: why images of the annotation file were not scored, by name; ``read_run`` leaves it empty.
     """
 
     probabilities: NDArray
@@ -30,6 +31,7 @@ class MultilabelRun:
     threshold: float
     top_k: int
     about: Mapping[str, Any]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 
 A run folder holds ``run.json``, which says what was scored and how, and
 
-* of a multi-label run ``probabilities.npy`` (float32) and ``targets.npy`` (int8), images x classes, and
-  ``images.json``, the images' names;
+* of a multi-label run ``probabilities.npy`` (float32) and ``targets.npy`` (int8), images x classes, ``images.json``,
+  the images' names, and where images were left out ``left_out.csv``, their names and why;
 * of a detector ``ground_truth.json.gz`` (COCO's instances format) and ``predictions_KIND.json.gz`` (COCO's results
   format) for the kinds ``bbox`` and ``segm``.
 
@@ -25,11 +25,16 @@ from numpy.typing import NDArray
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.run_checks import are_names, check_arrays, check_description, check_detections
-from tresnet_downstream.evaluation.text import json_text, plain, read_versioned, write_files
+from tresnet_downstream.evaluation.text import csv_text, json_text, plain, read_versioned, write_files
 from tresnet_downstream.files import whole_file
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
-DESCRIPTION = "run.json"
+DESCRIPTION, LEFT_OUT = "run.json", "left_out.csv"
+# Every name that a run folder may have, of both tasks.
+RUN_FILES = (
+    *(DESCRIPTION, LEFT_OUT, "probabilities.npy", "targets.npy", "images.json"),
+    *("ground_truth.json.gz", "predictions_bbox.json.gz", "predictions_segm.json.gz"),
+)
 
 
 def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
@@ -45,18 +50,17 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
         images=[os.fspath(image) for image in run.images],
     )
     check_arrays(given, "the run")
-    description = {
-        **_common("multilabel", run),
-        "num_images": len(run.images),
-        "threshold": run.threshold,
-        "top_k": run.top_k,
-    }
+    description = describe(run)
     check_description("the run", description)
+    texts = {"images.json": json.dumps(given.images, ensure_ascii=False)}
+    if run.left_out:
+        rows = ({"image": name, "reason": reason} for name, reason in run.left_out.items())
+        texts[LEFT_OUT] = csv_text(("image", "reason"), rows)
     return _write(
         folder,
         description,
         arrays={"probabilities.npy": given.probabilities, "targets.npy": given.targets.astype(np.int8, copy=False)},
-        texts={"images.json": json.dumps(given.images, ensure_ascii=False)},
+        texts=texts,
     )
 
 
@@ -71,12 +75,7 @@ def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
     needed = plain(_needed(run.ground_truth, "segm" in run.predictions))
     given = replace(run, ground_truth=needed, predictions=plain(run.predictions))
     check_detections(given, "the run")
-    description = {
-        **_common("detection", run),
-        "kinds": sorted(run.predictions),
-        "image_ids": sorted(plain(run.image_ids)),
-        "coco_eval": run.backend,
-    }
+    description = describe(run)
     check_description("the run", description)
     contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in given.predictions.items()}}
     return _write(folder, description, packed={f"{name}.json.gz": json.dumps(rows) for name, rows in contents.items()})
@@ -97,16 +96,21 @@ def read_run(folder: str | Path) -> MultilabelRun | DetectionRun:
     return _read_multilabel(folder, content) if content["task"] == "multilabel" else _read_detection(folder, content)
 
 
-def _common(task: str, run: MultilabelRun | DetectionRun) -> dict[str, Any]:
-    return {
+def describe(run: MultilabelRun | DetectionRun) -> dict[str, Any]:
+    """The content of ``run.json``."""
+    common = {
         "format": FORMAT,
         "version": VERSION,
-        "task": task,
+        "task": "multilabel" if isinstance(run, MultilabelRun) else "detection",
         "about": run.about,
         "classes": run.classes,
         # A report may be made from another folder.
         "image_folder": os.path.abspath(run.image_folder),
     }
+    if isinstance(run, MultilabelRun):
+        return {**common, "num_images": len(run.images), "threshold": run.threshold, "top_k": run.top_k}
+    kinds, image_ids = sorted(run.predictions), sorted(plain(run.image_ids))
+    return {**common, "kinds": kinds, "image_ids": image_ids, "coco_eval": run.backend}
 
 
 def _write(
@@ -125,6 +129,7 @@ def _write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)
+        (folder / LEFT_OUT).unlink(missing_ok=True)
         for name, array in (arrays or {}).items():
             with whole_file(folder / name) as partial:
                 np.save(partial, array)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.text import json_text, read_versioned, write_files
+from tresnet_downstream.files import Earlier
 
 FORMAT, VERSION = "tresnet_downstream.thresholds", 1
 SCOPES = ("per-class", "global")
@@ -257,7 +258,7 @@ def _chosen(curve: ThresholdCurve, objective: Objective) -> tuple[float | None, 
 
 
 def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
-    """Writes JSON that :func:`read_thresholds` reads.
+    """Writes JSON that :func:`read_thresholds` reads. Other thresholds there are moved aside, see :class:`Earlier`.
 
     Raises:
         UserError: the file cannot be written.
@@ -274,7 +275,10 @@ def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
         "chosen_on": thresholds.chosen_on,
         "thresholds": thresholds.of_class,
     }
-    write_files(Path(path).parent, {Path(path).name: json_text(content)})
+    path, text = Path(path), json_text(content)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        Earlier(path.parent).keep(path.name)
+    write_files(path.parent, {path.name: text})
 
 
 def require_place(path: str | Path) -> None:

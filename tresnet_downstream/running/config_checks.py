@@ -54,7 +54,7 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     for key in DATA_KEYS:
         # A data set of the user's may need no annotation file.
         if key.startswith(tuple(splits)) and key in config and config[key] is None and refers_to(config, key):
-            raise UserError(f"{key}: the config leaves it to you; set it with --cfg-options {key}=PATH")
+            raise UserError(f"{key}: the config leaves it to you; set it with `options` {key}=PATH")
     for key, least in WHOLE_NUMBERS.items():
         if key in config and (type(config[key]) is not int or config[key] < least):
             raise UserError(f"{key}={config[key]!r}: give a whole number, at least {least}")

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmengine.dist import is_main_process
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
+from tresnet_downstream.running.folder_lock import FolderInUseError, locked, require_unused
 
 RUN_ID, LAST_CHECKPOINT, LAST_VALIDATION = "run_id", "last_checkpoint", "last_validation.json"
 _EPOCH = re.compile(r"epoch_(\d+)\.pth")
@@ -68,26 +70,27 @@ def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
     """Looks at the folder before a training begins there, and changes nothing.
 
     Raises:
-        UserError: if it is no folder; if it holds a run, and neither ``resume`` nor ``overwrite`` says what to do
-            with it; if it holds a run that cannot be resumed.
+        UserError: if it is no folder; if another training runs in it; if it holds a run, and neither ``resume`` nor
+            ``overwrite`` says what to do with it; if it holds a run that cannot be resumed.
     """
     folder = Path(work_dir)
     if resume and overwrite:
-        raise UserError("--resume goes on with a run and --overwrite moves it aside: give one of them")
+        raise UserError("`resume` goes on with a run and `overwrite` moves it aside: give one of them")
     blocking = next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), None)
     if blocking is not None and not blocking.is_dir():
-        raise UserError(f"--work-dir {folder}: {blocking} is a file, not a folder")
+        raise UserError(f"`work_dir` {folder}: {blocking} is a file, not a folder")
+    require_unused(folder)
     if overwrite or not holds_run(folder):
         return
     if not resume:
         raise UserError(
-            f"{folder}: holds a run already: --resume goes on with it, --overwrite moves it aside (with mim, "
-            "--cfg-options overwrite=True), and --work-dir names another folder"
+            f"{folder}: holds a run already: `resume` goes on with it, `overwrite` moves it aside (with mim, "
+            "the config's key overwrite=True), and `work_dir` names another folder"
         )
     if last_checkpoint(folder) is None:
         raise UserError(
             f"{folder}: holds checkpoints, but no file last_checkpoint names the one to resume from; write its name "
-            "there, or give --overwrite or another --work-dir"
+            "there, or give `overwrite` or another `work_dir`"
         )
 
 
@@ -96,7 +99,7 @@ def checkpoint_to_resume(work_dir: str | Path, resume: bool, overwrite: bool) ->
     check(work_dir, resume, overwrite)
     checkpoint = last_checkpoint(work_dir) if resume else None
     if resume and checkpoint is None and is_main_process():
-        print(f"--resume: {work_dir} has no checkpoint, so the training starts from the beginning")
+        tell(f"`resume`: {work_dir} has no checkpoint, so the training starts from the beginning")
     return checkpoint
 
 
@@ -109,9 +112,9 @@ def make(work_dir: str | Path) -> None:
     try:
         Path(work_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--work-dir {work_dir}: the folder cannot be made ({error.strerror or error})") from error
+        raise UserError(f"`work_dir` {work_dir}: the folder cannot be made ({error.strerror or error})") from error
     if not os.access(work_dir, os.W_OK | os.X_OK):
-        raise UserError(f"--work-dir {work_dir}: the folder cannot be written")
+        raise UserError(f"`work_dir` {work_dir}: the folder cannot be written")
 
 
 def move_aside(path: str | Path) -> Path:
@@ -133,13 +136,29 @@ def move_aside(path: str | Path) -> Path:
     return aside
 
 
-def begin(work_dir: str | Path, log_dir: str | Path) -> str:
-    """Begins a new run: moves one that the folder holds aside, all but ``log_dir``; gives the id of the new one."""
+def begin(work_dir: str | Path, log_dir: str | Path, locks: ExitStack) -> str:
+    """Begins a new run in a folder that this process has locked; moves the run that it holds aside.
+
+    Args:
+        work_dir: the folder.
+        log_dir: the log's folder in it, which stays.
+        locks: takes the lock of the folder that stands in the place of one moved aside.
+
+    Returns:
+        the id of the new run.
+
+    Raises:
+        UserError: if the folder cannot be moved, or another training took its place meanwhile.
+    """
     folder, run_id = Path(work_dir), uuid.uuid4().hex
     if holds_run(folder):
         aside = move_aside(folder)
         folder = folder.resolve()
-        folder.mkdir()
+        try:
+            folder.mkdir()
+        except FileExistsError as error:
+            raise FolderInUseError(folder) from error
+        locks.enter_context(locked(folder))
         log_dir = Path(log_dir)
         if (aside / log_dir.name).is_dir():
             # The log is open; its file moves with the name.

@@ -27,7 +27,7 @@ def with_options(config: Config, options: Sequence[str]) -> Config:
     for option in options:
         key, separator, value = option.partition("=")
         if not separator or not key:
-            raise UserError(f"--cfg-options {option}: write it as key=value")
+            raise UserError(f"`options` {option}: write it as key=value")
         _require_key(config, key, str(config.filename))
         current = _current(config, key)
         new = _parse(value, current)
@@ -132,7 +132,7 @@ def _require_key(config: Config, key: str, path: str) -> None:
         place = ".".join(parts[:depth])
         if isinstance(node, Sequence) and not isinstance(node, str):
             if not name.isdigit() or int(name) >= len(node):
-                raise UserError(f"--cfg-options {key}: {place} has {len(node)} items, no {name!r}")
+                raise UserError(f"`options` {key}: {place} has {len(node)} items, no {name!r}")
             node = node[int(name)]
         elif isinstance(node, Mapping) and name in node:
             node = node[name]
@@ -140,7 +140,7 @@ def _require_key(config: Config, key: str, path: str) -> None:
             return
         else:
             known = _known_keys(config, node, name, at_top=depth == 0)
-            raise UserError(f"--cfg-options {key}: {place or path} has no key {name!r}; {known}")
+            raise UserError(f"`options` {key}: {place or path} has no key {name!r}; {known}")
 
 
 def _known_keys(config: Config, node: Any, name: str, at_top: bool) -> str:

@@ -35,6 +35,7 @@ def provenance(
         "checkpoint_sha256": _sha256(checkpoint),
         "config": str(config.filename),
         "data": str(annotation_file),
+        **({"data_sha256": _sha256(annotation_file)} if Path(annotation_file).is_file() else {}),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": _versions(),
         "command": shlex.join(["python", *sys.argv]),

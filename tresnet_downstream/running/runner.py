@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.visualization import Visualizer
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
@@ -24,6 +25,9 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.config import save_config
+from tresnet_downstream.running.folder_lock import FolderInUseError, locked
+from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
+from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
 from tresnet_downstream.running.loops import TrainLoop, check_val_steps, loop_config
 from tresnet_downstream.running.progress import ProgressHook
 from tresnet_downstream.running.resuming import ConfigSchedule, require_same_run, run_settings
@@ -86,10 +90,28 @@ class FolderRunner(Runner):
         super().register_hooks(*args, **kwargs)
         self.register_hook(LastValidationHook())
 
+    def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
+        """Builds the writers of logs; one that cannot start is told in one line."""
+        if isinstance(visualizer, dict):
+            visualizer = with_mlflow_store(visualizer, self.work_dir)
+        built = super().build_visualizer(visualizer)
+        start_writers(built)
+        return built
+
     def train(self) -> Any:
-        """Trains, in a folder of its own."""
+        """Trains, in a folder of its own.
+
+        Raises:
+            UserError: if another training runs in the folder, or it holds a run and the config does not say what to do.
+        """
         check_val_steps(self.cfg)
         tell_unread_keys(self.cfg)
+        with contextlib.ExitStack() as locks:
+            self._take_folder(locks)
+            return super().train()
+
+    def _take_folder(self, locks: contextlib.ExitStack) -> None:
+        """Locks the folder until ``locks`` is closed, and begins a new run in it or finds the one to resume."""
         overwrite = bool(self.cfg.get("overwrite"))
         self.settings = run_settings(self.cfg, self.world_size)
         folder = Path(self.work_dir).resolve()
@@ -97,6 +119,7 @@ class FolderRunner(Runner):
         within = source is not None and folder in Path(source).resolve().parents
         resume = self._resume and (source is None or within)
         folders.check(folder, resume, overwrite)
+        self._lock_folder(locks)
         if resume:
             # Not MMEngine's search, which follows the path of before if the folder was moved.
             source = source or (str(folders.last_checkpoint(folder) or "") or None)
@@ -107,10 +130,22 @@ class FolderRunner(Runner):
             raise UserError(f"load_from: {source} lies in the folder that is moved aside; copy it elsewhere")
         barrier()
         if is_main_process() and not resume:
-            self.run_id = folders.begin(self.work_dir, self.log_dir)
+            self.run_id = folders.begin(self.work_dir, self.log_dir, locks)
             self._save_config()
         barrier()
-        return super().train()
+
+    def _lock_folder(self, locks: contextlib.ExitStack) -> None:
+        """The first process takes the lock; all of them raise if it cannot."""
+        barrier()  # every process has looked at the lock, which holds it for a moment
+        refusal: list[str] = [""]
+        if is_main_process():
+            try:
+                locks.enter_context(locked(self.work_dir))
+            except FolderInUseError as error:
+                refusal = [str(error)]
+        broadcast_object_list(refusal)
+        if refusal[0]:
+            raise UserError(refusal[0])
 
     def _save_config(self) -> None:
         save_config(self.cfg, Path(self.work_dir) / f"{Path(self.cfg.filename or self.timestamp).stem}.py")
@@ -150,6 +185,10 @@ class FolderRunner(Runner):
         if fn_name == "before_run" and self.settings is not None and hasattr(self.train_dataloader.dataset, "__len__"):
             # Known once the data set is built; the length of the schedule follows from it.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
+        if fn_name == "before_train" and is_main_process():
+            for split, loop in (("train", self._train_loop), ("val", self._val_loop)):
+                dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
+                write_left_out(self.work_dir, left_out_file(split), left_out_of(dataset))
         if fn_name == "before_save_checkpoint":
             meta = kwargs["checkpoint"]["meta"]
             meta.update(run_id=self.run_id, run=self.settings)
@@ -193,7 +232,7 @@ def join_processes(launcher: str) -> None:
     if launcher == "none" or dist.is_initialized():
         return
     if missing := {"RANK", "WORLD_SIZE", "LOCAL_RANK"} - set(os.environ):
-        raise UserError(f"--launcher pytorch: {', '.join(sorted(missing))} not set; start with torchrun")
+        raise UserError(f"`launcher` pytorch: {', '.join(sorted(missing))} not set; start with torchrun")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

@@ -1,6 +1,7 @@
 """From run folders to ``report.html``, ``report.md``, ``scores.json``, ``per_class.csv`` and plots as SVG."""
 
 import base64
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +15,11 @@ from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, sort_key, text_of
 from tresnet_downstream.evaluation.report.thumbnails import with_boxes
 from tresnet_downstream.evaluation.runs import DESCRIPTION, read_run
+from tresnet_downstream.evaluation.scored import same_result
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_files
 from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.files import Earlier
 from tresnet_downstream.version import __version__
 
 FORMAT, VERSION = "tresnet_downstream.report", 1
@@ -42,6 +45,9 @@ def write_report(
     tell: Callable[[str], None] = lambda note: None,
 ) -> list[Path]:
     """Writes the report of one run, or of several side by side.
+
+    Another report in ``out`` is moved to a folder ``earlier_N`` there, and a line on standard error says so; one of
+    the same scores is replaced.
 
     Args:
         folders: a run folder or several, see :mod:`runs`; the others are compared with the first.
@@ -99,11 +105,7 @@ def write_report(
         "scores.json": json_text({"format": FORMAT, "version": VERSION, **report.scores}),
         "per_class.csv": csv_text(columns, (plain(record) for record in records)),
     }
-    paths = write_files(out, texts)
-    _remove_old(Path(out) / PLOTS, _OLD_PLOT)
-    _remove_old(Path(out) / PICTURES, _OLD_PICTURE)
     figures = {f"{figure.name}.svg": figure.svg for section in report.sections for figure in section.figures}
-    write_files(Path(out) / PLOTS, figures)
     pictures = {
         picture_name(gallery, place): content
         for section in report.sections
@@ -111,6 +113,17 @@ def write_report(
         for place, picture in enumerate(gallery.pictures)
         if (content := with_boxes(picture)) is not None
     }
+    old = [
+        *(f"{PLOTS}/{name}" for name in _matching(Path(out) / PLOTS, _OLD_PLOT) | set(figures)),
+        *(f"{PICTURES}/{name}" for name in _matching(Path(out) / PICTURES, _OLD_PICTURE) | set(pictures)),
+    ]
+    if same_result(Path(out) / "scores.json", json.loads(texts["scores.json"])):
+        for name in old:
+            (Path(out) / name).unlink(missing_ok=True)
+    else:
+        Earlier(out).keep(*texts, *old)
+    paths = write_files(out, texts)
+    write_files(Path(out) / PLOTS, figures)
     if pictures:
         write_files(Path(out) / PICTURES, pictures)
     for note in report.missing():
@@ -178,7 +191,6 @@ def picture_name(gallery: Gallery, place: int) -> str:
     return f"{gallery.name}_{place:02d}.jpg"
 
 
-def _remove_old(folder: Path, names: re.Pattern[str]) -> None:
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if names.fullmatch(path.name):
-            path.unlink()
+def _matching(folder: Path, names: re.Pattern[str]) -> set[str]:
+    """The files of the folder that have such names."""
+    return {path.name for path in folder.iterdir() if names.fullmatch(path.name)} if folder.is_dir() else set()

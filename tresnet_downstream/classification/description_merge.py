@@ -1,0 +1,147 @@
+"""Scoring a checkpoint with a config: what the checkpoint says of its classifier wins, except over explicit options."""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+from mmengine.config import Config
+
+from tresnet_downstream.classification.descriptions import NOT_DESCRIBED, Description, input_size, resized
+from tresnet_downstream.running.checkpoints import plain
+from tresnet_downstream.running.provenance import without_start
+
+_PIPELINE = "val_dataloader.dataset.pipeline"
+_NOT_SET = "not set"
+
+
+def merge_description(config: Config, description: Description, set_here: Set[str]) -> list[str]:
+    """Puts a checkpoint's model and pipeline into a config, except for what the user set explicitly.
+
+    Args:
+        config: with references resolved; is changed in place.
+        description: the checkpoint's.
+        set_here: the places of the config that options set, from :func:`places_set_by`.
+
+    Returns:
+        at most two lines: where the config differed from the checkpoint, and where an option did.
+    """
+    merge = _Merge(set_here)
+    if description.classifier is not None:
+        in_config = {"head": None, **without_start(config.model)}
+        for key in NOT_DESCRIBED:
+            in_config.pop(key, None)
+        loss = {"loss": config.model.loss} if config.model.get("loss") else {}
+        config.model = {**merge.value(description.classifier, in_config, "model"), **loss}
+    dataset = config.val_dataloader.dataset
+    if description.pipeline and "pipeline" in dataset:
+        stored, steps = list(description.pipeline), list(plain(dataset.pipeline))
+        at_new_size = list(resized(stored, config.image_size)) if "image_size" in set_here else stored
+        if _types(stored) != _types(steps) and _differ(at_new_size, stored):
+            # The transforms cannot be paired, but the size that the user set has a place in the stored ones.
+            dataset.pipeline = at_new_size
+            merge.overrides.append(("image_size", input_size(stored), config.image_size))
+        else:
+            dataset.pipeline = merge.value(stored, steps, _PIPELINE)
+    notes = []
+    if merge.differences:
+        each = _listed(
+            f"{place} is {_shown(stored)} ({_shown(in_config)} in the config)"
+            for place, stored, in_config in merge.differences
+        )
+        notes.append(f"note: the checkpoint decides where the config differs: {each}")
+    if merge.overrides:
+        each = _listed(
+            f"{place} is {_shown(in_config)} ({_shown(stored)} in the checkpoint)"
+            for place, stored, in_config in merge.overrides
+        )
+        notes.append(f"note: the options decide where the checkpoint differs: {each}")
+    return notes
+
+
+class _Merge:
+    """Takes the checkpoint's values, and the config's where an option set them.
+
+    Args:
+        set_here: the places that options set.
+
+    Attributes:
+        differences: place, stored value and the config's, where they differ and the checkpoint's was taken.
+        overrides: the same where the config's was taken.
+    """
+
+    def __init__(self, set_here: Set[str]) -> None:
+        self.set_here = set_here
+        self.differences: list[tuple[str, Any, Any]] = []
+        self.overrides: list[tuple[str, Any, Any]] = []
+
+    def value(self, stored: Any, in_config: Any, place: str) -> Any:
+        """The value to take at a place, such as ``model.head``."""
+        set_below = any(other.startswith(f"{place}.") for other in self.set_here)
+        if place in self.set_here or f"{place}.type" in self.set_here:
+            return self._option(stored, in_config, place)
+        if isinstance(stored, Mapping) and isinstance(in_config, Mapping):
+            return self._mapping(stored, in_config, place)
+        if _are_alike(stored, in_config) and (set_below or any(_types(stored))):
+            pairs = zip(stored, in_config, strict=True)
+            return [self.value(*pair, f"{place}.{number}") for number, pair in enumerate(pairs)]
+        if set_below:
+            return self._option(stored, in_config, place)
+        # A config may leave the number of classes to the data.
+        left_to_data = place.endswith(".num_classes") and in_config in (None, _NOT_SET)
+        if _differ(stored, in_config) and not left_to_data:
+            self.differences.append((place, stored, in_config))
+        return stored
+
+    def _mapping(self, stored: Mapping[str, Any], in_config: Mapping[str, Any], place: str) -> dict[str, Any]:
+        if stored.get("type") != in_config.get("type"):
+            # The arguments of another type mean something else; only those that an option set are taken.
+            self.differences.append((place, stored, in_config))
+            set_keys = [key for key in in_config if f"{place}.{key}" in self.set_here]
+            in_config = {**stored, **{key: in_config[key] for key in set_keys}}
+        merged = {
+            key: self.value(stored.get(key, _NOT_SET), in_config.get(key, _NOT_SET), f"{place}.{key}")
+            for key in dict.fromkeys([*stored, *in_config])
+        }
+        return {key: value for key, value in merged.items() if value is not _NOT_SET}
+
+    def _option(self, stored: Any, in_config: Any, place: str) -> Any:
+        if _differ(stored, in_config):
+            self.overrides.append((place, stored, in_config))
+        return in_config
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    """Whether both are lists of as many items, of the same types where they are components."""
+    if not isinstance(one, list | tuple) or not isinstance(other, list | tuple):
+        return False
+    return len(one) == len(other) and _types(one) == _types(other)
+
+
+def _types(steps: Sequence[Any]) -> list[Any]:
+    """The ``type`` of each component; None for other values."""
+    return [step.get("type") if isinstance(step, Mapping) else None for step in steps]
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two plain values differ; a list is as good as a tuple."""
+    return bool(_as_lists(one) != _as_lists(other))
+
+
+def _as_lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _as_lists(item) for key, item in value.items()}
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words: components by their types."""
+    if isinstance(value, Mapping) and "type" in value:
+        return str(value["type"])
+    if isinstance(value, list | tuple) and value and all(_types(value)):
+        return f"({', '.join(map(str, _types(value)))})"
+    return value if value is _NOT_SET else repr(value)
+
+
+def _listed(texts: Iterable[str], most: int = 4) -> str:
+    several = [text.replace(_PIPELINE, "val_pipeline") for text in texts]
+    more = f"; and {len(several) - most} more" if len(several) > most else ""
+    return "; ".join(several[:most]) + more

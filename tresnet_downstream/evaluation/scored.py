@@ -1,0 +1,75 @@
+"""What a test tool writes: scores and the run folder they are computed from, without overwriting another result."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.evaluation.detection_scores import DetectionScores
+from tresnet_downstream.evaluation.detection_tables import write_detection_scores
+from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
+from tresnet_downstream.evaluation.multilabel_tables import write_scores
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.runs import (
+    DESCRIPTION,
+    LEFT_OUT,
+    RUN_FILES,
+    describe,
+    write_detection_run,
+    write_multilabel_run,
+)
+from tresnet_downstream.evaluation.text import plain
+from tresnet_downstream.files import Earlier
+
+SCORE_FILES = ("scores.json", "per_class.csv")
+# Keys that may differ between two runs of the same result: when and how it was computed, from which copies of the
+# files, and the loss of the model, which scoring does not use.
+_NO_PART_OF_A_RESULT = ("date", "command", "versions", "checkpoint", "config", "loss")
+
+
+def write_scored(
+    scores: MultilabelScores | Mapping[str, DetectionScores],
+    run: MultilabelRun | DetectionRun,
+    folder: str | Path,
+) -> list[Path]:
+    """Writes the scores and the run folder.
+
+    Files of the same result (checkpoint, weights, data and settings) are replaced; others are moved to a folder
+    ``earlier_N`` beside them, which is a run folder too, and a line says so.
+
+    Args:
+        scores: of a multi-label run; or of a detector, by kind: ``bbox``, ``segm``.
+        run: what they are computed from.
+        folder: where to write; it is made if it is not there.
+
+    Returns:
+        the paths.
+
+    Raises:
+        UserError: the folder cannot be written to, or a part of the run is not what its class says.
+    """
+    folder = Path(folder)
+    # A run of other origin does not say which weights it is of.
+    if "checkpoint_sha256" not in run.about or not same_result(folder / DESCRIPTION, describe(run)):
+        Earlier(folder).keep(*SCORE_FILES, *RUN_FILES)
+    if isinstance(run, MultilabelRun):
+        assert isinstance(scores, MultilabelScores)
+        paths = [*write_scores(scores, folder, run.about), write_multilabel_run(run, folder)]
+        return [*paths, folder / LEFT_OUT] if run.left_out else paths
+    assert isinstance(scores, Mapping)
+    return [*write_detection_scores(scores, folder, run.about), write_detection_run(run, folder)]
+
+
+def same_result(path: Path, content: Mapping[str, Any]) -> bool:
+    """Whether a JSON file has the same content, but for the date, the command and the places of files."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(_result_of(before) == _result_of(plain(content)))
+
+
+def _result_of(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _result_of(value) for key, value in content.items() if key not in _NO_PART_OF_A_RESULT}
+    return [_result_of(item) for item in content] if isinstance(content, list) else content

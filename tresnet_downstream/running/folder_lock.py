@@ -1,0 +1,107 @@
+"""One training at a time in a run folder, by a lock that the kernel releases however the process ends.
+
+The lock is ``flock`` on the empty file ``.lock`` in the folder. The file stays; that it is there says nothing.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.notices import tell
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+_HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_held: set[int] = set()
+
+
+class FolderInUseError(UserError):
+    """Another training runs in the folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(
+            f"{folder}: another training runs in this folder; wait for its end, stop it, or name another `work_dir`"
+        )
+
+
+def require_unused(folder: str | Path) -> None:
+    """Looks whether a training runs in the folder; creates nothing.
+
+    Raises:
+        FolderInUseError: if one does.
+    """
+    try:
+        file = _open(folder)
+    except OSError:
+        return  # no training has been here, or none that this user may lock out
+    try:
+        # Shared: the processes of one training may look at the same time.
+        _flock(file, folder, shared=True)
+    except OSError:
+        pass  # no locks here, which taking one will say
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Holds the lock of a folder; where there are no locks, says so in one line and goes on.
+
+    Raises:
+        FolderInUseError: if another training, in this process or another one, holds it.
+    """
+    file = None
+    try:
+        file = _open(folder, os.O_CREAT)
+        _held.add(file)
+        _flock(file, folder)
+    except OSError as error:
+        reason = error.strerror or error
+        tell(f"note: {folder}: cannot be locked ({reason}), so nothing keeps a second training out of this folder")
+    except BaseException:
+        _close(file)
+        raise
+    try:
+        yield
+    finally:
+        _close(file)
+
+
+def _open(folder: str | Path, flags: int = 0) -> int:
+    if fcntl is None:  # Windows, which renames no folder with an open file in it
+        raise OSError(errno.ENOSYS, "the system has no flock")
+    return os.open(Path(folder) / LOCK, os.O_RDWR | flags, 0o666)
+
+
+def _flock(file: int, folder: str | Path, shared: bool = False) -> None:
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD_BY_ANOTHER:
+            raise FolderInUseError(folder) from error
+        raise
+
+
+def _close(file: int | None) -> None:
+    if file is not None:
+        _held.discard(file)
+        os.close(file)
+
+
+def _close_in_child() -> None:
+    """Closes inherited locks, since a data loader's worker may outlive a killed training by seconds."""
+    for file in _held:
+        with contextlib.suppress(OSError):
+            os.close(file)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
