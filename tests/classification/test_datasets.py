@@ -217,7 +217,7 @@ def test_truncated_images_are_refused_whatever_pillow_was_told(root, monkeypatch
 
 
 def test_missing_data_root_says_where_ms_coco_comes_from(tmp_path):
-    words = ["data_root", "nowhere", "cocodataset.org", "train2014.zip", "--cfg-options data_root="]
+    words = ["data_root", "nowhere", "cocodataset.org", "train2014.zip", "`options` data_root="]
     expect_error(lambda: build(tmp_path / "nowhere"), *words)
 
 

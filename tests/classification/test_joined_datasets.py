@@ -64,7 +64,7 @@ def test_labels_of_all_parts_are_counted_once(data):
     rows = np.concatenate([alone(data).annotations.targets(), alone(data, "val").annotations.targets()])
     np.testing.assert_array_equal(both.annotations.targets(), rows)
     assert both.annotations.paths() == [*alone(data).annotations.paths(), *alone(data, "val").annotations.paths()]
-    first = summary("train", both, PIPELINE)[0]
+    first = summary("train", both, PIPELINE, "left_out.csv")[0]
     assert first.startswith(f"train: {len(rows)} images of {data}/train.json and {data}/val.json, 2 times in an epoch;")
 
 

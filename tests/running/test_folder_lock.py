@@ -39,7 +39,7 @@ def running(data, tmp_path_factory):
 @pytest.mark.parametrize("flags", [(), ("--resume",), ("--overwrite",)])
 def test_folder_of_a_running_training_is_refused_in_one_line(data, running, flags):
     folder, process = running
-    refuses_to_train(data, folder, folder, "another training runs", "work_dir", flags=flags)
+    refuses_to_train(data, folder, folder, "another training runs", "--work-dir", flags=flags)
     assert process.poll() is None
     assert not folder.with_name("run_1").exists()
 
