@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tresnet_downstream.classification.model_files import WeightFile
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
+from tresnet_downstream.weights.integrity import save_safetensors
 
 _HEADS = ("LinearHead", "BottleneckHead", "MLDecoderHead")
 
@@ -48,7 +48,7 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as partial:
             if out.suffix == ".safetensors":
-                save_file(_plain(to_timm(file.state_dict)), partial)
+                save_safetensors(_plain(to_timm(file.state_dict)), partial)
             else:
                 torch.save(_content(file, to), partial)
     except OSError as error:
