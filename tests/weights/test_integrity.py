@@ -78,7 +78,7 @@ def test_tensors_that_no_network_has_are_refused_by_name(tmp_path, tensor):
 
 def test_names_that_no_file_and_no_encoding_takes_are_refused(tmp_path):
     torch.save({"state_dict": {"\ud800": torch.ones(3)}}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="no encoding takes|damaged"):
+    with pytest.raises(UserError, match=r"no encoding takes|damaged"):
         read_checkpoint(tmp_path / "a.pth")
     for name in ("a" * 5000, "a\0b", "\ud800"):
         with pytest.raises(UserError, match="no such checkpoint"):

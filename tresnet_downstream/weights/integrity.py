@@ -49,7 +49,7 @@ def require_usable(checkpoint: Mapping[Any, Any], path: str | Path) -> None:
     """Checks the tensors of a checkpoint, those of the optimiser excepted, before it is used or written.
 
     Raises:
-        UserError: one is not finite, of a type or layout that no network here has, or has a name that no encoding takes.
+        UserError: one is not finite, of a type or layout that no network here has, or its name fits no encoding.
     """
     for name, tensor in _tensors(checkpoint):
         if not name.isascii():
@@ -60,7 +60,7 @@ def require_usable(checkpoint: Mapping[Any, Any], path: str | Path) -> None:
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.dtype not in TYPES:
             kind = "nested" if tensor.is_nested else f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
             raise UserError(f"{path}: {name} is a tensor of another kind ({kind}) than the weights of a network")
-        if tensor.untyped_storage().nbytes() < tensor.nbytes:
+        if tensor.nbytes > unpacked_limit(tensor.untyped_storage().nbytes()):
             raise UserError(f"{path}: {name} has {tensor.numel():,} values, of which the file does not hold all")
         if not is_finite(tensor):
             raise UserError(f"{path}: {name} has values that are NaN or infinite; take another checkpoint")

@@ -69,8 +69,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         the dict in the file; of a safetensors file, the tensors by name.
 
     Raises:
-        UserError: if the file is missing, empty, cut off, damaged, no weight file, holds objects that are not loaded, or
-            tensors that `require_usable` refuses.
+        UserError: if the file is missing, empty, cut off, damaged, no weight file, holds objects that are not loaded,
+            or tensors that `require_usable` refuses.
     """
     path = Path(path)
     if not is_regular(path):
