@@ -74,7 +74,10 @@ def _reason(error: Exception) -> str:
 def _start_and_content(file: BinaryIO) -> bytes:
     """The whole of a JPEG or PNG file, of others the first bytes alone."""
     start = file.read(len(png.SIGNATURE))
-    return start + file.read() if start.startswith(START) or start == png.SIGNATURE else start
+    if not (start.startswith(START) or start == png.SIGNATURE):
+        return start
+    file.seek(0)
+    return file.read()
 
 
 def _decode_with_pillow(file: BinaryIO, content: bytes) -> np.ndarray:
