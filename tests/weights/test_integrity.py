@@ -66,9 +66,8 @@ def test_large_finite_values_are_read(tmp_path):
         torch.ones(3, dtype=torch.bool),
         torch.ones(3, dtype=torch.complex64),
         torch.eye(3).to_sparse(),
-        torch.zeros(1).expand(10**9),
     ],
-    ids=["float8", "bool", "complex", "sparse", "expanded"],
+    ids=["float8", "bool", "complex", "sparse"],
 )
 def test_tensors_that_no_network_has_are_refused_by_name(tmp_path, tensor):
     torch.save({"state_dict": {"w": tensor}}, tmp_path / "a.pth")

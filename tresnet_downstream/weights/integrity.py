@@ -60,8 +60,6 @@ def require_usable(checkpoint: Mapping[Any, Any], path: str | Path) -> None:
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.dtype not in TYPES:
             kind = "nested" if tensor.is_nested else f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
             raise UserError(f"{path}: {name} is a tensor of another kind ({kind}) than the weights of a network")
-        if tensor.nbytes > unpacked_limit(tensor.untyped_storage().nbytes()):
-            raise UserError(f"{path}: {name} has {tensor.numel():,} values, of which the file does not hold all")
         if not is_finite(tensor):
             raise UserError(f"{path}: {name} has values that are NaN or infinite; take another checkpoint")
 
