@@ -45,7 +45,7 @@ def require_whole_records(path: Path) -> None:
         raise ValueError(str(error)) from error
 
 
-def require_usable(checkpoint: Mapping[Any, Any], path: str | Path) -> None:
+def require_usable(checkpoint: Mapping[Any, Any], path: str | Path, finite: bool = True) -> None:
     """Checks the tensors of a checkpoint, those of the optimiser excepted, before it is used or written.
 
     Raises:
@@ -60,7 +60,7 @@ def require_usable(checkpoint: Mapping[Any, Any], path: str | Path) -> None:
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.dtype not in TYPES:
             kind = "nested" if tensor.is_nested else f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
             raise UserError(f"{path}: {name} is a tensor of another kind ({kind}) than the weights of a network")
-        if not is_finite(tensor):
+        if finite and not is_finite(tensor):
             raise UserError(f"{path}: {name} has values that are NaN or infinite; take another checkpoint")
 
 

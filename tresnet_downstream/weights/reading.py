@@ -56,7 +56,7 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     return allowed
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = True) -> dict[str, Any]:
     """Reads a ``.pth`` file of ``torch.save``, in its zip or its older form, or a ``.safetensors`` file.
 
     The content decides, not the name.
@@ -64,6 +64,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     Args:
         path: the file.
         map_location: where the tensors of a ``.pth`` file go, as ``torch.load`` takes it.
+        finite: whether weights that are not finite are refused; False for showing what a file holds.
 
     Returns:
         the dict in the file; of a safetensors file, the tensors by name.
@@ -108,7 +109,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
     if str(map_location) != "meta":
-        require_usable(checkpoint, path)
+        require_usable(checkpoint, path, finite)
     return checkpoint
 
 
