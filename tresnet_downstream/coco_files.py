@@ -7,12 +7,13 @@ import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import open_regular
+from tresnet_downstream.json_reading import parse_json
 
 File: TypeAlias = str | os.PathLike[str]
 
@@ -48,10 +49,7 @@ def read_coco_file(file: File, labelled: bool = True) -> CocoFile:
     Raises:
         UserError: the file is missing, malformed, no instances file, contradicts itself, or lists an image twice.
     """
-    try:
-        content = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: malformed JSON: {error}") from error
+    content = parse_json(read_text(file), file)
     if isinstance(content, dict) and not labelled:
         content.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
@@ -101,7 +99,7 @@ def read_coco_classes(file: File) -> tuple[str, ...]:
     while (place := text.find('"categories"', place)) >= 0:
         place += len('"categories"')
         if start := re.compile(r"\s*:\s*").match(text, place):
-            with contextlib.suppress(ValueError, TypeError, KeyError):
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                 categories, _ = decoder.raw_decode(text, start.end())
                 return tuple(category["name"] for category in sorted(categories, key=lambda given: given["id"]))
     raise UserError(f"{file}: not a COCO instances file, which has a list of `categories`")
@@ -114,7 +112,8 @@ def read_text(file: File) -> str:
         UserError: the file cannot be read or is not UTF-8.
     """
     try:
-        content = Path(file).read_bytes()
+        with open_regular(file) as stream:
+            content = stream.read()
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
     try:

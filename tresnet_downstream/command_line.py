@@ -80,11 +80,7 @@ def _interrupted(error: BaseException | None) -> bool:
 
 
 def _one_line(error: UserError) -> str:
-    message = str(error)
-    if "Original Traceback" in message:
-        # From a data loader's worker: the last line has the error's name and its message.
-        message = message.strip().splitlines()[-1].partition(": ")[2]
-    return " ".join(message.split())
+    return " ".join(str(error).split())
 
 
 def read_config(options: argparse.Namespace) -> Any:

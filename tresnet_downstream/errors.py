@@ -1,12 +1,35 @@
 """The error that a user can mend, told apart from a fault of the toolkit."""
 
+LONGEST_MESSAGE = 500  # in characters
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: a file, an option, a label.
 
     The message is one line: it names the file or key, says what is wrong with it and what to do. The tools
-    print it without a traceback and exit with status 2.
+    print it without a traceback and exit with status 2. Of a message of more than `LONGEST_MESSAGE` characters,
+    such as one with a very long name, the middle is left out; characters that no encoding takes are escaped.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_short(_own_line(str(message))))
+
+
+def _own_line(message: str) -> str:
+    """The message alone, where torch's data loader raises a worker's error anew with its traceback as the text."""
+    if "Original Traceback" in message:
+        return message.strip().splitlines()[-1].partition(": ")[2]
+    return message
+
+
+def _short(message: str) -> str:
+    if len(message) > LONGEST_MESSAGE:
+        half = (LONGEST_MESSAGE - len(" ... ")) // 2
+        message = f"{message[:half]} ... {message[-half:]}"
+    if message.isascii():
+        return message
+    escaped = message.encode("utf-8", "backslashreplace").decode()
+    return escaped if len(escaped) <= LONGEST_MESSAGE else _short(escaped)
 
 
 class NonFiniteLossError(UserError):

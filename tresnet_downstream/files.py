@@ -1,17 +1,21 @@
-"""Files that appear under their name only when they are whole, and that take no other file's place.
+"""Files that appear under their name only when whole, take no other file's place, and are read without waiting.
 
 What a tool writes replaces a file of the same content. Another file under that name is moved to ``earlier_N`` beside
 it, the first such folder that is free, and a line on standard error says so: see :class:`Earlier`.
 """
 
 import filecmp
+import gzip
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.limits import excess, unpacked_limit
 
 
 @contextmanager
@@ -83,3 +87,46 @@ class Earlier:
             # Standard output may be read by a program.
             print(f"note: files in {self.folder} that would be overwritten are now in {aside}", file=sys.stderr)
         return self.aside
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a regular file for reading bytes; a pipe, a device or a socket, which could block or never end, is refused.
+
+    Raises:
+        OSError: the file is missing, not a regular one, cannot be read, or no file can have such a name.
+    """
+    try:
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
+    except ValueError as error:  # a zero byte or a lone surrogate
+        raise OSError(f"no file can have such a name ({error})") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError("not a regular file, and nothing else is read")
+    return file
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def is_regular(path: str | os.PathLike[str]) -> bool:
+    """Whether a regular file stands under a name, which may be one that no file can have."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def unpack_gzip(path: str | os.PathLike[str]) -> bytes:
+    """The content of a gzip file, of which no more is unpacked than the limit ``expansion`` allows.
+
+    Raises:
+        UserError: it is more than that.
+        OSError, EOFError, zlib.error: the file cannot be read or is damaged.
+    """
+    with open_regular(path) as packed, gzip.open(packed) as unpacked:
+        most = unpacked_limit(os.fstat(packed.fileno()).st_size)
+        content = unpacked.read(most + 1)
+    if len(content) > most:
+        raise UserError(f"{path}: {excess('expansion', f'unpacks to over {most:,} bytes')} (of each packed byte)")
+    return content

@@ -12,12 +12,17 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
+from tresnet_downstream.limits import excess, limit
+
 START, END = b"\xff\xd8", b"\xff\xd9"
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, with Huffman codes
 PROGRESSIVE = 0xC2
 OTHER_FRAMES = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 SCAN, APPLICATION_1 = 0xDA, 0xE1
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)  # within a scan: no stuffed byte and no restart
+# In place of the end. libjpeg reads up to 8 bytes ahead; with an end marker it would invent what is missing before it,
+# and without one it stops there.
+PADDING = bytes(8)
 MAX_PIXELS = 2**26  # beyond that Pillow decides what is honest
 SCALES = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
@@ -67,9 +72,18 @@ def decode_jpeg(content: bytes, at_least: tuple[int, int] | None = None) -> np.n
         uint8 of shape (height, width, 3) in RGB; at full size the pixels that Pillow gives with the same libjpeg.
         None for a file that Pillow shall judge: no JPEG, in other colours than grey and YCbCr or RGB, of other
         than 8 bits, of very many pixels, or without an end, as truncated files are.
+
+    Raises:
+        ValueError: a file of many scans that :func:`require_scans` refuses.
     """
     header = read_header(content) if content.endswith(END) else None
-    if header is None or not (header.progressive or _is_one_scan(content, header.first_scan)):
+    if header is None:
+        return None
+    if header.progressive:
+        require_scans(content)
+    elif _is_one_scan(content, header.first_scan):
+        content = content[: -len(END)] + PADDING
+    else:
         return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | SCALES[_reduction(header, at_least)]
     try:
@@ -126,3 +140,88 @@ def _reduction(header: Header, at_least: tuple[int, int] | None) -> int:
     height, width = reversed(at_least) if turned else at_least
     # libjpeg rounds sides up.
     return next(d for d in SCALES if d == 1 or (-(-header.height // d) >= height and -(-header.width // d) >= width))
+
+
+class Scans(NamedTuple):
+    """How the pixels of a JPEG file are stored.
+
+    Attributes:
+        frame: the marker of the kind: baseline, progressive, ...
+        number: of the scans, up to the end or to one more than the limit.
+        end: where the end marker stands, in bytes; None without one.
+        lacking: coefficients that no scan brings to full precision; 0 unless progressive.
+    """
+
+    frame: int
+    number: int
+    end: int | None
+    lacking: int
+
+
+def read_scans(content: bytes) -> Scans | None:
+    """Walks over all markers up to the end; None if their order makes no sense."""
+    place, frame, count, most = len(START), 0, 0, limit("scans")
+    precise: dict[int, set[int]] = {}  # by component, the coefficients that are whole
+    while place + 2 <= len(content):
+        marker = content[place + 1]
+        if content[place] != 0xFF:
+            return None
+        if marker == 0xFF:
+            place += 1
+            continue
+        if marker == END[1] or count > most:
+            lacking = sum(64 - len(whole) for whole in precise.values()) if frame == PROGRESSIVE else 0
+            return Scans(frame, count, place if marker == END[1] else None, lacking)
+        if place + 4 > len(content):
+            break
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        segment = content[place + 4 : place + 2 + length]
+        if marker in FRAMES or marker in OTHER_FRAMES:
+            frame = marker
+            precise = {number: set() for number in segment[6::3]}
+        place += 2 + length
+        if marker == SCAN:
+            count += 1
+            _add_scan(precise, segment)
+            following = MARKER.search(content, place)
+            if following is None:
+                break
+            place = following.start()
+    return Scans(frame, count, None, 0) if frame else None
+
+
+def _add_scan(precise: dict[int, set[int]], segment: bytes) -> None:
+    """Adds the coefficients that a scan, by its header, brings to full precision."""
+    if segment and len(segment) >= 4 + 2 * segment[0]:
+        first, last, bits = segment[1 + 2 * segment[0] :][:3]
+        if bits & 15 == 0:
+            for component in segment[1 : 1 + 2 * segment[0] : 2]:
+                precise.setdefault(component, set()).update(range(first, min(last, 63) + 1))
+
+
+def require_scans(content: bytes) -> Scans | None:
+    """The scans of a JPEG file, if they are not too many and none is missing.
+
+    Raises:
+        ValueError: they are too many, or a progressive file ends before its last ones.
+    """
+    scans = read_scans(content)
+    if scans is None:
+        return None
+    if scans.number > limit("scans"):
+        raise ValueError(excess("scans", f"it has more than {limit('scans')} scans"))
+    if scans.end is not None and scans.lacking:
+        raise ValueError("the file is truncated: its last scans are missing")
+    return scans
+
+
+def without_end(content: bytes) -> bytes:
+    """A JPEG file for a decoder that stops where data is missing: of one scan, without the marker of the end.
+
+    Raises:
+        ValueError: as :func:`require_scans`.
+    """
+    scans = require_scans(content)
+    if scans is None or scans.end is None or scans.number != 1 or scans.frame not in FRAMES[:2]:
+        return content
+    return content[: scans.end] + PADDING

@@ -1,19 +1,23 @@
 """Picture files: found, read as they are shown, written whole."""
 
 import glob
+import io
 import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from tresnet_downstream import png
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import Earlier, whole_file
-from tresnet_downstream.jpeg import START, decode_jpeg
+from tresnet_downstream.files import Earlier, open_regular, whole_file
+from tresnet_downstream.jpeg import START, decode_jpeg, without_end
+from tresnet_downstream.limits import excess, limit
 
 # A file, a Pillow image, or a uint8 array of shape (height, width, 3) in RGB.
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -26,6 +30,7 @@ DECODING_ERRORS = (
     TypeError,
     LookupError,
     EOFError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -49,26 +54,73 @@ def read_image(file: str | os.PathLike[str], at_least: tuple[int, int] | None = 
         uint8 of shape (height, width, 3), 0 to 255.
 
     Raises:
-        BadImageError: the file is missing, empty, truncated, damaged or no image, has more pixels than Pillow
-            takes for honest, or values of 32 bits, whose range the file does not say.
+        BadImageError: the file is missing, no regular file, empty, truncated, damaged or no image, exceeds a limit
+            of `limits.Limits`, or has values of 32 bits, whose range the file does not say.
     """
     try:
-        image = decode_jpeg(_content_of_jpeg(file), at_least)
-        return _decode_with_pillow(file) if image is None else image
+        with open_regular(file) as stream:
+            content = _start_and_content(stream)
+            image = decode_jpeg(content, at_least)
+            if image is None:
+                return _decode_with_pillow(stream, content)
+        _require_size((image.shape[1], image.shape[0]))
+        return image
     except DECODING_ERRORS as error:
-        raise BadImageError(f"{os.fspath(file)}: unreadable image: {' '.join(str(error).split())}") from error
+        raise BadImageError(f"{os.fspath(file)}: unreadable image: {_reason(error)}") from error
 
 
-def _content_of_jpeg(file: str | os.PathLike[str]) -> bytes:
-    """The whole of a file that begins as JPEG files do, of others the first bytes alone."""
-    with open(file, "rb") as stream:
-        start = stream.read(len(START))
-        return start + stream.read() if start == START else start
+def _reason(error: Exception) -> str:
+    return "it does not fit in memory" if isinstance(error, MemoryError) else " ".join(str(error).split())
 
 
-def _decode_with_pillow(file: str | os.PathLike[str]) -> np.ndarray:
-    with _whole_images_only(), Image.open(file) as image:
-        return _pixels_of(image)
+def _start_and_content(file: BinaryIO) -> bytes:
+    """The whole of a JPEG or PNG file, of others the first bytes alone."""
+    start = file.read(len(png.SIGNATURE))
+    if not (start.startswith(START) or start == png.SIGNATURE):
+        return start
+    file.seek(0)
+    return file.read()
+
+
+def _decode_with_pillow(file: BinaryIO, content: bytes) -> np.ndarray:
+    stream: BinaryIO = file
+    is_png = content.startswith(png.SIGNATURE)
+    if is_png:
+        stream = io.BytesIO(content)
+    elif content.startswith(START):
+        stream = io.BytesIO(without_end(content))
+    stream.seek(0)
+    with _whole_images_only(), _opened(stream) as image:
+        _require_size(image.size)
+        if is_png:
+            png.require_whole_chunks(content)
+        image.load()
+        # Rows that were not decoded are left black; black ones are few, so this costs little.
+        if is_png and (png.is_interlaced(content) or not any(_last_row(image))):
+            png.require_whole_stream(content)
+        return _pixels_of(image, owned=True)
+
+
+def _opened(stream: BinaryIO) -> Image.Image:
+    """The image, with Pillow's own limit out of the way of a higher one that the user set."""
+    if Image.MAX_IMAGE_PIXELS is not None and limit("pixels") > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit("pixels")
+    return Image.open(stream)
+
+
+def _last_row(image: Image.Image) -> bytes:
+    return image.crop((0, image.height - 1, image.width, image.height)).tobytes()
+
+
+def _require_size(size: tuple[int, int]) -> None:
+    """Raises ValueError for an image that is too large, or too narrow to be resized by its short side."""
+    width, height = size
+    if width * height > limit("pixels"):
+        raise ValueError(excess("pixels", f"{width} x {height} are {width * height} pixels"))
+    if max(size) > limit("aspect") * max(min(size), 1):
+        raise ValueError(
+            excess("aspect", f"{width} x {height}: one side is {max(size) // max(min(size), 1)} times the other")
+        )
 
 
 def pixels_of(picture: Picture) -> np.ndarray:
@@ -96,22 +148,28 @@ def pixels_of_pillow(image: Image.Image) -> np.ndarray:
     """
     try:
         with _whole_images_only():
+            _require_size(image.size)
             return _pixels_of(image)
     except DECODING_ERRORS as error:
         name = getattr(image, "filename", "") or "the Pillow image"
-        raise BadImageError(f"{name}: unreadable image: {' '.join(str(error).split())}") from error
+        raise BadImageError(f"{name}: unreadable image: {_reason(error)}") from error
 
 
-def _pixels_of(image: Image.Image) -> np.ndarray:
-    """8-bit RGB, turned upright."""
+def _pixels_of(image: Image.Image, owned: bool = False) -> np.ndarray:
+    """8-bit RGB, turned upright; an image that is ``owned`` may be changed, which saves a copy."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ValueError(f"it has 32 bits per value (mode {image.mode}); convert it to 8 bits")
-    upright = ImageOps.exif_transpose(image)
+    upright: Image.Image = image
+    if owned:
+        ImageOps.exif_transpose(image, in_place=True)
+    else:
+        upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):
-        # 16 bits, which Pillow would clip to white.
-        grey = np.asarray(upright).astype(np.float32) / 257
-        return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
-    return np.array(upright.convert("RGB"))
+        # 16 bits, which Pillow would clip to white. Row by row: floats take four times the memory.
+        grey = np.asarray(upright)
+        rows = [np.rint(row.astype(np.float32) / 257).astype(np.uint8) for row in grey]
+        return np.repeat(np.stack(rows)[:, :, None], 3, axis=2)
+    return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
 @contextmanager

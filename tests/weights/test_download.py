@@ -48,7 +48,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if server.etag:
             self.send_header("ETag", server.etag)
-        self.send_header("Content-Length", str(len(content) - start))
+        if server.mode != "no length":
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         self.wfile.write(content[start : None if server.cut is None else start + server.cut])
 
@@ -217,3 +218,41 @@ def test_hub_out_of_reach_is_one_line(monkeypatch, hub):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(UserError, match=r"cannot be fetched from the hub \(offline mode\)"):
         locate("m_in1k_224")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"mark": 1}'])
+def test_a_damaged_note_of_what_was_begun_starts_over(server, content):
+    server.cut = 8000
+    with pytest.raises(UserError):
+        fetch(server.url)
+    (note,) = cache_folder().rglob("*.partial.version")
+    note.write_text(content)
+    server.cut = None
+    assert fetch(server.url).read_bytes() == server.content
+
+
+def test_cut_file_of_a_server_that_says_no_length_is_neither_kept_nor_remembered(server):
+    server.mode, server.cut = "no length", 8000
+    with pytest.raises(UserError, match=r"does not say its length.*cut off or damaged"):
+        fetch(server.url)
+    assert not list(cache_folder().rglob("net*"))
+    server.cut = None
+    assert fetch(server.url).read_bytes() == server.content
+
+
+def test_urls_that_differ_have_files_and_locks_that_differ(server):
+    urls = [server.url, server.url.replace("net", "a%20b"), server.url.replace("net", "a_20b"), f"{server.url}?a"]
+    assert len({fetch(url) for url in urls}) == len(server.ranges) == 4
+    assert len(list((cache_folder() / ".locks").iterdir())) == 4
+
+
+def test_longer_downloads_than_the_limit_end(server, monkeypatch):
+    monkeypatch.setenv("TRESNET_MAX_DOWNLOAD_BYTES", "8000")
+    with pytest.raises(UserError, match="TRESNET_MAX_DOWNLOAD_BYTES"):
+        fetch(server.url)
+
+
+@pytest.mark.parametrize("url", ["hf://a", "http://[1", "http://a b/net.pth"])
+def test_what_is_no_url_is_told(server, url):
+    with pytest.raises(UserError, match=r"is no URL|give hf://|cannot be reached"):
+        fetch(url)

@@ -1,5 +1,6 @@
 """The arguments of TResNet: sizes of a variant, and checks that end in one clear line."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +38,8 @@ class Variant:
         variant = replace(self, **changes)
         if len(variant.layers) != 4 or len(variant.blocks) != 4 or len(variant.slopes) != 2:
             raise UserError("TResNet has four stages and two slopes: give layers and blocks 4 values each, slopes 2")
+        if not all(math.isfinite(slope) for slope in variant.slopes):
+            raise UserError(f"slopes={variant.slopes}: give two finite numbers")
         if unknown := set(variant.blocks) - set(KINDS):
             raise UserError(f"blocks={sorted(unknown)} is unknown: choose among {', '.join(KINDS)}")
         if min(variant.layers) < 1 or int(64 * variant.width) < 1:

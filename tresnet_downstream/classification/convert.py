@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tresnet_downstream.classification.model_files import WeightFile
@@ -13,6 +12,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
 from tresnet_downstream.weights.head_names import HEADS
+from tresnet_downstream.weights.integrity import save_safetensors
 
 
 def convert(file: WeightFile, out: str | Path, to: str) -> Path:
@@ -47,7 +47,7 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as partial:
             if out.suffix == ".safetensors":
-                save_file(_plain(to_timm(file.state_dict)), partial)
+                save_safetensors(_plain(to_timm(file.state_dict)), partial)
             else:
                 # By a stream: torch writes a path's name into the file.
                 with partial.open("wb") as stream:

@@ -194,7 +194,7 @@ def read_weight_file(
     """Reads a file and finds out what it holds; arguments and errors as of :func:`load_model`."""
     entry = _entry_of(path_or_name)
     path = locate(path_or_name)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, finite=False)
     which, tensors = unwrap(checkpoint, weights, path)
     told = _told_model(checkpoint)
     description = read_description(path, checkpoint)

@@ -1,6 +1,5 @@
 """Exported models: opened by suffix, behind the interface that prediction asks for."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -14,6 +13,7 @@ import torch
 from tresnet_downstream.classification.classifier import ImageClassifier, probabilities_of
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.json_reading import parse_json
 
 # Under this key an exported file says what it is: JSON of the keys of `description`.
 KEY = "tresnet_downstream"
@@ -182,7 +182,7 @@ class ExportedClassifier:
         self._session = SESSIONS[self.path.suffix.lower()](self.path, device)
         self.input_size = self._session.size
         try:
-            told = json.loads(self._session.told or "")
+            told = parse_json(self._session.told or "", path)
             self.classes = tuple(str(name) for name in told["classes"])
             self.multi_label = bool(told["multi_label"])
             self.pipeline: tuple[dict[str, Any], ...] = tuple(dict(step) for step in told["pipeline"])

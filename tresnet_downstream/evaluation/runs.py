@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.run_checks import are_names, check_arrays, check_description, check_detections
-from tresnet_downstream.evaluation.text import csv_text, json_text, plain, read_versioned, write_files
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.evaluation.text import csv_text, json_text, plain, read_text, read_versioned, write_files
+from tresnet_downstream.files import unpack_gzip, whole_file
+from tresnet_downstream.json_reading import parse_json
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
 DESCRIPTION, LEFT_OUT = "run.json", "left_out.csv"
@@ -153,10 +154,7 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         if shape != wanted or arrays[name].dtype.kind not in "fiub":
             raise UserError(f"{path}: holds {shape}, and run.json says {wanted}; score again")
     images_path = _there(folder, "images.json")
-    try:
-        images = json.loads(images_path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{images_path}: malformed JSON: {error}") from error
+    images = parse_json(read_text(images_path), images_path)
     if not are_names(images) or len(images) != content["num_images"]:
         raise UserError(f"{images_path}: is no list of the {content['num_images']} images that run.json counts")
     run = MultilabelRun(
@@ -190,9 +188,10 @@ def _read_detection(folder: Path, content: Mapping[str, Any]) -> DetectionRun:
 def _unpacked(folder: Path, name: str) -> Any:
     path = _there(folder, f"{name}.json.gz")
     try:
-        return json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+        content = unpack_gzip(path)
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}); score again") from error
+    return parse_json(content, path)
 
 
 def _there(folder: Path, name: str) -> Path:

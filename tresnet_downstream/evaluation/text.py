@@ -14,6 +14,7 @@ import numpy as np
 from tresnet_downstream.coco_files import read_text
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
+from tresnet_downstream.json_reading import parse_json
 
 _MOST_ROWS, _WORST, _BEST = 30, 15, 5
 _NAME_WIDTH = 32
@@ -80,10 +81,7 @@ def read_versioned(path: str | os.PathLike[str], name: str, version: int, hint: 
     Raises:
         UserError: the file is missing, malformed, of another format or of a newer version.
     """
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: malformed JSON: {error}") from error
+    content = parse_json(read_text(path), path)
     if not isinstance(content, dict) or content.get("format") != name:
         raise UserError(f"{path}: is not of the format {name}; {hint}")
     found = content.get("version")

@@ -1,5 +1,6 @@
 """From a name, URL or path to a whole, checked file on this machine."""
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -9,7 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -22,8 +23,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
+from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.limits import excess, limit
 from tresnet_downstream.weights.catalogue import CATALOGUE
-from tresnet_downstream.weights.reading import looks_like_weights
+from tresnet_downstream.weights.reading import looks_like_weights, read_checkpoint
 
 SCHEME = "tresnet://"
 _CHUNK = 1 << 20
@@ -93,12 +96,15 @@ def fetch(source: str, sha256: str = "") -> Path:
     """
     if source.startswith("hf://"):
         return _fetch_from_hub(source)
-    path = _place(source)
+    try:
+        path = _place(source)
+    except ValueError as error:
+        raise UserError(f"{source}: is no URL ({error})") from error
     locks = cache_folder() / ".locks"
     try:
         locks.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.lock"):
+        with FileLock(locks / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.lock"):
             if not path.is_file():
                 partial = path.with_name(f"{path.name}.partial")
                 _download(source, partial)
@@ -115,8 +121,9 @@ def _place(url: str) -> Path:
     """Where in the cache a URL's file lies: below its host, so that names of two servers do not meet."""
     parts = urlsplit(url)
     name = re.sub(r"[^\w.-]", "_", parts.path.rpartition("/")[2]) or "file"
-    if parts.query:
-        name = f"{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}-{name}"
+    # Two URLs that differ have two places, also where they differ in what no name of a file takes.
+    if parts.query or not re.fullmatch(r"(/[\w-][\w.-]*)+", parts.path):
+        name = f"{hashlib.sha256(f'{parts.path}?{parts.query}'.encode()).hexdigest()[:8]}-{name}"
     folders = [re.sub(r"[^\w.-]", "_", part) for part in (parts.netloc, *parts.path.split("/")[1:-1])]
     return cache_folder().joinpath(*(folder for folder in folders if folder not in ("", ".", "..")), name)
 
@@ -128,7 +135,7 @@ def _download(url: str, partial: Path) -> None:
     present = partial.stat().st_size if partial.is_file() else 0
     # Which version of the file was begun, as the server marks it, and its length: two must not be joined.
     marker = partial.with_name(f"{partial.name}.version")
-    begun: dict[str, Any] = json.loads(marker.read_text()) if marker.is_file() else {"mark": "", "length": 0}
+    begun = _begun(marker)
     if not begun["length"]:
         present = 0
     headers = {"User-Agent": "tresnet-downstream", "Accept-Encoding": "identity"}
@@ -139,16 +146,17 @@ def _download(url: str, partial: Path) -> None:
     # What is there is kept at every way out but the end: the next call goes on from it.
     try:
         with urlopen(Request(url, headers=headers), timeout=timeout()) as response:
-            total = int(response.headers["Content-Length"] or 0)  # 0: the server does not say
+            total = _length(response.headers["Content-Length"])
             if response.status == 206:
                 total = begun["length"]
                 if response.headers["Content-Range"] != f"bytes {present}-{total - 1}/{total}":
-                    partial.unlink()
+                    partial.unlink(missing_ok=True)
                     raise UserError(f"{url}: the server has another file than before; try again, which starts over")
             else:
                 present = 0
                 mark = response.headers["ETag"] or response.headers["Last-Modified"] or ""
-                marker.write_text(json.dumps({"mark": mark, "length": total}))
+                with whole_file(marker) as whole:
+                    whole.write_text(json.dumps({"mark": mark, "length": total}))
             with partial.open("ab" if present else "wb") as file:
                 received = present + _copy(url, response, file, present, total or None)
     except HTTPError as error:
@@ -161,11 +169,39 @@ def _download(url: str, partial: Path) -> None:
         if isinstance(error.reason, TimeoutError):
             raise UserError(f"{url}: the server was silent for {timeout():g} s; {_again(partial)}") from error
         raise UserError(f"{url}: cannot be reached ({error.reason}); {GIVE_A_PATH}") from error
+    except InvalidURL as error:
+        raise UserError(f"{url}: is no URL ({error})") from error
     except (HTTPException, ConnectionError) as error:
         raise UserError(f"{url}: the connection was cut; {_again(partial)}") from error
     if received < total:
         raise UserError(f"{url}: the connection was cut after {received:,} of {total:,} bytes; {_again(partial)}")
     marker.unlink(missing_ok=True)
+    if not total:
+        _require_readable(url, partial)
+
+
+def _begun(marker: Path) -> dict[str, Any]:
+    """What an earlier call noted of the file that it began; nothing if it noted nothing, or not all of it."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        noted = parse_json(marker.read_bytes(), marker)
+        return {"mark": str(noted["mark"]), "length": int(noted["length"])}
+    return {"mark": "", "length": 0}
+
+
+def _length(header: str | None) -> int:
+    """The length that a server announces, in bytes; 0 if it does not."""
+    return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 19 else 0
+
+
+def _require_readable(url: str, partial: Path) -> None:
+    """Reads a file of which the server said no length: that shows whether all of it came."""
+    try:
+        if looks_like_weights(partial):
+            read_checkpoint(partial)
+    except UserError as error:
+        partial.unlink(missing_ok=True)
+        reason = str(error).removeprefix(f"{partial}: ")
+        raise UserError(f"{url}: the server does not say its length, and what came {reason}") from error
 
 
 def _again(partial: Path) -> str:
@@ -180,6 +216,8 @@ def _copy(url: str, response: HTTPResponse, file: Any, present: int, total: int 
             file.write(chunk)
             received += len(chunk)
             advance(len(chunk))
+            if present + received > limit("download_bytes"):
+                raise UserError(f"{url}: {excess('download_bytes', f'has over {present + received:,} bytes')}")
     return received
 
 
@@ -233,7 +271,10 @@ def _sha256(path: Path) -> str:
 
 
 def _hub_parts(source: str) -> tuple[str, str]:
-    owner, repository, file = source.removeprefix("hf://").split("/", 2)
+    parts = source.removeprefix("hf://").split("/", 2)
+    if len(parts) != 3 or not all(parts):
+        raise UserError(f"{source}: give hf://OWNER/REPOSITORY/FILE")
+    owner, repository, file = parts
     return f"{owner}/{repository}", file
 
 

@@ -7,6 +7,8 @@ kept: MMEngine 0.10.7 stores it in every checkpoint, and with it a reference to 
 import pickle
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import is_regular, open_regular
+from tresnet_downstream.weights.integrity import require_digest, require_usable, require_whole_records
 
 # Where a checkpoint has its weights. MMEngine's own average stands in `state_dict` itself.
 RAW = ("state_dict", "model")
@@ -52,7 +56,7 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     return allowed
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = True) -> dict[str, Any]:
     """Reads a ``.pth`` file of ``torch.save``, in its zip or its older form, or a ``.safetensors`` file.
 
     The content decides, not the name.
@@ -60,21 +64,23 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     Args:
         path: the file.
         map_location: where the tensors of a ``.pth`` file go, as ``torch.load`` takes it.
+        finite: whether weights that are not finite are refused; False for showing what a file holds.
 
     Returns:
         the dict in the file; of a safetensors file, the tensors by name.
 
     Raises:
-        UserError: if the file is missing, empty, cut off, no weight file, or holds objects that are not loaded.
+        UserError: if the file is missing, empty, cut off, damaged, no weight file, holds objects that are not loaded,
+            or tensors that `require_usable` refuses.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_regular(path):
         raise UserError(f"{path}: no such checkpoint")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(512)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     reader = _reader_for(path, start)
     try:
         with warnings.catch_warnings():
@@ -84,11 +90,26 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         found = _REFUSED_OBJECT.search(str(error))
         what = f"the object {found[1]}" if found else "objects other than tensors and plain values"
         raise UserError(f"{path}: holds {what}, which may run commands, and is not loaded") from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except (
+        RuntimeError,
+        AttributeError,
+        AssertionError,
+        zlib.error,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{path}: is cut off or damaged ({reason}); fetch or copy it again") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
+    if str(map_location) != "meta":
+        require_usable(checkpoint, path, finite)
     return checkpoint
 
 
@@ -126,10 +147,19 @@ def _reader_for(path: Path, start: bytes) -> Callable[[Path, Any], Any]:
     if kind == "unknown":
         shown = start[:24].decode("ascii", "replace").split("\n")[0]
         raise UserError(f"{path}: is no weight file: it begins with {shown!r}")
-    return _read_torch if kind == "torch" else lambda path, _: load_file(path)
+    return _read_torch if kind == "torch" else _read_safetensors
+
+
+def _read_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
+    tensors = load_file(path)
+    require_digest(path, tensors)
+    return tensors
 
 
 def _read_torch(path: Path, map_location: Any) -> Any:
+    # torch does not compare the checksums. On the device "meta" it reads no values.
+    if str(map_location) != "meta" and zipfile.is_zipfile(path):
+        require_whole_records(path)
     with torch.serialization.safe_globals(_allowed()):
         return torch.load(path, map_location=map_location, weights_only=True)
 

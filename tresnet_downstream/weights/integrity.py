@@ -1,0 +1,115 @@
+"""Damage in weight files: checksums, packed records, and tensors that no network of this toolkit takes."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.limits import excess, unpacked_limit
+
+DIGEST = "tensors_sha256"
+TYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+# What a training goes on from, which is no part of a network.
+_STATES = ("optimizer", "message_hub", "param_schedulers")
+_BLOCK = 2**20
+
+
+def require_whole_records(path: Path) -> None:
+    """Compares every record of a zip file with its checksum.
+
+    Raises:
+        UserError: one is damaged, or they unpack to more than the limit ``expansion`` allows.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size, unpacked = path.stat().st_size, sum(record.file_size for record in archive.infolist())
+            if unpacked > unpacked_limit(size):
+                raise UserError(
+                    f"{path}: {excess('expansion', f'unpacks to {unpacked:,} bytes')} (of each packed byte)"
+                )
+            for record in archive.infolist():
+                with archive.open(record) as stream:
+                    while stream.read(_BLOCK):
+                        pass
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
+        raise ValueError(str(error)) from error
+
+
+def require_usable(checkpoint: Mapping[Any, Any], path: str | Path, finite: bool = True) -> None:
+    """Checks the tensors of a checkpoint, those of the optimiser excepted, before it is used or written.
+
+    Raises:
+        UserError: one is not finite, of a type or layout that no network here has, or its name fits no encoding.
+    """
+    for name, tensor in _tensors(checkpoint):
+        if not name.isascii():
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(f"{path}: has the name {name!r}, which no encoding takes") from error
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.dtype not in TYPES:
+            kind = "nested" if tensor.is_nested else f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+            raise UserError(f"{path}: {name} is a tensor of another kind ({kind}) than the weights of a network")
+        if finite and not is_finite(tensor):
+            raise UserError(f"{path}: {name} has values that are NaN or infinite; take another checkpoint")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return True
+    # A sum is quicker. It may overflow where no value is infinite: then each is looked at.
+    return bool(tensor.sum(dtype=torch.float64).isfinite()) or bool(tensor.isfinite().all())
+
+
+def _tensors(value: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
+    """All tensors in dicts and lists within each other, each container once."""
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any]] = [(str(key), item) for key, item in value.items() if key not in _STATES]
+    while waiting:
+        name, item = waiting.pop()
+        if isinstance(item, Tensor):
+            yield name, item
+        elif isinstance(item, Mapping | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            entries: Iterable[tuple[Any, Any]] = item.items() if isinstance(item, Mapping) else enumerate(item)
+            waiting += [
+                (str(key), entry) for key, entry in entries if isinstance(entry, Tensor | Mapping | list | tuple)
+            ]
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode("utf-8", "surrogatepass"))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file that holds a checksum of its tensors.
+
+    Raises:
+        UserError: as :func:`require_usable`.
+    """
+    require_usable(tensors, path)
+    save_file(dict(tensors), path, metadata={"format": "pt", DIGEST: digest_of(tensors)})
+
+
+def require_digest(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises ValueError if a safetensors file holds a checksum of other tensors than its own."""
+    with safe_open(path, "pt") as file:
+        stored = (file.metadata() or {}).get(DIGEST)
+    if stored is not None and stored != digest_of(tensors):
+        raise ValueError("its tensors do not fit their checksum")
