@@ -13,11 +13,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parses the command line, checks and prints; gives 1 if a finding is an error, otherwise 0."""
     options = _parser().parse_args(arguments)
 
-    from tresnet_downstream.data_check import check_data, table, write_json
+    from tresnet_downstream.data_check import MAX_DISTANCE, check_data, table, write_json
     from tresnet_downstream.data_check.command import clean, sources_asked_for
 
     sources = sources_asked_for(options.config, options.cfg_options, options.annotations, options.images, options.task)
-    report = check_data(sources, options.workers, options.max_distance, progress)
+    max_distance = MAX_DISTANCE if options.max_distance is None else options.max_distance
+    report = check_data(sources, options.workers, max_distance, progress)
     print(table(report))
     if options.json:
         write_json(report, options.json)
@@ -49,9 +50,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--max-distance",
         type=int,
-        default=4,
         metavar="BITS",
-        help="images look alike if at most so many of the 64 bits of their hashes differ; 4 by default",
+        help="images look alike if at most so many of the 64 bits of their hashes differ; 6 by default",
     )
     parser.add_argument("--json", metavar="FILE", help="writes all findings there")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Checks data before a training: every annotation, every image, and what the splits share."""
 
-from tresnet_downstream.data_check.check import DataReport, check_data
+from tresnet_downstream.data_check.check import MAX_DISTANCE, DataReport, check_data
 from tresnet_downstream.data_check.config_sources import source_of_file, sources_of_config
 from tresnet_downstream.data_check.findings import KINDS, Finding
 from tresnet_downstream.data_check.fixing import write_cleaned
@@ -9,6 +9,7 @@ from tresnet_downstream.data_check.report import table, write_json
 
 __all__ = [
     "KINDS",
+    "MAX_DISTANCE",
     "DataReport",
     "Finding",
     "Source",

@@ -122,8 +122,8 @@ def _other_convention(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
 def _fits_as_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Whether each box lies inside its image if its last two numbers are right and bottom: bool of shape (N,)."""
     first, last = boxes[:, :2], boxes[:, 2:]
-    inside: np.ndarray = ((first >= -EDGE_TOLERANCE) & (last > first) & (last <= sizes + EDGE_TOLERANCE)).all(axis=1)
-    return inside
+    inside = (first >= -EDGE_TOLERANCE) & (last > first) & (last <= sizes + EDGE_TOLERANCE)
+    return np.logical_and.reduce(inside, axis=1)
 
 
 def _text(box: list[float]) -> str:

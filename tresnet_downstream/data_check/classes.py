@@ -1,5 +1,7 @@
 """Classes of a split: the right ones, with images that show them and images that do not."""
 
+from collections import Counter
+
 from tresnet_downstream.data_check.listing import Listing
 
 
@@ -51,17 +53,17 @@ def _compare(listing: Listing, expected: tuple[str, ...]) -> None:
 def _check_targets(listing: Listing) -> None:
     source, used = listing.source, listing.used_images
     if unlabelled := len(listing.images) - len(used):
-        text = f"{unlabelled:,} images without a label are left out; keep_empty=True keeps them"
+        text = f"images without a label that are left out: {unlabelled:,}; keep_empty=True keeps them"
         listing.report("unlabelled-images", "note", "", text)
     if listing.images and not used:
         listing.report("no-labels", "error", "", "no image has a label; keep_empty=True keeps images without")
     effect = "training has no example of an image without it" if source.is_training else "its AP is 100 whatever"
+    shown = Counter(name for image in used for name in image.shown)
+    unverified = Counter(name for image in used for name in image.unverified)
     for name in listing.classes if used else ():
-        shown = sum(name in image.shown for image in used)
-        unverified = sum(name in image.unverified for image in used)
-        if not shown:
+        if not shown[name]:
             listing.report("class-without-positives", "warning", name, "no image shows it")
-        elif shown + unverified == len(used):
+        elif shown[name] + unverified[name] == len(used):
             text = f"all {len(used):,} images show it, so {effect}"
             listing.report("class-without-negatives", "warning", name, text)
 
@@ -75,12 +77,12 @@ def _check_boxes(listing: Listing) -> None:
         if not any(usable) or not any(shown):
             listing.report("no-labels", "error", "", "no image is large enough and has a box to train on")
     if source.is_training and not source.keep_empty and (without := sum(not has for has in shown)):
-        listing.report("unlabelled-images", "note", "", f"{without:,} images without a usable box are left out")
+        listing.report("unlabelled-images", "note", "", f"images without a usable box that are left out: {without:,}")
+    with_class = Counter(name for has in shown for name in has)
     for name in listing.classes:
-        with_it = sum(name in has for has in shown)
-        if not with_it:
+        if not with_class[name]:
             listing.report("class-without-positives", "warning", name, "no image has a box of it")
-        elif with_it == len(shown):
+        elif with_class[name] == len(shown):
             # The background of the images is what a detector learns as negative.
             listing.report("class-without-negatives", "note", name, f"all {len(shown):,} images have a box of it")
 

@@ -77,8 +77,9 @@ def _detection_sources(config: Config) -> list[Source]:
     datasets = _detection_datasets(config)
     if not datasets:
         raise UserError(f"{config.filename}: no data set in it reads an annotation file")
-    named = (dataset["metainfo"]["classes"] for _, dataset, _, _ in datasets if _names_classes(dataset))
-    classes = next((tuple(names) for names in named), None)
+    # Those of the first data set, as a training takes them; without names, those of its file.
+    first = datasets[0][1]
+    classes = tuple(first["metainfo"]["classes"]) if _names_classes(first) else None
     sources = []
     for split, dataset, annotation_file, image_folder in datasets:
         if str(dataset.get("type")).rpartition(".")[2] not in ("CocoDataset", "CocoBoxes"):

@@ -106,21 +106,24 @@ def look_at_all(
     tasks = deque(tuple(files[start : start + _FILES_PER_TASK]) for start in range(0, len(files), _FILES_PER_TASK))
     while tasks:
         unfinished: list[File] = []
-        yield from _until_killed(tasks, workers, look, unfinished)
-        for file in unfinished:
-            # Alone, a file that kills its worker is known by it.
-            alone: deque[tuple[File, ...]] = deque([(file,)])
-            killed: list[File] = []
-            yield from _until_killed(alone, 1, look, killed)
-            if killed:
-                text = "the process that read it was killed, usually for lack of memory"
-                yield file, Look("killed-worker", text)
+        yield from _until_killed(tasks, workers, 2 * workers, look, unfinished)
+        # One at a time, the file that kills its worker is known.
+        singles: deque[tuple[File, ...]] = deque((file,) for file in unfinished)
+        while singles:
+            killers: list[File] = []
+            yield from _until_killed(singles, 1, 1, look, killers)
+            text = "the process that read it was killed, usually for lack of memory"
+            yield from ((file, Look("killed-worker", text)) for file in killers)
 
 
 def _until_killed(
-    tasks: deque[tuple[File, ...]], workers: int, look: Callable[[File], Look], unfinished: list[File]
+    tasks: deque[tuple[File, ...]],
+    workers: int,
+    ahead: int,
+    look: Callable[[File], Look],
+    unfinished: list[File],
 ) -> Iterator[tuple[File, Look]]:
-    """Takes tasks and gives their results; if a worker is killed, ends and lists the files without result."""
+    """Takes tasks and gives their results, with so many under way; if a worker is killed, lists the files of these."""
     pool = ProcessPoolExecutor(
         min(workers, len(tasks)),
         # A fork of a process with threads, such as the progress bar's, may hang.
@@ -130,13 +133,15 @@ def _until_killed(
     waiting: deque[tuple[tuple[File, ...], Future[list[Look]]]] = deque()
     try:
         while tasks or waiting:
-            while tasks and len(waiting) < 2 * workers:
+            while tasks and len(waiting) < ahead:
                 task = tasks.popleft()
                 try:
                     waiting.append((task, pool.submit(_look_at_each, task, look)))
                 except BrokenProcessPool:
-                    tasks.appendleft(task)
+                    tasks.appendleft(task)  # for the next pool
                     break
+            if not waiting:
+                return
             task, future = waiting.popleft()
             try:
                 yield from zip(task, future.result(), strict=True)
