@@ -57,7 +57,11 @@ def _check_targets(listing: Listing) -> None:
         listing.report("unlabelled-images", "note", "", text)
     if listing.images and not used:
         listing.report("no-labels", "error", "", "no image has a label; keep_empty=True keeps images without")
-    effect = "training has no example of an image without it" if source.is_training else "its AP is 100 whatever"
+    effect = (
+        "training has no example of an image without it"
+        if source.is_training
+        else "its AP is 100 whatever the network finds"
+    )
     shown = Counter(name for image in used for name in image.shown)
     unverified = Counter(name for image in used for name in image.unverified)
     for name in listing.classes if used else ():

@@ -23,7 +23,8 @@ _WIDTH = 160
 def table(report: DataReport, num_examples: int = 3) -> str:
     """Lay out the splits, the findings counted by kind and split with examples, and a line of totals."""
     lines = [
-        f"{listing.source.split}: {len(listing.images):,} images and {len(listing.classes):,} classes in "
+        f"{listing.source.split}: {_counted(len(listing.images), 'image')} and "
+        f"{_counted(len(listing.classes), 'class', 'es')} in "
         f"{_printable(listing.source.annotation_file)}"
         for listing in report.listings
     ]
@@ -88,8 +89,12 @@ def _counts(report: DataReport) -> dict[str, int]:
 
 
 def _totals(report: DataReport) -> str:
-    counts = ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in _counts(report).items())
-    return f"{counts} in {report.num_files:,} image files"
+    counts = ", ".join(_counted(count, name) for name, count in _counts(report).items())
+    return f"{counts} in {_counted(report.num_files, 'image file')}"
+
+
+def _counted(count: int, name: str, plural: str = "s") -> str:
+    return f"{count:,} {name}{'' if count == 1 else plural}"
 
 
 def _groups(findings: Sequence[Finding]) -> list[tuple[tuple[str, str, str], list[Finding]]]:
