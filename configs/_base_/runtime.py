@@ -1,19 +1,18 @@
 import sys
 
 # How a run behaves: seed, checkpoints, logs.
-default_scope = "tresnet_downstream"
+default_scope = 'tresnet_downstream'
 seed = 0
 keep_checkpoints = 2
 load_from = None  # start from all of a checkpoint, the head too where it has the same size
 
-randomness = dict(seed="$seed", deterministic=False)
+randomness = dict(seed='$seed', deterministic=False)
 env_cfg = dict(
     cudnn_benchmark=True,
-    mp_cfg=dict(mp_start_method="fork" if sys.platform == "linux" else "spawn", opencv_num_threads=0),
-)
-log_level = "INFO"
+    mp_cfg=dict(mp_start_method='fork' if sys.platform == 'linux' else 'spawn', opencv_num_threads=0))
+log_level = 'INFO'
 default_hooks = dict(
-    checkpoint=dict(type="CheckpointHook", interval=1, keep="$keep_checkpoints"),
-    logger=dict(type="LoggerHook", interval=50),
-)
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")])
+    checkpoint=dict(type='CheckpointHook', interval=1, keep='$keep_checkpoints'),
+    logger=dict(type='LoggerHook', interval=50))
+visualizer = dict(
+    type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])

@@ -10,19 +10,18 @@ average_decay = 0.9997  # of the weight average, per step
 average_warmup = False  # True for runs of less than some ten thousand steps
 
 optim_wrapper = dict(
-    type="RecipeOptimWrapper",
-    constructor="MatrixDecayConstructor",
-    optimizer=dict(type="Adam", lr="$max_lr", weight_decay="$weight_decay"),
-    accumulative_counts="$accumulation",
-    amp="$amp",
-)
-param_scheduler = [dict(type="OneCycle", max_lr="$max_lr", pct_start=0.2, by_epoch=False)]
-train_cfg = dict(by_epoch=True, max_epochs="$max_epochs", val_interval=1)
-val_cfg = dict(type="ScoreLoop", amp="$amp")
+    type='RecipeOptimWrapper',
+    constructor='MatrixDecayConstructor',
+    optimizer=dict(type='Adam', lr='$max_lr', weight_decay='$weight_decay'),
+    accumulative_counts='$accumulation',
+    amp='$amp')
+param_scheduler = [dict(type='OneCycle', max_lr='$max_lr', pct_start=0.2, by_epoch=False)]
+train_cfg = dict(by_epoch=True, max_epochs='$max_epochs', val_interval=1)
+val_cfg = dict(type='ScoreLoop', amp='$amp')
 custom_hooks = [
-    dict(type="SeedHook"),
-    dict(type="StopHook", epoch="$stop_epoch"),
-    dict(type="WeightAverageHook", decay="$average_decay", warmup="$average_warmup"),
-    dict(type="PlainBlocksHook"),
-    dict(type="ProgressHook"),
+    dict(type='SeedHook'),
+    dict(type='StopHook', epoch='$stop_epoch'),
+    dict(type='WeightAverageHook', decay='$average_decay', warmup='$average_warmup'),
+    dict(type='PlainBlocksHook'),
+    dict(type='ProgressHook'),
 ]

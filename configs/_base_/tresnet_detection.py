@@ -1,28 +1,27 @@
 # What every detector with a TResNet adds to MMDetection's config: its components, scores and checkpoints.
-custom_imports = dict(imports=["tresnet_downstream.detection.training"], allow_failed_imports=False)
-runner_type = "tresnet_downstream.DetectionRunner"
+custom_imports = dict(imports=['tresnet_downstream.detection.training'], allow_failed_imports=False)
+runner_type = 'tresnet_downstream.DetectionRunner'
 randomness = dict(seed=0)
 overwrite = False  # True moves a run that the work dir holds aside
 amp = None  # 'bfloat16' or 'float16'
-coco_eval = "pycocotools"  # or 'faster_coco_eval': the same scores in a tenth of the time
+coco_eval = 'pycocotools'  # or 'faster_coco_eval': the same scores in a tenth of the time
 custom_hooks = [
-    dict(type="tresnet_downstream.DetectionCheckpointHook"),
-    dict(type="tresnet_downstream.FiniteLossHook", interval=10),
-    dict(type="tresnet_downstream.PlainBlocksHook"),
+    dict(type='tresnet_downstream.DetectionCheckpointHook'),
+    dict(type='tresnet_downstream.FiniteLossHook', interval=10),
+    dict(type='tresnet_downstream.PlainBlocksHook'),
 ]
 
 # The parts below are put into a model by name; a config's own keys may change them.
 pixels = dict(mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True)  # RGB in [0, 1], as the weights want
-checkpoints = dict(max_keep_ckpts=2, save_best="coco/bbox_mAP")
+checkpoints = dict(max_keep_ckpts=2, save_best='coco/bbox_mAP')
 tresnet_m = dict(
     _delete_=True,
-    type="TResNet",
-    variant="m",
+    type='TResNet',
+    variant='m',
     out_indices=(0, 1, 2, 3),
     frozen_stages=1,
     norm_eval=True,
-    init_cfg=dict(type="Pretrained", checkpoint="tresnet://m_in1k_448"),
-)
+    init_cfg=dict(type='Pretrained', checkpoint='tresnet://m_in1k_448'))
 tresnet_m_channels = [64, 128, 1024, 2048]
-tresnet_l = dict(tresnet_m, variant="l", init_cfg=dict(type="Pretrained", checkpoint="tresnet://l_in1k_448"))
+tresnet_l = dict(tresnet_m, variant='l', init_cfg=dict(type='Pretrained', checkpoint='tresnet://l_in1k_448'))
 tresnet_l_channels = [76, 152, 1216, 2432]
