@@ -36,12 +36,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(
-    main: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None, resumable: bool = False
+    main: Callable[[Sequence[str] | None], int | None], arguments: Sequence[str] | None = None, resumable: bool = False
 ) -> int:
     """Calls a tool's ``main`` and gives its exit status: a user's mistake is one line and 2, Ctrl-C is 130.
 
     Args:
-        main: the tool.
+        main: the tool; may give an exit status, and None is 0.
         arguments: of its command line; those of the process if None.
         resumable: whether ``--resume`` goes on where Ctrl-C ended it.
     """
@@ -52,7 +52,7 @@ def run(
     try:
         with interrupts.remembered(), wording.of_command():
             try:
-                main(arguments)
+                return main(arguments) or 0
             except UserError as error:
                 print(f"error: {wording.worded(_one_line(error))}", file=sys.stderr)
                 return USER_ERROR
@@ -69,7 +69,6 @@ def run(
         resume = ", and --resume goes on from the last checkpoint" if resumable else ""
         print(f"interrupted; files that are complete stay{resume}", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 def _interrupted(error: BaseException | None) -> bool:

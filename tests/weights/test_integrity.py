@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.integrity import save_safetensors
@@ -82,3 +83,14 @@ def test_names_that_no_file_and_no_encoding_takes_are_refused(tmp_path):
     for name in ("a" * 5000, "a\0b", "\ud800"):
         with pytest.raises(UserError, match="no such checkpoint"):
             read_checkpoint(name)
+
+
+def test_equal_weights_are_equal_safetensors_files(tmp_path):
+    weights = {"stem.wäight": torch.ones(3), "b": torch.zeros(2, 2)}
+    contents = set()
+    for number in range(8):  # the package orders its metadata at random
+        path = tmp_path / f"{number}.safetensors"
+        save_safetensors(weights, path)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    assert load_file(path).keys() == weights.keys()

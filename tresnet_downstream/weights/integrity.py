@@ -1,6 +1,8 @@
 """Damage in weight files: checksums, packed records, and tensors that no network of this toolkit takes."""
 
 import hashlib
+import json
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -105,6 +107,17 @@ def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """
     require_usable(tensors, path)
     save_file(dict(tensors), path, metadata={"format": "pt", DIGEST: digest_of(tensors)})
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Puts the metadata in order: safetensors writes it in any, so that equal weights were unequal files."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
 
 
 def require_digest(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,155 @@
+"""The check of a data set: every annotation and every image of its splits."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tresnet_downstream.data_check import near
+from tresnet_downstream.data_check.classes import check_classes
+from tresnet_downstream.data_check.coco import list_coco
+from tresnet_downstream.data_check.findings import KINDS, SEVERITIES, Finding, Severity
+from tresnet_downstream.data_check.images import File, Look, look_at_all
+from tresnet_downstream.data_check.listing import ListedImage, Listing, Source
+from tresnet_downstream.data_check.splits import Seen, check_duplicates, check_near_duplicates
+from tresnet_downstream.data_check.table import list_table
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.tracking import Track, silently
+
+# Bits of 64. On 160 photographs of MS-COCO, other sizes and qualities of an image differ in 4 at most, different images
+# in 16 at least. On PASCAL VOC 2007, the pairs up to 6 show the same scene.
+MAX_DISTANCE = 6
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a check found.
+
+    Attributes:
+        listings: the splits, each with its findings.
+        num_files: how many different image files were read.
+        near_duplicates: whether images that look alike were looked for.
+    """
+
+    listings: list[Listing]
+    num_files: int
+    near_duplicates: bool
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings: errors first, then by kind and split."""
+        order = {kind: place for place, kind in enumerate(KINDS)}
+        findings = [finding for listing in self.listings for finding in listing.findings]
+        return sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), order[finding.kind]))
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether training or scoring would stop or be wrong."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+
+def check_data(
+    sources: Sequence[Source], workers: int = 0, max_distance: int = MAX_DISTANCE, track: Track = silently
+) -> DataReport:
+    """Reads every annotation and every image of some splits; faults are collected, none ends the check.
+
+    Args:
+        sources: the splits, that of training first: its classes are expected of the others.
+        workers: processes that read images, started anew: a script must guard its call by
+            ``if __name__ == "__main__"``. 0 reads in this process.
+        max_distance: the number of bits, of 64, in which the perceptual hashes of images that look alike may differ;
+            0 to 15. They are computed if the package ImageHash is installed.
+        track: shows progress.
+
+    Raises:
+        UserError: a file is neither ``.json`` nor ``.csv``, or a number is out of range.
+    """
+    if workers < 0:
+        raise UserError(f"`workers` {workers}: give 0 or more")
+    if not 0 <= max_distance <= 15:
+        raise UserError(f"`max_distance` {max_distance}: give a number of bits from 0 to 15")
+    listings = _listings(sources)
+    with_hash = near.can_hash()
+    files = {
+        file: None for listing in listings if _has_folder(listing) for file in map(_file_of(listing), listing.images)
+    }
+    steps = look_at_all(list(files), workers, with_hash)
+    looks = dict(track(steps, len(files), "reading images"))
+    seen = [one for listing in listings if _has_folder(listing) for one in _check_images(listing, looks)]
+    check_duplicates(seen)
+    if with_hash:
+        check_near_duplicates(seen, max_distance)
+    return DataReport(listings, len(files), with_hash)
+
+
+def _listings(sources: Sequence[Source]) -> list[Listing]:
+    """Lists every source; a split that reads the file of one before is reported and read no further."""
+    listings: list[Listing] = []
+    expected: dict[str, tuple[str, ...]] = {}
+    for source in sources:
+        same = next((one.source for one in listings if _same_file(one.source, source)), None)
+        if same is not None:
+            if same.is_training and not source.is_training:
+                listing = Listing(source)
+                listing.report("same-file", "error", "", f"{source.split} reads the annotation file of {same.split}")
+                listings.append(listing)
+            continue
+        listing = _list(source)
+        check_classes(listing, source.classes or expected.get(source.task))
+        if listing.classes:
+            expected.setdefault(source.task, listing.classes)
+        listings.append(listing)
+    return listings
+
+
+def _list(source: Source) -> Listing:
+    suffix = os.path.splitext(source.annotation_file)[1].lower()
+    if suffix == ".csv" and source.task == "classification":
+        listing = list_table(source)
+    elif suffix == ".json" or source.task == "detection":
+        listing = list_coco(source)
+    else:
+        raise UserError(
+            f"{source.annotation_file}: annotations are read from .json (COCO) and .csv files, not from '{suffix}'"
+        )
+    if not os.path.isdir(source.image_folder):
+        listing.report("missing-folder", "error", "", f"there is no folder {source.image_folder}")
+    return listing
+
+
+def _check_images(listing: Listing, looks: dict[File, Look]) -> list[Seen]:
+    """Reports the files of a split that cannot be used, and gives those that can."""
+    seen = []
+    file_of = _file_of(listing)
+    # Where all are missing, training has none to take in their place.
+    none_is_there = all(looks[file_of(image)].problem == "missing-image" for image in listing.images)
+    tolerated = listing.source.tolerates_bad_images and not none_is_there
+    for image in listing.images:
+        look = looks[file_of(image)]
+        if look.outside:
+            listing.report("name-leaves-folder", "warning", image.place, look.outside, image.position)
+        if look.problem:
+            harmless = tolerated and look.problem in ("missing-image", "broken-image")
+            severity: Severity = "warning" if harmless else "error"
+            listing.report(look.problem, severity, image.place, look.text, image.position)
+            continue
+        if listing.source.task == "detection" and image.size and look.size != image.size:
+            (width, height), by_file = look.size or (0, 0), f"{image.size[0]} x {image.size[1]}"
+            text = f"is {width} x {height}, and {by_file} by the annotation file, which boxes are measured in"
+            listing.report("other-size", "error", image.place, text, image.position)
+        seen.append(Seen(listing, image, look))
+    return seen
+
+
+def _same_file(one: Source, other: Source) -> bool:
+    return os.path.realpath(one.annotation_file) == os.path.realpath(other.annotation_file) and (
+        os.path.realpath(one.image_folder) == os.path.realpath(other.image_folder)
+    )
+
+
+def _has_folder(listing: Listing) -> bool:
+    return all(finding.kind != "missing-folder" for finding in listing.findings)
+
+
+def _file_of(listing: Listing) -> Callable[[ListedImage], File]:
+    folder = os.path.realpath(listing.source.image_folder)
+    return lambda image: (folder, image.name)

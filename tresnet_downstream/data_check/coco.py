@@ -1,0 +1,143 @@
+"""Reads a COCO ``instances`` file to its end, and collects what the strict readers would stop at."""
+
+import json
+from typing import Any
+
+from tresnet_downstream.coco_files import read_text
+from tresnet_downstream.data_check.boxes import check_boxes
+from tresnet_downstream.data_check.findings import Severity
+from tresnet_downstream.data_check.listing import ListedImage, Listing, Source, annotation_place, is_id
+from tresnet_downstream.errors import UserError
+
+
+def list_coco(source: Source) -> Listing:
+    """Lists the images of a COCO file; what is wrong with it becomes findings."""
+    listing = Listing(source)
+    content = _parsed(listing)
+    if content is None:
+        return listing
+    listing.content = content
+    categories = _categories(listing, content["categories"])
+    images = _images(listing, content["images"])
+    known = _annotations(listing, content["annotations"], images, categories)
+    if source.task == "detection":
+        check_boxes(listing, known, categories)
+    listing.classes = tuple(categories[number] for number in sorted(categories))
+    return listing
+
+
+def _parsed(listing: Listing) -> dict[str, Any] | None:
+    source = listing.source
+    try:
+        content = json.loads(read_text(source.annotation_file))
+    except UserError as error:
+        listing.report("unreadable-file", "error", "", str(error).removeprefix(f"{source.annotation_file}: "))
+        return None
+    except (ValueError, RecursionError) as error:
+        listing.report("unreadable-file", "error", "", f"malformed JSON: {error}")
+        return None
+    if isinstance(content, dict) and not source.needs_labels:
+        content.setdefault("annotations", [])
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            text = f"not a COCO instances file, which has a list of `{key}`"
+            listing.report("unreadable-file", "error", "", text)
+            return None
+    return content
+
+
+def _categories(listing: Listing, records: list[Any]) -> dict[int, str]:
+    """The names by id."""
+    categories: dict[int, str] = {}
+    for position, record in enumerate(records):
+        place = f"categories[{position}]"
+        if not _has_id(listing, record, "id", place) or not _has_name(listing, record, "name", place):
+            continue
+        number, name = record["id"], record["name"]
+        if number in categories:
+            listing.report("repeated-id", "error", f"category {number}", f"the category id {number} is used twice")
+        elif name in categories.values():
+            listing.report("repeated-id", "error", f"category {number}", f"the category name {name!r} is used twice")
+            categories[number] = name
+        else:
+            categories[number] = name
+    return categories
+
+
+def _images(listing: Listing, records: list[Any]) -> dict[int, ListedImage]:
+    """The images by id; all that have a name are listed."""
+    images: dict[int, ListedImage] = {}
+    names: set[str] = set()
+    detection = listing.source.task == "detection"
+    for position, record in enumerate(records):
+        place = f"images[{position}]"
+        if not _has_id(listing, record, "id", place) or not _has_name(listing, record, "file_name", place):
+            continue
+        number, name = record["id"], record["file_name"]
+        sides = (record.get("width"), record.get("height"))
+        sized = all(is_id(side) and side >= 1 for side in sides)
+        if detection and not sized:
+            text = f"`width` and `height` are {sides[0]!r} and {sides[1]!r}, not whole numbers of at least 1"
+            listing.report("malformed-entry", "error", name, text, image=position)
+        image = ListedImage(position, name, name, sides if sized else None)
+        if number in images:
+            listing.report("repeated-id", "error", name, f"the image id {number} is used twice", image=position)
+        else:
+            images[number] = image
+        if name in names:
+            # A detector trains on both entries; a classifier's annotations are refused.
+            severity: Severity = "warning" if detection else "error"
+            listing.report("repeated-name", severity, name, f"{name!r} is listed twice", image=position)
+        names.add(name)
+        listing.images.append(image)
+    return images
+
+
+def _annotations(
+    listing: Listing, records: list[Any], images: dict[int, ListedImage], categories: dict[int, str]
+) -> list[tuple[int, ListedImage]]:
+    """Give each image its labels; returns the positions of the annotations that have an image and a category."""
+    known: list[tuple[int, ListedImage]] = []
+    numbers: set[int] = set()
+    detection = listing.source.task == "detection"
+    for position, record in enumerate(records):
+        place = annotation_place(record, position)
+        if not _has_id(listing, record, "image_id", place) or not _has_id(listing, record, "category_id", place):
+            continue
+        if detection and _has_id(listing, record, "id", place):
+            if record["id"] in numbers:
+                listing.report("repeated-id", "error", place, f"the annotation id {record['id']} is used twice")
+            numbers.add(record["id"])
+        image, name = images.get(record["image_id"]), categories.get(record["category_id"])
+        if image is None or name is None:
+            lacking = f"image {record['image_id']}" if image is None else f"category {record['category_id']}"
+            listing.report("unknown-id", "error", place, f"there is no {lacking}", annotation=position)
+            continue
+        known.append((position, image))
+        if not detection:
+            image.shown.add(name)
+            image.labels.add(name)
+    return known
+
+
+def _has_id(listing: Listing, record: Any, key: str, place: str) -> bool:
+    if not isinstance(record, dict) or key not in record:
+        listing.report("malformed-entry", "error", place, f"has no `{key}`")
+    elif not is_id(record[key]):
+        listing.report("malformed-entry", "error", place, f"`{key}` is {_short(record[key])}, not a whole number")
+    else:
+        return True
+    return False
+
+
+def _has_name(listing: Listing, record: dict[str, Any], key: str, place: str) -> bool:
+    if isinstance(record.get(key), str) and record[key]:
+        return True
+    text = f"`{key}` is {_short(record[key])}, not a name" if key in record else f"has no `{key}`"
+    listing.report("malformed-entry", "error", place, text)
+    return False
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 2**64 else "a number of more than 64 bits"
+    return text if len(text) <= 60 else f"{text[:57]}..."

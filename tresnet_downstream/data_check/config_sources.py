@@ -1,0 +1,116 @@
+"""The splits that a config names, of either task, or a file without a config."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from tresnet_downstream.coco_files import read_text
+from tresnet_downstream.data_check.listing import Source
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import SCOPE
+from tresnet_downstream.running.config_checks import check_config
+from tresnet_downstream.running.options import DATA_KEYS
+
+SPLITS = ("train", "val", "test")
+
+
+def sources_of_config(config: Config) -> list[Source]:
+    """The splits of a config, in the order train, val, test.
+
+    Args:
+        config: of a classifier, or of MMDetection, from :func:`load_config`.
+
+    Raises:
+        UserError: a data set is of a type that cannot be checked, or no split has files.
+    """
+    if config.get("default_scope", SCOPE) == SCOPE:
+        return list(_classification_sources(config))
+    return _detection_sources(config)
+
+
+def source_of_file(annotation_file: str, image_folder: str, task: str | None = None) -> Source:
+    """A file without a config.
+
+    Args:
+        annotation_file: ``.json`` or ``.csv``.
+        image_folder: what the names in it are relative to.
+        task: ``classification`` or ``detection``; by default detection if the file is JSON and has boxes.
+    """
+    if task is None:
+        task = "detection" if _has_boxes(annotation_file) else "classification"
+    if task == "detection":
+        return Source("data", annotation_file, image_folder, "detection")
+    return Source("data", annotation_file, image_folder, "classification")
+
+
+def _has_boxes(annotation_file: str) -> bool:
+    try:
+        return annotation_file.lower().endswith(".json") and '"bbox"' in read_text(annotation_file)
+    except UserError:
+        return False  # which the check reports
+
+
+def _classification_sources(config: Config) -> Iterator[Source]:
+    unset = {key.split("_")[0] for key in DATA_KEYS if key in config and config[key] is None}
+    # Scoring needs no training data; without any split, this says which key to set.
+    check_config(config, [split for split in ("train", "val") if split not in unset] or ("train", "val"))
+    for split in SPLITS:
+        dataset = (config.get(f"{split}_dataloader") or {}).get("dataset")
+        if dataset is None or split in unset:
+            continue
+        if not isinstance(dataset, Mapping) or "annotation_file" not in dataset or "image_folder" not in dataset:
+            raise UserError(f"{split}_dataloader.dataset: only a MultiLabelDataset can be checked")
+        root = dataset.get("data_root") or ""
+        yield Source(
+            split,
+            os.path.join(root, dataset["annotation_file"]),
+            os.path.join(root, dataset["image_folder"]),
+            "classification",
+            tuple(dataset["classes"]) if dataset.get("classes") else None,
+            keep_empty=bool(dataset.get("keep_empty")),
+            tolerates_bad_images=dataset.get("on_bad_image", "error") != "error",
+        )
+
+
+def _detection_sources(config: Config) -> list[Source]:
+    datasets = _detection_datasets(config)
+    if not datasets:
+        raise UserError(f"{config.filename}: no data set in it reads an annotation file")
+    # Those of the first data set, as a training takes them; without names, those of its file.
+    first = datasets[0][1]
+    classes = tuple(first["metainfo"]["classes"]) if _names_classes(first) else None
+    sources = []
+    for split, dataset, annotation_file, image_folder in datasets:
+        if str(dataset.get("type")).rpartition(".")[2] not in ("CocoDataset", "CocoBoxes"):
+            raise UserError(f"{split}_dataloader.dataset: only a CocoDataset can be checked, not {dataset.get('type')}")
+        filters = dataset.get("filter_cfg") or {}
+        sources.append(
+            Source(
+                split,
+                annotation_file,
+                image_folder,
+                "detection",
+                tuple(dataset["metainfo"]["classes"]) if _names_classes(dataset) else classes,
+                keep_empty=not filters.get("filter_empty_gt", False),
+                needs_labels=not dataset.get("test_mode", False),
+                min_size=filters.get("min_size", 0),
+            )
+        )
+    return sources
+
+
+def _names_classes(dataset: Mapping[str, Any]) -> bool:
+    return bool((dataset.get("metainfo") or {}).get("classes"))
+
+
+def _detection_datasets(config: Config) -> list[tuple[str, Any, str, str]]:
+    """Split, config, annotation file and image folder of each data set, also of those within wrappers."""
+    from tresnet_downstream.detection import adjusted_config
+
+    adjusted_config.follow_options(config)
+    return [
+        (split, dataset, adjusted_config.annotation_file(dataset), adjusted_config.image_folder(dataset))
+        for split, dataset in adjusted_config.datasets_of(config)
+    ]

@@ -1,0 +1,83 @@
+"""What a check of data can report: the kinds of findings, their severities, and the finding itself."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Severity: TypeAlias = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What findings of one kind have in common.
+
+    Attributes:
+        meaning: a short description, as the table prints it.
+        cured: whether :func:`tresnet_downstream.data_check.fixing.write_cleaned` removes such findings.
+    """
+
+    meaning: str
+    cured: bool = False
+
+
+# In the order in which the table lists them within a severity.
+KINDS = {
+    "unreadable-file": Kind("the annotation file cannot be read, or is neither a COCO file nor a table"),
+    "missing-folder": Kind("the folder of images does not exist"),
+    "same-file": Kind("two splits read the same annotation file"),
+    "no-images": Kind("the annotation file lists no image"),
+    "no-classes": Kind("the annotation file lists no class"),
+    "no-labels": Kind("no image with a label is left to train on"),
+    "malformed-entry": Kind("an entry or line lacks a value, or has one of another type"),
+    "repeated-id": Kind("an id or category name is used twice"),
+    "repeated-name": Kind("a file name is listed twice"),
+    "unknown-id": Kind("an annotation refers to an image or category that is not listed", cured=True),
+    "other-classes": Kind("the classes are not those of the training data or of the config"),
+    "malformed-box": Kind("a box is not four finite numbers"),
+    "box-convention": Kind("the boxes of the file are not left, top, width, height in pixels"),
+    "box-without-area": Kind("the width or height of a box is not above 0", cured=True),
+    "box-outside": Kind("a box lies outside of its image", cured=True),
+    "box-beyond-edge": Kind("a box reaches beyond the edge of its image", cured=True),
+    "narrow-box": Kind("a box is narrower than a pixel; training leaves it out"),
+    "impossible-name": Kind("a name that no file can have", cured=True),
+    "name-leaves-folder": Kind("a name or symbolic link leads out of the folder of images"),
+    "missing-image": Kind("an image file does not exist", cured=True),
+    "broken-image": Kind("an image cannot be decoded to the last pixel", cured=True),
+    "killed-worker": Kind("the process that read the image was killed, usually for lack of memory"),
+    "other-size": Kind("the annotation file gives another size than the image has"),
+    "leaked-image": Kind("a training image is also a validation or test image", cured=True),
+    "shared-image": Kind("a validation image is also a test image"),
+    "contradictory-labels": Kind("identical images have different labels"),
+    "duplicate-image": Kind("identical images within a split have the same labels", cured=True),
+    "near-leak": Kind("a training image looks like a validation or test image"),
+    "near-duplicate": Kind("two images of a split look alike"),
+    "class-without-positives": Kind("no image shows the class"),
+    "class-without-negatives": Kind("every image shows the class"),
+    "unlabelled-images": Kind("images without a label are left out"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of the data.
+
+    Attributes:
+        kind: a key of ``KINDS``.
+        severity: ``error`` if training or scoring would stop or be wrong, ``warning`` if it would do without
+            something or be worse, ``note`` for what may be intended.
+        split: ``train``, ``val``, ``test``, or ``data`` for a file without a config.
+        file: the annotation file.
+        place: where in it: an image's name, ``annotation 17``, ``line 4``, a class; empty for the whole file.
+        text: what is wrong there.
+        image: position of the image among those that the file lists, if the finding is about one.
+        annotation: position of the annotation in a COCO file, if the finding is about one.
+    """
+
+    kind: str
+    severity: Severity
+    split: str
+    file: str
+    place: str
+    text: str
+    image: int | None = None
+    annotation: int | None = None

@@ -1,0 +1,135 @@
+"""Writes an annotation file without what the check reported and can remove."""
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.data_check.boxes import clipped
+from tresnet_downstream.data_check.findings import KINDS, Finding
+from tresnet_downstream.data_check.listing import Listing
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
+
+_OF_ANNOTATIONS = ("unknown-id", "box-without-area", "box-outside")
+_CLIPPED = "box-beyond-edge"
+
+
+def cleaned_paths(listings: Iterable[Listing], out: str) -> list[tuple[Listing, Path]]:
+    """The files that cleaning several splits writes into a folder: ``train.json``, ``val.csv``, ..."""
+    paths: list[tuple[Listing, Path]] = []
+    taken: Counter[str] = Counter()
+    for listing in listings:
+        if listing.content is not None:
+            split, suffix = listing.source.split, Path(listing.source.annotation_file).suffix
+            taken[split] += 1
+            number = f"_{taken[split]}" if taken[split] > 1 else ""
+            paths.append((listing, Path(out) / f"{split}{number}{suffix}"))
+    return paths
+
+
+def require_new(paths: Iterable[Path], overwrite: bool) -> None:
+    """Raises UserError if one of the files exists and may not be overwritten."""
+    for path in paths:
+        if os.path.lexists(path) and not overwrite:
+            raise UserError(f"{path}: exists already; name another place, or set `overwrite`")
+
+
+def write_cleaned(listing: Listing, path: Path, overwrite: bool = False) -> Counter[str]:
+    """Writes the annotation file of a split without the findings of the kinds that are ``cured``.
+
+    Images are removed that are missing, broken or impossible, that are duplicates of an earlier one, or that are also
+    validation or test images; with them go their annotations. Annotations are removed that refer to something
+    unknown, or whose box has no area or lies outside of its image; other boxes are cut at its edge. All else stays.
+
+    Args:
+        listing: the split, after the check.
+        path: the file to write, in the format of the one that was read.
+        overwrite: whether it may exist.
+
+    Returns:
+        how many images and annotations were removed or changed, by kind of finding; and the annotations of removed
+        images as ``annotations of removed images``.
+
+    Raises:
+        UserError: the file that was read cannot be cleaned, no image would be left, or the path cannot be written.
+    """
+    require_new([path], overwrite)
+    if listing.content is None:
+        raise UserError(f"{listing.source.annotation_file}: cannot be cleaned, since it cannot be read")
+    if any(finding.kind == "box-convention" for finding in listing.findings):
+        raise UserError(
+            f"{listing.source.annotation_file}: cannot be cleaned before its boxes are converted to left, top, width, "
+            "height in pixels"
+        )
+    cured = [finding for finding in listing.findings if KINDS[finding.kind].cured]
+    if isinstance(listing.content, list):
+        text, counts = _clean_table(listing.content, cured)
+    else:
+        text, counts = _clean_coco(listing, cured)
+    removed = {finding.image for finding in cured if _removes_image(finding)}
+    if len(removed) == len(listing.images):
+        raise UserError(f"{listing.source.annotation_file}: no image would be left after cleaning")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            partial.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return counts
+
+
+def _removes_image(finding: Finding) -> bool:
+    return finding.kind not in _OF_ANNOTATIONS and finding.kind != _CLIPPED
+
+
+def _first_reasons(findings: Iterable[Finding]) -> dict[int, str]:
+    """By position of an image that is to be removed, the kind of the first finding that says so."""
+    reasons: dict[int, str] = {}
+    for finding in findings:
+        if _removes_image(finding) and finding.image is not None:
+            reasons.setdefault(finding.image, finding.kind)
+    return reasons
+
+
+def _clean_table(rows: list[list[str]], findings: list[Finding]) -> tuple[str, Counter[str]]:
+    reasons = _first_reasons(findings)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(row for place, row in enumerate(rows) if place not in reasons)
+    return text.getvalue(), Counter(reasons.values())
+
+
+def _clean_coco(listing: Listing, findings: list[Finding]) -> tuple[str, Counter[str]]:
+    content: dict[str, Any] = listing.content
+    reasons = _first_reasons(findings)
+    counts = Counter(reasons.values())
+    images = [image for position, image in enumerate(content["images"]) if position not in reasons]
+    ids = {image.get("id") for image in images if isinstance(image, dict)}
+    removed_ids = {content["images"][position]["id"] for position in reasons} - ids
+    faults = {finding.annotation: finding for finding in findings if not _removes_image(finding)}
+    sizes = {image.position: image.size for image in listing.images}
+    annotations = []
+    for position, annotation in enumerate(content["annotations"]):
+        fault = faults.get(position)
+        if isinstance(annotation, dict) and annotation.get("image_id") in removed_ids:
+            counts["annotations of removed images"] += 1
+        elif fault is None:
+            annotations.append(annotation)
+        else:
+            counts[fault.kind] += 1
+            if fault.kind == _CLIPPED:
+                size = sizes[fault.image or 0]
+                assert size is not None
+                annotations.append(_clip(annotation, size))
+    return json.dumps({**content, "images": images, "annotations": annotations}), counts
+
+
+def _clip(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    box = clipped(annotation["bbox"], size)
+    # With a segmentation, the area is that of the segmentation.
+    area = {} if annotation.get("segmentation") or "area" not in annotation else {"area": box[2] * box[3]}
+    return {**annotation, "bbox": box, **area}

@@ -1,0 +1,111 @@
+"""What a split is read from, and what its annotation file lists as far as it can be understood."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tresnet_downstream.data_check.findings import Finding, Severity
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a split, with what training does with them.
+
+    Attributes:
+        split: ``train``, ``val``, ``test``, or ``data`` for a file without a config.
+        annotation_file: a COCO ``.json`` or a ``.csv`` file.
+        image_folder: what the names in it are relative to.
+        task: what the file is read for; only detection looks at boxes.
+        classes: the classes that the config names; None for those of the training data.
+        keep_empty: whether images without a label are used.
+        tolerates_bad_images: whether training does without images that are missing or broken.
+        needs_labels: whether the file must list annotations.
+        min_size: images with a smaller side, in pixels by the annotation file, are left out of training.
+    """
+
+    split: str
+    annotation_file: str
+    image_folder: str
+    task: Literal["classification", "detection"]
+    classes: tuple[str, ...] | None = None
+    keep_empty: bool = False
+    tolerates_bad_images: bool = False
+    needs_labels: bool = True
+    min_size: int = 0
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a model trains on it; a file without a config is checked as if one would."""
+        return self.split in ("train", "data")
+
+
+@dataclass
+class ListedImage:
+    """An image as the annotation file lists it.
+
+    Attributes:
+        position: its place in the file: among ``images`` of a COCO file, among the rows of a table.
+        name: its file name, relative to the folder of images.
+        place: how a finding names it.
+        size: width and height by the file, in pixels; None if it does not say.
+        shown: the classes that it shows.
+        unverified: the classes that nobody checked.
+        labels: all that is annotated, boxes included: identical images should agree in it.
+    """
+
+    position: int
+    name: str
+    place: str
+    size: tuple[int, int] | None = None
+    shown: set[str] = field(default_factory=set)
+    unverified: set[str] = field(default_factory=set)
+    labels: set[Hashable] = field(default_factory=set)
+
+
+@dataclass
+class Listing:
+    """What could be understood of an annotation file, and what could not.
+
+    Attributes:
+        source: where it comes from.
+        images: the images whose entries have a name and, in a COCO file, an id.
+        classes: the class names, in the order of the targets' columns.
+        content: the parsed JSON, or the rows of a table as lists of cells; None if the file is unreadable.
+        findings: what is wrong with the file.
+    """
+
+    source: Source
+    images: list[ListedImage] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    content: Any = None
+    findings: list[Finding] = field(default_factory=list)
+
+    def report(
+        self,
+        kind: str,
+        severity: Severity,
+        place: str,
+        text: str,
+        image: int | None = None,
+        annotation: int | None = None,
+    ) -> None:
+        """Adds a finding about this file."""
+        source = self.source
+        finding = Finding(kind, severity, source.split, source.annotation_file, place, text, image, annotation)
+        self.findings.append(finding)
+
+    @property
+    def used_images(self) -> list[ListedImage]:
+        """The images that a classifier trains on or is scored on."""
+        return [image for image in self.images if self.source.keep_empty or image.shown or image.unverified]
+
+
+def annotation_place(record: Any, position: int) -> str:
+    """How a finding names an annotation: by its id, or by its position if it has none."""
+    number = record.get("id") if isinstance(record, dict) else None
+    return f"annotation {number}" if is_id(number) else f"annotations[{position}]"
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value is a whole number of 64 bits, as the strict readers ask for."""
+    return type(value) is int and -(2**63) <= value < 2**63

@@ -1,0 +1,47 @@
+"""File names that no file can have, or that lead out of the folder of images."""
+
+import os
+
+# Of Linux; `os.pathconf` says what the system at hand takes, where there is one.
+_PATH_MAX, _NAME_MAX = 4096, 255
+
+
+def impossible_name(name: str, folder: str) -> str | None:
+    """Says why no file in a folder can have this name; None if one can."""
+    if "\0" in name:
+        return "the name contains a NUL character"
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError as error:
+        return f"the name contains the lone surrogate U+{ord(name[error.start]):04X}, which UTF-8 does not have"
+    longest = max(map(len, encoded.split(b"/")))
+    if longest > _limit("PC_NAME_MAX", _NAME_MAX):
+        return f"a part of the name has {longest:,} bytes; file systems take {_limit('PC_NAME_MAX', _NAME_MAX):,}"
+    length = len(os.fsencode(os.path.join(folder, ""))) + len(encoded)
+    if length >= _limit("PC_PATH_MAX", _PATH_MAX):
+        return f"the path has {length:,} bytes; the system takes {_limit('PC_PATH_MAX', _PATH_MAX):,}"
+    return None
+
+
+def way_out(name: str, folder: str) -> str | None:
+    """Says how a name leads out of a folder; None if the file is inside.
+
+    Args:
+        name: of a file, relative to the folder.
+        folder: the folder, with symbolic links resolved.
+    """
+    if os.path.isabs(name):
+        return "the name is an absolute path"
+    if os.path.normpath(name).split(os.sep)[0] == os.pardir:
+        return f"the name leads out of the folder of images by {os.pardir!r}"
+    real = os.path.realpath(os.path.join(folder, name))
+    if os.path.commonpath([real, folder]) != folder:
+        return f"a symbolic link leads to {real}, outside of the folder of images"
+    return None
+
+
+def _limit(name: str, usual: int) -> int:
+    try:
+        return os.pathconf(os.sep, name)
+    except (AttributeError, OSError, ValueError):
+        return usual
