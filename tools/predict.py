@@ -91,6 +91,8 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
     from tresnet_downstream.running.config import load_config
 
     config = load_config(options.config) if options.config else None
+    if config is not None and "test_dataloader" not in config:
+        raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
     model = load_detector(options.model, config).to(device)
     return detect_in_pictures(
         model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tresnet_downstream.classification import MultilabelMetric, metrics
+from tresnet_downstream.classification.metrics import ProbabilityMetric
 from tresnet_downstream.errors import UserError
 
 
@@ -53,3 +54,21 @@ def test_nothing_to_score_is_an_error():
 def test_thresholds_out_of_range_are_refused(options):
     with pytest.raises(UserError, match=next(iter(options))):
         MultilabelMetric(**options)
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        (0.5, "gives float, not a dict"),
+        ({"exact": [1, 2]}, "gives exact=.1, 2., which is not a number"),
+        ({"mAP": 1.0}, "gives mAP, MultilabelMetric's name"),
+    ],
+)
+def test_scores_of_ones_own_metric_are_numbers_by_name(scores, words):
+    class Own(ProbabilityMetric):
+        def score(self, probabilities, targets, weights):
+            return scores
+
+    row = ("a.jpg", {"raw": np.array([0.5], np.float32)}, np.array([1], np.int8), "")
+    with pytest.raises(UserError, match=f"Own.score {words}"):
+        Own().compute_metrics([row])

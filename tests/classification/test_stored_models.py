@@ -213,7 +213,9 @@ def test_what_training_started_from_is_not_followed(change, source, saved, watch
 
 def test_a_part_that_is_not_registered_is_named_with_the_way_to_import_it(saved):
     path = saved(lambda told: told["classifier"]["head"].update(type="OwnHead"))
-    with pytest.raises(UserError, match=r"m\.pth: names the component 'OwnHead'.* import .*custom_imports"):
+    with pytest.raises(
+        UserError, match=r"m\.pth: names the component 'OwnHead', which is not registered; import the Python file"
+    ):
         load_model(path)
 
 

@@ -6,7 +6,13 @@ pytest.importorskip("mmdet", reason="needs the detection set-up")
 
 from detection.small_boxes import CONFIG, flags
 
-from tresnet_downstream.detection.adjusted_config import follow_options, set_classes, use_checked_components
+from tresnet_downstream.detection import adjusted_config
+from tresnet_downstream.detection.adjusted_config import (
+    follow_options,
+    set_classes,
+    tell_of_schedule,
+    use_checked_components,
+)
 from tresnet_downstream.detection.runner import DetectionRunner
 from tresnet_downstream.running.config import load_config
 
@@ -37,3 +43,19 @@ def test_data_root_reaches_data_and_scores(boxes, tmp_path):
     assert runner.test_dataloader.dataset.ann_file == f"{boxes}/val.json"
     assert runner.cfg.test_evaluator.ann_file == f"{boxes}/val.json"
     assert runner.model.bbox_head.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        (8, "ends at epoch 4, the training at 8: the learning rate stays at its last value"),
+        (2, "ends at epoch 4, the training at 2: the learning rate falls less"),
+        (4, ""),
+    ],
+)
+def test_schedule_that_does_not_end_with_the_training_is_told(monkeypatch, epochs, words):
+    lines = []
+    monkeypatch.setattr(adjusted_config, "tell", lines.append)
+    tell_of_schedule(load_config(CONFIG, [f"train_cfg.max_epochs={epochs}"]))
+    assert len(lines) == (1 if words else 0)
+    assert words in "".join(lines)

@@ -33,6 +33,7 @@ def told(printed):
         ({"model__loss__gamma_neg": 4}, "loss.gamma_neg was 2 and is now 4"),
         ({"average_decay": 0.9}, "weight_average.0.decay was 0.99 and is now 0.9"),
         ({"model__backbone__drop_path_rate": 0.1}, "model.backbone.drop_path_rate was None and is now 0.1"),
+        ({"default_hooks__checkpoint__save_best": "CF1"}, "save_best was None and is now 'CF1'"),
     ],
 )
 def test_what_defines_a_run_cannot_change(data, work_dir, changes, words):
@@ -47,6 +48,7 @@ def test_what_defines_a_run_cannot_change(data, work_dir, changes, words):
         ({"max_epochs": 2}, ["max_epochs was 3 and is now 2"]),
         ({"batch_size": 6}, ["batch_size was 8 and is now 6"]),
         ({"accumulation": 3}, ["accumulation was 1 and is now 3"]),
+        ({"val_steps": 4}, ["val_steps was None and is now 4"]),
         ({"max_lr": 2e-3, "batch_size": 12}, ["max_lr was 0.001 and is now 0.002", "batch_size was 8 and is now 12"]),
     ],
 )
@@ -89,6 +91,17 @@ def test_schedule_follows_the_number_of_pictures(data, work_dir, tmp_path):
     assert told(printed) == ["resumed with a change: training pictures was 24 and is now 16"]
     schedule = read(work_dir / "epoch_3.pth")["param_schedulers"][0]
     assert schedule["total_steps"] == schedule["last_epoch"] == 6
+
+
+def test_other_validation_data_is_told(data, work_dir, tmp_path):
+    fewer = shutil.copytree(data, tmp_path / "fewer")
+    content = json.loads((fewer / "val.json").read_text())
+    removed = content["images"].pop()["id"]
+    content["annotations"] = [item for item in content["annotations"] if item["image_id"] != removed]
+    (fewer / "val.json").write_text(json.dumps(content))
+    before = len(content["images"]) + 1
+    printed = train(fewer, work_dir, "--resume", max_epochs=3)
+    assert told(printed) == [f"resumed with a change: validation pictures was {before} and is now {before - 1}"]
 
 
 def test_nothing_is_told_where_nothing_changed(data, work_dir):

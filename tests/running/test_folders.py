@@ -49,6 +49,17 @@ def test_overwrite_moves_the_whole_run_aside_and_says_where(data, work_dir):
     assert len(ids) == 3
 
 
+def test_scores_of_another_network_do_not_stay_beside_a_new_run(data, trained, tmp_path, capsys):
+    status, _, _ = call("test_multilabel", [DIGITS, trained / "best.pth", "--work-dir", tmp_path, *options(data)])
+    assert status == 0
+    before = (tmp_path / "scores.json").read_bytes()
+    status, _, err = call("train_multilabel", [DIGITS, "--work-dir", tmp_path, *options(data, max_epochs=1)])
+    assert (status, err.count("\n")) == (0, 1)
+    assert f"now in {tmp_path / 'earlier_1'}" in err
+    assert not (tmp_path / "run.json").exists()
+    assert (tmp_path / "earlier_1/scores.json").read_bytes() == before
+
+
 def test_overwrite_in_a_new_folder_is_an_ordinary_training(data, tmp_path):
     assert "epoch 1/1" in train(data, tmp_path / "run", "--overwrite", max_epochs=1)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["run"]

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class ProbabilityMetric(BaseMetric):
         """``NAME/KEY`` for each set of weights ``NAME`` and each ``KEY`` that :meth:`score` gives.
 
         Raises:
-            UserError: if a probability is NaN, or no picture could be read.
+            UserError: if a probability is NaN, no picture could be read, or :meth:`score` gives no numbers by name.
         """
         self.unreadable = {image: reason for image, _, _, reason in results if reason}
         if results and len(self.unreadable) == len(results):
@@ -68,10 +69,21 @@ class ProbabilityMetric(BaseMetric):
             if len(wrong := np.flatnonzero(~np.isfinite(probabilities).all(1))):
                 raise UserError(f"the {name} weights give probabilities that are NaN for {self.images[wrong[0]]!r}")
         return {
-            f"{name}/{key}": float(value)
+            f"{name}/{key}": value
             for name, probabilities in self.probabilities.items()
-            for key, value in self.score(probabilities, self.targets, name).items()
+            for key, value in self._scores_of(name, probabilities).items()
         }
+
+    def _scores_of(self, weights: str, probabilities: np.ndarray) -> dict[str, float]:
+        scores = self.score(probabilities, self.targets, weights)
+        if not isinstance(scores, Mapping):
+            raise UserError(f"{type(self).__name__}.score gives {type(scores).__name__}, not a dict of numbers by name")
+        for key, value in scores.items():
+            if not isinstance(value, Real):
+                raise UserError(f"{type(self).__name__}.score gives {key}={value!r:.40}, which is not a number")
+            if key == "mAP" and not isinstance(self, MultilabelMetric):
+                raise UserError(f"{type(self).__name__}.score gives mAP, MultilabelMetric's name; choose another")
+        return {str(key): float(value) for key, value in scores.items()}
 
 
 @METRICS.register_module()

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.fileio import join_path
 
 from tresnet_downstream.coco_files import read_coco_classes
+from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
 
 # What checks more than MMDetection's CocoDataset and CocoMetric, and stands in their place.
@@ -30,6 +31,23 @@ def follow_options(cfg: Config) -> None:
         for evaluator, original in zip(_listed(cfg.get(f"{split}_evaluator") or []), before, strict=False):
             if "ann_file" in evaluator and evaluator.ann_file == original.get("ann_file"):
                 evaluator.ann_file = annotation_file(dataset)
+
+
+def tell_of_schedule(cfg: Config) -> None:
+    """Says in one line if the learning rate's schedule ends before or after the training does."""
+    epochs = (cfg.get("train_cfg") or {}).get("max_epochs")
+    ends = [
+        (schedule.get("end"), f"param_scheduler.{number}.end")
+        for number, schedule in enumerate(_listed(cfg.get("param_scheduler") or []))
+        if schedule.get("by_epoch", True) and isinstance(schedule.get("end"), int)
+    ]
+    if not ends or not isinstance(epochs, int):
+        return
+    last, key = max(ends)
+    if last == epochs:
+        return
+    effect = "the learning rate stays at its last value from there" if last < epochs else "the learning rate falls less"
+    tell(f"note: the schedule of the learning rate ends at epoch {last}, the training at {epochs}: {effect} ({key})")
 
 
 def use_checked_components(cfg: Config) -> None:

@@ -10,7 +10,12 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from tresnet_downstream.detection.adjusted_config import follow_options, set_classes, use_checked_components
+from tresnet_downstream.detection.adjusted_config import (
+    follow_options,
+    set_classes,
+    tell_of_schedule,
+    use_checked_components,
+)
 from tresnet_downstream.errors import NonFiniteLossError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.registry import RUNNERS, SCOPE
@@ -51,6 +56,7 @@ class DetectionRunner(FolderRunner):
         follow_options(cfg)
         use_checked_components(cfg)
         set_classes(cfg)
+        tell_of_schedule(cfg)
         folders.make(cfg.work_dir)
         _use_our_optimizer_wrapper(cfg)
         return super().from_cfg(cfg)

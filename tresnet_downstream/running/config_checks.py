@@ -54,7 +54,7 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     for key in DATA_KEYS:
         # A data set of the user's may need no annotation file.
         if key.startswith(tuple(splits)) and key in config and config[key] is None and refers_to(config, key):
-            raise UserError(f"{key}: the config leaves it to you; set it with `options` {key}=PATH")
+            raise UserError(f"{key}: is not set; name yours with `options` {key}=PATH")
     for key, least in WHOLE_NUMBERS.items():
         if key in config and (type(config[key]) is not int or config[key] < least):
             raise UserError(f"{key}={config[key]!r}: give a whole number, at least {least}")
@@ -93,7 +93,10 @@ def mistakes_in_types() -> Iterator[None]:
     except (KeyError, TypeError) as error:
         message = str(error.args[0]) if error.args else ""
         if match := _UNKNOWN_TYPE.match(message):
-            raise UserError(f"type={match[1]!r} in the config: there is no {match[2]} of that name") from error
+            raise UserError(
+                f"type={match[1]!r} in the config: there is no {match[2]} of that name; if it is your "
+                "own, import the Python file that registers it (`import`, or custom_imports in a config)"
+            ) from error
         if match := _UNKNOWN_ARGUMENT.match(message):
             raise UserError(f"{match[1]} in the config takes no argument {match[2]!r}") from error
         if match := _MISSING_ARGUMENT.match(message):

@@ -16,7 +16,9 @@ from typing import Any
 from mmengine.dist import is_main_process
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.evaluation.runs import RUN_FILES
+from tresnet_downstream.evaluation.scored import SCORE_FILES
+from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked, require_unused
 
@@ -164,6 +166,8 @@ def begin(work_dir: str | Path, log_dir: str | Path, locks: ExitStack) -> str:
             # The log is open; its file moves with the name.
             shutil.move(aside / log_dir.name, folder / log_dir.name)
         tell(f"the run that {work_dir} held is now in {aside}")
+    # Scores of another network, which would stand beside this one's checkpoints.
+    Earlier(folder).keep(*SCORE_FILES, *RUN_FILES)
     forget_validation(folder)
     write_run_id(folder, run_id)
     return run_id

@@ -42,6 +42,7 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         lr_name: optimizer.pop("lr", None),
         "weight_decay": optimizer.pop("weight_decay", 0.0),
         "max_epochs": config.train_cfg.get("max_epochs"),
+        "val_steps": config.get("val_steps"),
         "batch_size": loader.get("batch_size"),
         "processes": processes,
         "accumulation": wrapper.get("accumulative_counts", 1),
@@ -56,6 +57,8 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         "loss": loss,
         "weight_average": [hook for hook in hooks if str(hook.get("type")).endswith(("WeightAverageHook", "EMAHook"))],
         "optimizer": optimizer,
+        # What chose the best checkpoint so far: scores of two kinds cannot be compared.
+        "save_best": ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best"),
     }
     settings: dict[str, dict[str, Any]] = plain({"fixed": fixed, "free": free})
     return settings

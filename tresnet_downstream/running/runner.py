@@ -185,6 +185,8 @@ class FolderRunner(Runner):
         if fn_name == "before_run" and self.settings is not None and hasattr(self.train_dataloader.dataset, "__len__"):
             # Known once the data set is built; the length of the schedule follows from it.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
+            scored: Any = getattr(getattr(self._val_loop, "dataloader", None), "dataset", None)
+            self.settings["free"]["validation pictures"] = len(scored) if hasattr(scored, "__len__") else None
         if fn_name == "before_train" and is_main_process():
             for split, loop in (("train", self._train_loop), ("val", self._val_loop)):
                 dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)

@@ -85,9 +85,7 @@ FOLLOWED = (
     *("teacher_config", "tokenizer_name"),
 )
 
-_ADVICE = (
-    "in Python, import its module first; with the tools, name its config with `config`, whose custom_imports import it"
-)
+_ADVICE = "import the Python file that registers it first (`import`)"
 
 
 def check_stored(path: str | Path, node: Any, registries: Sequence[Registry], elsewhere: Collection[str] = ()) -> None:
