@@ -21,15 +21,19 @@ from mmengine.visualization import Visualizer
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running import folders
+from tresnet_downstream.running.checkpoints import require_finite
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
 from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
 from tresnet_downstream.running.loops import TrainLoop, check_val_steps, loop_config
-from tresnet_downstream.running.progress import ProgressHook
+from tresnet_downstream.running.partial_files import remove_partial_files
+from tresnet_downstream.running.progress import ProgressHook, position
+from tresnet_downstream.running.resume_point import newest_whole_checkpoint
 from tresnet_downstream.running.resuming import ConfigSchedule, require_same_run, run_settings
 from tresnet_downstream.running.top_level import tell_unread_keys
 from tresnet_downstream.running.validation import LastValidationHook
@@ -43,7 +47,8 @@ class FolderRunner(Runner):
     its config in the folder. Trainings over epochs use :class:`TrainLoop`, with the config's ``val_steps``.
     """
 
-    # What stands in the place of MMEngine's hooks where the config sets `val_steps`, by the key in `default_hooks`.
+    # What stands in the place of MMEngine's hooks, by the key in `default_hooks`; the second, with `val_steps` only.
+    replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {}
     hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {"logger": ("LoggerHook", "StepLoggerHook")}
 
     _timestamp: str
@@ -76,13 +81,13 @@ class FolderRunner(Runner):
         return built
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
-        """Registers MMEngine's hooks; with ``val_steps``, those that count steps."""
-        if self.cfg.get("val_steps") is not None:
-            hooks = dict(hooks or {})
-            for name, (theirs, ours) in self.hooks_for_steps.items():
-                hook = hooks.get(name, {"type": theirs})
-                if isinstance(hook, Mapping) and str(hook.get("type")).removeprefix("mmengine.") == theirs:
-                    hooks[name] = {**hook, "type": f"{SCOPE}.{ours}"}
+        """Registers MMEngine's hooks, with ours in the place of some; with ``val_steps``, those that count steps."""
+        hooks = dict(hooks or {})
+        replaced = self.replaced_hooks | ({} if self.cfg.get("val_steps") is None else self.hooks_for_steps)
+        for name, (theirs, ours) in replaced.items():
+            hook = hooks.get(name, {"type": theirs})
+            if isinstance(hook, Mapping) and str(hook.get("type")).removeprefix("mmengine.") == theirs:
+                hooks[name] = {**hook, "type": f"{SCOPE}.{ours}"}
         super().register_default_hooks(hooks)
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
@@ -120,9 +125,12 @@ class FolderRunner(Runner):
         resume = self._resume and (source is None or within)
         folders.check(folder, resume, overwrite)
         self._lock_folder(locks)
+        if is_main_process():
+            remove_partial_files(folder, locked=True)
+            remove_partial_files(folder.parent / ".cache")
         if resume:
             # Not MMEngine's search, which follows the path of before if the folder was moved.
-            source = source or (str(folders.last_checkpoint(folder) or "") or None)
+            source = source or (str(newest_whole_checkpoint(folder) or "") or None)
             self._load_from, resume = source, source is not None
             if not resume:
                 tell(f"{folder} has no checkpoint to resume, so the training starts from the beginning")
@@ -195,6 +203,20 @@ class FolderRunner(Runner):
             if isinstance(self._train_loop, TrainLoop):
                 meta["step"] = self._train_loop.step
         super().call_hook(fn_name, **kwargs)
+        if fn_name == "before_save_checkpoint":
+            require_finite(kwargs["checkpoint"], position(self))
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Saves a checkpoint that appears under its name only when it is complete.
+
+        Raises:
+            NonFiniteLossError: if a weight, a buffer or an average is NaN or infinite.
+        """
+        if "://" in str(out_dir):  # a store that takes whole objects
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        elif is_main_process():
+            with whole_file(Path(out_dir) / filename) as partial:
+                super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
 
 class QuietRunner(FolderRunner):
