@@ -91,7 +91,7 @@ class CheckpointHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Remembers the best score of the run that is resumed."""
         best = Path(runner.work_dir) / "best.pth"
-        if runner.epoch > 0 and best.is_file():
+        if runner.iter > 0 and best.is_file():
             self._adopt(best, runner)
         if "epoch" not in self.best and is_main_process():
             folders.forget_validation(runner.work_dir)  # its result is lost
