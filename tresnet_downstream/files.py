@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,15 +23,30 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Gives a name beside ``path`` to write under; the file gets its own once it is whole.
 
     Whatever ends the block early, Ctrl-C included, leaves what stood under ``path`` before and no part of a file.
+    File and folder are synced, so this also holds where the machine loses power.
     """
     path = Path(path)
     # The suffix stays, since writers tell formats by it.
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
+        _sync(partial)
         os.replace(partial, path)
+        _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk, where the file system can say so."""
+    if os.name == "nt" and path.is_dir():  # cannot be opened there
+        return
+    with suppress(OSError):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 class Earlier:

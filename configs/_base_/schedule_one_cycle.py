@@ -3,6 +3,8 @@
 max_epochs = 40
 stop_epoch = None
 val_steps = None  # optimiser steps between validations; None validates after each epoch
+checkpoint_steps = None  # optimiser steps between further checkpoints within epochs
+checkpoint_minutes = None  # the same in minutes
 max_lr = 1e-4
 weight_decay = 1e-4
 accumulation = 1  # batches whose gradients are added up for one step

@@ -120,9 +120,13 @@ def test_resume_says_that_it_starts_from_the_beginning(data, tmp_path):
     assert "from the beginning" in line
 
 
-def test_checkpoints_without_a_pointer_are_not_overwritten_by_resume(data, work_dir):
+def test_run_without_any_checkpoint_to_resume_is_refused(data, work_dir):
+    (work_dir / "epoch_1.pth").unlink()
+    best = (work_dir / "best.pth").read_bytes()
+    refuses_to_train(data, work_dir, work_dir, "no checkpoint to resume", "epoch_1.pth", flags=["--resume"])
     (work_dir / "last_checkpoint").unlink()
-    refuses_to_train(data, work_dir, work_dir, "last_checkpoint", flags=["--resume"])
+    refuses_to_train(data, work_dir, work_dir, "no checkpoint to resume", flags=["--resume"])
+    assert (work_dir / "best.pth").read_bytes() == best
 
 
 def test_work_dir_that_cannot_be_made_is_one_line(data, trained, tmp_path):

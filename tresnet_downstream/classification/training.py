@@ -29,11 +29,11 @@ from tresnet_downstream.running.checkpoints import (
     CheckpointHook,
     bare,
     plain,
-    require_resumable,
 )
 from tresnet_downstream.running.config_checks import check_config, mistakes_in_types
 from tresnet_downstream.running.left_out import left_out_of
 from tresnet_downstream.running.provenance import provenance
+from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
@@ -59,10 +59,8 @@ def train_multilabel(
         UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
     """
     join_processes(launcher)
-    checkpoint = folders.checkpoint_to_resume(config.work_dir, resume, overwrite)
+    checkpoint = checkpoint_to_resume(config.work_dir, resume, overwrite)
     config.overwrite = overwrite
-    if checkpoint is not None:
-        require_resumable(checkpoint)
     check_config(config, ("train", "val"))
     # Loaded here and not by MMEngine, which would also do it where a run is resumed, and tells its log alone.
     init_cfg = config.model.backbone.pop("init_cfg", None)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
@@ -65,26 +64,6 @@ class DetectionCheckpointHook(Hook):
         for _, dataset in datasets_of(runner.cfg):
             if "classes" in (dataset.get("metainfo") or {}):
                 require_classes(checkpoint, dataset.metainfo["classes"], path)
-
-
-@HOOKS.register_module()
-class StepCheckpointHook(EpochCheckpointHook):
-    """MMEngine's hook of checkpoints, for trainings with ``val_steps``: the best one is named by its step.
-
-    MMEngine's would name it by the last complete epoch, and write the weights as they are over the checkpoint of
-    that epoch, so that it also says which one is the best; here the folder's note of the last validation does.
-    """
-
-    filename_tmpl: str
-    last_ckpt: str | None
-
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        template, last = self.filename_tmpl, self.last_ckpt
-        self.filename_tmpl, self.last_ckpt = f"step_{runner.train_loop.step}.pth", None
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-        finally:
-            self.filename_tmpl, self.last_ckpt = template, last
 
 
 @HOOKS.register_module()

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
@@ -16,11 +15,9 @@ from tresnet_downstream.detection.adjusted_config import (
     tell_of_schedule,
     use_checked_components,
 )
-from tresnet_downstream.errors import NonFiniteLossError
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.detection.checkpoint_files import OrderedCheckpointHook
 from tresnet_downstream.registry import RUNNERS, SCOPE
 from tresnet_downstream.running import folders
-from tresnet_downstream.running.checkpoints import bare
 from tresnet_downstream.running.runner import FolderRunner, QuietRunner
 from tresnet_downstream.running.top_level import require_read_options
 
@@ -42,9 +39,8 @@ class DetectionRunner(FolderRunner):
     * a training overwrites no run, see :class:`FolderRunner`: ``overwrite=True`` moves the one in its folder aside.
     """
 
-    hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {
-        **FolderRunner.hooks_for_steps,
-        "checkpoint": ("CheckpointHook", "StepCheckpointHook"),
+    replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {
+        "checkpoint": ("CheckpointHook", OrderedCheckpointHook.__name__)
     }
 
     @classmethod
@@ -77,20 +73,6 @@ class DetectionRunner(FolderRunner):
         for key in ("best_ckpt", "last_ckpt"):
             if path := self.message_hub.runtime_info.get(key):
                 self.message_hub.update_info(key, str(Path(self.work_dir) / Path(path).name))
-
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Saves a checkpoint that appears under its name only when it is complete.
-
-        Raises:
-            NonFiniteLossError: if a weight is NaN or infinite.
-        """
-        if not all(bool(parameter.isfinite().all()) for parameter in bare(self.model).parameters()):
-            raise NonFiniteLossError(f"weights are not finite after epoch {self.epoch + 1}")
-        if "://" in str(out_dir):  # a store that takes whole objects
-            super().save_checkpoint(out_dir, filename, *args, **kwargs)
-        elif is_main_process():
-            with whole_file(Path(out_dir) / filename) as partial:
-                super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
 
 def _use_our_optimizer_wrapper(cfg: Config) -> None:

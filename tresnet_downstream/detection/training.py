@@ -15,10 +15,9 @@ from tresnet_downstream.detection.runner import QuietDetectionRunner
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running import folders
-from tresnet_downstream.running.checkpoints import require_resumable
 from tresnet_downstream.running.config_checks import mistakes_in_types
 from tresnet_downstream.running.provenance import provenance
+from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import close, join_processes, set_launcher
 from tresnet_downstream.weights.download import locate
 from tresnet_downstream.weights.reading import read_checkpoint
@@ -43,11 +42,11 @@ def train_detection(
     Raises:
         UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
     """
+    join_processes(launcher)
     overwrite = overwrite or bool(config.get("overwrite"))
-    checkpoint = folders.checkpoint_to_resume(config.work_dir, resume, overwrite)
+    checkpoint = checkpoint_to_resume(config.work_dir, resume, overwrite)
     config.overwrite = overwrite
     if checkpoint is not None:
-        require_resumable(checkpoint)
         config.load_from, config.resume = str(checkpoint), True
     runner = _quiet_runner(config, launcher)
     try:

@@ -27,6 +27,7 @@ from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.loops import TrainLoop, training_loop
 from tresnet_downstream.weights import schemes  # noqa: F401 - MMEngine's loaders, safe
+from tresnet_downstream.weights.integrity import first_not_finite, require_usable
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
@@ -42,11 +43,11 @@ def require_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path:
             )
 
 
-def require_resumable(path: Path) -> None:
-    """Raises UserError unless the file is whole and has all that a training goes on from."""
-    checkpoint = read_checkpoint(path)
-    if lacking := [key for key in ("meta", "state_dict", "optimizer", "param_schedulers") if key not in checkpoint]:
-        raise UserError(f"{path}: a training cannot go on from it: it has no {', '.join(lacking)}")
+def require_finite(checkpoint: Mapping[str, Any], place: str) -> None:
+    """Raises NonFiniteLossError if a weight, a buffer or an average that is about to be written is NaN or infinite."""
+    require_usable(checkpoint, f"the checkpoint after {place}", finite=False)
+    if name := first_not_finite(checkpoint):
+        raise NonFiniteLossError(f"weights are not finite after {place} ({name})")
 
 
 def bare(model: nn.Module) -> Any:
@@ -90,14 +91,23 @@ class CheckpointHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Remembers the best score of the run that is resumed."""
         best = Path(runner.work_dir) / "best.pth"
-        if runner.epoch > 0 and best.is_file():
+        if runner.iter > 0 and best.is_file():
             self._adopt(best, runner)
         if "epoch" not in self.best and is_main_process():
             folders.forget_validation(runner.work_dir)  # its result is lost
 
     def _adopt(self, best: Path, runner: Runner) -> None:
-        """Takes the score of ``best.pth`` if it is of the run that is resumed; another run's is moved aside."""
-        checkpoint = read_checkpoint(best)
+        """Takes the score of ``best.pth`` if it is of the run that is resumed; another run's is moved aside.
+
+        A damaged file does not block the run: it is set aside, and the next validation writes another one.
+        """
+        try:
+            checkpoint = read_checkpoint(best)
+        except UserError as error:
+            barrier()  # until every process has read it
+            if is_main_process():
+                tell(f"{error}; it is now {folders.set_aside(best).name}, and the next validation writes another one")
+            return
         if checkpoint.get("meta", {}).get("run_id") == runner.resumed_id and "score" in checkpoint:
             self.best = checkpoint["score"]
             if runner.resumed_id is None and is_main_process():
@@ -123,21 +133,18 @@ class CheckpointHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Writes ``epoch_N.pth``."""
-        if not all(bool(parameter.isfinite().all()) for parameter in bare(runner.model).parameters()):
-            raise NonFiniteLossError(f"weights are not finite after epoch {runner.epoch + 1}")
         epoch = runner.epoch + 1
         if epoch % self.interval and epoch != runner.max_epochs and not runner.train_loop.stop_training:
             return
         folder = Path(runner.work_dir)
         if not is_main_process():
             return
-        with whole_file(folder / f"epoch_{epoch}.pth") as partial:
-            runner.save_checkpoint(str(folder), partial.name)
-        with whole_file(folder / "last_checkpoint") as partial:
-            partial.write_text(f"epoch_{epoch}.pth")
+        runner.save_checkpoint(str(folder), f"epoch_{epoch}.pth")
+        folders.point_to(folder, f"epoch_{epoch}.pth")
         # Not those of later epochs, which a run that was resumed from an earlier one finds there.
-        written = [path for number, path in folders.epoch_checkpoints(folder).items() if number <= epoch]
-        for old in written[: -self.keep]:
+        written = {path: at for path, at in folders.resumable_checkpoints(folder).items() if at <= (epoch, 0)}
+        whole_epochs = [path for path, (_, step) in written.items() if step == 0]
+        for old in written.keys() - whole_epochs[-self.keep :]:
             old.unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:

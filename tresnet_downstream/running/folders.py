@@ -13,8 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
-
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.runs import RUN_FILES
 from tresnet_downstream.evaluation.scored import SCORE_FILES
@@ -23,21 +21,62 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked, require_unused
 
 RUN_ID, LAST_CHECKPOINT, LAST_VALIDATION = "run_id", "last_checkpoint", "last_validation.json"
-_EPOCH = re.compile(r"epoch_(\d+)\.pth")
-_CHECKPOINT = re.compile(r"(epoch_\d+|iter_\d+|best|best_.*_(epoch|iter|step)_\d+)\.pth")
+_RESUMABLE = re.compile(r"(?:epoch|iter)_(\d+)(?:_step_(\d+))?\.pth")
+_BEST = re.compile(r"best(_.*_(epoch|iter|step)_\d+)?\.pth")
 
 
-def epoch_checkpoints(folder: str | Path) -> dict[int, Path]:
-    """The files ``epoch_N.pth`` of a folder by epoch, in order; files of other names are not a run's."""
-    found = {int(match[1]): path for path in Path(folder).iterdir() if (match := _EPOCH.fullmatch(path.name))}
-    return dict(sorted(found.items()))
+def place_of(checkpoint: str | Path) -> tuple[int, int] | None:
+    """Where in a training a checkpoint was written, for putting them in order; None if the name does not say.
+
+    ``epoch_3.pth`` holds three whole epochs. ``epoch_3_step_70.pth`` was written within the third one, so it
+    stands between ``epoch_2.pth`` and that.
+    """
+    match = _RESUMABLE.fullmatch(Path(checkpoint).name)
+    if match is None:
+        return None
+    return (int(match[1]), 0) if match[2] is None else (int(match[1]) - 1, int(match[2]))
+
+
+def resumable_checkpoints(folder: str | Path) -> dict[Path, tuple[int, int]]:
+    """The files that a training may go on from, oldest first, with their places; others are not a run's."""
+    places = {path: place for path in Path(folder).iterdir() if (place := place_of(path)) and path.is_file()}
+    return dict(sorted(places.items(), key=lambda item: item[1]))
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest checkpoint that a run left, if any."""
-    pointer = Path(work_dir) / LAST_CHECKPOINT
+    """What the file ``last_checkpoint`` names, which may be missing; None if the file is missing or damaged."""
+    try:
+        text = (Path(work_dir) / LAST_CHECKPOINT).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
     # MMEngine writes a path there, perhaps relative to where it ran; ours is the name alone.
-    return Path(work_dir) / Path(pointer.read_text().strip()).name if pointer.is_file() else None
+    name = Path(text).name
+    return Path(work_dir) / name if name.endswith(".pth") and name.isprintable() else None
+
+
+def point_to(work_dir: str | Path, name: str) -> None:
+    """Writes the file ``last_checkpoint``; a folder of that name is set aside."""
+    pointer = Path(work_dir) / LAST_CHECKPOINT
+    if pointer.is_dir():
+        set_aside(pointer)
+    with whole_file(pointer) as partial:
+        partial.write_text(name)
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file to ``NAME.damaged``, with a number where that is taken; gives the new path.
+
+    Raises:
+        UserError: if it cannot be renamed.
+    """
+    aside, number = path.with_name(f"{path.name}.damaged"), 1
+    while os.path.lexists(aside):
+        aside, number = path.with_name(f"{path.name}.{number}.damaged"), number + 1
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise UserError(f"{path}: is damaged and cannot be renamed ({error.strerror or error})") from error
+    return aside
 
 
 def last_validation(work_dir: str | Path) -> dict[str, Any]:
@@ -65,7 +104,9 @@ def holds_run(work_dir: str | Path) -> bool:
     folder = Path(work_dir)
     if not folder.is_dir():
         return False
-    return (folder / LAST_CHECKPOINT).is_file() or any(_CHECKPOINT.fullmatch(path.name) for path in folder.iterdir())
+    return (folder / LAST_CHECKPOINT).is_file() or any(
+        place_of(path) or _BEST.fullmatch(path.name) for path in folder.iterdir()
+    )
 
 
 def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
@@ -73,7 +114,7 @@ def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
 
     Raises:
         UserError: if it is no folder; if another training runs in it; if it holds a run, and neither ``resume`` nor
-            ``overwrite`` says what to do with it; if it holds a run that cannot be resumed.
+            ``overwrite`` says what to do with it.
     """
     folder = Path(work_dir)
     if resume and overwrite:
@@ -89,20 +130,6 @@ def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
             f"{folder}: holds a run already: `resume` goes on with it, `overwrite` moves it aside (with mim, "
             "the config's key overwrite=True), and `work_dir` names another folder"
         )
-    if last_checkpoint(folder) is None:
-        raise UserError(
-            f"{folder}: holds checkpoints, but no file last_checkpoint names the one to resume from; write its name "
-            "there, or give `overwrite` or another `work_dir`"
-        )
-
-
-def checkpoint_to_resume(work_dir: str | Path, resume: bool, overwrite: bool) -> Path | None:
-    """The checkpoint that a training goes on from; says so if it is to resume and there is none. See :func:`check`."""
-    check(work_dir, resume, overwrite)
-    checkpoint = last_checkpoint(work_dir) if resume else None
-    if resume and checkpoint is None and is_main_process():
-        tell(f"`resume`: {work_dir} has no checkpoint, so the training starts from the beginning")
-    return checkpoint
 
 
 def make(work_dir: str | Path) -> None:

@@ -92,6 +92,10 @@ class SeedHook(Hook):
         """Seeds as of the epoch's first step: without workers, the first batch is prepared before that step."""
         self.before_train_iter(runner)
 
+    def before_next_batch(self, runner: Runner) -> None:
+        """Seeds before the next batch is prepared, so that a run resumed within an epoch prepares it equally."""
+        self.before_train_iter(runner)
+
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Seeds torch (dropout, stochastic depth), numpy and Python."""
         seed = int(np.random.SeedSequence([runner.seed, runner.iter, get_rank()]).generate_state(1)[0])

@@ -11,6 +11,7 @@ from torch import nn
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import LOOPS
+from tresnet_downstream.running.mid_epoch import leave_out, mid_epoch_checkpoints
 from tresnet_downstream.running.optimisation import optimizer_steps
 
 # Names of the loops over epochs, of MMEngine's and of the one below, which stands in its place.
@@ -46,6 +47,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self.val_steps = val_steps
         self.within_epoch = False
         self.validated_iter = -1
+        self.checkpoints = mid_epoch_checkpoints(runner.cfg)
         if val_steps is not None and (self.val_interval != 1 or kwargs.get("dynamic_intervals")):
             tell(f"val_steps={val_steps} replaces the intervals between validations in train_cfg")
 
@@ -59,12 +61,18 @@ class TrainLoop(EpochBasedTrainLoop):
         """Number of the epoch that the last batch belongs to, from 1; 0 before the first batch."""
         return self._epoch + int(self.within_epoch)
 
+    @property
+    def batches_of_epoch(self) -> int:
+        """Number of batches trained of an epoch that is not complete."""
+        return self._iter - self._epoch * len(self.dataloader)
+
     def steps_after(self, batches: int) -> int:
         """Number of optimiser steps in the first batches of the training."""
         return optimizer_steps(self.runner.optim_wrapper, batches, self.max_iters)
 
     def run(self) -> nn.Module:
         """Trains, from where the loop stands."""
+        self.within_epoch = self.batches_of_epoch > 0
         self.runner.call_hook("before_train")
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -79,10 +87,13 @@ class TrainLoop(EpochBasedTrainLoop):
 
     def run_epoch(self) -> None:
         """Trains an epoch, or the part of it before a validation that stops the training."""
+        done = self.batches_of_epoch
         self.runner.call_hook("before_train_epoch")
         self.within_epoch = True
         self.runner.model.train()
-        for number, batch in enumerate(self.dataloader, start=1):
+        if done:
+            leave_out(self.dataloader, done)
+        for number, batch in enumerate(self.dataloader, start=done + 1):
             self.run_iter(number - 1, batch)
             self.between_batches()
             if self._stopped_by_validation() and number < len(self.dataloader):
@@ -93,10 +104,13 @@ class TrainLoop(EpochBasedTrainLoop):
         self.within_epoch = False
 
     def between_batches(self) -> None:
-        """What happens after a batch: the validation, if the batch completed a step at which it is due."""
-        if self.validates_after_batch(self._iter):
-            self.validate()
-            self.runner.model.train()
+        """What happens after a batch that completes a step: validation and checkpoint, where they are due."""
+        if self.steps_after(self._iter) > self.steps_after(self._iter - 1):
+            if self.validates_after_batch(self._iter):
+                self.validate()
+                self.runner.model.train()
+            self.checkpoints.after_step(self)
+        self.runner.call_hook("before_next_batch")
 
     def validate(self) -> None:
         """Validates the model as it is."""
@@ -122,6 +136,8 @@ class TrainLoop(EpochBasedTrainLoop):
 
         A validation at a step comes before the checkpoint of its epoch, except the one at the training's end.
         """
+        if self.within_epoch:
+            return self.validates_after_batch(self._iter)
         if self.val_steps is None:
             return self.validates_after_epoch(self._epoch)
         return self._epoch >= self._max_epochs and self._may_validate()

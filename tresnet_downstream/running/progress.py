@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from numbers import Real
 from typing import Any, NamedTuple
@@ -50,8 +50,16 @@ class Account:
         """Starts at zero."""
         self.opened = time.perf_counter()
         self.paused: float | None = None
-        self.images = self.skipped = 0
+        self.images = self.skipped = self.images_before = 0
         self.loss = 0.0  # summed over images
+
+    def restore(self, sums: Sequence[float]) -> None:
+        """Adds what :meth:`sums` gave of the part that was trained before a run was resumed."""
+        loss, images, skipped = sums
+        self.loss += loss
+        self.images += int(images)
+        self.skipped += int(skipped)
+        self.images_before += int(images)
 
     def pause(self) -> None:
         """Stops the clock of the training, for the rest of this account."""
@@ -66,14 +74,23 @@ class Account:
         if "skipped" in data_batch:
             self.skipped += int(data_batch["skipped"].sum())
 
+    def sums(self) -> list[float]:
+        """Loss, images and skipped images over all processes, each of which must call this."""
+        return self._over_processes([self.loss, self.images, self.skipped])
+
     def numbers(self) -> Numbers:
-        """The sums over all processes, each of which must call this."""
+        """What was trained, over all processes, each of which must call this."""
         seconds = (time.perf_counter() if self.paused is None else self.paused) - self.opened
-        all_reduce(sums := torch.tensor([self.loss, self.images, self.skipped], dtype=torch.float64))
-        loss, images, skipped = sums.tolist()
-        return Numbers(
-            int(images), loss / images if images else float("nan"), int(skipped), images / seconds if seconds else 0.0
-        )
+        values = [self.loss, self.images, self.skipped, self.images - self.images_before]
+        loss, images, skipped, trained_here = self._over_processes(values)
+        mean_loss = loss / images if images else float("nan")
+        return Numbers(int(images), mean_loss, int(skipped), trained_here / seconds if seconds else 0.0)
+
+    @staticmethod
+    def _over_processes(values: list[float]) -> list[float]:
+        all_reduce(sums := torch.tensor(values, dtype=torch.float64))
+        added: list[float] = sums.tolist()
+        return added
 
 
 class Clock:
@@ -137,12 +154,15 @@ class ProgressHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Shows the bar."""
         self.account, self.clock = Account(self.loss_key), Clock(runner.iter)
+        if not _has_line_for_each_epoch(runner):
+            _restore(self.account, runner, self)
         self._open(runner.iter, total_batches(runner))
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Opens the epoch's account; with ``val_steps``, an account goes over epochs."""
         if _has_line_for_each_epoch(runner):
             self.account.open()
+            _restore(self.account, runner, self)
 
     def after_train_iter(
         self,
@@ -271,6 +291,7 @@ class StepLoggerHook(LoggerHook):
         if self.account is None:
             self.account = Account("loss_per_image" if "loss_per_image" in outputs else "loss")
             self.account.opened = self.clock.began
+            _restore(self.account, runner, self)
         self.account.add(data_batch, outputs)
         loader = runner.train_dataloader
         short = not self.ignore_last or len(loader) <= self.interval
@@ -306,6 +327,13 @@ class StepLoggerHook(LoggerHook):
             self.account.open()
         runner.logger.info(f"{position(runner)}  {text}")
         runner.visualizer.add_scalars(tag, step=loop.step, file_path=self.json_log_path)
+
+
+def _restore(account: Account, runner: Runner, hook: Hook) -> None:
+    """Goes on with the sums of a run that is resumed within an epoch."""
+    resumed_sums = getattr(runner, "resumed_sums", None)
+    if resumed_sums is not None and (sums := resumed_sums(hook)) is not None:
+        account.restore(sums)
 
 
 def _has_line_for_each_epoch(runner: Runner) -> bool:

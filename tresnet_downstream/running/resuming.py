@@ -117,8 +117,12 @@ class ConfigSchedule:
         self.groups = [{key: copy.copy(value) for key, value in g.items() if key != "params"} for g in groups]
         self.schedules = [copy.deepcopy(schedule.state_dict()) for schedule in schedules or []]
 
-    def restore(self, runner: Runner) -> None:
-        """Puts the state back and steps the schedules from the beginning to the epoch that the run has come to.
+    def restore(self, runner: Runner, batches: int) -> None:
+        """Puts the state back and steps the schedules from the beginning to where the run has come to.
+
+        Args:
+            runner: the runner.
+            batches: number of batches trained of an epoch that is not complete.
 
         Raises:
             UserError: with several optimisers, or with another loop than one over epochs.
@@ -135,7 +139,7 @@ class ConfigSchedule:
             schedule.__dict__.update(state)
         # An epoch may have another number of batches than before.
         epoch_length = len(runner.train_dataloader)
-        loop._iter = loop.epoch * epoch_length
+        loop._iter = loop.epoch * epoch_length + batches
         by_epoch = [schedule for schedule in schedules if schedule.by_epoch]
         by_step = [schedule for schedule in schedules if not schedule.by_epoch]
         with warnings.catch_warnings():
@@ -143,6 +147,8 @@ class ConfigSchedule:
             for _ in range(loop.epoch):
                 for schedule in by_step * epoch_length + by_epoch:
                     schedule.step()
+            for schedule in by_step * batches:
+                schedule.step()
 
 
 def _pipeline_of(dataset: Any) -> list[Any]:

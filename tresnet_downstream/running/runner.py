@@ -5,7 +5,7 @@ import io
 import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -15,21 +15,27 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.visualization import Visualizer
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running import folders
+from tresnet_downstream.running import folders, signals
+from tresnet_downstream.running.checkpoints import require_finite
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
 from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
 from tresnet_downstream.running.loops import TrainLoop, check_val_steps, loop_config
-from tresnet_downstream.running.progress import ProgressHook
+from tresnet_downstream.running.mid_epoch import batches_of_epoch
+from tresnet_downstream.running.partial_files import remove_partial_files
+from tresnet_downstream.running.progress import ProgressHook, position
+from tresnet_downstream.running.resume_point import newest_whole_checkpoint
 from tresnet_downstream.running.resuming import ConfigSchedule, require_same_run, run_settings
 from tresnet_downstream.running.top_level import tell_unread_keys
 from tresnet_downstream.running.validation import LastValidationHook
@@ -43,7 +49,8 @@ class FolderRunner(Runner):
     its config in the folder. Trainings over epochs use :class:`TrainLoop`, with the config's ``val_steps``.
     """
 
-    # What stands in the place of MMEngine's hooks where the config sets `val_steps`, by the key in `default_hooks`.
+    # What stands in the place of MMEngine's hooks, by the key in `default_hooks`; the second, with `val_steps` only.
+    replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {}
     hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {"logger": ("LoggerHook", "StepLoggerHook")}
 
     _timestamp: str
@@ -51,6 +58,8 @@ class FolderRunner(Runner):
     settings: dict[str, Any] | None = None
     resumed_id: str | None = None
     _resuming = False
+    _batches_of_epoch = 0  # trained before the checkpoint that is resumed
+    _accounts: Mapping[str, Sequence[float]] = MappingProxyType({})
     _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
 
     def dump_config(self) -> None:
@@ -68,6 +77,8 @@ class FolderRunner(Runner):
         """Builds the loop, with ours in the place of MMEngine's over epochs."""
         config = loop_config(loop, self.cfg.get("val_steps")) if isinstance(loop, Mapping) else loop
         built: BaseLoop = super().build_train_loop(config)
+        if isinstance(built, TrainLoop) and hasattr(built.dataloader, "worker_init_fn"):
+            built.dataloader.worker_init_fn = signals.left_to_parent(built.dataloader.worker_init_fn)
         wrapper = self.optim_wrapper  # a config still
         if isinstance(built, TrainLoop) and isinstance(wrapper, dict):
             names = {str(wrapper.get(key)).removeprefix(f"{SCOPE}.") for key in ("type", "constructor")}
@@ -76,13 +87,13 @@ class FolderRunner(Runner):
         return built
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
-        """Registers MMEngine's hooks; with ``val_steps``, those that count steps."""
-        if self.cfg.get("val_steps") is not None:
-            hooks = dict(hooks or {})
-            for name, (theirs, ours) in self.hooks_for_steps.items():
-                hook = hooks.get(name, {"type": theirs})
-                if isinstance(hook, Mapping) and str(hook.get("type")).removeprefix("mmengine.") == theirs:
-                    hooks[name] = {**hook, "type": f"{SCOPE}.{ours}"}
+        """Registers MMEngine's hooks, with ours in the place of some; with ``val_steps``, those that count steps."""
+        hooks = dict(hooks or {})
+        replaced = self.replaced_hooks | ({} if self.cfg.get("val_steps") is None else self.hooks_for_steps)
+        for name, (theirs, ours) in replaced.items():
+            hook = hooks.get(name, {"type": theirs})
+            if isinstance(hook, Mapping) and str(hook.get("type")).removeprefix("mmengine.") == theirs:
+                hooks[name] = {**hook, "type": f"{SCOPE}.{ours}"}
         super().register_default_hooks(hooks)
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
@@ -108,6 +119,7 @@ class FolderRunner(Runner):
         tell_unread_keys(self.cfg)
         with contextlib.ExitStack() as locks:
             self._take_folder(locks)
+            locks.enter_context(signals.deferred())
             return super().train()
 
     def _take_folder(self, locks: contextlib.ExitStack) -> None:
@@ -120,9 +132,12 @@ class FolderRunner(Runner):
         resume = self._resume and (source is None or within)
         folders.check(folder, resume, overwrite)
         self._lock_folder(locks)
+        if is_main_process():
+            remove_partial_files(folder, locked=True)
+            remove_partial_files(folder.parent / ".cache")
         if resume:
             # Not MMEngine's search, which follows the path of before if the folder was moved.
-            source = source or (str(folders.last_checkpoint(folder) or "") or None)
+            source = source or (str(newest_whole_checkpoint(folder) or "") or None)
             self._load_from, resume = source, source is not None
             if not resume:
                 tell(f"{folder} has no checkpoint to resume, so the training starts from the beginning")
@@ -157,17 +172,23 @@ class FolderRunner(Runner):
         super().resume(filename, *args, **kwargs)
         if self._changes is None:
             tell(f"{filename}: does not say what it was trained with, so the config's settings hold from here")
-            schedule.restore(self)
+            schedule.restore(self, self._batches_of_epoch)
         elif self._changes:
             for change in self._changes:
                 tell(f"resumed with a change: {change}")
-            schedule.restore(self)
+            schedule.restore(self, self._batches_of_epoch)
         self._resuming = False
         if isinstance(self.train_loop, EpochBasedTrainLoop) and self.epoch >= self.max_epochs:
             tell(f"nothing is left to train: the run has all of its {self.max_epochs} epochs")
         if is_main_process():
             folders.write_run_id(self.work_dir, self.run_id)
             self._save_config()
+
+    def resumed_sums(self, hook: Hook) -> Sequence[float] | None:
+        """The sums of a hook's account of the training in the checkpoint that is resumed; given once."""
+        sums = self._accounts.get(type(hook).__name__)
+        self._accounts = {name: other for name, other in self._accounts.items() if name != type(hook).__name__}
+        return sums
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Loads a checkpoint; one that is resumed must be of this run."""
@@ -178,6 +199,10 @@ class FolderRunner(Runner):
             self.run_id = self.resumed_id or self.run_id or uuid.uuid4().hex
             if "run" in meta and self.settings is not None:
                 self._changes = require_same_run(meta["run"], self.settings, meta.get("epoch", 0))
+            if isinstance(self.train_loop, TrainLoop):
+                length = len(self.train_loop.dataloader)
+                self._batches_of_epoch = batches_of_epoch(meta, length, self._changes or [])
+            self._accounts = dict(meta.get("accounts", {})) if is_main_process() else {}
         return checkpoint
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
@@ -197,6 +222,20 @@ class FolderRunner(Runner):
             if isinstance(self._train_loop, TrainLoop):
                 meta["step"] = self._train_loop.step
         super().call_hook(fn_name, **kwargs)
+        if fn_name == "before_save_checkpoint":
+            require_finite(kwargs["checkpoint"], position(self))
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Saves a checkpoint that appears under its name only when it is complete.
+
+        Raises:
+            NonFiniteLossError: if a weight, a buffer or an average is NaN or infinite.
+        """
+        if "://" in str(out_dir):  # a store that takes whole objects
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        elif is_main_process():
+            with whole_file(Path(out_dir) / filename) as partial:
+                super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
 
 class QuietRunner(FolderRunner):

@@ -35,6 +35,8 @@ PARTS = (
 # What else is read by name in trainings of both tasks: by MMEngine's runner and configs, and by this package.
 READ_IN_BOTH = (
     "activation_checkpointing",
+    "checkpoint_minutes",
+    "checkpoint_steps",
     "compile",
     "custom_imports",
     "efficient_conv_bn_eval",

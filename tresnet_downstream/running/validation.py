@@ -43,6 +43,12 @@ class LastValidationHook(Hook):
             else:
                 runner.val_loop.run()
 
+    def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Ends the validation of a training where a signal arrived."""
+        loop = training_loop(runner)
+        if isinstance(loop, TrainLoop):
+            loop.checkpoints.in_validation(loop)
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Notes where the training stands, and the best checkpoint so far."""
         loop = training_loop(runner)

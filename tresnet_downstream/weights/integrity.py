@@ -66,6 +66,11 @@ def require_usable(checkpoint: Mapping[Any, Any], path: str | Path, finite: bool
             raise UserError(f"{path}: {name} has values that are NaN or infinite; take another checkpoint")
 
 
+def first_not_finite(checkpoint: Mapping[Any, Any]) -> str | None:
+    """The name of a tensor of a checkpoint, those of the optimiser excepted, with values that are NaN or infinite."""
+    return next((name for name, tensor in _tensors(checkpoint) if not is_finite(tensor)), None)
+
+
 def is_finite(tensor: Tensor) -> bool:
     """Whether no value is NaN or infinite."""
     if not tensor.is_floating_point() or tensor.is_meta:

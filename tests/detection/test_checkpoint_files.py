@@ -1,0 +1,80 @@
+"""A detector's training removes a checkpoint only after the one in its place is complete."""
+
+import shutil
+
+import pytest
+import torch
+
+pytest.importorskip("mmdet", reason="needs the detection set-up")
+
+from detection.small_boxes import CONFIG, call, flags
+from detection.test_training import refused
+
+from tresnet_downstream.running import folders
+
+SETTINGS = {"train_cfg__max_epochs": 2, "default_hooks__checkpoint__max_keep_ckpts": 1}
+
+
+def arguments(boxes, work_dir, *more, **changes):
+    return [CONFIG, "--work-dir", work_dir, *more, *flags(boxes, **{**SETTINGS, **changes})]
+
+
+@pytest.fixture(scope="module")
+def finished(boxes, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp("finished")
+    status, _, err = call("train_detection", arguments(boxes, work_dir))
+    assert status == 0, err
+    return work_dir
+
+
+@pytest.fixture
+def work_dir(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def names(folder, pattern):
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+def test_one_checkpoint_and_one_best_are_kept(finished):
+    assert names(finished, "epoch_*") == ["epoch_2.pth"]
+    assert len(names(finished, "best_*")) == 1
+    assert folders.last_checkpoint(finished) == finished / "epoch_2.pth"
+
+
+def test_failed_write_leaves_the_checkpoint_before(boxes, tmp_path, monkeypatch):
+    save = torch.save
+
+    def fail_in_epoch_2(content, file, *args, **kwargs):
+        if isinstance(content, dict) and content.get("meta", {}).get("epoch") == 2:
+            raise OSError(28, "No space left on device")
+        save(content, file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", fail_in_epoch_2)
+    with pytest.raises(OSError, match="No space left"):
+        call("train_detection", arguments(boxes, tmp_path))
+    assert names(tmp_path, "epoch_*") == ["epoch_1.pth"]
+    assert folders.last_checkpoint(tmp_path) == tmp_path / "epoch_1.pth"
+    assert len(names(tmp_path, "best_*")) == 1
+
+
+def test_damaged_best_checkpoint_is_set_aside_and_an_earlier_one_of_the_run_is_removed(boxes, work_dir):
+    (best,) = work_dir.glob("best_*")
+    earlier = work_dir / "best_coco_bbox_mAP_epoch_0.pth"
+    shutil.copy(best, earlier)
+    status, _, err = call("train_detection", arguments(boxes, work_dir, "--resume"))
+    assert status == 0, err
+    assert names(work_dir, "best_*") == [best.name]
+    best.write_bytes(best.read_bytes()[:1000])
+    status, out, err = call("train_detection", arguments(boxes, work_dir, "--resume"))
+    assert status == 0, err
+    assert f"{best.name}.damaged" in out
+    assert len(names(work_dir, "best_*.pth")) == 1
+    torch.load(next(work_dir.glob("best_*.pth")), weights_only=True)
+
+
+def test_damaged_checkpoints_are_named_and_none_is_renamed_where_none_is_whole(boxes, work_dir):
+    (work_dir / "epoch_2.pth").write_bytes(b"")
+    refused(arguments(boxes, work_dir, "--resume"), "epoch_2.pth", "no whole checkpoint")
+    assert (work_dir / "epoch_2.pth").is_file()

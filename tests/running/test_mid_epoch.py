@@ -1,0 +1,153 @@
+"""Checkpoints within epochs: a run that goes on from one equals a run that was not interrupted, bit for bit."""
+
+import os
+import signal
+import time
+
+import pytest
+from running.small_data import CUSTOM, ROOT, options, refuses_to_train, start, train
+from running.test_resume import assert_bit_for_bit_equal, left_over, read
+
+from tresnet_downstream.running import folders
+from tresnet_downstream.running.signals import TrainingStopped
+
+# All that is random or has a memory, in epochs of 6 batches and 3 steps.
+RANDOM = {
+    "model__head__type": "MLDecoderHead",
+    "model__head__embed_dim": 32,
+    "model__head__num_heads": 4,
+    "model__head__feedforward_dim": 64,
+    "model__backbone__drop_path_rate": 0.3,
+    "batch_size": 4,
+    "accumulation": 2,
+    "max_epochs": 3,
+}
+INTERRUPTING = """
+import os
+import signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module(force=True)
+class Interrupting(Hook):
+    def __init__(self, number, batch, place):
+        self.number, self.batch, self.place = number, batch, place
+
+    def _send(self, runner, place):
+        if place == self.place and runner.iter == self.batch:
+            os.kill(os.getpid(), self.number)
+
+    def before_train_iter(self, runner, *_, **__):
+        self._send(runner, "step")
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        self._send(runner, "save")
+
+    def after_val_iter(self, runner, *_, **__):
+        self._send(runner, "validation")
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp("undisturbed")
+    return work_dir, train(data, work_dir, config=CUSTOM, **RANDOM)
+
+
+def config_with(tmp_path, number, batch, place):
+    """The config of the training with a hook that sends this process a signal."""
+    exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
+    path = tmp_path / "interrupting.py"
+    hook = f"dict(type='mmengine.Interrupting', number={int(number)}, batch={batch}, place='{place}')"
+    path.write_text(f"_base_ = [{CUSTOM!r}]\ncustom_hooks = [*_base_.custom_hooks, {hook}]\n")
+    return path
+
+
+def line_of(printed, epoch):
+    (line,) = [line for line in printed.splitlines() if line.startswith(f"epoch {epoch}/3: ")]
+    return line.split(", ")[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "batch", "place", "newest"),
+    [
+        (signal.SIGTERM, 2, "step", "epoch_1_step_2.pth"),
+        (signal.SIGUSR1, 9, "step", "epoch_2_step_5.pth"),
+        (signal.SIGTERM, 11, "step", "epoch_2_step_6.pth"),
+        (signal.SIGINT, 12, "validation", "epoch_2.pth"),
+        (signal.SIGTERM, 5, "save", "epoch_2_step_4.pth"),
+    ],
+)
+def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(
+    data, undisturbed, tmp_path, number, batch, place, newest
+):
+    config = config_with(tmp_path, number, batch, place)
+    with pytest.raises(TrainingStopped) as stopped:
+        train(data, tmp_path / "run", config=config, **RANDOM)
+    assert stopped.value.code == 128 + number
+    assert folders.last_checkpoint(tmp_path / "run").name == newest
+    printed = train(data, tmp_path / "run", "--resume", config=CUSTOM, **RANDOM)
+    assert_bit_for_bit_equal(tmp_path / "run/epoch_3.pth", undisturbed[0] / "epoch_3.pth")
+    assert read(tmp_path / "run/best.pth")["score"] == read(undisturbed[0] / "best.pth")["score"]
+    # The checkpoint of an epoch, from before its validation, does not hold the epoch's losses.
+    for epoch in (3,) if place == "validation" else (2, 3):
+        assert line_of(printed, epoch) == line_of(undisturbed[1], epoch)
+    assert not list((tmp_path / "run").glob("epoch_*_step_*"))
+
+
+def test_checkpoints_every_n_steps_change_nothing_and_are_removed_with_their_epoch(
+    data, undisturbed, tmp_path, monkeypatch
+):
+    names = []
+    point_to = folders.point_to
+    monkeypatch.setattr(folders, "point_to", lambda folder, name: (names.append(name), point_to(folder, name)))
+    train(data, tmp_path, config=CUSTOM, **RANDOM, checkpoint_steps=2)
+    assert names == [
+        *("epoch_1_step_2.pth", "epoch_1.pth"),
+        *("epoch_2_step_4.pth", "epoch_2_step_6.pth", "epoch_2.pth"),
+        *("epoch_3_step_8.pth", "epoch_3.pth"),
+    ]
+    assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_2.pth", "epoch_3.pth"]
+    assert_bit_for_bit_equal(tmp_path / "epoch_3.pth", undisturbed[0] / "epoch_3.pth")
+
+
+def test_checkpoints_every_n_minutes(data, tmp_path, monkeypatch):
+    names = []
+    point_to = folders.point_to
+    monkeypatch.setattr(folders, "point_to", lambda folder, name: (names.append(name), point_to(folder, name)))
+    train(data, tmp_path, max_epochs=1, checkpoint_minutes=1e-9)
+    assert names == ["epoch_1_step_1.pth", "epoch_1_step_2.pth", "epoch_1_step_3.pth", "epoch_1.pth"]
+
+
+@pytest.mark.parametrize("value", ["0", "1.5", "'often'"])
+def test_wrong_number_of_steps_or_minutes_is_named(data, tmp_path, value):
+    refuses_to_train(data, tmp_path, "checkpoint_steps", value.strip("'"), checkpoint_steps=value)
+    if value != "1.5":
+        refuses_to_train(data, tmp_path, "checkpoint_minutes", value.strip("'"), checkpoint_minutes=value)
+
+
+def test_change_that_would_cut_the_epoch_otherwise_is_refused(data, tmp_path):
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path / "run", config=config_with(tmp_path, signal.SIGTERM, 2, "step"), **RANDOM)
+    changes = {**RANDOM, "batch_size": 3}
+    refuses_to_train(
+        data, tmp_path / "run", "batch_size was 4", "within an epoch", flags=["--resume"], config=CUSTOM, **changes
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signal_to_all_processes_of_a_training_with_workers_ends_it_in_order(data, undisturbed, tmp_path, number):
+    changes = {**RANDOM, "num_workers": 2}
+    command = [ROOT / "tools/train_multilabel.py", CUSTOM, "--work-dir", tmp_path, *options(data, **changes)]
+    process = start(command, start_new_session=True)
+    while not (tmp_path / "epoch_1.pth").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number, err
+    assert err == ""
+    assert sum(line.startswith("stopped by") for line in out.splitlines()) == 1
+    assert not left_over(tmp_path) or left_over(tmp_path) == [".lock"]
+    train(data, tmp_path, "--resume", config=CUSTOM, **changes)
+    assert_bit_for_bit_equal(tmp_path / "epoch_3.pth", undisturbed[0] / "epoch_3.pth")

@@ -1,0 +1,148 @@
+"""The files that a detector's training keeps: its last checkpoints and its best one."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook as EpochCheckpointHook
+from mmengine.runner import Runner
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.notices import tell
+from tresnet_downstream.registry import HOOKS
+from tresnet_downstream.running import folders
+from tresnet_downstream.running.validation import BEST
+from tresnet_downstream.weights.reading import read_checkpoint
+
+
+@HOOKS.register_module()
+class OrderedCheckpointHook(EpochCheckpointHook):
+    """MMEngine's hook of checkpoints, which removes a file only after the one in its place is complete.
+
+    Departures from MMEngine: ``last_checkpoint`` appears whole; with ``val_steps``, the best checkpoint is named by
+    its step, and the checkpoint of the last epoch stays as it is (MMEngine would write the weights of the step over
+    it, so that it also says which one is the best; here the folder's note of the last validation does).
+    """
+
+    filename_tmpl: str
+    last_ckpt: str | None
+    best_ckpt_path: str | None
+    out_dir: str
+    file_backend: Any
+
+    def before_train(self, runner: Runner) -> None:
+        """Prepares as MMEngine's hook does; of a run that is resumed, looks at the best checkpoint."""
+        super().before_train(runner)
+        best = getattr(self, "best_ckpt_path", None)
+        if best is None or runner.iter == 0 or "://" in best:
+            return
+        faults = [_fault(Path(best)) if is_main_process() else ""]
+        broadcast_object_list(faults)
+        if not faults[0]:
+            if is_main_process():
+                _remove_earlier_best(Path(best))
+            return
+        self.best_ckpt_path = None
+        for key in BEST:
+            runner.message_hub.runtime_info.pop(key, None)
+        if is_main_process():
+            tell(f"{faults[0]}; the next validation writes another one")
+            folders.forget_validation(runner.work_dir)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        outdated = None
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated = self._path(self.keep_ckpt_ids.popleft())
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        self.last_ckpt = self._path(step)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            self.filename_tmpl.format(step),
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        folders.point_to(runner.work_dir, self.last_ckpt)
+        if outdated is not None and self.file_backend.isfile(outdated):
+            self.file_backend.remove(outdated)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        template, last = self.filename_tmpl, self.last_ckpt
+        by_steps = getattr(runner.train_loop, "val_steps", None) is not None
+        if by_steps:
+            self.filename_tmpl, self.last_ckpt = f"step_{runner.train_loop.step}.pth", None
+        try:
+            with self._removals_put_off():
+                super()._save_best_checkpoint(runner, metrics)
+        finally:
+            if by_steps:
+                self.filename_tmpl, self.last_ckpt = template, last
+
+    def _path(self, step: int) -> str:
+        return str(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
+
+    @contextmanager
+    def _removals_put_off(self) -> Iterator[None]:
+        """Inside, a removed file stays; it is removed at the end, unless an error was raised or it was written anew."""
+        backend = self.file_backend
+        self.file_backend = postponed = _PostponedRemovals(backend)
+        try:
+            yield
+        finally:
+            self.file_backend = backend
+        best = {getattr(self, "best_ckpt_path", None), *getattr(self, "best_ckpt_path_dict", {}).values()}
+        for path in postponed.paths:
+            if path not in best and backend.isfile(path):
+                backend.remove(path)
+
+
+class _PostponedRemovals:
+    """A file backend that only remembers which files to remove."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.paths: list[str] = []
+
+    def remove(self, path: str) -> None:
+        self.paths.append(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+
+def _fault(best: Path) -> str:
+    """What is wrong with the best checkpoint, which is set aside if it is damaged; empty if nothing is."""
+    if not best.exists():
+        return f"{best}: the best checkpoint is missing"
+    try:
+        read_checkpoint(best)
+    except UserError as error:
+        return f"{error}; it is now {folders.set_aside(best).name}"
+    return ""
+
+
+def _remove_earlier_best(best: Path) -> None:
+    """Removes best checkpoints by the same score that the same run wrote before, and was killed before removing."""
+    pattern = re.compile(re.sub(r"(epoch|iter|step)_\d+\\.pth$", r"(epoch|iter|step)_\\d+\\.pth", re.escape(best.name)))
+    run_id = read_checkpoint(best, map_location="meta").get("meta", {}).get("run_id")
+    for path in best.parent.iterdir():
+        if path == best or not pattern.fullmatch(path.name):
+            continue
+        try:
+            other = read_checkpoint(path, map_location="meta").get("meta", {}).get("run_id")
+        except UserError:
+            continue
+        if run_id is not None and other == run_id:
+            path.unlink()

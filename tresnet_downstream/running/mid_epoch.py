@@ -1,0 +1,172 @@
+"""Checkpoints within epochs: every so many steps or minutes, and where a signal ends the training.
+
+Such a checkpoint is named ``epoch_3_step_70.pth``: written within epoch 3, after 70 optimiser steps of the training.
+A run that is resumed from it goes on with the next batch of that epoch and equals one that was not interrupted.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_reduce, get_world_size, is_main_process
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.notices import tell
+from tresnet_downstream.running import folders, signals
+
+# Processes agree every so many steps, since on a GPU each agreement waits for the device.
+AGREEMENT_INTERVAL = 5
+# Of the checkpoints within epochs, all of which are removed once their epoch has its own.
+KEEP = 2
+# Settings that decide which pictures are in a batch, and which batches in a step.
+_CUT_EPOCHS = ("batch_size", "processes", "training pictures", "accumulation")
+
+
+class MidEpochCheckpoints:
+    """Decides after each step whether to write a checkpoint, and whether to end the training.
+
+    Args:
+        steps: optimiser steps between checkpoints; None for none.
+        minutes: minutes between checkpoints; None for none.
+    """
+
+    def __init__(self, steps: int | None = None, minutes: float | None = None) -> None:
+        self.steps, self.minutes = steps, minutes
+        self.written = time.monotonic()
+
+    def after_step(self, loop: Any) -> None:
+        """Writes a checkpoint if one is due. Every process must call this after each optimiser step.
+
+        Raises:
+            TrainingStopped: if a signal arrived, after the checkpoint was written.
+        """
+        number, time_is_up = self._agreed(loop.step)
+        if number or time_is_up or (self.steps is not None and loop.step % self.steps == 0):
+            self.write(loop)
+        if number:
+            self.stop(loop, number)
+
+    def in_validation(self, loop: Any) -> None:
+        """Ends a validation if a signal arrived; the run validates again when it is resumed.
+
+        Several processes end only after the validation, since they may have different numbers of batches there.
+
+        Raises:
+            TrainingStopped: after a checkpoint was written, unless the last one is of the same place.
+        """
+        if get_world_size() > 1 or not (number := signals.received()):
+            return
+        self.write(loop)
+        self.stop(loop, number)
+
+    def write(self, loop: Any) -> None:
+        """Writes a checkpoint of where the loop stands, unless there is one."""
+        self.written = time.monotonic()
+        folder = Path(loop.runner.work_dir)
+        step = f"_step_{loop.step}" if loop.within_epoch else ""
+        name = f"epoch_{loop.current_epoch}{step}.pth"
+        hooks = [hook for hook in loop.runner.hooks if getattr(hook, "account", None) is not None]
+        accounts = {type(hook).__name__: hook.account.sums() for hook in hooks}
+        if not is_main_process() or (folders.last_checkpoint(folder) == folder / name and (folder / name).is_file()):
+            return
+        meta = {"epoch": loop.epoch, "iter": loop.iter, "epoch_length": len(loop.dataloader), "accounts": accounts}
+        loop.runner.save_checkpoint(str(folder), name, meta=meta, by_epoch=False)
+        folders.point_to(folder, name)
+        place = folders.place_of(name)
+        places = folders.resumable_checkpoints(folder)
+        within = [path for path, at in places.items() if place is not None and at[1] > 0 and at <= place]
+        for old in within[:-KEEP]:
+            old.unlink()
+
+    def stop(self, loop: Any, number: int) -> None:
+        """Tells where the training ends, and raises TrainingStopped."""
+        newest = folders.last_checkpoint(loop.runner.work_dir)
+        name = "" if newest is None else f"; `resume` goes on from {newest.name}"
+        tell(f"stopped by {signals.signal.Signals(number).name} after step {loop.step}{name}")
+        raise signals.TrainingStopped(number)
+
+    def _agreed(self, step: int) -> tuple[int, bool]:
+        """The signal that a process received, and whether the time is up: the same in all processes."""
+        time_is_up = self.minutes is not None and time.monotonic() - self.written >= 60 * self.minutes
+        number = signals.received()
+        if get_world_size() == 1:
+            return number, time_is_up
+        if step % AGREEMENT_INTERVAL:
+            return 0, False
+        all_reduce(values := torch.tensor([number, int(time_is_up)]), "max")
+        return int(values[0]), bool(values[1])
+
+
+def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequence[str]) -> int:
+    """How many batches of an epoch a checkpoint was written after; 0 for one between epochs.
+
+    Args:
+        meta: of the checkpoint.
+        epoch_length: number of batches of an epoch now.
+        changes: what the config changed since, in words that begin with the setting's name.
+
+    Raises:
+        UserError: if the rest of the epoch would have other batches than before.
+    """
+    if "epoch_length" not in meta:
+        return 0
+    batches = int(meta["iter"]) - int(meta["epoch"]) * int(meta["epoch_length"])
+    if batches == 0:
+        return 0
+    change = next((each for each in changes if each.startswith(_CUT_EPOCHS)), None)
+    if change is None and epoch_length != meta["epoch_length"]:
+        change = f"the number of batches in an epoch was {meta['epoch_length']} and is now {epoch_length}"
+    if change is not None:
+        raise UserError(
+            f"`resume`: {change}: the last checkpoint was written within an epoch, whose batches stay as they are; "
+            "keep it until an epoch is complete"
+        )
+    return batches
+
+
+class RemainingBatches:
+    """A batch sampler that leaves out the first batches of the epoch that a run is resumed in.
+
+    Args:
+        batch_sampler: gives the batches of an epoch.
+        first: how many are left out, once.
+    """
+
+    def __init__(self, batch_sampler: Any, first: int) -> None:
+        self.batch_sampler, self.first = batch_sampler, first
+
+    def __iter__(self) -> Iterator[Any]:
+        first, self.first = self.first, 0
+        return islice(iter(self.batch_sampler), first, None)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "batch_sampler":
+            raise AttributeError(name)
+        return getattr(self.batch_sampler, name)
+
+
+def leave_out(dataloader: Any, batches: int) -> None:
+    """Lets the next epoch of a data loader begin after its first batches, which are not loaded."""
+    # torch allows no other batch sampler after the loader was made; before its first epoch it makes no difference.
+    object.__setattr__(dataloader, "batch_sampler", RemainingBatches(dataloader.batch_sampler, batches))
+
+
+def mid_epoch_checkpoints(config: Config) -> MidEpochCheckpoints:
+    """Reads ``checkpoint_steps`` and ``checkpoint_minutes`` of a config.
+
+    Raises:
+        UserError: if one is neither None nor a number above 0; the first takes whole numbers alone.
+    """
+    steps, minutes = config.get("checkpoint_steps"), config.get("checkpoint_minutes")
+    if steps is not None and (type(steps) is not int or steps < 1):
+        raise UserError(f"checkpoint_steps={steps!r}: give a whole number of optimiser steps, at least 1, or None")
+    if minutes is not None and not (type(minutes) in (int, float) and 0 < minutes < float("inf")):
+        raise UserError(f"checkpoint_minutes={minutes!r}: give a number of minutes above 0, or None")
+    return MidEpochCheckpoints(steps, minutes)
