@@ -4,6 +4,7 @@ What a tool writes replaces a file of the same content. Another file under that 
 it, the first such folder that is free, and a line on standard error says so: see :class:`Earlier`.
 """
 
+import contextlib
 import filecmp
 import gzip
 import os
@@ -16,6 +17,7 @@ from typing import BinaryIO
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.limits import excess, unpacked_limit
+from tresnet_downstream.system_errors import NotWrittenError, why_not_written
 
 
 @contextmanager
@@ -23,6 +25,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Gives a name beside ``path`` to write under; the file gets its own once it is whole.
 
     Whatever ends the block early, Ctrl-C included, leaves what stood under ``path`` before and no part of a file.
+
+    Raises:
+        NotWrittenError: if the system does not take the file: the disk is full, a limit is reached, its folder is gone.
     """
     path = Path(path)
     # The suffix stays, since writers tell formats by it.
@@ -30,8 +35,16 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except NotWrittenError:
+        raise
+    except (OSError, RuntimeError) as error:
+        if reason := why_not_written(error, partial):
+            raise NotWrittenError(f"{path}: cannot be written: {reason}") from error
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        # Of a file system that is read-only or gone, nothing can be removed.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 class Earlier:
