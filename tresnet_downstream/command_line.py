@@ -2,8 +2,10 @@
 
 import argparse
 import importlib.util
+import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, TypeVar
 
 from tresnet_downstream import interrupts, wording
 from tresnet_downstream.errors import UserError, is_out_of_memory
+from tresnet_downstream.system_errors import NotWrittenError, chain_of, explanation, is_first_to_fail
 
 T = TypeVar("T")
 
@@ -20,6 +23,7 @@ NO_MEMORY = (
     "the batch does not fit in memory: give a smaller batch_size (--batch-size) or image_size; in training, "
     "model.backbone.with_cp=True halves what a picture takes, and accumulation=K makes one step of K batches"
 )
+RESUMABLE = "files that are complete stay, and --resume goes on from the last checkpoint"
 # What the library calls options that have another name here.
 PARAMETERS = {"size": "input_size", "cfg_options": "options", "images": "num_images", "boxes": "num_boxes"}
 
@@ -49,37 +53,48 @@ def run(
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     # MMEngine's, where a config inherits from MMDetection: nothing that a user could mend.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    # On a full disk, each line of a log would be a traceback; the next checkpoint ends the training with one line.
+    logging.raiseExceptions = False
+    threading.excepthook = _end_of_thread
     try:
         with interrupts.remembered(), wording.of_command():
             try:
                 return main(arguments) or 0
-            except UserError as error:
-                print(f"error: {wording.worded(_one_line(error))}", file=sys.stderr)
+            except Exception as error:
+                if (message := message_of(error)) is None:
+                    raise
+                if is_first_to_fail():
+                    more = f"; {RESUMABLE}" if resumable and not is_mistake(error) else ""
+                    print(f"error: {wording.worded(message + more)}", file=sys.stderr)
                 return USER_ERROR
     except BrokenPipeError:
         # The reader of a pipe, such as head, has enough; Python would complain once more as it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except BaseException as error:
-        if not _interrupted(error):
-            if not is_out_of_memory(error):
-                raise
-            print(f"error: {NO_MEMORY}", file=sys.stderr)
-            return USER_ERROR
-        resume = ", and --resume goes on from the last checkpoint" if resumable else ""
-        print(f"interrupted; files that are complete stay{resume}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"interrupted; {RESUMABLE if resumable else 'files that are complete stay'}", file=sys.stderr)
         return INTERRUPTED
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is at the root: MMEngine's bare ``except`` turns it into an error of its own in places."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
+def message_of(error: BaseException) -> str | None:
+    """One line on a user's mistake, on a failure of the system or on a lack of memory; None for any other error."""
+    if any(isinstance(link, KeyboardInterrupt) for link in chain_of(error)):
+        return None
+    text = str(error) if isinstance(error, UserError) else explanation(error)
+    if text is None and is_out_of_memory(error):
+        text = NO_MEMORY
+    return None if text is None else " ".join(text.split())
 
 
-def _one_line(error: UserError) -> str:
-    return " ".join(str(error).split())
+def is_mistake(error: BaseException) -> bool:
+    """Whether a user's mistake is told, rather than a failure of the system."""
+    return isinstance(error, UserError) and not isinstance(error, NotWrittenError)
+
+
+def _end_of_thread(arguments: Any) -> None:
+    """Says nothing of a writer of logs whose disk is full: the main thread raises the same error."""
+    if arguments.exc_value is None or explanation(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)
 
 
 def read_config(options: argparse.Namespace) -> Any:

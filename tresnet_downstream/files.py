@@ -4,18 +4,21 @@ What a tool writes replaces a file of the same content. Another file under that 
 it, the first such folder that is free, and a line on standard error says so: see :class:`Earlier`.
 """
 
+import contextlib
+import errno
 import filecmp
 import gzip
 import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.limits import excess, unpacked_limit
+from tresnet_downstream.system_errors import NotWrittenError, why_not_written
 
 
 @contextmanager
@@ -24,6 +27,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Whatever ends the block early, Ctrl-C included, leaves what stood under ``path`` before and no part of a file.
     File and folder are synced, so this also holds where the machine loses power.
+
+    Raises:
+        NotWrittenError: if the system does not take the file: the disk is full, a limit is reached, its folder is gone.
     """
     path = Path(path)
     # The suffix stays, since writers tell formats by it.
@@ -33,20 +39,32 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)
+    except NotWrittenError:
+        raise
+    except (OSError, RuntimeError) as error:
+        if reason := why_not_written(error, partial):
+            raise NotWrittenError(f"{path}: cannot be written: {reason}") from error
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        # Of a file system that is read-only or gone, nothing can be removed.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk, where the file system can say so."""
     if os.name == "nt" and path.is_dir():  # cannot be opened there
         return
-    with suppress(OSError):
+    try:
         file = os.open(path, os.O_RDONLY)
         try:
             os.fsync(file)
         finally:
             os.close(file)
+    except OSError as error:
+        # A disk may say only here that it is full; a network's file system may not know the call.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM):
+            raise
 
 
 class Earlier:

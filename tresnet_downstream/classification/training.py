@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
+from tresnet_downstream import interrupts
 from tresnet_downstream.classification.data_summary import pipeline_text, size_text
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.description_merge import merge_description
@@ -39,6 +40,7 @@ from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
 
 
+@interrupts.remembered()
 @mistakes_in_types()
 def train_multilabel(
     config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
@@ -78,6 +80,7 @@ def train_multilabel(
     return next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
 
 
+@interrupts.remembered()
 @mistakes_in_types()
 def score_multilabel(
     config: Config,

@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.runner import Runner
 
+from tresnet_downstream import interrupts
 from tresnet_downstream.detection import metrics
 from tresnet_downstream.detection.adjusted_config import annotation_file, datasets_of, follow_options, image_folder
 from tresnet_downstream.detection.hooks import DetectionProgressHook
@@ -23,6 +24,7 @@ from tresnet_downstream.weights.download import locate
 from tresnet_downstream.weights.reading import read_checkpoint
 
 
+@interrupts.remembered()
 @mistakes_in_types()
 def train_detection(
     config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
@@ -62,6 +64,7 @@ def train_detection(
     return {} if last is None or last < 0 else {"last_AP": last}
 
 
+@interrupts.remembered()
 @mistakes_in_types()
 def score_detection(
     config: Config, checkpoint_path: str | Path, launcher: str = "none"

@@ -37,6 +37,7 @@ from tresnet_downstream.running.partial_files import remove_partial_files
 from tresnet_downstream.running.progress import ProgressHook, position
 from tresnet_downstream.running.resume_point import newest_whole_checkpoint
 from tresnet_downstream.running.resuming import ConfigSchedule, require_same_run, run_settings
+from tresnet_downstream.running.system import close_logs, prepare_workers, watch_processes
 from tresnet_downstream.running.top_level import tell_unread_keys
 from tresnet_downstream.running.validation import LastValidationHook
 
@@ -67,7 +68,9 @@ class FolderRunner(Runner):
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Sets up as the base class does; the log gets a folder of its own, also of two runs of one second."""
+        prepare_workers(self.cfg)
         super().setup_env(env_cfg)
+        watch_processes()
         # Several processes take more than a second to start.
         while self.world_size == 1 and (Path(self.work_dir) / self._timestamp).exists():
             moment = datetime.strptime(self._timestamp, "%Y%m%d_%H%M%S") + timedelta(seconds=1)
@@ -304,3 +307,4 @@ def close(runner: Runner) -> None:
             hook.close()
     if is_main_process():
         runner.visualizer.close()
+    close_logs(runner)

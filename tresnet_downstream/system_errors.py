@@ -1,0 +1,174 @@
+"""Failures of the system, such as a full disk, told in one line that says what happened and what to do."""
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.errors import UserError
+
+_WORKERS = "give fewer `num_workers`"
+_OPEN_FILES = f"the limit on open files is reached: raise it (ulimit -n 65536), or {_WORKERS}"
+_PROCESSES = f"the limit on processes is reached: raise it (ulimit -u), or {_WORKERS}"
+_PROCESS_LOST = (
+    "another process of this training ended or does not answer, so this one cannot go on; look for its error message "
+    "or, if it has none, whether the system ended it for lack of memory"
+)
+# What of the system's errors is told, by number.
+_SYSTEM_ERRORS = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the disk quota of this user is used up",
+    errno.EFBIG: "the file is larger than the limit on file sizes; raise it (ulimit -f unlimited)",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk reports a failure",
+    errno.ESTALE: "the network file system has lost the file",
+    errno.EMFILE: _OPEN_FILES,
+    errno.ENFILE: "the whole system has too many open files: close other programs",
+    errno.EAGAIN: _PROCESSES,
+    errno.ENOMEM: f"the system has no memory left for another process: {_WORKERS}, or close other programs",
+}
+# What libraries say instead, in RuntimeErrors without a number; the first sign that is found in the chain of errors
+# decides.
+_SIGNS = (
+    (
+        (
+            "killed by signal: Bus error",
+            "unable to allocate shared memory",
+            "unable to resize file",
+            "unable to write to file </torch",
+        ),
+        "a data loader worker has no shared memory left (/dev/shm): enlarge it (docker run --shm-size=8g), or "
+        f"{_WORKERS} or a smaller `batch_size`",
+    ),
+    (("Too many open files", "received 0 items of ancdata"), _OPEN_FILES),
+    (("can't start new thread", "Resource temporarily unavailable"), _PROCESSES),
+    (
+        ("is killed by signal", "exited unexpectedly"),
+        "a data loader worker was ended from outside, mostly by the system for lack of memory: "
+        f"{_WORKERS} or a smaller `batch_size`",
+    ),
+    (
+        (
+            "Connection closed by peer",
+            "Connection reset by peer",
+            "Broken pipe",
+            "Timed out waiting",
+            "NCCL error",
+            "NCCL communicator was aborted",
+            "Connection was likely closed",
+        ),
+        _PROCESS_LOST,
+    ),
+)
+# torch writes archives in C++ and says only that it failed.
+_ARCHIVE_FAILED = ("PytorchStreamWriter failed", "unexpected pos", "file write failed", "Parent directory")
+
+
+class NotWrittenError(UserError, OSError):
+    """A file could not be written, since the disk is full, a limit is reached or its folder is gone."""
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def explanation(error: BaseException) -> str | None:
+    """One line on a failure of the system; None for any other error.
+
+    Args:
+        error: what was raised. Those that led to it count too.
+    """
+    chain = list(chain_of(error))
+    for link in chain:
+        if isinstance(link, NotWrittenError):
+            return str(link)
+        if isinstance(link, OSError) and (reason := _reason(link)):
+            return f"{link.filename}: {reason}" if isinstance(link.filename, str) else reason
+    messages = [str(link) for link in chain if isinstance(link, RuntimeError | ValueError | OSError)]
+    for signs, text in _SIGNS:
+        if any(sign in message for sign in signs for message in messages):
+            return text
+    return None
+
+
+def _reason(error: OSError) -> str | None:
+    name = error.filename
+    if error.errno == errno.ENOENT and isinstance(name, str) and not Path(name).absolute().parent.exists():
+        return f"the folder {Path(name).absolute().parent} is gone"
+    text = _SYSTEM_ERRORS.get(error.errno or 0)
+    if text is None:
+        return None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += _free_space(Path(name) if isinstance(name, str) else None) + "; make room there"
+    return text
+
+
+def why_not_written(error: BaseException, path: Path) -> str | None:
+    """Why a file could not be written, if that is the system's fault; None for another error.
+
+    Args:
+        error: what the writer raised.
+        path: the file, which may be there in part.
+    """
+    for link in chain_of(error):
+        if isinstance(link, OSError) and (link.errno in _SYSTEM_ERRORS or not path.parent.exists()):
+            return _reason(OSError(link.errno, "", str(path)))
+        if isinstance(link, OSError) and link.errno in (errno.EACCES, errno.EPERM):
+            return "it, or its folder, may not be written by this user"
+    if any(sign in str(link) for link in chain_of(error) for sign in _ARCHIVE_FAILED):
+        return _reason(_tried(path))
+    return None
+
+
+def _tried(path: Path) -> OSError:
+    """What the system says where a library said only that it could not write: found by writing a little more."""
+    try:
+        with open(path, "ab") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+    except OSError as error:
+        return OSError(error.errno, "", str(path))
+    return OSError(errno.ENOSPC, "", str(path))  # room was made meanwhile
+
+
+def _free_space(path: Path | None) -> str:
+    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), None) if path else None
+    if folder is None:
+        return ""
+    usage = shutil.disk_usage(folder)
+    return f" of {folder} ({usage.free / 2**20:,.0f} of {usage.total / 2**20:,.0f} MiB are free)"
+
+
+def is_first_to_fail() -> bool:
+    """Whether this is the process of a training that tells the error: of several, the first one that asks.
+
+    The processes ask the store through which torchrun brought them together. Where there is none, it is rank 0.
+    """
+    environment = os.environ
+    rank, world_size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+    if world_size == "1" or "torch" not in sys.modules:
+        return rank == "0"
+    from datetime import timedelta
+
+    import torch.distributed as dist
+
+    start = "/".join(environment.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT"))
+    try:
+        store: Any = dist.TCPStore(
+            environment["MASTER_ADDR"],
+            int(environment["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=5),
+            wait_for_workers=False,
+        )
+        return bool(store.add(f"tresnet_downstream/failures/{start}", 1) == 1)
+    except (KeyError, ValueError, RuntimeError):
+        return rank == "0"
