@@ -147,8 +147,9 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         path = _there(folder, f"{name}.npy")
         try:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); score again") from error
+        except Exception as error:  # numpy parses the header as Python, and damaged ones raise whatever that does
+            reason = " ".join(str(error).split())[:80]
+            raise UserError(f"{path}: cannot be read ({reason}); score again") from error
         wanted = (content["num_images"], len(classes))
         shape = getattr(arrays[name], "shape", "no array")
         if shape != wanted or arrays[name].dtype.kind not in "fiub":
