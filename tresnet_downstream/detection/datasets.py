@@ -17,6 +17,7 @@ from mmdet.datasets.api_wrappers import COCO
 from tresnet_downstream.coco_files import CocoFile, read_coco_file, refuse_duplicates, whole_numbers
 from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_mask, is_number
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.image_paths import missing_images
 from tresnet_downstream.limits import excess, limit
 from tresnet_downstream.notices import tell
 from tresnet_downstream.pictures import read_image
@@ -37,6 +38,8 @@ class CocoBoxes(CocoDataset):
     Args:
         *args: see MMDetection, as for ``kwargs``.
         metainfo: ``classes`` of the labels, in order; without it the file's, by category id.
+        outside_paths: whether the names of images may lead out of the folder ``data_prefix["img"]``, by ``..``,
+            absolute paths or symbolic links below it; the folder itself may always be a link.
         **kwargs: ``ann_file``, ``data_root``, ``data_prefix``, ``pipeline`` and so on.
 
     Attributes:
@@ -49,9 +52,12 @@ class CocoBoxes(CocoDataset):
 
     METAINFO: dict[str, Any] = {}  # noqa: RUF012 - MMEngine's name and form
 
-    def __init__(self, *args: Any, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, metainfo: dict[str, Any] | None = None, outside_paths: bool = False, **kwargs: Any
+    ) -> None:
         self.dropped: Counter[str] = Counter()
         self.left_out: dict[str, str] = {}
+        self.outside_paths = outside_paths
         steps = kwargs.get("pipeline") or ()
         self.with_masks = any(isinstance(step, Mapping) and step.get("with_mask") for step in steps)
         kwargs["pipeline"] = [_with_our_reading(step) for step in steps]
@@ -84,6 +90,7 @@ class CocoBoxes(CocoDataset):
             tell(f"{self.ann_file}: {self.dropped.total():,} boxes dropped ({reasons})")
         if not self.test_mode and not file.content["annotations"]:
             raise UserError(f"{self.ann_file}: has no boxes; training needs some")
+        missing_images(self.data_prefix.get("img") or ".", file.names, self.ann_file, self.outside_paths)
         # MMDetection reads the file itself, by the class that stands here; once is enough.
         self.COCOAPI = partial(OrderedCOCO.of, file.content)
         try:

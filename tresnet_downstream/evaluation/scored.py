@@ -26,7 +26,7 @@ from tresnet_downstream.json_reading import parse_json
 SCORE_FILES = ("scores.json", "per_class.csv")
 # Keys that may differ between two runs of the same result: when and how it was computed, from which copies of the
 # files, and the loss of the model, which scoring does not use.
-_NO_PART_OF_A_RESULT = ("date", "command", "versions", "checkpoint", "config", "loss")
+_NO_PART_OF_A_RESULT = ("date", "command", "versions", "checkpoint", "config", "loss", "origin")
 
 
 def write_scored(

@@ -64,6 +64,7 @@ READ_OF_DETECTORS = (
     "amp",
     "coco_eval",
     "data_root",
+    "outside_paths",
 )
 _REFERENCE = re.compile(r"\$\{?(\w+)")
 
