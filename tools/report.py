@@ -17,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=1000, help="for 95%% intervals; 0 for none")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     parser.add_argument("--thresholds", metavar="FILE", help="from tools/thresholds.py, in place of the config's")
-    parser.add_argument("--images", metavar="DIR", help="where the images lie, if not where they were scored")
+    parser.add_argument("--images", metavar="DIR", help="where the images lie, if not where you scored them")
+    parser.add_argument("--outside-paths", action="store_true", help="show images that lie outside their folder, too")
     options = parser.parse_args(arguments)
 
     from tresnet_downstream.evaluation.report import write_report
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.seed,
         progress,
         tell=print,
+        outside_paths=options.outside_paths,
     ):
         print(f"wrote {path}")
 

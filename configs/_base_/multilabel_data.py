@@ -7,6 +7,7 @@ val_images = None
 data_source = 'the data is yours'  # told if data_root is not there
 keep_empty = False  # pictures without any label: left out, as published, or kept
 on_bad_image = 'error'  # 'skip' trains and scores without pictures that cannot be read, and counts them
+outside_paths = False  # whether names of images may lead out of their folder, by '..', absolute paths or links
 
 image_size = 448
 batch_size = 56  # of each process
@@ -33,6 +34,7 @@ train_dataloader = dict(
         image_folder='$train_images',
         keep_empty='$keep_empty',
         on_bad_image='$on_bad_image',
+        outside_paths='$outside_paths',
         reduced_decoding=True,
         seed='$seed',
         source='$data_source',
@@ -50,6 +52,7 @@ val_dataloader = dict(
         image_folder='$val_images',
         keep_empty='$keep_empty',
         on_bad_image='$on_bad_image',
+        outside_paths='$outside_paths',
         source='$data_source',
         pipeline='$val_pipeline'))
 val_evaluator = dict(type='MultilabelMetric', threshold='$threshold', top_k=3)

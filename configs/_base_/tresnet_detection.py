@@ -5,6 +5,7 @@ randomness = dict(seed=0)
 overwrite = False  # True moves a run that the work dir holds aside
 amp = None  # 'bfloat16' or 'float16'
 coco_eval = 'pycocotools'  # or 'faster_coco_eval': the same scores in a tenth of the time
+outside_paths = False  # whether names of images may lead out of their folder, by '..', absolute paths or links
 val_steps = None  # optimiser steps between validations; None validates after epochs, by train_cfg.val_interval
 checkpoint_steps = None  # optimiser steps between further checkpoints within epochs
 checkpoint_minutes = None  # the same in minutes

@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import random
 from dataclasses import fields
 
 import numpy as np
@@ -85,6 +86,17 @@ def test_damaged_cache_is_written_anew(file, folder, monkeypatch):
     refuse_parsing(monkeypatch)
     assert same(read(file, folder), expected)
     assert len(list(folder.iterdir())) == 1
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_harmless(file, folder):
+    expected = read(file, folder)
+    (cache,) = folder.iterdir()
+    whole, draw = cache.read_bytes(), random.Random(0)
+    for place in (draw.randrange(8 * len(whole)) for _ in range(200)):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        cache.write_bytes(flipped)
+        assert same(read(file, folder), expected)
 
 
 def test_folder_that_cannot_be_written_is_done_without(file, tmp_path):

@@ -20,6 +20,7 @@ import numpy as np
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, read_annotations
 from tresnet_downstream.coco_files import File
 from tresnet_downstream.files import whole_file
+from tresnet_downstream.json_reading import parse_json
 
 MAGIC = b"tresnet_downstream annotations 3\n"  # the number goes up when the format or the reading changes
 ARRAYS = {
@@ -124,7 +125,7 @@ def _load(cache: Path, state: Mapping[str, Any]) -> MultilabelAnnotations | None
         text = content[start : start + length].tobytes()
         if zlib.crc32(text) != checksum:
             return None
-        header = json.loads(text)
+        header = parse_json(text, cache)
         body = content[_aligned(start + length) :]
         if header["state"] != state or header["checksum"] != zlib.crc32(body.data):
             return None

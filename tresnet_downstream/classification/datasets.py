@@ -18,9 +18,9 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from tresnet_downstream.classification.annotation_cache import cached_annotations
-from tresnet_downstream.classification.annotations import MultilabelAnnotations
 from tresnet_downstream.classification.transforms import build_pipeline, enough_pixels
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.image_paths import missing_images
 from tresnet_downstream.pictures import BadImageError, read_image
 from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 
@@ -61,6 +61,8 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
             decoded at 1/2, 1/4 or 1/8: much quicker, and for training, since the pixels differ by some levels.
         cache_dir: folder in which what a large annotation file says is kept for later starts, see
             `cached_annotations`; None for no cache.
+        outside_paths: whether the names of images may lead out of ``image_folder``, by ``..``, absolute paths or
+            symbolic links below it; the folder itself may always be a link.
         seed: of the pipeline's draws, 0 to 2**32 - 1.
         source: where the data comes from, told if ``data_root`` is not there.
 
@@ -73,8 +75,8 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         metainfo: dictionary of ``classes``, where MMEngine looks for it.
 
     Raises:
-        UserError: a file, folder or image is missing, the annotations or the pipeline are wrong, or an option
-            has a value that does not exist.
+        UserError: a file, folder or image is missing, an image lies outside the folder, the annotations or the pipeline
+            are wrong, or an option has a value that does not exist.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         on_bad_image: str = "error",
         reduced_decoding: bool = False,
         cache_dir: str | None = None,
+        outside_paths: bool = False,
         seed: int = 0,
         source: str = WHERE_TO_GET_DATA,
     ) -> None:
@@ -100,10 +103,10 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         self.annotation_file = _locate(data_root, "annotation_file", annotation_file, source)
         self.image_folder = _locate(data_root, "image_folder", image_folder, source)
         self.annotations = cached_annotations(self.annotation_file, classes, keep_empty, cache_dir)
-        self.num_missing = _count_missing_images(self.annotations, self.image_folder, on_bad_image != "error")
+        self.on_bad_image = on_bad_image
+        self.num_missing = self._count_missing_images(outside_paths)
         self.classes = self.annotations.classes
         self.metainfo = {"classes": self.classes}
-        self.on_bad_image = on_bad_image
         self.seed = seed
 
     def __len__(self) -> int:
@@ -139,6 +142,17 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         except Exception:
             return None  # such as a crop larger than these: whatever Albumentations raises
         return sizes.pop() if len(sizes) == 1 else None
+
+    def _count_missing_images(self, outside_paths: bool) -> int:
+        missing = missing_images(self.image_folder, self.annotations.paths(), self.annotation_file, outside_paths)
+        allowed = self.on_bad_image != "error"
+        if missing and not (allowed and len(missing) < len(self)):
+            advice = "" if allowed else "; on_bad_image=skip does without them"
+            raise UserError(
+                f"image_folder: {len(missing)} of {len(self)} images are not in {self.image_folder}, "
+                f"the first is {missing[0]!r}{advice}"
+            )
+        return len(missing)
 
     def _read_from(self, index: int) -> tuple[np.ndarray, dict[str, str], str]:
         """Give the first readable image from ``index`` on, why those before it are not, and why it is black itself."""
@@ -249,33 +263,3 @@ def _locate(data_root: str, key: str, value: str, source: str) -> str:
         raise UserError(f"data_root: no folder {data_root}; {source}; `options` data_root=PATH names another place")
     what = "folder" if key == "image_folder" else "file"
     raise UserError(f"{key}: no {what} {path}; set {key}, or data_root if the data set lies elsewhere")
-
-
-def _count_missing_images(annotations: MultilabelAnnotations, image_folder: str, allowed: bool) -> int:
-    """Count images that are not there; listing a folder once is far quicker than asking for every file.
-
-    Raises:
-        UserError: if some are missing and that is not allowed, or all are.
-    """
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for name in annotations.paths():
-        folder, base = os.path.split(name)
-        if folder not in listed:
-            listed[folder] = _file_names(os.path.join(image_folder, folder))
-        if base not in listed[folder]:
-            missing.append(name)
-    if missing and not (allowed and len(missing) < len(annotations)):
-        advice = "" if allowed else "; on_bad_image=skip does without them"
-        raise UserError(
-            f"image_folder: {len(missing)} of {len(annotations)} images are not in {image_folder}, "
-            f"the first is {missing[0]!r}{advice}"
-        )
-    return len(missing)
-
-
-def _file_names(folder: str) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return set()

@@ -36,7 +36,16 @@ from tresnet_downstream.running.stored_config import check_stored
 NOT_DESCRIBED = ("loss", "classes")
 _LABELS = ("threshold", "top_k")
 # What a stored data set may refer to: keys of every scoring config.
-_REFERENCES = ("data_root", "val_annotations", "val_images", "data_source", "keep_empty", "seed", "val_pipeline")
+_REFERENCES = (
+    "data_root",
+    "val_annotations",
+    "val_images",
+    "data_source",
+    "keep_empty",
+    "outside_paths",
+    "seed",
+    "val_pipeline",
+)
 _METRIC, _DATASET = MultilabelMetric.__name__, MultiLabelDataset.__name__
 
 

@@ -51,8 +51,8 @@ def _of_the_users(path: str | Path, part: Mapping[str, Any], registry: Registry)
         raise UserError(
             f"{path}: names {part['type']!r} for its validation, where only a class of your own may be named"
         )
-    checked: dict[str, Any] = without_paths(part)
-    return checked
+    # Whether images may lie anywhere is for the user to say.
+    return without_paths({key: value for key, value in part.items() if (key, value) != ("outside_paths", True)})
 
 
 _LABEL_DEFAULTS = {"threshold": 0.5, "top_k": 3}
@@ -65,6 +65,7 @@ _SCORING: dict[str, Any] = {
     "val_images": None,
     "data_source": "the data is yours",
     "keep_empty": False,
+    "outside_paths": False,
     "batch_size": 32,
     "num_workers": 2,
     "amp": None,
@@ -80,6 +81,7 @@ _SCORING: dict[str, Any] = {
             "annotation_file": "$val_annotations",
             "image_folder": "$val_images",
             "keep_empty": "$keep_empty",
+            "outside_paths": "$outside_paths",
             "source": "$data_source",
             "pipeline": "$val_pipeline",
         },

@@ -58,6 +58,8 @@ def use_checked_components(cfg: Config) -> None:
     for split, dataset in datasets_of(cfg):
         if _plain_name(dataset) == "CocoDataset":
             dataset.type = OUR_DATA
+        if dataset.type == OUR_DATA and cfg.get("outside_paths"):
+            dataset.setdefault("outside_paths", True)
         for evaluator in _listed(cfg.get(f"{split}_evaluator") or []):
             # MMDetection's scores region proposals too, which ours does not.
             boxes = set(_listed(evaluator.get("metric", "bbox"))) <= {"bbox", "segm"}

@@ -2,22 +2,29 @@
 
 import contextlib
 import io
-import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
 from tresnet_downstream.coco_files import CocoFile, read_coco_file, refuse_duplicates, whole_numbers
+from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_mask, is_number
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.image_paths import missing_images
+from tresnet_downstream.limits import excess, limit
 from tresnet_downstream.notices import tell
 from tresnet_downstream.pictures import read_image
 from tresnet_downstream.registry import DATASETS
+
+_LOADERS = ("LoadImageFromFile", "mmcv.LoadImageFromFile", "mmdet.LoadImageFromFile", LoadImageFromFile)
+_LOCAL = {"backend": "local"}
 
 
 @DATASETS.register_module()
@@ -31,6 +38,8 @@ class CocoBoxes(CocoDataset):
     Args:
         *args: see MMDetection, as for ``kwargs``.
         metainfo: ``classes`` of the labels, in order; without it the file's, by category id.
+        outside_paths: whether the names of images may lead out of the folder ``data_prefix["img"]``, by ``..``,
+            absolute paths or symbolic links below it; the folder itself may always be a link.
         **kwargs: ``ann_file``, ``data_root``, ``data_prefix``, ``pipeline`` and so on.
 
     Attributes:
@@ -43,9 +52,15 @@ class CocoBoxes(CocoDataset):
 
     METAINFO: dict[str, Any] = {}  # noqa: RUF012 - MMEngine's name and form
 
-    def __init__(self, *args: Any, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, metainfo: dict[str, Any] | None = None, outside_paths: bool = False, **kwargs: Any
+    ) -> None:
         self.dropped: Counter[str] = Counter()
         self.left_out: dict[str, str] = {}
+        self.outside_paths = outside_paths
+        steps = kwargs.get("pipeline") or ()
+        self.with_masks = any(isinstance(step, Mapping) and step.get("with_mask") for step in steps)
+        kwargs["pipeline"] = [_with_our_reading(step) for step in steps]
         super().__init__(*args, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -55,7 +70,7 @@ class CocoBoxes(CocoDataset):
                 f"{self.ann_file}: no such annotation file; set `data_root` if the data set lies elsewhere, or "
                 "the data set's `ann_file` in the config"
             )
-        file, self.dropped = read_boxes(self.ann_file, labelled=not self.test_mode)
+        file, self.dropped = read_boxes(self.ann_file, labelled=not self.test_mode, masks=self.with_masks)
         classes = tuple(self._metainfo.get("classes") or file.classes)
         if unknown := [name for name in classes if name not in file.classes]:
             known = ", ".join(file.classes[:10]) + (", ..." if len(file.classes) > 10 else "")
@@ -75,6 +90,7 @@ class CocoBoxes(CocoDataset):
             tell(f"{self.ann_file}: {self.dropped.total():,} boxes dropped ({reasons})")
         if not self.test_mode and not file.content["annotations"]:
             raise UserError(f"{self.ann_file}: has no boxes; training needs some")
+        missing_images(self.data_prefix.get("img") or ".", file.names, self.ann_file, self.outside_paths)
         # MMDetection reads the file itself, by the class that stands here; once is enough.
         self.COCOAPI = partial(OrderedCOCO.of, file.content)
         try:
@@ -119,6 +135,35 @@ class CocoBoxes(CocoDataset):
             raise
 
 
+class LoadCheckedImage(LoadImageFromFile):
+    """MMDetection's loading of a picture, by `read_image`: a damaged or oversized file is refused, not filled up.
+
+    It takes the place of MMDetection's step in `CocoBoxes`, where that reads local files as 8-bit colours.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Adds ``img`` (BGR, of shape (height, width, 3)) and its sizes.
+
+        Raises:
+            BadImageError: as `read_image`.
+        """
+        image = np.ascontiguousarray(read_image(results["img_path"])[:, :, ::-1])
+        results["img"] = image.astype(np.float32) if self.to_float32 else image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
+
+
+def _with_our_reading(step: Any) -> Any:
+    if not isinstance(step, Mapping) or step.get("type") not in _LOADERS:
+        return step
+    options = {key: value for key, value in step.items() if key != "type" and value is not None}
+    is_usual = options.get("color_type", "color") == "color" and options.get("imdecode_backend", "cv2") == "cv2"
+    backend = options.pop("backend_args", None) or options.pop("file_client_args", None)
+    if not is_usual or options.get("ignore_empty") or (backend or _LOCAL) != _LOCAL:
+        return step
+    return LoadCheckedImage(**options)
+
+
 class OrderedCOCO(COCO):
     """MMDetection's COCO index, which gives categories in the order of the names asked for, and prints nothing."""
 
@@ -140,7 +185,7 @@ class OrderedCOCO(COCO):
         return [by_name[name] for name in cat_names] if cat_names else sorted(by_name.values())
 
 
-def read_boxes(path: str, labelled: bool = True) -> tuple[CocoFile, Counter[str]]:
+def read_boxes(path: str, labelled: bool = True, masks: bool = False) -> tuple[CocoFile, Counter[str]]:
     """Reads a COCO file and takes out of its content the boxes that have no area inside their picture.
 
     An area that is missing or not above 0 becomes that of the box.
@@ -148,17 +193,23 @@ def read_boxes(path: str, labelled: bool = True) -> tuple[CocoFile, Counter[str]
     Args:
         path: the file.
         labelled: whether it must list annotations; those of COCO's test pictures do not.
+        masks: whether each annotation must have a mask.
 
     Returns:
         the file, and how many boxes were taken out, by reason.
 
     Raises:
-        UserError: the file is missing or malformed, or does not say how large its pictures are.
+        UserError: the file is missing or malformed, or does not say how large its pictures are, or a box, a mask or
+            `iscrowd` is none.
     """
     file = read_coco_file(path, labelled)
     for key in ("width", "height"):
         if (whole_numbers(path, "images", file.content["images"], key) < 1).any():
             raise UserError(f"{path}: an image has a `{key}` below 1; boxes are measured against it")
+    for image in file.content["images"]:
+        if image["width"] * image["height"] > limit("pixels"):
+            size = f"{image['width']} x {image['height']}"
+            raise UserError(f"{path}: image {image['file_name']!r}: {excess('pixels', f'{size} are too many pixels')}")
     refuse_duplicates(
         path, "annotation id", whole_numbers(path, "annotations", file.content["annotations"], "id").tolist()
     )
@@ -166,9 +217,13 @@ def read_boxes(path: str, labelled: bool = True) -> tuple[CocoFile, Counter[str]
     kept = []
     for annotation, image_of in zip(file.content["annotations"], file.image_of, strict=True):
         box, image = annotation.get("bbox"), file.content["images"][image_of]
-        if not _is_box(box):
+        if not is_box(box):
             wanted = "four numbers: left, top, width, height"
             raise UserError(f"{path}: annotation {annotation['id']}: `bbox` is {box!r}, not {wanted}")
+        if not is_crowd_flag(annotation.get("iscrowd", 0)):
+            raise UserError(
+                f"{path}: annotation {annotation['id']}: `iscrowd` is {annotation['iscrowd']!r}; write 0 or 1"
+            )
         left, top, width, height = box
         if width <= 0 or height <= 0:
             dropped["without area"] += 1
@@ -177,11 +232,10 @@ def read_boxes(path: str, labelled: bool = True) -> tuple[CocoFile, Counter[str]
         else:
             area = annotation.get("area")
             # MMDetection passes over a box whose area is 0, and scores are parted by it.
-            area = area if isinstance(area, int | float) and area > 0 else width * height
+            area = area if is_number(area) and area > 0 else width * height
+            if masks and not is_mask(annotation.get("segmentation"), image["height"], image["width"]):
+                what = "is no polygons of three points or more near the picture, nor run lengths of its size"
+                raise UserError(f"{path}: annotation {annotation['id']}: `segmentation` {what}")
             kept.append({"iscrowd": 0, **annotation, "area": area})
     file.content["annotations"] = kept
     return file, dropped
-
-
-def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(type(n) in (int, float) and math.isfinite(n) for n in box)

@@ -55,7 +55,9 @@ class DetectionMetric(CocoMetric):
         super().__init__(metric=kinds, outfile_prefix=outfile_prefix, format_only=format_only, **kwargs)
         if unknown := set(kinds) - {"bbox", "segm"}:
             raise UserError(f"val_evaluator.metric={sorted(unknown)}: choose bbox or segm")
-        self._coco_api = OrderedCOCO.of(read_boxes(ann_file, labelled=not format_only)[0].content)
+        self._coco_api = OrderedCOCO.of(
+            read_boxes(ann_file, labelled=not format_only, masks="segm" in kinds and not format_only)[0].content
+        )
         self.backend = backend
         self.scores: dict[str, DetectionScores] = {}
         self.predictions: dict[str, list[dict[str, Any]]] = {}

@@ -21,6 +21,7 @@ class MultilabelRun:
         top_k: labels of each image at the other operating point.
         about: model, weights, config, data, date, versions and command, as plain data.
         left_out: why images of the annotation file were not scored, by name; ``read_run`` leaves it empty.
+        scored_here: whether this account wrote ``image_folder``; a report follows no other, see :mod:`origin`.
     """
 
     probabilities: NDArray
@@ -32,6 +33,7 @@ class MultilabelRun:
     top_k: int
     about: Mapping[str, Any]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    scored_here: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class DetectionRun:
         image_folder: where the images lie.
         backend: what computes the scores, see :func:`detection_scores`.
         about: model, weights, config, data, date, versions and command, as plain data.
+        scored_here: as of :class:`MultilabelRun`.
     """
 
     ground_truth: Mapping[str, Any]
@@ -55,6 +58,7 @@ class DetectionRun:
     image_folder: str
     backend: str
     about: Mapping[str, Any]
+    scored_here: bool = True
 
     def category_ids(self) -> list[int]:
         """The ids of the classes in the ground truth and the predictions, in the order of the classes."""

@@ -1,18 +1,22 @@
 """What a run folder may hold: whatever is wrong with a part of it is said in one line that names the part."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from tresnet_downstream.coco_files import refuse_duplicates
+from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_id, is_mask, is_number
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.coco_index import BACKENDS
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.limits import limit
 
 # Entries looked at together: the arrays may be larger than memory.
 _BLOCK_ENTRIES = 2**22
+# The lists of COCO's instances format.
+_PARTS = {"image": "images", "annotation": "annotations", "category": "categories"}
 
 
 def check_description(where: str, content: Mapping[str, Any]) -> None:
@@ -32,7 +36,10 @@ def check_description(where: str, content: Mapping[str, Any]) -> None:
     else:
         keys |= {
             "kinds": (lambda value: are_names(value) and set(value) <= {"bbox", "segm"}, "a list of bbox and segm"),
-            "image_ids": (lambda value: isinstance(value, list) and len(value) > 0, "a list of ids"),
+            "image_ids": (
+                lambda value: isinstance(value, list) and len(value) > 0 and all(map(is_id, value)),
+                "a list of ids",
+            ),
             "coco_eval": (lambda value: value in BACKENDS, " or ".join(BACKENDS)),
         }
     for key, (is_right, wanted) in keys.items():
@@ -75,26 +82,79 @@ def check_arrays(run: MultilabelRun, where: str) -> None:
 
 
 def check_detections(run: DetectionRun, where: str) -> None:
-    """Names the first record that lacks something, and the first detection whose score is none."""
-    required: dict[str, tuple[Sequence[Mapping[str, Any]], tuple[str, ...]]] = {
-        "image": (run.ground_truth["images"], ("id", "file_name", "width", "height")),
-        "annotation": (run.ground_truth["annotations"], ("image_id", "category_id", "bbox", "area", "iscrowd")),
-        "category": (run.ground_truth["categories"], ("id", "name")),
+    """Names the first record that lacks something, or has something there that it may not have."""
+    if not isinstance(run.ground_truth, Mapping):
+        raise UserError(f"{where}: the ground truth is no object of `images`, `annotations` and `categories`")
+    keys = {
+        "image": ("id", "file_name", "width", "height"),
+        "annotation": ("image_id", "category_id", "bbox", "area", "iscrowd"),
+        "category": ("id", "name"),
     }
+    required = {what: (run.ground_truth.get(part), keys[what]) for what, part in _PARTS.items()}
     for kind, rows in run.predictions.items():
         masks = ("segmentation",) if kind == "segm" else ()
         required[f"prediction ({kind})"] = (rows, ("image_id", "category_id", "bbox", "score", *masks))
-    names = {image.get("id"): image.get("file_name") for image in run.ground_truth["images"]}
-    for what, (records, keys) in required.items():
+    for what, (records, needed) in required.items():
+        if not isinstance(records, list | tuple) or not all(isinstance(record, Mapping) for record in records):
+            raise UserError(f"{where}: the list of each {what} is no list of objects")
         for number, record in enumerate(records):
-            if lacking := [key for key in keys if record.get(key) is None]:
-                name = names.get(record.get("image_id"), record.get("file_name") or record.get("id", number))
-                of_image = "of image " if "image_id" in record else ""
-                raise UserError(f"{where}: {what} {of_image}{name!r} has no `{lacking[0]}`")
-    refuse_duplicates(where, "image", [image["file_name"] for image in run.ground_truth["images"]])
-    refuse_duplicates(where, "class", run.classes)
+            if lacking := [key for key in needed if record.get(key) is None]:
+                raise UserError(f"{where}: {what} {_named(run, record, number)} has no `{lacking[0]}`")
+    _check_ids(run, where)
+    images = {image["id"]: image for image in run.ground_truth["images"]}
+    of_masks = "segm" in run.predictions
+    for number, record in enumerate(run.ground_truth["annotations"]):
+        if wrong := _fault_of_record(record, images[record["image_id"]], of_masks):
+            raise UserError(f"{where}: annotation {_named(run, record, number)} has {wrong}")
     for kind, rows in run.predictions.items():
         for row in rows:
-            if not all(map(math.isfinite, (row["score"], *row["bbox"]))):
-                image = names.get(row["image_id"], row["image_id"])
-                raise UserError(f"{where}: image {image!r} has a {kind} with score {row['score']}, box {row['bbox']}")
+            if wrong := _fault_of_record(row, images[row["image_id"]], kind == "segm"):
+                name = images[row["image_id"]]["file_name"]
+                raise UserError(f"{where}: image {name!r} has a {kind} with {wrong}")
+
+
+def _named(run: DetectionRun, record: Mapping[str, Any], number: int) -> str:
+    if "image_id" not in record:
+        return repr(record.get("file_name") or record.get("id", number))
+    image = record["image_id"]
+    same = (given.get("file_name") for given in run.ground_truth["images"] if given.get("id") == image)
+    return f"of image {next(same, image)!r}"
+
+
+def _check_ids(run: DetectionRun, where: str) -> None:
+    """Names the first id or name that is none, is there twice, or is of nothing in the ground truth."""
+    images, categories = run.ground_truth["images"], run.ground_truth["categories"]
+    for what, records, key in (("image", images, "file_name"), ("category", categories, "name")):
+        for number, record in enumerate(records):
+            name = record[key]
+            if not is_id(record["id"]) or not isinstance(name, str) or not name:
+                raise UserError(f"{where}: {what} {number} has the id {record['id']!r} and the name {name!r}")
+        refuse_duplicates(where, f"{what} id", [record["id"] for record in records])
+    refuse_duplicates(where, "image", [image["file_name"] for image in images])
+    refuse_duplicates(where, "category", [category["name"] for category in categories])
+    refuse_duplicates(where, "class", run.classes)
+    for image in images:
+        sides = image["width"], image["height"]
+        if not all(is_id(side) and side > 0 for side in sides) or sides[0] * sides[1] > limit("pixels"):
+            raise UserError(f"{where}: image {image['file_name']!r} has the size {sides}")
+    if unknown := set(run.classes) - {category["name"] for category in categories}:
+        raise UserError(f"{where}: the ground truth has no class {min(unknown)!r}")
+    known = {"image": {image["id"] for image in images}, "category": {category["id"] for category in categories}}
+    lists = [run.ground_truth["annotations"], *run.predictions.values()]
+    for what, ids in known.items():
+        given = (record[f"{what}_id"] for records in lists for record in records)
+        for number in itertools.chain(given, run.image_ids if what == "image" else ()):
+            if not is_id(number) or number not in ids:
+                raise UserError(f"{where}: the ground truth has no {what} {number!r}")
+
+
+def _fault_of_record(record: Mapping[str, Any], image: Mapping[str, Any], mask: bool) -> str:
+    """What is wrong with an annotation or a prediction; empty if nothing is."""
+    if not is_box(record["bbox"]) or not is_number(record.get("score", 0)):
+        box = f"box {record['bbox']!r:.100}"
+        return f"score {record['score']!r:.60}, {box}" if "score" in record else box
+    if not is_number(record.get("area", 0)) or not is_crowd_flag(record.get("iscrowd", 0)):
+        return f"area {record.get('area')!r:.60}, iscrowd {record.get('iscrowd')!r:.60}"
+    if mask and not is_mask(record.get("segmentation"), image["height"], image["width"]):
+        return "a `segmentation` that is no mask of its size"
+    return ""

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.origin import is_of_this_account, origin_of
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.run_checks import are_names, check_arrays, check_description, check_detections
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, read_text, read_versioned, write_files
@@ -99,7 +100,7 @@ def read_run(folder: str | Path) -> MultilabelRun | DetectionRun:
 
 def describe(run: MultilabelRun | DetectionRun) -> dict[str, Any]:
     """The content of ``run.json``."""
-    common = {
+    common: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "task": "multilabel" if isinstance(run, MultilabelRun) else "detection",
@@ -108,6 +109,8 @@ def describe(run: MultilabelRun | DetectionRun) -> dict[str, Any]:
         # A report may be made from another folder.
         "image_folder": os.path.abspath(run.image_folder),
     }
+    if origin := origin_of(common["image_folder"]):
+        common["origin"] = origin
     if isinstance(run, MultilabelRun):
         return {**common, "num_images": len(run.images), "threshold": run.threshold, "top_k": run.top_k}
     kinds, image_ids = sorted(run.predictions), sorted(plain(run.image_ids))
@@ -147,8 +150,9 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         path = _there(folder, f"{name}.npy")
         try:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); score again") from error
+        except Exception as error:  # numpy parses the header as Python, and damaged ones raise whatever that does
+            reason = " ".join(str(error).split())[:80]
+            raise UserError(f"{path}: cannot be read ({reason}); score again") from error
         wanted = (content["num_images"], len(classes))
         shape = getattr(arrays[name], "shape", "no array")
         if shape != wanted or arrays[name].dtype.kind not in "fiub":
@@ -166,6 +170,7 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         threshold=content["threshold"],
         top_k=content["top_k"],
         about=content["about"],
+        scored_here=is_of_this_account(content.get("origin"), content["image_folder"]),
     )
     check_arrays(run, str(folder))
     return run
@@ -180,6 +185,7 @@ def _read_detection(folder: Path, content: Mapping[str, Any]) -> DetectionRun:
         image_folder=content["image_folder"],
         backend=content["coco_eval"],
         about=content["about"],
+        scored_here=is_of_this_account(content.get("origin"), content["image_folder"]),
     )
     check_detections(run, str(folder))
     return run

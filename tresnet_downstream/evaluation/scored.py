@@ -1,10 +1,11 @@
 """What a test tool writes: scores and the run folder they are computed from, without overwriting another result."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tresnet_downstream.coco_files import read_text
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.detection_scores import DetectionScores
 from tresnet_downstream.evaluation.detection_tables import write_detection_scores
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
@@ -20,11 +21,12 @@ from tresnet_downstream.evaluation.runs import (
 )
 from tresnet_downstream.evaluation.text import plain
 from tresnet_downstream.files import Earlier
+from tresnet_downstream.json_reading import parse_json
 
 SCORE_FILES = ("scores.json", "per_class.csv")
 # Keys that may differ between two runs of the same result: when and how it was computed, from which copies of the
 # files, and the loss of the model, which scoring does not use.
-_NO_PART_OF_A_RESULT = ("date", "command", "versions", "checkpoint", "config", "loss")
+_NO_PART_OF_A_RESULT = ("date", "command", "versions", "checkpoint", "config", "loss", "origin")
 
 
 def write_scored(
@@ -63,8 +65,8 @@ def write_scored(
 def same_result(path: Path, content: Mapping[str, Any]) -> bool:
     """Whether a JSON file has the same content, but for the date, the command and the places of files."""
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        before = parse_json(read_text(path), path)
+    except UserError:
         return False
     return bool(_result_of(before) == _result_of(plain(content)))
 

@@ -299,15 +299,34 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
         UserError: the file is missing, no such file, of a newer version, or has a threshold that is no number.
     """
     content = read_versioned(path, FORMAT, VERSION, "tools/thresholds.py writes such files")
-    try:
-        of_class = dict(content["thresholds"])
-        for name, threshold in of_class.items():
-            if threshold is not None and not (type(threshold) in (int, float) and -1e30 < threshold < 1e30):
-                raise UserError(f"{path}: the threshold of {name!r} is {threshold!r}, not a number or null")
-        borrowed, short = tuple(content["borrowed"]), tuple(content["short"])
-        chosen_on = dict(content["chosen_on"])
-        return Thresholds(
-            of_class, content["task"], content["objective"], content["scope"], borrowed, short, chosen_on, str(path)
+    of_class, chosen_on = content.get("thresholds"), content.get("chosen_on")
+    if not isinstance(of_class, dict) or not isinstance(chosen_on, dict):
+        raise UserError(
+            f"{path}: is malformed: `thresholds` or `chosen_on` is no object; write it again with tools/thresholds.py"
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is malformed: {error!r}; write it again with tools/thresholds.py") from error
+    for name, threshold in of_class.items():
+        if threshold is not None and not (type(threshold) in (int, float) and -1e30 < threshold < 1e30):
+            raise UserError(f"{path}: the threshold of {name!r} is {threshold!r}, not a number or null")
+    right = {
+        "task": content.get("task") in ("multilabel", "detection"),
+        "objective": isinstance(content.get("objective"), str),
+        "scope": content.get("scope") in SCOPES,
+        **{key: _are_classes(content.get(key), of_class) for key in ("borrowed", "short")},
+    }
+    if wrong := [key for key, is_right in right.items() if not is_right]:
+        what = f"`{wrong[0]}` is {str(content.get(wrong[0]))[:60]!r}"
+        raise UserError(f"{path}: is malformed: {what}; write it again with tools/thresholds.py")
+    return Thresholds(
+        of_class=of_class,
+        task=content["task"],
+        objective=content["objective"],
+        scope=content["scope"],
+        borrowed=tuple(content["borrowed"]),
+        short=tuple(content["short"]),
+        chosen_on=chosen_on,
+        source=str(path),
+    )
+
+
+def _are_classes(names: Any, of_class: Mapping[str, Any]) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) and name in of_class for name in names)

@@ -66,6 +66,7 @@ READ_OF_DETECTORS = (
     "amp",
     "coco_eval",
     "data_root",
+    "outside_paths",
 )
 _REFERENCE = re.compile(r"\$\{?(\w+)")
 

@@ -21,6 +21,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tresnet_downstream.cache_folder import cache_folder
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.json_reading import parse_json
@@ -32,13 +33,6 @@ SCHEME = "tresnet://"
 _CHUNK = 1 << 20
 _FULL_SHA256 = re.compile(r"[0-9a-f]{64}")
 GIVE_A_PATH = "fetch it by other means and give its path"
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: ``$TRESNET_CACHE``, else ``tresnet_downstream`` in the user's cache folder."""
-    if folder := os.environ.get("TRESNET_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tresnet_downstream"
 
 
 def timeout() -> float:

@@ -9,16 +9,16 @@ from tresnet_downstream.evaluation.detection_errors import KINDS, NOT_COUNTED
 from tresnet_downstream.evaluation.report.detection_analysis import DetectionAnalysis
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Box, Gallery, Picture, Section, one_limit
-from tresnet_downstream.evaluation.report.thumbnails import Thumbnails
+from tresnet_downstream.evaluation.report.thumbnails import thumbnails_of
 
 _PICTURE_SIDE, _PICTURES = 400, 12
 
 
 def picture_section(analysis: DetectionAnalysis, place: int, several: bool, options: Options) -> Section:
     """The pictures with the most errors above the thresholds in use, with objects and predictions."""
-    given, image_folder = options.thresholds is not None, options.images
+    given = options.thresholds is not None
     run, split = analysis.run, analysis.shown_errors
-    thumbnails = Thumbnails(image_folder or run.image_folder, _PICTURE_SIDE)
+    thumbnails = thumbnails_of(run, options, _PICTURE_SIDE)
     predictions, objects = run.predictions[analysis.kind], run.ground_truth["annotations"]
     wrong: Counter[int] = Counter()
     found_in: dict[int, list[tuple[Mapping[str, Any], int]]] = {}

@@ -28,7 +28,7 @@ from tresnet_downstream.evaluation.report.parts import (
 )
 from tresnet_downstream.evaluation.report.provenance import provenance_table
 from tresnet_downstream.evaluation.report.score_rows import INTERVALS, comparison_section, score_table
-from tresnet_downstream.evaluation.report.thumbnails import Thumbnails
+from tresnet_downstream.evaluation.report.thumbnails import thumbnails_of
 
 # What a page holds: enough to see everything that matters, little enough to be mailed.
 _THUMBNAIL_SIDE = 176
@@ -66,7 +66,7 @@ def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], optio
         _classes(analyses, chosen),
     ]
     for place, analysis in enumerate(analyses):
-        sections += _details(analysis, place, chosen, len(analyses) > 1, options.images)
+        sections += _details(analysis, place, chosen, len(analyses) > 1, options)
     summary = ", ".join(f"{a.name}: mAP {text_of(a.scores.mAP, 'percent')}" for a in analyses)
     if len(analyses) == 1:
         summary = f"mAP {text_of(first.scores.mAP, 'percent')}"
@@ -175,7 +175,7 @@ def _class_comparison(analyses: Sequence[Analysis]) -> Table:
     return Table(table, [rows[c] for c in order], places=order, chooses=True)
 
 
-def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_folder: str | None) -> list[Section]:
+def _details(analysis: Analysis, place: int, chosen: int, several: bool, options: Options) -> list[Section]:
     """What is shown of each run by itself."""
     suffix, of_run = (f"_{place}", f" of {analysis.name}") if several else ("", "")
     curves, names = analysis.curves, analysis.run.classes
@@ -225,7 +225,7 @@ def _details(analysis: Analysis, place: int, chosen: int, several: bool, image_f
     return [
         behaviour,
         _confusion_section(analysis, suffix, of_run),
-        _mistake_section(analysis, names, suffix, of_run, image_folder),
+        _mistake_section(analysis, names, suffix, of_run, options),
     ]
 
 
@@ -263,11 +263,9 @@ def _confusion_section(analysis: Analysis, suffix: str, of_run: str) -> Section:
     return Section(f"Confused classes{of_run}", tables=[table], figures=[figure])
 
 
-def _mistake_section(
-    analysis: Analysis, names: Sequence[str], suffix: str, of_run: str, image_folder: str | None
-) -> Section:
+def _mistake_section(analysis: Analysis, names: Sequence[str], suffix: str, of_run: str, options: Options) -> Section:
     run = analysis.run
-    thumbnails = Thumbnails(image_folder or run.image_folder, _THUMBNAIL_SIDE)
+    thumbnails = thumbnails_of(run, options, _THUMBNAIL_SIDE)
 
     def shown(mistake: Mistake) -> Picture:
         present = [names[c] for c in np.flatnonzero(run.targets[mistake.image] == 1).tolist()]

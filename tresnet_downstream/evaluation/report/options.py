@@ -18,7 +18,8 @@ class Options:
         resamples: of the bootstrap over images, for 95% intervals; 0 for none.
         seed: of the resamples.
         thresholds: what a score must be above to count as predicted, in the place of the run's own.
-        images: the folder of the images, if they no longer lie where they were scored.
+        images: the folder of the images, if they no longer lie where they were scored, or another account scored them.
+        outside_paths: whether images may lie outside their folder.
         track: counts the work.
     """
 
@@ -26,6 +27,7 @@ class Options:
     seed: int = 0
     thresholds: Thresholds | None = None
     images: str | None = None
+    outside_paths: bool = False
     track: Track = silently
 
     def weights(self, num_images: int) -> NDArray[np.int16] | None:

@@ -6,27 +6,39 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Box, Picture
+from tresnet_downstream.image_paths import lies_outside
 from tresnet_downstream.pictures import BadImageError, read_image
 
 # As in the page: objects, found ones, wrong predictions, missed objects.
 BOX_COLOURS = {"truth": "#ffffff", "right": "#35c79a", "wrong": "#f08a45", "missed": "#f0e442"}
 
 
+def thumbnails_of(run: MultilabelRun | DetectionRun, options: Options, side: int) -> "Thumbnails":
+    """Those of a run's images, from the folder that the report names or else the one where this account scored them."""
+    recorded = run.image_folder if run.scored_here else None
+    return Thumbnails(options.images or recorded, side, options.outside_paths)
+
+
 class Thumbnails:
     """Reads images from a folder and makes them small.
 
     Args:
-        folder: what the images' names are relative to.
+        folder: what the images' names are relative to; None for no images, those of a run from elsewhere.
         side: the longer side in pixels.
+        outside_paths: whether images may lie outside the folder.
 
     Attributes:
         asked: how many were asked for.
         missing: names of those that are not there or cannot be read.
+        outside: names of those that lie outside the folder and are not shown.
     """
 
-    def __init__(self, folder: str, side: int) -> None:
-        self.folder, self.side = folder, side
+    def __init__(self, folder: str | None, side: int, outside_paths: bool = False) -> None:
+        self.folder, self.side, self.outside_paths = folder, side, outside_paths
+        self.outside: set[str] = set()
         self.asked: set[str] = set()
         self.missing: set[str] = set()
         self._made: dict[str, tuple[bytes | None, tuple[int, int]]] = {}
@@ -41,6 +53,16 @@ class Thumbnails:
 
     def note(self) -> str:
         """How many are missing; nothing if none is."""
+        if self.folder is None and self.asked:
+            return (
+                "The images are not shown: another account or machine scored this run, and a folder of images that is "
+                "named there is not followed; the report's `images` names theirs."
+            )
+        if self.outside:
+            return (
+                f"{len(self.outside)} images are not shown, since they lie outside of {self.folder}, such as "
+                f"{min(self.outside)}; the report's `outside_paths` shows them."
+            )
         if not self.missing:
             return ""
         return (
@@ -49,11 +71,17 @@ class Thumbnails:
         )
 
     def _make(self, image: str) -> tuple[bytes | None, tuple[int, int]]:
+        placeholder = None, (self.side, self.side * 3 // 4)
+        if self.folder is None:
+            return placeholder
+        if not self.outside_paths and lies_outside(self.folder, image):
+            self.outside.add(image)
+            return placeholder
         try:
             picture = Image.fromarray(read_image(os.path.join(self.folder, image)))
         except BadImageError:
             self.missing.add(image)
-            return None, (self.side, self.side * 3 // 4)
+            return placeholder
         picture.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=80, optimize=True)

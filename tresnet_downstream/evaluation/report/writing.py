@@ -43,6 +43,7 @@ def write_report(
     seed: int = 0,
     track: Track = silently,
     tell: Callable[[str], None] = lambda note: None,
+    outside_paths: bool = False,
 ) -> list[Path]:
     """Writes the report of one run, or of several side by side.
 
@@ -55,10 +56,12 @@ def write_report(
         names: what to call the runs; their folders' names by default.
         resamples: of the bootstrap over images, for 95% intervals; 0 for none.
         thresholds: in the place of those that the runs were scored with; or the file that they are in.
-        images: the folder of the images, if they no longer lie where they were scored.
+        images: the folder of the images, if they no longer lie where they were scored, or if another account or machine
+            scored them: the folder that its ``run.json`` names is not followed.
         seed: of the resamples.
         track: counts the work.
         tell: called with what a user should know, such as that images are missing.
+        outside_paths: whether images may lie outside their folder, by ``..``, absolute paths or symbolic links.
 
     Returns:
         the paths, the page first.
@@ -85,7 +88,7 @@ def write_report(
         raise UserError(f"{out}: is a run folder, whose scores a report would replace; choose another folder")
     runs = [read_run(folder) for folder in folders]
     called = _names(folders) if names is None else list(names)
-    options = Options(resamples, seed, thresholds, None if images is None else str(images), track)
+    options = Options(resamples, seed, thresholds, None if images is None else str(images), outside_paths, track)
     multi = [run for run in runs if isinstance(run, MultilabelRun)]
     boxes = [run for run in runs if isinstance(run, DetectionRun)]
     if multi and boxes:

@@ -1,0 +1,145 @@
+"""Names in annotation files and run folders stay below the image folder, unless `outside_paths` allows others."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from evaluation.small_runs import detection_run, multilabel_run
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from tresnet_downstream.classification.datasets import MultiLabelDataset
+from tresnet_downstream.detection.datasets import CocoBoxes
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation import read_run
+from tresnet_downstream.evaluation.report import write_report
+
+SECRET = (250, 1, 200)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Images in a folder, and a private one beside it that links and names lead to."""
+    monkeypatch.setenv("TRESNET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    (tmp_path / "private").mkdir()
+    for name in ("images/a.png", "images/sub/b.png", "private/secret.png"):
+        Image.new("RGB", (32, 24), SECRET).save(tmp_path / name)
+    (tmp_path / "images" / "link.png").symlink_to(tmp_path / "private" / "secret.png")
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "private")
+    (tmp_path / "images" / "inside.png").symlink_to(tmp_path / "images" / "a.png")
+    (tmp_path / "folder_link").symlink_to(tmp_path / "images")
+    return tmp_path
+
+
+LEADING_OUT = ("../private/secret.png", "sub/../../private/secret.png", "link.png", "linked/secret.png", "ABSOLUTE")
+
+
+def coco(folder, *names):
+    names = [str(folder / "private" / "secret.png") if name == "ABSOLUTE" else name for name in names]
+    content = {
+        "images": [{"id": n, "file_name": name, "width": 32, "height": 24} for n, name in enumerate(names)],
+        "annotations": [
+            {"id": n + 1, "image_id": n, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+            for n in range(len(names))
+        ],
+        "categories": [{"id": 1, "name": "disc"}],
+    }
+    (folder / "a.json").write_text(json.dumps(content))
+    return str(folder / "a.json")
+
+
+def table(folder, *names):
+    names = [str(folder / "private" / "secret.png") if name == "ABSOLUTE" else name for name in names]
+    (folder / "a.csv").write_text("path,label\n" + "".join(f"{name},disc\n" for name in names))
+    return str(folder / "a.csv")
+
+
+def multilabel(file, images, **options):
+    return MultiLabelDataset(file, str(images), [{"type": "SquashResize", "size": 8}], **options)
+
+
+def boxes(file, images, **options):
+    init_default_scope("mmdet")
+    return CocoBoxes(
+        ann_file=file, data_prefix={"img": str(images)}, pipeline=[{"type": "LoadImageFromFile"}], **options
+    )
+
+
+READERS = {"coco": (coco, multilabel), "csv": (table, multilabel), "boxes": (coco, boxes)}
+
+
+@pytest.mark.parametrize("name", LEADING_OUT)
+@pytest.mark.parametrize("kind", READERS)
+def test_names_that_lead_out_of_the_folder_are_refused(folder, kind, name):
+    write, read = READERS[kind]
+    file = write(folder, "a.png", name)
+    with pytest.raises(UserError, match=r"leads out of the image folder .*outside_paths=True"):
+        read(file, folder / "images")
+    assert len(read(file, folder / "images", outside_paths=True)) == 2
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_links_within_the_folder_and_a_linked_folder_are_followed(folder, kind):
+    write, read = READERS[kind]
+    file = write(folder, "a.png", "sub/b.png", "inside.png")
+    assert len(read(file, folder / "images")) == len(read(file, folder / "folder_link")) == 3
+
+
+def pictures_of(report):
+    return list((report / "pictures").iterdir()) if (report / "pictures").exists() else []
+
+
+@pytest.mark.parametrize("make", [multilabel_run, detection_run])
+def test_a_report_follows_the_image_folder_of_its_own_account_alone(folder, make, monkeypatch):
+    run = folder / "scored" / "run"
+    make(run)
+    for name in names_of(run):
+        (folder / "scored" / "pictures").mkdir(exist_ok=True)
+        Image.new("RGB", (320, 240), SECRET).save(folder / "scored" / "pictures" / name)
+    write_report(run, folder / "own", resamples=0)
+    assert pictures_of(folder / "own")
+    monkeypatch.setenv("TRESNET_CACHE", str(folder / "cache of another account"))
+    told = []
+    write_report(run, folder / "foreign", resamples=0, tell=told.append)
+    assert not pictures_of(folder / "foreign")
+    assert any("another account or machine scored this run" in line for line in told)
+    write_report(run, folder / "named", resamples=0, images=folder / "scored" / "pictures")
+    assert pictures_of(folder / "named")
+
+
+def names_of(run):
+    read = read_run(run)
+    return read.images if hasattr(read, "images") else [image["file_name"] for image in read.ground_truth["images"]]
+
+
+def test_a_run_folder_that_names_another_folder_is_not_followed(folder):
+    run = folder / "scored" / "run"
+    multilabel_run(run)
+    assert read_run(run).scored_here
+    shutil.copytree(run, folder / "copied")
+    assert read_run(folder / "copied").scored_here
+    content = json.loads((run / "run.json").read_text())
+    for changed in ({"image_folder": str(folder / "private")}, {"origin": "0" * 64}, {"origin": None}, {"origin": "é"}):
+        (run / "run.json").write_text(json.dumps(content | changed))
+        assert not read_run(run).scored_here
+
+
+@pytest.mark.parametrize("outside_paths", [False, True])
+def test_a_report_shows_no_image_from_outside_its_folder(folder, outside_paths):
+    run = folder / "scored" / "run"
+    names = ["../private/secret.png", "link.png", *(f"linked/../{n}.png" for n in range(10))]
+    probabilities = np.linspace(0.2, 0.9, 24, dtype=np.float32).reshape(12, 2)
+    multilabel_run(
+        run,
+        probabilities=probabilities,
+        targets=np.eye(2, dtype=np.int8)[np.arange(12) % 2],
+        images=names,
+        classes=("cat", "dog"),
+        image_folder=str(folder / "images"),
+    )
+    told = []
+    write_report(run, folder / "report", resamples=0, outside_paths=outside_paths, tell=told.append)
+    assert bool(pictures_of(folder / "report")) == outside_paths
+    assert any("lie outside of" in line for line in told) == (not outside_paths)

@@ -1,0 +1,61 @@
+"""Whether a run folder was written by this account, so that a report follows the folder of images that it names.
+
+A report shows images, and is made to be passed on. A run folder from elsewhere could name any folder of this machine
+and any file in it. So ``run.json`` holds a code of the image folder's path, made with a key that only this account has:
+a file in the cache folder.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from tresnet_downstream.cache_folder import cache_folder
+
+_KEY_BYTES = 32
+
+
+def origin_of(image_folder: str) -> str | None:
+    """The code of a folder's path; None where no key can be kept."""
+    key = _key() or _make_key()
+    return _code(key, image_folder) if key else None
+
+
+def is_of_this_account(origin: object, image_folder: str) -> bool:
+    """Whether a code was made by `origin_of` for this path with this account's key."""
+    key = _key()
+    return (
+        bool(key) and isinstance(origin, str) and hmac.compare_digest(_code(key, image_folder).encode(), _bytes(origin))
+    )
+
+
+def _code(key: bytes, image_folder: str) -> str:
+    return hmac.new(key, _bytes(image_folder), hashlib.sha256).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _key_file() -> Path:
+    return cache_folder() / "run_folders.key"
+
+
+def _key() -> bytes:
+    """The account's key; empty if there is none."""
+    try:
+        key = _key_file().read_bytes()
+    except OSError:
+        return b""
+    return key if len(key) == _KEY_BYTES else b""
+
+
+def _make_key() -> bytes:
+    with contextlib.suppress(OSError):
+        _key_file().parent.mkdir(parents=True, exist_ok=True)
+        # One that another process made meanwhile stays.
+        with open(os.open(_key_file(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+    return _key()
