@@ -54,10 +54,10 @@ def undisturbed(data, tmp_path_factory):
     return work_dir, train(data, work_dir, config=CUSTOM, **RANDOM)
 
 
-def config_with(tmp_path, number, batch, place):
+def config_with(folder, number, batch, place):
     """The config of the training with a hook that sends this process a signal."""
     exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
-    path = tmp_path / "interrupting.py"
+    path = folder / "config.py"
     hook = f"dict(type='mmengine.Interrupting', number={int(number)}, batch={batch}, place='{place}')"
     path.write_text(f"_base_ = [{CUSTOM!r}]\ncustom_hooks = [*_base_.custom_hooks, {hook}]\n")
     return path
@@ -75,7 +75,7 @@ def line_of(printed, epoch):
         (signal.SIGUSR1, 9, "step", "epoch_2_step_5.pth"),
         (signal.SIGTERM, 11, "step", "epoch_2_step_6.pth"),
         (signal.SIGINT, 12, "validation", "epoch_2.pth"),
-        (signal.SIGTERM, 5, "save", "epoch_2_step_4.pth"),
+        (signal.SIGTERM, 6, "save", "epoch_1.pth"),
     ],
 )
 def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(
@@ -148,6 +148,39 @@ def test_signal_to_all_processes_of_a_training_with_workers_ends_it_in_order(dat
     assert process.returncode == 128 + number, err
     assert err == ""
     assert sum(line.startswith("stopped by") for line in out.splitlines()) == 1
-    assert not left_over(tmp_path) or left_over(tmp_path) == [".lock"]
+    assert not left_over(tmp_path)
     train(data, tmp_path, "--resume", config=CUSTOM, **changes)
     assert_bit_for_bit_equal(tmp_path / "epoch_3.pth", undisturbed[0] / "epoch_3.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "place"), [(8, "step"), (8, "save"), (12, "save"), (12, "validation")])
+def test_killed_run_resumes_from_its_last_checkpoint_bit_for_bit(data, undisturbed, tmp_path, batch, place):
+    (tmp_path / "interrupting.py").write_text(INTERRUPTING)
+    config = config_with(tmp_path, signal.SIGKILL, batch, place)
+    process = start(
+        [
+            *(ROOT / "tools/train_multilabel.py", config, "--work-dir", tmp_path / "run"),
+            *("--import", tmp_path / "interrupting.py", *options(data, **RANDOM, checkpoint_steps=2)),
+        ]
+    )
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, err
+    train(data, tmp_path / "run", "--resume", config=CUSTOM, **RANDOM, checkpoint_steps=2)
+    assert_bit_for_bit_equal(tmp_path / "run/epoch_3.pth", undisturbed[0] / "epoch_3.pth")
+    assert read(tmp_path / "run/best.pth")["score"] == read(undisturbed[0] / "best.pth")["score"]
+    assert not left_over(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_second_signal_ends_a_training_at_once_and_leaves_whole_files(data, tmp_path):
+    command = [ROOT / "tools/train_multilabel.py", CUSTOM, "--work-dir", tmp_path, *options(data, **RANDOM)]
+    process = start(command)
+    while not (tmp_path / "epoch_1.pth").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=10)
+    assert process.returncode in (-signal.SIGUSR1, -signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGUSR1)
+    for path in tmp_path.glob("*.pth"):
+        assert read(path)["state_dict"]

@@ -75,6 +75,7 @@ class OrderedCheckpointHook(EpochCheckpointHook):
         if not is_main_process():
             return
         folders.point_to(runner.work_dir, self.last_ckpt)
+        folders.remove_within_epochs(runner.work_dir, Path(self.last_ckpt).name)
         if outdated is not None and self.file_backend.isfile(outdated):
             self.file_backend.remove(outdated)
 

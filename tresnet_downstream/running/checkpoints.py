@@ -141,10 +141,10 @@ class CheckpointHook(Hook):
             return
         runner.save_checkpoint(str(folder), f"epoch_{epoch}.pth")
         folders.point_to(folder, f"epoch_{epoch}.pth")
+        folders.remove_within_epochs(folder, f"epoch_{epoch}.pth")
         # Not those of later epochs, which a run that was resumed from an earlier one finds there.
-        written = {path: at for path, at in folders.resumable_checkpoints(folder).items() if at <= (epoch, 0)}
-        whole_epochs = [path for path, (_, step) in written.items() if step == 0]
-        for old in written.keys() - whole_epochs[-self.keep :]:
+        written = [path for path, place in folders.resumable_checkpoints(folder).items() if place <= (epoch, 0)]
+        for old in written[: -self.keep]:
             old.unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:

@@ -43,6 +43,15 @@ def resumable_checkpoints(folder: str | Path) -> dict[Path, tuple[int, int]]:
     return dict(sorted(places.items(), key=lambda item: item[1]))
 
 
+def remove_within_epochs(folder: str | Path, name: str, keep: int = 0) -> None:
+    """Removes the checkpoints within epochs that are not after the one of this name, except the last ``keep``."""
+    limit = place_of(name)
+    places = resumable_checkpoints(folder).items()
+    within = [path for path, place in places if limit is not None and place[1] > 0 and place <= limit]
+    for path in within[: len(within) - keep]:
+        path.unlink()
+
+
 def last_checkpoint(work_dir: str | Path) -> Path | None:
     """What the file ``last_checkpoint`` names, which may be missing; None if the file is missing or damaged."""
     try:

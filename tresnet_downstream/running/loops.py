@@ -64,7 +64,7 @@ class TrainLoop(EpochBasedTrainLoop):
     @property
     def batches_of_epoch(self) -> int:
         """Number of batches trained of an epoch that is not complete."""
-        return self._iter - self._epoch * len(self.dataloader)
+        return max(self._iter - self._epoch * len(self.dataloader), 0)
 
     def steps_after(self, batches: int) -> int:
         """Number of optimiser steps in the first batches of the training."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.hooks import EMAHook
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
@@ -60,6 +61,9 @@ class MidEpochCheckpoints:
         """
         if get_world_size() > 1 or not (number := signals.received()):
             return
+        for hook in loop.runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.after_val_epoch(loop.runner)  # while it validates, the average stands in the place of the weights
         self.write(loop)
         self.stop(loop, number)
 
@@ -76,11 +80,7 @@ class MidEpochCheckpoints:
         meta = {"epoch": loop.epoch, "iter": loop.iter, "epoch_length": len(loop.dataloader), "accounts": accounts}
         loop.runner.save_checkpoint(str(folder), name, meta=meta, by_epoch=False)
         folders.point_to(folder, name)
-        place = folders.place_of(name)
-        places = folders.resumable_checkpoints(folder)
-        within = [path for path, at in places.items() if place is not None and at[1] > 0 and at <= place]
-        for old in within[:-KEEP]:
-            old.unlink()
+        folders.remove_within_epochs(folder, name, KEEP)
 
     def stop(self, loop: Any, number: int) -> None:
         """Tells where the training ends, and raises TrainingStopped."""

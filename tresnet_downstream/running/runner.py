@@ -122,8 +122,14 @@ class FolderRunner(Runner):
         tell_unread_keys(self.cfg)
         with contextlib.ExitStack() as locks:
             self._take_folder(locks)
-            locks.enter_context(signals.deferred())
+            if self._stops_in_order():
+                locks.enter_context(signals.deferred())
             return super().train()
+
+    def _stops_in_order(self) -> bool:
+        """Whether the loop looks for signals after each step, as ours does; in another one they act at once."""
+        loop = self._train_loop
+        return isinstance(loop, TrainLoop) or (isinstance(loop, Mapping) and "val_steps" in loop_config(loop, None))
 
     def _take_folder(self, locks: contextlib.ExitStack) -> None:
         """Locks the folder until ``locks`` is closed, and begins a new run in it or finds the one to resume."""

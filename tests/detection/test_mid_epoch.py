@@ -1,0 +1,41 @@
+"""A detector's training goes on from a checkpoint within an epoch as if it had not been interrupted."""
+
+import signal
+
+import pytest
+import torch
+
+pytest.importorskip("mmdet", reason="needs the detection set-up")
+
+from detection.small_boxes import call, flags
+from detection.test_steps import STEPS, config_with, lines, run, scores
+from running.test_mid_epoch import INTERRUPTING
+from running.test_resume import leaves
+
+from tresnet_downstream.running.signals import TrainingStopped
+
+EMA = "dict(type='EMAHook', momentum=0.1)"
+
+
+@pytest.mark.parametrize(
+    ("batch", "place", "left"),
+    [(1, "step", ["epoch_1_step_2.pth"]), (4, "validation", ["epoch_1.pth", "epoch_2_step_4.pth"])],
+)
+def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(boxes, tmp_path, batch, place, left):
+    exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
+    expected = lines(run(config_with(tmp_path, EMA), boxes, tmp_path / "whole"))
+    hook = f"dict(type='mmengine.Interrupting', number={int(signal.SIGTERM)}, batch={batch}, place='{place}')"
+    config = config_with(tmp_path, EMA, hook)
+    with pytest.raises(TrainingStopped):
+        call("train_detection", [config, "--work-dir", tmp_path / "parts", *flags(boxes, **STEPS)])
+    assert sorted(path.name for path in (tmp_path / "parts").glob("epoch_*")) == left
+    resumed = lines(run(config_with(tmp_path, EMA), boxes, tmp_path / "parts", "--resume"))
+    assert list(map(scores, resumed)) == list(map(scores, expected))
+    for part in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers"):
+        one, other = (
+            leaves(torch.load(tmp_path / name / "epoch_3.pth", weights_only=True)[part]) for name in ("whole", "parts")
+        )
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key], key
+    assert sorted(path.name for path in (tmp_path / "parts").glob("epoch_*")) == [f"epoch_{n}.pth" for n in (1, 2, 3)]
