@@ -52,8 +52,8 @@ def test_failed_write_leaves_the_checkpoint_before(boxes, tmp_path, monkeypatch)
         save(content, file, *args, **kwargs)
 
     monkeypatch.setattr(torch, "save", fail_in_epoch_2)
-    with pytest.raises(OSError, match="No space left"):
-        call("train_detection", arguments(boxes, tmp_path))
+    status, _, err = call("train_detection", arguments(boxes, tmp_path))
+    assert (status, err.count("\n")) == (2, 1), err
     assert names(tmp_path, "epoch_*") == ["epoch_1.pth"]
     assert folders.last_checkpoint(tmp_path) == tmp_path / "epoch_1.pth"
     assert len(names(tmp_path, "best_*")) == 1

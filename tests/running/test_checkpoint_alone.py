@@ -215,7 +215,7 @@ def test_a_head_of_ones_own_is_trained_scored_loaded_and_used(data, tmp_path, mo
         refused("weights", ["convert", path, tmp_path / "o.pth", "--to", "release"], "OwnHead")
         del MODELS.module_dict["OwnHead"]  # as in a process that has not imported it
         for arguments in (["predict", [path, picture]], ["test_multilabel", [path]]):
-            refused(*arguments, "best.pth", "'OwnHead'", "import", "custom_imports")
+            refused(*arguments, "best.pth", "'OwnHead'", "import the Python file")
     finally:
         MODELS.module_dict.pop("OwnHead", None)
         sys.modules.pop("own_head_of_this_test", None)
