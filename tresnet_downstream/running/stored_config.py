@@ -118,7 +118,7 @@ def check_stored(path: str | Path, node: Any, registries: Sequence[Registry], el
 
 @contextmanager
 def few_modules(path: str | Path) -> Iterator[None]:
-    """Raises UserError when more than `MOST_MODULES` are built within: a stored number may ask for any count of layers."""
+    """Raises UserError when more than `MOST_MODULES` are built: a stored number may ask for any count."""
     built = 0
 
     def count(*_: Any) -> None:
