@@ -104,7 +104,14 @@ def try_all(read, attempts):
             while trace.tb_next:
                 trace = trace.tb_next
             place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
-            print("FAILED", number, type(error).__name__, place, str(error)[:100].replace("\n", " "), file=sys.stderr)
+            print(
+                "FAILED",
+                number,
+                type(error).__name__,
+                place,
+                str(error)[:100].replace("\n", " "),
+                file=sys.stderr,
+            )
         assert time.monotonic() - start < LONGEST_SECONDS
     assert all(len(message) <= LONGEST_MESSAGE for message in messages)
     assert not [message for message in messages if "\n" in message]

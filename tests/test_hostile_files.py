@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-COUNT = int(os.environ.get("TRESNET_MUTATIONS", "60"))
+COUNT = int(os.environ.get("TRESNET_MUTATIONS", "12"))
 IMAGES = [{"id": 10 + n, "file_name": f"{n}.png", "width": 32, "height": 24} for n in range(3)]
 SHAPES = (
     [[1, 1, 9, 1, 9, 9, 1, 9]],
@@ -239,10 +239,93 @@ def threshold_files(folder, count):
     return hostile.try_all(attempt, count)
 
 
+CLASSIFIER = {
+    "classifier": {
+        "type": "ImageClassifier",
+        "backbone": {"type": "TResNet", "layers": [1, 1, 1, 1], "width": 0.125},
+        "head": {"type": "LinearHead", "num_classes": 2},
+        "multi_label": True,
+    },
+    "pipeline": [{"type": "SquashResize", "size": 32}, {"type": "OneOf", "transforms": [{"type": "ToGray"}], "p": 0}],
+    "labels": {"threshold": 0.4, "top_k": 1},
+}
+
+
+def small_classifier():
+    from tresnet_downstream import load_model
+    from tresnet_downstream.classification import ImageClassifier
+
+    described = CLASSIFIER["classifier"]
+    model = ImageClassifier(described["backbone"], described["head"])
+    meta = {"model": CLASSIFIER, "dataset_meta": {"classes": ["square", "disc"]}}
+    return {"state_dict": dict(model.state_dict()), "meta": meta}, load_model
+
+
+def small_detector():
+    import copy
+
+    from detection.small_boxes import CONFIG, NETWORK
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    from tresnet_downstream.detection.hooks import describe_detector
+    from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.running.config import load_config
+
+    config = load_config(CONFIG, [f"{key}={value}" for key, value in NETWORK.items() if "model." in key])
+    init_default_scope("mmdet")
+    model = MODELS.build(copy.deepcopy(config.model))
+    pipeline = [dict(step) for step in config.val_dataloader.dataset.pipeline]
+    described = json.loads(json.dumps({"detector": describe_detector(config.model), "pipeline": pipeline}))
+    meta = {"model": described, "dataset_meta": {"classes": ["square", "disc"]}}
+    return {"state_dict": dict(model.state_dict()), "meta": meta}, load_detector
+
+
+def odd_tensor(tensor, draw):
+    """The tensor in a kind, a shape or with values that no network has."""
+    import torch
+
+    return draw.choice(
+        (
+            *(lambda: tensor.to(torch.float8_e4m3fn), lambda: tensor > 0, lambda: tensor.to(torch.complex64)),
+            *(lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), lambda: tensor.to_sparse()),
+            *(lambda: tensor.float() * torch.nan, lambda: tensor.float() + torch.inf, lambda: tensor.to(torch.int64)),
+            *(lambda: tensor[None], lambda: tensor.flatten()[:0], lambda: torch.zeros(()), lambda: tensor.tolist()),
+            *(lambda: None, lambda: "a", lambda: tensor.half(), lambda: torch.ones(1).expand(2**40)),
+        )
+    )()
+
+
+def checkpoints(make, folder, count):
+    """Half with another description, half with other weights."""
+    import torch
+
+    content, load = make()
+    draw, path = hostile.seeded(make.__name__), folder / "m.pth"
+
+    def attempt(_):
+        weights, meta = dict(content["state_dict"]), content["meta"]
+        if draw.random() < 0.5:
+            meta = hostile.changed(meta, draw)
+        else:
+            name = draw.choice(list(weights))
+            weights[name] = odd_tensor(weights[name], draw)
+        torch.save({"state_dict": weights, "meta": meta}, path)
+        load(path)
+
+    torch.save(content, path)
+    load(path)
+    return hostile.try_all(attempt, count)
+
+
 CALLS = {
     **{kind: f"annotation_files({kind!r}, {{}}, {COUNT})" for kind in ("multilabel", "boxes", "csv")},
     **{f"{task} run": f"run_folders({task!r}, {{}}, {COUNT})" for task in RUNS},
     "thresholds": f"threshold_files({{}}, {COUNT})",
+    **{
+        f"{make}": f"checkpoints(test_hostile_files.{make}, {{}}, {COUNT})"
+        for make in ("small_classifier", "small_detector")
+    },
 }
 
 

@@ -21,6 +21,7 @@ from tresnet_downstream.classification.recognition import (
 )
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS, SCOPE
+from tresnet_downstream.running.stored_config import few_modules
 from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight, imagenet_classes
 from tresnet_downstream.weights.download import catalogue_name, locate
 from tresnet_downstream.weights.formats import OURS, translate
@@ -109,7 +110,8 @@ class WeightFile:
 
     def _built(self) -> ImageClassifier:
         try:
-            return build_classifier(self.classifier)
+            with few_modules(self.path):
+                return build_classifier(self.classifier)
         except UserError:
             raise
         except Exception as error:
@@ -173,8 +175,11 @@ def assembled(file: WeightFile) -> ImageClassifier:
     classifier = file.layout()
     dtype = torch.get_default_dtype()
     state_dict = {}
+    expected = classifier.state_dict()
     for name in list(file.state_dict):
         tensor = file.state_dict.pop(name)
+        if name in expected and expected[name].is_floating_point() != tensor.is_floating_point():
+            raise UserError(f"{file.path}: {name} is of {tensor.dtype}, where the network has {expected[name].dtype}")
         if tensor.is_floating_point():
             layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
             tensor = tensor.to(dtype).contiguous(memory_format=layout)

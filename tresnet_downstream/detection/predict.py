@@ -20,7 +20,7 @@ from torch import nn
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
-from tresnet_downstream.running.stored_config import check_stored
+from tresnet_downstream.running.stored_config import check_stored, few_modules
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
 
@@ -69,13 +69,14 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     init_default_scope("mmdet")
     path = locate(source)
     checkpoint = read_checkpoint(path)
-    meta: Mapping[str, Any] = checkpoint.get("meta") or {}
+    stored = checkpoint.get("meta")
+    meta: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
     told: Mapping[str, Any] = meta["model"] if isinstance(meta.get("model"), Mapping) else {}
     if config is not None:
         detector, pipeline = config.model, config.test_dataloader.dataset.pipeline
     elif "detector" in told:
         detector, pipeline = told["detector"], told.get("pipeline", [])
-        if not isinstance(detector, Mapping) or not isinstance(pipeline, list | tuple):
+        if not isinstance(detector, Mapping) or not _are_steps(pipeline):
             raise UserError(f"{path}: its description of the detector is damaged; name its config with `config`")
         pipeline = _without_loading(pipeline)
         check_stored(path, detector, (MODELS, TASK_UTILS))
@@ -83,14 +84,19 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     else:
         raise UserError(f"{path}: does not say which detector it holds; name its config with `config`")
     state_dict = unwrap(checkpoint, "raw", path)[1]
-    classes = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
+    of_data = meta.get("dataset_meta")
+    classes = (of_data.get("classes") if isinstance(of_data, Mapping) else None) or meta.get("CLASSES")
     model = _built(path, detector) if config is None else MODELS.build(ConfigDict(detector))
     require_match(model, state_dict, path)
     model.load_state_dict(state_dict)
-    if not classes:
+    if not isinstance(classes, list | tuple) or not classes or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{path}: does not name its classes")
     model.classes, model.pipeline = tuple(classes), [dict(step) for step in pipeline]
     return model.eval()
+
+
+def _are_steps(pipeline: Any) -> bool:
+    return isinstance(pipeline, list | tuple) and all(isinstance(step, Mapping) for step in pipeline)
 
 
 def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: int = 1) -> Iterator[Detections]:
@@ -125,7 +131,10 @@ def _without_loading(pipeline: Iterable[Any]) -> list[Any]:
 
 def _built(path: Path, detector: Mapping[str, Any]) -> Any:
     try:
-        return MODELS.build(ConfigDict(detector))
+        with few_modules(path):
+            return MODELS.build(ConfigDict(detector))
+    except UserError:
+        raise
     except Exception as error:
         # Its arguments are the file's: whatever a component raises at them is no fault of the program.
         told = " ".join(str(error).split())

@@ -13,11 +13,13 @@ A ``type`` is never looked up by import path.
 
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from mmengine.registry import Registry
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from tresnet_downstream.errors import UserError
 
@@ -85,6 +87,9 @@ FOLLOWED = (
     *("teacher_config", "tokenizer_name"),
 )
 
+# Of a network that a checkpoint describes; the largest of MMDetection's have some thousands.
+MOST_MODULES = 20_000
+
 _ADVICE = "import the Python file that registers it first (`import`)"
 
 
@@ -107,6 +112,24 @@ def check_stored(path: str | Path, node: Any, registries: Sequence[Registry], el
         _check(path, node, registries, "", elsewhere)
     except RecursionError as error:
         raise UserError(f"{path}: its description is nested without end") from error
+
+
+@contextmanager
+def few_modules(path: str | Path) -> Iterator[None]:
+    """Raises UserError when more than `MOST_MODULES` are built: a stored number may ask for any count."""
+    built = 0
+
+    def count(*_: Any) -> None:
+        nonlocal built
+        built += 1
+        if built > MOST_MODULES:
+            raise UserError(f"{path}: describes a model of more than {MOST_MODULES:,} modules; build it with `config`")
+
+    handle = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _check(path: str | Path, node: Any, registries: Sequence[Registry], key: str, elsewhere: Collection[str]) -> None:

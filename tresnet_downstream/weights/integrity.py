@@ -62,6 +62,12 @@ def require_usable(checkpoint: Mapping[Any, Any], path: str | Path, finite: bool
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.dtype not in TYPES:
             kind = "nested" if tensor.is_nested else f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
             raise UserError(f"{path}: {name} is a tensor of another kind ({kind}) than the weights of a network")
+        # A stride of 0 repeats a value without end, for nothing in the file.
+        size, stored = tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes()
+        if size > unpacked_limit(stored):
+            raise UserError(
+                f"{path}: {name}: {excess('expansion', f'{size:,} bytes of {stored:,} stored')} (of each stored byte)"
+            )
         if finite and not is_finite(tensor):
             raise UserError(f"{path}: {name} has values that are NaN or infinite; take another checkpoint")
 

@@ -113,6 +113,12 @@ def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str 
     if differing:
         name = sorted(differing)[0]
         reasons.append(f"{name} has shape {given[name]}, the config's model {wanted[name]}")
+    kinds = {name: tensor.is_floating_point() for name, tensor in model.state_dict().items()}
+    other_kind = [
+        name for name in sorted(kinds.keys() & given.keys()) if kinds[name] != state_dict[name].is_floating_point()
+    ]
+    if other_kind:
+        reasons.append(f"{other_kind[0]} is of {state_dict[other_kind[0]].dtype}")
     if reasons:
         raise UserError(f"{path}: is a checkpoint of another model: {'; '.join(reasons)}")
 
