@@ -17,6 +17,7 @@ from tresnet_downstream.registry import RUNNERS, SCOPE
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import bare
 from tresnet_downstream.running.runner import FolderRunner, QuietRunner
+from tresnet_downstream.running.system import end_in_one_line
 from tresnet_downstream.running.top_level import require_read_options
 
 
@@ -45,6 +46,7 @@ class DetectionRunner(FolderRunner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> Runner:
         """Builds a runner from a whole config."""
+        end_in_one_line()
         cfg = copy.deepcopy(cfg)
         init_default_scope(cfg.get("default_scope", "mmdet"))
         require_read_options(cfg)
