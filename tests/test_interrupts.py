@@ -16,11 +16,16 @@ def swallow_control_c():
 
 def test_swallowed_control_c_is_raised_at_the_next_look():
     after_look = []
-    with pytest.raises(KeyboardInterrupt), interrupts.remembered():
-        interrupts.look()
-        swallow_control_c()
-        interrupts.look()
-        after_look.append("reached")
+
+    def look_twice():
+        with interrupts.remembered():
+            interrupts.look()
+            swallow_control_c()
+            interrupts.look()
+            after_look.append("reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        look_twice()
     assert not after_look
 
 
