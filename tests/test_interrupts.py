@@ -15,16 +15,23 @@ def swallow_control_c():
 
 
 def test_swallowed_control_c_is_raised_at_the_next_look():
-    with interrupts.remembered():
-        interrupts.look()
-        swallow_control_c()
-        with pytest.raises(KeyboardInterrupt):
+    after_look = []
+
+    def look_twice():
+        with interrupts.remembered():
             interrupts.look()
+            swallow_control_c()
+            interrupts.look()
+            after_look.append("reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        look_twice()
+    assert not after_look
 
 
-def test_control_c_is_forgotten_with_its_block_and_the_old_handler_is_back():
+def test_swallowed_control_c_ends_its_block_is_then_forgotten_and_the_old_handler_is_back():
     before = signal.getsignal(signal.SIGINT)
-    with interrupts.remembered():
+    with pytest.raises(KeyboardInterrupt), interrupts.remembered():
         swallow_control_c()
     interrupts.look()
     assert signal.getsignal(signal.SIGINT) is before

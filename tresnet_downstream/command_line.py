@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tresnet_downstream import interrupts, wording
 from tresnet_downstream.errors import UserError, is_out_of_memory
-from tresnet_downstream.system_errors import NotWrittenError, chain_of, explanation, is_first_to_fail
+from tresnet_downstream.system_errors import NotWrittenError, chain_of, explanation
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def run(
             except Exception as error:
                 if (message := message_of(error)) is None:
                     raise
-                if is_first_to_fail():
+                if _is_first_to_fail():
                     more = f"; {RESUMABLE}" if resumable and not is_mistake(error) else ""
                     print(f"error: {wording.worded(message + more)}", file=sys.stderr)
                 return USER_ERROR
@@ -84,6 +84,15 @@ def message_of(error: BaseException) -> str | None:
     if text is None and is_out_of_memory(error):
         text = NO_MEMORY
     return None if text is None else " ".join(text.split())
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no other process of the training has told an error before."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from tresnet_downstream.running.system import is_first_to_fail
+
+    return is_first_to_fail()
 
 
 def is_mistake(error: BaseException) -> bool:

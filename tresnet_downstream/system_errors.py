@@ -1,12 +1,9 @@
 """Failures of the system, such as a full disk, told in one line that says what happened and what to do."""
 
 import errno
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tresnet_downstream.errors import UserError
 
@@ -145,30 +142,3 @@ def _free_space(path: Path | None) -> str:
         return ""
     usage = shutil.disk_usage(folder)
     return f" of {folder} ({usage.free / 2**20:,.0f} of {usage.total / 2**20:,.0f} MiB are free)"
-
-
-def is_first_to_fail() -> bool:
-    """Whether this is the process of a training that tells the error: of several, the first one that asks.
-
-    The processes ask the store through which torchrun brought them together. Where there is none, it is rank 0.
-    """
-    environment = os.environ
-    rank, world_size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
-    if world_size == "1" or "torch" not in sys.modules:
-        return rank == "0"
-    from datetime import timedelta
-
-    import torch.distributed as dist
-
-    start = "/".join(environment.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT"))
-    try:
-        store: Any = dist.TCPStore(
-            environment["MASTER_ADDR"],
-            int(environment["MASTER_PORT"]),
-            is_master=False,
-            timeout=timedelta(seconds=5),
-            wait_for_workers=False,
-        )
-        return bool(store.add(f"tresnet_downstream/failures/{start}", 1) == 1)
-    except (KeyError, ValueError, RuntimeError):
-        return rank == "0"

@@ -19,6 +19,7 @@ from tresnet_downstream.detection.checkpoint_files import OrderedCheckpointHook
 from tresnet_downstream.registry import RUNNERS, SCOPE
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.runner import FolderRunner, QuietRunner
+from tresnet_downstream.running.system import end_in_one_line
 from tresnet_downstream.running.top_level import require_read_options
 
 
@@ -46,6 +47,7 @@ class DetectionRunner(FolderRunner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> Runner:
         """Builds a runner from a whole config."""
+        end_in_one_line()
         cfg = copy.deepcopy(cfg)
         init_default_scope(cfg.get("default_scope", "mmdet"))
         require_read_options(cfg)

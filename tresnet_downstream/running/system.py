@@ -9,7 +9,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import torch.distributed as dist
 from mmengine.config import Config
@@ -18,7 +21,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.system_errors import is_first_to_fail
+from tresnet_downstream.system_errors import explanation
 
 try:
     import resource
@@ -127,3 +130,42 @@ def close_logs(runner: Runner) -> None:
         instances = kind._instance_dict
         for name in [name for name, known in instances.items() if known is instance]:
             del instances[name]
+
+
+def is_first_to_fail() -> bool:
+    """Whether this is the process of a training that tells the error: of several, the first one that asks.
+
+    The processes ask the store through which torchrun brought them together. Where there is none, it is rank 0.
+    """
+    environment = os.environ
+    rank, world_size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+    if world_size == "1":
+        return rank == "0"
+    start = "/".join(environment.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT"))
+    try:
+        store: Any = dist.TCPStore(
+            environment["MASTER_ADDR"],
+            int(environment["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=5),
+            wait_for_workers=False,
+        )
+        return bool(store.add(f"tresnet_downstream/failures/{start}", 1) == 1)
+    except (KeyError, ValueError, RuntimeError):
+        return rank == "0"
+
+
+def end_in_one_line() -> None:
+    """Makes a script that does not handle our errors, such as MMDetection's, end with one line and status 2."""
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _end
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    text = str(error) if isinstance(error, UserError) else explanation(error)
+    if text is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    if is_first_to_fail():
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,166 @@
+"""Failures of the system end a command with one line and status 2, and leave what can be resumed."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from running.small_data import DIGITS, call, make_small_data, options, train
+
+from tresnet_downstream import files, interrupts
+from tresnet_downstream.command_line import run
+from tresnet_downstream.files import whole_file
+from tresnet_downstream.running import system
+from tresnet_downstream.system_errors import NotWrittenError, explanation
+
+resource = pytest.importorskip("resource", reason="limits of the system are set as on Unix")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_small_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def file_size_limit():
+    """Sets the limit on file sizes, until the test ends."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "", "/tmp/a.csv"), "no space is left"),
+        (OSError(errno.EROFS, "", "/tmp/a.csv"), "read-only"),
+        (OSError(errno.EMFILE, ""), "ulimit -n"),
+        (BlockingIOError(errno.EAGAIN, ""), "ulimit -u"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "--shm-size"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "num-workers"),
+        (RuntimeError("[gloo/pair.cc:544] Connection closed by peer [127.0.0.1]:1"), "another process"),
+    ],
+)
+def test_failure_of_the_system_is_2_and_one_line(error, words, capsys):
+    def main(arguments):
+        raise RuntimeError("outer") from error
+
+    assert run(main, []) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert words in err.replace("num_workers", "num-workers")
+
+
+def test_fault_of_the_toolkit_is_no_failure_of_the_system():
+    for error in (RuntimeError("shapes differ"), FileNotFoundError(errno.ENOENT, "", __file__), ValueError("x")):
+        assert explanation(error) is None
+
+
+def test_file_that_does_not_fit_names_itself_and_leaves_the_earlier_one(tmp_path, file_size_limit):
+    path = tmp_path / "weights.pth"
+    with whole_file(path) as partial:
+        torch.save({"x": torch.ones(3)}, partial)
+    file_size_limit(4096)
+    with pytest.raises(NotWrittenError, match=r"weights\.pth: cannot be written: .*ulimit -f"), whole_file(path) as new:
+        torch.save({"x": torch.ones(10_000)}, new)
+    assert torch.equal(torch.load(path, weights_only=True)["x"], torch.ones(3))
+    assert os.listdir(tmp_path) == ["weights.pth"]
+
+
+def test_folder_that_is_gone_is_named(tmp_path):
+    with pytest.raises(NotWrittenError, match="is gone"), whole_file(tmp_path / "gone" / "a.pth") as partial:
+        torch.save({}, partial)
+
+
+def test_training_on_a_full_disk_resumes_to_the_same_weights(data, tmp_path, monkeypatch):
+    train(data, tmp_path / "undisturbed")
+
+    def full(source, target):
+        if Path(target).name == "epoch_2.pth":
+            raise OSError(errno.ENOSPC, "No space left on device", str(source))
+        os.rename(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    status, _, err = call("train_multilabel", [DIGITS, "--work-dir", tmp_path / "full", *options(data)])
+    monkeypatch.undo()
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "epoch_2.pth: cannot be written: no space is left" in err
+    torch.load(tmp_path / "full" / "epoch_1.pth", weights_only=True)
+    train(data, tmp_path / "full", "--resume")
+    weights = [
+        torch.load(tmp_path / name / "epoch_2.pth", weights_only=True)["state_dict"] for name in ("undisturbed", "full")
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_long_folder_of_temporary_files_is_refused_before_workers_start(data, tmp_path, monkeypatch):
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    monkeypatch.setattr(system.tempfile, "tempdir", str(folder))
+    arguments = [DIGITS, "--work-dir", tmp_path, *options(data, num_workers=1)]
+    status, _, err = call("train_multilabel", arguments)
+    assert status == 2
+    assert err.startswith(f"error: TMPDIR={folder}: is too long")
+    assert err.count("\n") == 1
+
+
+def test_too_few_open_files_for_the_workers_are_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(system.resource, "getrlimit", lambda _: (40, 40))
+    monkeypatch.setattr(system.resource, "setrlimit", lambda *_: None)
+    status, _, err = call("train_multilabel", [DIGITS, "--work-dir", tmp_path, *options(data, num_workers=1)])
+    assert status == 2
+    assert "the limit is 40" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_ten_trainings_leave_no_file_open(data, tmp_path):
+    train(data, tmp_path / "first", max_epochs=1)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(10):
+        train(data, tmp_path / str(number), max_epochs=1)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_stopped_process_is_recognised():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert not system.is_stopped(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        for _ in range(100):
+            if system.is_stopped(process.pid):
+                break
+            time.sleep(0.05)
+        assert system.is_stopped(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_control_c_that_became_another_error_ends_the_block_as_control_c():
+    def took_it_for_an_error():
+        with interrupts.remembered():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                raise SyntaxError("cannot format the config")  # noqa: B904
+
+    with pytest.raises(KeyboardInterrupt):
+        took_it_for_an_error()
+
+
+def test_script_that_handles_no_error_ends_with_one_line_and_2():
+    code = (
+        "from tresnet_downstream.running.system import end_in_one_line\n"
+        "from tresnet_downstream.errors import UserError\n"
+        "end_in_one_line()\nraise UserError('a.json: has no boxes')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: a.json: has no boxes\n")
