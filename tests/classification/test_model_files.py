@@ -80,7 +80,8 @@ def test_timm_and_this_toolkit_exchange_weights_with_equal_logits(tmp_path, name
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_is_told_from_its_shapes(tmp_path, variant):
+def test_every_variant_is_told_from_its_shapes(tmp_path, monkeypatch, variant):
+    monkeypatch.setenv("TRESNET_MAX_EXPANSION", str(10**9))  # for weights of one stored number
     with torch.device("meta"), NoNumbers():
         layout = ImageClassifier({"type": "TResNet", "variant": variant}, {"type": "LinearHead", "num_classes": 5})
     # One number for all, spread out without memory: shapes are what counts.
@@ -161,7 +162,8 @@ def test_imagenet_classes_are_torchvisions_and_given_to_1000_classes(tmp_path):
     assert (loaded.multi_label, loaded.input_size, loaded.pipeline[0]["type"]) == (False, 224, "ResizeAndCrop")
 
 
-def test_file_of_a_release_by_its_name_gets_the_catalogues_size(tmp_path):
+def test_file_of_a_release_by_its_name_gets_the_catalogues_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRESNET_MAX_EXPANSION", str(10**9))
     with torch.device("meta"), NoNumbers():
         layout = ImageClassifier({"type": "TResNet", "variant": "xl"}, {"type": "LinearHead", "num_classes": 80})
     weights = {name: torch.zeros(()).expand(value.shape) for name, value in layout.state_dict().items()}
