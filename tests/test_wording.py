@@ -14,7 +14,7 @@ from tresnet_downstream.wording import worded
 LIBRARY = Path(tresnet_downstream.__file__).parent
 # They are the command line, or write the command of another program.
 COMMANDS = {"command_line.py"}
-OTHERS = ("pip install --upgrade",)
+OTHERS = ("pip install --upgrade", "docker run --shm-size")
 
 
 def texts(path):
