@@ -178,9 +178,11 @@ def assembled(file: WeightFile) -> ImageClassifier:
     expected = classifier.state_dict()
     for name in list(file.state_dict):
         tensor = file.state_dict.pop(name)
-        if name in expected and expected[name].is_floating_point() != tensor.is_floating_point():
+        if name in expected and expected[name].is_floating_point() and not tensor.is_floating_point():
             raise UserError(f"{file.path}: {name} is of {tensor.dtype}, where the network has {expected[name].dtype}")
-        if tensor.is_floating_point():
+        if name in expected and not expected[name].is_floating_point():
+            tensor = tensor.to(expected[name].dtype)  # counts, which some files hold as floats
+        elif tensor.is_floating_point():
             layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
             tensor = tensor.to(dtype).contiguous(memory_format=layout)
         state_dict[name] = tensor

@@ -113,10 +113,9 @@ def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str 
     if differing:
         name = sorted(differing)[0]
         reasons.append(f"{name} has shape {given[name]}, the config's model {wanted[name]}")
-    kinds = {name: tensor.is_floating_point() for name, tensor in model.state_dict().items()}
-    other_kind = [
-        name for name in sorted(kinds.keys() & given.keys()) if kinds[name] != state_dict[name].is_floating_point()
-    ]
+    # Counts, which are whole numbers, may be stored as floats.
+    numbers = {name for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    other_kind = [name for name in sorted(numbers & given.keys()) if not state_dict[name].is_floating_point()]
     if other_kind:
         reasons.append(f"{other_kind[0]} is of {state_dict[other_kind[0]].dtype}")
     if reasons:
