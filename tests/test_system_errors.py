@@ -37,8 +37,8 @@ def file_size_limit():
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "", "/tmp/a.csv"), "no space is left"),
-        (OSError(errno.EROFS, "", "/tmp/a.csv"), "read-only"),
+        (OSError(errno.ENOSPC, "", "a.csv"), "no space is left"),
+        (OSError(errno.EROFS, "", "a.csv"), "read-only"),
         (OSError(errno.EMFILE, ""), "ulimit -n"),
         (BlockingIOError(errno.EAGAIN, ""), "ulimit -u"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "--shm-size"),

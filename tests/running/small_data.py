@@ -37,6 +37,15 @@ SMALL_NETWORK = {
     "max_lr": "1e-3",
 }
 
+# A network with dropout and stochastic depth.
+RANDOM_NETWORK = {
+    "model__head__type": "MLDecoderHead",
+    "model__head__embed_dim": 32,
+    "model__head__num_heads": 4,
+    "model__head__feedforward_dim": 64,
+    "model__backbone__drop_path_rate": 0.3,
+}
+
 
 def make_small_data(folder, num_train=24, num_val=11):
     """Writes JPEG pictures of 48 to 64 pixels and the two COCO files; gives the folder."""

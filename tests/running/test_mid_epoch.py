@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from running.small_data import CUSTOM, ROOT, options, refuses_to_train, start, train
+from running.small_data import CUSTOM, RANDOM_NETWORK, ROOT, options, refuses_to_train, start, train
 from running.test_resume import assert_bit_for_bit_equal, left_over, read
 
 from tresnet_downstream.running import folders
@@ -13,11 +13,7 @@ from tresnet_downstream.running.signals import TrainingStopped
 
 # All that is random or has a memory, in epochs of 6 batches and 3 steps.
 RANDOM = {
-    "model__head__type": "MLDecoderHead",
-    "model__head__embed_dim": 32,
-    "model__head__num_heads": 4,
-    "model__head__feedforward_dim": 64,
-    "model__backbone__drop_path_rate": 0.3,
+    **RANDOM_NETWORK,
     "batch_size": 4,
     "accumulation": 2,
     "max_epochs": 3,

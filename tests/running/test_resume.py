@@ -8,15 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from running.small_data import CUSTOM, ROOT, options, start, train
+from running.small_data import CUSTOM, RANDOM_NETWORK, ROOT, options, start, train
 
 # All that is random or has a memory: augmentation, dropout, stochastic depth, worker processes, weight average.
 RANDOM = {
-    "model__head__type": "MLDecoderHead",
-    "model__head__embed_dim": 32,
-    "model__head__num_heads": 4,
-    "model__head__feedforward_dim": 64,
-    "model__backbone__drop_path_rate": 0.3,
+    **RANDOM_NETWORK,
     "num_workers": 2,
     "max_epochs": 4,
     "keep_checkpoints": 4,

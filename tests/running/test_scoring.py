@@ -140,21 +140,22 @@ def test_what_went_in_is_said_and_kept(data, tmp_path):
     (data / "pictures" / spoilt[0]).write_bytes(b"")
     (data / "pictures" / spoilt[1]).unlink()
     changes = {"on_bad_image": "skip", "num_workers": 2, "batch_size": 3}
-    printed = train(data, tmp_path / "work", max_epochs=2, **changes)
+    work_dir = tmp_path / "run"
+    printed = train(data, work_dir, max_epochs=2, **changes)
     # Validation leaves them out as well, and says so once.
     assert printed.count("2 of 11 images cannot be read and are not scored") == 1
-    assert f"val: 2 images cannot be read: named in {tmp_path}/work/left_out_val.csv" in printed
-    assert left_out(tmp_path / "work/left_out_val.csv") == ["val_00_unlabelled.jpg", *spoilt]
-    assert not (tmp_path / "work/left_out_train.csv").exists()
-    arguments = [DIGITS, tmp_path / "work/best.pth", "--work-dir", tmp_path / "work", "--report", tmp_path / "report"]
+    assert f"val: 2 images cannot be read: named in {work_dir / 'left_out_val.csv'}" in printed
+    assert left_out(work_dir / "left_out_val.csv") == ["val_00_unlabelled.jpg", *spoilt]
+    assert not (work_dir / "left_out_train.csv").exists()
+    arguments = [DIGITS, work_dir / "best.pth", "--work-dir", work_dir, "--report", tmp_path / "report"]
     status, out, err = call("test_multilabel", [*arguments, *options(data, **changes)])
     assert status == 0, err
     assert "1 without a label left out" in out
-    assert f"{tmp_path}/work/left_out.csv names them" in out
-    assert f"wrote {tmp_path}/work/left_out.csv" in out.splitlines()
-    assert left_out(tmp_path / "work/left_out.csv") == ["val_00_unlabelled.jpg", *spoilt]
+    assert f"{work_dir / 'left_out.csv'} names them" in out
+    assert f"wrote {work_dir / 'left_out.csv'}" in out.splitlines()
+    assert left_out(work_dir / "left_out.csv") == ["val_00_unlabelled.jpg", *spoilt]
     assert "2 of 11 images cannot be read and are not scored" in out
-    run = read_run(tmp_path / "work")
+    run = read_run(work_dir)
     assert run.images == [f"val_{number:02}.jpg" for number in range(11) if number not in (3, 10)]
     assert run.about["images"] == {
         "listed": 12,
