@@ -10,6 +10,14 @@ from detection.small_boxes import make_boxes, train
 from mmengine.registry import DefaultScope
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """The user's cache folder stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRESNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _alone():
     """Every test has the seed 0 and no scope that another left for looking components up."""
