@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import BadImageError, find_images, pixels_of, read_image
+from tresnet_downstream.pictures import BadImageError, _whole_images_only, find_images, pixels_of, read_image
 
 
 @pytest.fixture
@@ -29,6 +29,17 @@ def test_images_of_8_bits_become_rgb(tmp_path, mode):
     Image.new(mode, (5, 4)).save(file)
     image = read_image(file)
     assert (image.shape, image.dtype) == ((4, 5, 3), np.uint8)
+
+
+def test_truncated_files_are_refused_until_the_last_thread_has_decoded(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    first, second = _whole_images_only(), _whole_images_only()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    second.__exit__(None, None, None)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_grey_of_16_bits_is_scaled_to_8_and_not_clipped(tmp_path):
