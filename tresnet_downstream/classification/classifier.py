@@ -1,6 +1,5 @@
 """The classifier: backbone, head and loss, as MMEngine's runner trains it."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from tresnet_downstream.classification.heads import PooledFeatures
 from tresnet_downstream.errors import NonFiniteLossError, UserError
-from tresnet_downstream.registry import MODELS, SCOPE
+from tresnet_downstream.registry import MODELS, SCOPE, takes_argument
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.pretrained import PretrainedModule
 
@@ -177,9 +176,7 @@ def _require_arguments(place: str, config: Mapping[str, Any], names: Sequence[st
     kind = MODELS.get(str(config.get("type")))
     if kind is None:
         return  # the registry says so
-    parameters = inspect.signature(kind).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    if not takes_any and (lacking := [name for name in names if name not in parameters]):
+    if lacking := [name for name in names if not takes_argument(kind, name)]:
         raise UserError(f"{place}: the constructor of {kind.__name__} must take the argument `{lacking[0]}`")
 
 
