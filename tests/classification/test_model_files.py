@@ -214,7 +214,12 @@ def test_numbers_that_are_not_finite_are_refused_and_shown(tmp_path, value):
     weights["backbone.layer2.0.conv1.weight"][0, 0, 0, 0] = value
     torch.save(weights, tmp_path / "a.pth")
     assert "not finite, in backbone.layer2.0.conv1.weight" in refusal(tmp_path / "a.pth")
-    assert "not finite in backbone.layer2.0.conv1.weight" in describe(read_weight_file(tmp_path / "a.pth"))
+    file = read_weight_file(tmp_path / "a.pth")
+    assert "not finite in backbone.layer2.0.conv1.weight" in describe(file)
+    for to, out in (("tresnet", "b.pth"), ("release", "b.pth"), ("timm", "b.pth"), ("timm", "b.safetensors")):
+        with pytest.raises(UserError, match=r"/a\.pth: backbone\.layer2\.0\.conv1\.weight has values that are NaN"):
+            convert(file, tmp_path / out, to)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
 def test_description_is_about_ten_lines(tmp_path):

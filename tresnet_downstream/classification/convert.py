@@ -12,7 +12,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
 from tresnet_downstream.weights.head_names import HEADS
-from tresnet_downstream.weights.integrity import save_safetensors
+from tresnet_downstream.weights.integrity import require_usable, save_safetensors
 
 
 def convert(file: WeightFile, out: str | Path, to: str) -> Path:
@@ -31,7 +31,8 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         the path.
 
     Raises:
-        UserError: for a format, suffix or network that does not go together, or a folder that cannot be written.
+        UserError: for a format, suffix or network that does not go together, weights that are NaN or infinite, or a
+            folder that cannot be written.
     """
     out = Path(out)
     if file.backbone["type"] != "TResNet" and to != OURS:
@@ -43,6 +44,7 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         raise UserError(f"{out}: the format {to!r} is written as {suffixes}")
     if to == TIMM and file.head is not None and not HEADS[file.head["type"]].in_timm:
         raise UserError(f"{file.path}: timm has no {file.head['type']}; convert it to 'release'")
+    require_usable(file.state_dict, file.path)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as partial:

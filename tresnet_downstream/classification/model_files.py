@@ -25,6 +25,7 @@ from tresnet_downstream.running.stored_config import few_modules
 from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight, imagenet_classes
 from tresnet_downstream.weights.download import catalogue_name, locate
 from tresnet_downstream.weights.formats import OURS, translate
+from tresnet_downstream.weights.integrity import is_finite
 from tresnet_downstream.weights.pretrained import require_match, shape
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
@@ -241,7 +242,7 @@ def not_finite(state_dict: Mapping[str, Tensor]) -> list[str]:
     return [
         name
         for name, tensor in state_dict.items()
-        if not torch.isfinite(tensor).all() or (name.endswith(".running_var") and (tensor < 0).any())
+        if not is_finite(tensor) or (name.endswith(".running_var") and (tensor < 0).any())
     ]
 
 
