@@ -27,7 +27,7 @@ from tresnet_downstream.weights.download import catalogue_name, locate
 from tresnet_downstream.weights.formats import OURS, translate
 from tresnet_downstream.weights.integrity import is_finite
 from tresnet_downstream.weights.pretrained import require_match, shape
-from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+from tresnet_downstream.weights.reading import read_checkpoint, stored_at, unwrap
 
 # Classes of the public single-label files; other numbers are taken for multi-label.
 _SINGLE_LABEL = (1000, 11221, 10450, 196)
@@ -204,14 +204,14 @@ def read_weight_file(
     path = locate(path_or_name)
     checkpoint = read_checkpoint(path, finite=False)
     which, tensors = unwrap(checkpoint, weights, path)
-    told = _told_model(checkpoint)
+    older = _older_description(checkpoint)
     description = read_description(path, checkpoint)
     if description.classifier is not None:
         file = _described(path, tensors, description.classifier)
-    elif told["backbone"].get("type") == "TimmNetwork":
-        file = _timm_network(path, tensors, told)
+    elif older["backbone"].get("type") == "TimmNetwork":
+        file = _timm_network(path, tensors, older)
     else:
-        file = _tresnet(path, tensors, told, entry)
+        file = _tresnet(path, tensors, older, entry)
     if entry is not None and file.variant != entry.variant:
         if catalogue_name(path_or_name):
             raise UserError(f"{path}: holds {file.variant}, where the catalogue has {entry.variant}")
@@ -222,7 +222,7 @@ def read_weight_file(
     if slopes is not None and file.backbone.get("type") == "TResNet":
         file.backbone["slopes"] = tuple(slopes)
     if multi_label is None:
-        multi_label = _is_multi_label(file, told, entry)
+        multi_label = _is_multi_label(file, older, entry)
     pipeline = _pipeline(description.pipeline, entry, multi_label, input_size)
     names = _class_names(checkpoint, file, multi_label)
     classes = names or tuple(str(index) for index in range((file.head or {}).get("num_classes", 0)))
@@ -259,12 +259,12 @@ def _entry_of(path_or_name: str | Path) -> PublicWeight | None:
     return None
 
 
-def _told_model(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def _older_description(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint of before :mod:`.descriptions` says that its weights do not."""
-    meta = checkpoint.get("meta")
-    told = meta.get("model") if isinstance(meta, Mapping) else None
-    told = dict(told) if isinstance(told, Mapping) else {}
-    return {**told, **{key: told[key] if isinstance(told.get(key), Mapping) else {} for key in ("backbone", "head")}}
+    model = stored_at(checkpoint, "meta", "model")
+    parts = {key: stored_at(checkpoint, "meta", "model", key) for key in ("backbone", "head")}
+    of_parts = {key: part if isinstance(part, Mapping) else {} for key, part in parts.items()}
+    return {**(model if isinstance(model, Mapping) else {}), **of_parts}
 
 
 def _described(path: Path, tensors: dict[str, Tensor], classifier: dict[str, Any]) -> WeightFile:
@@ -277,7 +277,7 @@ def _described(path: Path, tensors: dict[str, Tensor], classifier: dict[str, Any
     return replace(file, name=layout.variant)
 
 
-def _tresnet(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], entry: PublicWeight | None) -> WeightFile:
+def _tresnet(path: Path, tensors: dict[str, Tensor], older: dict[str, Any], entry: PublicWeight | None) -> WeightFile:
     found = translate(tensors)
     if found is None:
         raise UserError(f"{path}: holds another network; {nearest_network(tensors)}")
@@ -288,19 +288,20 @@ def _tresnet(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], entry
     backbone = backbone_config(state_dict)
     if backbone is None:
         raise UserError(f"{path}: holds another network; {nearest_network(tensors)}")
-    backbone["slopes"] = tuple(
-        told["backbone"].get("slopes") or (entry.slopes if entry else None) or Variant((1,)).slopes
-    )
-    head = head_config(state_dict, told["head"])
+    slopes = older["backbone"].get("slopes") or (entry.slopes if entry else None) or Variant((1,)).slopes
+    if not isinstance(slopes, list | tuple) or not all(isinstance(slope, int | float) for slope in slopes):
+        raise UserError(f"{path}: has slopes={slopes!r:.40}; give two numbers as `slopes`")
+    backbone["slopes"] = tuple(slopes)
+    head = head_config(state_dict, older["head"])
     file = WeightFile(path, found.style, state_dict, backbone, head, inexact=found.inexact, unused=found.unused)
     _require_shapes(file)
     return file
 
 
-def _timm_network(path: Path, tensors: dict[str, Tensor], told: dict[str, Any]) -> WeightFile:
+def _timm_network(path: Path, tensors: dict[str, Tensor], older: dict[str, Any]) -> WeightFile:
     """A checkpoint of this toolkit whose backbone is timm's: shapes do not tell which, so the checkpoint does."""
-    backbone = {"type": "TimmNetwork", "model": str(told["backbone"].get("model"))}
-    head = head_config(tensors, told["head"])
+    backbone = {"type": "TimmNetwork", "model": str(older["backbone"].get("model"))}
+    head = head_config(tensors, older["head"])
     file = WeightFile(path, OURS, tensors, backbone, head)
     _require_shapes(file)
     return file
@@ -326,11 +327,11 @@ def _require_shapes(file: WeightFile) -> None:
         )
 
 
-def _is_multi_label(file: WeightFile, told: Mapping[str, Any], entry: PublicWeight | None) -> bool:
+def _is_multi_label(file: WeightFile, older: Mapping[str, Any], entry: PublicWeight | None) -> bool:
     if file.described is not None:
         return file.multi_label
-    if "multi_label" in told:
-        return bool(told["multi_label"])
+    if "multi_label" in older:
+        return bool(older["multi_label"])
     if entry is not None:
         return entry.multi_label
     if file.head is None or file.head["type"] != "LinearHead" or file.style == OURS:
@@ -356,9 +357,9 @@ def _class_names(checkpoint: Mapping[str, Any], file: WeightFile, multi_label: b
     """The names in the file, in the order of the logits; ImageNet's where a published file has its 1000 classes."""
     if file.head is None:
         return None
-    meta = checkpoint.get("meta")
-    data = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    names: Any = data.get("classes") if isinstance(data, Mapping) else checkpoint.get("idx_to_class")
+    names = stored_at(checkpoint, "meta", "dataset_meta", "classes")
+    if names is None:
+        names = checkpoint.get("idx_to_class")
     if isinstance(names, Mapping):
         names = [names[key] for key in sorted(names, key=lambda key: int(key) if str(key).isdigit() else 0)]
     if isinstance(names, list | tuple | np.ndarray) and len(names) == file.head["num_classes"]:
@@ -373,7 +374,7 @@ def describe(file: WeightFile) -> str:
     layout = file.layout()
     variant = getattr(layout.backbone, "variant", None)
     slopes = "{:g}, {:g}".format(*variant.slopes) if isinstance(variant, Variant) else ""
-    told = "" if file.entry or file.described else " (shapes do not tell them; `slopes` gives others)"
+    note = "" if file.entry or file.described else " (shapes do not tell them; `slopes` gives others)"
     resize = {"SquashResize": "squashed", "ResizeAndCrop": "short side / 0.875, centre cut out"}
     how = ", then ".join(resize.get(step["type"], step["type"]) for step in file.pipeline)
     shown = ", ".join(file.classes[:4]) + (", ..." if len(file.classes) > 4 else "")
@@ -384,7 +385,7 @@ def describe(file: WeightFile) -> str:
         "file": f"{file.path} ({file.path.stat().st_size / 1e6:.0f} MB)",
         "release": f"{STYLES[file.style]}, {file.weights} weights",
         "variant": file.variant + ("" if file.variant != "custom" else f" {file.backbone}"),
-        "slopes": slopes + told,
+        "slopes": slopes + note,
         "head": f"{head['type']}{groups}",
         "classes": f"{head['num_classes']}" + (f": {shown}" if file.named else ", not named in the file"),
         "parameters": f"{sum(parameter.numel() for parameter in layout.parameters()):,}",

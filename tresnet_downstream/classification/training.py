@@ -38,6 +38,7 @@ from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
+from tresnet_downstream.weights.reading import class_names
 
 
 @interrupts.remembered()
@@ -109,7 +110,7 @@ def score_multilabel(
     join_processes(launcher)
     checkpoint = read_checkpoint(checkpoint_path)
     name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
-    classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
+    classes = class_names(checkpoint, checkpoint_path)
     check_config(config, ("val",))
     notes = merge_description(config, read_description(Path(checkpoint_path), checkpoint), set_here)
     if notes and is_main_process():

@@ -202,3 +202,25 @@ def unwrap(
         names = ", ".join(map(str, list(weights)[:3])) or "nothing"
         raise UserError(f"{path}: holds no weights ({names})")
     return wanted, tensors
+
+
+def stored_at(checkpoint: Mapping[str, Any], *keys: str) -> Any:
+    """The value below keys within each other, such as ``meta`` and ``model``; None if there is none."""
+    value: Any = checkpoint
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def class_names(checkpoint: Mapping[str, Any], path: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes that a checkpoint of MMEngine was trained on; None if it does not say.
+
+    Raises:
+        UserError: it has something else than a list of names in their place.
+    """
+    names = stored_at(checkpoint, "meta", "dataset_meta", "classes")
+    if names is None:
+        return None
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: has {str(names)[:80]!r} in place of the names of its classes")
+    return tuple(names)
