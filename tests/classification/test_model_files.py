@@ -208,6 +208,37 @@ def test_variant_that_the_shapes_contradict_is_refused(tmp_path):
     assert "none of m, l" in refusal(tmp_path / "a.pth", variant="huge")
 
 
+def without(ending):
+    return lambda weights: [weights.pop(name) for name in list(weights) if name.endswith(ending)]
+
+
+def other(ending, tensor):
+    return lambda weights: weights.update({name: tensor for name in weights if name.endswith(ending)})
+
+
+@pytest.mark.parametrize(
+    ("head", "change", "words"),
+    [
+        ("linear", without("layer2.0.conv1.bn.weight"), "layer2.0.norm1.weight is missing"),
+        ("linear", without("layer2.0.conv1.bn.running_mean"), "layer2.0.norm1.running_mean is missing"),
+        ("linear", without("layer2.0.conv1.conv.weight"), "layer2.0.conv1.weight is missing"),
+        ("linear", other("layer2.0.conv1.bn.weight", -torch.ones(3)), "layer2.0.norm1.weight is (3,)"),
+        ("linear", other("layer2.0.conv1.bn.weight", torch.tensor(-1.0)), "layer2.0.norm1.weight is ()"),
+        ("linear", other("head.fc.weight", torch.tensor(1.0)), "its head is no whole LinearHead"),
+        ("grouped", other("query_embed.weight", torch.ones(3)), "its head is no whole MLDecoderHead"),
+        ("grouped", without("duplicate_pooling_bias"), "its head is no whole MLDecoderHead"),
+    ],
+)
+def test_tensors_that_are_missing_or_of_other_shapes_in_timms_style_are_named(tmp_path, head, change, words):
+    weights = to_timm(small_model(head).state_dict())
+    names, shapes = set(weights), {name: tensor.shape for name, tensor in weights.items()}
+    weights["body.layer2.0.conv1.bn.weight"][0] *= -1
+    change(weights)
+    assert set(weights) != names or {name: tensor.shape for name, tensor in weights.items()} != shapes
+    torch.save(weights, tmp_path / "a.pth")
+    assert words in refusal(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_are_refused_and_shown(tmp_path, value):
     weights = small_model().state_dict()

@@ -259,6 +259,14 @@ def test_slopes_of_an_older_checkpoint_that_are_no_numbers_are_refused(weights, 
         load_model(tmp_path / "m.pth")
 
 
+def test_odd_values_beside_the_weights_are_no_traceback(weights, tmp_path):
+    torch.save({"state_dict": weights, "score": {"weights": [1]}}, tmp_path / "m.pth")
+    with pytest.raises(UserError, match=r"m\.pth: has no \[1\] weights"):
+        load_model(tmp_path / "m.pth")
+    torch.save({"state_dict": weights, "idx_to_class": {None: "a", "²": "b", 3: "c"}}, tmp_path / "m.pth")
+    assert load_model(tmp_path / "m.pth").classes == ("a", "b", "c")
+
+
 def test_keys_that_a_stored_data_set_may_refer_to_are_those_of_every_scoring_config():
     described = Description({"type": "ImageClassifier"}, ({"type": "SquashResize", "size": 32},))
     assert set(_REFERENCES) <= scoring_config(described, "m.pth").keys()

@@ -292,7 +292,7 @@ def _tresnet(path: Path, tensors: dict[str, Tensor], older: dict[str, Any], entr
     if not isinstance(slopes, list | tuple) or not all(isinstance(slope, int | float) for slope in slopes):
         raise UserError(f"{path}: has slopes={slopes!r:.40}; give two numbers as `slopes`")
     backbone["slopes"] = tuple(slopes)
-    head = head_config(state_dict, older["head"])
+    head = head_config(state_dict, path, older["head"])
     file = WeightFile(path, found.style, state_dict, backbone, head, inexact=found.inexact, unused=found.unused)
     _require_shapes(file)
     return file
@@ -301,7 +301,7 @@ def _tresnet(path: Path, tensors: dict[str, Tensor], older: dict[str, Any], entr
 def _timm_network(path: Path, tensors: dict[str, Tensor], older: dict[str, Any]) -> WeightFile:
     """A checkpoint of this toolkit whose backbone is timm's: shapes do not tell which, so the checkpoint does."""
     backbone = {"type": "TimmNetwork", "model": str(older["backbone"].get("model"))}
-    head = head_config(tensors, older["head"])
+    head = head_config(tensors, path, older["head"])
     file = WeightFile(path, OURS, tensors, backbone, head)
     _require_shapes(file)
     return file
@@ -361,7 +361,7 @@ def _class_names(checkpoint: Mapping[str, Any], file: WeightFile, multi_label: b
     if names is None:
         names = checkpoint.get("idx_to_class")
     if isinstance(names, Mapping):
-        names = [names[key] for key in sorted(names, key=lambda key: int(key) if str(key).isdigit() else 0)]
+        names = [names[key] for key in sorted(names, key=lambda key: int(key) if str(key).isdecimal() else 0)]
     if isinstance(names, list | tuple | np.ndarray) and len(names) == file.head["num_classes"]:
         return tuple(str(name).strip("'\"") for name in names)  # OpenImages' are in quotes
     if file.head["num_classes"] == 1000 and not multi_label:
