@@ -199,7 +199,7 @@ def find_images(patterns: Sequence[str]) -> list[str]:
     Raises:
         UserError: for one that is not there or matches nothing.
     """
-    found: list[str] = []
+    images: list[str] = []
     for pattern in patterns:
         if os.path.isdir(pattern):
             inside = sorted(str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -209,8 +209,8 @@ def find_images(patterns: Sequence[str]) -> list[str]:
             inside = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
         if not inside:
             raise UserError(f"{pattern}: no picture there; give files, folders or patterns such as 'pictures/*.jpg'")
-        found += inside
-    return list(dict.fromkeys(found))
+        images += inside
+    return list(dict.fromkeys(images))
 
 
 def drawn_names(images: Sequence[str]) -> dict[str, str]:

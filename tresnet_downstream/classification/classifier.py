@@ -86,10 +86,10 @@ class ImageClassifier(PretrainedModule, BaseModel):
 
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of any published style under this classifier's names."""
-        found = translate(state_dict)
-        if found is None:
+        translated = translate(state_dict)
+        if translated is None:
             return dict(state_dict)
-        return found.state_dict | {name: state_dict[name] for name in found.unused}
+        return translated.state_dict | {name: state_dict[name] for name in translated.unused}
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """N x C logits to N x C probabilities, in float32 at least."""
@@ -200,9 +200,9 @@ def _channels_of(backbone: nn.Module) -> int:
         raise UserError(f"model.backbone: {kind} needs the attribute `{attribute}`: {meaning}") from error
 
 
-def _number_of_classes(given: int | None, classes: Sequence[str] | None) -> int:
+def _number_of_classes(configured: int | None, classes: Sequence[str] | None) -> int:
     """The number that the head's config has, or else that of the classes; they must not contradict."""
-    number = given or (None if classes is None else len(classes))
+    number = configured or (None if classes is None else len(classes))
     if not number:
         raise UserError("model.head.num_classes is not set, and there are no classes to take it from")
     if classes is not None and number != len(classes):

@@ -278,10 +278,10 @@ def _described(path: Path, tensors: dict[str, Tensor], classifier: dict[str, Any
 
 
 def _tresnet(path: Path, tensors: dict[str, Tensor], older: dict[str, Any], entry: PublicWeight | None) -> WeightFile:
-    found = translate(tensors)
-    if found is None:
+    translated = translate(tensors)
+    if translated is None:
         raise UserError(f"{path}: holds another network; {nearest_network(tensors)}")
-    state_dict = found.state_dict
+    state_dict = translated.state_dict
     for name in [name for name in state_dict if name.endswith(".running_var")]:
         # Older files do not count batches, and nothing is computed from the count.
         state_dict.setdefault(name.replace(".running_var", _COUNTER), torch.tensor(0))
@@ -293,7 +293,9 @@ def _tresnet(path: Path, tensors: dict[str, Tensor], older: dict[str, Any], entr
         raise UserError(f"{path}: has slopes={slopes!r:.40}; give two numbers as `slopes`")
     backbone["slopes"] = tuple(slopes)
     head = head_config(state_dict, path, older["head"])
-    file = WeightFile(path, found.style, state_dict, backbone, head, inexact=found.inexact, unused=found.unused)
+    file = WeightFile(
+        path, translated.style, state_dict, backbone, head, inexact=translated.inexact, unused=translated.unused
+    )
     _require_shapes(file)
     return file
 
@@ -309,15 +311,15 @@ def _timm_network(path: Path, tensors: dict[str, Tensor], older: dict[str, Any])
 
 def _require_shapes(file: WeightFile) -> None:
     """Raises UserError unless the names and shapes are exactly those of the network that they were taken for."""
-    wanted = {name: shape(tensor) for name, tensor in file.layout().state_dict().items()}
-    given = {name: shape(tensor) for name, tensor in file.state_dict.items()}
+    expected = {name: shape(tensor) for name, tensor in file.layout().state_dict().items()}
+    present = {name: shape(tensor) for name, tensor in file.state_dict.items()}
     differing = [
-        *(f"{name} is missing" for name in wanted.keys() - given.keys()),
-        *(f"{name} is unknown" for name in given.keys() - wanted.keys()),
+        *(f"{name} is missing" for name in expected.keys() - present.keys()),
+        *(f"{name} is unknown" for name in present.keys() - expected.keys()),
         *(
-            f"{name} is {given[name]} instead of {wanted[name]}"
-            for name in wanted.keys() & given.keys()
-            if wanted[name] != given[name]
+            f"{name} is {present[name]} instead of {expected[name]}"
+            for name in expected.keys() & present.keys()
+            if expected[name] != present[name]
         ),
     ]
     if differing:

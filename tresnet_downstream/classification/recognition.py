@@ -102,7 +102,7 @@ def head_config(
 
 def nearest_network(tensors: Iterable[str]) -> str:
     """Which known network's names are most like those given, and three that differ."""
-    given = set(tensors)
+    present = set(tensors)
     best: tuple[float, str, set[str]] = (-1.0, "", set())
     for name in VARIANTS:
         with torch.device("meta"), NoNumbers():
@@ -112,10 +112,10 @@ def nearest_network(tensors: Iterable[str]) -> str:
         # Our names without what tells a backbone from its head: a bare backbone is as near as a classifier.
         bare = {key.removeprefix("backbone.") for key in ours}
         for style, names in ((RELEASE, set(to_release(ours))), (TIMM, set(to_timm(ours))), (OURS, bare)):
-            likeness = len(given & names) / len(given | names)
+            likeness = len(present & names) / len(present | names)
             if likeness > best[0]:
                 best = (likeness, f"TResNet {name} with the names of {STYLES[style]}", names)
     _, name, names = best
-    lacking, unknown = sorted(names - given), sorted(given - names)
+    lacking, unknown = sorted(names - present), sorted(present - names)
     differing = [f"{key} is missing" for key in lacking[:2]] + [f"{key} is unknown" for key in unknown[:1]]
     return f"the nearest known is {name}: {'; '.join(differing)}"

@@ -74,8 +74,8 @@ def train_multilabel(
         runner.train()
     except NonFiniteLossError as error:
         last = folders.last_checkpoint(config.work_dir)
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
-        raise NonFiniteLossError(f"{error}; {kept}; amp=None may help, or a new run with a lower max_lr") from error
+        where = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
+        raise NonFiniteLossError(f"{error}; {where}; amp=None may help, or a new run with a lower max_lr") from error
     finally:
         close(runner)
     return next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
@@ -241,17 +241,17 @@ def _loader_config(config: Config, split: str, dataset: Any) -> dict[str, Any]:
 
 def _start_from(runner: Runner, config: Config, init_cfg: Any) -> None:
     """Loads the weights that training starts from, the backbone's or the whole classifier's, and says which."""
-    model, told = bare(runner.model), []
+    model, notes = bare(runner.model), []
     if init_cfg and (not isinstance(init_cfg, Mapping) or init_cfg.get("type") != "Pretrained"):
         raise UserError("model.backbone.init_cfg: give dict(type='Pretrained', checkpoint=...) or None")
     try:
         if init_cfg and init_cfg.get("checkpoint"):
-            told.append(load_pretrained(model.backbone, init_cfg["checkpoint"], init_cfg.get("prefix") or ""))
+            notes.append(load_pretrained(model.backbone, init_cfg["checkpoint"], init_cfg.get("prefix") or ""))
         if config.get("load_from"):
-            told.append(load_pretrained(model, config.load_from))
+            notes.append(load_pretrained(model, config.load_from))
     except UserError as error:
         raise UserError(f"{error}; or pretrained=None starts from random weights") from error
-    if not told and "pretrained" in config:
-        told.append("note: pretrained is not set, so training starts from random weights; published scores do not")
-    if told and is_main_process():
-        print("\n".join(told))
+    if not notes and "pretrained" in config:
+        notes.append("note: pretrained is not set, so training starts from random weights; published scores do not")
+    if notes and is_main_process():
+        print("\n".join(notes))

@@ -62,10 +62,10 @@ def translate(state_dict: Mapping[str, Tensor]) -> Translated | None:
 
     The tensors given are left as they are; those that need no change are passed on without a copy.
     """
-    found = find_network(state_dict)
-    if found is None:
+    network = find_network(state_dict)
+    if network is None:
         return None
-    style, prefix = found
+    style, prefix = network
     # In our style the head stands beside the backbone, in the others both stand below the prefix.
     root = prefix.removesuffix("backbone.") if style == OURS else prefix
     below = (name.removeprefix(root) for name in state_dict if name.startswith(f"{root}head."))
