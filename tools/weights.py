@@ -54,7 +54,8 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from tresnet_downstream.classification.model_files import describe, read_weight_file
+    from tresnet_downstream.classification.model_files import read_weight_file
+    from tresnet_downstream.classification.weight_file import describe
     from tresnet_downstream.wording import worded
 
     print(worded(describe(read_weight_file(options.file, **model_options(options)))))

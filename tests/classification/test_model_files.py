@@ -14,8 +14,9 @@ from tresnet_downstream import load_model
 from tresnet_downstream.backbones import VARIANTS, TResNet
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.classification.convert import convert
-from tresnet_downstream.classification.model_files import describe, read_weight_file
+from tresnet_downstream.classification.model_files import read_weight_file
 from tresnet_downstream.classification.recognition import NoNumbers
+from tresnet_downstream.classification.weight_file import describe
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.catalogue import CATALOGUE, imagenet_classes
 from tresnet_downstream.weights.formats import to_release, to_timm

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tresnet_downstream.classification.model_files import WeightFile
+from tresnet_downstream.classification.weight_file import WeightFile
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
