@@ -217,12 +217,15 @@ def drawn_names(images: Sequence[str]) -> dict[str, str]:
     """A file name for each picture, all different: their own, and behind it a number where two are alike."""
     names: dict[str, str] = {}
     taken: set[str] = set()
+    last_number: dict[str, int] = {}
     for image in images:
-        stem, number = Path(image).stem, 1
+        stem = Path(image).stem
+        number = last_number.get(stem.lower(), 1)
         name = f"{stem}.jpg"
         while name.lower() in taken:
             number += 1
             name = f"{stem}_{number}.jpg"
+        last_number[stem.lower()] = number
         taken.add(name.lower())
         names[image] = name
     return names
