@@ -254,6 +254,12 @@ def test_numbers_that_are_not_finite_are_refused_and_shown(tmp_path, value):
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
+def test_an_unknown_format_is_named_whatever_the_suffix(tmp_path):
+    torch.save(small_model().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(UserError, match="`to` keras: give timm, release or tresnet"):
+        convert(read_weight_file(tmp_path / "a.pth"), tmp_path / "b.safetensors", "keras")
+
+
 def test_description_is_about_ten_lines(tmp_path):
     torch.save({"model": to_timm(small_model("grouped").state_dict())}, tmp_path / "a.pth")
     lines = describe(read_weight_file(tmp_path / "a.pth")).splitlines()

@@ -34,6 +34,8 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         UserError: for a format, suffix or network that does not go together, weights that are NaN or infinite, or a
             folder that cannot be written.
     """
+    if to not in (TIMM, RELEASE, OURS):
+        raise UserError(f"`to` {to}: give {TIMM}, {RELEASE} or {OURS}")
     out = Path(out)
     if file.backbone["type"] != "TResNet" and to != OURS:
         raise UserError(f"{file.path}: its backbone is {file.variant}, no TResNet; the format {to!r} does not know it")
@@ -70,8 +72,6 @@ def _content(file: WeightFile, to: str) -> dict[str, Any]:
         if file.named:
             content["idx_to_class"] = dict(enumerate(file.classes))
         return content
-    if to != OURS:
-        raise UserError(f"`to` {to}: give {TIMM}, {RELEASE} or {OURS}")
     model = {"classifier": file.classifier, "pipeline": [dict(step) for step in file.pipeline]}
     data = {"classes": list(file.classes)} if file.named else {}
     return {"state_dict": _plain(file.state_dict), "meta": {"model": model, "dataset_meta": data}}
