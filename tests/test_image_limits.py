@@ -52,6 +52,17 @@ def test_limits_name_their_variable_and_are_raised_by_it(tmp_path, monkeypatch):
         limit("pixels")
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_raised_limit_holds_for_files_with_metadata_too(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**25)
+    monkeypatch.setenv("TRESNET_MAX_PIXELS", str(2**27))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"a.{suffix}"
+    Image.new("L", (8200, 8200)).save(path, exif=exif)
+    assert read_image(path).shape == (8200, 8200, 3)
+
+
 def test_a_small_file_of_a_large_size_is_refused_before_it_is_decoded(tmp_path):
     assert "too few bytes" in refusal(tmp_path / "a.png", png_file(8000, 8000, zlib.compress(b"\0"), 16))
 

@@ -14,6 +14,7 @@ from tresnet_downstream.detection.datasets import CocoBoxes
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.evaluation.report import write_report
+from tresnet_downstream.image_paths import missing_images
 
 SECRET = (250, 1, 200)
 
@@ -31,6 +32,17 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "images" / "inside.png").symlink_to(tmp_path / "images" / "a.png")
     (tmp_path / "folder_link").symlink_to(tmp_path / "images")
     return tmp_path
+
+
+def test_links_to_files_that_are_not_there_are_missing(folder):
+    (folder / "images" / "inside_gone.png").symlink_to(folder / "images" / "gone.png")
+    (folder / "images" / "outside_gone.png").symlink_to(folder / "private" / "gone.png")
+    names = ["a.png", "inside_gone.png", "link.png", "outside_gone.png"]
+    images = str(folder / "images")
+    assert missing_images(images, names, "a.csv", outside_paths=True) == ["inside_gone.png", "outside_gone.png"]
+    assert missing_images(images, names[:2], "a.csv") == ["inside_gone.png"]
+    with pytest.raises(UserError, match=r"1 of 2 images are not in .*'inside_gone\.png'"):
+        multilabel(table(folder, *names[:2]), images)
 
 
 LEADING_OUT = ("../private/secret.png", "sub/../../private/secret.png", "link.png", "linked/secret.png", "ABSOLUTE")

@@ -1,9 +1,18 @@
+import time
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import BadImageError, find_images, pixels_of, read_image
+from tresnet_downstream.pictures import (
+    BadImageError,
+    _whole_images_only,
+    drawn_names,
+    find_images,
+    pixels_of,
+    read_image,
+)
 
 
 @pytest.fixture
@@ -29,6 +38,17 @@ def test_images_of_8_bits_become_rgb(tmp_path, mode):
     Image.new(mode, (5, 4)).save(file)
     image = read_image(file)
     assert (image.shape, image.dtype) == ((4, 5, 3), np.uint8)
+
+
+def test_truncated_files_are_refused_until_the_last_thread_has_decoded(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    first, second = _whole_images_only(), _whole_images_only()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    second.__exit__(None, None, None)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_grey_of_16_bits_is_scaled_to_8_and_not_clipped(tmp_path):
@@ -107,3 +127,13 @@ def test_pillow_image_of_32_bits_or_of_a_damaged_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-60])
     with Image.open(path) as image, pytest.raises(BadImageError, match=r"palette\.png"):
         pixels_of(image)
+
+
+def test_drawn_pictures_of_one_name_in_many_folders_are_numbered_quickly():
+    start = time.monotonic()
+    names = drawn_names([f"{number}/Image.png" for number in range(20_000)])
+    assert time.monotonic() - start < 3
+    assert list(names.values()) == ["Image.jpg", *(f"Image_{number}.jpg" for number in range(2, 20_001))]
+    assert list(drawn_names(["a.png", "a_2.png", "b/A.png", "c/a.png"]).values()) == [
+        *("a.jpg", "a_2.jpg", "A_3.jpg", "a_4.jpg")
+    ]

@@ -60,10 +60,10 @@ def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[st
     from tresnet_downstream.classification.labelling import label_pictures
     from tresnet_downstream.deployment.exported import ExportedClassifier
 
-    given = {"config": options.config, **model_options(options)}
-    if fixed := [f"--{name.replace('input_', '')}" for name, value in given.items() if value is not None]:
+    of_weight_files = {"config": options.config, **model_options(options)}
+    if fixed := [name for name, value in of_weight_files.items() if value is not None]:
         raise UserError(
-            f"{options.model}: {fixed[0]} is for weight files; an exported model is what it was exported as"
+            f"{options.model}: `{fixed[0]}` is for weight files; an exported model is what it was exported as"
         )
     model = ExportedClassifier(options.model, options.device or "cpu")
     return label_pictures(

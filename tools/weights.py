@@ -54,9 +54,11 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from tresnet_downstream.classification.model_files import describe, read_weight_file
+    from tresnet_downstream.classification.model_files import read_weight_file
+    from tresnet_downstream.classification.weight_file import describe
+    from tresnet_downstream.wording import worded
 
-    print(describe(read_weight_file(options.file, **model_options(options))))
+    print(worded(describe(read_weight_file(options.file, **model_options(options)))))
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -9,6 +9,8 @@ from tresnet_downstream.errors import UserError
 def missing_images(folder: str, names: Iterable[str], source: object, outside_paths: bool = False) -> list[str]:
     """The names of files that are not there; listing a folder once is far quicker than asking for every file.
 
+    A symbolic link to a file that is not there is missing: git-annex and DVC leave such links for what was not fetched.
+
     Args:
         folder: the image folder; it may be a symbolic link itself.
         names: relative to it.
@@ -31,8 +33,12 @@ def missing_images(folder: str, names: Iterable[str], source: object, outside_pa
         is_link = listed[parent].get(base)
         if is_link is None:
             missing.append(name)
-        elif is_link and not outside_paths and not _lies_below(root, os.path.join(folder, name)):
-            raise UserError(_refusal(source, name, folder))
+        elif is_link:
+            path = os.path.join(folder, name)
+            if not outside_paths and not _lies_below(root, path):
+                raise UserError(_refusal(source, name, folder))
+            if not os.path.exists(path):
+                missing.append(name)
     return missing
 
 

@@ -4,6 +4,7 @@ import glob
 import io
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ DECODING_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+# How many threads decode with Pillow, and its setting from before the first of them began.
+_decoding, _truncated_before = 0, False
+_decoding_lock = threading.Lock()
 
 
 class BadImageError(UserError):
@@ -58,6 +62,7 @@ def read_image(file: str | os.PathLike[str], at_least: tuple[int, int] | None = 
             of `limits.Limits`, or has values of 32 bits, whose range the file does not say.
     """
     try:
+        _raise_limit_of_pillow()
         with open_regular(file) as stream:
             content = _start_and_content(stream)
             image = decode_jpeg(content, at_least)
@@ -90,7 +95,7 @@ def _decode_with_pillow(file: BinaryIO, content: bytes) -> np.ndarray:
     elif content.startswith(START):
         stream = io.BytesIO(without_end(content))
     stream.seek(0)
-    with _whole_images_only(), _opened(stream) as image:
+    with _whole_images_only(), Image.open(stream) as image:
         _require_size(image.size)
         if is_png:
             png.require_whole_chunks(content)
@@ -101,11 +106,10 @@ def _decode_with_pillow(file: BinaryIO, content: bytes) -> np.ndarray:
         return _pixels_of(image, owned=True)
 
 
-def _opened(stream: BinaryIO) -> Image.Image:
-    """The image, with Pillow's own limit out of the way of a higher one that the user set."""
-    if Image.MAX_IMAGE_PIXELS is not None and limit("pixels") > 2 * Image.MAX_IMAGE_PIXELS:
+def _raise_limit_of_pillow() -> None:
+    """Keeps Pillow's own limit out of the way of a higher one that the user set."""
+    if Image.MAX_IMAGE_PIXELS is not None and limit("pixels") > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit("pixels")
-    return Image.open(stream)
 
 
 def _last_row(image: Image.Image) -> bytes:
@@ -174,12 +178,19 @@ def _pixels_of(image: Image.Image, owned: bool = False) -> np.ndarray:
 
 @contextmanager
 def _whole_images_only() -> Iterator[None]:
-    """Have Pillow refuse truncated files, whatever another library has set."""
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    """Have Pillow refuse truncated files, whatever another library has set, until the last thread is done."""
+    global _decoding, _truncated_before
+    with _decoding_lock:
+        if _decoding == 0:
+            _truncated_before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+        _decoding += 1
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        with _decoding_lock:
+            _decoding -= 1
+            if _decoding == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = _truncated_before
 
 
 def find_images(patterns: Sequence[str]) -> list[str]:
@@ -188,7 +199,7 @@ def find_images(patterns: Sequence[str]) -> list[str]:
     Raises:
         UserError: for one that is not there or matches nothing.
     """
-    found: list[str] = []
+    images: list[str] = []
     for pattern in patterns:
         if os.path.isdir(pattern):
             inside = sorted(str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -198,20 +209,23 @@ def find_images(patterns: Sequence[str]) -> list[str]:
             inside = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
         if not inside:
             raise UserError(f"{pattern}: no picture there; give files, folders or patterns such as 'pictures/*.jpg'")
-        found += inside
-    return list(dict.fromkeys(found))
+        images += inside
+    return list(dict.fromkeys(images))
 
 
 def drawn_names(images: Sequence[str]) -> dict[str, str]:
     """A file name for each picture, all different: their own, and behind it a number where two are alike."""
     names: dict[str, str] = {}
     taken: set[str] = set()
+    last_number: dict[str, int] = {}
     for image in images:
-        stem, number = Path(image).stem, 1
+        stem = Path(image).stem
+        number = last_number.get(stem.lower(), 1)
         name = f"{stem}.jpg"
         while name.lower() in taken:
             number += 1
             name = f"{stem}_{number}.jpg"
+        last_number[stem.lower()] = number
         taken.add(name.lower())
         names[image] = name
     return names

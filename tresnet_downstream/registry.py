@@ -5,6 +5,10 @@ The children below belong to this toolkit alone; ``TResNet`` itself is registere
 MMDetection and every other child of the root build the same class.
 """
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import FUNCTIONS as ROOT_FUNCTIONS
@@ -41,3 +45,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(ROOT_OPTIM_WRAPPER_CONSTRUCTORS, "running.op
 PARAM_SCHEDULERS = _child(ROOT_PARAM_SCHEDULERS, "running.optimisation")
 # Of MMDetection's configs, which import the module that holds it: it needs MMDetection.
 RUNNERS = _child(ROOT_RUNNERS)
+
+
+def takes_argument(component: Callable[..., Any], name: str) -> bool:
+    """Whether a registered class or function takes an argument: by its name, or as one of ``**kwargs``."""
+    parameters = inspect.signature(component).parameters
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -38,6 +38,18 @@ def test_swins_channels_are_those_of_timm_brought_to_the_second_place():
     assert torch.equal(ours(images)[0].permute(0, 2, 3, 1), theirs)
 
 
+def test_a_size_that_an_assertion_without_message_refuses_is_refused_in_one_line(monkeypatch):
+    def refuse(self, images):
+        raise AssertionError
+
+    network = TimmNetwork("resnet18", out_indices=(-1,))
+    monkeypatch.setattr(type(network.network), "forward", refuse)
+    with pytest.raises(
+        UserError, match=r"resnet18 takes no pictures of 96 x 96 \(AssertionError\); it was made for 224"
+    ):
+        network(torch.rand(1, 3, 96, 96))
+
+
 def test_a_size_that_the_network_does_not_take_is_refused_in_one_line():
     network = TimmNetwork("cait_xxs24_224", out_indices=(0,))
     with pytest.raises(UserError, match=r"cait_xxs24_224 takes no pictures of 96 x 96 .*made for 224 x 224"):

@@ -10,6 +10,7 @@ from running.small_data import CLASSES, DIGITS, make_small_data, refuses_to_trai
 from tresnet_downstream.classification import ConcatDataset, MultiLabelDataset, RepeatDataset
 from tresnet_downstream.classification.data_summary import summary
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import DATASETS
 
 PIPELINE = [{"type": "SquashResize", "size": 16}, {"type": "Cutout", "factor": 0.5}]
 
@@ -78,6 +79,19 @@ def test_sets_of_other_classes_are_refused_in_one_line(data, tmp_path):
         ConcatDataset([])
     with pytest.raises(UserError, match="times=0"):
         RepeatDataset(part(data), 0)
+
+
+def test_a_subclass_that_passes_its_arguments_on_has_the_classes_of_the_first_set(data, tmp_path, monkeypatch):
+    class Renamed(MultiLabelDataset):
+        def __init__(self, **options):
+            super().__init__(**options)
+
+    monkeypatch.setitem(DATASETS.module_dict, "Renamed", Renamed)
+    (tmp_path / "one.csv").write_text(f"path,label\n{alone(data).annotations.path(0)},{CLASSES[1]}\n")
+    further = part(data, type="tresnet_downstream.Renamed", annotation_file=str(tmp_path / "one.csv"))
+    both = ConcatDataset([part(data), further])
+    assert both.classes == CLASSES
+    assert both[0, len(alone(data))]["targets"].tolist() == [0, 1, 0]
 
 
 INNER = """dict(

@@ -14,8 +14,9 @@ from tresnet_downstream import load_model
 from tresnet_downstream.backbones import VARIANTS, TResNet
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.classification.convert import convert
-from tresnet_downstream.classification.model_files import describe, read_weight_file
+from tresnet_downstream.classification.model_files import read_weight_file
 from tresnet_downstream.classification.recognition import NoNumbers
+from tresnet_downstream.classification.weight_file import describe
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.catalogue import CATALOGUE, imagenet_classes
 from tresnet_downstream.weights.formats import to_release, to_timm
@@ -208,13 +209,55 @@ def test_variant_that_the_shapes_contradict_is_refused(tmp_path):
     assert "none of m, l" in refusal(tmp_path / "a.pth", variant="huge")
 
 
+def without(ending):
+    return lambda weights: [weights.pop(name) for name in list(weights) if name.endswith(ending)]
+
+
+def other(ending, tensor):
+    return lambda weights: weights.update({name: tensor for name in weights if name.endswith(ending)})
+
+
+@pytest.mark.parametrize(
+    ("head", "change", "words"),
+    [
+        ("linear", without("layer2.0.conv1.bn.weight"), "layer2.0.norm1.weight is missing"),
+        ("linear", without("layer2.0.conv1.bn.running_mean"), "layer2.0.norm1.running_mean is missing"),
+        ("linear", without("layer2.0.conv1.conv.weight"), "layer2.0.conv1.weight is missing"),
+        ("linear", other("layer2.0.conv1.bn.weight", -torch.ones(3)), "layer2.0.norm1.weight is (3,)"),
+        ("linear", other("layer2.0.conv1.bn.weight", torch.tensor(-1.0)), "layer2.0.norm1.weight is ()"),
+        ("linear", other("head.fc.weight", torch.tensor(1.0)), "its head is no whole LinearHead"),
+        ("grouped", other("query_embed.weight", torch.ones(3)), "its head is no whole MLDecoderHead"),
+        ("grouped", without("duplicate_pooling_bias"), "its head is no whole MLDecoderHead"),
+    ],
+)
+def test_tensors_that_are_missing_or_of_other_shapes_in_timms_style_are_named(tmp_path, head, change, words):
+    weights = to_timm(small_model(head).state_dict())
+    names, shapes = set(weights), {name: tensor.shape for name, tensor in weights.items()}
+    weights["body.layer2.0.conv1.bn.weight"][0] *= -1
+    change(weights)
+    assert set(weights) != names or {name: tensor.shape for name, tensor in weights.items()} != shapes
+    torch.save(weights, tmp_path / "a.pth")
+    assert words in refusal(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_are_refused_and_shown(tmp_path, value):
     weights = small_model().state_dict()
     weights["backbone.layer2.0.conv1.weight"][0, 0, 0, 0] = value
     torch.save(weights, tmp_path / "a.pth")
     assert "not finite, in backbone.layer2.0.conv1.weight" in refusal(tmp_path / "a.pth")
-    assert "not finite in backbone.layer2.0.conv1.weight" in describe(read_weight_file(tmp_path / "a.pth"))
+    file = read_weight_file(tmp_path / "a.pth")
+    assert "not finite in backbone.layer2.0.conv1.weight" in describe(file)
+    for to, out in (("tresnet", "b.pth"), ("release", "b.pth"), ("timm", "b.pth"), ("timm", "b.safetensors")):
+        with pytest.raises(UserError, match=r"/a\.pth: backbone\.layer2\.0\.conv1\.weight has values that are NaN"):
+            convert(file, tmp_path / out, to)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_an_unknown_format_is_named_whatever_the_suffix(tmp_path):
+    torch.save(small_model().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(UserError, match="`to` keras: give timm, release or tresnet"):
+        convert(read_weight_file(tmp_path / "a.pth"), tmp_path / "b.safetensors", "keras")
 
 
 def test_description_is_about_ten_lines(tmp_path):

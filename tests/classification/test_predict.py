@@ -108,6 +108,14 @@ def test_options_out_of_range_are_one_line(weights, pictures, option):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", [("--size", "64"), ("--weights", "raw")])
+def test_options_of_weight_files_are_refused_by_name_for_exported_models(pictures, tmp_path, option):
+    (tmp_path / "a.onnx").touch()
+    status, _, err = call("predict", [tmp_path / "a.onnx", pictures, *option])
+    assert status == 2
+    assert f"a.onnx: {option[0]} is for weight files" in err
+
+
 def test_weights_tool_lists_shows_and_converts(weights, tmp_path):
     status, printed, err = call("weights", ["list"])
     assert (status, err) == (0, "")
@@ -119,7 +127,9 @@ def test_weights_tool_lists_shows_and_converts(weights, tmp_path):
     for to, out in (("timm", "t.safetensors"), ("release", "r.pth"), ("tresnet", "o.pth")):
         status, printed, err = call("weights", ["convert", weights, tmp_path / out, "--to", to])
         assert (status, err) == (0, "")
-        call("weights", ["show", tmp_path / out])
+        shown = call("weights", ["show", tmp_path / out])[1]
+        assert "`" not in shown
+        assert ("shapes do not tell them; --slopes gives others" in shown) == (to != "tresnet")
     assert load_model(tmp_path / "r.pth").classes == ("cat", "dog", "bird")
     assert load_model(tmp_path / "o.pth").classes == ("cat", "dog", "bird")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
-from tresnet_downstream.classification.descriptions import read_description, resized
+from tresnet_downstream.classification.descriptions import _REFERENCES, Description, read_description, resized
 from tresnet_downstream.classification.scoring_config import scoring_config
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
@@ -250,6 +250,26 @@ def test_what_older_checkpoints_say_of_themselves_is_taken(tmp_path):
     assert loaded.backbone.variant.slopes == (0.05, 0.02)
     assert loaded.head.decoder.multihead_attn.num_heads == 2
     assert (loaded.multi_label, loaded.pipeline, loaded.classes) == (False, tuple(PIPELINE), ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("slopes", ["ab", ["a", 0.1], {"stem": 1}, 3])
+def test_slopes_of_an_older_checkpoint_that_are_no_numbers_are_refused(weights, tmp_path, slopes):
+    torch.save({"state_dict": weights, "meta": {"model": {"backbone": {"slopes": slopes}}}}, tmp_path / "m.pth")
+    with pytest.raises(UserError, match=r"m\.pth: has slopes=.*; give two numbers"):
+        load_model(tmp_path / "m.pth")
+
+
+def test_odd_values_beside_the_weights_are_no_traceback(weights, tmp_path):
+    torch.save({"state_dict": weights, "score": {"weights": [1]}}, tmp_path / "m.pth")
+    with pytest.raises(UserError, match=r"m\.pth: has no \[1\] weights"):
+        load_model(tmp_path / "m.pth")
+    torch.save({"state_dict": weights, "idx_to_class": {None: "a", "²": "b", 3: "c"}}, tmp_path / "m.pth")
+    assert load_model(tmp_path / "m.pth").classes == ("a", "b", "c")
+
+
+def test_keys_that_a_stored_data_set_may_refer_to_are_those_of_every_scoring_config():
+    described = Description({"type": "ImageClassifier"}, ({"type": "SquashResize", "size": 32},))
+    assert set(_REFERENCES) <= scoring_config(described, "m.pth").keys()
 
 
 def test_another_size_goes_into_the_stored_pipeline():

@@ -208,6 +208,27 @@ def test_checkpoint_trained_on_other_classes_is_refused(data, trained, tmp_path)
     refuses_to_train(data, work_dir, work_dir / "epoch_1.pth", *words, flags=["--resume"])
 
 
+@pytest.mark.parametrize(
+    ("meta", "words"),
+    [
+        (None, None),
+        ([1], None),
+        ({"dataset_meta": None}, None),
+        ({"dataset_meta": {"classes": 5}}, "'5' in place of the names of its classes"),
+        ({"dataset_meta": {"classes": [1, 2, 3]}}, "'[1, 2, 3]' in place of the names of its classes"),
+    ],
+)
+def test_a_damaged_description_is_no_traceback_when_a_checkpoint_is_scored(whole, trained, tmp_path, meta, words):
+    checkpoint = torch.load(trained / "best.pth", weights_only=True)
+    torch.save({**checkpoint, "meta": meta}, tmp_path / "a.pth")
+    arguments = [DIGITS, tmp_path / "a.pth", "--work-dir", tmp_path / "run", *options(whole)]
+    if words is None:
+        status, _, err = call("test_multilabel", arguments)
+        assert (status, err) == (0, "")
+    else:
+        refused("test_multilabel", arguments, tmp_path / "a.pth", words)
+
+
 class Harmful:
     def __init__(self, path):
         self.path = path

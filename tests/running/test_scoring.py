@@ -131,6 +131,22 @@ def test_images_that_a_training_leaves_out_are_named(data, tmp_path, num_workers
     assert printed.count(f"train: 2 images cannot be read: named in {file}") == 1
 
 
+def test_a_resumed_training_keeps_the_names_of_unreadable_images(data, tmp_path):
+    data = shutil.copytree(data, tmp_path / "data")
+    for name in ("train_03.jpg", "val_03.jpg"):
+        (data / "pictures" / name).write_bytes(b"")
+    train(data, tmp_path / "work", on_bad_image="skip")
+    files = [tmp_path / "work" / f"left_out_{split}.csv" for split in ("train", "val")]
+    before = [file.read_text() for file in files]
+    train(data, tmp_path / "work", "--resume", on_bad_image="skip")  # nothing is left to do
+    assert [file.read_text() for file in files] == before
+    shutil.copy(data / "pictures" / "train_04.jpg", data / "pictures" / "train_03.jpg")
+    (data / "pictures" / "train_05.jpg").write_bytes(b"")
+    train(data, tmp_path / "work", "--resume", on_bad_image="skip", max_epochs=3)
+    assert left_out(files[0]) == ["train_03.jpg", "train_05.jpg"]
+    assert left_out(files[1]) == ["val_03.jpg"]
+
+
 def test_what_went_in_is_said_and_kept(data, tmp_path):
     data = shutil.copytree(data, tmp_path / "data")
     content = json.loads((data / "val.json").read_text())

@@ -151,3 +151,14 @@ def test_raw_and_averaged_weights_can_be_asked_for():
     assert unwrap(both, "averaged")[1]["w"][1] == 0
     with pytest.raises(UserError, match=r"a\.pth: has no averaged weights"):
         unwrap({"state_dict": WEIGHTS}, "averaged", "a.pth")
+
+
+def test_wrapped_dicts_are_unwrapped_and_one_that_holds_itself_is_refused(tmp_path):
+    weights = {"a": torch.ones(1)}
+    assert unwrap({"state_dict": {"model": {"state_dict": weights}}}) == ("raw", weights)
+    inner: dict = {}
+    outer = {"state_dict": {"model": inner}}
+    inner["state_dict"] = outer
+    torch.save(outer, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.pth: holds no weights"):
+        unwrap(read_checkpoint(tmp_path / "a.pth"), path=tmp_path / "a.pth")

@@ -44,11 +44,11 @@ class Backbone(PretrainedModule):
 
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of any published style, of a detector or of a classifier, under this backbone's names."""
-        found = translate(state_dict)
-        if found is None:
+        translated = translate(state_dict)
+        if translated is None:
             return dict(state_dict)
-        others = {name: state_dict[name] for name in found.unused}
-        return {name.removeprefix("backbone."): tensor for name, tensor in found.state_dict.items()} | others
+        others = {name: state_dict[name] for name in translated.unused}
+        return {name.removeprefix("backbone."): tensor for name, tensor in translated.state_dict.items()} | others
 
     def plain_blocks(self) -> dict[str, str]:
         """The blocks that run their plain modules in training, with the reason; the others keep less memory.

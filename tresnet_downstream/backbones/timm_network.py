@@ -102,9 +102,10 @@ class TimmNetwork(PretrainedModule):
             height, width = self.network.default_cfg["input_size"][1:]
             if tuple(x.shape[-2:]) == (height, width) or is_out_of_memory(error):
                 raise
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise UserError(
-                f"{self.name} takes no pictures of {x.shape[-2]} x {x.shape[-1]} ({str(error).splitlines()[0]}); "
-                f"it was made for {height} x {width}: image_size={height}"
+                f"{self.name} takes no pictures of {x.shape[-2]} x {x.shape[-1]} ({reason}); it was made for {height} "
+                f"x {width}: image_size={height}"
             ) from error
         if str(getattr(self.network, "output_fmt", "")).endswith("NHWC"):  # Swin's
             return tuple(feature.permute(0, 3, 1, 2) for feature in features)

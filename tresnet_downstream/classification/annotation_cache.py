@@ -65,8 +65,8 @@ def cached_annotations(
         "keep_empty": keep_empty,
     }
     # Named for what is asked, not for when: a newer annotation file takes the place of the older one's cache.
-    asked = json.dumps([state[key] for key in ("file", "classes", "keep_empty")])
-    cache = Path(cache_dir) / f"{Path(file).stem}_{hashlib.sha256(asked.encode()).hexdigest()[:16]}.annotations"
+    request = json.dumps([state[key] for key in ("file", "classes", "keep_empty")])
+    cache = Path(cache_dir) / f"{Path(file).stem}_{hashlib.sha256(request.encode()).hexdigest()[:16]}.annotations"
     annotations = _load(cache, state)
     if annotations is None:
         annotations = read_annotations(file, classes, keep_empty)

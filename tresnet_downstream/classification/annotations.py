@@ -209,9 +209,9 @@ def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
                     raise UserError(f"{file}: the header is `{','.join(cells)}`, not path,label[,unknown]")
                 continue
             if len(cells) not in allowed:
-                wanted = " or ".join(map(str, allowed))
+                numbers = " or ".join(map(str, allowed))
                 raise UserError(
-                    f"{file}: line {reader.line_num} has {len(cells)} columns, not {wanted}; a row is "
+                    f"{file}: line {reader.line_num} has {len(cells)} columns, not {numbers}; a row is "
                     "path,label;label[,unknown;unknown], and a cell with a comma is quoted"
                 )
             if not cells[0]:
@@ -234,17 +234,17 @@ def _assemble(
         raise UserError(f"{file}: lists no {'image' if not names else 'class'}")
     codes, first = np.unique(np.ravel_multi_index(labels, (len(names), len(classes))), return_index=True)
     counts = np.bincount(codes // len(classes), minlength=len(names))
-    kept = np.flatnonzero(counts > 0) if not keep_empty else np.arange(len(names))
-    if not len(kept):
+    used = np.flatnonzero(counts > 0) if not keep_empty else np.arange(len(names))
+    if not len(used):
         raise UserError(f"{file}: no image has an annotation; keep_empty=True keeps images without")
-    name_bytes, name_offsets = _encoded([names[place] for place in kept])
-    left_out = np.setdiff1d(np.arange(len(names)), kept, assume_unique=True)
+    name_bytes, name_offsets = _encoded([names[place] for place in used])
+    left_out = np.setdiff1d(np.arange(len(names)), used, assume_unique=True)
     unlabelled_bytes, unlabelled_offsets = _encoded([names[place] for place in left_out])
     return MultilabelAnnotations(
         classes=classes,
         name_bytes=name_bytes,
         name_offsets=name_offsets,
-        indptr=np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64),
+        indptr=np.concatenate([[0], np.cumsum(counts[used])]).astype(np.int64),
         indices=(codes % len(classes)).astype(np.int32),
         values=values[first].astype(np.int8),
         unlabelled_bytes=unlabelled_bytes,
@@ -263,15 +263,15 @@ def _decoded(content: np.ndarray, offsets: np.ndarray) -> list[str]:
     return [text[start:end].decode() for start, end in pairwise(offsets.tolist())]
 
 
-def _difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str:
-    """Say in one line how the file's classes differ from those wanted, none of which is there twice."""
-    if set(found) == set(wanted):
-        place = [one == other for one, other in zip(found, wanted, strict=True)].index(False)
-        return f"the classes stand in another order: class {place} is '{found[place]}', not '{wanted[place]}'"
-    lacking, foreign = ([n for n in a if n not in b] for a, b in ((wanted, found), (found, wanted)))
+def _difference(in_file: tuple[str, ...], expected: tuple[str, ...]) -> str:
+    """Say in one line how the file's classes differ from those expected, none of which is there twice."""
+    if set(in_file) == set(expected):
+        place = [one == other for one, other in zip(in_file, expected, strict=True)].index(False)
+        return f"the classes stand in another order: class {place} is '{in_file[place]}', not '{expected[place]}'"
+    lacking, foreign = ([n for n in a if n not in b] for a, b in ((expected, in_file), (in_file, expected)))
     parts = [
         f"{verb} {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for verb, names in (("lacks", lacking), ("adds", foreign))
         if names
     ]
-    return f"its classes are not the {len(wanted)} wanted: it {' and '.join(parts)}"
+    return f"its classes are not the {len(expected)} wanted: it {' and '.join(parts)}"

@@ -1,6 +1,5 @@
 """The classifier: backbone, head and loss, as MMEngine's runner trains it."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from tresnet_downstream.classification.heads import PooledFeatures
 from tresnet_downstream.errors import NonFiniteLossError, UserError
-from tresnet_downstream.registry import MODELS, SCOPE
+from tresnet_downstream.registry import MODELS, SCOPE, takes_argument
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.pretrained import PretrainedModule
 
@@ -87,10 +86,10 @@ class ImageClassifier(PretrainedModule, BaseModel):
 
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of any published style under this classifier's names."""
-        found = translate(state_dict)
-        if found is None:
+        translated = translate(state_dict)
+        if translated is None:
             return dict(state_dict)
-        return found.state_dict | {name: state_dict[name] for name in found.unused}
+        return translated.state_dict | {name: state_dict[name] for name in translated.unused}
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """N x C logits to N x C probabilities, in float32 at least."""
@@ -177,9 +176,7 @@ def _require_arguments(place: str, config: Mapping[str, Any], names: Sequence[st
     kind = MODELS.get(str(config.get("type")))
     if kind is None:
         return  # the registry says so
-    parameters = inspect.signature(kind).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    if not takes_any and (lacking := [name for name in names if name not in parameters]):
+    if lacking := [name for name in names if not takes_argument(kind, name)]:
         raise UserError(f"{place}: the constructor of {kind.__name__} must take the argument `{lacking[0]}`")
 
 
@@ -203,9 +200,9 @@ def _channels_of(backbone: nn.Module) -> int:
         raise UserError(f"model.backbone: {kind} needs the attribute `{attribute}`: {meaning}") from error
 
 
-def _number_of_classes(given: int | None, classes: Sequence[str] | None) -> int:
+def _number_of_classes(configured: int | None, classes: Sequence[str] | None) -> int:
     """The number that the head's config has, or else that of the classes; they must not contradict."""
-    number = given or (None if classes is None else len(classes))
+    number = configured or (None if classes is None else len(classes))
     if not number:
         raise UserError("model.head.num_classes is not set, and there are no classes to take it from")
     if classes is not None and number != len(classes):

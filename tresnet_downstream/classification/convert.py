@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tresnet_downstream.classification.model_files import WeightFile
+from tresnet_downstream.classification.weight_file import WeightFile
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
 from tresnet_downstream.weights.head_names import HEADS
-from tresnet_downstream.weights.integrity import save_safetensors
+from tresnet_downstream.weights.integrity import require_usable, save_safetensors
 
 
 def convert(file: WeightFile, out: str | Path, to: str) -> Path:
@@ -31,8 +31,11 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         the path.
 
     Raises:
-        UserError: for a format, suffix or network that does not go together, or a folder that cannot be written.
+        UserError: for a format, suffix or network that does not go together, weights that are NaN or infinite, or a
+            folder that cannot be written.
     """
+    if to not in (TIMM, RELEASE, OURS):
+        raise UserError(f"`to` {to}: give {TIMM}, {RELEASE} or {OURS}")
     out = Path(out)
     if file.backbone["type"] != "TResNet" and to != OURS:
         raise UserError(f"{file.path}: its backbone is {file.variant}, no TResNet; the format {to!r} does not know it")
@@ -43,6 +46,7 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         raise UserError(f"{out}: the format {to!r} is written as {suffixes}")
     if to == TIMM and file.head is not None and not HEADS[file.head["type"]].in_timm:
         raise UserError(f"{file.path}: timm has no {file.head['type']}; convert it to 'release'")
+    require_usable(file.state_dict, file.path)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as partial:
@@ -68,8 +72,6 @@ def _content(file: WeightFile, to: str) -> dict[str, Any]:
         if file.named:
             content["idx_to_class"] = dict(enumerate(file.classes))
         return content
-    if to != OURS:
-        raise UserError(f"`to` {to}: give {TIMM}, {RELEASE} or {OURS}")
     model = {"classifier": file.classifier, "pipeline": [dict(step) for step in file.pipeline]}
     data = {"classes": list(file.classes)} if file.named else {}
     return {"state_dict": _plain(file.state_dict), "meta": {"model": model, "dataset_meta": data}}

@@ -31,6 +31,7 @@ from tresnet_downstream.running.checkpoints import plain
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.references import with_references
 from tresnet_downstream.running.stored_config import check_stored
+from tresnet_downstream.weights.reading import stored_at
 
 # Keys of the model's config that no description has: the loss is training's, the classes are in `dataset_meta`.
 NOT_DESCRIBED = ("loss", "classes")
@@ -125,8 +126,7 @@ def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
     Raises:
         UserError: if it names what is not registered, or what a checkpoint may not name.
     """
-    meta = checkpoint.get("meta")
-    content = meta.get("model") if isinstance(meta, Mapping) else None
+    content = stored_at(checkpoint, "meta", "model")
     if not isinstance(content, Mapping):
         return Description()
     pipeline, labels = content.get("pipeline") or (), content.get("labels") or {}

@@ -4,7 +4,6 @@ MMEngine's own ask for samples by index alone. These pass the pair (epoch, index
 function of seed, epoch and index, and they have the classes and labels that training reads.
 """
 
-import inspect
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -16,7 +15,7 @@ from torch.utils.data import Dataset
 from tresnet_downstream.classification.annotations import joined
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import DATASETS
+from tresnet_downstream.registry import DATASETS, takes_argument
 
 
 class _Joined(Dataset[dict[str, Any]]):
@@ -134,7 +133,7 @@ def _like_first(config: Mapping[str, Any], number: int, classes: Sequence[str]) 
     """The config of a further part, with the first one's classes and draws of its own."""
     part = dict(config)
     kind = DATASETS.get(str(part.get("type")))
-    if kind is not None and "classes" in inspect.signature(kind).parameters:
+    if kind is not None and takes_argument(kind, "classes"):
         part.setdefault("classes", tuple(classes))
     if isinstance(part.get("seed"), int):
         part["seed"] = int(np.random.SeedSequence([part["seed"], number]).generate_state(1)[0])

@@ -81,8 +81,8 @@ def _text_line(image: str, labels: Sequence[tuple[str, float]]) -> str:
 
 
 def _json_line(image: str, labels: Sequence[tuple[str, float]]) -> str:
-    found = [{"label": name, "probability": round(p, 6)} for name, p in labels]
-    return json.dumps({"image": image, "labels": found}, ensure_ascii=False)
+    entries = [{"label": name, "probability": round(p, 6)} for name, p in labels]
+    return json.dumps({"image": image, "labels": entries}, ensure_ascii=False)
 
 
 def draw_labels(image: str | os.PathLike[str], labels: Sequence[tuple[str, float]]) -> Image.Image:

@@ -10,19 +10,35 @@ from mmengine.runner import Runner
 from tresnet_downstream.classification.metrics import MultilabelMetric
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
-from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
+from tresnet_downstream.running.left_out import left_out_file, left_out_of, read_left_out, write_left_out
 
 
 @HOOKS.register_module()
 class UnreadableImagesHook(Hook):
     """Adds the images that cannot be read to ``left_out_train.csv`` and ``left_out_val.csv``.
 
-    The data set passes over them with ``on_bad_image="skip"`` in training, and leaves them out in validation.
+    The data set passes over them with ``on_bad_image="skip"`` in training, and leaves them out in validation. A resumed
+    run keeps the names from before.
     """
 
     def __init__(self) -> None:
         self.passed_over: dict[str, str] = {}
         self.written: dict[str, dict[str, str]] = {}
+        self.before: dict[str, dict[str, str]] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        """Reads the names that a resumed run has written, before the runner writes the files anew."""
+        if runner._resume and is_main_process():
+            self.before = {split: read_left_out(runner.work_dir, left_out_file(split)) for split in ("train", "val")}
+
+    def before_train(self, runner: Runner) -> None:
+        """Writes the unreadable ones among them again."""
+        for split, reasons in self.before.items():
+            dataset = getattr(runner, f"{split}_dataloader").dataset
+            unlabelled = left_out_of(dataset)
+            unreadable = {name: reason for name, reason in reasons.items() if name not in unlabelled}
+            self._write(runner, split, dataset, unreadable)
+        self.passed_over |= self.written.get("train", {})
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None, outputs: Any = None

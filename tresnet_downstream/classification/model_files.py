@@ -1,7 +1,7 @@
-"""From any weight file of the family to a network that is ready: what a file is, and ``load_model``."""
+"""From any weight file of the family to a network that is ready: ``load_model`` and ``read_weight_file``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,125 +10,22 @@ import torch
 from torch import Tensor
 
 from tresnet_downstream.backbones import VARIANTS, Variant
-from tresnet_downstream.classification.classifier import ImageClassifier, build_classifier
+from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.descriptions import input_size, read_description, resized
-from tresnet_downstream.classification.recognition import (
-    STYLES,
-    NoNumbers,
-    backbone_config,
-    head_config,
-    nearest_network,
-)
+from tresnet_downstream.classification.recognition import backbone_config, head_config, nearest_network
+from tresnet_downstream.classification.weight_file import WeightFile, not_finite
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import MODELS, SCOPE
-from tresnet_downstream.running.stored_config import few_modules
 from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight, imagenet_classes
 from tresnet_downstream.weights.download import catalogue_name, locate
 from tresnet_downstream.weights.formats import OURS, translate
 from tresnet_downstream.weights.pretrained import require_match, shape
-from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+from tresnet_downstream.weights.reading import read_checkpoint, stored_at, unwrap
 
 # Classes of the public single-label files; other numbers are taken for multi-label.
 _SINGLE_LABEL = (1000, 11221, 10450, 196)
 # Where neither the file nor the catalogue says.
 _SIZES = {True: 448, False: 224}
 _COUNTER = ".num_batches_tracked"
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """What a weight file holds, found from its names and shapes.
-
-    Attributes:
-        path: the file.
-        style: ``release``, ``timm`` or ``tresnet``: whose names it has.
-        state_dict: the weights under our names, ``backbone.*`` and ``head.*``.
-        backbone: config of the backbone.
-        head: config of the head; None if the file has none.
-        weights: ``raw`` or ``averaged``.
-        classes: names of the classes; their numbers as text if the file does not name them.
-        multi_label: whether each class is a question of its own.
-        pipeline: transforms that bring a picture to the size wanted.
-        entry: the catalogue's, if the file is one of its.
-        inexact: norm weights that had no exact form, see :class:`Translated`.
-        unused: names in the file that are none of the network's.
-        named: whether the names of the classes are the file's, or the data set's.
-        described: the classifier's config, if the file is a checkpoint that describes itself.
-        name: the backbone's name, where the classifier is described.
-    """
-
-    path: Path
-    style: str
-    state_dict: dict[str, Tensor]
-    backbone: dict[str, Any]
-    head: dict[str, Any] | None
-    weights: str = "raw"
-    classes: tuple[str, ...] = ()
-    multi_label: bool = True
-    pipeline: tuple[dict[str, Any], ...] = ()
-    entry: PublicWeight | None = None
-    inexact: int = 0
-    unused: tuple[str, ...] = ()
-    named: bool = False
-    described: dict[str, Any] | None = None
-    name: str = ""
-
-    @property
-    def variant(self) -> str:
-        """The backbone's name; ``custom`` for a TResNet of no published size."""
-        if self.described is not None:
-            return self.name
-        return self.backbone["model"] if self.backbone["type"] == "TimmNetwork" else self.backbone["variant"]
-
-    @property
-    def input_size(self) -> int:
-        """Side of the pictures that the pipeline gives, in pixels."""
-        return input_size(self.pipeline)
-
-    @property
-    def classifier(self) -> dict[str, Any]:
-        """Config of the classifier."""
-        backbone = dict(self.backbone)
-        if backbone.get("variant") == "custom":
-            backbone["variant"] = "m"
-        parts = {"backbone": backbone, "head": self.head, "multi_label": self.multi_label}
-        return {"type": "ImageClassifier", **(self.described or {}), **parts}
-
-    def layout(self) -> ImageClassifier:
-        """The network without numbers, on the ``meta`` device: names and shapes alone.
-
-        Parts of the user's own are built with numbers: they may compute some that no file has.
-        """
-        if _is_of_package(self.classifier):
-            with torch.device("meta"), NoNumbers():
-                classifier = self._built()
-        else:
-            classifier = self._built()
-        classifier.classes, classifier.pipeline = self.classes, self.pipeline
-        classifier.input_size = self.input_size
-        return classifier.eval()
-
-    def _built(self) -> ImageClassifier:
-        try:
-            with few_modules(self.path):
-                return build_classifier(self.classifier)
-        except UserError:
-            raise
-        except Exception as error:
-            if self.described is None:
-                raise
-            # Whatever a part raises at its arguments: they are the file's.
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(f"{self.path}: describes a model that cannot be built ({reason})") from error
-
-
-def _is_of_package(config: Any) -> bool:
-    """Whether every part of a checked config is this package's own."""
-    if isinstance(config, Mapping):
-        kind = MODELS.get(config["type"]) if "type" in config else None
-        own = kind is None or kind.__module__.startswith(f"{SCOPE}.")
-        return own and all(_is_of_package(value) for value in config.values())
-    return not isinstance(config, list | tuple) or all(_is_of_package(item) for item in config)
 
 
 def load_model(
@@ -203,14 +100,14 @@ def read_weight_file(
     path = locate(path_or_name)
     checkpoint = read_checkpoint(path, finite=False)
     which, tensors = unwrap(checkpoint, weights, path)
-    told = _told_model(checkpoint)
+    older = _older_description(checkpoint)
     description = read_description(path, checkpoint)
     if description.classifier is not None:
         file = _described(path, tensors, description.classifier)
-    elif told["backbone"].get("type") == "TimmNetwork":
-        file = _timm_network(path, tensors, told)
+    elif older["backbone"].get("type") == "TimmNetwork":
+        file = _timm_network(path, tensors, older)
     else:
-        file = _tresnet(path, tensors, told, entry)
+        file = _tresnet(path, tensors, older, entry)
     if entry is not None and file.variant != entry.variant:
         if catalogue_name(path_or_name):
             raise UserError(f"{path}: holds {file.variant}, where the catalogue has {entry.variant}")
@@ -221,7 +118,7 @@ def read_weight_file(
     if slopes is not None and file.backbone.get("type") == "TResNet":
         file.backbone["slopes"] = tuple(slopes)
     if multi_label is None:
-        multi_label = _is_multi_label(file, told, entry)
+        multi_label = _is_multi_label(file, older, entry)
     pipeline = _pipeline(description.pipeline, entry, multi_label, input_size)
     names = _class_names(checkpoint, file, multi_label)
     classes = names or tuple(str(index) for index in range((file.head or {}).get("num_classes", 0)))
@@ -234,15 +131,6 @@ def read_weight_file(
         entry=entry,
         named=names is not None,
     )
-
-
-def not_finite(state_dict: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors with a NaN or an infinity, or with a variance below 0, which gives one."""
-    return [
-        name
-        for name, tensor in state_dict.items()
-        if not torch.isfinite(tensor).all() or (name.endswith(".running_var") and (tensor < 0).any())
-    ]
 
 
 def _entry_of(path_or_name: str | Path) -> PublicWeight | None:
@@ -258,12 +146,12 @@ def _entry_of(path_or_name: str | Path) -> PublicWeight | None:
     return None
 
 
-def _told_model(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def _older_description(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint of before :mod:`.descriptions` says that its weights do not."""
-    meta = checkpoint.get("meta")
-    told = meta.get("model") if isinstance(meta, Mapping) else None
-    told = dict(told) if isinstance(told, Mapping) else {}
-    return {**told, **{key: told[key] if isinstance(told.get(key), Mapping) else {} for key in ("backbone", "head")}}
+    model = stored_at(checkpoint, "meta", "model")
+    parts = {key: stored_at(checkpoint, "meta", "model", key) for key in ("backbone", "head")}
+    of_parts = {key: part if isinstance(part, Mapping) else {} for key, part in parts.items()}
+    return {**(model if isinstance(model, Mapping) else {}), **of_parts}
 
 
 def _described(path: Path, tensors: dict[str, Tensor], classifier: dict[str, Any]) -> WeightFile:
@@ -276,30 +164,33 @@ def _described(path: Path, tensors: dict[str, Tensor], classifier: dict[str, Any
     return replace(file, name=layout.variant)
 
 
-def _tresnet(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], entry: PublicWeight | None) -> WeightFile:
-    found = translate(tensors)
-    if found is None:
+def _tresnet(path: Path, tensors: dict[str, Tensor], older: dict[str, Any], entry: PublicWeight | None) -> WeightFile:
+    translated = translate(tensors)
+    if translated is None:
         raise UserError(f"{path}: holds another network; {nearest_network(tensors)}")
-    state_dict = found.state_dict
+    state_dict = translated.state_dict
     for name in [name for name in state_dict if name.endswith(".running_var")]:
         # Older files do not count batches, and nothing is computed from the count.
         state_dict.setdefault(name.replace(".running_var", _COUNTER), torch.tensor(0))
     backbone = backbone_config(state_dict)
     if backbone is None:
         raise UserError(f"{path}: holds another network; {nearest_network(tensors)}")
-    backbone["slopes"] = tuple(
-        told["backbone"].get("slopes") or (entry.slopes if entry else None) or Variant((1,)).slopes
+    slopes = older["backbone"].get("slopes") or (entry.slopes if entry else None) or Variant((1,)).slopes
+    if not isinstance(slopes, list | tuple) or not all(isinstance(slope, int | float) for slope in slopes):
+        raise UserError(f"{path}: has slopes={slopes!r:.40}; give two numbers as `slopes`")
+    backbone["slopes"] = tuple(slopes)
+    head = head_config(state_dict, path, older["head"])
+    file = WeightFile(
+        path, translated.style, state_dict, backbone, head, inexact=translated.inexact, unused=translated.unused
     )
-    head = head_config(state_dict, told["head"])
-    file = WeightFile(path, found.style, state_dict, backbone, head, inexact=found.inexact, unused=found.unused)
     _require_shapes(file)
     return file
 
 
-def _timm_network(path: Path, tensors: dict[str, Tensor], told: dict[str, Any]) -> WeightFile:
+def _timm_network(path: Path, tensors: dict[str, Tensor], older: dict[str, Any]) -> WeightFile:
     """A checkpoint of this toolkit whose backbone is timm's: shapes do not tell which, so the checkpoint does."""
-    backbone = {"type": "TimmNetwork", "model": str(told["backbone"].get("model"))}
-    head = head_config(tensors, told["head"])
+    backbone = {"type": "TimmNetwork", "model": str(older["backbone"].get("model"))}
+    head = head_config(tensors, path, older["head"])
     file = WeightFile(path, OURS, tensors, backbone, head)
     _require_shapes(file)
     return file
@@ -307,15 +198,15 @@ def _timm_network(path: Path, tensors: dict[str, Tensor], told: dict[str, Any]) 
 
 def _require_shapes(file: WeightFile) -> None:
     """Raises UserError unless the names and shapes are exactly those of the network that they were taken for."""
-    wanted = {name: shape(tensor) for name, tensor in file.layout().state_dict().items()}
-    given = {name: shape(tensor) for name, tensor in file.state_dict.items()}
+    expected = {name: shape(tensor) for name, tensor in file.layout().state_dict().items()}
+    present = {name: shape(tensor) for name, tensor in file.state_dict.items()}
     differing = [
-        *(f"{name} is missing" for name in wanted.keys() - given.keys()),
-        *(f"{name} is unknown" for name in given.keys() - wanted.keys()),
+        *(f"{name} is missing" for name in expected.keys() - present.keys()),
+        *(f"{name} is unknown" for name in present.keys() - expected.keys()),
         *(
-            f"{name} is {given[name]} instead of {wanted[name]}"
-            for name in wanted.keys() & given.keys()
-            if wanted[name] != given[name]
+            f"{name} is {present[name]} instead of {expected[name]}"
+            for name in expected.keys() & present.keys()
+            if expected[name] != present[name]
         ),
     ]
     if differing:
@@ -325,11 +216,11 @@ def _require_shapes(file: WeightFile) -> None:
         )
 
 
-def _is_multi_label(file: WeightFile, told: Mapping[str, Any], entry: PublicWeight | None) -> bool:
+def _is_multi_label(file: WeightFile, older: Mapping[str, Any], entry: PublicWeight | None) -> bool:
     if file.described is not None:
         return file.multi_label
-    if "multi_label" in told:
-        return bool(told["multi_label"])
+    if "multi_label" in older:
+        return bool(older["multi_label"])
     if entry is not None:
         return entry.multi_label
     if file.head is None or file.head["type"] != "LinearHead" or file.style == OURS:
@@ -355,46 +246,13 @@ def _class_names(checkpoint: Mapping[str, Any], file: WeightFile, multi_label: b
     """The names in the file, in the order of the logits; ImageNet's where a published file has its 1000 classes."""
     if file.head is None:
         return None
-    meta = checkpoint.get("meta")
-    data = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    names: Any = data.get("classes") if isinstance(data, Mapping) else checkpoint.get("idx_to_class")
+    names = stored_at(checkpoint, "meta", "dataset_meta", "classes")
+    if names is None:
+        names = checkpoint.get("idx_to_class")
     if isinstance(names, Mapping):
-        names = [names[key] for key in sorted(names, key=lambda key: int(key) if str(key).isdigit() else 0)]
+        names = [names[key] for key in sorted(names, key=lambda key: int(key) if str(key).isdecimal() else 0)]
     if isinstance(names, list | tuple | np.ndarray) and len(names) == file.head["num_classes"]:
         return tuple(str(name).strip("'\"") for name in names)  # OpenImages' are in quotes
     if file.head["num_classes"] == 1000 and not multi_label:
         return imagenet_classes()
     return None
-
-
-def describe(file: WeightFile) -> str:
-    """What a file is, in about ten lines."""
-    layout = file.layout()
-    variant = getattr(layout.backbone, "variant", None)
-    slopes = "{:g}, {:g}".format(*variant.slopes) if isinstance(variant, Variant) else ""
-    told = "" if file.entry or file.described else " (shapes do not tell them; `slopes` gives others)"
-    resize = {"SquashResize": "squashed", "ResizeAndCrop": "short side / 0.875, centre cut out"}
-    how = ", then ".join(resize.get(step["type"], step["type"]) for step in file.pipeline)
-    shown = ", ".join(file.classes[:4]) + (", ..." if len(file.classes) > 4 else "")
-    head = file.head or {"type": "none: gives pooled features", "num_classes": 0}
-    groups = f", {head['num_groups']} groups" if head.get("num_groups") else ""
-    bad = not_finite(file.state_dict)
-    rows = {
-        "file": f"{file.path} ({file.path.stat().st_size / 1e6:.0f} MB)",
-        "release": f"{STYLES[file.style]}, {file.weights} weights",
-        "variant": file.variant + ("" if file.variant != "custom" else f" {file.backbone}"),
-        "slopes": slopes + told,
-        "head": f"{head['type']}{groups}",
-        "classes": f"{head['num_classes']}" + (f": {shown}" if file.named else ", not named in the file"),
-        "parameters": f"{sum(parameter.numel() for parameter in layout.parameters()):,}",
-        "input": f"{file.input_size} x {file.input_size}, {how}",
-        "answers": "a probability for each class" if file.multi_label else "one class of all",
-        "numbers": f"not finite in {bad[0]} and {len(bad) - 1} more" if bad else "all finite",
-    }
-    if file.inexact:
-        rows["norms"] = f"{file.inexact} weights below 1e-5 have no exact form and are taken as that"
-    if file.unused:
-        rows["unused"] = ", ".join(file.unused[:4]) + (
-            f" and {len(file.unused) - 4} more" if len(file.unused) > 4 else ""
-        )
-    return "\n".join(f"{name:<11} {value}" for name, value in rows.items())

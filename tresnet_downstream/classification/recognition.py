@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tresnet_downstream.backbones import VARIANTS, TResNet, Variant, variant_name
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
 from tresnet_downstream.weights.head_names import head_type
@@ -71,27 +73,36 @@ def backbone_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None:
     }
 
 
-def head_config(state_dict: Mapping[str, Tensor], stored: Mapping[str, Any] = _NOTHING) -> dict[str, Any] | None:
+def head_config(
+    state_dict: Mapping[str, Tensor], path: str | Path, stored: Mapping[str, Any] = _NOTHING
+) -> dict[str, Any] | None:
     """The head that weights under our names are of; None if there is none.
 
     Args:
         state_dict: the weights.
+        path: of their file, for messages.
         stored: arguments that a file states beside its weights. Used for those that shapes do not tell, such as
             ML-Decoder's ``num_heads``; a file without them has the head's defaults.
+
+    Raises:
+        UserError: tensors of the head are missing, or have another number of dimensions.
     """
     kind = head_type(state_dict)
     if kind is None:
         return None
     head: Any = MODELS.get(kind)
     below = {name.removeprefix("head."): tensor for name, tensor in state_dict.items() if name.startswith("head.")}
-    config = {"type": kind, **head.arguments_from(below)}
+    try:
+        config = {"type": kind, **head.arguments_from(below)}
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its head is no whole {kind} ({type(error).__name__}: {error})") from error
     others = inspect.signature(head).parameters.keys() - {"in_channels", *config}
     return config | {name: value for name, value in stored.items() if name in others and type(value) in (int, float)}
 
 
 def nearest_network(tensors: Iterable[str]) -> str:
     """Which known network's names are most like those given, and three that differ."""
-    given = set(tensors)
+    present = set(tensors)
     best: tuple[float, str, set[str]] = (-1.0, "", set())
     for name in VARIANTS:
         with torch.device("meta"), NoNumbers():
@@ -101,10 +112,10 @@ def nearest_network(tensors: Iterable[str]) -> str:
         # Our names without what tells a backbone from its head: a bare backbone is as near as a classifier.
         bare = {key.removeprefix("backbone.") for key in ours}
         for style, names in ((RELEASE, set(to_release(ours))), (TIMM, set(to_timm(ours))), (OURS, bare)):
-            likeness = len(given & names) / len(given | names)
+            likeness = len(present & names) / len(present | names)
             if likeness > best[0]:
                 best = (likeness, f"TResNet {name} with the names of {STYLES[style]}", names)
     _, name, names = best
-    lacking, unknown = sorted(names - given), sorted(given - names)
+    lacking, unknown = sorted(names - present), sorted(present - names)
     differing = [f"{key} is missing" for key in lacking[:2]] + [f"{key} is unknown" for key in unknown[:1]]
     return f"the nearest known is {name}: {'; '.join(differing)}"

@@ -1,6 +1,5 @@
 """From a config to the data sets of its splits, and what is said of them."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.joined_datasets import ConcatDataset, RepeatDataset
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.runs import LEFT_OUT
-from tresnet_downstream.registry import DATASETS
+from tresnet_downstream.registry import DATASETS, takes_argument
 from tresnet_downstream.running.left_out import left_out_file
 
 # What training reads of a data set, and what scoring writes of it besides; see interfaces.LabelledPictures.
@@ -39,7 +38,8 @@ def build_datasets(config: Config, train: bool, classes: Sequence[str] | None) -
             node["on_bad_image"] = "leave_out"
         node = _with_cache(node, str(Path(config.work_dir).absolute().parent / ".cache"))
         if classes is not None:
-            if not _takes(node, "classes"):
+            kind = DATASETS.get(str(node.get("type")))  # None raises below, by the registry
+            if kind is not None and not takes_argument(kind, "classes"):
                 raise UserError(f"{place}: {node.get('type')} takes no argument `classes`, the order of the columns")
             node["classes"] = tuple(classes)
         try:
@@ -96,12 +96,6 @@ def _with_cache(dataset: Mapping[str, Any], folder: str) -> dict[str, Any]:
     if node.get("type") == MultiLabelDataset.__name__:
         node.setdefault("cache_dir", folder)
     return node
-
-
-def _takes(dataset: Mapping[str, Any], argument: str) -> bool:
-    kind = DATASETS.get(str(dataset.get("type")))
-    parameters = inspect.signature(kind).parameters if kind is not None else {}
-    return kind is None or argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _pipeline_of(dataset: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -38,6 +38,7 @@ from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
+from tresnet_downstream.weights.reading import class_names
 
 
 @interrupts.remembered()
@@ -73,8 +74,8 @@ def train_multilabel(
         runner.train()
     except NonFiniteLossError as error:
         last = folders.last_checkpoint(config.work_dir)
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
-        raise NonFiniteLossError(f"{error}; {kept}; amp=None may help, or a new run with a lower max_lr") from error
+        where = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
+        raise NonFiniteLossError(f"{error}; {where}; amp=None may help, or a new run with a lower max_lr") from error
     finally:
         close(runner)
     return next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
@@ -109,7 +110,7 @@ def score_multilabel(
     join_processes(launcher)
     checkpoint = read_checkpoint(checkpoint_path)
     name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
-    classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
+    classes = class_names(checkpoint, checkpoint_path)
     check_config(config, ("val",))
     notes = merge_description(config, read_description(Path(checkpoint_path), checkpoint), set_here)
     if notes and is_main_process():
@@ -240,17 +241,17 @@ def _loader_config(config: Config, split: str, dataset: Any) -> dict[str, Any]:
 
 def _start_from(runner: Runner, config: Config, init_cfg: Any) -> None:
     """Loads the weights that training starts from, the backbone's or the whole classifier's, and says which."""
-    model, told = bare(runner.model), []
+    model, notes = bare(runner.model), []
     if init_cfg and (not isinstance(init_cfg, Mapping) or init_cfg.get("type") != "Pretrained"):
         raise UserError("model.backbone.init_cfg: give dict(type='Pretrained', checkpoint=...) or None")
     try:
         if init_cfg and init_cfg.get("checkpoint"):
-            told.append(load_pretrained(model.backbone, init_cfg["checkpoint"], init_cfg.get("prefix") or ""))
+            notes.append(load_pretrained(model.backbone, init_cfg["checkpoint"], init_cfg.get("prefix") or ""))
         if config.get("load_from"):
-            told.append(load_pretrained(model, config.load_from))
+            notes.append(load_pretrained(model, config.load_from))
     except UserError as error:
         raise UserError(f"{error}; or pretrained=None starts from random weights") from error
-    if not told and "pretrained" in config:
-        told.append("note: pretrained is not set, so training starts from random weights; published scores do not")
-    if told and is_main_process():
-        print("\n".join(told))
+    if not notes and "pretrained" in config:
+        notes.append("note: pretrained is not set, so training starts from random weights; published scores do not")
+    if notes and is_main_process():
+        print("\n".join(notes))

@@ -1,5 +1,6 @@
 """The images that a training leaves out, by name, in its folder: ``left_out_train.csv`` and ``left_out_val.csv``."""
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ def write_left_out(folder: str | Path, name: str, reasons: Mapping[str, str]) ->
         return
     rows = ({"image": image, "reason": reason} for image, reason in reasons.items())
     write_files(folder, {name: csv_text(("image", "reason"), rows)})
+
+
+def read_left_out(folder: str | Path, name: str) -> dict[str, str]:
+    """Why each image is left out, by its name, as :func:`write_left_out` wrote it; empty if there is no such file."""
+    try:
+        with (Path(folder) / name).open(newline="", encoding="utf-8") as file:
+            return {row["image"]: row["reason"] for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, csv.Error):
+        return {}  # not there, or not by this package
 
 
 def left_out_of(dataset: Any) -> dict[str, str]:

@@ -199,8 +199,8 @@ def _require_readable(url: str, partial: Path) -> None:
 
 
 def _again(partial: Path) -> str:
-    kept = partial.is_file() and partial.stat().st_size > 0
-    return "try again, which goes on from there" if kept else f"try again, or {GIVE_A_PATH}"
+    is_begun = partial.is_file() and partial.stat().st_size > 0
+    return "try again, which goes on from there" if is_begun else f"try again, or {GIVE_A_PATH}"
 
 
 def _copy(url: str, response: HTTPResponse, file: Any, present: int, total: int | None) -> int:
@@ -282,12 +282,12 @@ def _fetch_from_hub(source: str) -> Path:
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     repository, file = _hub_parts(source)
-    found = try_to_load_from_cache(repository, file)
+    cached = try_to_load_from_cache(repository, file)
     try:
-        if not isinstance(found, str):
+        if not isinstance(cached, str):
             _require_name_service(constants.ENDPOINT)
-            found = hf_hub_download(repository, file)
-        path = Path(found)
+            cached = hf_hub_download(repository, file)
+        path = Path(cached)
     except Exception as error:  # The hub's client raises what its HTTP library does, which changes.
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{source}: cannot be fetched from the hub ({reason}); {GIVE_A_PATH}") from error

@@ -6,8 +6,9 @@ the same. timm's is an ordinary batch norm, which scales by ``weight``.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -61,10 +62,10 @@ def translate(state_dict: Mapping[str, Tensor]) -> Translated | None:
 
     The tensors given are left as they are; those that need no change are passed on without a copy.
     """
-    found = find_network(state_dict)
-    if found is None:
+    network = find_network(state_dict)
+    if network is None:
         return None
-    style, prefix = found
+    style, prefix = network
     # In our style the head stands beside the backbone, in the others both stand below the prefix.
     root = prefix.removesuffix("backbone.") if style == OURS else prefix
     below = (name.removeprefix(root) for name in state_dict if name.startswith(f"{root}head."))
@@ -152,7 +153,8 @@ def from_batch_norm(state_dict: dict[str, Tensor]) -> int:
     """Turns ordinary batch norms into in-place ones, which have no negative scale; the dict is changed.
 
     A negative weight's sign goes into the convolution before it and into the running mean: the same function,
-    in training too. A weight smaller than eps has no exact form and becomes eps.
+    in training too. A weight smaller than eps has no exact form and becomes eps. A norm is left as it is if one of
+    these tensors is missing or has another shape; the comparison with a network's names and shapes then names it.
 
     Returns:
         how many weights were smaller than eps.
@@ -161,14 +163,25 @@ def from_batch_norm(state_dict: dict[str, Tensor]) -> int:
     for norm in _norms(state_dict):
         head, _, last = norm.rpartition(".")
         conv = f"{head}.{last.replace('norm', 'conv')}.weight"
-        weight, mean = state_dict[f"{norm}.weight"], state_dict[f"{norm}.running_mean"]
+        parts = [state_dict.get(name) for name in (f"{norm}.weight", f"{norm}.running_mean", conv)]
+        if not _fit(parts):
+            continue
+        weight, mean, filters = parts
         negative = weight < 0
         if negative.any():
             sign = torch.where(negative, -1.0, 1.0).to(weight.dtype)
-            state_dict[conv] = state_dict[conv] * sign[:, None, None, None]
+            state_dict[conv] = filters * sign[:, None, None, None]
             state_dict[f"{norm}.running_mean"] = mean * sign
         magnitude = weight.abs()
         inexact += int((magnitude < NORM_EPS).sum())
         # In double precision, so that adding eps again ends at most one rounding away.
         state_dict[f"{norm}.weight"] = (magnitude.double() - NORM_EPS).clamp(min=0).to(weight.dtype)
     return inexact
+
+
+def _fit(parts: Sequence[Tensor | None]) -> TypeGuard[Sequence[Tensor]]:
+    """Whether a norm's weight, its mean and the filters before it are floats of the same number of channels."""
+    if not all(part is not None and part.is_floating_point() for part in parts):
+        return False
+    weight, mean, filters = (part.shape for part in parts if part is not None)
+    return len(weight) == len(mean) == 1 and len(filters) == 4 and weight[0] == mean[0] == filters[0]

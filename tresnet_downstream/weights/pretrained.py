@@ -45,15 +45,15 @@ class PretrainedModule(BaseModule):
         Raises:
             UserError: if the file cannot be read or holds another network.
         """
-        given = self.init_cfg
-        if self.is_init or not given:
+        init_cfg = self.init_cfg
+        if self.is_init or not init_cfg:
             super().init_weights()
             return
-        every = [given] if isinstance(given, Mapping) else list(given)
+        every = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg)
         pretrained = [entry for entry in every if entry["type"] in ("Pretrained", PretrainedInit)]
         self.init_cfg = [entry for entry in every if entry not in pretrained]
         super().init_weights()
-        self.init_cfg = given
+        self.init_cfg = init_cfg
         for entry in pretrained:
             if entry["checkpoint"] is not None:
                 print_log(load_pretrained(self, entry["checkpoint"], entry.get("prefix") or ""), logger="current")
@@ -80,19 +80,19 @@ def load_pretrained(module: PretrainedModule, source: str | Path, prefix: str = 
     if prefix:
         weights = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     inexact = getattr(translate(weights), "inexact", 0) if module.has_in_place_norms else 0
-    given = module.translated(weights)
-    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    matched = {name: value for name, value in given.items() if name in wanted and value.shape == wanted[name]}
-    differing = [name for name in given if name in wanted and name not in matched]
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    weights = module.translated(weights)
+    own = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    matched = {name: value for name, value in weights.items() if name in own and value.shape == own[name]}
+    differing = [name for name in weights if name in own and name not in matched]
+    missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     notes = []
     if any(name.startswith("head.") for name in [*differing, *missing]):
         matched = {name: value for name, value in matched.items() if not name.startswith("head.")}
-        sizes = [f"{name} is {shape(given[name])} in the file, {shape(wanted[name])} here" for name in differing[:1]]
+        sizes = [f"{name} is {shape(weights[name])} in the file, {shape(own[name])} here" for name in differing[:1]]
         notes.append(f"the head is left fresh ({sizes[0] if sizes else f'the file has no {missing[0]}'})")
-    _refuse_other_network(path, given, wanted, matched, differing, missing)
+    _refuse_other_network(path, weights, own, matched, differing, missing)
     module.load_state_dict(matched, strict=False)
-    if unused := [name for name in given if name not in wanted]:
+    if unused := [name for name in weights if name not in own]:
         notes.append(f"not used: {', '.join(unused)}")
     if inexact:
         notes.append(f"{inexact} norm weights below {NORM_EPS:.0e} have no exact form and are that now")
@@ -101,10 +101,10 @@ def load_pretrained(module: PretrainedModule, source: str | Path, prefix: str = 
 
 def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
     """Raises UserError, with examples, unless the names and shapes are exactly the model's."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    differing = [name for name in wanted.keys() & given.keys() if wanted[name] != given[name]]
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    present = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    missing, unknown = sorted(own.keys() - present.keys()), sorted(present.keys() - own.keys())
+    differing = [name for name in own.keys() & present.keys() if own[name] != present[name]]
     reasons = []
     if missing:
         reasons.append(f"{len(missing)} names are missing, such as {missing[0]}")
@@ -112,10 +112,10 @@ def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str 
         reasons.append(f"{len(unknown)} names are unknown, such as {unknown[0]}")
     if differing:
         name = sorted(differing)[0]
-        reasons.append(f"{name} has shape {given[name]}, the config's model {wanted[name]}")
+        reasons.append(f"{name} has shape {present[name]}, the config's model {own[name]}")
     # Counts, which are whole numbers, may be stored as floats.
     numbers = {name for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    other_kind = [name for name in sorted(numbers & given.keys()) if not state_dict[name].is_floating_point()]
+    other_kind = [name for name in sorted(numbers & present.keys()) if not state_dict[name].is_floating_point()]
     if other_kind:
         reasons.append(f"{other_kind[0]} is of {state_dict[other_kind[0]].dtype}")
     if reasons:
@@ -129,29 +129,29 @@ def shape(tensor: Any) -> tuple[int, ...]:
 
 def _refuse_other_network(
     path: Path,
-    given: Mapping[str, Tensor],
-    wanted: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    own: Mapping[str, Any],
     matched: Mapping[str, Tensor],
     differing: list[str],
     missing: list[str],
 ) -> None:
     if not matched:
         raise UserError(
-            f"{path}: holds another network: none of its names fits; it has {', '.join(list(given)[:3])}, "
-            f"wanted are {', '.join(list(wanted)[:3])}"
+            f"{path}: holds another network: none of its names fits; it has {', '.join(list(weights)[:3])}, "
+            f"wanted are {', '.join(list(own)[:3])}"
         )
     wrong = [name for name in differing if not name.startswith("head.")]
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"{path}: holds another variant: {name} is {shape(given[name])} there and {shape(wanted[name])} here, "
+            f"{path}: holds another variant: {name} is {shape(weights[name])} there and {shape(own[name])} here, "
             f"and so are {len(wrong) - 1} more"
         )
     if absent := [name for name in missing if not name.startswith("head.")]:
         raise UserError(
             f"{path}: holds another variant, or not all of it: {len(absent)} names are missing, such as {absent[0]}"
         )
-    stages = [name for name in given if name not in wanted and name.removeprefix("backbone.").startswith("layer")]
+    stages = [name for name in weights if name not in own and name.removeprefix("backbone.").startswith("layer")]
     if stages:
         raise UserError(f"{path}: holds another variant: it also has {stages[0]} and {len(stages) - 1} names more")
 
@@ -161,16 +161,16 @@ def _translate_names(module: PretrainedModule, state_dict: dict[str, Any], prefi
     below = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
     if below and not any(isinstance(value, Tensor) for value in below.values()):
         below = unwrap(below)[1]  # The dict of a checkpoint, which MMEngine passes on as it is.
-    given = module.translated(below)
+    translated = module.translated(below)
     own = module.state_dict()
-    if given and not own.keys() & given.keys():
+    if translated and not own.keys() & translated.keys():
         # A part of a state dict may be meant, as with adapters; torch's strict loading raises by itself.
         warnings.warn(
             f"none of the weights given is {type(module).__name__}'s, such as {next(iter(own), '')!r}: they may be "
-            f"those of another network; they have {', '.join(list(given)[:3])}",
+            f"those of another network; they have {', '.join(list(translated)[:3])}",
             stacklevel=2,
         )
-    if given.keys() != below.keys():
+    if translated.keys() != below.keys():
         for name in [name for name in state_dict if name.startswith(prefix)]:
             del state_dict[name]
-    state_dict.update({prefix + name: value for name, value in given.items()})
+    state_dict.update({prefix + name: value for name, value in translated.items()})

@@ -87,8 +87,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
             warnings.simplefilter("ignore")  # about an old format, which an error follows
             checkpoint = reader(path, map_location)
     except pickle.UnpicklingError as error:
-        found = _REFUSED_OBJECT.search(str(error))
-        what = f"the object {found[1]}" if found else "objects other than tensors and plain values"
+        name = _REFUSED_OBJECT.search(str(error))
+        what = f"the object {name[1]}" if name else "objects other than tensors and plain values"
         raise UserError(f"{path}: holds {what}, which may run commands, and is not loaded") from error
     except UserError:
         raise
@@ -181,24 +181,50 @@ def unwrap(
     Raises:
         UserError: if there are no such weights.
     """
-    found = {
+    sets = {
         name: next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), Mapping)), None)
         for name, keys in (("raw", RAW), ("averaged", AVERAGED))
     }
-    score = checkpoint.get("score")
-    best = score.get("weights") if isinstance(score, Mapping) else None
+    best = stored_at(checkpoint, "score", "weights")
     # A file of --resume that was not scored goes on from its raw weights.
     preferred = "raw" if "optimizer" in checkpoint and "averaged_steps" in checkpoint else "averaged"
-    wanted = which or best or (preferred if found[preferred] is not None else "raw")
-    weights = found.get(wanted)
-    if weights is None and wanted == "raw" and found["averaged"] is None:
+    name = str(which or best or (preferred if sets[preferred] is not None else "raw"))
+    weights = sets.get(name)
+    if weights is None and name == "raw" and sets["averaged"] is None:
         weights = checkpoint
     if weights is None:
-        raise UserError(f"{path}: has no {wanted} weights")
-    if not any(isinstance(value, Tensor) for value in weights.values()) and weights is not checkpoint:
-        return wanted, unwrap(weights, "raw", path)[1]
+        raise UserError(f"{path}: has no {name} weights")
+    # A dict of a checkpoint may stand in the place of its weights; one that holds itself has no end.
+    outer: list[Mapping[str, Any]] = [checkpoint]
+    while not any(isinstance(value, Tensor) for value in weights.values()) and all(
+        weights is not each for each in outer
+    ):
+        outer.append(weights)
+        weights = next((weights[key] for key in RAW if isinstance(weights.get(key), Mapping)), weights)
     tensors = {str(key): value for key, value in weights.items() if isinstance(value, Tensor)}
     if not tensors:
-        names = ", ".join(map(str, list(weights)[:3])) or "nothing"
-        raise UserError(f"{path}: holds no weights ({names})")
-    return wanted, tensors
+        keys = ", ".join(map(str, list(weights)[:3])) or "nothing"
+        raise UserError(f"{path}: holds no weights ({keys})")
+    return name, tensors
+
+
+def stored_at(checkpoint: Mapping[str, Any], *keys: str) -> Any:
+    """The value below keys within each other, such as ``meta`` and ``model``; None if there is none."""
+    value: Any = checkpoint
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def class_names(checkpoint: Mapping[str, Any], path: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes that a checkpoint of MMEngine was trained on; None if it does not say.
+
+    Raises:
+        UserError: it has something else than a list of names in their place.
+    """
+    names = stored_at(checkpoint, "meta", "dataset_meta", "classes")
+    if names is None:
+        return None
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: has {str(names)[:80]!r} in place of the names of its classes")
+    return tuple(names)

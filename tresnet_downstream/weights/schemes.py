@@ -23,8 +23,8 @@ def load_from_catalogue(filename: str, map_location: Any = None) -> dict[str, An
     """A file of the catalogue: the weights as ``backbone.*`` and ``head.*``."""
     path = locate(filename)
     weights = unwrap(read_checkpoint(path, map_location), path=path)[1]
-    found = translate(weights)
-    return {"state_dict": weights if found is None else found.state_dict}
+    translated = translate(weights)
+    return {"state_dict": weights if translated is None else translated.state_dict}
 
 
 CheckpointLoader.register_scheme(prefixes=SCHEME, loader=load_from_catalogue, force=True)

@@ -1,0 +1,157 @@
+"""What a weight file holds: the network it is of, its weights under our names, and a description for people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tresnet_downstream.backbones import Variant
+from tresnet_downstream.classification.classifier import ImageClassifier, build_classifier
+from tresnet_downstream.classification.descriptions import input_size
+from tresnet_downstream.classification.recognition import STYLES, NoNumbers
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import MODELS, SCOPE
+from tresnet_downstream.running.stored_config import few_modules
+from tresnet_downstream.weights.catalogue import PublicWeight
+from tresnet_downstream.weights.integrity import is_finite
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a weight file holds, found from its names and shapes.
+
+    Attributes:
+        path: the file.
+        style: ``release``, ``timm`` or ``tresnet``: whose names it has.
+        state_dict: the weights under our names, ``backbone.*`` and ``head.*``.
+        backbone: config of the backbone.
+        head: config of the head; None if the file has none.
+        weights: ``raw`` or ``averaged``.
+        classes: names of the classes; their numbers as text if the file does not name them.
+        multi_label: whether each class is a question of its own.
+        pipeline: transforms that bring a picture to the size wanted.
+        entry: the catalogue's, if the file is one of its.
+        inexact: norm weights that had no exact form, see :class:`Translated`.
+        unused: names in the file that are none of the network's.
+        named: whether the names of the classes are the file's, or the data set's.
+        described: the classifier's config, if the file is a checkpoint that describes itself.
+        name: the backbone's name, where the classifier is described.
+    """
+
+    path: Path
+    style: str
+    state_dict: dict[str, Tensor]
+    backbone: dict[str, Any]
+    head: dict[str, Any] | None
+    weights: str = "raw"
+    classes: tuple[str, ...] = ()
+    multi_label: bool = True
+    pipeline: tuple[dict[str, Any], ...] = ()
+    entry: PublicWeight | None = None
+    inexact: int = 0
+    unused: tuple[str, ...] = ()
+    named: bool = False
+    described: dict[str, Any] | None = None
+    name: str = ""
+
+    @property
+    def variant(self) -> str:
+        """The backbone's name; ``custom`` for a TResNet of no published size."""
+        if self.described is not None:
+            return self.name
+        return self.backbone["model"] if self.backbone["type"] == "TimmNetwork" else self.backbone["variant"]
+
+    @property
+    def input_size(self) -> int:
+        """Side of the pictures that the pipeline gives, in pixels."""
+        return input_size(self.pipeline)
+
+    @property
+    def classifier(self) -> dict[str, Any]:
+        """Config of the classifier."""
+        backbone = dict(self.backbone)
+        if backbone.get("variant") == "custom":
+            backbone["variant"] = "m"
+        parts = {"backbone": backbone, "head": self.head, "multi_label": self.multi_label}
+        return {"type": "ImageClassifier", **(self.described or {}), **parts}
+
+    def layout(self) -> ImageClassifier:
+        """The network without numbers, on the ``meta`` device: names and shapes alone.
+
+        Parts of the user's own are built with numbers: they may compute some that no file has.
+        """
+        if _is_of_package(self.classifier):
+            with torch.device("meta"), NoNumbers():
+                classifier = self._built()
+        else:
+            classifier = self._built()
+        classifier.classes, classifier.pipeline = self.classes, self.pipeline
+        classifier.input_size = self.input_size
+        return classifier.eval()
+
+    def _built(self) -> ImageClassifier:
+        try:
+            with few_modules(self.path):
+                return build_classifier(self.classifier)
+        except UserError:
+            raise
+        except Exception as error:
+            if self.described is None:
+                raise
+            # Whatever a part raises at its arguments: they are the file's.
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{self.path}: describes a model that cannot be built ({reason})") from error
+
+
+def _is_of_package(config: Any) -> bool:
+    """Whether every part of a checked config is this package's own."""
+    if isinstance(config, Mapping):
+        kind = MODELS.get(config["type"]) if "type" in config else None
+        own = kind is None or kind.__module__.startswith(f"{SCOPE}.")
+        return own and all(_is_of_package(value) for value in config.values())
+    return not isinstance(config, list | tuple) or all(_is_of_package(item) for item in config)
+
+
+def not_finite(state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors with a NaN or an infinity, or with a variance below 0, which gives one."""
+    return [
+        name
+        for name, tensor in state_dict.items()
+        if not is_finite(tensor) or (name.endswith(".running_var") and (tensor < 0).any())
+    ]
+
+
+def describe(file: WeightFile) -> str:
+    """What a file is, in about ten lines."""
+    layout = file.layout()
+    variant = getattr(layout.backbone, "variant", None)
+    slopes = "{:g}, {:g}".format(*variant.slopes) if isinstance(variant, Variant) else ""
+    note = "" if file.entry or file.described else " (shapes do not tell them; `slopes` gives others)"
+    resize = {"SquashResize": "squashed", "ResizeAndCrop": "short side / 0.875, centre cut out"}
+    how = ", then ".join(resize.get(step["type"], step["type"]) for step in file.pipeline)
+    shown = ", ".join(file.classes[:4]) + (", ..." if len(file.classes) > 4 else "")
+    head = file.head or {"type": "none: gives pooled features", "num_classes": 0}
+    groups = f", {head['num_groups']} groups" if head.get("num_groups") else ""
+    bad = not_finite(file.state_dict)
+    rows = {
+        "file": f"{file.path} ({file.path.stat().st_size / 1e6:.0f} MB)",
+        "release": f"{STYLES[file.style]}, {file.weights} weights",
+        "variant": file.variant + ("" if file.variant != "custom" else f" {file.backbone}"),
+        "slopes": slopes + note,
+        "head": f"{head['type']}{groups}",
+        "classes": f"{head['num_classes']}" + (f": {shown}" if file.named else ", not named in the file"),
+        "parameters": f"{sum(parameter.numel() for parameter in layout.parameters()):,}",
+        "input": f"{file.input_size} x {file.input_size}, {how}",
+        "answers": "a probability for each class" if file.multi_label else "one class of all",
+        "numbers": f"not finite in {bad[0]} and {len(bad) - 1} more" if bad else "all finite",
+    }
+    if file.inexact:
+        rows["norms"] = f"{file.inexact} weights below 1e-5 have no exact form and are taken as that"
+    if file.unused:
+        rows["unused"] = ", ".join(file.unused[:4]) + (
+            f" and {len(file.unused) - 4} more" if len(file.unused) > 4 else ""
+        )
+    return "\n".join(f"{name:<11} {value}" for name, value in rows.items())
