@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.hooks import EMAHook
 
 from tresnet_downstream.errors import UserError
@@ -83,7 +83,8 @@ class MidEpochCheckpoints:
         folders.remove_within_epochs(folder, name, KEEP)
 
     def stop(self, loop: Any, number: int) -> None:
-        """Tells where the training ends, and raises TrainingStopped."""
+        """Tells where the training ends, and raises TrainingStopped, in all processes once the checkpoint is there."""
+        barrier()  # torchrun ends the others as soon as one has left
         newest = folders.last_checkpoint(loop.runner.work_dir)
         name = "" if newest is None else f"; `resume` goes on from {newest.name}"
         tell(f"stopped by {signals.signal.Signals(number).name} after step {loop.step}{name}")

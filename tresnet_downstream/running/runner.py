@@ -80,13 +80,20 @@ class FolderRunner(Runner):
         """Builds the loop, with ours in the place of MMEngine's over epochs."""
         config = loop_config(loop, self.cfg.get("val_steps")) if isinstance(loop, Mapping) else loop
         built: BaseLoop = super().build_train_loop(config)
-        if isinstance(built, TrainLoop) and hasattr(built.dataloader, "worker_init_fn"):
-            built.dataloader.worker_init_fn = signals.left_to_parent(built.dataloader.worker_init_fn)
+        if isinstance(built, TrainLoop):
+            _keep_workers(built.dataloader)
         wrapper = self.optim_wrapper  # a config still
         if isinstance(built, TrainLoop) and isinstance(wrapper, dict):
             names = {str(wrapper.get(key)).removeprefix(f"{SCOPE}.") for key in ("type", "constructor")}
             if names & {"RecipeOptimWrapper", "MatrixDecayConstructor"}:
                 wrapper["epoch_length"] = len(built.dataloader)
+        return built
+
+    def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Builds the loop; in a training, its workers are there until the training ends."""
+        built: BaseLoop = super().build_val_loop(loop)
+        if isinstance(self._train_loop, TrainLoop):
+            _keep_workers(built.dataloader)
         return built
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
@@ -245,6 +252,12 @@ class FolderRunner(Runner):
         elif is_main_process():
             with whole_file(Path(out_dir) / filename) as partial:
                 super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
+
+
+def _keep_workers(dataloader: Any) -> None:
+    """Lets the workers of a data loader that was not used yet outlive the signal that ends a training in order."""
+    if hasattr(dataloader, "worker_init_fn"):
+        dataloader.worker_init_fn = signals.left_to_parent(dataloader.worker_init_fn)
 
 
 class QuietRunner(FolderRunner):
