@@ -1,5 +1,6 @@
 """Checkpoints within epochs: a run that goes on from one equals a run that was not interrupted, bit for bit."""
 
+import json
 import os
 import signal
 import time
@@ -119,6 +120,32 @@ def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(
     for epoch in (3,) if place == "validation" else (2, 3):
         assert line_of(printed, epoch) == line_of(undisturbed[1], epoch)
     assert not list((tmp_path / "run").glob("epoch_*_step_*"))
+
+
+def test_losses_of_an_epoch_whose_validation_a_signal_ended_stay_with_that_epoch(data, undisturbed, tmp_path):
+    changes = {**RANDOM, "default_hooks__checkpoint__interval": 2}  # the first epoch has no checkpoint but the signal's
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path / "run", config=config_with(tmp_path, signal.SIGTERM, 6, "validation"), **changes)
+    printed = train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
+    for epoch in (1, 2, 3):
+        assert line_of(printed, epoch) == line_of(undisturbed[1], epoch)
+
+
+def mean_losses(work_dir):
+    """By step, the mean losses that a training with ``val_steps`` logged with its validations."""
+    texts = [path.read_text() for path in sorted(work_dir.rglob("scalars.json"))]
+    rows = [json.loads(line) for text in texts for line in text.splitlines()]
+    return {row["step"]: row["mean_loss"] for row in rows if "mean_loss" in row}
+
+
+def test_logged_losses_before_a_validation_that_a_signal_ended_stay_with_that_validation(data, tmp_path):
+    changes = {**RANDOM, "val_steps": 2, "max_epochs": 2}
+    train(data, tmp_path / "undisturbed", config=CUSTOM, **changes)
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path / "run", config=config_with(tmp_path, signal.SIGTERM, 4, "validation"), **changes)
+    train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
+    assert list(mean_losses(tmp_path / "run")) == [2, 4, 6]
+    assert mean_losses(tmp_path / "run") == mean_losses(tmp_path / "undisturbed")
 
 
 def test_checkpoints_every_n_steps_change_nothing_and_are_removed_with_their_epoch(

@@ -201,10 +201,8 @@ class FolderRunner(Runner):
             self._save_config()
 
     def resumed_sums(self, hook: Hook) -> Sequence[float] | None:
-        """The sums of a hook's account of the training in the checkpoint that is resumed; given once."""
-        sums = self._accounts.get(type(hook).__name__)
-        self._accounts = {name: other for name, other in self._accounts.items() if name != type(hook).__name__}
-        return sums
+        """The sums of a hook's account of the training in the checkpoint that is resumed; None if it has none."""
+        return self._accounts.get(type(hook).__name__)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Loads a checkpoint; one that is resumed must be of this run."""
