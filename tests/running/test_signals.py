@@ -1,10 +1,13 @@
 """The first signal is remembered, and the second one acts."""
 
+import multiprocessing
 import signal
+import time
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
-from tresnet_downstream.running import signals
+from tresnet_downstream.running import runner, signals
 
 
 @pytest.fixture
@@ -43,3 +46,29 @@ def test_another_signal_acts_at_once(acted):
         assert acted == [signal.SIGTERM]
         signal.raise_signal(signal.SIGINT)
         assert acted == [signal.SIGTERM, signal.SIGINT]
+
+
+class Stuck(Dataset):
+    """Never gives an item."""
+
+    def __init__(self):
+        self.has_begun = multiprocessing.Event()
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        self.has_begun.set()
+        time.sleep(600)
+
+
+def test_worker_that_does_not_answer_is_ended_with_the_training(monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)  # seconds that torch waits for it
+    init = signals.left_to_parent(None)
+    dataset = Stuck()
+    loader = DataLoader(dataset, num_workers=1, persistent_workers=True, worker_init_fn=init)
+    (worker,) = iter(loader)._workers
+    assert dataset.has_begun.wait(timeout=60)
+    runner._end_workers(loader)
+    worker.join(timeout=5)
+    assert worker.exitcode == -signal.SIGKILL

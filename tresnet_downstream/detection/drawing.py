@@ -90,7 +90,7 @@ def _line(image: str, detections: Detections, classes: Sequence[str], indices: n
 
 
 def draw_boxes(detections: Detections, classes: Sequence[str], indices: Sequence[int] | np.ndarray) -> Image.Image:
-    """The picture with the boxes at ``indices``, best first, masks where there are any, and above each class and score."""
+    """The picture with the boxes at ``indices``, best first, with masks, classes and scores."""
     pixels = pixels_of(detections.image).copy()
     # Small pictures are enlarged, so that the text can be read and hides little.
     zoom = max(1, min(round(480 / min(pixels.shape[:2])), 4096 // max(pixels.shape[:2])))

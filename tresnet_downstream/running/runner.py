@@ -288,6 +288,15 @@ class QuietRunner(FolderRunner):
         super().call_hook(fn_name, **kwargs)
 
 
+def _end_workers(dataloader: Any) -> None:
+    """Ends the workers of a data loader that keeps them; one that does not answer is killed."""
+    # Left to the garbage collector, which takes a loader apart in another order, each worker ends in 5 s.
+    if (iterator := getattr(dataloader, "_iterator", None)) is not None:
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            worker.kill()  # the first SIGTERM, which torch sends, has no effect, see `signals`
+
+
 def join_processes(launcher: str) -> None:
     """Joins the processes that torchrun started: NCCL where each has a GPU, otherwise gloo."""
     if launcher == "none" or dist.is_initialized():
@@ -316,9 +325,7 @@ def set_launcher(config: Config, launcher: str) -> None:
 def close(runner: Runner) -> None:
     """Ends what a run has open: the workers that load data, the progress bar, the writers of logs."""
     for loop in (runner._train_loop, runner._val_loop):
-        # Left to the garbage collector, which takes a loader apart in another order, each worker ends in 5 s.
-        if (workers := getattr(getattr(loop, "dataloader", None), "_iterator", None)) is not None:
-            workers._shutdown_workers()
+        _end_workers(getattr(loop, "dataloader", None))
     for hook in runner.hooks:
         if isinstance(hook, ProgressHook):
             hook.close()
