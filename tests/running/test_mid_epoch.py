@@ -32,6 +32,8 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module(force=True)
 class Interrupting(Hook):
+    account = "of the user, who may call a thing so"
+
     def __init__(self, number, batch, place):
         self.number, self.batch, self.place = number, batch, place
 

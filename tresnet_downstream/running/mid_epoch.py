@@ -73,7 +73,8 @@ class MidEpochCheckpoints:
         folder = Path(loop.runner.work_dir)
         step = f"_step_{loop.step}" if loop.within_epoch else ""
         name = f"epoch_{loop.current_epoch}{step}.pth"
-        hooks = [hook for hook in loop.runner.hooks if getattr(hook, "account", None) is not None]
+        # A hook of the user's may have another thing of that name.
+        hooks = [hook for hook in loop.runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
         accounts = {type(hook).__name__: hook.account.sums() for hook in hooks}
         if not is_main_process() or (folders.last_checkpoint(folder) == folder / name and (folder / name).is_file()):
             return
