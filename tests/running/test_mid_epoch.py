@@ -260,7 +260,9 @@ def test_second_signal_ends_a_training_at_once_and_leaves_whole_files(data, tmp_
 
 def train_on_two_processes(data, work_dir, config=CUSTOM, flags=()):
     """Trains under torchrun, in epochs of 6 batches of each process and 3 steps; gives status and what was printed."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    # Of itself, torchrun does not pass SIGUSR1 on.
+    passed_on = ["--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, *passed_on]
     command = [*torchrun, ROOT / "tools/train_multilabel.py", config, "--work-dir", work_dir, "--launcher", "pytorch"]
     process = start([*command, *flags, *options(data, **{**RANDOM, "batch_size": 2})], start_new_session=True)
     try:
@@ -281,17 +283,19 @@ def undisturbed_on_two_processes(data, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["step", "step of each"])
+@pytest.mark.parametrize(
+    ("number", "place"), [(signal.SIGTERM, "step"), (signal.SIGTERM, "step of each"), (signal.SIGUSR1, "step")]
+)
 def test_signal_to_two_processes_ends_both_after_one_step_and_the_resumed_run_equals_the_undisturbed_one(
-    data, undisturbed_on_two_processes, tmp_path, place
+    data, undisturbed_on_two_processes, tmp_path, number, place
 ):
     (tmp_path / "interrupting.py").write_text(INTERRUPTING_ALL)
     work_dir = tmp_path / "run"
-    config = config_with(tmp_path, signal.SIGTERM, 7, place, kind="InterruptingAll")
+    config = config_with(tmp_path, number, 7, place, kind="InterruptingAll")
     status, out, err = train_on_two_processes(data, work_dir, config, ["--import", tmp_path / "interrupting.py"])
     assert status != 0
     lines = [line for line in (out + err).splitlines() if "stopped by" in line]
-    assert lines == ["stopped by SIGTERM after step 5; --resume goes on from epoch_2_step_5.pth"]
+    assert lines == [f"stopped by {number.name} after step 5; --resume goes on from epoch_2_step_5.pth"]
     assert sorted(path.name for path in work_dir.glob("*.pth")) == ["best.pth", "epoch_1.pth", "epoch_2_step_5.pth"]
     assert folders.last_checkpoint(work_dir).name == "epoch_2_step_5.pth"
     assert not left_over(work_dir)
