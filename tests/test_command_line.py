@@ -73,6 +73,50 @@ def test_control_c_that_a_library_took_for_an_error_is_130_too(capsys):
     assert capsys.readouterr().err.startswith("interrupted")
 
 
+PRINTING = """
+import sys
+from tresnet_downstream.command_line import run
+
+def main(arguments):
+    sys.stdin.read()  # until the reader of standard output is gone
+    print("a line")
+
+sys.exit(run(main, []))
+"""
+BREAKING_A_PIPE = """
+import os, sys
+from tresnet_downstream.command_line import run
+
+def main(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.write(writing, b"to a worker")
+
+sys.exit(run(main, []))
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_its_reader_has_closed_ends_a_tool_with_0_and_without_a_word(unbuffered):
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "PYTHONUNBUFFERED": unbuffered}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", PRINTING], env=environment, text=True, **pipes)
+    process.stdout.close()
+    process.stdin.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), err) == (0, "")
+
+
+def test_another_broken_pipe_is_an_error():
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    command = [sys.executable, "-c", BREAKING_A_PIPE]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
 def test_fault_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run(ending_in(ZeroDivisionError()), [])

@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if scored is None:
         return
     scores, outcome = scored
-    for kind, given in scores.items():
-        print(format_detection_table(given, f"{options.checkpoint}, {kind}"))
+    for kind, scores_of_kind in scores.items():
+        print(format_detection_table(scores_of_kind, f"{options.checkpoint}, {kind}"))
     folder = Path(config.work_dir)
     for path in write_scored(scores, outcome, folder):
         print(f"wrote {path}")

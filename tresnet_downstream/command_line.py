@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import logging
 import os
+import select
 import sys
 import threading
 import warnings
@@ -44,6 +45,8 @@ def run(
 ) -> int:
     """Calls a tool's ``main`` and gives its exit status: a user's mistake is one line and 2, Ctrl-C is 130.
 
+    If the reader of standard output, such as ``head``, has closed it, the tool ends without a message and with 0.
+
     Args:
         main: the tool; may give an exit status, and None is 0.
         arguments: of its command line; those of the process if None.
@@ -59,21 +62,35 @@ def run(
     try:
         with interrupts.remembered(), wording.of_command():
             try:
-                return main(arguments) or 0
+                status = main(arguments) or 0
+                sys.stdout.flush()
+                return status
             except Exception as error:
+                if isinstance(error, BrokenPipeError) and _is_output_closed():
+                    # Python would complain once more as it closes the stream.
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    return 0
                 if (message := message_of(error)) is None:
                     raise
                 if _is_first_to_fail():
                     more = f"; {RESUMABLE}" if resumable and not is_mistake(error) else ""
                     print(f"error: {wording.worded(message + more)}", file=sys.stderr)
                 return USER_ERROR
-    except BrokenPipeError:
-        # The reader of a pipe, such as head, has enough; Python would complain once more as it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print(f"interrupted; {RESUMABLE if resumable else 'files that are complete stay'}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _is_output_closed() -> bool:
+    """Whether standard output is a pipe or socket whose reader has closed it. Not known on Windows: False."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout, 0)  # poll always reports errors
+    except (OSError, TypeError, ValueError):
+        return False  # no file of the system, or closed by this process
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def message_of(error: BaseException) -> str | None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tresnet_downstream.system_errors import chain_of
+
 _received = threading.Event()
 
 
@@ -29,7 +31,8 @@ def remembered() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _received.is_set() and not _came_of_control_c(error):
+        # MMEngine's bare ``except`` raises other errors while it handles KeyboardInterrupt.
+        if not _received.is_set() and not any(isinstance(link, KeyboardInterrupt) for link in chain_of(error)):
             raise
         swallowed = error
     finally:
@@ -38,13 +41,6 @@ def remembered() -> Iterator[None]:
         _received.clear()
     if was_pressed:
         raise KeyboardInterrupt from swallowed
-
-
-def _came_of_control_c(error: BaseException | None) -> bool:
-    """Whether an error was raised while KeyboardInterrupt was handled, as by MMEngine's bare ``except``."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
 
 
 def look() -> None:

@@ -1,5 +1,6 @@
 """Checkpoints within epochs: a run that goes on from one equals a run that was not interrupted, bit for bit."""
 
+import json
 import os
 import signal
 import time
@@ -21,11 +22,14 @@ RANDOM = {
 INTERRUPTING = """
 import os
 import signal
+import time
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 @HOOKS.register_module(force=True)
 class Interrupting(Hook):
+    account = "of the user, who may call a thing so"
+
     def __init__(self, number, batch, place):
         self.number, self.batch, self.place = number, batch, place
 
@@ -41,7 +45,32 @@ class Interrupting(Hook):
 
     def after_val_iter(self, runner, *_, **__):
         self._send(runner, "validation")
+
+@HOOKS.register_module(force=True)
+class Waiting(Interrupting):
+    def _send(self, runner, place):
+        if place == self.place and runner.iter == self.batch:
+            open(os.path.join(runner.work_dir, "waits"), "w").close()
+            time.sleep(1)
 """
+# As schedulers do: torchrun gets the signal, or each process of the job does, to which torchrun then sends it again.
+INTERRUPTING_ALL = (
+    INTERRUPTING
+    + """
+from mmengine.dist import is_main_process
+
+@HOOKS.register_module(force=True)
+class InterruptingAll(Interrupting):
+    def _send(self, runner, place):
+        if place not in self.place or runner.iter != self.batch:
+            return
+        if "each" in self.place:
+            os.kill(os.getpid(), self.number)
+        if is_main_process():
+            os.kill(os.getppid(), self.number)
+            time.sleep(0.5)  # torchrun passes it on meanwhile
+"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +79,11 @@ def undisturbed(data, tmp_path_factory):
     return work_dir, train(data, work_dir, config=CUSTOM, **RANDOM)
 
 
-def config_with(folder, number, batch, place):
+def config_with(folder, number, batch, place, kind="Interrupting"):
     """The config of the training with a hook that sends this process a signal."""
     exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
     path = folder / "config.py"
-    hook = f"dict(type='mmengine.Interrupting', number={int(number)}, batch={batch}, place='{place}')"
+    hook = f"dict(type='mmengine.{kind}', number={int(number)}, batch={batch}, place='{place}')"
     path.write_text(f"_base_ = [{CUSTOM!r}]\ncustom_hooks = [*_base_.custom_hooks, {hook}]\n")
     return path
 
@@ -89,6 +118,32 @@ def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(
     for epoch in (3,) if place == "validation" else (2, 3):
         assert line_of(printed, epoch) == line_of(undisturbed[1], epoch)
     assert not list((tmp_path / "run").glob("epoch_*_step_*"))
+
+
+def test_losses_of_an_epoch_whose_validation_a_signal_ended_stay_with_that_epoch(data, undisturbed, tmp_path):
+    changes = {**RANDOM, "default_hooks__checkpoint__interval": 2}  # the first epoch has no checkpoint but the signal's
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path / "run", config=config_with(tmp_path, signal.SIGTERM, 6, "validation"), **changes)
+    printed = train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
+    for epoch in (1, 2, 3):
+        assert line_of(printed, epoch) == line_of(undisturbed[1], epoch)
+
+
+def mean_losses(work_dir):
+    """By step, the mean losses that a training with ``val_steps`` logged with its validations."""
+    texts = [path.read_text() for path in sorted(work_dir.rglob("scalars.json"))]
+    rows = [json.loads(line) for text in texts for line in text.splitlines()]
+    return {row["step"]: row["mean_loss"] for row in rows if "mean_loss" in row}
+
+
+def test_logged_losses_before_a_validation_that_a_signal_ended_stay_with_that_validation(data, tmp_path):
+    changes = {**RANDOM, "val_steps": 2, "max_epochs": 2}
+    train(data, tmp_path / "undisturbed", config=CUSTOM, **changes)
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path / "run", config=config_with(tmp_path, signal.SIGTERM, 4, "validation"), **changes)
+    train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
+    assert list(mean_losses(tmp_path / "run")) == [2, 4, 6]
+    assert mean_losses(tmp_path / "run") == mean_losses(tmp_path / "undisturbed")
 
 
 def test_checkpoints_every_n_steps_change_nothing_and_are_removed_with_their_epoch(
@@ -150,6 +205,23 @@ def test_signal_to_all_processes_of_a_training_with_workers_ends_it_in_order(dat
 
 
 @pytest.mark.slow
+def test_signal_to_all_processes_of_a_validation_with_workers_ends_it_in_order(data, undisturbed, tmp_path):
+    (tmp_path / "interrupting.py").write_text(INTERRUPTING)
+    config = config_with(tmp_path, signal.SIGTERM, 6, "validation", kind="Waiting")
+    changes = {**RANDOM, "num_workers": 2}
+    command = [ROOT / "tools/train_multilabel.py", config, "--work-dir", tmp_path / "run", *options(data, **changes)]
+    process = start([*command, "--import", tmp_path / "interrupting.py"], start_new_session=True)
+    while not (tmp_path / "run/waits").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    assert "stopped by SIGTERM after step 3; --resume goes on from epoch_1.pth" in out
+    train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
+    assert_bit_for_bit_equal(tmp_path / "run/epoch_3.pth", undisturbed[0] / "epoch_3.pth")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "place"), [(8, "step"), (8, "save"), (12, "save"), (12, "validation")])
 def test_killed_run_resumes_from_its_last_checkpoint_bit_for_bit(data, undisturbed, tmp_path, batch, place):
     (tmp_path / "interrupting.py").write_text(INTERRUPTING)
@@ -180,3 +252,50 @@ def test_second_signal_ends_a_training_at_once_and_leaves_whole_files(data, tmp_
     assert process.returncode in (-signal.SIGUSR1, -signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGUSR1)
     for path in tmp_path.glob("*.pth"):
         assert read(path)["state_dict"]
+
+
+def train_on_two_processes(data, work_dir, config=CUSTOM, flags=()):
+    """Trains under torchrun, in epochs of 6 batches of each process and 3 steps; gives status and what was printed."""
+    # Of itself, torchrun does not pass SIGUSR1 on.
+    passed_on = ["--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, *passed_on]
+    command = [*torchrun, ROOT / "tools/train_multilabel.py", config, "--work-dir", work_dir, "--launcher", "pytorch"]
+    process = start([*command, *flags, *options(data, **{**RANDOM, "batch_size": 2})], start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            process.terminate()  # torchrun ends its processes
+            process.communicate()
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def undisturbed_on_two_processes(data, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp("undisturbed_on_two_processes")
+    status, _, err = train_on_two_processes(data, work_dir)
+    assert status == 0, err
+    return work_dir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "place"), [(signal.SIGTERM, "step"), (signal.SIGTERM, "step of each"), (signal.SIGUSR1, "step")]
+)
+def test_signal_to_two_processes_ends_both_after_one_step_and_the_resumed_run_equals_the_undisturbed_one(
+    data, undisturbed_on_two_processes, tmp_path, number, place
+):
+    (tmp_path / "interrupting.py").write_text(INTERRUPTING_ALL)
+    work_dir = tmp_path / "run"
+    config = config_with(tmp_path, number, 7, place, kind="InterruptingAll")
+    status, out, err = train_on_two_processes(data, work_dir, config, ["--import", tmp_path / "interrupting.py"])
+    assert status != 0
+    lines = [line for line in (out + err).splitlines() if "stopped by" in line]
+    assert lines == [f"stopped by {number.name} after step 5; --resume goes on from epoch_2_step_5.pth"]
+    assert sorted(path.name for path in work_dir.glob("*.pth")) == ["best.pth", "epoch_1.pth", "epoch_2_step_5.pth"]
+    assert folders.last_checkpoint(work_dir).name == "epoch_2_step_5.pth"
+    assert not left_over(work_dir)
+    status, _, err = train_on_two_processes(data, work_dir, flags=["--resume"])
+    assert status == 0, err
+    assert_bit_for_bit_equal(work_dir / "epoch_3.pth", undisturbed_on_two_processes / "epoch_3.pth")
+    assert read(work_dir / "best.pth")["score"] == read(undisturbed_on_two_processes / "best.pth")["score"]

@@ -4,18 +4,21 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from mmengine.registry import init_default_scope
+from mmengine.runner import IterBasedTrainLoop
 from running.small_data import DIGITS, call, make_small_data, options, start, train
 from torch.nn.parallel import DistributedDataParallel
 
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.registry import MODELS
 from tresnet_downstream.running.optimisation import RecipeOptimWrapper
+from tresnet_downstream.running.validation import LastValidationHook
 
 # 3 steps in each of 2 epochs.
 BY_STEPS = {"model__backbone__norm": "sync", "val_steps": 2, "accumulation": 1}
@@ -61,8 +64,18 @@ def step_of_the_norm():
     return result | sums | {name: buffer.clone() for name, buffer in norm.named_buffers()}
 
 
+def statistics_in_a_validation():
+    """The buffers that a process scores with, from its own in a training."""
+    model = torch.nn.BatchNorm1d(2)
+    model.running_mean += 1 + (dist.get_rank() if dist.is_initialized() else 0)
+    runner = SimpleNamespace(_train_loop=object.__new__(IterBasedTrainLoop), model=model)
+    LastValidationHook().before_val_epoch(runner)
+    return dict(model.named_buffers())
+
+
 def one_step_of_each():
     return {
+        "validation": statistics_in_a_validation(),
         "sum": step_of_the_classifier("sum"),
         "mean": step_of_the_classifier("mean"),
         "norm": step_of_the_norm(),
@@ -122,6 +135,13 @@ def test_two_processes_with_synchronous_norms_give_the_step_of_one(steps, reduct
         assert together[rank][reduction].keys() == alone[reduction].keys()
         for name, expected in alone[reduction].items():
             assert_close(together[rank][reduction][name], expected, name)
+
+
+@pytest.mark.slow
+def test_two_processes_validate_any_model_with_the_running_statistics_of_the_first(steps):
+    alone, together = steps
+    for part in together:
+        assert torch.equal(part["validation"]["running_mean"], alone["validation"]["running_mean"])
 
 
 @pytest.mark.slow

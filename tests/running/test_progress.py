@@ -25,7 +25,7 @@ def test_terminal_shows_a_bar_with_the_time_left(monkeypatch):
     hook = ProgressHook()
     runner = SimpleNamespace(hooks=[StopHook(2)], max_epochs=5, iter=0, epoch=0, train_dataloader=range(3))
     loop = object.__new__(TrainLoop)
-    loop.val_steps = None
+    loop.val_steps, loop._iter, loop._epoch, loop.dataloader = None, 0, 0, range(3)
     runner.train_loop = runner._train_loop = loop
     hook.before_train(runner)
     hook.before_train_epoch(runner)

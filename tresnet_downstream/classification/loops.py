@@ -3,8 +3,6 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from mmengine.dist import get_world_size
 from mmengine.runner import Runner, ValLoop
 from torch import nn
 
@@ -12,6 +10,7 @@ from tresnet_downstream.registry import LOOPS
 from tresnet_downstream.running.checkpoints import bare
 from tresnet_downstream.running.hooks import weight_average
 from tresnet_downstream.running.optimisation import autocast
+from tresnet_downstream.running.validation import share_buffers
 
 
 @LOOPS.register_module()
@@ -34,8 +33,8 @@ class ScoreLoop(ValLoop):
         """Scores the model and, where there is one, its average."""
         averaged = weight_average(self.runner)
         self.models = {"raw": bare(self.runner.model)} | ({} if averaged is None else {"averaged": averaged})
-        for model in self.models.values():
-            _share_buffers(model)
+        if averaged is not None:
+            share_buffers(averaged)
         return super().run()
 
     @torch.no_grad()
@@ -48,10 +47,3 @@ class ScoreLoop(ValLoop):
         rows = [dict(zip(scores, row, strict=True)) for row in zip(*scores.values(), strict=True)]
         self.evaluator.process(data_samples=rows, data_batch=data_batch)
         self.runner.call_hook("after_val_iter", batch_idx=idx, data_batch=data_batch, outputs=rows)
-
-
-def _share_buffers(model: nn.Module) -> None:
-    """Gives every process the first one's running statistics, which are those that checkpoints hold."""
-    if get_world_size() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, 0)

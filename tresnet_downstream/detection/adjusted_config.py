@@ -76,11 +76,11 @@ def _plain_name(component: Any) -> str:
 
 def set_classes(cfg: Config) -> None:
     """Gives every data set and head the classes that the config names, or else those of the training data."""
-    given = [dataset for _, dataset in datasets_of(cfg) if dataset.type == OUR_DATA]
-    classes = next(filter(None, map(_classes_of, given)), None)
+    datasets = [dataset for _, dataset in datasets_of(cfg) if dataset.type == OUR_DATA]
+    classes = next(filter(None, map(_classes_of, datasets)), None)
     if classes is None:
         return
-    for dataset in given:
+    for dataset in datasets:
         dataset.metainfo = {"classes": classes, **(dataset.get("metainfo") or {})}
     _set_num_classes(cfg.model, len(classes))
 

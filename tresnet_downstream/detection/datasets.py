@@ -81,7 +81,7 @@ class CocoBoxes(CocoDataset):
         self._metainfo["classes"] = classes
         if not self.test_mode:
             # MMDetection trains on none of them, and says nothing; scores count them, as pycocotools does.
-            wide = [given for given in file.content["annotations"] if min(given["bbox"][2:]) >= 1]
+            wide = [each for each in file.content["annotations"] if min(each["bbox"][2:]) >= 1]
             if narrow := len(file.content["annotations"]) - len(wide):
                 self.dropped["narrower than a pixel"] += narrow
                 file.content["annotations"] = wide
@@ -101,26 +101,26 @@ class CocoBoxes(CocoDataset):
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Leaves out pictures as the config says, and says how many; some must stay."""
-        kept: list[dict[str, Any]] = super().filter_data()
-        kept_ids, least = {picture["img_id"] for picture in kept}, (self.filter_cfg or {}).get("min_size", 0)
+        pictures: list[dict[str, Any]] = super().filter_data()
+        ids, least = {picture["img_id"] for picture in pictures}, (self.filter_cfg or {}).get("min_size", 0)
         self.left_out = {
             os.path.relpath(picture["img_path"], self.data_prefix.get("img") or "."): (
                 f"is smaller than {least} pixels" if min(picture["width"], picture["height"]) < least else "has no box"
             )
             for picture in self.data_list
-            if picture["img_id"] not in kept_ids
+            if picture["img_id"] not in ids
         }
         if self.left_out:
             tell(
                 f"{self.ann_file}: {len(self.left_out):,} of {len(self.data_list):,} pictures left out (no box of the "
                 "classes, or too small); left_out_train.csv in the work dir names them"
             )
-        if not kept:
+        if not pictures:
             classes = ", ".join(self._metainfo["classes"][:10])
             raise UserError(
                 f"{self.ann_file}: no picture is left to train on: none is large enough with a box of {classes}"
             )
-        return kept
+        return pictures
 
     def prepare_data(self, idx: int) -> Any:
         """Loads and prepares a picture.
@@ -214,12 +214,12 @@ def read_boxes(path: str, labelled: bool = True, masks: bool = False) -> tuple[C
         path, "annotation id", whole_numbers(path, "annotations", file.content["annotations"], "id").tolist()
     )
     dropped: Counter[str] = Counter()
-    kept = []
+    annotations = []
     for annotation, image_of in zip(file.content["annotations"], file.image_of, strict=True):
         box, image = annotation.get("bbox"), file.content["images"][image_of]
         if not is_box(box):
-            wanted = "four numbers: left, top, width, height"
-            raise UserError(f"{path}: annotation {annotation['id']}: `bbox` is {box!r}, not {wanted}")
+            numbers = "four numbers: left, top, width, height"
+            raise UserError(f"{path}: annotation {annotation['id']}: `bbox` is {box!r}, not {numbers}")
         if not is_crowd_flag(annotation.get("iscrowd", 0)):
             raise UserError(
                 f"{path}: annotation {annotation['id']}: `iscrowd` is {annotation['iscrowd']!r}; write 0 or 1"
@@ -236,6 +236,6 @@ def read_boxes(path: str, labelled: bool = True, masks: bool = False) -> tuple[C
             if masks and not is_mask(annotation.get("segmentation"), image["height"], image["width"]):
                 what = "is no polygons of three points or more near the picture, nor run lengths of its size"
                 raise UserError(f"{path}: annotation {annotation['id']}: `segmentation` {what}")
-            kept.append({"iscrowd": 0, **annotation, "area": area})
-    file.content["annotations"] = kept
+            annotations.append({"iscrowd": 0, **annotation, "area": area})
+    file.content["annotations"] = annotations
     return file, dropped

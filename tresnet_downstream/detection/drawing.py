@@ -51,37 +51,37 @@ def detect_in_pictures(
         raise UserError(f"threshold={threshold:g}: give a score, 0 to 1")
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k={top_k}: give a whole number, at least 1")
-    given = threshold.limits(model.classes, "detection") if isinstance(threshold, Thresholds) else threshold
-    limits = np.broadcast_to(np.asarray(given, np.float64), len(model.classes))
+    by_class = threshold.limits(model.classes, "detection") if isinstance(threshold, Thresholds) else threshold
+    limits = np.broadcast_to(np.asarray(by_class, np.float64), len(model.classes))
     if out is not None:
         require_apart(images, out)
     names = drawn_names(images) if out is not None else {}
     earlier = Earlier(out) if out is not None else None
     failed = []
-    for found in detect(model, images, batch_size):
-        image = str(found.image)
-        if found.error:
-            failed.append(found.error)
+    for detections in detect(model, images, batch_size):
+        image = str(detections.image)
+        if detections.error:
+            failed.append(detections.error)
             if as_json:
-                yield json.dumps({"image": image, "error": found.error}, ensure_ascii=False)
+                yield json.dumps({"image": image, "error": detections.error}, ensure_ascii=False)
             continue
-        kept = np.flatnonzero(found.scores > limits[found.labels])[:top_k]
+        indices = np.flatnonzero(detections.scores > limits[detections.labels])[:top_k]
         if earlier is not None:
-            write_picture(draw_boxes(found, model.classes, kept), names[image], earlier)
-        yield _line(image, found, model.classes, kept, as_json)
+            write_picture(draw_boxes(detections, model.classes, indices), names[image], earlier)
+        yield _line(image, detections, model.classes, indices, as_json)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
         raise UserError(f"{failed[0]}{count}")
 
 
-def _line(image: str, found: Detections, classes: Sequence[str], kept: np.ndarray, as_json: bool) -> str:
+def _line(image: str, detections: Detections, classes: Sequence[str], indices: np.ndarray, as_json: bool) -> str:
     boxes = [
         {
-            "label": classes[found.labels[index]],
-            "score": round(float(found.scores[index]), 6),
-            "box": [round(float(value), 2) for value in found.boxes[index]],
+            "label": classes[detections.labels[index]],
+            "score": round(float(detections.scores[index]), 6),
+            "box": [round(float(value), 2) for value in detections.boxes[index]],
         }
-        for index in kept
+        for index in indices
     ]
     if as_json:
         return json.dumps({"image": image, "boxes": boxes}, ensure_ascii=False)
@@ -89,24 +89,24 @@ def _line(image: str, found: Detections, classes: Sequence[str], kept: np.ndarra
     return f"{image}: {', '.join(texts) or 'nothing'}"
 
 
-def draw_boxes(found: Detections, classes: Sequence[str], kept: Sequence[int] | np.ndarray) -> Image.Image:
-    """The picture with boxes, and masks where there are any, and above each its class and score."""
-    pixels = pixels_of(found.image).copy()
+def draw_boxes(detections: Detections, classes: Sequence[str], indices: Sequence[int] | np.ndarray) -> Image.Image:
+    """The picture with the boxes at ``indices``, best first, with masks, classes and scores."""
+    pixels = pixels_of(detections.image).copy()
     # Small pictures are enlarged, so that the text can be read and hides little.
     zoom = max(1, min(round(480 / min(pixels.shape[:2])), 4096 // max(pixels.shape[:2])))
-    if found.masks is not None:
-        for index in kept:
-            inside, colour = found.masks[index], COLOURS[found.labels[index] % len(COLOURS)]
+    if detections.masks is not None:
+        for index in indices:
+            inside, colour = detections.masks[index], COLOURS[detections.labels[index] % len(COLOURS)]
             pixels[inside] = (0.55 * pixels[inside] + 0.45 * np.array(colour)).astype(np.uint8)
     picture = Image.fromarray(pixels)
     picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC)
     size = max(14, round(min(picture.size) / 32))
     font, pen = ImageFont.load_default(size), ImageDraw.Draw(picture)
-    for index in reversed(list(kept)):  # the best on top
-        colour = COLOURS[found.labels[index] % len(COLOURS)]
-        left, top, right, bottom = (float(value) * zoom for value in found.boxes[index])
+    for index in reversed(list(indices)):  # the best on top
+        colour = COLOURS[detections.labels[index] % len(COLOURS)]
+        left, top, right, bottom = (float(value) * zoom for value in detections.boxes[index])
         pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=max(2, size // 7))
-        text = f"{classes[found.labels[index]]} {found.scores[index]:.2f}"
+        text = f"{classes[detections.labels[index]]} {detections.scores[index]:.2f}"
         width = font.getlength(text) + size / 2
         x = min(max(left, 0), max(picture.width - width, 0))
         y = top - 1.3 * size if top >= 1.3 * size else max(top, 0)

@@ -37,11 +37,13 @@ class DetectionCheckpointHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Turns numpy's numbers into plain ones and describes the detector for :func:`load_detector`."""
         hub = checkpoint["message_hub"]
-        kept = {key: value for key, value in hub["resumed_keys"].items() if key in hub["runtime_info"]}
-        checkpoint["message_hub"] = {**hub, "log_scalars": {}, "resumed_keys": kept}
+        resumed_keys = {key: value for key, value in hub["resumed_keys"].items() if key in hub["runtime_info"]}
+        checkpoint["message_hub"] = {**hub, "log_scalars": {}, "resumed_keys": resumed_keys}
         checkpoint["meta"]["model"] = {
             "detector": describe_detector(runner.cfg.model),
-            "pipeline": next((given["pipeline"] for split, given in datasets_of(runner.cfg) if split != "train"), []),
+            "pipeline": next(
+                (dataset["pipeline"] for split, dataset in datasets_of(runner.cfg) if split != "train"), []
+            ),
         }
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
@@ -82,9 +84,9 @@ class FiniteLossHook(Hook):
         if not self.every_n_train_iters(runner, self.interval) or torch.as_tensor(outputs["loss"]).isfinite():
             return
         last = last_checkpoint(runner.work_dir)
-        kept = f"the last checkpoint is {last}" if last else "no checkpoint was written before"
+        checkpoint = f"the last checkpoint is {last}" if last else "no checkpoint was written before"
         raise NonFiniteLossError(
-            f"the loss is not finite in epoch {runner.epoch + 1}, step {batch_idx + 1}; {kept}; "
+            f"the loss is not finite in epoch {runner.epoch + 1}, step {batch_idx + 1}; {checkpoint}; "
             "a lower optim_wrapper.optimizer.lr or optim_wrapper.clip_grad.max_norm=35 may help"
         )
 
@@ -107,13 +109,13 @@ class DetectionProgressHook(ProgressHook):
 
     def scores_text(self, metrics: Mapping[str, Any]) -> str:
         """AP in percent, of boxes and of masks."""
-        found = [
+        scores = [
             f"{name} {100 * metrics[key]:.2f}"
             for kind, suffix in (("bbox", ""), ("segm", " of masks"))
             for name, key in ((f"AP{suffix}", f"coco/{kind}_mAP"), (f"AP50{suffix}", f"coco/{kind}_mAP_50"))
             if metrics.get(key, -1) >= 0
         ]
-        return f"val {', '.join(found)}" if found else ""
+        return f"val {', '.join(scores)}" if scores else ""
 
 
 def describe_detector(model: Any) -> dict[str, Any]:
@@ -130,13 +132,13 @@ def _detector(model: nn.Module) -> nn.Module:
 
 def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mapping[str, Any], path: str | Path) -> None:
     """Leaves the weights of other shapes out, such as those of heads for other classes, and says which."""
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    fitting = {name: tensor for name, tensor in weights.items() if wanted.get(name) == tensor.shape}
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    fitting = {name: tensor for name, tensor in weights.items() if shapes.get(name) == tensor.shape}
     if not any(name.startswith("backbone.") for name in fitting):
         raise UserError(
             f"{path}: is a checkpoint of another detector: no weight of its backbone fits; a backbone's own weights "
             "are named by model.backbone.init_cfg.checkpoint"
         )
     checkpoint["state_dict"] = fitting
-    if fresh := [name for name in wanted if name not in fitting]:
+    if fresh := [name for name in shapes if name not in fitting]:
         tell(f"{path}: {len(fresh)} weights start fresh, such as {fresh[0]}")

@@ -72,16 +72,16 @@ class DetectionMetric(CocoMetric):
 
     def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
         """Scores the boxes and masks of all pictures."""
-        found = [prediction for _, prediction in results]
+        predictions = [prediction for _, prediction in results]
         classes = self.dataset_meta["classes"]
         category_ids = self._coco_api.get_cat_ids(cat_names=classes)
-        self.predictions = {kind: _in_coco_format(found, category_ids, kind) for kind in self.metrics}
+        self.predictions = {kind: _in_coco_format(predictions, category_ids, kind) for kind in self.metrics}
         if self.outfile_prefix is not None:
             for kind, rows in self.predictions.items():
                 self._write_predictions(Path(f"{self.outfile_prefix}.{kind}.json"), json.dumps(rows))
         if self.format_only:
             return {}
-        self.image_ids = [prediction["img_id"] for prediction in found]
+        self.image_ids = [prediction["img_id"] for prediction in predictions]
         values: dict[str, float] = {}
         for kind, rows in self.predictions.items():
             scores = detection_scores(self._coco_api.dataset, rows, classes, self.image_ids, kind, self.backend)
@@ -104,9 +104,11 @@ def _fraction(percent: float) -> float:
     return -1.0 if math.isnan(percent) else percent / 100
 
 
-def _in_coco_format(found: Sequence[dict[str, Any]], category_ids: Sequence[int], kind: str) -> list[dict[str, Any]]:
+def _in_coco_format(
+    predictions: Sequence[dict[str, Any]], category_ids: Sequence[int], kind: str
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for prediction in found:
+    for prediction in predictions:
         boxes, labels = prediction["bboxes"].tolist(), prediction["labels"].tolist()
         scores = prediction["scores"] if kind == "bbox" else prediction.get("mask_scores", prediction["scores"])
         for index, ((left, top, right, bottom), label, score) in enumerate(

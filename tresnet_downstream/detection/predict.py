@@ -71,11 +71,11 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     checkpoint = read_checkpoint(path)
     stored = checkpoint.get("meta")
     meta: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
-    told: Mapping[str, Any] = meta["model"] if isinstance(meta.get("model"), Mapping) else {}
+    description: Mapping[str, Any] = meta["model"] if isinstance(meta.get("model"), Mapping) else {}
     if config is not None:
         detector, pipeline = config.model, config.test_dataloader.dataset.pipeline
-    elif "detector" in told:
-        detector, pipeline = told["detector"], told.get("pipeline", [])
+    elif "detector" in description:
+        detector, pipeline = description["detector"], description.get("pipeline", [])
         if not isinstance(detector, Mapping) or not _are_steps(pipeline):
             raise UserError(f"{path}: its description of the detector is damaged; name its config with `config`")
         pipeline = _without_loading(pipeline)
@@ -137,8 +137,8 @@ def _built(path: Path, detector: Mapping[str, Any]) -> Any:
         raise
     except Exception as error:
         # Its arguments are the file's: whatever a component raises at them is no fault of the program.
-        told = " ".join(str(error).split())
-        raise UserError(f"{path}: the detector that it describes cannot be built ({told})") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: the detector that it describes cannot be built ({reason})") from error
 
 
 def _prepared(prepare: Compose, image: Picture) -> dict[str, Any] | str:
@@ -159,14 +159,14 @@ def _shape(data: dict[str, Any] | str) -> tuple[int, ...]:
 def _detect_batch(model: Any, batch: Sequence[tuple[Picture, dict[str, Any] | str]]) -> Iterator[Detections]:
     readable = [data for _, data in batch if isinstance(data, dict)]
     inputs = {key: [data[key] for data in readable] for key in ("inputs", "data_samples")}
-    found = iter(model.test_step(inputs) if readable else ())
+    samples = iter(model.test_step(inputs) if readable else ())
     for image, data in batch:
         if isinstance(data, str):
             yield Detections(
                 image, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), error=data
             )
             continue
-        instances = next(found).pred_instances.cpu()
+        instances = next(samples).pred_instances.cpu()
         order = torch.argsort(instances.scores, descending=True, stable=True)
         instances = instances[order]
         masks = instances.masks.numpy() if "masks" in instances else None

@@ -69,7 +69,7 @@ def save_config(config: Config, path: Path) -> None:
                 written = referring
     text = written.pretty_text
     with whole_file(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def _settled(config: dict[str, Any]) -> dict[str, Any]:

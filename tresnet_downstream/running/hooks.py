@@ -109,13 +109,13 @@ class PlainBlocksHook(Hook):
     """Tells once, before the first step, which blocks of a TResNet train without the steps that keep little memory."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.is_done = False
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Tells of each reason with the blocks that it holds for; of nothing if there are none."""
-        if self.told:
+        if self.is_done:
             return
-        self.told = True
+        self.is_done = True
         for name, network in bare(runner.model).named_modules():
             if not isinstance(network, TResNet):
                 continue

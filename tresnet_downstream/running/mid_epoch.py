@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.hooks import EMAHook
 
 from tresnet_downstream.errors import UserError
@@ -73,7 +73,8 @@ class MidEpochCheckpoints:
         folder = Path(loop.runner.work_dir)
         step = f"_step_{loop.step}" if loop.within_epoch else ""
         name = f"epoch_{loop.current_epoch}{step}.pth"
-        hooks = [hook for hook in loop.runner.hooks if getattr(hook, "account", None) is not None]
+        # A hook of the user's may have another thing of that name.
+        hooks = [hook for hook in loop.runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
         accounts = {type(hook).__name__: hook.account.sums() for hook in hooks}
         if not is_main_process() or (folders.last_checkpoint(folder) == folder / name and (folder / name).is_file()):
             return
@@ -83,7 +84,8 @@ class MidEpochCheckpoints:
         folders.remove_within_epochs(folder, name, KEEP)
 
     def stop(self, loop: Any, number: int) -> None:
-        """Tells where the training ends, and raises TrainingStopped."""
+        """Tells where the training ends, and raises TrainingStopped, in all processes once the checkpoint is there."""
+        barrier()  # torchrun ends the others as soon as one has left
         newest = folders.last_checkpoint(loop.runner.work_dir)
         name = "" if newest is None else f"; `resume` goes on from {newest.name}"
         tell(f"stopped by {signals.signal.Signals(number).name} after step {loop.step}{name}")

@@ -174,7 +174,7 @@ def _takes_argument(component: Any, name: str, scope: str) -> bool:
     """Whether the component registered as ``component`` in a scope has a constructor argument ``name``."""
     if not isinstance(component, str):
         return False
-    if (found := _registered(component, scope)) is not None:
-        return any(name in inspect.signature(base).parameters for base in inspect.getmro(found)[:-1])
+    if (registered := _registered(component, scope)) is not None:
+        return any(name in inspect.signature(base).parameters for base in inspect.getmro(registered)[:-1])
     # Albumentations' transforms are found by name too; their pipeline says which argument it does not know.
     return scope == SCOPE and hasattr(import_module("albumentations"), component)

@@ -154,15 +154,13 @@ class ProgressHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Shows the bar."""
         self.account, self.clock = Account(self.loss_key), Clock(runner.iter)
-        if not _has_line_for_each_epoch(runner):
-            _restore(self.account, runner, self)
+        _restore(self.account, runner, self)
         self._open(runner.iter, total_batches(runner))
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Opens the epoch's account; with ``val_steps``, an account goes over epochs."""
-        if _has_line_for_each_epoch(runner):
+        """Opens the epoch's account at its first batch; with ``val_steps``, an account goes over epochs."""
+        if _has_line_for_each_epoch(runner) and runner.train_loop.batches_of_epoch == 0:
             self.account.open()
-            _restore(self.account, runner, self)
 
     def after_train_iter(
         self,
@@ -228,11 +226,11 @@ class ProgressHook(Hook):
         seconds = time.perf_counter() - self.account.opened
         numbers = self.account.numbers()
         parts = []
-        # No image was trained where a resumed run first validates what the run before had trained.
+        # None where a resumed run first validates, and the checkpoint does not have the losses of the run before.
         if numbers.images:
             parts.append(f"{self.loss_name} {numbers.mean_loss:.4g}")
         parts += [scores] if scores else []
-        if numbers.images:
+        if numbers.images_per_second:
             parts += [f"{seconds:.0f} s", f"{numbers.images_per_second:.4g} images/s"]
         if left := self.clock.seconds_left(runner.iter, total_batches(runner)):
             parts.append(f"{timedelta(seconds=round(left))} left")
@@ -280,18 +278,15 @@ class StepLoggerHook(LoggerHook):
 
     def before_train(self, runner: Runner) -> None:
         """Opens the account."""
-        self.account: Account | None = None
-        self.clock = Clock(runner.iter)
+        self.account, self.clock = Account("loss"), Clock(runner.iter)
+        _restore(self.account, runner, self)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Adds to the account, and writes every ``interval`` batches."""
         assert outputs is not None
-        if self.account is None:
-            self.account = Account("loss_per_image" if "loss_per_image" in outputs else "loss")
-            self.account.opened = self.clock.began
-            _restore(self.account, runner, self)
+        self.account.loss_key = "loss_per_image" if "loss_per_image" in outputs else "loss"
         self.account.add(data_batch, outputs)
         loader = runner.train_dataloader
         short = not self.ignore_last or len(loader) <= self.interval
@@ -303,7 +298,7 @@ class StepLoggerHook(LoggerHook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Stops the clock of the training."""
-        if training_loop(runner) is not None and self.account is not None:
+        if training_loop(runner) is not None:
             self.account.pause()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -314,8 +309,8 @@ class StepLoggerHook(LoggerHook):
             return
         tag, text = runner.log_processor.get_log_after_epoch(runner, len(runner.val_dataloader), "val")
         tag = {**tag, "epoch": loop.current_epoch}
-        if self.account is not None:
-            numbers = self.account.numbers()
+        numbers = self.account.numbers()
+        if numbers.images:
             left = self.clock.seconds_left(loop.iter, total_batches(runner))
             trained = {
                 "mean_loss": numbers.mean_loss,
@@ -324,13 +319,13 @@ class StepLoggerHook(LoggerHook):
             }
             tag |= trained
             text += "  " + "  ".join(f"{name}: {value:.4f}" for name, value in trained.items())
-            self.account.open()
+        self.account.open()
         runner.logger.info(f"{position(runner)}  {text}")
         runner.visualizer.add_scalars(tag, step=loop.step, file_path=self.json_log_path)
 
 
 def _restore(account: Account, runner: Runner, hook: Hook) -> None:
-    """Goes on with the sums of a run that is resumed within an epoch."""
+    """Goes on with the sums of a run that is resumed within an epoch, or before the validation of one."""
     resumed_sums = getattr(runner, "resumed_sums", None)
     if resumed_sums is not None and (sums := resumed_sums(hook)) is not None:
         account.restore(sums)

@@ -58,10 +58,10 @@ def _sha256(path: str | Path) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"tresnet-downstream": __version__, "python": platform.python_version()}
+    versions = {"tresnet-downstream": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -80,13 +80,20 @@ class FolderRunner(Runner):
         """Builds the loop, with ours in the place of MMEngine's over epochs."""
         config = loop_config(loop, self.cfg.get("val_steps")) if isinstance(loop, Mapping) else loop
         built: BaseLoop = super().build_train_loop(config)
-        if isinstance(built, TrainLoop) and hasattr(built.dataloader, "worker_init_fn"):
-            built.dataloader.worker_init_fn = signals.left_to_parent(built.dataloader.worker_init_fn)
+        if isinstance(built, TrainLoop):
+            _keep_workers(built.dataloader)
         wrapper = self.optim_wrapper  # a config still
         if isinstance(built, TrainLoop) and isinstance(wrapper, dict):
             names = {str(wrapper.get(key)).removeprefix(f"{SCOPE}.") for key in ("type", "constructor")}
             if names & {"RecipeOptimWrapper", "MatrixDecayConstructor"}:
                 wrapper["epoch_length"] = len(built.dataloader)
+        return built
+
+    def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Builds the loop; in a training, its workers are there until the training ends."""
+        built: BaseLoop = super().build_val_loop(loop)
+        if isinstance(self._train_loop, TrainLoop):
+            _keep_workers(built.dataloader)
         return built
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
@@ -194,10 +201,8 @@ class FolderRunner(Runner):
             self._save_config()
 
     def resumed_sums(self, hook: Hook) -> Sequence[float] | None:
-        """The sums of a hook's account of the training in the checkpoint that is resumed; given once."""
-        sums = self._accounts.get(type(hook).__name__)
-        self._accounts = {name: other for name, other in self._accounts.items() if name != type(hook).__name__}
-        return sums
+        """The sums of a hook's account of the training in the checkpoint that is resumed; None if it has none."""
+        return self._accounts.get(type(hook).__name__)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Loads a checkpoint; one that is resumed must be of this run."""
@@ -247,6 +252,12 @@ class FolderRunner(Runner):
                 super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
 
+def _keep_workers(dataloader: Any) -> None:
+    """Lets the workers of a data loader that was not used yet outlive the signal that ends a training in order."""
+    if hasattr(dataloader, "worker_init_fn"):
+        dataloader.worker_init_fn = signals.left_to_parent(dataloader.worker_init_fn)
+
+
 class QuietRunner(FolderRunner):
     """MMEngine's runner, except that the terminal is left to the progress bar: the log file has every line.
 
@@ -277,6 +288,15 @@ class QuietRunner(FolderRunner):
         super().call_hook(fn_name, **kwargs)
 
 
+def _end_workers(dataloader: Any) -> None:
+    """Ends the workers of a data loader that keeps them; one that does not answer is killed."""
+    # Left to the garbage collector, which takes a loader apart in another order, each worker ends in 5 s.
+    if (iterator := getattr(dataloader, "_iterator", None)) is not None:
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            worker.kill()  # the first SIGTERM, which torch sends, has no effect, see `signals`
+
+
 def join_processes(launcher: str) -> None:
     """Joins the processes that torchrun started: NCCL where each has a GPU, otherwise gloo."""
     if launcher == "none" or dist.is_initialized():
@@ -305,9 +325,7 @@ def set_launcher(config: Config, launcher: str) -> None:
 def close(runner: Runner) -> None:
     """Ends what a run has open: the workers that load data, the progress bar, the writers of logs."""
     for loop in (runner._train_loop, runner._val_loop):
-        # Left to the garbage collector, which takes a loader apart in another order, each worker ends in 5 s.
-        if (workers := getattr(getattr(loop, "dataloader", None), "_iterator", None)) is not None:
-            workers._shutdown_workers()
+        _end_workers(getattr(loop, "dataloader", None))
     for hook in runner.hooks:
         if isinstance(hook, ProgressHook):
             hook.close()

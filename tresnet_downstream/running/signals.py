@@ -5,7 +5,8 @@ A scheduler sends SIGTERM or SIGUSR1 before it takes a machine away; Ctrl-C send
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )  # Windows has no SIGUSR1
-_received = 0
+# Schedulers signal every process of a job, and torchrun then passes the signal on: within this many seconds, the same
+# signal counts once.
+SAME_SIGNAL_SECONDS = 1.0
 
 
 class TrainingStopped(SystemExit):
@@ -28,44 +31,72 @@ class TrainingStopped(SystemExit):
         self.number = number
 
 
+class _FirstSignal:
+    """A handler that notes the first signal; the second one goes to other handlers.
+
+    Args:
+        handlers: of the second signal, by signal number.
+    """
+
+    def __init__(self, handlers: Mapping[int, Any]) -> None:
+        self.handlers = handlers
+        self.number = 0
+        self.arrived = 0.0
+
+    def __call__(self, number: int, frame: Any) -> None:
+        now = time.monotonic()
+        if not self.number:
+            self.number, self.arrived = number, now
+        elif number != self.number or now - self.arrived >= SAME_SIGNAL_SECONDS:
+            self.restore()
+            signal.raise_signal(number)
+
+    def restore(self) -> None:
+        """Sets the other handlers."""
+        for number, handler in self.handlers.items():
+            # None: set by code that is not Python, which Python cannot set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+_first: _FirstSignal | None = None
+
+
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, the first signal is remembered, see :func:`received`; a second one acts as it would outside."""
-    global _received
+    """Inside, the first signal is remembered, see :func:`received`; a second one acts as it would outside.
+
+    The same signal within :data:`SAME_SIGNAL_SECONDS` is not a second one.
+    """
+    global _first
     if threading.current_thread() is not threading.main_thread():
         yield  # signals arrive in the main thread alone
         return
-
-    def receive(number: int, frame: Any) -> None:
-        global _received
-        _received = number
-        restore()
-
-    def restore() -> None:
-        for each, handler in before.items():
-            # None: set by code that is not Python, which Python cannot set again.
-            signal.signal(each, signal.SIG_DFL if handler is None else handler)
-
-    before = {number: signal.signal(number, receive) for number in SIGNALS}
+    first = _first = _FirstSignal({number: signal.getsignal(number) for number in SIGNALS})
+    for number in SIGNALS:
+        signal.signal(number, first)
     try:
         yield
     finally:
-        restore()
-        _received = 0
+        first.restore()
+        _first = None
 
 
 def received() -> int:
     """Number of the signal that arrived; 0 if none did."""
-    return _received
+    return 0 if _first is None else _first.number
 
 
 def left_to_parent(init: Callable[[int], None] | None) -> Callable[[int], None]:
-    """The ``worker_init_fn`` of a data loader whose workers ignore these signals: the training still needs them."""
+    """The ``worker_init_fn`` of a data loader whose workers ignore the first signal: the training still needs them.
+
+    A second one ends a worker, as that with which torch ends one that does not answer.
+    """
     return partial(_init_worker, init)
 
 
 def _init_worker(init: Callable[[int], None] | None, worker: int) -> None:
+    first = _FirstSignal(dict.fromkeys(SIGNALS, signal.SIG_DFL))
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, first)
     if init is not None:
         init(worker)

@@ -1,15 +1,17 @@
-"""What was validated last, so that a training that was cut in a validation makes up for it when resumed."""
+"""Validations of a training: what was validated last, and the same running statistics in every process."""
 
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+import torch.distributed as dist
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
 
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
-from tresnet_downstream.running.checkpoints import plain
+from tresnet_downstream.running.checkpoints import bare, plain
 from tresnet_downstream.running.loops import TrainLoop, training_loop, validation_is_due
 from tresnet_downstream.running.progress import position
 
@@ -20,6 +22,8 @@ BEST = ("best_score", "best_ckpt")
 @HOOKS.register_module()
 class LastValidationHook(Hook):
     """Notes each validation in the run's folder; a resumed training first makes up for one that was cut.
+
+    Several processes score with the first one's running statistics; without ``norm='sync'`` each has its own.
 
     The checkpoint that a run is resumed from is written before its validation, and does not know of it.
     """
@@ -43,6 +47,11 @@ class LastValidationHook(Hook):
             else:
                 runner.val_loop.run()
 
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Lets every process score with the running statistics that the checkpoint has."""
+        if training_loop(runner) is not None:
+            share_buffers(bare(runner.model))
+
     def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Ends the validation of a training where a signal arrived."""
         loop = training_loop(runner)
@@ -59,6 +68,13 @@ class LastValidationHook(Hook):
         if isinstance(loop, TrainLoop) and not loop.within_epoch:
             note["epoch"] = loop.epoch
         folders.write_validation(runner.work_dir, note)
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Gives every process the first one's running statistics, which are those that checkpoints hold."""
+    if get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def _is_validated(note: dict[str, Any], loop: BaseLoop) -> bool:
