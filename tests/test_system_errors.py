@@ -164,3 +164,9 @@ def test_script_that_handles_no_error_ends_with_one_line_and_2():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "error: a.json: has no boxes\n")
+
+
+@pytest.mark.parametrize(("state", "stopped"), [("T", True), ("t", False), ("S", False), ("R", False)])
+def test_process_that_a_debugger_holds_is_not_stopped(monkeypatch, state, stopped):
+    monkeypatch.setattr(system.Path, "read_text", lambda path: f"7 (a (odd) name) {state} 1 7 7 0")
+    assert system.is_stopped(7) is stopped

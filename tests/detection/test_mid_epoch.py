@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("mmdet", reason="needs the detection set-up")
 
 from detection.small_boxes import call, flags
-from detection.test_steps import STEPS, config_with, lines, run, scores
+from detection.test_steps import STEPS, config_with, iterations, lines, run, scores
 from running.test_mid_epoch import INTERRUPTING
 from running.test_resume import leaves
 
@@ -39,3 +39,17 @@ def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(box
         for key, value in one.items():
             assert torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key], key
     assert sorted(path.name for path in (tmp_path / "parts").glob("epoch_*")) == [f"epoch_{n}.pth" for n in (1, 2, 3)]
+
+
+def test_loop_over_iterations_ends_at_once_at_a_signal_and_keeps_its_checkpoints(boxes, tmp_path):
+    """It does not look for signals after its steps, so they act as they would without a training."""
+    exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
+    hook = f"dict(type='mmengine.Interrupting', number={int(signal.SIGINT)}, batch=4, place='step')"
+    config = config_with(tmp_path, hook)
+    status, _, err = call("train_detection", [config, "--work-dir", tmp_path / "run", *iterations(boxes)])
+    assert (status, err.count("\n")) == (130, 1), err
+    assert [path.name for path in (tmp_path / "run").glob("iter_*.pth")] == ["iter_3.pth"]
+    config = config_with(tmp_path)
+    status, out, err = call("train_detection", [config, "--work-dir", tmp_path / "run", "--resume", *iterations(boxes)])
+    assert status == 0, err
+    assert "iteration 6/6" in out

@@ -107,12 +107,12 @@ def _watch(others: Mapping[int, int]) -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process of this machine is stopped, as by SIGSTOP."""
+    """Whether a process of this machine is stopped, as by SIGSTOP; not where a debugger holds it, state ``t``."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
-    return state in ("T", "t")
+    return state == "T"
 
 
 def close_logs(runner: Runner) -> None:
