@@ -51,6 +51,26 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def named_if_unwritable(path: str | Path, problem: str = "cannot be written", advice: str = "") -> Iterator[None]:
+    """Turns the OSError of a block that writes into a UserError that names ``path``.
+
+    A `NotWrittenError` stays as it is: it names the file and says what to do.
+
+    Args:
+        path: the file or folder.
+        problem: what the error says of it.
+        advice: what to do, after a semicolon.
+    """
+    try:
+        yield
+    except NotWrittenError:
+        raise
+    except OSError as error:
+        more = f"; {advice}" if advice else ""
+        raise UserError(f"{path}: {problem} ({error.strerror or error}){more}") from error
+
+
 def _sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk, where the file system can say so."""
     if os.name == "nt" and path.is_dir():  # cannot be opened there

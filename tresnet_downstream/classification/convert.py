@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tresnet_downstream.classification.model_files import WeightFile
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.files import Earlier, named_if_unwritable, whole_file
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
 from tresnet_downstream.weights.head_names import HEADS
 from tresnet_downstream.weights.integrity import save_safetensors
@@ -43,7 +43,7 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         raise UserError(f"{out}: the format {to!r} is written as {suffixes}")
     if to == TIMM and file.head is not None and not HEADS[file.head["type"]].in_timm:
         raise UserError(f"{file.path}: timm has no {file.head['type']}; convert it to 'release'")
-    try:
+    with named_if_unwritable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as partial:
             if out.suffix == ".safetensors":
@@ -53,8 +53,6 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
                 with partial.open("wb") as stream:
                     torch.save(_content(file, to), stream)
             Earlier(out.parent).keep_unless_same((partial, out.name))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
     return out
 
 

@@ -29,7 +29,7 @@ from tresnet_downstream.deployment.exported import (
 from tresnet_downstream.deployment.fuse import fuse
 from tresnet_downstream.deployment.quantisation import Track, calibration_pictures, quantised
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.files import Earlier, named_if_unwritable, whole_file
 
 # Everything here has been in ONNX since opset 18; TensorRT 10 and ONNX Runtime 1.14 take it.
 OPSET = 18
@@ -206,7 +206,7 @@ def _ranges(count: int) -> Iterator[tuple[int, int]]:
 def _written(path: Path) -> Iterator[Path]:
     """A name to write under; the files get theirs when the block ends well, the weights before what names them."""
     earlier = Earlier(path.parent)
-    try:
+    with named_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             partial.touch()  # Before minutes of work, not after them.
@@ -218,8 +218,6 @@ def _written(path: Path) -> Iterator[Path]:
                 with whole_file(weights) as partial_weights:
                     yield partial
                     earlier.keep_unless_same((partial, path.name), (partial_weights, weights.name))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _files(path: Path) -> Iterable[Path]:
