@@ -142,6 +142,21 @@ class Earlier:
         return self.aside
 
 
+@contextmanager
+def whole_result(path: str | Path) -> Iterator[Path]:
+    """As `whole_file`, for what a tool writes: makes the folder, and moves a file of other content to ``earlier_N``.
+
+    Raises:
+        UserError: if the file cannot be written, or the other one cannot be moved.
+    """
+    path = Path(path)
+    with named_if_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            yield partial
+            Earlier(path.parent).keep_unless_same((partial, path.name))
+
+
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Opens a regular file for reading bytes; a pipe, a device or a socket, which could block or never end, is refused.
 

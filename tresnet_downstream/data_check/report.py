@@ -9,7 +9,7 @@ from typing import Any
 from tresnet_downstream.data_check.check import DataReport
 from tresnet_downstream.data_check.findings import KINDS, SEVERITIES, Finding
 from tresnet_downstream.evaluation.text import aligned
-from tresnet_downstream.files import Earlier, named_if_unwritable, whole_file
+from tresnet_downstream.files import whole_result
 
 FORMAT, VERSION = "tresnet_downstream.data_check", 1
 NOT_SEARCHED = (
@@ -76,12 +76,8 @@ def write_json(report: DataReport, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    path = Path(path)
-    with named_if_unwritable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            partial.write_text(json.dumps(content(report), indent=1) + "\n", encoding="ascii")
-            Earlier(path.parent).keep_unless_same((partial, path.name))
+    with whole_result(path) as partial:
+        partial.write_text(json.dumps(content(report), indent=1) + "\n", encoding="ascii")
 
 
 def _counts(report: DataReport) -> dict[str, int]:

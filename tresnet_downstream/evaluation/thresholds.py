@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.text import json_text, read_versioned, write_files
-from tresnet_downstream.files import Earlier
+from tresnet_downstream.evaluation.text import json_text, read_versioned
+from tresnet_downstream.files import whole_result
 
 FORMAT, VERSION = "tresnet_downstream.thresholds", 1
 SCOPES = ("per-class", "global")
@@ -258,7 +258,7 @@ def _chosen(curve: ThresholdCurve, objective: Objective) -> tuple[float | None, 
 
 
 def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
-    """Writes JSON that :func:`read_thresholds` reads. Other thresholds there are moved aside, see :class:`Earlier`.
+    """Writes JSON that :func:`read_thresholds` reads. Other thresholds there are moved aside.
 
     Raises:
         UserError: the file cannot be written.
@@ -275,10 +275,8 @@ def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
         "chosen_on": thresholds.chosen_on,
         "thresholds": thresholds.of_class,
     }
-    path, text = Path(path), json_text(content)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        Earlier(path.parent).keep(path.name)
-    write_files(path.parent, {path.name: text})
+    with whole_result(path) as partial:
+        partial.write_text(json_text(content), encoding="utf-8", newline="")
 
 
 def require_place(path: str | Path) -> None:
