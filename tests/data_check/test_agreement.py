@@ -1,9 +1,14 @@
 """Whatever a training refuses is an error of the check, and what it leaves out is counted alike."""
 
+import json
+import os
+
+import hostile
 import pytest
 from data_check.faulty_data import change, classification_error, detection_error, kinds, source, table_source
+from test_hostile_files import COCO, TABLE, write_images
 
-from tresnet_downstream.data_check import check_data
+from tresnet_downstream.data_check import Source, check_data
 
 FIRST = "train_00.jpg"
 
@@ -141,6 +146,46 @@ def test_all_faults_of_a_table_are_collected(labels):
     (labels / "train.csv").write_text(f"{FIRST},disc\n,disc\ntrain_01.jpg\n{FIRST},square\n")
     places = [finding.place for finding in check_data([table_source(labels)]).findings if finding.severity == "error"]
     assert places == ["line 2", "line 3", "line 4"]
+
+
+@pytest.mark.parametrize("fault", ["missing", "broken", "outside"])
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_image_without_a_label_that_is_left_out_stops_no_training(labels, own_boxes, fault, task):
+    data = labels if task == "classification" else own_boxes
+    content = json.loads((data / "train.json").read_text())
+    number, name = content["images"][0]["id"], content["images"][0]["file_name"]
+    path = data / "pictures" / name
+    if fault == "outside":
+        path.rename(data / name)
+        content["images"][0]["file_name"] = f"../{name}"
+    else:
+        path.unlink()
+        if fault == "broken":
+            path.write_bytes(b"no image")
+    of = source(data, task)
+    for annotations in (
+        content["annotations"],
+        [one for one in content["annotations"] if one["image_id"] != number],
+    ):
+        (data / "train.json").write_text(json.dumps({**content, "annotations": annotations}))
+        error = classification_error(of) if task == "classification" else detection_error(of)[0]
+        assert (error is not None) == bool(kinds(of)["error"]), (error, kinds(of))
+    assert (error is None) == (fault != "outside" or task == "classification")
+
+
+@pytest.mark.parametrize("kind", ["classification", "detection", "table"])
+def test_damaged_files_are_errors_exactly_where_training_refuses_them(tmp_path, kind):
+    write_images(tmp_path)
+    draw, file = hostile.seeded(f"check of {kind}"), tmp_path / ("train.csv" if kind == "table" else "train.json")
+    task = "detection" if kind == "detection" else "classification"
+    of = Source("train", str(file), str(tmp_path), task, needs_masks=task == "detection")
+    for _ in range(int(os.environ.get("TRESNET_MUTATIONS", "60"))):
+        content = hostile.flipped(TABLE.encode(), draw) if kind == "table" else hostile.damaged_json(COCO, draw)
+        file.write_bytes(content)
+        error = detection_error(of)[0] if kind == "detection" else classification_error(of)
+        # A wrong size ends no training, but spoils it.
+        errors = kinds(of)["error"] - {"other-size"}
+        assert (error is not None) == bool(errors), (content, error)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "folder"])

@@ -101,7 +101,7 @@ class Listing:
 
     @property
     def used_images(self) -> list[ListedImage]:
-        """The images that a classifier trains on or is scored on."""
+        """The images that training or scoring reads: without `keep_empty`, those with a label."""
         return [image for image in self.images if self.source.keep_empty or image.shown or image.unverified]
 
 
