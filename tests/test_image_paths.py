@@ -9,6 +9,7 @@ import pytest
 from evaluation.small_runs import detection_run, multilabel_run
 from mmengine.registry import init_default_scope
 from PIL import Image
+from running.small_data import call
 
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.detection.datasets import CocoBoxes
@@ -107,6 +108,9 @@ def test_a_report_follows_the_image_folder_of_its_own_account_alone(folder, make
     write_report(run, folder / "foreign", resamples=0, tell=told.append)
     assert not pictures_of(folder / "foreign")
     assert any("another account or machine scored this run" in line for line in told)
+    status, out, err = call("report", [run, "--out", folder / "command", "--resamples", "0"])
+    assert status == 0, err
+    assert "set the report's --images to it" in out
     write_report(run, folder / "named", resamples=0, images=folder / "scored" / "pictures")
     assert pictures_of(folder / "named")
 
