@@ -124,18 +124,17 @@ def _check_images(listing: Listing, looks: dict[File, Look]) -> list[Seen]:
     # Where all are missing, training has none to take in their place.
     none_is_there = all(looks[file_of(image)].problem == "missing-image" for image in listing.images)
     tolerated = listing.source.tolerates_bad_images and not none_is_there
-    used = {image.position for image in listing.used_images}
     for image in listing.images:
         look = looks[file_of(image)]
         if look.outside:
             # Training refuses files outside, and takes names that lead out and back in.
-            is_read = listing.source.task == "detection" or image.position in used
+            is_read = listing.source.task == "detection" or listing.uses(image)
             refused = is_read and not listing.source.outside_paths and lies_outside(*file_of(image))
             text = f"{look.outside}; outside_paths=True allows it" if refused else look.outside
             listing.report("name-leaves-folder", "error" if refused else "warning", image.place, text, image.position)
         if look.problem:
             is_tolerated = tolerated and look.problem in ("missing-image", "broken-image")
-            harmless = is_tolerated or image.position not in used
+            harmless = is_tolerated or not listing.uses(image)
             severity: Severity = "warning" if harmless else "error"
             listing.report(look.problem, severity, image.place, look.text, image.position)
             continue

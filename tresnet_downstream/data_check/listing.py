@@ -99,10 +99,14 @@ class Listing:
         finding = Finding(kind, severity, source.split, source.annotation_file, place, text, image, annotation)
         self.findings.append(finding)
 
+    def uses(self, image: ListedImage) -> bool:
+        """Whether training or scoring reads an image: without `keep_empty`, only if it has a label."""
+        return self.source.keep_empty or bool(image.shown or image.unverified)
+
     @property
     def used_images(self) -> list[ListedImage]:
-        """The images that training or scoring reads: without `keep_empty`, those with a label."""
-        return [image for image in self.images if self.source.keep_empty or image.shown or image.unverified]
+        """The images that training or scoring reads."""
+        return [image for image in self.images if self.uses(image)]
 
 
 def annotation_place(record: Any, position: int) -> str:
