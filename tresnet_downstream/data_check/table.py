@@ -40,8 +40,8 @@ def list_table(source: Source) -> Listing:
         if position == 0 and cells[0].strip() == "path":
             widths = _widths_by_header(listing, cells)
         elif len(cells) not in widths:
-            wanted = " or ".join(map(str, widths))
-            listing.report("malformed-entry", "error", place, f"has {len(cells)} columns, not {wanted}")
+            expected = " or ".join(map(str, widths))
+            listing.report("malformed-entry", "error", place, f"has {len(cells)} columns, not {expected}")
         elif not cells[0]:
             listing.report("malformed-entry", "error", place, "has no path")
         else:

@@ -183,18 +183,20 @@ def _differences(model: ImageClassifier, exported: ExportedClassifier, pictures:
             continue
         batch = images.transpose(0, 3, 1, 2).astype(np.float32) / 255
         with torch.inference_mode():
-            wanted = model(torch.from_numpy(batch)).numpy()
-        differences.append(np.abs(exported.logits(batch) - wanted))
-        largest = max(largest, float(np.abs(wanted).max()))
-    found = np.concatenate(differences)
-    if int8 and not found.mean() <= INT8_TOLERANCE:
+            reference = model(torch.from_numpy(batch)).numpy()
+        differences.append(np.abs(exported.logits(batch) - reference))
+        largest = max(largest, float(np.abs(reference).max()))
+    difference = np.concatenate(differences)
+    if int8 and not difference.mean() <= INT8_TOLERANCE:
         raise UserError(
-            f"not exported: in int8 probabilities differ from torch's by {found.mean():.2g} on average, "
+            f"not exported: in int8 probabilities differ from torch's by {difference.mean():.2g} on average, "
             "so the network does not stand it, or not with these pictures: export it in float32"
         )
-    if not int8 and not found.max() <= TOLERANCE * largest:
-        raise UserError(f"not exported: logits of up to {largest:.2g} differ from torch's by up to {found.max():.2g}")
-    return found
+    if not int8 and not difference.max() <= TOLERANCE * largest:
+        raise UserError(
+            f"not exported: logits of up to {largest:.2g} differ from torch's by up to {difference.max():.2g}"
+        )
+    return difference
 
 
 def _ranges(count: int) -> Iterator[tuple[int, int]]:

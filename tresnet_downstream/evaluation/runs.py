@@ -151,10 +151,10 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         except Exception as error:  # numpy parses the header as Python, and damaged ones raise whatever that does
             reason = " ".join(str(error).split())[:80]
             raise UserError(f"{path}: cannot be read ({reason}); score again") from error
-        wanted = (content["num_images"], len(classes))
+        expected = (content["num_images"], len(classes))
         shape = getattr(arrays[name], "shape", "no array")
-        if shape != wanted or arrays[name].dtype.kind not in "fiub":
-            raise UserError(f"{path}: holds {shape}, and run.json says {wanted}; score again")
+        if shape != expected or arrays[name].dtype.kind not in "fiub":
+            raise UserError(f"{path}: holds {shape}, and run.json says {expected}; score again")
     images_path = _there(folder, "images.json")
     images = parse_json(read_text(images_path), images_path)
     if not are_names(images) or len(images) != content["num_images"]:

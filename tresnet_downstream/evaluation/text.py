@@ -84,9 +84,9 @@ def read_versioned(path: str | os.PathLike[str], name: str, version: int, hint: 
     content = parse_json(read_text(path), path)
     if not isinstance(content, dict) or content.get("format") != name:
         raise UserError(f"{path}: is not of the format {name}; {hint}")
-    found = content.get("version")
-    if type(found) is not int or not 1 <= found <= version:
-        raise UserError(f"{path}: has version {found!r} of its format, and this toolkit reads {version}; update it")
+    stored = content.get("version")
+    if type(stored) is not int or not 1 <= stored <= version:
+        raise UserError(f"{path}: has version {stored!r} of its format, and this toolkit reads {version}; update it")
     return content
 
 

@@ -79,8 +79,8 @@ def threshold_curve(scores: NDArray, targets: NDArray, positives: int | None = N
     """
     rows = max(1, _BLOCK_ENTRIES // max(1, scores[:1].size))
     blocks = [slice(first, first + rows) for first in range(0, len(scores), rows)]
-    found = np.sort(np.concatenate([scores[block][targets[block] == 1] for block in blocks] or [scores[:0]]))
-    steps, first_of = np.unique(found, return_index=True)
+    positive_scores = np.sort(np.concatenate([scores[block][targets[block] == 1] for block in blocks] or [scores[:0]]))
+    steps, first_of = np.unique(positive_scores, return_index=True)
     below = np.zeros(len(steps), np.int64)
     next_lower = np.full(len(steps), -np.inf)
     known_entries = 0
@@ -97,9 +97,9 @@ def threshold_curve(scores: NDArray, targets: NDArray, positives: int | None = N
     return ThresholdCurve(
         scores=steps[::-1],
         thresholds=midway[::-1],
-        hits=(len(found) - first_of)[::-1],
+        hits=(len(positive_scores) - first_of)[::-1],
         predicted=(known_entries - below)[::-1],
-        positives=len(found) if positives is None else positives,
+        positives=len(positive_scores) if positives is None else positives,
     )
 
 
