@@ -1,11 +1,14 @@
 """A file is there whole or not at all."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from tresnet_downstream import files
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.files import Earlier, named_if_unwritable, whole_file
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, OSError])
@@ -21,6 +24,26 @@ def test_interrupted_writing_leaves_the_old_file_and_no_part(tmp_path, interrupt
     with pytest.raises(interrupt):
         write_half()
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("best.pth", "old")]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, r"/a\.json: cannot be written: no space is left .*"),
+        (errno.ENOTDIR, r"folder: cannot be written \(.+\); choose another"),
+    ],
+)
+def test_failure_to_write_is_told_in_one_line_with_its_reason(tmp_path, monkeypatch, number, words):
+    def fail(source, target):
+        raise OSError(number, os.strerror(number), str(source))
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with (
+        pytest.raises(UserError, match=f"{words}$"),
+        named_if_unwritable("folder", advice="choose another"),
+        whole_file(tmp_path / "a.json") as partial,
+    ):
+        partial.write_text("{}")
 
 
 def test_whole_file_replaces_the_old_and_keeps_its_suffix_while_written(tmp_path):

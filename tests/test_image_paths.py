@@ -2,17 +2,20 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from evaluation.small_runs import detection_run, multilabel_run
 from mmengine.registry import init_default_scope
 from PIL import Image
+from running.small_data import call
 
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.detection.datasets import CocoBoxes
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
+from tresnet_downstream.evaluation.origin import is_of_this_account, origin_of
 from tresnet_downstream.evaluation.report import write_report
 from tresnet_downstream.image_paths import missing_images
 
@@ -117,6 +120,9 @@ def test_a_report_follows_the_image_folder_of_its_own_account_alone(folder, make
     write_report(run, folder / "foreign", resamples=0, tell=told.append)
     assert not pictures_of(folder / "foreign")
     assert any("another account or machine scored this run" in line for line in told)
+    status, out, err = call("report", [run, "--out", folder / "command", "--resamples", "0"])
+    assert status == 0, err
+    assert "set the report's --images to it" in out
     write_report(run, folder / "named", resamples=0, images=folder / "scored" / "pictures")
     assert pictures_of(folder / "named")
 
@@ -155,3 +161,24 @@ def test_a_report_shows_no_image_from_outside_its_folder(folder, outside_paths):
     write_report(run, folder / "report", resamples=0, outside_paths=outside_paths, tell=told.append)
     assert bool(pictures_of(folder / "report")) == outside_paths
     assert any("lie outside of" in line for line in told) == (not outside_paths)
+
+
+@pytest.mark.parametrize("left_behind", [None, b"", b"half a key"])
+def test_all_processes_of_an_account_have_one_key_which_only_it_can_read(folder, left_behind):
+    key = folder / "cache" / "run_folders.key"
+    if left_behind is not None:  # as by a process that was killed, or a disk that was full
+        key.parent.mkdir()
+        key.write_bytes(left_behind)
+    with ThreadPoolExecutor(8) as pool:
+        origins = set(pool.map(origin_of, ["/data/images"] * 8))
+    (origin,) = origins
+    assert is_of_this_account(origin, "/data/images")
+    assert not is_of_this_account(origin, "/data/other")
+    assert key.stat().st_mode & 0o077 == 0
+
+
+def test_a_run_that_is_scored_without_a_key_is_kept(folder, monkeypatch):
+    (folder / "no folder").write_text("")
+    monkeypatch.setenv("TRESNET_CACHE", str(folder / "no folder"))
+    multilabel_run(folder / "run")
+    assert not read_run(folder / "run").scored_here

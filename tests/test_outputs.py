@@ -74,6 +74,16 @@ def benchmark(inputs, out, number):
     return ["benchmark", "networks", "tiny", *small, "--out", out]
 
 
+def check_data(inputs, out, number):
+    files = [
+        "--annotations",
+        inputs["data"] / ("train.json", "val.json")[number],
+        "--images",
+        inputs["data"] / "pictures",
+    ]
+    return ["check_data", *files, "--workers", 0, "--json", out / "findings.json"]
+
+
 COMMANDS = {
     "test_multilabel": score_multilabel,
     "test_detection": score_detection,
@@ -87,6 +97,7 @@ COMMANDS = {
     "convert to timm": convert("timm", "safetensors"),
     "convert to the release's": convert("release", "pth"),
     "benchmark": benchmark,
+    "check_data": check_data,
 }
 # A time is measured anew in each run; exporters number their nodes through the life of a process.
 NEVER_THE_SAME = {"benchmark", "export to ONNX", "export to OpenVINO"}

@@ -16,7 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tresnet_downstream.data_check import MAX_DISTANCE, check_data, table, write_json
     from tresnet_downstream.data_check.command import clean, sources_asked_for
 
-    sources = sources_asked_for(options.config, options.cfg_options, options.annotations, options.images, options.task)
+    sources = sources_asked_for(
+        options.config, options.cfg_options, options.annotations, options.images, options.task, options.outside_paths
+    )
     max_distance = MAX_DISTANCE if options.max_distance is None else options.max_distance
     report = check_data(sources, options.workers, max_distance, progress)
     print(table(report))
@@ -43,6 +45,9 @@ def _parser() -> Parser:
         "--task",
         choices=["classification", "detection"],
         help="what FILE is for; detection if it has boxes, by default",
+    )
+    parser.add_argument(
+        "--outside-paths", action="store_true", help="names in FILE may lead out of DIR; in a config, a key of it"
     )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that read images; one for each core"

@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from tresnet_downstream.evaluation.report import write_report
+    from tresnet_downstream.wording import worded
 
     for path in write_report(
         options.runs,
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.images,
         options.seed,
         progress,
-        tell=print,
+        tell=lambda note: print(worded(note)),
         outside_paths=options.outside_paths,
     ):
         print(f"wrote {path}")

@@ -176,10 +176,10 @@ def refuse_repeated_images(file: File, names: Sequence[str]) -> None:
     refuse_duplicates(file, "file_name", names)
 
 
-def _positions(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give where each of ``wanted`` stands in ``known``, and whether it stands there at all."""
+def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give where each of ``ids`` stands in ``known``, and whether it stands there at all."""
     if not len(known):
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+        return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
     order = np.argsort(known)
-    places = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
-    return places, known[places] == wanted
+    places = order[np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)]
+    return places, known[places] == ids

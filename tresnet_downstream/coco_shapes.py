@@ -1,6 +1,6 @@
 """Boxes and masks in COCO's formats, checked: pycocotools' C code takes any numbers, and reads past its memory."""
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +12,7 @@ FARTHEST = 2**26
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite int or float; true and false are no numbers."""
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def is_id(value: Any) -> bool:

@@ -51,6 +51,26 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def named_if_unwritable(path: str | Path, problem: str = "cannot be written", advice: str = "") -> Iterator[None]:
+    """Turns the OSError of a block that writes into a UserError that names ``path``.
+
+    A `NotWrittenError` stays as it is: it names the file and says what to do.
+
+    Args:
+        path: the file or folder.
+        problem: what the error says of it.
+        advice: what to do, after a semicolon.
+    """
+    try:
+        yield
+    except NotWrittenError:
+        raise
+    except OSError as error:
+        more = f"; {advice}" if advice else ""
+        raise UserError(f"{path}: {problem} ({error.strerror or error}){more}") from error
+
+
 def _sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk, where the file system can say so."""
     if os.name == "nt" and path.is_dir():  # cannot be opened there
@@ -120,6 +140,21 @@ class Earlier:
             # Standard output may be read by a program.
             print(f"note: files in {self.folder} that would be overwritten are now in {aside}", file=sys.stderr)
         return self.aside
+
+
+@contextmanager
+def whole_result(path: str | Path) -> Iterator[Path]:
+    """As `whole_file`, for what a tool writes: makes the folder, and moves a file of other content to ``earlier_N``.
+
+    Raises:
+        UserError: if the file cannot be written, or the other one cannot be moved.
+    """
+    path = Path(path)
+    with named_if_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            yield partial
+            Earlier(path.parent).keep_unless_same((partial, path.name))
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:

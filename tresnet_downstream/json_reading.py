@@ -39,7 +39,10 @@ def parse_json(content: str | bytes, name: object) -> Any:
     except _ExcessError as error:
         raise UserError(f"{name}: {error}") from error
     except UnicodeEncodeError as error:
-        raise UserError(f"{name}: malformed JSON: a lone surrogate, half of a character; write it whole") from error
+        place = ascii(error.object[max(0, error.start - 30) : error.end + 30])
+        raise UserError(
+            f"{name}: malformed JSON: a lone surrogate, half of a character, in {place}; write it whole"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: malformed JSON: {error}") from error
     return parsed

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from tresnet_downstream import png
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import Earlier, open_regular, whole_file
+from tresnet_downstream.files import Earlier, named_if_unwritable, open_regular, whole_file
 from tresnet_downstream.jpeg import START, decode_jpeg, without_end
 from tresnet_downstream.limits import excess, limit
 
@@ -258,10 +258,8 @@ def write_picture(picture: Image.Image, name: str, earlier: Earlier) -> None:
         UserError: the file cannot be written.
     """
     path = earlier.folder / name
-    try:
+    with named_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             picture.save(partial, quality=92)
             earlier.keep_unless_same((partial, name))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error

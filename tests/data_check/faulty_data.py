@@ -40,6 +40,7 @@ def classification_error(of):
             classes=of.classes,
             keep_empty=of.keep_empty,
             on_bad_image="skip" if of.tolerates_bad_images else "error",
+            outside_paths=of.outside_paths,
         )
         for index in range(len(data)):
             data[index]
@@ -59,7 +60,11 @@ def detection_error(of):
         data = CocoBoxes(
             ann_file=of.annotation_file,
             data_prefix={"img": of.image_folder},
-            pipeline=[{"type": "LoadImageFromFile"}],
+            pipeline=[
+                {"type": "LoadImageFromFile"},
+                {"type": "LoadAnnotations", "with_bbox": True, "with_mask": of.needs_masks},
+            ],
+            outside_paths=of.outside_paths,
             filter_cfg={"filter_empty_gt": not of.keep_empty, "min_size": of.min_size},
             metainfo={"classes": of.classes} if of.classes else None,
         )

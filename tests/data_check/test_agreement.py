@@ -1,9 +1,14 @@
 """Whatever a training refuses is an error of the check, and what it leaves out is counted alike."""
 
+import json
+import os
+
+import hostile
 import pytest
 from data_check.faulty_data import change, classification_error, detection_error, kinds, source, table_source
+from test_hostile_files import COCO, TABLE, write_images
 
-from tresnet_downstream.data_check import check_data
+from tresnet_downstream.data_check import Source, check_data
 
 FIRST = "train_00.jpg"
 
@@ -22,6 +27,10 @@ def category(key, value, position=0):
 
 def without(part, key):
     return lambda content: content[part][0].pop(key)
+
+
+def repeat_name(content, prefix=""):
+    content["images"][0]["file_name"] = prefix + content["images"][1]["file_name"]
 
 
 OF_BOTH = {
@@ -44,9 +53,12 @@ OF_BOTH = {
     "images that are no list": (lambda content: content.update(images={}), "unreadable-file"),
     "no annotations": (lambda content: content.pop("annotations"), "unreadable-file"),
     "no labels": (lambda content: content["annotations"].clear(), "no-labels"),
+    "file name listed twice": (lambda content: repeat_name(content), "repeated-name"),
+    "file name in two spellings": (lambda content: repeat_name(content, "./"), "repeated-name"),
     "missing image": (image("file_name", "none.jpg"), "missing-image"),
     "name with NUL": (image("file_name", "a\0b.jpg"), "impossible-name"),
-    "name with a lone surrogate": (image("file_name", "a\ud800.jpg"), "impossible-name"),
+    "name with a lone surrogate": (image("file_name", "a\ud800.jpg"), "unreadable-file"),
+    "number of 200 digits": (image("license", 10**200), "unreadable-file"),
     "name beyond PATH_MAX": (image("file_name", "a/" * 3000 + "b.jpg"), "impossible-name"),
     "name beyond NAME_MAX": (image("file_name", "a" * 300 + ".jpg"), "impossible-name"),
 }
@@ -58,6 +70,12 @@ OF_BOXES = {
     "no box": (without("annotations", "bbox"), "malformed-box"),
     "box of three numbers": (annotation("bbox", [1, 2, 3]), "malformed-box"),
     "box of NaN": (annotation("bbox", [1, 2, 3, float("nan")]), "malformed-box"),
+    "box beyond what masks can hold": (annotation("bbox", [1, 2, 3, 2**27]), "malformed-box"),
+    "iscrowd of 2": (annotation("iscrowd", 2), "malformed-entry"),
+    "image of too many pixels": (
+        lambda content: content["images"][0].update(width=2**14, height=2**13),
+        "malformed-entry",
+    ),
     "box of text": (annotation("bbox", [1, 2, 3, "4"]), "malformed-box"),
     "boxes in fractions of the image": (
         lambda content: [one.update(bbox=[side / 64 for side in one["bbox"]]) for one in content["annotations"]],
@@ -66,10 +84,9 @@ OF_BOXES = {
 }
 
 
-@pytest.mark.parametrize("fault", [*OF_BOTH, "file name listed twice", "no image", "no category"])
+@pytest.mark.parametrize("fault", [*OF_BOTH, "no image", "no category"])
 def test_what_a_classifier_refuses_is_an_error(labels, fault):
     more = {
-        "file name listed twice": (image("file_name", "train_01.jpg"), "repeated-name"),
         "no image": (lambda content: content.update(images=[], annotations=[]), "no-images"),
         "no category": (lambda content: content.update(categories=[], annotations=[]), "no-classes"),
     }
@@ -112,6 +129,7 @@ def test_file_that_cannot_be_parsed_is_an_error(labels, content):
         ('train_00.jpg,"disc\n', "malformed-entry"),
         ("path,labels,other\ntrain_00.jpg,disc,\n", "malformed-entry"),
         (f"{FIRST},disc\n{FIRST},disc\n", "repeated-name"),
+        (f"{FIRST},disc\n./{FIRST},disc\n", "repeated-name"),
         (f"{FIRST},disc,disc\n", "malformed-entry"),
         (f"{FIRST},\n", "no-labels"),
         ("", "no-images"),
@@ -128,6 +146,46 @@ def test_all_faults_of_a_table_are_collected(labels):
     (labels / "train.csv").write_text(f"{FIRST},disc\n,disc\ntrain_01.jpg\n{FIRST},square\n")
     places = [finding.place for finding in check_data([table_source(labels)]).findings if finding.severity == "error"]
     assert places == ["line 2", "line 3", "line 4"]
+
+
+@pytest.mark.parametrize("fault", ["missing", "broken", "outside"])
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_image_without_a_label_that_is_left_out_stops_no_training(labels, own_boxes, fault, task):
+    data = labels if task == "classification" else own_boxes
+    content = json.loads((data / "train.json").read_text())
+    number, name = content["images"][0]["id"], content["images"][0]["file_name"]
+    path = data / "pictures" / name
+    if fault == "outside":
+        path.rename(data / name)
+        content["images"][0]["file_name"] = f"../{name}"
+    else:
+        path.unlink()
+        if fault == "broken":
+            path.write_bytes(b"no image")
+    of = source(data, task)
+    for annotations in (
+        content["annotations"],
+        [one for one in content["annotations"] if one["image_id"] != number],
+    ):
+        (data / "train.json").write_text(json.dumps({**content, "annotations": annotations}))
+        error = classification_error(of) if task == "classification" else detection_error(of)[0]
+        assert (error is not None) == bool(kinds(of)["error"]), (error, kinds(of))
+    assert (error is None) == (fault != "outside" or task == "classification")
+
+
+@pytest.mark.parametrize("kind", ["classification", "detection", "table"])
+def test_damaged_files_are_errors_exactly_where_training_refuses_them(tmp_path, kind):
+    write_images(tmp_path)
+    draw, file = hostile.seeded(f"check of {kind}"), tmp_path / ("train.csv" if kind == "table" else "train.json")
+    task = "detection" if kind == "detection" else "classification"
+    of = Source("train", str(file), str(tmp_path), task, needs_masks=task == "detection")
+    for _ in range(int(os.environ.get("TRESNET_MUTATIONS", "60"))):
+        content = hostile.flipped(TABLE.encode(), draw) if kind == "table" else hostile.damaged_json(COCO, draw)
+        file.write_bytes(content)
+        error = detection_error(of)[0] if kind == "detection" else classification_error(of)
+        # A wrong size ends no training, but spoils it.
+        errors = kinds(of)["error"] - {"other-size"}
+        assert (error is not None) == bool(errors), (content, error)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "folder"])
@@ -185,3 +243,18 @@ def test_images_too_small_for_the_filter_are_an_error(own_boxes):
     of = source(own_boxes, "detection", min_size=100)
     assert detection_error(of)[0] is not None
     assert "no-labels" in kinds(of)["error"]
+
+
+@pytest.mark.parametrize("mask", [None, [], [[1, 1, 5, 1]], [[1, 1, 5, 1, 5, 5]]])
+def test_annotation_without_a_mask_is_an_error_where_the_model_needs_masks(own_boxes, mask):
+    def edit(content):
+        for one in content["annotations"]:
+            one["segmentation"] = [[1, 1, 5, 1, 5, 5]]
+        content["annotations"][0]["segmentation"] = mask
+
+    change(own_boxes / "train.json", edit)
+    with_masks = source(own_boxes, "detection", needs_masks=True)
+    is_refused = detection_error(with_masks)[0] is not None
+    assert is_refused == ("malformed-mask" in kinds(with_masks)["error"]) == (mask != [[1, 1, 5, 1, 5, 5]])
+    assert detection_error(source(own_boxes, "detection"))[0] is None
+    assert not kinds(source(own_boxes, "detection"))["error"]

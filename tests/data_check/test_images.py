@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from data_check.faulty_data import change, kinds, source
+from data_check.faulty_data import change, classification_error, detection_error, kinds, source
 from data_check.killed_reader import KILLER, killed_by_one
 
 from tresnet_downstream.data_check import check_data
@@ -40,20 +40,27 @@ def test_pipe_in_place_of_an_image_does_not_hang_the_check(labels):
 
 
 @pytest.mark.parametrize("way", ["..", "absolute", "link to a file", "link to a folder"])
-def test_name_that_leads_out_of_the_folder_is_a_warning(labels, tmp_path, way):
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_name_that_leads_out_of_the_folder_is_an_error_unless_it_is_allowed(labels, own_boxes, tmp_path, way, task):
+    data, name = (labels, "train_00.jpg") if task == "classification" else (own_boxes, "train_01.png")
+    error_of = classification_error if task == "classification" else lambda of: detection_error(of)[0]
     outside = tmp_path / "elsewhere"
     outside.mkdir()
-    (labels / "pictures/train_00.jpg").rename(outside / "a.jpg")
+    (data / "pictures" / name).rename(outside / name)
     if way == "..":
-        rename_first(labels, "../../elsewhere/a.jpg")
+        rename_first(data, f"../../elsewhere/{name}")
     elif way == "absolute":
-        rename_first(labels, str(outside / "a.jpg"))
+        rename_first(data, str(outside / name))
     elif way == "link to a file":
-        (labels / "pictures/train_00.jpg").symlink_to(outside / "a.jpg")
+        (data / "pictures" / name).symlink_to(outside / name)
     else:
-        (labels / "pictures/more").symlink_to(outside)
-        rename_first(labels, "more/a.jpg")
-    found = kinds(source(labels))
+        (data / "pictures/more").symlink_to(outside)
+        rename_first(data, f"more/{name}")
+    assert error_of(source(data, task)) is not None
+    assert kinds(source(data, task))["error"] == {"name-leaves-folder"}
+    allowed = source(data, task, outside_paths=True)
+    assert error_of(allowed) is None
+    found = kinds(allowed)
     assert "name-leaves-folder" in found["warning"]
     assert not found["error"]
 
@@ -61,9 +68,10 @@ def test_name_that_leads_out_of_the_folder_is_a_warning(labels, tmp_path, way):
 def test_names_and_links_inside_the_folder_are_no_finding(labels):
     (labels / "pictures/..odd.jpg").symlink_to(labels / "pictures/train_00.jpg")
     rename_first(labels, "../pictures/..odd.jpg")
+    assert classification_error(source(labels)) is None
     findings = check_data([source(labels)]).findings
     # The name leaves the folder only by its letters.
-    assert [finding.kind for finding in findings] == ["name-leaves-folder"]
+    assert [(finding.kind, finding.severity) for finding in findings] == [("name-leaves-folder", "warning")]
     rename_first(labels, "./..odd.jpg")
     assert not check_data([source(labels)]).findings
 

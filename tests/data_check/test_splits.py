@@ -100,3 +100,13 @@ def test_without_imagehash_one_line_says_that_similar_images_were_not_looked_for
     monkeypatch.setattr(check.near, "can_hash", lambda: False)
     text = table(check_data([source(labels)]))
     assert "tresnet-downstream[check]" in text.splitlines()[-1]
+
+
+def test_leaked_image_that_training_leaves_out_is_a_warning(labels):
+    shutil.copy(labels / "pictures/train_00.jpg", labels / "pictures/val_00.jpg")
+    (labels / "val.csv").write_text("val_00.jpg,disc\n")
+    for label, keep_empty, severity in (("disc", False, "error"), ("", False, "warning"), ("", True, "error")):
+        (labels / "train.csv").write_text(f"train_00.jpg,{label}\ntrain_01.jpg,disc\n")
+        train = table_source(labels, keep_empty=keep_empty)
+        (finding,) = of_kind("leaked-image", train, table_source(labels, "val"))
+        assert finding.severity == severity

@@ -91,13 +91,43 @@ def test_cleaned_files_of_a_config_train(labels, tmp_path):
 
 
 def test_names_of_strangers_reach_neither_terminal_nor_json_raw(labels, tmp_path):
-    name = "a\x1b[2J\ud800.jpg"
+    name = "a\x1b[2J\u202e.jpg"
     change(labels / "train.json", lambda content: content["images"][0].update(file_name=name))
     _, out = check(DIGITS, "--json", tmp_path / "report.json", *options(labels))
     out.encode()
     assert "\x1b" not in out
     findings = json.loads((tmp_path / "report.json").read_text())["findings"]
     assert findings[0]["place"] == name
+    change(labels / "train.json", lambda content: content["images"][0].update(file_name=f"{name}\ud800"))
+    _, out = check(DIGITS, *options(labels))
+    out.encode()
+    assert "\x1b" not in out
+    assert "a lone surrogate" in out
+
+
+def test_file_may_name_images_outside_of_its_folder_if_asked_to(labels):
+    (labels / "pictures/train_00.jpg").rename(labels / "train_00.jpg")
+    change(labels / "train.json", lambda content: content["images"][0].update(file_name="../train_00.jpg"))
+    arguments = ["--annotations", labels / "train.json", "--images", labels / "pictures"]
+    status, out = check(*arguments)
+    assert status == 1
+    assert "outside_paths=True allows it" in out
+    assert check(*arguments, "--outside-paths")[0] == 0
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_config_may_name_images_outside_of_its_folder(labels, own_boxes, task):
+    data = labels if task == "classification" else own_boxes
+    config = DIGITS if task == "classification" else CONFIG
+    arguments = options(data)
+    if task == "detection":
+        arguments = ["--cfg-options", *(f"{key}={value}" for key, value in data_options(data).items())]
+    name = json.loads((data / "train.json").read_text())["images"][0]["file_name"]
+    (data / "pictures" / name).rename(data / name)
+    change(data / "train.json", lambda content: content["images"][0].update(file_name=f"../{name}"))
+    assert check(config, *arguments)[0] == 1
+    status, out = check(config, *arguments, "outside_paths=True")
+    assert (status, "name-leaves-folder" in out) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +135,7 @@ def test_names_of_strangers_reach_neither_terminal_nor_json_raw(labels, tmp_path
     [
         ([], ["nothing to check"]),
         ([DIGITS, "--annotations", "a.json"], ["leave out", "--annotations"]),
+        ([DIGITS, "--outside-paths"], ["leave out", "--outside-paths"]),
         (["--annotations", "a.txt", "--images", "."], ["a.txt", ".csv"]),
         (["--annotations", "a.csv", "--images", ".", "--workers", "-1"], ["--workers -1"]),
         (["--annotations", "a.csv", "--images", ".", "--max-distance", "16"], ["--max-distance 16", "15"]),

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tresnet_downstream import files
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import format_table, multilabel_scores, write_scores
 
@@ -205,3 +207,12 @@ def test_a_folder_that_cannot_be_written_is_named_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"taken: cannot be written to .*; choose another") as caught:
         write_scores(scored(), tmp_path / "taken")
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_named_with_the_file_and_what_to_do(tmp_path, monkeypatch):
+    def fail(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(UserError, match=r"scores\.json: cannot be written: no space is left .*; make room there"):
+        write_scores(scored(), tmp_path)

@@ -1,6 +1,9 @@
+import errno
 import json
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,3 +197,16 @@ def test_files_that_are_none_are_named(tmp_path):
     (tmp_path / "cut.json").write_text('{"format": ')
     with pytest.raises(UserError, match="malformed JSON"):
         read_thresholds(tmp_path / "cut.json")
+
+
+def test_thresholds_stay_where_they_are_if_others_cannot_be_written(tmp_path, monkeypatch):
+    def fail(path, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    given = Thresholds({"a": 0.5}, "multilabel", "f1", "global", (), (), {})
+    write_thresholds(given, tmp_path / "own.json")
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(UserError, match=r"own\.json: cannot be written: no space is left"):
+        write_thresholds(replace(given, objective="recall=0.9"), tmp_path / "own.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["own.json"]
+    assert read_thresholds(tmp_path / "own.json").objective == "f1"

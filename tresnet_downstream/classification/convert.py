@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tresnet_downstream.classification.weight_file import WeightFile
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.files import whole_result
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, to_release, to_timm
 from tresnet_downstream.weights.head_names import HEADS
 from tresnet_downstream.weights.integrity import require_usable, save_safetensors
@@ -47,18 +47,13 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
     if to == TIMM and file.head is not None and not HEADS[file.head["type"]].in_timm:
         raise UserError(f"{file.path}: timm has no {file.head['type']}; convert it to 'release'")
     require_usable(file.state_dict, file.path)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(out) as partial:
-            if out.suffix == ".safetensors":
-                save_safetensors(_plain(to_timm(file.state_dict)), partial)
-            else:
-                # By a stream: torch writes a path's name into the file.
-                with partial.open("wb") as stream:
-                    torch.save(_content(file, to), stream)
-            Earlier(out.parent).keep_unless_same((partial, out.name))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+    with whole_result(out) as partial:
+        if out.suffix == ".safetensors":
+            save_safetensors(_plain(to_timm(file.state_dict)), partial)
+        else:
+            # By a stream: torch writes a path's name into the file.
+            with partial.open("wb") as stream:
+                torch.save(_content(file, to), stream)
     return out
 
 

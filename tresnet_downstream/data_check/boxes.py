@@ -1,11 +1,10 @@
 """Boxes of a COCO file: without area, outside of their image, or in another convention than COCO's."""
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from tresnet_downstream.coco_shapes import FARTHEST, is_box, is_crowd_flag, is_mask
 from tresnet_downstream.data_check.listing import ListedImage, Listing, annotation_place
 
 # COCO's own boxes reach beyond the edge by rounding; pixels.
@@ -31,7 +30,7 @@ def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categori
         if is_box(box):
             formed.append((position, image))
         else:
-            text = f"`bbox` is {repr(box)[:60]}, not four numbers: left, top, width, height"
+            text = f"`bbox` is {repr(box)[:60]}, not four numbers up to {FARTHEST:,}: left, top, width, height"
             listing.report(
                 "malformed-box", "error", annotation_place(records[position], position), text, image.position
             )
@@ -44,21 +43,25 @@ def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categori
         listing.report("box-convention", "error", "", convention)
     for position, image in formed:
         record = records[position]
+        place = f"{annotation_place(record, position)} of {image.name}"
+        if not is_crowd_flag(record.get("iscrowd", 0)):
+            text = f"`iscrowd` is {repr(record['iscrowd'])[:60]}, not 0 or 1"
+            listing.report("malformed-entry", "error", place, text, image.position)
         problem = _problem(record["bbox"], image.size, listing.source.is_training)
         # Faults of single boxes only follow from the convention.
         if problem and not convention:
             kind, text = problem
-            place = f"{annotation_place(record, position)} of {image.name}"
             listing.report(kind, "warning", place, text, image.position, position)
         if problem is None or problem[0] == "box-beyond-edge":
             name = categories[record["category_id"]]
             image.labels.add((name, *record["bbox"]))
             image.shown.add(name)
-
-
-def is_box(box: Any) -> bool:
-    """Whether a value is four finite numbers."""
-    return isinstance(box, list) and len(box) == 4 and all(type(n) in (int, float) and _is_finite(n) for n in box)
+        is_used = problem is None or problem[0] in ("box-beyond-edge", "narrow-box")
+        if listing.source.needs_masks and image.size and is_used:
+            width, height = image.size
+            if not is_mask(record.get("segmentation"), height, width):
+                text = "`segmentation` is no polygons near the image, nor run lengths of its size"
+                listing.report("malformed-mask", "error", place, text, image.position)
 
 
 def clipped(box: list[float], size: tuple[int, int]) -> list[float]:
@@ -67,13 +70,6 @@ def clipped(box: list[float], size: tuple[int, int]) -> list[float]:
     right, bottom = min(left + width, size[0]), min(top + height, size[1])
     left, top = max(left, 0), max(top, 0)
     return [left, top, right - left, bottom - top]
-
-
-def _is_finite(number: float) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # a whole number beyond the range of a float
-        return False
 
 
 def _problem(box: list[float], size: tuple[int, int] | None, is_training: bool) -> tuple[str, str] | None:

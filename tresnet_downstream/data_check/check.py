@@ -14,6 +14,7 @@ from tresnet_downstream.data_check.splits import Seen, check_duplicates, check_n
 from tresnet_downstream.data_check.table import list_table
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.image_paths import lies_outside
 
 # Bits of 64. On 160 photographs of MS-COCO, other sizes and qualities of an image differ in 4 at most, different images
 # in 16 at least. On PASCAL VOC 2007, the pairs up to 6 show the same scene.
@@ -126,9 +127,14 @@ def _check_images(listing: Listing, looks: dict[File, Look]) -> list[Seen]:
     for image in listing.images:
         look = looks[file_of(image)]
         if look.outside:
-            listing.report("name-leaves-folder", "warning", image.place, look.outside, image.position)
+            # Training refuses files outside, and takes names that lead out and back in.
+            is_read = listing.source.task == "detection" or listing.uses(image)
+            refused = is_read and not listing.source.outside_paths and lies_outside(*file_of(image))
+            text = f"{look.outside}; outside_paths=True allows it" if refused else look.outside
+            listing.report("name-leaves-folder", "error" if refused else "warning", image.place, text, image.position)
         if look.problem:
-            harmless = tolerated and look.problem in ("missing-image", "broken-image")
+            is_tolerated = tolerated and look.problem in ("missing-image", "broken-image")
+            harmless = is_tolerated or not listing.uses(image)
             severity: Severity = "warning" if harmless else "error"
             listing.report(look.problem, severity, image.place, look.text, image.position)
             continue

@@ -1,13 +1,14 @@
 """Reads a COCO ``instances`` file to its end, and collects what the strict readers would stop at."""
 
-import json
 from typing import Any
 
-from tresnet_downstream.coco_files import read_text
+from tresnet_downstream.coco_files import read_text, same_file_name
+from tresnet_downstream.coco_shapes import is_id
 from tresnet_downstream.data_check.boxes import check_boxes
-from tresnet_downstream.data_check.findings import Severity
-from tresnet_downstream.data_check.listing import ListedImage, Listing, Source, annotation_place, is_id
+from tresnet_downstream.data_check.listing import ListedImage, Listing, Source, annotation_place
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.limits import excess, limit
 
 
 def list_coco(source: Source) -> Listing:
@@ -29,12 +30,9 @@ def list_coco(source: Source) -> Listing:
 def _parsed(listing: Listing) -> dict[str, Any] | None:
     source = listing.source
     try:
-        content = json.loads(read_text(source.annotation_file))
+        content = parse_json(read_text(source.annotation_file), source.annotation_file)
     except UserError as error:
         listing.report("unreadable-file", "error", "", str(error).removeprefix(f"{source.annotation_file}: "))
-        return None
-    except (ValueError, RecursionError) as error:
-        listing.report("unreadable-file", "error", "", f"malformed JSON: {error}")
         return None
     if isinstance(content, dict) and not source.needs_labels:
         content.setdefault("annotations", [])
@@ -67,7 +65,7 @@ def _categories(listing: Listing, records: list[Any]) -> dict[int, str]:
 def _images(listing: Listing, records: list[Any]) -> dict[int, ListedImage]:
     """The images by id; all that have a name are listed."""
     images: dict[int, ListedImage] = {}
-    names: set[str] = set()
+    names: dict[str, str] = {}
     detection = listing.source.task == "detection"
     for position, record in enumerate(records):
         place = f"images[{position}]"
@@ -79,16 +77,19 @@ def _images(listing: Listing, records: list[Any]) -> dict[int, ListedImage]:
         if detection and not sized:
             text = f"`width` and `height` are {sides[0]!r} and {sides[1]!r}, not whole numbers of at least 1"
             listing.report("malformed-entry", "error", name, text, image=position)
+        elif detection and sides[0] * sides[1] > limit("pixels"):
+            text = excess("pixels", f"{sides[0]} x {sides[1]} are too many pixels")
+            listing.report("malformed-entry", "error", name, text, image=position)
         image = ListedImage(position, name, name, sides if sized else None)
         if number in images:
             listing.report("repeated-id", "error", name, f"the image id {number} is used twice", image=position)
         else:
             images[number] = image
-        if name in names:
-            # A detector trains on both entries; a classifier's annotations are refused.
-            severity: Severity = "warning" if detection else "error"
-            listing.report("repeated-name", severity, name, f"{name!r} is listed twice", image=position)
-        names.add(name)
+        spelling = same_file_name(name)
+        if spelling in names:
+            as_other = "" if names[spelling] == name else f", also as {names[spelling]!r}"
+            listing.report("repeated-name", "error", name, f"{name!r} is listed twice{as_other}", image=position)
+        names.setdefault(spelling, name)
         listing.images.append(image)
     return images
 

@@ -17,6 +17,7 @@ def sources_asked_for(
     annotations: str | None = None,
     images: str | None = None,
     task: str | None = None,
+    outside_paths: bool = False,
 ) -> list[Source]:
     """The splits of a config, or a file of annotations with a folder of images.
 
@@ -24,12 +25,15 @@ def sources_asked_for(
         UserError: neither or both are named, or the config cannot be used.
     """
     if config is not None:
-        if annotations is not None or images is not None or task is not None:
-            raise UserError("a config names its files and task itself; leave out `annotations`, `images` and `task`")
+        if annotations is not None or images is not None or task is not None or outside_paths:
+            raise UserError(
+                "a config names its files and task itself; leave out `annotations`, `images`, `task` and "
+                "`outside_paths`, which is a key of the config"
+            )
         return sources_of_config(load_config(config, options))
     if annotations is None or images is None:
         raise UserError("nothing to check: give a config, or both `annotations` and `images`")
-    return [source_of_file(annotations, images, task)]
+    return [source_of_file(annotations, images, task, outside_paths)]
 
 
 def clean(report: DataReport, out: str, overwrite: bool, is_folder: bool) -> Iterator[str]:

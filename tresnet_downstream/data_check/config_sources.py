@@ -30,19 +30,22 @@ def sources_of_config(config: Config) -> list[Source]:
     return _detection_sources(config)
 
 
-def source_of_file(annotation_file: str, image_folder: str, task: str | None = None) -> Source:
+def source_of_file(
+    annotation_file: str, image_folder: str, task: str | None = None, outside_paths: bool = False
+) -> Source:
     """A file without a config.
 
     Args:
         annotation_file: ``.json`` or ``.csv``.
         image_folder: what the names in it are relative to.
         task: ``classification`` or ``detection``; by default detection if the file is JSON and has boxes.
+        outside_paths: whether the names of images may lead out of the folder.
     """
     if task is None:
         task = "detection" if _has_boxes(annotation_file) else "classification"
     if task == "detection":
-        return Source("data", annotation_file, image_folder, "detection")
-    return Source("data", annotation_file, image_folder, "classification")
+        return Source("data", annotation_file, image_folder, "detection", outside_paths=outside_paths)
+    return Source("data", annotation_file, image_folder, "classification", outside_paths=outside_paths)
 
 
 def _has_boxes(annotation_file: str) -> bool:
@@ -71,6 +74,7 @@ def _classification_sources(config: Config) -> Iterator[Source]:
             tuple(dataset["classes"]) if dataset.get("classes") else None,
             keep_empty=bool(dataset.get("keep_empty")),
             tolerates_bad_images=dataset.get("on_bad_image", "error") != "error",
+            outside_paths=bool(dataset.get("outside_paths")),
         )
 
 
@@ -95,6 +99,8 @@ def _detection_sources(config: Config) -> list[Source]:
                 tuple(dataset["metainfo"]["classes"]) if _names_classes(dataset) else classes,
                 keep_empty=not filters.get("filter_empty_gt", False),
                 needs_labels=not dataset.get("test_mode", False),
+                needs_masks=any(step.get("with_mask") for step in dataset.get("pipeline") or ()),
+                outside_paths=bool(dataset.get("outside_paths", config.get("outside_paths"))),
                 min_size=filters.get("min_size", 0),
             )
         )

@@ -13,7 +13,7 @@ from tresnet_downstream.data_check.boxes import clipped
 from tresnet_downstream.data_check.findings import KINDS, Finding
 from tresnet_downstream.data_check.listing import Listing
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.files import named_if_unwritable, whole_file
 
 _OF_ANNOTATIONS = ("unknown-id", "box-without-area", "box-outside")
 _CLIPPED = "box-beyond-edge"
@@ -74,12 +74,10 @@ def write_cleaned(listing: Listing, path: Path, overwrite: bool = False) -> Coun
     removed = {finding.image for finding in cured if _removes_image(finding)}
     if len(removed) == len(listing.images):
         raise UserError(f"{listing.source.annotation_file}: no image would be left after cleaning")
-    try:
+    with named_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     return counts
 
 

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tresnet_downstream.coco_shapes import is_id
 from tresnet_downstream.data_check.findings import Finding, Severity
 
 
@@ -20,6 +21,8 @@ class Source:
         keep_empty: whether images without a label are used.
         tolerates_bad_images: whether training does without images that are missing or broken.
         needs_labels: whether the file must list annotations.
+        needs_masks: whether every annotation must have a mask.
+        outside_paths: whether the names of images may lead out of the folder.
         min_size: images with a smaller side, in pixels by the annotation file, are left out of training.
     """
 
@@ -31,6 +34,8 @@ class Source:
     keep_empty: bool = False
     tolerates_bad_images: bool = False
     needs_labels: bool = True
+    needs_masks: bool = False
+    outside_paths: bool = False
     min_size: int = 0
 
     @property
@@ -94,18 +99,17 @@ class Listing:
         finding = Finding(kind, severity, source.split, source.annotation_file, place, text, image, annotation)
         self.findings.append(finding)
 
+    def uses(self, image: ListedImage) -> bool:
+        """Whether training or scoring reads an image: without `keep_empty`, only if it has a label."""
+        return self.source.keep_empty or bool(image.shown or image.unverified)
+
     @property
     def used_images(self) -> list[ListedImage]:
-        """The images that a classifier trains on or is scored on."""
-        return [image for image in self.images if self.source.keep_empty or image.shown or image.unverified]
+        """The images that training or scoring reads."""
+        return [image for image in self.images if self.uses(image)]
 
 
 def annotation_place(record: Any, position: int) -> str:
     """How a finding names an annotation: by its id, or by its position if it has none."""
     number = record.get("id") if isinstance(record, dict) else None
     return f"annotation {number}" if is_id(number) else f"annotations[{position}]"
-
-
-def is_id(value: Any) -> bool:
-    """Whether a value is a whole number of 64 bits, as the strict readers ask for."""
-    return type(value) is int and -(2**63) <= value < 2**63

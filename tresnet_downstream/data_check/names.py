@@ -2,6 +2,8 @@
 
 import os
 
+from tresnet_downstream.image_paths import lies_outside
+
 # Of Linux; `os.pathconf` says what the system at hand takes, where there is one.
 _PATH_MAX, _NAME_MAX = 4096, 255
 
@@ -10,10 +12,7 @@ def impossible_name(name: str, folder: str) -> str | None:
     """Says why no file in a folder can have this name; None if one can."""
     if "\0" in name:
         return "the name contains a NUL character"
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError as error:
-        return f"the name contains the lone surrogate U+{ord(name[error.start]):04X}, which UTF-8 does not have"
+    encoded = name.encode()
     longest = max(map(len, encoded.split(b"/")))
     if longest > _limit("PC_NAME_MAX", _NAME_MAX):
         return f"a part of the name has {longest:,} bytes; file systems take {_limit('PC_NAME_MAX', _NAME_MAX):,}"
@@ -24,7 +23,7 @@ def impossible_name(name: str, folder: str) -> str | None:
 
 
 def way_out(name: str, folder: str) -> str | None:
-    """Says how a name leads out of a folder; None if the file is inside.
+    """Says how a name leads out of a folder, even if it leads back in; None if it does not.
 
     Args:
         name: of a file, relative to the folder.
@@ -34,8 +33,8 @@ def way_out(name: str, folder: str) -> str | None:
         return "the name is an absolute path"
     if os.path.normpath(name).split(os.sep)[0] == os.pardir:
         return f"the name leads out of the folder of images by {os.pardir!r}"
-    real = os.path.realpath(os.path.join(folder, name))
-    if os.path.commonpath([real, folder]) != folder:
+    if lies_outside(folder, name):
+        real = os.path.realpath(os.path.join(folder, name))
         return f"a symbolic link leads to {real}, outside of the folder of images"
     return None
 

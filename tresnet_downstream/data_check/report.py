@@ -8,9 +8,8 @@ from typing import Any
 
 from tresnet_downstream.data_check.check import DataReport
 from tresnet_downstream.data_check.findings import KINDS, SEVERITIES, Finding
-from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.text import aligned
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.files import whole_result
 
 FORMAT, VERSION = "tresnet_downstream.data_check", 1
 NOT_SEARCHED = (
@@ -72,16 +71,13 @@ def content(report: DataReport) -> dict[str, Any]:
 
 
 def write_json(report: DataReport, path: str | Path) -> None:
-    """Writes the report as JSON; names that UTF-8 does not have are escaped.
+    """Writes the report as JSON; another file of that name is moved to a folder ``earlier_N`` beside it.
 
     Raises:
         UserError: the file cannot be written.
     """
-    try:
-        with whole_file(path) as partial:
-            partial.write_text(json.dumps(content(report), indent=1) + "\n", encoding="ascii")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with whole_result(path) as partial:
+        partial.write_text(json.dumps(content(report), indent=1) + "\n", encoding="ascii")
 
 
 def _counts(report: DataReport) -> dict[str, int]:

@@ -112,7 +112,8 @@ def _check_across(group: list[Seen]) -> None:
         if later.image.labels != seen.image.labels:
             text += f", and other labels: {_difference(seen, later)}"
         if seen.rank == 0:
-            _report(seen, "leaked-image", "error", text)
+            # An image that training leaves out spoils no score.
+            _report(seen, "leaked-image", "error" if seen.listing.uses(seen.image) else "warning", text)
         else:
             _report(seen, "shared-image", "warning", text)
 

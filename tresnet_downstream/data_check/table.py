@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Hashable
 
-from tresnet_downstream.coco_files import read_text
+from tresnet_downstream.coco_files import read_text, same_file_name
 from tresnet_downstream.data_check.listing import ListedImage, Listing, Source
 from tresnet_downstream.errors import UserError
 
@@ -40,16 +40,17 @@ def list_table(source: Source) -> Listing:
         if position == 0 and cells[0].strip() == "path":
             widths = _widths_by_header(listing, cells)
         elif len(cells) not in widths:
-            wanted = " or ".join(map(str, widths))
-            listing.report("malformed-entry", "error", place, f"has {len(cells)} columns, not {wanted}")
+            expected = " or ".join(map(str, widths))
+            listing.report("malformed-entry", "error", place, f"has {len(cells)} columns, not {expected}")
         elif not cells[0]:
             listing.report("malformed-entry", "error", place, "has no path")
         else:
             image = _image(listing, position, place, cells)
-            if image.name in lines:
-                text = f"{image.name!r} is listed in line {lines[image.name]} already"
+            spelling = same_file_name(image.name)
+            if spelling in lines:
+                text = f"{image.name!r} is listed in line {lines[spelling]} already"
                 listing.report("repeated-name", "error", place, text, image=position)
-            lines.setdefault(image.name, reader.line_num)
+            lines.setdefault(spelling, reader.line_num)
             listing.images.append(image)
     listing.classes = tuple(sorted({label for image in listing.images for label in image.shown | image.unverified}))
     return listing

@@ -29,7 +29,7 @@ from tresnet_downstream.deployment.exported import (
 from tresnet_downstream.deployment.fuse import fuse
 from tresnet_downstream.deployment.quantisation import Track, calibration_pictures, quantised
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.files import Earlier, named_if_unwritable, whole_file
 
 # Everything here has been in ONNX since opset 18; TensorRT 10 and ONNX Runtime 1.14 take it.
 OPSET = 18
@@ -183,18 +183,20 @@ def _differences(model: ImageClassifier, exported: ExportedClassifier, pictures:
             continue
         batch = images.transpose(0, 3, 1, 2).astype(np.float32) / 255
         with torch.inference_mode():
-            wanted = model(torch.from_numpy(batch)).numpy()
-        differences.append(np.abs(exported.logits(batch) - wanted))
-        largest = max(largest, float(np.abs(wanted).max()))
-    found = np.concatenate(differences)
-    if int8 and not found.mean() <= INT8_TOLERANCE:
+            reference = model(torch.from_numpy(batch)).numpy()
+        differences.append(np.abs(exported.logits(batch) - reference))
+        largest = max(largest, float(np.abs(reference).max()))
+    difference = np.concatenate(differences)
+    if int8 and not difference.mean() <= INT8_TOLERANCE:
         raise UserError(
-            f"not exported: in int8 probabilities differ from torch's by {found.mean():.2g} on average, "
+            f"not exported: in int8 probabilities differ from torch's by {difference.mean():.2g} on average, "
             "so the network does not stand it, or not with these pictures: export it in float32"
         )
-    if not int8 and not found.max() <= TOLERANCE * largest:
-        raise UserError(f"not exported: logits of up to {largest:.2g} differ from torch's by up to {found.max():.2g}")
-    return found
+    if not int8 and not difference.max() <= TOLERANCE * largest:
+        raise UserError(
+            f"not exported: logits of up to {largest:.2g} differ from torch's by up to {difference.max():.2g}"
+        )
+    return difference
 
 
 def _ranges(count: int) -> Iterator[tuple[int, int]]:
@@ -206,7 +208,7 @@ def _ranges(count: int) -> Iterator[tuple[int, int]]:
 def _written(path: Path) -> Iterator[Path]:
     """A name to write under; the files get theirs when the block ends well, the weights before what names them."""
     earlier = Earlier(path.parent)
-    try:
+    with named_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             partial.touch()  # Before minutes of work, not after them.
@@ -218,8 +220,6 @@ def _written(path: Path) -> Iterator[Path]:
                 with whole_file(weights) as partial_weights:
                     yield partial
                     earlier.keep_unless_same((partial, path.name), (partial_weights, weights.name))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _files(path: Path) -> Iterable[Path]:

@@ -57,11 +57,11 @@ class Session(ABC):
     """An exported file in the library that runs it.
 
     Attributes:
-        told: the text that the file keeps under :data:`KEY`; None if there is none.
+        description: the text that the file keeps under :data:`KEY`; None if there is none.
         size: height and width of the pictures.
     """
 
-    told: str | None
+    description: str | None
     size: tuple[int, int]
 
     @abstractmethod
@@ -90,7 +90,7 @@ class OnnxRuntimeSession(Session):
         if provider not in self._session.get_providers():
             raise UserError(f"`device` {device}: ONNX Runtime cannot start it; are its libraries and the GPU there?")
         self._session.disable_fallback()
-        self.told = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.description = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.size = _sides(self._session.get_inputs()[0].shape)
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -131,7 +131,7 @@ class OpenVinoSession(Session):
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         try:
             model = core.read_model(str(path))
-            self.told = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
+            self.description = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
             self.size = _sides(
                 [None if side.is_dynamic else side.get_length() for side in model.input(0).partial_shape]
             )
@@ -182,10 +182,10 @@ class ExportedClassifier:
         self._session = SESSIONS[self.path.suffix.lower()](self.path, device)
         self.input_size = self._session.size
         try:
-            told = parse_json(self._session.told or "", path)
-            self.classes = tuple(str(name) for name in told["classes"])
-            self.multi_label = bool(told["multi_label"])
-            self.pipeline: tuple[dict[str, Any], ...] = tuple(dict(step) for step in told["pipeline"])
+            content = parse_json(self._session.description or "", path)
+            self.classes = tuple(str(name) for name in content["classes"])
+            self.multi_label = bool(content["multi_label"])
+            self.pipeline: tuple[dict[str, Any], ...] = tuple(dict(step) for step in content["pipeline"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: does not say its classes; export it with tools/export.py") from error
 
@@ -196,9 +196,9 @@ class ExportedClassifier:
             UserError: for pictures of another size than the model was exported for.
         """
         if images.shape[1:] != (3, *self.input_size):
-            wanted, given = (f"{height} x {width}" for height, width in (self.input_size, images.shape[2:]))
+            expected, given = (f"{height} x {width}" for height, width in (self.input_size, images.shape[2:]))
             raise UserError(
-                f"{self.path}: takes pictures of {wanted}, got {given}; export it with `input_size` for others"
+                f"{self.path}: takes pictures of {expected}, got {given}; export it with `input_size` for others"
             )
         return self._session.run(np.ascontiguousarray(images, np.float32))
 

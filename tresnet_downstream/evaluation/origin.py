@@ -12,7 +12,10 @@ import os
 import secrets
 from pathlib import Path
 
+from filelock import FileLock
+
 from tresnet_downstream.cache_folder import cache_folder
+from tresnet_downstream.files import whole_file
 
 _KEY_BYTES = 32
 
@@ -53,9 +56,14 @@ def _key() -> bytes:
 
 
 def _make_key() -> bytes:
-    with contextlib.suppress(OSError):
+    # Some network file systems have no locks, which is no OSError.
+    with contextlib.suppress(OSError, NotImplementedError):
         _key_file().parent.mkdir(parents=True, exist_ok=True)
-        # One that another process made meanwhile stays.
-        with open(os.open(_key_file(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
+        # Several processes may be here at once; all must end up with the same key.
+        with FileLock(_key_file().with_suffix(".lock")):
+            if not _key():
+                with whole_file(_key_file()) as partial:
+                    file = os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600)
+                    with open(file, "wb") as stream:
+                        stream.write(secrets.token_bytes(_KEY_BYTES))
     return _key()

@@ -42,10 +42,10 @@ def check_description(where: str, content: Mapping[str, Any]) -> None:
             ),
             "coco_eval": (lambda value: value in BACKENDS, " or ".join(BACKENDS)),
         }
-    for key, (is_right, wanted) in keys.items():
+    for key, (is_right, expected) in keys.items():
         value = content.get(key)
         if not is_right(value):
-            raise UserError(f"{where}: `{key}` is {str(value)[:60]!r}, not {wanted}")
+            raise UserError(f"{where}: `{key}` is {str(value)[:60]!r}, not {expected}")
 
 
 def are_names(value: Any) -> bool:
@@ -57,10 +57,10 @@ def check_arrays(run: MultilabelRun, where: str) -> None:
     """Names what is twice, and the first image with a value that is none; block by block for the sake of memory."""
     refuse_duplicates(where, "image", run.images)
     refuse_duplicates(where, "class", run.classes)
-    wanted = (len(run.images), len(run.classes))
+    expected = (len(run.images), len(run.classes))
     for name, array in (("probabilities", run.probabilities), ("targets", run.targets)):
-        if array.shape != wanted:
-            raise UserError(f"{where}: the {name} are of shape {array.shape}, not images x classes, {wanted}")
+        if array.shape != expected:
+            raise UserError(f"{where}: the {name} are of shape {array.shape}, not images x classes, {expected}")
     rows = max(1, _BLOCK_ENTRIES // max(1, len(run.classes)))
     fractions = run.targets.dtype.kind == "f"
     for first in range(0, len(run.images), rows):

@@ -27,7 +27,7 @@ from tresnet_downstream.evaluation.origin import is_of_this_account, origin_of
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
 from tresnet_downstream.evaluation.run_checks import are_names, check_arrays, check_description, check_detections
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, read_text, read_versioned, write_files
-from tresnet_downstream.files import unpack_gzip, whole_file
+from tresnet_downstream.files import named_if_unwritable, unpack_gzip, whole_file
 from tresnet_downstream.json_reading import parse_json
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
@@ -130,15 +130,13 @@ def _write(
     # Without the date, the same content gives the same file.
     encoded |= {name: gzip.compress(text.encode(), mtime=0) for name, text in (packed or {}).items()}
     encoded[DESCRIPTION] = json_text(description)
-    try:
+    with named_if_unwritable(folder, "cannot write the run here", "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)
         (folder / LEFT_OUT).unlink(missing_ok=True)
         for name, array in (arrays or {}).items():
             with whole_file(folder / name) as partial:
                 np.save(partial, array)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write the run here ({error.strerror}); choose another folder") from error
     write_files(folder, encoded)
     return folder / DESCRIPTION
 
@@ -153,10 +151,10 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         except Exception as error:  # numpy parses the header as Python, and damaged ones raise whatever that does
             reason = " ".join(str(error).split())[:80]
             raise UserError(f"{path}: cannot be read ({reason}); score again") from error
-        wanted = (content["num_images"], len(classes))
+        expected = (content["num_images"], len(classes))
         shape = getattr(arrays[name], "shape", "no array")
-        if shape != wanted or arrays[name].dtype.kind not in "fiub":
-            raise UserError(f"{path}: holds {shape}, and run.json says {wanted}; score again")
+        if shape != expected or arrays[name].dtype.kind not in "fiub":
+            raise UserError(f"{path}: holds {shape}, and run.json says {expected}; score again")
     images_path = _there(folder, "images.json")
     images = parse_json(read_text(images_path), images_path)
     if not are_names(images) or len(images) != content["num_images"]:

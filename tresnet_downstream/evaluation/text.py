@@ -13,7 +13,7 @@ import numpy as np
 
 from tresnet_downstream.coco_files import read_text
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import whole_file
+from tresnet_downstream.files import named_if_unwritable, whole_file
 from tresnet_downstream.json_reading import parse_json
 
 _MOST_ROWS, _WORST, _BEST = 30, 15, 5
@@ -84,9 +84,9 @@ def read_versioned(path: str | os.PathLike[str], name: str, version: int, hint: 
     content = parse_json(read_text(path), path)
     if not isinstance(content, dict) or content.get("format") != name:
         raise UserError(f"{path}: is not of the format {name}; {hint}")
-    found = content.get("version")
-    if type(found) is not int or not 1 <= found <= version:
-        raise UserError(f"{path}: has version {found!r} of its format, and this toolkit reads {version}; update it")
+    stored = content.get("version")
+    if type(stored) is not int or not 1 <= stored <= version:
+        raise UserError(f"{path}: has version {stored!r} of its format, and this toolkit reads {version}; update it")
     return content
 
 
@@ -106,7 +106,7 @@ def write_files(folder: str | Path, contents: Mapping[str, str | bytes]) -> list
         UserError: The folder cannot be written to.
     """
     folder = Path(folder)
-    try:
+    with named_if_unwritable(folder, "cannot be written to", "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             with whole_file(folder / name) as partial:
@@ -114,6 +114,4 @@ def write_files(folder: str | Path, contents: Mapping[str, str | bytes]) -> list
                     partial.write_bytes(content)
                 else:
                     partial.write_text(content, encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
     return [folder / name for name in contents]

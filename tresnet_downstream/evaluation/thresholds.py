@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.text import json_text, read_versioned, write_files
-from tresnet_downstream.files import Earlier
+from tresnet_downstream.evaluation.text import json_text, read_versioned
+from tresnet_downstream.files import whole_result
 
 FORMAT, VERSION = "tresnet_downstream.thresholds", 1
 SCOPES = ("per-class", "global")
@@ -79,8 +79,8 @@ def threshold_curve(scores: NDArray, targets: NDArray, positives: int | None = N
     """
     rows = max(1, _BLOCK_ENTRIES // max(1, scores[:1].size))
     blocks = [slice(first, first + rows) for first in range(0, len(scores), rows)]
-    found = np.sort(np.concatenate([scores[block][targets[block] == 1] for block in blocks] or [scores[:0]]))
-    steps, first_of = np.unique(found, return_index=True)
+    positive_scores = np.sort(np.concatenate([scores[block][targets[block] == 1] for block in blocks] or [scores[:0]]))
+    steps, first_of = np.unique(positive_scores, return_index=True)
     below = np.zeros(len(steps), np.int64)
     next_lower = np.full(len(steps), -np.inf)
     known_entries = 0
@@ -97,9 +97,9 @@ def threshold_curve(scores: NDArray, targets: NDArray, positives: int | None = N
     return ThresholdCurve(
         scores=steps[::-1],
         thresholds=midway[::-1],
-        hits=(len(found) - first_of)[::-1],
+        hits=(len(positive_scores) - first_of)[::-1],
         predicted=(known_entries - below)[::-1],
-        positives=len(found) if positives is None else positives,
+        positives=len(positive_scores) if positives is None else positives,
     )
 
 
@@ -258,7 +258,7 @@ def _chosen(curve: ThresholdCurve, objective: Objective) -> tuple[float | None, 
 
 
 def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
-    """Writes JSON that :func:`read_thresholds` reads. Other thresholds there are moved aside, see :class:`Earlier`.
+    """Writes JSON that :func:`read_thresholds` reads. Other thresholds there are moved aside.
 
     Raises:
         UserError: the file cannot be written.
@@ -275,10 +275,8 @@ def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
         "chosen_on": thresholds.chosen_on,
         "thresholds": thresholds.of_class,
     }
-    path, text = Path(path), json_text(content)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        Earlier(path.parent).keep(path.name)
-    write_files(path.parent, {path.name: text})
+    with whole_result(path) as partial:
+        partial.write_text(json_text(content), encoding="utf-8", newline="")
 
 
 def require_place(path: str | Path) -> None:

@@ -158,9 +158,19 @@ def loop_config(train_cfg: Mapping[str, Any], val_steps: int | None) -> dict[str
     return config
 
 
-def check_val_steps(config: Config) -> None:
-    """Raises UserError unless ``val_steps`` is unset, or a number that the config's loop and data can follow."""
+def check_step_settings(config: Config) -> None:
+    """Looks at ``val_steps``, ``checkpoint_steps`` and ``checkpoint_minutes`` before a training.
+
+    Raises:
+        UserError: for a value, a loop or data that they cannot be followed with.
+    """
     steps, train_cfg = config.get("val_steps"), config.get("train_cfg") or {}
+    mid_epoch_checkpoints(config)  # looks at its two settings
+    if "val_steps" not in loop_config(train_cfg, None):
+        for key in ("checkpoint_steps", "checkpoint_minutes"):
+            if config.get(key) is not None:
+                kind = train_cfg.get("type", "IterBasedTrainLoop")
+                raise UserError(f"{key}: is for a loop over epochs; for {kind}, set default_hooks.checkpoint.interval")
     if steps is None:
         return
     if type(steps) is not int or steps < 1:

@@ -31,7 +31,7 @@ from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
 from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
-from tresnet_downstream.running.loops import TrainLoop, check_val_steps, loop_config
+from tresnet_downstream.running.loops import TrainLoop, check_step_settings, loop_config
 from tresnet_downstream.running.mid_epoch import batches_of_epoch
 from tresnet_downstream.running.partial_files import remove_partial_files
 from tresnet_downstream.running.progress import ProgressHook, position
@@ -125,7 +125,7 @@ class FolderRunner(Runner):
         Raises:
             UserError: if another training runs in the folder, or it holds a run and the config does not say what to do.
         """
-        check_val_steps(self.cfg)
+        check_step_settings(self.cfg)
         tell_unread_keys(self.cfg)
         with contextlib.ExitStack() as locks:
             self._take_folder(locks)

@@ -26,7 +26,7 @@ class Thumbnails:
     """Reads images from a folder and makes them small.
 
     Args:
-        folder: what the images' names are relative to; None for no images, those of a run from elsewhere.
+        folder: what the images' names are relative to; None shows no image, as for a run from elsewhere.
         side: the longer side in pixels.
         outside_paths: whether images may lie outside the folder.
 
@@ -55,8 +55,9 @@ class Thumbnails:
         """How many are missing; nothing if none is."""
         if self.folder is None and self.asked:
             return (
-                "The images are not shown: another account or machine scored this run, and a folder of images that is "
-                "named there is not followed; the report's `images` names theirs."
+                "The images are not shown: another account or machine scored this run, or this account did before it "
+                "had its present key (run_folders.key in the cache folder). The image folder that such a run names is "
+                "not opened; set the report's `images` to it."
             )
         if self.outside:
             return (
@@ -67,7 +68,7 @@ class Thumbnails:
             return ""
         return (
             f"{len(self.missing)} of the {len(self.asked)} images shown here cannot be read from {self.folder}, such "
-            f"as {min(self.missing)}; the report's `images` folder is theirs if they were moved."
+            f"as {min(self.missing)}; if they were moved, set the report's `images` to their folder."
         )
 
     def _make(self, image: str) -> tuple[bytes | None, tuple[int, int]]:

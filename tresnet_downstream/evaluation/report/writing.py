@@ -93,8 +93,8 @@ def write_report(
     boxes = [run for run in runs if isinstance(run, DetectionRun)]
     if multi and boxes:
         kinds = ["multi-label" if isinstance(run, MultilabelRun) else "a detector" for run in runs]
-        told = ", ".join(f"{name} ({kind})" for name, kind in zip(called, kinds, strict=True))
-        raise UserError(f"a multi-label run and a detector's cannot stand in one report: {told}")
+        tasks = ", ".join(f"{name} ({kind})" for name, kind in zip(called, kinds, strict=True))
+        raise UserError(f"a multi-label run and a detector's cannot stand in one report: {tasks}")
     if multi:
         report = multilabel.multilabel_report(multi, called, options)
         columns: Sequence[str] = multilabel_numbers.CLASS_COLUMNS
