@@ -11,7 +11,7 @@ BESIDE_dev := --editable ./mmcv_ext
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help demo demo-detection benchmark test test-all lint lock clean
+.PHONY: help demo demo-detection benchmark test test-all lint audit lock clean
 
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
@@ -20,6 +20,7 @@ help:
 	@echo "make test   lint, types and the tests but for the slow ones; at most 8 minutes on two cores"
 	@echo "make test-all  lint, types and every test"
 	@echo "make lint   ruff, mypy and the layers of the package alone"
+	@echo "make audit  asks PyPI for known vulnerabilities of the packages in requirements.lock"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
 	@echo "make clean  removes the environment and what demo made"
 
@@ -54,6 +55,11 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff format --check tresnet_downstream mmcv_ext tools tests data
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# --strict: a package that the service does not know is an error, not a package without faults.
+audit: $(VENV)/bin/python
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv
