@@ -1,4 +1,4 @@
-"""Weight files: python tools/weights.py list | show FILE | convert FILE OUT --to X | fetch NAME | verify NAME."""
+"""Weight files: python tools/weights.py list | show | convert | fetch | mirror | verify."""
 
 import argparse
 import sys
@@ -36,6 +36,13 @@ def _parser() -> Parser:
     command.add_argument("name", help="a name of the list, or a URL")
     command.set_defaults(command=_fetch)
 
+    command = commands.add_parser(
+        "mirror", help="copies the public files that are here into a folder for TRESNET_MIRROR"
+    )
+    command.add_argument("folder", metavar="DIR")
+    command.add_argument("files", nargs="*", metavar="FILE", help="files fetched by other means, under their own names")
+    command.set_defaults(command=_mirror)
+
     command = commands.add_parser("verify", help="scores weights and compares with the published figure")
     command.add_argument("file", metavar="NAME", help="a name of the list, or a path")
     command.add_argument("--data", required=True, help="folder of MS-COCO or of ImageNet")
@@ -72,9 +79,16 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from tresnet_downstream.weights.download import locate
+    from tresnet_downstream.weights.public_files import locate
 
     print(locate(options.name))
+
+
+def _mirror(options: argparse.Namespace) -> None:
+    from tresnet_downstream.weights.mirror import fill_mirror
+
+    for name, done in fill_mirror(options.folder, options.files):
+        print(f"{name:34} {done}")
 
 
 def _verify(options: argparse.Namespace) -> None:

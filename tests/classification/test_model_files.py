@@ -280,7 +280,7 @@ def test_catalogue_entries_have_the_size_of_their_networks(name):
         model = ImageClassifier(backbone, head) if entry.num_classes else TResNet(entry.variant)
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     assert abs(size / 1e6 - entry.megabytes) < 1
-    assert entry.source.startswith(("https://", "hf://timm/"))
+    assert all(place.url.startswith(("https://", "hf://timm/")) for place in entry.places)
 
 
 PEAK = """

@@ -16,9 +16,9 @@ from tresnet_downstream.classification.recognition import backbone_config, head_
 from tresnet_downstream.classification.weight_file import WeightFile, not_finite
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight, imagenet_classes
-from tresnet_downstream.weights.download import catalogue_name, locate
 from tresnet_downstream.weights.formats import OURS, translate
 from tresnet_downstream.weights.pretrained import require_match, shape
+from tresnet_downstream.weights.public_files import catalogue_name, locate
 from tresnet_downstream.weights.reading import read_checkpoint, stored_at, unwrap
 
 # Classes of the public single-label files; other numbers are taken for multi-label.
@@ -134,14 +134,12 @@ def read_weight_file(
 
 
 def _entry_of(path_or_name: str | Path) -> PublicWeight | None:
-    """The catalogue's entry of a name, of its source, or of a file that bears the name of a release's."""
+    """The catalogue's entry of a name, of one of its places, or of a file that bears the name of a published one."""
     if name := catalogue_name(path_or_name):
         return CATALOGUE[name]
     base = PurePosixPath(str(path_or_name).replace("\\", "/")).name
     for entry in CATALOGUE.values():
-        if entry.source == str(path_or_name):
-            return entry
-        if entry.source.startswith("https://") and PurePosixPath(entry.source).name == base:
+        if any(str(path_or_name) == place.url or base == place.file_name for place in entry.places):
             return entry
     return None
 

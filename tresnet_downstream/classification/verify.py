@@ -13,7 +13,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import multilabel_scores
 from tresnet_downstream.pictures import SUFFIXES
 from tresnet_downstream.weights.catalogue import CATALOGUE, MAP, TOP_1
-from tresnet_downstream.weights.download import catalogue_name
+from tresnet_downstream.weights.public_files import catalogue_name
 
 COCO_VAL = ("annotations/instances_val{year}.json", "val{year}")
 
