@@ -48,12 +48,14 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
     The published code ignores the EXIF orientation; this honours it.
 
     Args:
-        annotation_file: COCO ``.json`` or ``.csv`` file, see `read_annotations`; relative to ``data_root``.
+        annotation_file: COCO ``.json`` file, ``.csv`` table or VOC's ``.txt`` list, see `read_annotations`; relative to
+            ``data_root``.
         image_folder: what the names in the annotations are relative to; relative to ``data_root`` itself.
         pipeline: the transforms, see `build_pipeline`; they end in uint8 pictures of one fixed size.
         data_root: folder of the data set.
         classes: class names that the targets must have, in this order; None takes those of the file.
         keep_empty: whether images without annotation stay.
+        difficult: what objects that VOC marks as difficult say of their image: ``unknown`` or ``positive``.
         on_bad_image: at an unreadable image, ``error`` raises and ``skip`` takes the next readable one in the
             order of the annotations, with the draws of the sample that was asked for. ``leave_out`` is for
             scoring: the sample is black and says why in ``unreadable``, and `MultilabelMetric` leaves it out.
@@ -87,6 +89,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         data_root: str = "",
         classes: Sequence[str] | None = None,
         keep_empty: bool = False,
+        difficult: str = "unknown",
         on_bad_image: str = "error",
         reduced_decoding: bool = False,
         cache_dir: str | None = None,
@@ -102,7 +105,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         self.enough_pixels = enough_pixels(self.pipeline) if reduced_decoding else None
         self.annotation_file = _locate(data_root, "annotation_file", annotation_file, source)
         self.image_folder = _locate(data_root, "image_folder", image_folder, source)
-        self.annotations = cached_annotations(self.annotation_file, classes, keep_empty, cache_dir)
+        self.annotations = cached_annotations(self.annotation_file, classes, keep_empty, cache_dir, difficult)
         self.on_bad_image = on_bad_image
         self.num_missing = self._count_missing_images(outside_paths)
         self.classes = self.annotations.classes
