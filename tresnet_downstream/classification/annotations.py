@@ -15,6 +15,7 @@ import numpy as np
 
 from tresnet_downstream.coco_files import File, read_coco_file, read_text, refuse_duplicates, same_file_name
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats.class_folders import read_class_folders
 from tresnet_downstream.formats.voc import read_voc_file
 
 DIFFICULT = ("unknown", "positive")
@@ -136,6 +137,21 @@ def read_annotations(
         return annotations
     refuse_duplicates(file, "name in `classes`", classes)
     raise UserError(f"{file}: {_difference(annotations.classes, tuple(classes))}")
+
+
+def of_class_folders(folder: File, classes: Sequence[str] | None = None) -> MultilabelAnnotations:
+    """List the images of a folder that holds a folder for each class; see `read_class_folders`.
+
+    Args:
+        folder: the folder.
+        classes: the class names in the order wanted; without them the sorted names of the folders.
+
+    Raises:
+        UserError: as `read_class_folders`.
+    """
+    names, numbers, found = read_class_folders(folder, classes)
+    labels = np.array([np.arange(len(names)), numbers], np.int64)
+    return _assemble(folder, names, labels, np.ones(len(names)), found, keep_empty=False)
 
 
 def read_voc(

@@ -18,6 +18,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from tresnet_downstream.classification.annotation_cache import cached_annotations
+from tresnet_downstream.classification.annotations import MultilabelAnnotations
 from tresnet_downstream.classification.transforms import build_pipeline, enough_pixels
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.image_paths import missing_images
@@ -83,7 +84,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        annotation_file: str,
+        annotation_file: str | None,
         image_folder: str,
         pipeline: Sequence[Mapping[str, Any]],
         data_root: str = "",
@@ -103,14 +104,23 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
             raise UserError(f"seed: {seed} is not between 0 and 2**32 - 1")
         self.pipeline = build_pipeline(pipeline)
         self.enough_pixels = enough_pixels(self.pipeline) if reduced_decoding else None
-        self.annotation_file = _locate(data_root, "annotation_file", annotation_file, source)
-        self.image_folder = _locate(data_root, "image_folder", image_folder, source)
-        self.annotations = cached_annotations(self.annotation_file, classes, keep_empty, cache_dir, difficult)
+        self.image_folder = locate(data_root, "image_folder", image_folder, source)
+        # Where the labels come from: the folder itself where its subfolders are the classes.
+        self.annotation_file = self.image_folder
+        if annotation_file is not None:
+            self.annotation_file = locate(data_root, "annotation_file", annotation_file, source)
+        self.annotations = self.read_annotations(classes, keep_empty, cache_dir, difficult)
         self.on_bad_image = on_bad_image
         self.num_missing = self._count_missing_images(outside_paths)
         self.classes = self.annotations.classes
         self.metainfo = {"classes": self.classes}
         self.seed = seed
+
+    def read_annotations(
+        self, classes: Sequence[str] | None, keep_empty: bool, cache_dir: str | None, difficult: str
+    ) -> MultilabelAnnotations:
+        """What the annotation file says."""
+        return cached_annotations(self.annotation_file, classes, keep_empty, cache_dir, difficult)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -123,12 +133,16 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         shown = (index + len(passed_over)) % len(self)
         return {
             "inputs": torch.from_numpy(self._augment(image, epoch, index)).permute(2, 0, 1),
-            "targets": torch.from_numpy(self.annotations.target(shown)),
+            "targets": self.target(shown),
             "image": self.annotations.path(shown),
             "skipped": len(passed_over),
             "passed_over": json.dumps(passed_over) if passed_over else "",
             "unreadable": unreadable,
         }
+
+    def target(self, index: int) -> Any:
+        """The target of a sample: int8 of shape (C,), 1 shown, 0 not shown, -1 unverified."""
+        return torch.from_numpy(self.annotations.target(index))
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -256,7 +270,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
 
-def _locate(data_root: str, key: str, value: str, source: str) -> str:
+def locate(data_root: str, key: str, value: str, source: str) -> str:
     """Join the path that stands under ``key`` to the root, and say what is missing if it is not there."""
     path = os.path.join(data_root, value)
     is_there = os.path.isdir if key == "image_folder" else os.path.isfile

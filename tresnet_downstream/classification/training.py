@@ -18,8 +18,9 @@ from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.description_merge import merge_description
 from tresnet_downstream.classification.descriptions import describe_training, read_description
 from tresnet_downstream.classification.left_out import UnreadableImagesHook  # noqa: F401 - registers it
-from tresnet_downstream.classification.losses import REDUCTIONS, AsymmetricLossSingleLabel
+from tresnet_downstream.classification.losses import REDUCTIONS
 from tresnet_downstream.classification.metrics import MultilabelMetric, multilabel_metric
+from tresnet_downstream.classification.single_label_losses import SingleLabelLoss
 from tresnet_downstream.classification.split_data import build_datasets, summaries
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
@@ -192,7 +193,7 @@ def _reduction(loss: nn.Module | None) -> str:
     """Whether a loss is a ``sum`` or a ``mean`` over the batch; told where the loss does not say."""
     if loss is None:
         raise UserError("model.loss: is not set, and training needs one, such as dict(type='AsymmetricLoss')")
-    if isinstance(loss, AsymmetricLossSingleLabel):
+    if isinstance(loss, SingleLabelLoss):
         raise UserError(
             "model.loss: AsymmetricLossSingleLabel is for one class per image, and this trains with a target for each "
             "class; choose AsymmetricLoss, BinaryCrossEntropy or FocalLoss"
