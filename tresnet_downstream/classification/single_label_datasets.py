@@ -64,7 +64,7 @@ class SingleLabelDataset(MultiLabelDataset):
         if len(wrong):
             raise UserError(
                 f"{self.annotation_file}: {len(wrong):,} of {len(annotations):,} images do not have exactly one label, "
-                f"such as {annotations.path(int(wrong[0]))!r}; tools/train_multilabel.py takes several labels for an image"
+                f"such as {annotations.path(int(wrong[0]))!r}; tools/train_multilabel.py takes images with several"
             )
         return annotations
 
@@ -116,9 +116,10 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         self.pipeline = build_pipeline(pipeline)
         self.seed = seed
         self.parts = [_torchvision(name, data_root, part, download, dict(options or {})) for part in split.split("+")]
-        self.ends = np.cumsum([len(part) for part in self.parts])
+        labels = [_labels(part, name) for part in self.parts]
+        self.ends = np.cumsum([len(part) for part in labels])
         self.annotation_file, self.image_folder = f"torchvision's {name} ({split})", data_root
-        self.labels = np.concatenate([_labels(part) for part in self.parts])
+        self.labels = np.concatenate(labels)
         self.classes = _class_names(self.parts[0], int(self.labels.max()) + 1)
         self.metainfo = {"classes": self.classes}
         if classes is not None and tuple(classes) != self.classes:
@@ -179,16 +180,24 @@ def _torchvision(name: str, root: str, split: str, download: bool, options: dict
         raise UserError(f"{root}: {name} cannot be read there ({reason}){advice}") from error
 
 
-def _labels(dataset: Any) -> np.ndarray:
+def _labels(dataset: Any, name: str) -> np.ndarray:
     """The labels, without reading an image where the data set has them."""
+    try:
+        labels = np.asarray(_stored_labels(dataset), np.int64)
+    except (NotImplementedError, TypeError, ValueError):
+        labels = np.zeros((0, 0))
+    if labels.ndim != 1 or not len(labels) or labels.min() < 0:
+        raise UserError(f"name={name!r}: is no data set of images with one label")
+    return labels
+
+
+def _stored_labels(dataset: Any) -> Any:
     for attribute in ("targets", "_labels", "labels"):
         labels = getattr(dataset, attribute, None)
         if labels is not None and len(labels) == len(dataset):
-            return np.asarray(labels, np.int64)
+            return labels
     samples = getattr(dataset, "_samples", None)
-    if samples is not None:
-        return np.array([label for _, label in samples], np.int64)
-    return np.array([dataset[index][1] for index in range(len(dataset))], np.int64)
+    return [label for _, label in samples or (dataset[index] for index in range(len(dataset)))]
 
 
 def _class_names(dataset: Any, at_least: int) -> tuple[str, ...]:
