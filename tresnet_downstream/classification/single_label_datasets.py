@@ -185,7 +185,7 @@ def _labels(dataset: Any, name: str) -> np.ndarray:
     try:
         labels = np.asarray(_stored_labels(dataset), np.int64)
     except (NotImplementedError, TypeError, ValueError):
-        labels = np.zeros((0, 0))
+        labels = np.zeros(0, np.int64)
     if labels.ndim != 1 or not len(labels) or labels.min() < 0:
         raise UserError(f"name={name!r}: is no data set of images with one label")
     return labels
