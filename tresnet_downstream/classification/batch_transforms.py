@@ -33,6 +33,8 @@ class Mixup(nn.Module):
         UserError: if timm is not installed, or an argument is out of range.
     """
 
+    mixes_labels = True
+
     def __init__(
         self,
         mixup_alpha: float = 0.0,

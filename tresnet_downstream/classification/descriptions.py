@@ -33,8 +33,8 @@ from tresnet_downstream.running.references import with_references
 from tresnet_downstream.running.stored_config import check_stored
 from tresnet_downstream.weights.reading import stored_at
 
-# Keys of the model's config that no description has: the loss is training's, the classes are in `dataset_meta`.
-NOT_DESCRIBED = ("loss", "classes")
+# Keys of the model's config that no description has: those of training, and the classes, which are in `dataset_meta`.
+NOT_DESCRIBED = ("loss", "batch_transforms", "classes")
 _LABELS = ("threshold", "top_k")
 # What a stored data set may refer to: keys of every scoring config.
 _REFERENCES = (

@@ -23,6 +23,7 @@ class SingleLabelLoss(nn.Module, ABC):
     """
 
     reduction = "mean"
+    takes_shares = True  # as targets, which mixup needs
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
