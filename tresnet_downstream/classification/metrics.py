@@ -19,8 +19,8 @@ class ProbabilityMetric(BaseMetric):
     """The base of metrics of probabilities and targets; one of the user's own needs the method :meth:`score`.
 
     What the last evaluation scored stays in :attr:`images` (names), :attr:`probabilities` (by set of weights, such as
-    ``raw``: N x C), and :attr:`targets` (N x C; N class indices with one label per image). Images that cannot be read have no part in them; :attr:`unreadable`
-    says why, by name.
+    ``raw``: N x C), and :attr:`targets` (N x C; N class indices with one label per image). Images that cannot be read
+    have no part in them; :attr:`unreadable` says why, by name.
     """
 
     default_prefix = ""
@@ -89,8 +89,8 @@ class ProbabilityMetric(BaseMetric):
 class TaskMetric(ProbabilityMetric):
     """The base of the two metrics whose scores are written by scoring and choose the better weights in training.
 
-    ``evaluate`` gives ``NAME/KEY`` for each set of weights and each of :attr:`keys`, and the first key and ``weights`` for
-    the better set; the whole scores stay in :attr:`scores`.
+    ``evaluate`` gives ``NAME/KEY`` for each set of weights and each of :attr:`keys`, and the first key and
+    ``weights`` for the better set; the whole scores stay in :attr:`scores`.
     """
 
     keys: tuple[str, ...]

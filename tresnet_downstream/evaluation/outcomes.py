@@ -37,6 +37,31 @@ class MultilabelRun:
 
 
 @dataclass(frozen=True, eq=False)
+class SingleLabelRun:
+    """The outcome of a network that chooses one of C classes for each of N images.
+
+    Attributes:
+        probabilities: (N, C) in [0, 1], float32; may be memory-mapped.
+        labels: (N,) numbers of classes, whole.
+        images: N names, relative to ``image_folder``.
+        classes: C names.
+        image_folder: where the images lie.
+        about: as of :class:`MultilabelRun`.
+        left_out: as of :class:`MultilabelRun`.
+        scored_here: as of :class:`MultilabelRun`.
+    """
+
+    probabilities: NDArray
+    labels: NDArray
+    images: Sequence[str]
+    classes: tuple[str, ...]
+    image_folder: str
+    about: Mapping[str, Any]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    scored_here: bool = True
+
+
+@dataclass(frozen=True, eq=False)
 class DetectionRun:
     """The outcome of a detector.
 

@@ -47,6 +47,9 @@ class SingleLabelScores:
         f1: (C,) harmonic mean of both; nan where no image is of the class.
         support: (C,) number of images of the class.
         predicted: (N,) number of the class with the highest probability, the first of equal ones.
+        confidence: (N,) that probability, from 0 to 1.
+        of_label: (N,) probability of the image's own class, from 0 to 1.
+        rank: (N,) how many classes come before the image's own, 0 where it is right.
         confusions: pairs of classes taken for another, the most frequent first.
     """
 
@@ -62,6 +65,9 @@ class SingleLabelScores:
     f1: Floats
     support: Counts
     predicted: Counts
+    confidence: Floats
+    of_label: Floats
+    rank: Counts
     confusions: tuple[Confusion, ...]
 
 
@@ -127,6 +133,9 @@ def single_label_scores(
         f1=100 * _share(2 * hits, np.where(support > 0, support + taken, 0)),
         support=support,
         predicted=predicted,
+        confidence=highest,
+        of_label=of_truth,
+        rank=rank,
         confusions=_confusions(truth[~right], predicted[~right], num_classes),
     )
 
@@ -136,11 +145,24 @@ def _share(part: NDArray, whole: NDArray) -> Floats:
     return part / np.where(whole > 0, whole, np.nan)
 
 
-def _calibration_error(highest: Floats, right: NDArray) -> float:
-    place = np.minimum((highest * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    claimed = np.bincount(place, highest, CALIBRATION_BINS)
-    found = np.bincount(place, right, CALIBRATION_BINS)
-    return float(100 * abs(claimed - found).sum() / len(highest))
+def confidence_bins(confidence: Floats, right: NDArray) -> tuple[Counts, Floats, Floats]:
+    """Images by their highest probability, in 15 bins of equal width.
+
+    Args:
+        confidence: (N,) the highest probability of each image.
+        right: (N,) whether its class is the image's.
+
+    Returns:
+        for each bin the number of images, the sum of their confidence, and the number of right ones.
+    """
+    place = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    counts = np.bincount(place, minlength=CALIBRATION_BINS)
+    return counts, np.bincount(place, confidence, CALIBRATION_BINS), np.bincount(place, right, CALIBRATION_BINS)
+
+
+def _calibration_error(confidence: Floats, right: NDArray) -> float:
+    _, claimed, found = confidence_bins(confidence, right)
+    return float(100 * abs(claimed - found).sum() / len(confidence))
 
 
 def _confusions(labels: Counts, predicted: Counts, num_classes: int) -> tuple[Confusion, ...]:
