@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -89,3 +89,6 @@ class DetectionRun:
         """The ids of the classes in the ground truth and the predictions, in the order of the classes."""
         by_name = {category["name"]: category["id"] for category in self.ground_truth["categories"]}
         return [by_name[name] for name in self.classes]
+
+
+Run: TypeAlias = MultilabelRun | SingleLabelRun | DetectionRun

@@ -145,7 +145,7 @@ def _share(part: NDArray, whole: NDArray) -> Floats:
     return part / np.where(whole > 0, whole, np.nan)
 
 
-def confidence_bins(confidence: Floats, right: NDArray) -> tuple[Counts, Floats, Floats]:
+def confidence_bins(confidence: Floats, right: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """Images by their highest probability, in 15 bins of equal width.
 
     Args:

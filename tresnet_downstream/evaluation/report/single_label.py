@@ -107,10 +107,9 @@ def _in_one_order(runs: Sequence[SingleLabelRun], names: Sequence[str]) -> list[
 def _headline(analyses: Sequence[Analysis], resamples: int) -> Section:
     notes = [INTERVALS.format(resamples)] if resamples else []
     scores = analyses[0].scores
-    if len(absent := np.flatnonzero(scores.support == 0)):
-        notes.append(
-            f"No image is of these classes, and the mean leaves them out: {some_of([scores.classes[c] for c in absent])}."
-        )
+    absent = [scores.classes[c] for c in np.flatnonzero(scores.support == 0)]
+    if absent:
+        notes.append(f"No image is of these classes, and the mean leaves them out: {some_of(absent)}.")
     return Section("Scores", notes=notes, tables=[score_table(analyses)])
 
 
