@@ -34,7 +34,8 @@ def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categori
         np.array([image.size for _, image in sized], float).reshape(-1, 2),
     )
     if convention:
-        listing.report("box-convention", "error", "", convention)
+        listing.report("box-convention", "warning" if listing.source.trusts_boxes else "error", "", convention)
+    crowds = []
     for position, image in formed:
         record = records[position]
         place = f"{annotation_place(record, position)} of {image.name}"
@@ -43,19 +44,23 @@ def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categori
             listing.report("malformed-entry", "error", place, text, image.position)
         problem = _problem(record["bbox"], image.size, listing.source.is_training)
         # Faults of single boxes only follow from the convention.
-        if problem and not convention:
+        if problem and (not convention or listing.source.trusts_boxes):
             kind, text = problem
             listing.report(kind, "warning", place, text, image.position, position)
         if problem is None or problem[0] == "box-beyond-edge":
             name = categories[record["category_id"]]
             image.labels.add((name, *record["bbox"]))
             image.shown.add(name)
+            crowds.append(bool(record.get("iscrowd")))
         is_used = problem is None or problem[0] in ("box-beyond-edge", "narrow-box")
         if listing.source.needs_masks and image.size and is_used:
             width, height = image.size
             if not is_mask(record.get("segmentation"), height, width):
                 text = "`segmentation` is no polygons near the image, nor run lengths of its size"
                 listing.report("malformed-mask", "error", place, text, image.position)
+    if crowds and all(crowds) and listing.source.is_training:
+        text = f"all {len(crowds):,} boxes are crowds (`iscrowd` is 1), which training passes over"
+        listing.report("no-labels", "error", "", text)
 
 
 def _problem(box: list[float], size: tuple[int, int] | None, is_training: bool) -> tuple[str, str] | None:
