@@ -2,28 +2,22 @@
 
 import argparse
 import importlib.util
-import logging
 import os
 import select
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tresnet_downstream import interrupts, wording
-from tresnet_downstream.errors import UserError, is_out_of_memory
-from tresnet_downstream.system_errors import NotWrittenError, chain_of, explanation
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.system_errors import NotWrittenError, message_of, silence_failing_logs
 
 T = TypeVar("T")
 
 # Whatever the command was, 2 is the user's mistake and 130 is Ctrl-C.
 USER_ERROR, INTERRUPTED = 2, 130
-NO_MEMORY = (
-    "the batch does not fit in memory: give a smaller batch_size (--batch-size) or image_size; in training, "
-    "model.backbone.with_cp=True halves what a picture takes, and accumulation=K makes one step of K batches"
-)
 RESUMABLE = "files that are complete stay, and --resume goes on from the last checkpoint"
 # What the library calls options that have another name here.
 PARAMETERS = {"size": "input_size", "cfg_options": "options", "images": "num_images", "boxes": "num_boxes"}
@@ -56,9 +50,7 @@ def run(
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     # MMEngine's, where a config inherits from MMDetection: nothing that a user could mend.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    # On a full disk, each line of a log would be a traceback; the next checkpoint ends the training with one line.
-    logging.raiseExceptions = False
-    threading.excepthook = _end_of_thread
+    silence_failing_logs()
     try:
         with interrupts.remembered(), wording.of_command():
             try:
@@ -93,16 +85,6 @@ def _is_output_closed() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def message_of(error: BaseException) -> str | None:
-    """One line on a user's mistake, on a failure of the system or on a lack of memory; None for any other error."""
-    if any(isinstance(link, KeyboardInterrupt) for link in chain_of(error)):
-        return None
-    text = str(error) if isinstance(error, UserError) else explanation(error)
-    if text is None and is_out_of_memory(error):
-        text = NO_MEMORY
-    return None if text is None else " ".join(text.split())
-
-
 def _is_first_to_fail() -> bool:
     """Whether no other process of the training has told an error before."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -115,12 +97,6 @@ def _is_first_to_fail() -> bool:
 def is_mistake(error: BaseException) -> bool:
     """Whether a user's mistake is told, rather than a failure of the system."""
     return isinstance(error, UserError) and not isinstance(error, NotWrittenError)
-
-
-def _end_of_thread(arguments: Any) -> None:
-    """Says nothing of a writer of logs whose disk is full: the main thread raises the same error."""
-    if arguments.exc_value is None or explanation(arguments.exc_value) is None:
-        threading.__excepthook__(arguments)
 
 
 def read_config(options: argparse.Namespace) -> Any:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from mmengine.config import Config
 from torch import nn
 
+from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.losses import MultiLabelLoss
 from tresnet_downstream.classification.metrics import MultilabelMetric, SingleLabelMetric, TaskMetric
+from tresnet_downstream.classification.single_label_datasets import SingleLabelDataset
 from tresnet_downstream.classification.single_label_losses import SingleLabelLoss
 
 
@@ -18,6 +20,7 @@ class Task:
         name: in messages.
         other: the other task's name.
         multi_label: the value of ``model.multi_label``.
+        dataset: the class of its data sets, where the config has no other.
         metric: whose scores are written and choose the better weights.
         losses: names of the losses that it trains with.
         other_loss: the class of the other task's losses.
@@ -26,6 +29,7 @@ class Task:
     name: str
     other: str
     multi_label: bool
+    dataset: type[MultiLabelDataset]
     metric: type[TaskMetric]
     losses: tuple[str, ...]
     other_loss: type[nn.Module]
@@ -33,10 +37,12 @@ class Task:
 
 _SEVERAL, _ONE = "several labels per image", "one class per image"
 MULTI_LABEL = Task(
-    _SEVERAL, _ONE, True, MultilabelMetric, ("AsymmetricLoss", "BinaryCrossEntropy", "FocalLoss"), SingleLabelLoss
+    *(_SEVERAL, _ONE, True, MultiLabelDataset, MultilabelMetric),
+    ("AsymmetricLoss", "BinaryCrossEntropy", "FocalLoss"),
+    SingleLabelLoss,
 )
 SINGLE_LABEL = Task(
-    *(_ONE, _SEVERAL, False, SingleLabelMetric),
+    *(_ONE, _SEVERAL, False, SingleLabelDataset, SingleLabelMetric),
     ("CrossEntropy", "BinaryCrossEntropySingleLabel", "AsymmetricLossSingleLabel"),
     MultiLabelLoss,
 )

@@ -17,12 +17,11 @@ from tresnet_downstream.classification.data_summary import pipeline_text, size_t
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.description_merge import merge_description
 from tresnet_downstream.classification.descriptions import describe_training, read_description
-from tresnet_downstream.classification.left_out import UnreadableImagesHook  # noqa: F401 - registers it
 from tresnet_downstream.classification.losses import REDUCTIONS
 from tresnet_downstream.classification.metrics import MultilabelMetric, TaskMetric, task_metric
 from tresnet_downstream.classification.split_data import build_datasets, summaries
-from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.classification.tasks import Task, task_of
+from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.notices import tell
@@ -37,6 +36,7 @@ from tresnet_downstream.running.left_out import left_out_of
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
+from tresnet_downstream.running.unreadable import UnreadableImagesHook  # noqa: F401 - registers it
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import class_names
@@ -47,7 +47,7 @@ from tresnet_downstream.weights.reading import class_names
 def train_classifier(
     config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
 ) -> dict[str, Any]:
-    """Trains a classifier and validates it; with several labels per image, or with one if ``model.multi_label`` is False.
+    """Trains a classifier and validates it: several labels per image, or one if ``model.multi_label`` is False.
 
     Checkpoints, logs and TensorBoard scalars go to ``config.work_dir``.
 
@@ -105,8 +105,8 @@ def score_classifier(
         set_here: the places of the config that win over the checkpoint, from :func:`places_set_by`.
 
     Returns:
-        the scores (:class:`MultilabelScores` or :class:`SingleLabelScores`) and the run, for :func:`write_scored`; None in
-        all processes but the first.
+        the scores (:class:`MultilabelScores` or :class:`SingleLabelScores`) and the run, for :func:`write_scored`;
+        None in all processes but the first.
 
     Raises:
         UserError: if data, config and checkpoint do not fit together.
@@ -170,6 +170,8 @@ def _build_runner(
     }
     evaluator = Evaluator(config.val_evaluator)
     task = task_of(config)
+    if train:
+        config.default_hooks.checkpoint.setdefault("save_best", task.metric.keys[0])
     task_metric(evaluator.metrics, task.metric)  # raises if there is none
     set_launcher(config, launcher)
     folders.make(config.work_dir)

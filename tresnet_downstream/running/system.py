@@ -21,7 +21,8 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.system_errors import explanation
+from tresnet_downstream.system_errors import message_of, silence_failing_logs
+from tresnet_downstream.wording import worded
 
 try:
     import resource
@@ -159,13 +160,15 @@ def end_in_one_line() -> None:
     """Makes a script that does not handle our errors, such as MMDetection's, end with one line and status 2."""
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _end
+        silence_failing_logs()
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    text = str(error) if isinstance(error, UserError) else explanation(error)
+    text = message_of(error)
     if text is None:
         sys.__excepthook__(kind, error, trace)
         return
     if is_first_to_fail():
-        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        sys.stdout.flush()  # what was printed before stands before
+        print(f"error: {worded(text)}", file=sys.stderr)
     sys.exit(2)
