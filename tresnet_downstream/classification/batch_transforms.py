@@ -63,7 +63,7 @@ class Mixup(nn.Module):
         if targets.dim() != 1:
             raise UserError("model.batch_transforms: Mixup is for one label per image, and comes once")
         self.mix.num_classes = num_classes
-        shares = F.one_hot(targets.long(), num_classes).float()
+        shares = F.one_hot(targets.long(), num_classes).to(images.dtype)
         even = len(images) // 2 * 2
         if even:
             mixed = images.clone()
