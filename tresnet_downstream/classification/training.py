@@ -170,8 +170,6 @@ def _build_runner(
     }
     evaluator = Evaluator(config.val_evaluator)
     task = task_of(config)
-    if train:
-        config.default_hooks.checkpoint.setdefault("save_best", task.metric.keys[0])
     task_metric(evaluator.metrics, task.metric)  # raises if there is none
     set_launcher(config, launcher)
     folders.make(config.work_dir)
@@ -185,7 +183,7 @@ def _build_runner(
         val_dataloader=loaders["val"],
         val_cfg=config.val_cfg,
         val_evaluator=evaluator,
-        default_hooks=config.default_hooks,
+        default_hooks=_with_best(config.default_hooks, task) if train else config.default_hooks,
         custom_hooks=[*config.custom_hooks, {"type": "UnreadableImagesHook"}] if train else [{"type": "ProgressHook"}],
         load_from=None if resume_from is None else str(resume_from),
         resume=resume_from is not None,
@@ -203,6 +201,12 @@ def _build_runner(
         runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss, task)
         runner.description = describe_training(config, len(datasets["val"].classes))
     return runner
+
+
+def _with_best(hooks: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """The hooks, of which the one that keeps the best checkpoint goes by the task's score unless it names another."""
+    checkpoint = {"save_best": task.metric.keys[0], **(hooks.get("checkpoint") or {})}
+    return {**hooks, "checkpoint": checkpoint}
 
 
 def _reduction(loss: nn.Module | None, task: Task) -> str:

@@ -36,7 +36,7 @@ def train(arguments: Sequence[str] | None = None, *, multi_label: bool) -> None:
     best = train_classifier(config, options.resume, options.launcher, options.overwrite)
     if not is_main_process():
         return
-    name = config.default_hooks.checkpoint.get("save_best")
+    name = config.default_hooks.checkpoint.get("save_best", "mAP" if multi_label else "top1")
     if "epoch" in best:
         step = f"step {best['step']}, " if "step" in best else ""
         score = best[name] if name in best else best[f"{best['weights']}/{name}"]
