@@ -1,14 +1,11 @@
 """Images with one label each: class folders, annotation files, torchvision's data sets."""
 
 import json
-import pickle
-from hashlib import md5
 
-import numpy as np
 import pytest
 import torch
+from made_data import make_cars, make_cifar, make_flowers
 from PIL import Image
-from torchvision import datasets as torchvision_datasets
 
 from tresnet_downstream.classification import SingleLabelDataset, TorchvisionDataset
 from tresnet_downstream.errors import UserError
@@ -67,42 +64,23 @@ def test_unreadable_image_is_passed_over_with_the_target_of_the_next(folder):
 
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
-    """CIFAR-10 in its own format with three images in each file."""
-    base = tmp_path / "cifar-10-batches-py"
-    base.mkdir()
-    draw = np.random.default_rng(0)
-    pixels = {}
-
-    def write(name, content):
-        (base / name).write_bytes(pickle.dumps(content))
-        return [name, md5((base / name).read_bytes()).hexdigest()]
-
-    kind = torchvision_datasets.CIFAR10
-    lists = {"train_list": ["data_batch_1", "data_batch_2"], "test_list": ["test_batch"]}
-    for attribute, names in lists.items():
-        for name in names:
-            pixels[name] = draw.integers(0, 256, (3, 3072), dtype=np.uint8)
-        content = [{"data": pixels[name], "labels": [3, 9, len(name) % 9]} for name in names]
-        monkeypatch.setattr(kind, attribute, [write(name, each) for name, each in zip(names, content, strict=True)])
-    names = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    entry = write("batches.meta", {"label_names": names})
-    monkeypatch.setattr(kind, "meta", {"filename": entry[0], "key": "label_names", "md5": entry[1]})
-    return tmp_path, pixels
+    """A folder with CIFAR-10, of three images in each file, and its content."""
+    return tmp_path, make_cifar(tmp_path, monkeypatch)
 
 
 def test_cifar_is_read_as_torchvision_has_it(cifar):
-    root, pixels = cifar
+    root, made = cifar
     data = TorchvisionDataset("CIFAR10", [], data_root=str(root))
     assert len(data) == 6
-    assert data.classes[3] == "cat"
-    assert data.labels.tolist() == [3, 9, 3, 3, 9, 3]
+    assert data.classes[3] == "class 3"
+    assert data.labels.tolist() == made["data_batch_1"][1] + made["data_batch_2"][1]
     sample = data[4]
-    assert sample["targets"] == 9
+    assert sample["targets"] == made["data_batch_2"][1][1]
     assert sample["image"] == "4"
-    assert torch.equal(sample["inputs"], torch.from_numpy(pixels["data_batch_2"][1].reshape(3, 32, 32)))
+    assert torch.equal(sample["inputs"], torch.from_numpy(made["data_batch_2"][0][1].reshape(3, 32, 32)))
     joined = TorchvisionDataset("CIFAR10", [], "train+test", str(root))
     assert len(joined) == 9
-    assert torch.equal(joined[7]["inputs"].flatten(), torch.from_numpy(pixels["test_batch"][1]))
+    assert torch.equal(joined[7]["inputs"].flatten(), torch.from_numpy(made["test_batch"][0][1]))
 
 
 def test_draws_of_torchvisions_images_are_functions_of_epoch_and_index(cifar):
@@ -132,3 +110,15 @@ def test_wrong_arguments_are_told(tmp_path, arguments, words):
 def test_other_classes_than_those_wanted_are_told(cifar):
     with pytest.raises(UserError, match="its 10 classes are not the 2 wanted"):
         TorchvisionDataset("CIFAR10", [], data_root=str(cifar[0]), classes=("a", "b"))
+
+
+def test_flowers_and_cars_are_read_as_torchvision_has_them(tmp_path, monkeypatch):
+    make_flowers(tmp_path, monkeypatch)
+    data = TorchvisionDataset("Flowers102", PIPELINE, "train+val", str(tmp_path))
+    assert data.labels.tolist() == [0, 1, 2, 0]
+    assert len(data.classes) == 102
+    assert data[3]["inputs"].shape == (3, 16, 16)
+    make_cars(tmp_path)
+    cars = TorchvisionDataset("StanfordCars", PIPELINE, "test", str(tmp_path))
+    assert cars.labels.tolist() == [0, 1, 2]
+    assert cars.classes == ("coupe", "van", "truck")
