@@ -48,7 +48,7 @@ class PublicWeight:
 
     Attributes:
         places: where files with these weights lie, in the order in which they are asked.
-        variant: of the backbone.
+        variant: of the TResNet; of another network its name.
         dataset: that it was trained on.
         num_classes: number of logits; 0 if not stated.
         input_size: side of the pictures that the score is of, in pixels.
@@ -57,6 +57,7 @@ class PublicWeight:
         score: published, in percent; None if none is.
         head: ``linear``, ``bottleneck`` or ``ml_decoder``.
         slopes: leaky slopes of stem and blocks where they are not the usual 1e-2 and 1e-3.
+        network: timm's name of the network, if it is no TResNet.
     """
 
     places: tuple[Place, ...]
@@ -69,6 +70,7 @@ class PublicWeight:
     score: float | None = None
     head: str = "linear"
     slopes: tuple[float, float] | None = None
+    network: str | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -89,6 +91,13 @@ def _timm_2020(file: str) -> Place:
     """A file of timm's older releases, whose names end in the first digits of the checksum."""
     folder = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-tresnet"
     return Place(f"{folder}/{file}", sha256=PurePosixPath(file).stem.rpartition("-")[2])
+
+
+def _resnet_rs(depth: int, file: str, size: int, megabytes: int, score: float) -> PublicWeight:
+    """Of the ResNet-RS release, as timm converted it; the score is of the size that it was trained at."""
+    name, folder = f"resnetrs{depth}", "https://github.com/rwightman/pytorch-image-models/releases/download"
+    places = (_hub(f"{name}.tf_in1k"), Place(f"{folder}/{file}", sha256=PurePosixPath(file).stem.rpartition("-")[2]))
+    return PublicWeight(places, name, IMAGENET_1K, 1000, size, "crop", megabytes, score, network=name)
 
 
 def _release(file: str) -> Place:
@@ -214,6 +223,14 @@ CATALOGUE: dict[str, PublicWeight] = {
         (_release("ML_Decoder/tresnet_l_stanford_card_96.41.pth"),),
         *("v2_l", STANFORD_CARS, 196, 384, "squash", 206, 96.41, "ml_decoder"),
     ),
+    # ResNet-RS.
+    "resnetrs50_in1k_160": _resnet_rs(50, "v0.1-rs-weights/resnetrs50_ema-6b53758b.pth", 160, 143, 78.8),
+    "resnetrs101_in1k_192": _resnet_rs(101, "v0.1-rs-weights/resnetrs101_i192_ema-1509bbf6.pth", 192, 255, 81.2),
+    "resnetrs152_in1k_256": _resnet_rs(152, "v0.1-rs-weights/resnetrs152_i256_ema-a9aff7f9.pth", 256, 347, 83.0),
+    "resnetrs200_in1k_256": _resnet_rs(200, "v0.1-tpu-weights/resnetrs200_c-6b698b88.pth", 256, 374, 83.4),
+    "resnetrs270_in1k_256": _resnet_rs(270, "v0.1-rs-weights/resnetrs270_ema-b40e674c.pth", 256, 520, 83.8),
+    "resnetrs350_in1k_256": _resnet_rs(350, "v0.1-rs-weights/resnetrs350_i256_ema-5a1aa8f1.pth", 256, 657, 84.0),
+    "resnetrs420_in1k_320": _resnet_rs(420, "v0.1-rs-weights/resnetrs420_ema-972dee69.pth", 320, 769, 84.4),
 }
 
 

@@ -93,17 +93,18 @@ def require_entry(path: Path, name: str) -> None:
     """Raises UserError if a file holds other weights than a catalogue entry, told by size and number of classes."""
     entry = CATALOGUE[name]
     tensors = unwrap(read_checkpoint(path), None, path)[1]
-    translated = translate(tensors)
-    if translated is None:
+    translated = None if entry.network else translate(tensors)
+    if translated is None and not entry.network:
         raise UserError(f"{path}: holds no TResNet")
-    # Where the head is not stated, the size is the backbone's.
-    parts = ("backbone.", "head.") if entry.num_classes else ("backbone.",)
-    weights = [tensor for key, tensor in translated.state_dict.items() if key.startswith(parts)]
-    megabytes = sum(4 * tensor.numel() for tensor in weights) / 1e6
+    if translated is not None:
+        # Where the head is not stated, the size is the backbone's.
+        parts = ("backbone.", "head.") if entry.num_classes else ("backbone.",)
+        tensors = {key: tensor for key, tensor in translated.state_dict.items() if key.startswith(parts)}
+    megabytes = sum(4 * tensor.numel() for tensor in tensors.values()) / 1e6
     if abs(megabytes / entry.megabytes - 1) > _SIZE_TOLERANCE:
         raise UserError(f"{path}: holds {megabytes:.0f} MB of weights, not the {entry.megabytes} MB of {name}")
-    classes = num_classes(translated.state_dict)
-    if entry.num_classes and classes != entry.num_classes:
+    classes = num_classes(tensors)
+    if entry.num_classes and translated is not None and classes != entry.num_classes:
         raise UserError(f"{path}: has {classes} classes, not the {entry.num_classes} of {name}")
 
 
