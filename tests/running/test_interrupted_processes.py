@@ -193,7 +193,7 @@ def test_lost_process_is_told_after_ten_looks_and_an_ended_one_only_where_it_is_
     [
         ([], {"train_annotations": "none.json"}, r"error: train_annotations: no file .*none\.json.*\n"),
         ([], {"max_lrr": 1}, "error: --cfg-options max_lrr: .*\n"),
-        (["--resum"], {"max_lr": 1}, r"usage: (?s:.*)\ntrain_multilabel.py: error: .*--resum.*\n"),
+        (["--resumed"], {}, r"usage: (?s:.*)\ntrain_multilabel.py: error: .*--resumed.*\n"),
     ],
 )
 def test_error_of_every_process_is_told_once(data, tmp_path, flags, changes, line):

@@ -1,5 +1,6 @@
 """Starts a tool on several processes, and tells torchrun's own words from those of the tool."""
 
+import json
 import os
 import re
 import sys
@@ -47,6 +48,15 @@ def train_on_processes(count, config, work_dir, *arguments, tool="train_multilab
 def _without_launcher(err):
     lines = err.partition(_END)[0].splitlines(keepends=True)
     return "".join(line for line in lines if not _LOG.match(line))
+
+
+def headline(work_dir, *kind):
+    """The numbers in scores.json; ``kind`` is that of a detector's scores."""
+    content = json.loads((work_dir / "scores.json").read_text())
+    for key in (*kind, "headline"):
+        content = content[key]
+    numbers = {name: value for name, value in content.items() if value is None or isinstance(value, int | float)}
+    return {name: float("nan") if value is None else value for name, value in numbers.items()}
 
 
 def work_as_one_of_several(work):
