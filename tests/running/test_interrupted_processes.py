@@ -109,7 +109,13 @@ def assert_resumes_to(undisturbed, data, work_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "place"), [(signal.SIGTERM, "step"), (signal.SIGTERM, "step of each"), (signal.SIGUSR1, "step")]
+    ("number", "place"),
+    [
+        (signal.SIGTERM, "step"),
+        (signal.SIGTERM, "step of each"),
+        (signal.SIGUSR1, "step"),
+        (signal.SIGINT, "step"),
+    ],
 )
 def test_signal_to_two_processes_ends_both_after_one_step_and_the_resumed_run_equals_the_undisturbed_one(
     data, undisturbed, tmp_path, number, place
