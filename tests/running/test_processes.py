@@ -203,6 +203,7 @@ def test_two_processes_overwrite_no_run_and_go_on_with_that_of_one(folder):
     assert checkpoint["param_schedulers"][0]["last_epoch"] == 4
 
 
+@pytest.mark.slow
 def test_two_processes_validate_at_the_steps_of_one_with_its_loss_and_scores(folder):
     first, second = (json.loads((folder / f"tools_{rank}.json").read_text())["steps"] for rank in range(2))
     assert (first[0], second[0], second[1]) == (0, 0, "")
@@ -215,6 +216,7 @@ def test_two_processes_validate_at_the_steps_of_one_with_its_loss_and_scores(fol
     assert together[0]["raw/mAP"] == pytest.approx(alone[0]["raw/mAP"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_losses_in_the_log_of_two_processes_are_means_over_both(folder):
     together, alone = ([row for row in rows(folder / name) if "lr" in row] for name in ("steps", "steps_alone"))
     assert len(together) == len(alone) == 2
@@ -229,6 +231,7 @@ def rows(work_dir):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_leave_out_the_pictures_that_cannot_be_read(folder):
     first, second = (json.loads((folder / f"tools_{rank}.json").read_text())["spoilt"] for rank in range(2))
     assert "3 of 11 images cannot be read and are not scored" in first[1]
