@@ -16,7 +16,7 @@ from running.small_data import DIGITS, call, make_small_data, options, train
 from tresnet_downstream import files, interrupts
 from tresnet_downstream.command_line import run
 from tresnet_downstream.files import whole_file
-from tresnet_downstream.running import system
+from tresnet_downstream.running import processes, system
 from tresnet_downstream.system_errors import NotWrittenError, explanation
 
 pytest.importorskip("resource", reason="limits of the system are set as on Unix")
@@ -134,19 +134,20 @@ def test_ten_trainings_leave_no_file_open(data, tmp_path):
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_stopped_process_is_recognised():
+def test_stopped_and_ended_processes_are_recognised():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        assert not system.is_stopped(process.pid)
+        assert processes.condition(process.pid) is None
         process.send_signal(signal.SIGSTOP)
         for _ in range(100):
-            if system.is_stopped(process.pid):
+            if processes.condition(process.pid) is not None:
                 break
             time.sleep(0.05)
-        assert system.is_stopped(process.pid)
+        assert processes.condition(process.pid) == "stopped"
     finally:
         process.kill()
         process.wait()
+    assert processes.condition(process.pid) == "ended"
 
 
 def test_control_c_that_became_another_error_ends_the_block_as_control_c():
@@ -173,5 +174,5 @@ def test_script_that_handles_no_error_ends_with_one_line_and_2():
 
 @pytest.mark.parametrize(("state", "stopped"), [("T", True), ("t", False), ("S", False), ("R", False)])
 def test_process_that_a_debugger_holds_is_not_stopped(monkeypatch, state, stopped):
-    monkeypatch.setattr(system.Path, "read_text", lambda path: f"7 (a (odd) name) {state} 1 7 7 0")
-    assert system.is_stopped(7) is stopped
+    monkeypatch.setattr(processes.Path, "read_text", lambda path: f"7 (a (odd) name) {state} 1 7 7 0")
+    assert (processes.condition(7) == "stopped") is stopped

@@ -53,24 +53,6 @@ class Waiting(Interrupting):
             open(os.path.join(runner.work_dir, "waits"), "w").close()
             time.sleep(1)
 """
-# As schedulers do: torchrun gets the signal, or each process of the job does, to which torchrun then sends it again.
-INTERRUPTING_ALL = (
-    INTERRUPTING
-    + """
-from mmengine.dist import is_main_process
-
-@HOOKS.register_module(force=True)
-class InterruptingAll(Interrupting):
-    def _send(self, runner, place):
-        if place not in self.place or runner.iter != self.batch:
-            return
-        if "each" in self.place:
-            os.kill(os.getpid(), self.number)
-        if is_main_process():
-            os.kill(os.getppid(), self.number)
-            time.sleep(0.5)  # torchrun passes it on meanwhile
-"""
-)
 
 
 @pytest.fixture(scope="module")
@@ -252,50 +234,3 @@ def test_second_signal_ends_a_training_at_once_and_leaves_whole_files(data, tmp_
     assert process.returncode in (-signal.SIGUSR1, -signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGUSR1)
     for path in tmp_path.glob("*.pth"):
         assert read(path)["state_dict"]
-
-
-def train_on_two_processes(data, work_dir, config=CUSTOM, flags=()):
-    """Trains under torchrun, in epochs of 6 batches of each process and 3 steps; gives status and what was printed."""
-    # Of itself, torchrun does not pass SIGUSR1 on.
-    passed_on = ["--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, *passed_on]
-    command = [*torchrun, ROOT / "tools/train_multilabel.py", config, "--work-dir", work_dir, "--launcher", "pytorch"]
-    process = start([*command, *flags, *options(data, **{**RANDOM, "batch_size": 2})], start_new_session=True)
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        if process.poll() is None:
-            process.terminate()  # torchrun ends its processes
-            process.communicate()
-    return process.returncode, out, err
-
-
-@pytest.fixture(scope="module")
-def undisturbed_on_two_processes(data, tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp("undisturbed_on_two_processes")
-    status, _, err = train_on_two_processes(data, work_dir)
-    assert status == 0, err
-    return work_dir
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "place"), [(signal.SIGTERM, "step"), (signal.SIGTERM, "step of each"), (signal.SIGUSR1, "step")]
-)
-def test_signal_to_two_processes_ends_both_after_one_step_and_the_resumed_run_equals_the_undisturbed_one(
-    data, undisturbed_on_two_processes, tmp_path, number, place
-):
-    (tmp_path / "interrupting.py").write_text(INTERRUPTING_ALL)
-    work_dir = tmp_path / "run"
-    config = config_with(tmp_path, number, 7, place, kind="InterruptingAll")
-    status, out, err = train_on_two_processes(data, work_dir, config, ["--import", tmp_path / "interrupting.py"])
-    assert status != 0
-    lines = [line for line in (out + err).splitlines() if "stopped by" in line]
-    assert lines == [f"stopped by {number.name} after step 5; --resume goes on from epoch_2_step_5.pth"]
-    assert sorted(path.name for path in work_dir.glob("*.pth")) == ["best.pth", "epoch_1.pth", "epoch_2_step_5.pth"]
-    assert folders.last_checkpoint(work_dir).name == "epoch_2_step_5.pth"
-    assert not left_over(work_dir)
-    status, _, err = train_on_two_processes(data, work_dir, flags=["--resume"])
-    assert status == 0, err
-    assert_bit_for_bit_equal(work_dir / "epoch_3.pth", undisturbed_on_two_processes / "epoch_3.pth")
-    assert read(work_dir / "best.pth")["score"] == read(undisturbed_on_two_processes / "best.pth")["score"]

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.hooks import EMAHook
+from torch.utils.data import BatchSampler
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
@@ -103,13 +104,28 @@ class MidEpochCheckpoints:
         return int(values[0]), bool(values[1])
 
 
-def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequence[str]) -> int:
+def batches_stay(dataloader: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the batches of all processes together stay the same where the number of processes changes.
+
+    Args:
+        dataloader: of the training.
+        before: the free settings of the checkpoint, from :func:`~tresnet_downstream.running.resuming.run_settings`.
+        now: those of the config.
+    """
+    deals_in_turn = getattr(dataloader.sampler, "deals_in_turn", False)
+    sizes = [(each.get("batch_size") or 0) * (each.get("processes") or 0) for each in (before, now)]
+    # A batch sampler of another class, such as one that groups images by shape, sees the images of one process.
+    return deals_in_turn and type(dataloader.batch_sampler) is BatchSampler and sizes[0] == sizes[1] > 0
+
+
+def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequence[str], stay: bool = False) -> int:
     """How many batches of an epoch a checkpoint was written after; 0 for one between epochs.
 
     Args:
         meta: of the checkpoint.
         epoch_length: number of batches of an epoch now.
         changes: what the config changed since, in words that begin with the setting's name.
+        stay: what :func:`batches_stay` says.
 
     Raises:
         UserError: if the rest of the epoch would have other batches than before.
@@ -119,13 +135,14 @@ def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequen
     batches = int(meta["iter"]) - int(meta["epoch"]) * int(meta["epoch_length"])
     if batches == 0:
         return 0
-    change = next((each for each in changes if each.startswith(_CUT_EPOCHS)), None)
+    cut = [name for name in _CUT_EPOCHS if not (stay and name in ("batch_size", "processes"))]
+    change = next((each for each in changes if each.startswith(tuple(cut))), None)
     if change is None and epoch_length != meta["epoch_length"]:
         change = f"the number of batches in an epoch was {meta['epoch_length']} and is now {epoch_length}"
     if change is not None:
         raise UserError(
             f"`resume`: {change}: the last checkpoint was written within an epoch, whose batches stay as they are; "
-            "keep it until an epoch is complete"
+            "keep it until an epoch is complete (classifiers may change processes if batch_size times processes stays)"
         )
     return batches
 

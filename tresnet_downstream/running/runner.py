@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, LogProcessor, Runner
 from mmengine.visualization import Visualizer
 
 from tresnet_downstream import interrupts
@@ -25,19 +25,20 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running import folders, signals
+from tresnet_downstream.running import folders, processes, signals
 from tresnet_downstream.running.checkpoints import require_finite
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
 from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
 from tresnet_downstream.running.loops import TrainLoop, check_step_settings, loop_config
-from tresnet_downstream.running.mid_epoch import batches_of_epoch
+from tresnet_downstream.running.mean_losses import with_mean_losses
+from tresnet_downstream.running.mid_epoch import batches_of_epoch, batches_stay
 from tresnet_downstream.running.partial_files import remove_partial_files
 from tresnet_downstream.running.progress import ProgressHook, position
 from tresnet_downstream.running.resume_point import newest_whole_checkpoint
-from tresnet_downstream.running.resuming import ConfigSchedule, require_same_run, run_settings
-from tresnet_downstream.running.system import close_logs, prepare_workers, watch_processes
+from tresnet_downstream.running.resuming import ConfigSchedule, images_of_a_step, require_same_run, run_settings
+from tresnet_downstream.running.system import close_logs, prepare_workers
 from tresnet_downstream.running.top_level import tell_unread_keys
 from tresnet_downstream.running.validation import LastValidationHook
 
@@ -62,6 +63,7 @@ class FolderRunner(Runner):
     _batches_of_epoch = 0  # trained before the checkpoint that is resumed
     _accounts: Mapping[str, Sequence[float]] = MappingProxyType({})
     _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
+    _images_of_a_step: str | None = None  # in words, where they depend on a change
 
     def dump_config(self) -> None:
         """Does nothing: :meth:`train` saves the config."""
@@ -70,7 +72,7 @@ class FolderRunner(Runner):
         """Sets up as the base class does; the log gets a folder of its own, also of two runs of one second."""
         prepare_workers(self.cfg)
         super().setup_env(env_cfg)
-        watch_processes()
+        processes.watch_processes()
         # Several processes take more than a second to start.
         while self.world_size == 1 and (Path(self.work_dir) / self._timestamp).exists():
             moment = datetime.strptime(self._timestamp, "%Y%m%d_%H%M%S") + timedelta(seconds=1)
@@ -119,6 +121,10 @@ class FolderRunner(Runner):
         start_writers(built)
         return built
 
+    def build_log_processor(self, log_processor: Any) -> LogProcessor:
+        """Builds what makes lines and scalars of a log, with ours in the place of MMEngine's."""
+        return super().build_log_processor(with_mean_losses(log_processor))
+
     def train(self) -> Any:
         """Trains, in a folder of its own.
 
@@ -130,8 +136,9 @@ class FolderRunner(Runner):
         with contextlib.ExitStack() as locks:
             self._take_folder(locks)
             if self._stops_in_order():
-                locks.enter_context(signals.deferred())
-            return super().train()
+                locks.enter_context(signals.deferred(self.world_size))
+            with processes.together():
+                return super().train()
 
     def _stops_in_order(self) -> bool:
         """Whether the loop looks for signals after each step, as ours does; in another one they act at once."""
@@ -192,6 +199,8 @@ class FolderRunner(Runner):
         elif self._changes:
             for change in self._changes:
                 tell(f"resumed with a change: {change}")
+            if self._images_of_a_step:
+                tell(self._images_of_a_step)
             schedule.restore(self, self._batches_of_epoch)
         self._resuming = False
         if isinstance(self.train_loop, EpochBasedTrainLoop) and self.epoch >= self.max_epochs:
@@ -209,13 +218,17 @@ class FolderRunner(Runner):
         checkpoint = super().load_checkpoint(*args, **kwargs)
         if self._resuming:
             meta = checkpoint.get("meta", {})
+            stay = False
             self.resumed_id = meta.get("run_id")
             self.run_id = self.resumed_id or self.run_id or uuid.uuid4().hex
             if "run" in meta and self.settings is not None:
                 self._changes = require_same_run(meta["run"], self.settings, meta.get("epoch", 0))
+                before, now = meta["run"]["free"], self.settings["free"]
+                self._images_of_a_step = images_of_a_step(before, now)
+                stay = batches_stay(self.train_dataloader, before, now)
             if isinstance(self.train_loop, TrainLoop):
                 length = len(self.train_loop.dataloader)
-                self._batches_of_epoch = batches_of_epoch(meta, length, self._changes or [])
+                self._batches_of_epoch = batches_of_epoch(meta, length, self._changes or [], stay)
             self._accounts = dict(meta.get("accounts", {})) if is_main_process() else {}
         return checkpoint
 
@@ -312,6 +325,7 @@ def set_launcher(config: Config, launcher: str) -> None:
     """Says in the config how processes were started and, for several, how they wrap the model."""
     config.launcher = launcher
     if launcher != "none":
+        os.environ.setdefault("MKL_NUM_THREADS", "1")  # as MMEngine would, with a warning in each process
         # MMEngine's own default names a GPU.
         device_ids = [int(os.environ["LOCAL_RANK"])] if torch.cuda.is_available() else None
         config.model_wrapper_cfg = {

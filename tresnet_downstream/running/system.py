@@ -3,24 +3,18 @@
 import contextlib
 import logging
 import os
-import socket
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Mapping
-from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.running.processes import is_first_to_fail
 from tresnet_downstream.system_errors import explanation
 
 try:
@@ -34,9 +28,6 @@ _SOCKET_NAME = "/pymp-xxxxxxxx/listener-xxxxxxxx"
 # Files that a process has open anyway, and for each worker: its pipes, and the batches on their way. Fewer, and a
 # worker that cannot send its batch lets the training wait for ever.
 _OPEN_FILES, _FILES_OF_A_WORKER, _ENOUGH_FILES = 96, 16, 65536
-# A stopped process ends the training after this many looks; torchrun then gives it 30 s.
-_LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 2.0
-_watched = False
 
 
 def prepare_workers(config: Config) -> None:
@@ -70,51 +61,6 @@ def prepare_workers(config: Config) -> None:
             )
 
 
-def watch_processes() -> None:
-    """Ends this process when another one of the training, on this machine, stays stopped (SIGSTOP) for 20 seconds.
-
-    torch would wait for it until the time limit of the process group, which must be long: the others also wait
-    while the first process scores. Does nothing where there is one process, or no ``/proc``.
-    """
-    global _watched
-    if _watched or not dist.is_initialized() or dist.get_world_size() == 1 or not Path("/proc/self/stat").is_file():
-        return
-    _watched = True
-    processes: list[tuple[str, int]] = [("", 0)] * dist.get_world_size()
-    dist.all_gather_object(processes, (socket.gethostname(), os.getpid()))
-    others = {
-        rank: pid for rank, (host, pid) in enumerate(processes) if host == socket.gethostname() and pid != os.getpid()
-    }
-    threading.Thread(target=_watch, args=(others,), daemon=True).start()
-
-
-def _watch(others: Mapping[int, int]) -> None:
-    stopped = dict.fromkeys(others, 0)
-    while max(stopped.values(), default=0) < _LOOKS:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-        # Counted by looks, so that a training that is stopped as a whole may go on later.
-        stopped = {rank: stopped[rank] + 1 if is_stopped(pid) else 0 for rank, pid in others.items()}
-    rank = max(stopped, key=lambda rank: stopped[rank])
-    if is_first_to_fail():
-        seconds = int(_LOOKS * _SECONDS_BETWEEN_LOOKS)
-        print(
-            f"error: process {rank} of the training (pid {others[rank]}) has been stopped for {seconds} s, and the "
-            "others cannot go on without it; start the training again to resume it",
-            file=sys.stderr,
-            flush=True,
-        )
-    os._exit(2)  # the main thread waits within torch, where no exception reaches it
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process of this machine is stopped, as by SIGSTOP; not where a debugger holds it, state ``t``."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state == "T"
-
-
 def close_logs(runner: Runner) -> None:
     """Closes the log file of a run, and drops what MMEngine keeps of it by its name."""
     for handler in [handler for handler in runner.logger.handlers if isinstance(handler, logging.FileHandler)]:
@@ -130,29 +76,6 @@ def close_logs(runner: Runner) -> None:
         instances = kind._instance_dict
         for name in [name for name, known in instances.items() if known is instance]:
             del instances[name]
-
-
-def is_first_to_fail() -> bool:
-    """Whether this is the process of a training that tells the error: of several, the first one that asks.
-
-    The processes ask the store through which torchrun brought them together. Where there is none, it is rank 0.
-    """
-    environment = os.environ
-    rank, world_size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
-    if world_size == "1":
-        return rank == "0"
-    start = "/".join(environment.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT"))
-    try:
-        store: Any = dist.TCPStore(
-            environment["MASTER_ADDR"],
-            int(environment["MASTER_PORT"]),
-            is_master=False,
-            timeout=timedelta(seconds=5),
-            wait_for_workers=False,
-        )
-        return bool(store.add(f"tresnet_downstream/failures/{start}", 1) == 1)
-    except (KeyError, ValueError, RuntimeError):
-        return rank == "0"
 
 
 def end_in_one_line() -> None:
