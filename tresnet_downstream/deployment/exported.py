@@ -12,7 +12,7 @@ import torch
 
 from tresnet_downstream.classification.classifier import ImageClassifier, probabilities_of
 from tresnet_downstream.classification.transforms import build_pipeline
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.json_reading import parse_json
 
 # Under this key an exported file says what it is: JSON of the keys of `description`.
@@ -113,7 +113,8 @@ class OpenVinoSession(Session):
     """An ``.xml`` file, with its ``.bin`` beside it, in OpenVINO."""
 
     def __init__(self, path: Path, device: str) -> None:
-        core = core_of(required("openvino", str(path)))
+        openvino = required("openvino", str(path))
+        core = core_of(openvino)
         kind, index = _kind_and_index(device)
         there = core.available_devices
         name = f"{kind.upper()}.{index}"
@@ -124,13 +125,12 @@ class OpenVinoSession(Session):
             raise UserError(f"`device` {device}: OpenVINO has {known} here")
         if not path.with_suffix(".bin").is_file():
             raise UserError(f"{path}: its weights, {path.with_suffix('.bin').name}, are not beside it")
-        # Its readers of other formats would each complain on the terminal.
-        if b"<net" not in path.read_bytes()[:1000]:
-            raise UserError(f"{path}: is no model of OpenVINO")
         # One batch after the other, each on all cores; and not rounded to bfloat16 where a processor has it.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         try:
-            model = core.read_model(str(path))
+            # The core would try its readers of other formats too, which each complain on the terminal.
+            reader = openvino.frontend.FrontEndManager().load_by_framework("ir")
+            model = reader.convert(reader.load(str(path)))
             self.description = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
             self.size = _sides(
                 [None if side.is_dynamic else side.get_length() for side in model.input(0).partial_shape]
@@ -193,14 +193,25 @@ class ExportedClassifier:
         """N x C logits for N x 3 x H x W in [0, 1], float32.
 
         Raises:
-            UserError: for pictures of another size than the model was exported for.
+            UserError: for pictures of another size than the model was exported for, and a model that cannot be run.
         """
         if images.shape[1:] != (3, *self.input_size):
             expected, given = (f"{height} x {width}" for height, width in (self.input_size, images.shape[2:]))
             raise UserError(
                 f"{self.path}: takes pictures of {expected}, got {given}; export it with `input_size` for others"
             )
-        return self._session.run(np.ascontiguousarray(images, np.float32))
+        try:
+            logits = self._session.run(np.ascontiguousarray(images, np.float32))
+        except Exception as error:  # The libraries' errors have no class in common.
+            if is_out_of_memory(error):
+                raise
+            raise UserError(f"{self.path}: cannot be run ({_last_line(error)}); export it again") from error
+        expected_shape = (len(images), len(self.classes))
+        if logits.shape != expected_shape or logits.dtype != np.float32:
+            raise UserError(
+                f"{self.path}: gives {logits.dtype} of {logits.shape}, not float32 of {expected_shape}; export it again"
+            )
+        return logits
 
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3."""
