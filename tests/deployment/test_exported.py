@@ -103,7 +103,7 @@ class GpuThatDoesNotStart:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
     class InferenceSession:
-        def __init__(self, path, providers):
+        def __init__(self, path, providers, enable_fallback):
             GpuThatDoesNotStart.asked = providers
 
         def get_providers(self):

@@ -83,13 +83,13 @@ class OnnxRuntimeSession(Session):
             raise UserError(f"`device` {device}: the ONNX Runtime installed here has {known}")
         chosen = provider if kind == "cpu" else (provider, {"device_id": index})
         try:
-            self._session = library.InferenceSession(str(path), providers=[chosen])
+            # With its fallback it would try again on the CPU after an error, and say so in several lines.
+            self._session = library.InferenceSession(str(path), providers=[chosen], enable_fallback=0)
         except Exception as error:  # The library's errors have no class in common.
             raise UserError(f"{path}: ONNX Runtime cannot open it ({_last_line(error)})") from error
-        # Where a GPU cannot be started it goes on without, and where one fails later it tries again without.
+        # Where a GPU cannot be started it goes on without.
         if provider not in self._session.get_providers():
             raise UserError(f"`device` {device}: ONNX Runtime cannot start it; are its libraries and the GPU there?")
-        self._session.disable_fallback()
         self.description = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.size = _sides(self._session.get_inputs()[0].shape)
 
@@ -136,7 +136,7 @@ class OpenVinoSession(Session):
                 [None if side.is_dynamic else side.get_length() for side in model.input(0).partial_shape]
             )
             self._request = core.compile_model(model, name, settings).create_infer_request()
-        except RuntimeError as error:
+        except Exception as error:  # UnicodeDecodeError among them, for a name in the file.
             raise UserError(f"{path}: OpenVINO cannot open it ({_last_line(error)})") from error
 
     def run(self, images: np.ndarray) -> np.ndarray:
