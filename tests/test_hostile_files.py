@@ -486,16 +486,21 @@ def resumed_trainings(task):
         train()
         work_dir, whole = folder / "run", torch.load(work_dir / "epoch_1.pth", weights_only=True)
         state = [key for key in whole if "state_dict" not in key and key != "cfg"]
-        inputs = st.sampled_from(state).flatmap(lambda key: hostile.changed({key: whole[key]}))
+        inputs = st.sampled_from(state).flatmap(
+            lambda key: st.tuples(
+                st.just(key), hostile.changed({key: whole[key]}).filter(lambda changed: isinstance(changed, dict))
+            )
+        )
 
-        def write_and_resume(changes):
+        def write_and_resume(change):
             shutil.rmtree(work_dir, ignore_errors=True)
             work_dir.mkdir()
-            kept = {key: value for key, value in whole.items() if key not in state}
-            torch.save({**kept, **{key: whole[key] for key in state}, **changes}, work_dir / "epoch_1.pth")
+            key, changed = change
+            kept = {name: value for name, value in whole.items() if name != key}
+            torch.save({**kept, **changed}, work_dir / "epoch_1.pth")
             train("--resume")
 
-        write_and_resume({})
+        write_and_resume(("meta", {"meta": whole["meta"]}))
         return hostile.try_generated(inputs, write_and_resume, COUNT // 10, shrink=False)
 
     return call
