@@ -231,6 +231,26 @@ def test_a_damaged_note_of_what_was_begun_starts_over(server, content):
     assert fetch(server.url).read_bytes() == server.content
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"0123", b"g" * 64])
+def test_a_damaged_note_of_the_checksum_is_told(server, content):
+    path = fetch(server.url)
+    path.with_name("net.pth.sha256").write_bytes(content)
+    with pytest.raises(UserError, match=r"net\.pth\.sha256: is damaged: it holds no checksum.*delete net\.pth\.sha256"):
+        fetch(server.url)
+
+
+def test_a_part_that_was_damaged_meanwhile_is_noticed_and_not_kept(server):
+    server.cut = 8000
+    with pytest.raises(UserError):
+        fetch(server.url)
+    (part,) = cache_folder().rglob("*.partial")
+    part.write_bytes(part.read_bytes()[:4000] + bytes(4000))
+    server.cut = None
+    with pytest.raises(UserError, match="it came in parts, and what came is cut off or damaged"):
+        fetch(server.url)
+    assert fetch(server.url).read_bytes() == server.content
+
+
 def test_cut_file_of_a_server_that_says_no_length_is_neither_kept_nor_remembered(server):
     server.mode, server.cut = "no length", 8000
     with pytest.raises(UserError, match=r"does not say its length.*cut off or damaged"):

@@ -29,12 +29,12 @@ from tresnet_downstream.running.loops import TrainLoop, training_loop
 from tresnet_downstream.weights import schemes  # noqa: F401 - MMEngine's loaders, safe
 from tresnet_downstream.weights.integrity import first_not_finite, require_usable
 from tresnet_downstream.weights.pretrained import require_match
-from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+from tresnet_downstream.weights.reading import class_names, read_checkpoint, unwrap
 
 
 def require_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path: str | Path) -> None:
     """Raises UserError unless the checkpoint was trained on these classes, in this order, or does not say."""
-    trained = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes", classes)
+    trained = class_names(checkpoint, path) or classes
     for place, (there, here) in enumerate(zip_longest(trained, classes)):
         if there != here:
             raise UserError(

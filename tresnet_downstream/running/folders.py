@@ -17,10 +17,12 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.runs import RUN_FILES
 from tresnet_downstream.evaluation.scored import SCORE_FILES
 from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked, require_unused
 
 RUN_ID, LAST_CHECKPOINT, LAST_VALIDATION = "run_id", "last_checkpoint", "last_validation.json"
+_OF_A_VALIDATION = {"iter": (int,), "epoch": (int,), "best_score": (int, float), "best_ckpt": (str,)}
 _RESUMABLE = re.compile(r"(?:epoch|iter)_(\d+)(?:_step_(\d+))?\.pth")
 _BEST = re.compile(r"best(_.*_(epoch|iter|step)_\d+)?\.pth")
 
@@ -91,10 +93,14 @@ def set_aside(path: Path) -> Path:
 def last_validation(work_dir: str | Path) -> dict[str, Any]:
     """What :func:`write_validation` wrote last; empty if there was no validation, or the file is damaged."""
     try:
-        content = json.loads((Path(work_dir) / LAST_VALIDATION).read_text())
-    except (OSError, ValueError):
+        path = Path(work_dir) / LAST_VALIDATION
+        content = parse_json(path.read_bytes(), path)
+    except (OSError, UserError):
         return {}
-    return content if isinstance(content, dict) else {}
+    is_whole = isinstance(content, dict) and all(
+        type(value) in _OF_A_VALIDATION.get(key, ()) for key, value in content.items()
+    )
+    return content if is_whole else {}
 
 
 def write_validation(work_dir: str | Path, note: dict[str, Any]) -> None:

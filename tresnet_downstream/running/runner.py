@@ -37,6 +37,7 @@ from tresnet_downstream.running.mid_epoch import batches_of_epoch, batches_stay
 from tresnet_downstream.running.partial_files import remove_partial_files
 from tresnet_downstream.running.progress import ProgressHook, position
 from tresnet_downstream.running.resume_point import newest_whole_checkpoint
+from tresnet_downstream.running.resumed_state import require_optimisation, require_parts
 from tresnet_downstream.running.resuming import ConfigSchedule, images_of_a_step, require_same_run, run_settings
 from tresnet_downstream.running.system import close_logs, prepare_workers
 from tresnet_downstream.running.top_level import tell_unread_keys
@@ -217,7 +218,7 @@ class FolderRunner(Runner):
         """Loads a checkpoint; one that is resumed must be of this run."""
         checkpoint = super().load_checkpoint(*args, **kwargs)
         if self._resuming:
-            meta = checkpoint.get("meta", {})
+            meta = checkpoint["meta"]
             stay = False
             self.resumed_id = meta.get("run_id")
             self.run_id = self.resumed_id or self.run_id or uuid.uuid4().hex
@@ -229,11 +230,15 @@ class FolderRunner(Runner):
             if isinstance(self.train_loop, TrainLoop):
                 length = len(self.train_loop.dataloader)
                 self._batches_of_epoch = batches_of_epoch(meta, length, self._changes or [], stay)
+            require_optimisation(checkpoint, self, self._load_from or "checkpoint", self._changes == [])
             self._accounts = dict(meta.get("accounts", {})) if is_main_process() else {}
         return checkpoint
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks; a checkpoint is given the run's id and settings first."""
+        if fn_name == "after_load_checkpoint" and self._resuming:
+            require_parts(kwargs["checkpoint"], self._load_from or "checkpoint")
+            kwargs["checkpoint"]["meta"].pop("config", None)  # MMEngine would run it
         if fn_name == "before_run" and self.settings is not None and hasattr(self.train_dataloader.dataset, "__len__"):
             # Known once the data set is built; the length of the schedule follows from it.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)

@@ -170,8 +170,9 @@ def _download(url: str, partial: Path) -> None:
     if received < total:
         raise UserError(f"{url}: the connection was cut after {received:,} of {total:,} bytes; {_again(partial)}")
     marker.unlink(missing_ok=True)
-    if not total:
-        _require_readable(url, partial)
+    # A part of before may have been damaged since.
+    if not total or present:
+        _require_readable(url, partial, "it came in parts" if total else "the server does not say its length")
 
 
 def _begun(marker: Path) -> dict[str, Any]:
@@ -187,15 +188,15 @@ def _length(header: str | None) -> int:
     return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 19 else 0
 
 
-def _require_readable(url: str, partial: Path) -> None:
-    """Reads a file of which the server said no length: that shows whether all of it came."""
+def _require_readable(url: str, partial: Path, why: str) -> None:
+    """Reads a file whose length does not show whether all of it came undamaged; ``why`` is for the message."""
     try:
         if looks_like_weights(partial):
             read_checkpoint(partial)
     except UserError as error:
         partial.unlink(missing_ok=True)
         reason = str(error).removeprefix(f"{partial}: ")
-        raise UserError(f"{url}: the server does not say its length, and what came {reason}") from error
+        raise UserError(f"{url}: {why}, and what came {reason}") from error
 
 
 def _again(partial: Path) -> str:
@@ -245,7 +246,9 @@ def _check(path: Path, published: str, memory: Path | None = None, name: str | P
     digest = _sha256(path)
     if not digest.startswith(published):
         raise UserError(f"{name}: its sha256 begins with {digest[:8]}, not with {published} as published")
-    remembered = memory.read_text().strip() if memory.is_file() else ""
+    remembered = memory.read_text(encoding="ascii", errors="replace").strip() if memory.is_file() else ""
+    if remembered and not _FULL_SHA256.fullmatch(remembered):
+        raise UserError(f"{memory}: is damaged: it holds no checksum; if you trust {name}, delete {memory.name}")
     if not remembered:
         with whole_file(memory) as partial:
             partial.write_text(f"{digest}\n")
