@@ -1,5 +1,6 @@
 """A detector's training removes a checkpoint only after the one in its place is complete."""
 
+import json
 import shutil
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 pytest.importorskip("mmdet", reason="needs the detection set-up")
 
-from detection.small_boxes import CONFIG, call, flags
+from detection.small_boxes import CONFIG, call, flags, train
 from detection.test_training import refused
 
 from tresnet_downstream.running import folders
@@ -78,3 +79,13 @@ def test_damaged_checkpoints_are_named_and_none_is_renamed_where_none_is_whole(b
     (work_dir / "epoch_2.pth").write_bytes(b"")
     refused(arguments(boxes, work_dir, "--resume"), "epoch_2.pth", "no whole checkpoint")
     assert (work_dir / "epoch_2.pth").is_file()
+
+
+def test_best_checkpoint_that_a_note_names_is_one_that_a_training_writes(boxes, trained_detector, tmp_path):
+    work_dir = shutil.copytree(trained_detector[0], tmp_path / "run")
+    (work_dir / "mine.pth").write_bytes(b"of the user")
+    note = json.loads((work_dir / "last_validation.json").read_text())
+    (work_dir / "last_validation.json").write_text(json.dumps({**note, "best_ckpt": "/elsewhere/mine.pth"}))
+    train(boxes, work_dir, "--resume", train_cfg__max_epochs=3)
+    assert (work_dir / "mine.pth").read_bytes() == b"of the user"
+    assert len(list(work_dir.glob("best_*.pth"))) >= 1

@@ -49,6 +49,11 @@ def change(work_dir, place, value):
         (("optimizer", "param_groups", 0, "betas"), None, "group 0 of its optimizer has no betas"),
         (("param_schedulers", 0), "a", "param_schedulers.0 is 'a'"),
         (("param_schedulers", 0, "last_epoch"), {}, "param_schedulers.0.last_epoch is {}"),
+        (
+            ("param_schedulers", 0, "_schedule_phases", 1, "end_momentum"),
+            None,
+            "_schedule_phases.1 has no end_momentum",
+        ),
         (("averaged_steps",), True, "averaged_steps is True"),
     ],
 )

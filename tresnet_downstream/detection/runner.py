@@ -21,6 +21,7 @@ from tresnet_downstream.running import folders
 from tresnet_downstream.running.runner import FolderRunner, QuietRunner
 from tresnet_downstream.running.system import end_in_one_line
 from tresnet_downstream.running.top_level import require_read_options
+from tresnet_downstream.running.validation import BEST
 
 
 @RUNNERS.register_module()
@@ -72,8 +73,13 @@ class DetectionRunner(FolderRunner):
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resumes a checkpoint; its best one is sought in this folder, also if that was moved since."""
         super().resume(filename, *args, **kwargs)
+        info = self.message_hub.runtime_info
+        # A file of another name is none that a training wrote, and must not be set aside or removed.
+        if not folders.is_best(Path(info.get("best_ckpt") or "best.pth").name):
+            for key in BEST:
+                info.pop(key, None)
         for key in ("best_ckpt", "last_ckpt"):
-            if path := self.message_hub.runtime_info.get(key):
+            if path := info.get(key):
                 self.message_hub.update_info(key, str(Path(self.work_dir) / Path(path).name))
 
 

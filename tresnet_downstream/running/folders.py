@@ -114,6 +114,11 @@ def forget_validation(work_dir: str | Path) -> None:
     (Path(work_dir) / LAST_VALIDATION).unlink(missing_ok=True)
 
 
+def is_best(name: str) -> bool:
+    """Whether a best checkpoint may have a name."""
+    return _BEST.fullmatch(name) is not None
+
+
 def holds_run(work_dir: str | Path) -> bool:
     """Whether a training left checkpoints in the folder."""
     folder = Path(work_dir)

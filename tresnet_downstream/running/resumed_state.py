@@ -117,17 +117,26 @@ def _require_optimiser(path: str | Path, stored: Mapping[str, Any], optimiser: o
                 raise _damaged(path, f"{place}.{name}", value)
 
 
-def _require_alike(path: str | Path, place: str, stored: Any, own: Any) -> None:
-    """Raises UserError where a stored value cannot stand in the place of the runner's."""
-    if own is None or stored is None:
+def _require_alike(path: str | Path, place: str, stored: Any, own: Any, all_keys: bool = False) -> None:
+    """Raises UserError where a stored value cannot stand in the place of the runner's.
+
+    With ``all_keys`` a dict must have all keys of the runner's: those within lists, such as the phases of a schedule,
+    are read key by key. Others may lack keys, which newer releases of torch add.
+    """
+    if own is None or (stored is None and not all_keys):
         return
     if isinstance(own, Mapping) and isinstance(stored, Mapping):
         for key, value in own.items():
             if key in stored:
-                _require_alike(path, f"{place}.{key}", stored[key], value)
+                _require_alike(path, f"{place}.{key}", stored[key], value, all_keys)
+            elif all_keys:
+                raise UserError(
+                    f"{path}: a training cannot go on from it: {place} has no {key}; take another checkpoint"
+                )
     elif isinstance(own, list | tuple) and isinstance(stored, list | tuple) and len(own) == len(stored):
+        in_schedules = place.startswith("param_schedulers.")
         for number, (one, other) in enumerate(zip(stored, own, strict=True)):
-            _require_alike(path, f"{place}.{number}", one, other)
+            _require_alike(path, f"{place}.{number}", one, other, in_schedules)
     elif isinstance(own, Mapping | list | tuple) or not _same_kind(stored, own):
         raise _damaged(path, place, stored)
 
