@@ -20,7 +20,13 @@ from tresnet_downstream.detection.adjusted_config import (
     use_checked_components,
 )
 from tresnet_downstream.detection.checkpoint_files import OrderedCheckpointHook
-from tresnet_downstream.detection.network_check import check_classes, check_network, detector_of, has_masks
+from tresnet_downstream.detection.network_check import (
+    check_classes,
+    check_network,
+    classes_with_boxes,
+    detector_of,
+    has_masks,
+)
 from tresnet_downstream.registry import RUNNERS, SCOPE
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.config_checks import mistakes_in_types
@@ -115,15 +121,20 @@ class DetectionRunner(FolderRunner):
             return super().test()
 
     def _check_parts(self) -> None:
-        check_network(detector_of(self.model), self.cfg.model)
+        check_network(detector_of(self.model), self._detector_config)
+
+    @property
+    def _detector_config(self) -> Any:
+        """The config of the detector itself; test-time augmentation puts its own around it."""
+        return self.cfg.model.get("module", self.cfg.model)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks; before the first, when the data sets are there, the classes of the heads are checked."""
         if fn_name == "before_run":
             for loop in (self._train_loop, self._val_loop, self._test_loop):
                 dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
-                if classes := (getattr(dataset, "metainfo", None) or {}).get("classes"):
-                    check_classes(detector_of(self.model), self.cfg.model, classes)
+                if classes := classes_with_boxes(getattr(dataset, "metainfo", None)):
+                    check_classes(detector_of(self.model), self._detector_config, classes)
         super().call_hook(fn_name, **kwargs)
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
