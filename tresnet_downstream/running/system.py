@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -167,8 +169,22 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
     text = message_of(error)
     if text is None:
         sys.__excepthook__(kind, error, trace)
-        return
-    if is_first_to_fail():
+    elif is_first_to_fail():
         sys.stdout.flush()  # what was printed before stands before
         print(f"error: {worded(text)}", file=sys.stderr)
-    sys.exit(2)
+    _kill_workers()
+    if text is not None:
+        sys.exit(2)
+
+
+def _kill_workers() -> None:
+    """Ends the workers of a process that ends with an error, which holds the loop and with it the workers.
+
+    They pass over the SIGTERM (see `signals`) that Python sends them at its end, and it would wait for them for ever.
+    """
+    workers = multiprocessing.active_children()
+    if workers and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a worker was killed
+    for worker in workers:
+        worker.kill()
+        worker.join()
