@@ -178,7 +178,7 @@ def test_results_go_to_a_folder_named_after_the_config(tmp_path, monkeypatch):
 def test_a_batch_that_does_not_fit_ends_in_one_line(error, capsys):
     assert run(ending_in(error)) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: the batch does not fit in memory: give a smaller batch_size")
+    assert told.startswith("error: the batch does not fit in memory: give a smaller `batch_size`")
     assert told.count("\n") == 1
 
 

@@ -2,28 +2,22 @@
 
 import argparse
 import importlib.util
-import logging
 import os
 import select
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from tresnet_downstream import interrupts, wording
-from tresnet_downstream.errors import UserError, is_out_of_memory
-from tresnet_downstream.system_errors import NotWrittenError, chain_of, explanation
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.system_errors import NotWrittenError, chain_of, message_of, silence_failing_logs
 
 T = TypeVar("T")
 
 # Whatever the command was, 2 is the user's mistake, 130 is Ctrl-C and 1, with a traceback, a fault of the toolkit.
 FAULT, USER_ERROR, INTERRUPTED = 1, 2, 130
-NO_MEMORY = (
-    "the batch does not fit in memory: give a smaller batch_size (--batch-size) or image_size; in training, "
-    "model.backbone.with_cp=True halves what a picture takes, and accumulation=K makes one step of K batches"
-)
 RESUMABLE = "files that are complete stay, and --resume goes on from the last checkpoint"
 # Beginnings of warnings that a user can do nothing about: MMEngine's, where a config inherits from MMDetection or wraps
 # a model for several processes; and torch's, where it compares strides of 1x1 kernels that mean the same layout.
@@ -74,9 +68,7 @@ def run(
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     for text in NOT_THE_USERS:
         warnings.filterwarnings("ignore", message=text)
-    # On a full disk, each line of a log would be a traceback; the next checkpoint ends the training with one line.
-    logging.raiseExceptions = False
-    threading.excepthook = _end_of_thread
+    silence_failing_logs()
     try:
         with interrupts.remembered(), wording.of_command():
             try:
@@ -115,16 +107,6 @@ def _is_output_closed() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def message_of(error: BaseException) -> str | None:
-    """One line on a user's mistake, on a failure of the system or on a lack of memory; None for any other error."""
-    if _is_interrupt(error):
-        return None
-    text = str(error) if isinstance(error, UserError) else explanation(error)
-    if text is None and is_out_of_memory(error):
-        text = NO_MEMORY
-    return None if text is None else " ".join(text.split())
-
-
 def _is_interrupt(error: BaseException) -> bool:
     return any(isinstance(link, KeyboardInterrupt) for link in chain_of(error))
 
@@ -141,12 +123,6 @@ def _is_first_to_tell() -> bool:
 def is_mistake(error: BaseException) -> bool:
     """Whether a user's mistake is told, rather than a failure of the system."""
     return isinstance(error, UserError) and not isinstance(error, NotWrittenError)
-
-
-def _end_of_thread(arguments: Any) -> None:
-    """Says nothing of a writer of logs whose disk is full: the main thread raises the same error."""
-    if arguments.exc_value is None or explanation(arguments.exc_value) is None:
-        threading.__excepthook__(arguments)
 
 
 def read_config(options: argparse.Namespace) -> Any:

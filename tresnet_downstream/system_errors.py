@@ -1,12 +1,19 @@
 """Failures of the system, such as a full disk, told in one line that says what happened and what to do."""
 
 import errno
+import logging
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.errors import UserError, is_out_of_memory
 
+_NO_MEMORY = (
+    "the batch does not fit in memory: give a smaller `batch_size` or image_size; in training, "
+    "model.backbone.with_cp=True halves what a picture takes, and accumulation=K makes one step of K batches"
+)
 _WORKERS = "give fewer `num_workers`"
 _OPEN_FILES = f"the limit on open files is reached: raise it (ulimit -n 65536), or {_WORKERS}"
 _PROCESSES = f"the limit on processes is reached: raise it (ulimit -u), or {_WORKERS}"
@@ -94,6 +101,30 @@ def explanation(error: BaseException) -> str | None:
         if any(sign in message for sign in signs for message in messages):
             return text
     return None
+
+
+def message_of(error: BaseException) -> str | None:
+    """One line on a user's mistake, on a failure of the system or on a lack of memory; None for any other error."""
+    if any(isinstance(link, KeyboardInterrupt) for link in chain_of(error)):
+        return None
+    text = str(error) if isinstance(error, UserError) else explanation(error)
+    if text is None and is_out_of_memory(error):
+        text = _NO_MEMORY
+    return None if text is None else " ".join(text.split())
+
+
+def silence_failing_logs() -> None:
+    """Lets the main thread alone tell of a full disk: each line of a log, and each thread of a writer, would too.
+
+    The next checkpoint ends the training with one line.
+    """
+    logging.raiseExceptions = False
+    threading.excepthook = _end_of_thread
+
+
+def _end_of_thread(arguments: Any) -> None:
+    if arguments.exc_value is None or explanation(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)
 
 
 def _reason(error: OSError) -> str | None:

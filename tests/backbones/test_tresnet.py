@@ -6,6 +6,7 @@ import timm
 import torch
 from golden_networks import golden, pictures, release_state_dict
 from mmengine.analysis import get_model_complexity_info
+from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -275,6 +276,18 @@ def test_conversion_to_synchronised_batch_norm_is_refused(convert):
         from mmengine.model import convert_sync_batchnorm as convert
     with pytest.raises(UserError, match="norm='sync'"):
         convert(nn.Sequential(TResNet(**SMALL)))
+
+
+def test_mmengine_looks_for_synchronised_norms_and_finds_none_without_a_word(monkeypatch):
+    """As it does with every model of one process; it warned with the text of each stage."""
+    network = TResNet(**SMALL)
+    before = dict(network.named_modules())
+    told = []
+    monkeypatch.setattr("mmengine.model.utils.print_log", lambda text, **_: told.append(text))
+    same = revert_sync_batchnorm(nn.Sequential(network))[0]
+    assert same is network
+    assert dict(same.named_modules()) == before
+    assert not told
 
 
 def test_deep_copies_and_pickles_are_independent():

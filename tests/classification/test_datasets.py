@@ -332,7 +332,7 @@ def test_bad_image_is_marked_for_scoring_and_no_neighbour_takes_its_place(root, 
 def test_folder_without_any_of_the_images_is_refused(root, mode):
     for name in (root / "images").rglob("*.png"):
         name.unlink()
-    expect_error(lambda: build(root, on_bad_image=mode), "image_folder", "12 of 12")
+    expect_error(lambda: build(root, on_bad_image=mode), "image_folder", "none of the 12 images is in")
 
 
 def test_picture_size_is_that_of_the_pipeline(root):

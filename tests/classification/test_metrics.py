@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tresnet_downstream.classification import MultilabelMetric, metrics
+from tresnet_downstream import bad_images
+from tresnet_downstream.classification import MultilabelMetric
 from tresnet_downstream.classification.metrics import ProbabilityMetric
 from tresnet_downstream.errors import UserError
 
@@ -13,7 +14,7 @@ from tresnet_downstream.errors import UserError
 def told(monkeypatch):
     """The lines that the metric tells."""
     lines = []
-    monkeypatch.setattr(metrics, "tell", lines.append)
+    monkeypatch.setattr(bad_images, "tell", lines.append)
     return lines
 
 

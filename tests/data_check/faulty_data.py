@@ -65,6 +65,8 @@ def detection_error(of):
                 {"type": "LoadAnnotations", "with_bbox": True, "with_mask": of.needs_masks},
             ],
             outside_paths=of.outside_paths,
+            on_bad_image="skip" if of.tolerates_bad_images else "error",
+            trust_boxes=of.trusts_boxes,
             filter_cfg={"filter_empty_gt": not of.keep_empty, "min_size": of.min_size},
             metainfo={"classes": of.classes} if of.classes else None,
         )

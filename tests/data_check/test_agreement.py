@@ -183,9 +183,7 @@ def test_damaged_files_are_errors_exactly_where_training_refuses_them(tmp_path, 
     def compare(content):
         file.write_bytes(content)
         error = detection_error(of)[0] if kind == "detection" else classification_error(of)
-        # A wrong size ends no training, but spoils it.
-        errors = kinds(of)["error"] - {"other-size"}
-        assert (error is not None) == bool(errors), error
+        assert (error is not None) == bool(kinds(of)["error"]), error
 
     compare()
 
@@ -199,13 +197,45 @@ def test_broken_image_is_an_error_unless_training_does_without(labels, own_boxes
     path.unlink()
     path.mkdir() if content is None else path.write_bytes(content)
     assert "broken-image" in kinds(source(data, task))["error"]
-    if task == "classification":
-        assert classification_error(source(data)) is not None
-        tolerant = source(data, tolerates_bad_images=True)
-        assert classification_error(tolerant) is None
-        found = kinds(tolerant)
-        assert "broken-image" in found["warning"]
+    error_of = classification_error if task == "classification" else lambda of: detection_error(of)[0]
+    assert error_of(source(data, task)) is not None
+    tolerant = source(data, task, tolerates_bad_images=True)
+    assert error_of(tolerant) is None
+    found = kinds(tolerant)
+    assert "broken-image" in found["warning"]
+    assert not found["error"]
+
+
+def test_image_of_another_size_is_an_error_unless_training_does_without_or_trusts_the_boxes(own_boxes):
+    change(own_boxes / "train.json", image("width", 80))
+    assert detection_error(source(own_boxes, "detection"))[0] is not None
+    assert "other-size" in kinds(source(own_boxes, "detection"))["error"]
+    for option in ("tolerates_bad_images", "trusts_boxes"):
+        of = source(own_boxes, "detection", **{option: True})
+        assert detection_error(of)[0] is None
+        found = kinds(of)
+        assert "other-size" in found["warning"]
         assert not found["error"]
+
+
+def test_boxes_of_corners_are_an_error_unless_they_are_trusted(own_boxes):
+    def as_corners(content):
+        for one in content["annotations"]:
+            one["bbox"] = [*one["bbox"][:2], one["bbox"][0] + one["bbox"][2], one["bbox"][1] + one["bbox"][3]]
+
+    change(own_boxes / "train.json", as_corners)
+    assert detection_error(source(own_boxes, "detection"))[0] is not None
+    trusted = source(own_boxes, "detection", trusts_boxes=True)
+    assert detection_error(trusted)[0] is None
+    found = kinds(trusted)
+    assert {"box-convention", "box-beyond-edge"} <= found["warning"]
+    assert not found["error"]
+
+
+def test_boxes_that_are_all_crowds_are_an_error(own_boxes):
+    change(own_boxes / "train.json", lambda content: [one.update(iscrowd=1) for one in content["annotations"]])
+    assert detection_error(source(own_boxes, "detection"))[0] is not None
+    assert "no-labels" in kinds(source(own_boxes, "detection"))["error"]
 
 
 def test_boxes_that_a_detector_drops_are_counted_alike(own_boxes):

@@ -2,8 +2,6 @@
 
 from data_check.faulty_data import change, kinds, source
 
-from tresnet_downstream.data_check.boxes import clipped
-
 
 def as_corners(content):
     for one in content["annotations"]:
@@ -28,7 +26,3 @@ def test_single_box_of_corners_is_a_box_beyond_the_edge(own_boxes):
 def test_classifiers_do_not_look_at_boxes(own_boxes):
     change(own_boxes / "train.json", as_corners)
     assert not kinds(source(own_boxes))["error"]
-
-
-def test_box_is_clipped_to_its_image():
-    assert clipped([-5, 10, 20, 100], (64, 48)) == [0, 10, 15, 38]

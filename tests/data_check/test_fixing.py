@@ -1,12 +1,14 @@
 """The cleaned file has no finding of the kinds that are promised to be cured, keeps all else, and trains."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from data_check.faulty_data import change, classification_error, detection_error, source, table_source
 
-from tresnet_downstream.data_check import KINDS, Source, check_data, write_cleaned
+from tresnet_downstream.data_check import Source, check_data, write_cleaned
 from tresnet_downstream.errors import UserError
 
 
@@ -21,7 +23,7 @@ def spoil_images(data, suffix):
 
 
 def cured_kinds(report):
-    return {finding.kind for finding in report.findings if KINDS[finding.kind].cured}
+    return {finding.kind for finding in report.findings if finding.is_cured}
 
 
 def recheck(path, of, val):
@@ -79,6 +81,30 @@ def test_ids_of_any_type_are_no_obstacle_to_cleaning(own_boxes, tmp_path):
     of = source(own_boxes, "detection")
     counts = write_cleaned(check_data([of]).listings[0], tmp_path / "cleaned.json")
     assert counts["missing-image"] == counts["broken-image"] == 1
+
+
+@pytest.mark.parametrize("way", ["..", "absolute", "link"])
+def test_image_outside_of_the_folder_is_removed_unless_it_is_allowed(own_boxes, tmp_path, way):
+    pictures, elsewhere = own_boxes / "pictures", tmp_path / "elsewhere.png"
+    (pictures / "train_01.png").rename(elsewhere)
+    if way == "link":
+        (pictures / "train_01.png").symlink_to(elsewhere)
+    else:
+        name = str(elsewhere) if way == "absolute" else os.path.relpath(elsewhere, pictures)
+        change(own_boxes / "train.json", lambda content: content["images"][0].update(file_name=name))
+    # This name leads back in, which training takes.
+    change(own_boxes / "train.json", lambda content: content["images"][1].update(file_name="../pictures/train_02.png"))
+    of = source(own_boxes, "detection")
+    listing = check_data([of]).listings[0]
+    counts = write_cleaned(listing, tmp_path / "cleaned.json")
+    assert counts["name-leaves-folder"] == 1
+    names = [image["file_name"] for image in json.loads((tmp_path / "cleaned.json").read_text())["images"]]
+    assert names[0] == "../pictures/train_02.png"
+    assert len(names) == len(listing.images) - 1
+    assert detection_error(of)[0] is not None
+    assert detection_error(replace(of, annotation_file=str(tmp_path / "cleaned.json")))[0] is None
+    allowed = check_data([replace(of, outside_paths=True)]).listings[0]
+    assert not write_cleaned(allowed, tmp_path / "allowed.json")
 
 
 @pytest.mark.parametrize("header", ["", "path,labels\n"])

@@ -1,6 +1,7 @@
 """Squares and discs with their boxes, and a detector of a few thousand weights: a training of seconds."""
 
 import json
+import shutil
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -24,6 +25,58 @@ NETWORK = {
     "train_cfg.max_epochs": "2",
     "train_cfg.val_interval": "1",
 }
+
+# Mask R-CNN with a few thousand weights besides its large fully connected layers.
+MASK_RCNN = """
+_base_ = [{base!r}]
+backbone = dict(layers=(1, 1, 1, 1), width=0.125, init_cfg=None, frozen_stages=-1, norm_eval=False)
+extractor = dict(out_channels=16)
+model = dict(
+    backbone=backbone,
+    neck=dict(in_channels=[8, 16, 128, 256], out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=extractor,
+        mask_roi_extractor=extractor,
+        bbox_head=dict(in_channels=16, fc_out_channels=16),
+        mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1)))
+"""
+
+
+def write_mask_rcnn(folder):
+    """Writes the config of a small Mask R-CNN; gives its path."""
+    path = folder / "small_mask_rcnn.py"
+    path.write_text(MASK_RCNN.format(base=str(ROOT / "configs" / "mask_rcnn_tresnet_m.py")))
+    return path
+
+
+def mask_rcnn_flags(data, **changes):
+    """``--cfg-options`` of its training; dots of a key are written as two underscores."""
+    options = data_options(data) | {
+        "train_dataloader.num_workers": "0",
+        "val_dataloader.num_workers": "0",
+        "train_cfg.max_epochs": "1",
+        "train_dataloader.dataset.pipeline.2.scale": "(64,64)",
+        "val_dataloader.dataset.pipeline.1.scale": "(64,64)",
+    }
+    options |= {key.replace("__", "."): value for key, value in changes.items()}
+    return ["--cfg-options", *(f"{key}={value}" for key, value in options.items())]
+
+
+def changed_boxes(data, folder, change, split="train"):
+    """A copy of the data in which the file of a split is changed; gives its folder."""
+    shutil.copytree(data, folder)
+    content = json.loads((folder / f"{split}.json").read_text())
+    change(content)
+    (folder / f"{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def as_corners(content):
+    """Writes the boxes as left, top, right, bottom."""
+    for one in content["annotations"]:
+        left, top, width, height = one["bbox"]
+        one["bbox"] = [left, top, left + width, top + height]
 
 
 def make_boxes(folder, num_train=12, num_val=6, **changes):

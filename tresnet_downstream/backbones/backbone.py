@@ -88,10 +88,13 @@ class Backbone(PretrainedModule):
         """Adds a stage.
 
         Raises:
-            UserError: for a name that is taken: ``convert_sync_batchnorm`` puts a converted module in place of each
-                child so, and would drop the activations that the norms include.
+            UserError: for a name that is taken, unless by the same module as it was: ``convert_sync_batchnorm`` puts a
+                converted module in place of each child so, and would drop the activations that the norms include.
+                (MMEngine puts every child in its own place where it looks for synchronised norms and finds none.)
         """
-        if name in self._modules:
+        before = self._modules.get(name)
+        is_same = module is before and not any("SyncBatchNorm" in type(part).__name__ for part in module.modules())
+        if before is not None and not is_same:
             raise UserError(
                 "TResNet's norms cannot be converted (sync_bn, convert_sync_batchnorm): build it with norm='sync'"
             )

@@ -17,11 +17,12 @@ import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Dataset, Sampler, default_collate
 
+from tresnet_downstream.bad_images import first_readable, require_images, require_on_bad_image
 from tresnet_downstream.classification.annotation_cache import cached_annotations
 from tresnet_downstream.classification.transforms import build_pipeline, enough_pixels
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.image_paths import missing_images
-from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.pictures import read_image
 from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 
 WHERE_TO_GET_DATA = (
@@ -94,8 +95,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         source: str = WHERE_TO_GET_DATA,
     ) -> None:
-        if on_bad_image not in ("error", "skip", "leave_out"):
-            raise UserError(f"on_bad_image: '{on_bad_image}' is neither 'error' nor 'skip' nor 'leave_out'")
+        require_on_bad_image(on_bad_image)
         if not 0 <= seed < 2**32:
             raise UserError(f"seed: {seed} is not between 0 and 2**32 - 1")
         self.pipeline = build_pipeline(pipeline)
@@ -116,7 +116,11 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        image, passed_over, unreadable = self._read_from(index)
+        image, passed_over, unreadable = first_readable(
+            self._read, self.annotations.path, index, len(self), self.on_bad_image
+        )
+        if image is None:
+            image = np.zeros((_BLACK_SIDE, _BLACK_SIDE, 3), np.uint8)
         shown = (index + len(passed_over)) % len(self)
         return {
             "inputs": torch.from_numpy(self._augment(image, epoch, index)).permute(2, 0, 1),
@@ -145,29 +149,11 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
 
     def _count_missing_images(self, outside_paths: bool) -> int:
         missing = missing_images(self.image_folder, self.annotations.paths(), self.annotation_file, outside_paths)
-        allowed = self.on_bad_image != "error"
-        if missing and not (allowed and len(missing) < len(self)):
-            advice = "" if allowed else "; on_bad_image=skip does without them"
-            raise UserError(
-                f"image_folder: {len(missing)} of {len(self)} images are not in {self.image_folder}, "
-                f"the first is {missing[0]!r}{advice}"
-            )
+        require_images("image_folder", self.image_folder, missing, len(self), self.on_bad_image)
         return len(missing)
 
-    def _read_from(self, index: int) -> tuple[np.ndarray, dict[str, str], str]:
-        """Give the first readable image from ``index`` on, why those before it are not, and why it is black itself."""
-        passed_over: dict[str, str] = {}
-        for place in range(index, index + len(self)):
-            name = self.annotations.path(place % len(self))
-            try:
-                return read_image(os.path.join(self.image_folder, name), self.enough_pixels), passed_over, ""
-            except BadImageError as error:
-                if self.on_bad_image == "leave_out":
-                    return np.zeros((_BLACK_SIDE, _BLACK_SIDE, 3), np.uint8), passed_over, str(error)
-                if self.on_bad_image == "error":
-                    raise UserError(f"{error}; on_bad_image=skip does without such files") from error
-                passed_over[name] = str(error)
-        raise UserError(f"image_folder: none of the {len(self)} images in {self.image_folder} can be read")
+    def _read(self, place: int) -> np.ndarray:
+        return read_image(os.path.join(self.image_folder, self.annotations.path(place)), self.enough_pixels)
 
     def _augment(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
         return augment(self.pipeline, image, self.seed, epoch, index)

@@ -9,9 +9,9 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from tresnet_downstream.bad_images import require_some, tell_unscored
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import MultilabelScores, multilabel_scores
-from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import METRICS
 
 
@@ -58,9 +58,7 @@ class ProbabilityMetric(BaseMetric):
             UserError: if a probability is NaN, no picture could be read, or :meth:`score` gives no numbers by name.
         """
         self.unreadable = {image: reason for image, _, _, reason in results if reason}
-        if results and len(self.unreadable) == len(results):
-            first = next(iter(self.unreadable.values()))
-            raise UserError(f"none of the {len(results)} images to score can be read; the first: {first}")
+        require_some(self.unreadable, len(results))
         results = [result for result in results if not result[3]]
         self.images = [image for image, _, _, _ in results]
         self.targets = np.stack([target for _, _, target, _ in results])
@@ -116,8 +114,7 @@ class MultilabelMetric(ProbabilityMetric):
         before, self.scores = self.unreadable, {}
         each = super().compute_metrics(results)
         if self.unreadable and self.unreadable != before:  # once, not in every epoch
-            first = next(iter(self.unreadable.values()))
-            tell(f"warning: {len(self.unreadable)} of {len(results)} images cannot be read and are not scored: {first}")
+            tell_unscored(self.unreadable, len(results))
         best = max(self.scores, key=lambda name: self.scores[name].mAP)
         return {**each, "mAP": float(self.scores[best].mAP), "weights": best}
 

@@ -17,7 +17,6 @@ from tresnet_downstream.classification.data_summary import pipeline_text, size_t
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.description_merge import merge_description
 from tresnet_downstream.classification.descriptions import describe_training, read_description
-from tresnet_downstream.classification.left_out import UnreadableImagesHook  # noqa: F401 - registers it
 from tresnet_downstream.classification.losses import REDUCTIONS, AsymmetricLossSingleLabel
 from tresnet_downstream.classification.metrics import MultilabelMetric, multilabel_metric
 from tresnet_downstream.classification.split_data import build_datasets, summaries
@@ -36,6 +35,7 @@ from tresnet_downstream.running.left_out import left_out_of
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
+from tresnet_downstream.running.unreadable import UnreadableImagesHook  # noqa: F401 - registers it
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import class_names

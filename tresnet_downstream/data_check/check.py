@@ -141,7 +141,8 @@ def _check_images(listing: Listing, looks: dict[File, Look]) -> list[Seen]:
         if listing.source.task == "detection" and image.size and look.size != image.size:
             (width, height), by_file = look.size or (0, 0), f"{image.size[0]} x {image.size[1]}"
             text = f"is {width} x {height}, and {by_file} by the annotation file, which boxes are measured in"
-            listing.report("other-size", "error", image.place, text, image.position)
+            harmless = tolerated or listing.source.trusts_boxes or not listing.uses(image)
+            listing.report("other-size", "warning" if harmless else "error", image.place, text, image.position)
         seen.append(Seen(listing, image, look))
     return seen
 

@@ -98,9 +98,11 @@ def _detection_sources(config: Config) -> list[Source]:
                 "detection",
                 tuple(dataset["metainfo"]["classes"]) if _names_classes(dataset) else classes,
                 keep_empty=not filters.get("filter_empty_gt", False),
+                tolerates_bad_images=dataset.get("on_bad_image", config.get("on_bad_image", "error")) != "error",
                 needs_labels=not dataset.get("test_mode", False),
                 needs_masks=any(step.get("with_mask") for step in dataset.get("pipeline") or ()),
                 outside_paths=bool(dataset.get("outside_paths", config.get("outside_paths"))),
+                trusts_boxes=bool(dataset.get("trust_boxes", config.get("trust_boxes"))),
                 min_size=filters.get("min_size", 0),
             )
         )

@@ -13,11 +13,11 @@ class Kind:
 
     Attributes:
         meaning: a short description, as the table prints it.
-        cured: whether :func:`tresnet_downstream.data_check.fixing.write_cleaned` removes such findings.
+        cured: of which severities :func:`tresnet_downstream.data_check.fixing.write_cleaned` removes such findings.
     """
 
     meaning: str
-    cured: bool = False
+    cured: tuple[Severity, ...] = ()
 
 
 # In the order in which the table lists them within a severity.
@@ -31,25 +31,26 @@ KINDS = {
     "malformed-entry": Kind("an entry or line lacks a value, or has one of another type"),
     "repeated-id": Kind("an id or category name is used twice"),
     "repeated-name": Kind("a file name is listed twice, perhaps in two spellings"),
-    "unknown-id": Kind("an annotation refers to an image or category that is not listed", cured=True),
+    "unknown-id": Kind("an annotation refers to an image or category that is not listed", cured=SEVERITIES),
     "other-classes": Kind("the classes are not those of the training data or of the config"),
     "malformed-box": Kind("a box is not four numbers, or one is too large"),
     "malformed-mask": Kind("the model needs masks, and an annotation has none that can be used"),
     "box-convention": Kind("the boxes of the file are not left, top, width, height in pixels"),
-    "box-without-area": Kind("the width or height of a box is not above 0", cured=True),
-    "box-outside": Kind("a box lies outside of its image", cured=True),
-    "box-beyond-edge": Kind("a box reaches beyond the edge of its image", cured=True),
+    "box-without-area": Kind("the width or height of a box is not above 0", cured=SEVERITIES),
+    "box-outside": Kind("a box lies outside of its image", cured=SEVERITIES),
+    "box-beyond-edge": Kind("a box reaches beyond the edge of its image", cured=SEVERITIES),
     "narrow-box": Kind("a box is narrower than a pixel; training leaves it out"),
-    "impossible-name": Kind("a name that no file can have", cured=True),
-    "name-leaves-folder": Kind("a name or symbolic link leads out of the folder of images"),
-    "missing-image": Kind("an image file does not exist", cured=True),
-    "broken-image": Kind("an image cannot be decoded to the last pixel", cured=True),
+    "impossible-name": Kind("a name that no file can have", cured=SEVERITIES),
+    # A warning if it is allowed, or leads back in: then training uses the image.
+    "name-leaves-folder": Kind("a name or symbolic link leads out of the folder of images", cured=("error",)),
+    "missing-image": Kind("an image file does not exist", cured=SEVERITIES),
+    "broken-image": Kind("an image cannot be decoded to the last pixel", cured=SEVERITIES),
     "killed-worker": Kind("the process that read the image was killed, usually for lack of memory"),
     "other-size": Kind("the annotation file gives another size than the image has"),
-    "leaked-image": Kind("a training image is also a validation or test image", cured=True),
+    "leaked-image": Kind("a training image is also a validation or test image", cured=SEVERITIES),
     "shared-image": Kind("a validation image is also a test image"),
     "contradictory-labels": Kind("identical images have different labels"),
-    "duplicate-image": Kind("identical images within a split have the same labels", cured=True),
+    "duplicate-image": Kind("identical images within a split have the same labels", cured=SEVERITIES),
     "near-leak": Kind("a training image looks like a validation or test image"),
     "near-duplicate": Kind("two images of a split look alike"),
     "class-without-positives": Kind("no image shows the class"),
@@ -82,3 +83,8 @@ class Finding:
     text: str
     image: int | None = None
     annotation: int | None = None
+
+    @property
+    def is_cured(self) -> bool:
+        """Whether cleaning the file removes it."""
+        return self.severity in KINDS[self.kind].cured

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tresnet_downstream.box_faults import clipped
 from tresnet_downstream.coco_shapes import is_id
-from tresnet_downstream.data_check.boxes import clipped
-from tresnet_downstream.data_check.findings import KINDS, Finding
+from tresnet_downstream.data_check.findings import Finding
 from tresnet_downstream.data_check.listing import Listing
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import named_if_unwritable, whole_file
@@ -43,8 +43,9 @@ def require_new(paths: Iterable[Path], overwrite: bool) -> None:
 def write_cleaned(listing: Listing, path: Path, overwrite: bool = False) -> Counter[str]:
     """Writes the annotation file of a split without the findings of the kinds that are ``cured``.
 
-    Images are removed that are missing, broken or impossible, that are duplicates of an earlier one, or that are also
-    validation or test images; with them go their annotations. Annotations are removed that refer to something
+    Images are removed that are missing, broken or impossible, that lie outside of the folder where that is not
+    allowed, that are duplicates of an earlier one, or that are also validation or test images; with them go their
+    annotations. Annotations are removed that refer to something
     unknown, or whose box has no area or lies outside of its image; other boxes are cut at its edge. All else stays.
 
     Args:
@@ -67,7 +68,7 @@ def write_cleaned(listing: Listing, path: Path, overwrite: bool = False) -> Coun
             f"{listing.source.annotation_file}: cannot be cleaned before its boxes are converted to left, top, width, "
             "height in pixels"
         )
-    cured = [finding for finding in listing.findings if KINDS[finding.kind].cured]
+    cured = [finding for finding in listing.findings if finding.is_cured]
     if isinstance(listing.content, list):
         text, counts = _clean_table(listing.content, cured)
     else:

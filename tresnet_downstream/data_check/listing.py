@@ -23,6 +23,8 @@ class Source:
         needs_labels: whether the file must list annotations.
         needs_masks: whether every annotation must have a mask.
         outside_paths: whether the names of images may lead out of the folder.
+        trusts_boxes: whether training takes boxes as they are where they look like another convention, and images of
+            other sizes than the file says.
         min_size: images with a smaller side, in pixels by the annotation file, are left out of training.
     """
 
@@ -36,6 +38,7 @@ class Source:
     needs_labels: bool = True
     needs_masks: bool = False
     outside_paths: bool = False
+    trusts_boxes: bool = False
     min_size: int = 0
 
     @property

@@ -1,7 +1,7 @@
 """What :class:`DetectionRunner` changes in a config of MMDetection: paths, checked components, classes."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,20 @@ from mmengine.config import Config
 from mmengine.fileio import join_path
 
 from tresnet_downstream.coco_files import read_coco_classes
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
 
 # What checks more than MMDetection's CocoDataset and CocoMetric, and stands in their place.
 OUR_DATA, OUR_METRIC = f"{SCOPE}.CocoBoxes", f"{SCOPE}.DetectionMetric"
 SPLITS = ("train", "val", "test")
+# The keys of the top level that every data set gets which does not set them itself.
+DATA_OPTIONS = ("outside_paths", "on_bad_image", "trust_boxes")
 
 
 def follow_options(cfg: Config) -> None:
     """Takes ``data_root``, the test data and the evaluators' files along with what was set on the command line."""
-    written = Config.fromfile(cfg.filename) if cfg.filename and Path(cfg.filename).is_file() else cfg
+    written = _as_written(cfg)
     for part in ("dataloader", "evaluator"):
         val, test = f"val_{part}", f"test_{part}"
         if val in cfg and cfg.get(test) == written.get(test) == written.get(val):
@@ -31,6 +34,11 @@ def follow_options(cfg: Config) -> None:
         for evaluator, original in zip(_listed(cfg.get(f"{split}_evaluator") or []), before, strict=False):
             if "ann_file" in evaluator and evaluator.ann_file == original.get("ann_file"):
                 evaluator.ann_file = annotation_file(dataset)
+
+
+def _as_written(cfg: Config) -> Config:
+    """The config as its file has it, without what the command line set."""
+    return Config.fromfile(cfg.filename) if cfg.filename and Path(cfg.filename).is_file() else cfg
 
 
 def tell_of_schedule(cfg: Config) -> None:
@@ -58,8 +66,13 @@ def use_checked_components(cfg: Config) -> None:
     for split, dataset in datasets_of(cfg):
         if _plain_name(dataset) == "CocoDataset":
             dataset.type = OUR_DATA
-        if dataset.type == OUR_DATA and cfg.get("outside_paths"):
-            dataset.setdefault("outside_paths", True)
+        if dataset.type == OUR_DATA:
+            for key in DATA_OPTIONS:
+                if cfg.get(key):
+                    dataset.setdefault(key, cfg[key])
+            if split != "train" and dataset.get("on_bad_image") == "skip":
+                # A neighbour in its place would be scored twice.
+                dataset.on_bad_image = "leave_out"
         for evaluator in _listed(cfg.get(f"{split}_evaluator") or []):
             # MMDetection's scores region proposals too, which ours does not.
             boxes = set(_listed(evaluator.get("metric", "bbox"))) <= {"bbox", "segm"}
@@ -68,10 +81,32 @@ def use_checked_components(cfg: Config) -> None:
                 evaluator.setdefault("ann_file", annotation_file(dataset))
             if evaluator.type == OUR_METRIC:
                 evaluator.setdefault("backend", cfg.get("coco_eval", "pycocotools"))
+                if cfg.get("trust_boxes"):
+                    evaluator.setdefault("trust_boxes", True)
+
+
+def require_mask_loading(cfg: Config) -> None:
+    """Checks that the training data of a detector with masks loads them.
+
+    Raises:
+        UserError: a pipeline loads boxes alone.
+    """
+    preprocessor = cfg.model.get("data_preprocessor") or {}
+    if _plain_name(preprocessor) != "DetDataPreprocessor":
+        return  # BoxInst's makes masks of boxes
+    for split, dataset in datasets_of(cfg):
+        steps = dataset.get("pipeline") or ()
+        loading = [step for step in steps if isinstance(step, Mapping) and _plain_name(step) == "LoadAnnotations"]
+        if split == "train" and loading and not any(step.get("with_mask") for step in loading):
+            raise UserError(
+                "train_dataloader.dataset.pipeline: its LoadAnnotations loads no masks, and the detector has a head "
+                "for them: set with_mask=True there, or choose a detector of boxes, such as "
+                "configs/faster_rcnn_tresnet_m.py"
+            )
 
 
 def _plain_name(component: Any) -> str:
-    return str(component.type).removeprefix("mmdet.")
+    return str(component.get("type")).removeprefix("mmdet.")
 
 
 def set_classes(cfg: Config) -> None:
@@ -82,13 +117,34 @@ def set_classes(cfg: Config) -> None:
         return
     for dataset in datasets:
         dataset.metainfo = {"classes": classes, **(dataset.get("metainfo") or {})}
+    counts_by_place = dict(_num_classes(cfg.model))
+    written = dict(_num_classes(_as_written(cfg).get("model")))
+    for place, count in counts_by_place.items():
+        if count not in (len(classes), written.get(place)):
+            tell(f"note: {place}={count} has no effect: the data has {len(classes)} classes, which every head predicts")
     _set_num_classes(cfg.model, len(classes))
+
+
+def _num_classes(node: Any, place: str = "model") -> Iterator[tuple[str, Any]]:
+    """Each ``num_classes`` in a config, with its path."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, Mapping):
+        items = node.items()
+    elif isinstance(node, list | tuple):
+        items = enumerate(node)
+    for key, value in items:
+        if key == "num_classes":
+            yield f"{place}.{key}", value
+        else:
+            yield from _num_classes(value, f"{place}.{key}")
 
 
 def _classes_of(dataset: Any) -> tuple[str, ...] | None:
     """Those that the config names, or else those of the file, if it is there."""
-    if "classes" in (dataset.get("metainfo") or {}):
-        return tuple(dataset.metainfo["classes"])
+    if (classes := (dataset.get("metainfo") or {}).get("classes")) is not None:
+        if isinstance(classes, str):
+            raise UserError(f"metainfo.classes={classes!r}: write a list of names, such as ({classes!r},)")
+        return tuple(classes)
     file = Path(annotation_file(dataset))
     return read_coco_classes(file) if file.is_file() else None
 

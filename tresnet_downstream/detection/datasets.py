@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,22 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
-from tresnet_downstream.coco_files import CocoFile, read_coco_file, refuse_duplicates, whole_numbers
-from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_mask, is_number
+from tresnet_downstream.bad_images import first_readable, require_images, require_on_bad_image
+from tresnet_downstream.detection.box_files import read_boxes
+from tresnet_downstream.detection.loading import UNREADABLE, LoadCheckedImage, with_our_reading
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.image_paths import missing_images
-from tresnet_downstream.limits import excess, limit
 from tresnet_downstream.notices import tell
-from tresnet_downstream.pictures import read_image
+from tresnet_downstream.pictures import BadImageError, read_image
 from tresnet_downstream.registry import DATASETS
-
-_LOADERS = ("LoadImageFromFile", "mmcv.LoadImageFromFile", "mmdet.LoadImageFromFile", LoadImageFromFile)
-_LOCAL = {"backend": "local"}
+from tresnet_downstream.running.unreadable import PASSED_OVER
 
 
 @DATASETS.register_module()
@@ -33,13 +30,19 @@ class CocoBoxes(CocoDataset):
 
     Departures: labels stand in the order of ``classes`` (MMDetection takes the file's order whatever the config
     says, and leaves out classes that the file lacks); boxes without area inside their picture are dropped from
-    the scoring's ground truth too, and counted; a picture that cannot be read is named.
+    the scoring's ground truth too, and counted; a picture that cannot be read, or has another size than the file
+    says, is named; in its place comes the next one of the file, not a random one.
 
     Args:
         *args: see MMDetection, as for ``kwargs``.
         metainfo: ``classes`` of the labels, in order; without it the file's, by category id.
         outside_paths: whether the names of images may lead out of the folder ``data_prefix["img"]``, by ``..``,
             absolute paths or symbolic links below it; the folder itself may always be a link.
+        on_bad_image: at an unreadable image, ``error`` raises and ``skip`` takes the next readable one in the order
+            of the file. ``leave_out`` is for scoring: the sample is black and says why in ``unreadable``, and
+            `DetectionMetric` leaves it out.
+        trust_boxes: whether boxes are taken for left, top, width, height in pixels also where they look like
+            something else, and sizes of pictures may differ from the file's.
         **kwargs: ``ann_file``, ``data_root``, ``data_prefix``, ``pipeline`` and so on.
 
     Attributes:
@@ -53,14 +56,23 @@ class CocoBoxes(CocoDataset):
     METAINFO: dict[str, Any] = {}  # noqa: RUF012 - MMEngine's name and form
 
     def __init__(
-        self, *args: Any, metainfo: dict[str, Any] | None = None, outside_paths: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        metainfo: dict[str, Any] | None = None,
+        outside_paths: bool = False,
+        on_bad_image: str = "error",
+        trust_boxes: bool = False,
+        **kwargs: Any,
     ) -> None:
+        require_on_bad_image(on_bad_image)
         self.dropped: Counter[str] = Counter()
         self.left_out: dict[str, str] = {}
-        self.outside_paths = outside_paths
+        self.missing: list[str] = []
+        self.outside_paths, self.on_bad_image, self.trust_boxes = outside_paths, on_bad_image, trust_boxes
         steps = kwargs.get("pipeline") or ()
         self.with_masks = any(isinstance(step, Mapping) and step.get("with_mask") for step in steps)
-        kwargs["pipeline"] = [_with_our_reading(step) for step in steps]
+        kwargs["pipeline"] = [with_our_reading(step, trust_boxes) for step in steps]
+        self.reads_here = any(isinstance(step, LoadCheckedImage) for step in kwargs["pipeline"])
         super().__init__(*args, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -70,7 +82,9 @@ class CocoBoxes(CocoDataset):
                 f"{self.ann_file}: no such annotation file; set `data_root` if the data set lies elsewhere, or "
                 "the data set's `ann_file` in the config"
             )
-        file, self.dropped = read_boxes(self.ann_file, labelled=not self.test_mode, masks=self.with_masks)
+        file, self.dropped, beyond_edge = read_boxes(
+            self.ann_file, labelled=not self.test_mode, masks=self.with_masks, trusted=self.trust_boxes
+        )
         classes = tuple(self._metainfo.get("classes") or file.classes)
         if unknown := [name for name in classes if name not in file.classes]:
             known = ", ".join(file.classes[:10]) + (", ..." if len(file.classes) > 10 else "")
@@ -88,9 +102,11 @@ class CocoBoxes(CocoDataset):
         if self.dropped:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
             tell(f"{self.ann_file}: {self.dropped.total():,} boxes dropped ({reasons})")
-        if not self.test_mode and not file.content["annotations"]:
-            raise UserError(f"{self.ann_file}: has no boxes; training needs some")
-        missing_images(self.data_prefix.get("img") or ".", file.names, self.ann_file, self.outside_paths)
+        if beyond_edge:
+            tell(f"warning: {self.ann_file}: {beyond_edge}; tools/check_data.py names them")
+        if not self.test_mode:
+            self._require_boxes(file.content["annotations"])
+        self.missing = missing_images(self._image_folder, file.names, self.ann_file, self.outside_paths)
         # MMDetection reads the file itself, by the class that stands here; once is enough.
         self.COCOAPI = partial(OrderedCOCO.of, file.content)
         try:
@@ -100,11 +116,11 @@ class CocoBoxes(CocoDataset):
         return records
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leaves out pictures as the config says, and says how many; some must stay."""
+        """Leaves out pictures as the config says, and says how many; some must stay, and their files must be there."""
         pictures: list[dict[str, Any]] = super().filter_data()
         ids, least = {picture["img_id"] for picture in pictures}, (self.filter_cfg or {}).get("min_size", 0)
         self.left_out = {
-            os.path.relpath(picture["img_path"], self.data_prefix.get("img") or "."): (
+            self._name_of(picture): (
                 f"is smaller than {least} pixels" if min(picture["width"], picture["height"]) < least else "has no box"
             )
             for picture in self.data_list
@@ -115,53 +131,83 @@ class CocoBoxes(CocoDataset):
                 f"{self.ann_file}: {len(self.left_out):,} of {len(self.data_list):,} pictures left out (no box of the "
                 "classes, or too small); left_out_train.csv in the work dir names them"
             )
+        if not pictures and self.test_mode:
+            raise UserError(f"{self.ann_file}: lists no image")
         if not pictures:
             classes = ", ".join(self._metainfo["classes"][:10])
             raise UserError(
                 f"{self.ann_file}: no picture is left to train on: none is large enough with a box of {classes}"
             )
+        if self.reads_here and self.missing:
+            used = set(map(self._name_of, pictures))
+            missing = [name for name in self.missing if os.path.normpath(name) in used]
+            require_images("data_prefix.img", self._image_folder, missing, len(pictures), self.on_bad_image)
         return pictures
 
     def prepare_data(self, idx: int) -> Any:
-        """Loads and prepares a picture.
+        """Loads and prepares a picture, or what ``on_bad_image`` says in the place of one that cannot be read.
 
         Raises:
-            BadImageError: if it is missing or cannot be read.
+            UserError: if it is missing or cannot be read, and ``on_bad_image`` is ``error``.
         """
+        sample, passed_over, reason = first_readable(
+            lambda place: self._prepared(self.get_data_info(place)),
+            lambda place: self._name_of(self.get_data_info(place)),
+            idx,
+            len(self),
+            self.on_bad_image,
+        )
+        if reason:
+            record = self.get_data_info(idx)
+            sample = self._prepared({**record, UNREADABLE: reason})
+            _note(sample, UNREADABLE, {self._name_of(record): reason})
+        elif passed_over:
+            _note(sample, PASSED_OVER, passed_over)
+        return sample
+
+    def _prepared(self, record: dict[str, Any]) -> Any:
         try:
-            return super().prepare_data(idx)
+            return self.pipeline(record)
+        except BadImageError:
+            raise
         except Exception:
-            read_image(self.get_data_info(idx)["img_path"])  # raises, in one line, if the picture is to blame
+            read_image(record["img_path"])  # raises, in one line, if the picture is to blame
             raise
 
+    def _require_boxes(self, annotations: Sequence[Mapping[str, Any]]) -> None:
+        """Raises UserError if there is nothing to train on."""
+        if not annotations:
+            raise UserError(f"{self.ann_file}: has no boxes; training needs some")
+        if all(annotation["iscrowd"] for annotation in annotations):
+            raise UserError(
+                f"{self.ann_file}: all {len(annotations):,} boxes are crowds (`iscrowd` is 1), which training passes "
+                "over; write 0 where a box holds one object"
+            )
 
-class LoadCheckedImage(LoadImageFromFile):
-    """MMDetection's loading of a picture, by `read_image`: a damaged or oversized file is refused, not filled up.
+    @property
+    def _image_folder(self) -> str:
+        return self.data_prefix.get("img") or "."
 
-    It takes the place of MMDetection's step in `CocoBoxes`, where that reads local files as 8-bit colours.
-    """
-
-    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Adds ``img`` (BGR, of shape (height, width, 3)) and its sizes.
-
-        Raises:
-            BadImageError: as `read_image`.
-        """
-        image = np.ascontiguousarray(read_image(results["img_path"])[:, :, ::-1])
-        results["img"] = image.astype(np.float32) if self.to_float32 else image
-        results["img_shape"] = results["ori_shape"] = image.shape[:2]
-        return results
+    def _name_of(self, record: Mapping[str, Any]) -> str:
+        return os.path.relpath(record["img_path"], self._image_folder)
 
 
-def _with_our_reading(step: Any) -> Any:
-    if not isinstance(step, Mapping) or step.get("type") not in _LOADERS:
-        return step
-    options = {key: value for key, value in step.items() if key != "type" and value is not None}
-    is_usual = options.get("color_type", "color") == "color" and options.get("imdecode_backend", "cv2") == "cv2"
-    backend = options.pop("backend_args", None) or options.pop("file_client_args", None)
-    if not is_usual or options.get("ignore_empty") or (backend or _LOCAL) != _LOCAL:
-        return step
-    return LoadCheckedImage(**options)
+def _note(sample: Any, key: str, reasons: Mapping[str, str]) -> None:
+    """Writes into a sample which pictures were passed over, or why it is not to be scored."""
+    packed: Any = sample.get("data_samples") if isinstance(sample, Mapping) else None
+    if hasattr(packed, "set_metainfo"):
+        packed.set_metainfo({key: json.dumps(reasons)})
+    elif key == UNREADABLE:
+        raise UserError(f"{next(iter(reasons.values()))}; on_bad_image cannot leave it out, since it is not packed")
+    else:
+        # What mixes several pictures packs them without our note.
+        for name in reasons.keys() - _told:
+            _told.add(name)
+            tell(f"{reasons[name]}; passed over")
+
+
+# The pictures that were told by this process, a worker mostly.
+_told: set[str] = set()
 
 
 class OrderedCOCO(COCO):
@@ -183,59 +229,3 @@ class OrderedCOCO(COCO):
         """The ids of these names, in their order; of all categories if none is given."""
         by_name = {category["name"]: category["id"] for category in self.dataset["categories"]}
         return [by_name[name] for name in cat_names] if cat_names else sorted(by_name.values())
-
-
-def read_boxes(path: str, labelled: bool = True, masks: bool = False) -> tuple[CocoFile, Counter[str]]:
-    """Reads a COCO file and takes out of its content the boxes that have no area inside their picture.
-
-    An area that is missing or not above 0 becomes that of the box.
-
-    Args:
-        path: the file.
-        labelled: whether it must list annotations; those of COCO's test pictures do not.
-        masks: whether each annotation must have a mask.
-
-    Returns:
-        the file, and how many boxes were taken out, by reason.
-
-    Raises:
-        UserError: the file is missing or malformed, or does not say how large its pictures are, or a box, a mask or
-            `iscrowd` is none.
-    """
-    file = read_coco_file(path, labelled)
-    for key in ("width", "height"):
-        if (whole_numbers(path, "images", file.content["images"], key) < 1).any():
-            raise UserError(f"{path}: an image has a `{key}` below 1; boxes are measured against it")
-    for image in file.content["images"]:
-        if image["width"] * image["height"] > limit("pixels"):
-            size = f"{image['width']} x {image['height']}"
-            raise UserError(f"{path}: image {image['file_name']!r}: {excess('pixels', f'{size} are too many pixels')}")
-    refuse_duplicates(
-        path, "annotation id", whole_numbers(path, "annotations", file.content["annotations"], "id").tolist()
-    )
-    dropped: Counter[str] = Counter()
-    annotations = []
-    for annotation, image_of in zip(file.content["annotations"], file.image_of, strict=True):
-        box, image = annotation.get("bbox"), file.content["images"][image_of]
-        if not is_box(box):
-            numbers = "four numbers: left, top, width, height"
-            raise UserError(f"{path}: annotation {annotation['id']}: `bbox` is {box!r}, not {numbers}")
-        if not is_crowd_flag(annotation.get("iscrowd", 0)):
-            raise UserError(
-                f"{path}: annotation {annotation['id']}: `iscrowd` is {annotation['iscrowd']!r}; write 0 or 1"
-            )
-        left, top, width, height = box
-        if width <= 0 or height <= 0:
-            dropped["without area"] += 1
-        elif min(left + width, image["width"]) <= max(left, 0) or min(top + height, image["height"]) <= max(top, 0):
-            dropped["outside the picture"] += 1
-        else:
-            area = annotation.get("area")
-            # MMDetection passes over a box whose area is 0, and scores are parted by it.
-            area = area if is_number(area) and area > 0 else width * height
-            if masks and not is_mask(annotation.get("segmentation"), image["height"], image["width"]):
-                what = "is no polygons of three points or more near the picture, nor run lengths of its size"
-                raise UserError(f"{path}: annotation {annotation['id']}: `segmentation` {what}")
-            annotations.append({"iscrowd": 0, **annotation, "area": area})
-    file.content["annotations"] = annotations
-    return file, dropped

@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
 from torch import nn
 
 from tresnet_downstream.detection.adjusted_config import datasets_of
+from tresnet_downstream.detection.network_check import detector_of
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
-from tresnet_downstream.running.checkpoints import bare, plain, require_classes
+from tresnet_downstream.running.checkpoints import plain, require_classes
 from tresnet_downstream.running.folders import last_checkpoint, last_validation
 from tresnet_downstream.running.loops import training_loop
 from tresnet_downstream.running.progress import ProgressHook
@@ -55,7 +55,7 @@ class DetectionCheckpointHook(Hook):
             hub, best = checkpoint["message_hub"], {key: last[key] for key in BEST if key in last}
             hub["runtime_info"].update(best)
             hub["resumed_keys"].update(dict.fromkeys(best, True))
-        model, path = _detector(runner.model), runner._load_from or last_checkpoint(runner.work_dir) or "checkpoint"
+        model, path = detector_of(runner.model), runner._load_from or last_checkpoint(runner.work_dir) or "checkpoint"
         weights = unwrap(checkpoint, "raw", path)[1]
         # Until a training begins, the loop is a config.
         if training_loop(runner) is not None and not runner._resume:
@@ -121,12 +121,6 @@ def describe_detector(model: Any) -> dict[str, Any]:
     """The config of a detector as plain data, without the weights that it, or its teacher, would start from."""
     # LAD's teacher is part of its weights.
     return {key: value for key, value in without_start(model).items() if key != "teacher_ckpt"}
-
-
-def _detector(model: nn.Module) -> nn.Module:
-    """The detector itself, without what several processes or test-time augmentation put around it."""
-    inner = bare(model)
-    return inner.module if isinstance(inner, BaseTTAModel) else inner
 
 
 def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mapping[str, Any], path: str | Path) -> None:

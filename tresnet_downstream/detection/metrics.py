@@ -2,17 +2,21 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.logging import print_log
 
-from tresnet_downstream.detection.datasets import OrderedCOCO, read_boxes
+from tresnet_downstream.bad_images import require_some, tell_unscored
+from tresnet_downstream.detection.box_files import read_boxes
+from tresnet_downstream.detection.datasets import OrderedCOCO
+from tresnet_downstream.detection.loading import UNREADABLE
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionScores, detection_scores, format_detection_table
 from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import METRICS
 
 # MMDetection's names for the first six of COCO's numbers.
@@ -24,7 +28,8 @@ class DetectionMetric(CocoMetric):
     """MMDetection's ``CocoMetric``, scored by :func:`detection_scores`: not rounded, with every class's AP.
 
     ``evaluate`` gives ``coco/bbox_mAP`` and so on as MMDetection does, from 0 to 1 or -1; the whole scores and the
-    predictions stay in :attr:`scores` and :attr:`predictions`, the pictures that were scored in :attr:`image_ids`.
+    predictions stay in :attr:`scores` and :attr:`predictions`, the pictures that were scored in :attr:`image_ids`, and
+    why others could not be read in :attr:`unreadable`, by file name.
 
     Args:
         ann_file: the COCO file that the pictures are of.
@@ -32,6 +37,7 @@ class DetectionMetric(CocoMetric):
         backend: what computes, see :func:`detection_scores`.
         outfile_prefix: writes the predictions to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``.
         format_only: writes them and scores nothing.
+        trust_boxes: as of `CocoBoxes`.
         **kwargs: other arguments of ``CocoMetric``.
 
     Raises:
@@ -45,6 +51,7 @@ class DetectionMetric(CocoMetric):
         backend: str = "pycocotools",
         outfile_prefix: str | None = None,
         format_only: bool = False,
+        trust_boxes: bool = False,
         **kwargs: Any,
     ) -> None:
         if ann_file is None:
@@ -55,13 +62,15 @@ class DetectionMetric(CocoMetric):
         super().__init__(metric=kinds, outfile_prefix=outfile_prefix, format_only=format_only, **kwargs)
         if unknown := set(kinds) - {"bbox", "segm"}:
             raise UserError(f"val_evaluator.metric={sorted(unknown)}: choose bbox or segm")
-        self._coco_api = OrderedCOCO.of(
-            read_boxes(ann_file, labelled=not format_only, masks="segm" in kinds and not format_only)[0].content
-        )
+        file, _, _ = read_boxes(ann_file, not format_only, "segm" in kinds and not format_only, trust_boxes)
+        self._coco_api = OrderedCOCO.of(file.content)
+        if not format_only and all(annotation["iscrowd"] for annotation in file.content["annotations"]):
+            tell(f"warning: {ann_file}: has no box of a single object (`iscrowd` 0), so nothing can be scored with it")
         self.backend = backend
         self.scores: dict[str, DetectionScores] = {}
         self.predictions: dict[str, list[dict[str, Any]]] = {}
         self.image_ids: list[int] = []
+        self.unreadable: dict[str, str] = {}
         self._written: set[Path] = set()
 
     @property
@@ -70,9 +79,26 @@ class DetectionMetric(CocoMetric):
         content: dict[str, Any] = self._coco_api.dataset
         return content
 
+    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps what was found in each picture, or why it cannot be read."""
+        super().process(data_batch, data_samples)
+        for (_, prediction), sample in zip(self.results[-len(data_samples) :], data_samples, strict=True):
+            # Those left out stay until all processes' rows are together, which MMEngine interleaves by position.
+            prediction[UNREADABLE] = sample.get(UNREADABLE, "")
+
     def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
-        """Scores the boxes and masks of all pictures."""
-        predictions = [prediction for _, prediction in results]
+        """Scores the boxes and masks of all pictures that could be read, and tells how many could not.
+
+        Raises:
+            UserError: if none could be read.
+        """
+        before, self.unreadable = self.unreadable, {}
+        for _, prediction in results:
+            self.unreadable |= json.loads(prediction[UNREADABLE] or "{}")
+        require_some(self.unreadable, len(results))
+        if self.unreadable and self.unreadable != before:  # once, not in every epoch
+            tell_unscored(self.unreadable, len(results))
+        predictions = [prediction for _, prediction in results if not prediction[UNREADABLE]]
         classes = self.dataset_meta["classes"]
         category_ids = self._coco_api.get_cat_ids(cat_names=classes)
         self.predictions = {kind: _in_coco_format(predictions, category_ids, kind) for kind in self.metrics}

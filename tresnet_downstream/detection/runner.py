@@ -1,26 +1,39 @@
 """The runner of detectors: MMEngine's, for configs of MMDetection."""
 
 import copy
+import logging
+from logging import FileHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from tresnet_downstream.detection.adjusted_config import (
     follow_options,
+    require_mask_loading,
     set_classes,
     tell_of_schedule,
     use_checked_components,
 )
 from tresnet_downstream.detection.checkpoint_files import OrderedCheckpointHook
+from tresnet_downstream.detection.network_check import (
+    check_classes,
+    check_network,
+    classes_with_boxes,
+    detector_of,
+    has_masks,
+)
 from tresnet_downstream.registry import RUNNERS, SCOPE
 from tresnet_downstream.running import folders
+from tresnet_downstream.running.config_checks import mistakes_in_types
 from tresnet_downstream.running.runner import FolderRunner, QuietRunner
 from tresnet_downstream.running.system import end_in_one_line
 from tresnet_downstream.running.top_level import require_read_options
+from tresnet_downstream.running.unreadable import UnreadableImagesHook
 from tresnet_downstream.running.validation import BEST
 
 
@@ -38,6 +51,9 @@ class DetectionRunner(FolderRunner):
     * ``amp`` (``bfloat16`` or ``float16``) works on a CPU as well;
     * checkpoints are whole files of plain data, and are refused if they hold another detector or other classes;
     * each run of a process has a visualizer of its own;
+    * before a training or a scoring begins, the parts of the detector must fit one another and the data;
+    * environment, config and hooks are written to the log file alone, and not before every error on the terminal;
+    * mistakes of the user's end in one line;
     * a training overwrites no run, see :class:`FolderRunner`: ``overwrite=True`` moves the one in its folder aside.
     """
 
@@ -45,11 +61,36 @@ class DetectionRunner(FolderRunner):
         "checkpoint": ("CheckpointHook", OrderedCheckpointHook.__name__)
     }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._silent: dict[logging.Handler, int] = {}
+        super().__init__(*args, **kwargs)
+        for handler, level in self._silent.items():
+            if handler.level == logging.WARNING:
+                handler.setLevel(level)
+        if file := next((one.baseFilename for one in self.logger.handlers if isinstance(one, FileHandler)), None):
+            self.logger.info(f"environment, config and hooks are in {file}")
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Builds the logger; until the runner is built, the terminal shows warnings alone.
+
+        MMEngine would print hundreds of lines of environment, config and hooks, which hide what is told.
+        """
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, FileHandler) and handler.level < logging.WARNING:
+                self._silent[handler] = handler.level
+                handler.setLevel(logging.WARNING)
+        return logger
+
     @classmethod
     def from_cfg(cls, cfg: Config) -> Runner:
         """Builds a runner from a whole config."""
         end_in_one_line()
-        cfg = copy.deepcopy(cfg)
+        with mistakes_in_types():
+            return cls._from_cfg(copy.deepcopy(cfg))
+
+    @classmethod
+    def _from_cfg(cls, cfg: Config) -> Runner:
         init_default_scope(cfg.get("default_scope", "mmdet"))
         require_read_options(cfg)
         follow_options(cfg)
@@ -59,6 +100,47 @@ class DetectionRunner(FolderRunner):
         folders.make(cfg.work_dir)
         _use_our_optimizer_wrapper(cfg)
         return super().from_cfg(cfg)
+
+    def train(self) -> Any:
+        """Trains, once the parts of the detector fit one another and the data."""
+        with mistakes_in_types():
+            self._check_parts()
+            if has_masks(detector_of(self.model)):
+                require_mask_loading(self.cfg)
+            return super().train()
+
+    def val(self) -> Any:
+        """Validates, once the parts of the detector fit one another."""
+        with mistakes_in_types():
+            self._check_parts()
+            return super().val()
+
+    def test(self) -> Any:
+        """Scores, once the parts of the detector fit one another."""
+        with mistakes_in_types():
+            self._check_parts()
+            return super().test()
+
+    def _check_parts(self) -> None:
+        check_network(detector_of(self.model), self._detector_config)
+
+    @property
+    def _detector_config(self) -> Any:
+        """The config of the detector itself; test-time augmentation puts its own around it."""
+        return self.cfg.model.get("module", self.cfg.model)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls the hooks; before the first, when the data sets are there, the classes of the heads are checked."""
+        if fn_name == "before_run":
+            for loop in (self._train_loop, self._val_loop, self._test_loop):
+                dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
+                if classes := classes_with_boxes(getattr(dataset, "metainfo", None)):
+                    check_classes(detector_of(self.model), self._detector_config, classes)
+        super().call_hook(fn_name, **kwargs)
+
+    def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
+        """Registers the config's hooks, and the one that names the pictures that cannot be read."""
+        super().register_hooks(default_hooks, [*(custom_hooks or []), UnreadableImagesHook()])
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
         """Builds one that writes into this run's folder.

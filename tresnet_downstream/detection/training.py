@@ -15,8 +15,8 @@ from tresnet_downstream.detection.hooks import DetectionProgressHook
 from tresnet_downstream.detection.runner import QuietDetectionRunner
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionRun, DetectionScores
+from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running.config_checks import mistakes_in_types
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import close, join_processes, set_launcher
@@ -25,7 +25,6 @@ from tresnet_downstream.weights.reading import read_checkpoint
 
 
 @interrupts.remembered()
-@mistakes_in_types()
 def train_detection(
     config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
 ) -> dict[str, Any]:
@@ -65,7 +64,6 @@ def train_detection(
 
 
 @interrupts.remembered()
-@mistakes_in_types()
 def score_detection(
     config: Config, checkpoint_path: str | Path, launcher: str = "none"
 ) -> tuple[dict[str, DetectionScores], DetectionRun] | None:
@@ -109,9 +107,20 @@ def score_detection(
         classes=tuple(metric.dataset_meta["classes"]),
         image_folder=image_folder(dataset),
         backend=metric.backend,
-        about=provenance(config, checkpoint_path, annotation_file(dataset)),
+        about=provenance(config, checkpoint_path, annotation_file(dataset)) | _left_out(metric),
+        left_out=metric.unreadable,
     )
     return metric.scores, run
+
+
+def _left_out(metric: metrics.DetectionMetric) -> dict[str, Any]:
+    """What went into the scores where images could not be read, as plain data; empty where all could."""
+    unreadable = metric.unreadable
+    if not unreadable:
+        return {}
+    scored = len(metric.image_ids)
+    counts = {"listed": scored + len(unreadable), "scored": scored, "unreadable, left out": len(unreadable)}
+    return {"images": counts, "unreadable": unreadable, "left_out": f"in {LEFT_OUT} of the run folder"}
 
 
 def _quiet_runner(config: Config, launcher: str) -> Runner:

@@ -48,6 +48,7 @@ class DetectionRun:
         image_folder: where the images lie.
         backend: what computes the scores, see :func:`detection_scores`.
         about: model, weights, config, data, date, versions and command, as plain data.
+        left_out: as of :class:`MultilabelRun`.
         scored_here: as of :class:`MultilabelRun`.
     """
 
@@ -58,6 +59,7 @@ class DetectionRun:
     image_folder: str
     backend: str
     about: Mapping[str, Any]
+    left_out: Mapping[str, str] = field(default_factory=dict)
     scored_here: bool = True
 
     def category_ids(self) -> list[int]:

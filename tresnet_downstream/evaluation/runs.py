@@ -2,10 +2,11 @@
 
 A run folder holds ``run.json``, which says what was scored and how, and
 
-* of a multi-label run ``probabilities.npy`` (float32) and ``targets.npy`` (int8), images x classes, ``images.json``,
-  the images' names, and where images were left out ``left_out.csv``, their names and why;
+* of a multi-label run ``probabilities.npy`` (float32) and ``targets.npy`` (int8), images x classes, and
+  ``images.json``, the images' names;
 * of a detector ``ground_truth.json.gz`` (COCO's instances format) and ``predictions_KIND.json.gz`` (COCO's results
-  format) for the kinds ``bbox`` and ``segm``.
+  format) for the kinds ``bbox`` and ``segm``;
+* where images were left out ``left_out.csv``, their names and why.
 
 ``run.json`` is taken away first and written last: a folder that has it is whole. docs/reports.md describes its keys.
 """
@@ -54,10 +55,7 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
     check_arrays(given, "the run")
     description = describe(run)
     check_description("the run", description)
-    texts = {"images.json": json.dumps(given.images, ensure_ascii=False)}
-    if run.left_out:
-        rows = ({"image": name, "reason": reason} for name, reason in run.left_out.items())
-        texts[LEFT_OUT] = csv_text(("image", "reason"), rows)
+    texts = {"images.json": json.dumps(given.images, ensure_ascii=False), **_left_out(run)}
     return _write(
         folder,
         description,
@@ -80,7 +78,8 @@ def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
     description = describe(run)
     check_description("the run", description)
     contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in given.predictions.items()}}
-    return _write(folder, description, packed={f"{name}.json.gz": json.dumps(rows) for name, rows in contents.items()})
+    packed = {f"{name}.json.gz": json.dumps(rows) for name, rows in contents.items()}
+    return _write(folder, description, texts=_left_out(run), packed=packed)
 
 
 def read_run(folder: str | Path) -> MultilabelRun | DetectionRun:
@@ -115,6 +114,12 @@ def describe(run: MultilabelRun | DetectionRun) -> dict[str, Any]:
         return {**common, "num_images": len(run.images), "threshold": run.threshold, "top_k": run.top_k}
     kinds, image_ids = sorted(run.predictions), sorted(plain(run.image_ids))
     return {**common, "kinds": kinds, "image_ids": image_ids, "coco_eval": run.backend}
+
+
+def _left_out(run: MultilabelRun | DetectionRun) -> dict[str, str]:
+    """The file of images that were left out, with its content; nothing if none was."""
+    rows = ({"image": name, "reason": reason} for name, reason in run.left_out.items())
+    return {LEFT_OUT: csv_text(("image", "reason"), rows)} if run.left_out else {}
 
 
 def _write(

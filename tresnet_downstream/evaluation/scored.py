@@ -57,9 +57,10 @@ def write_scored(
     if isinstance(run, MultilabelRun):
         assert isinstance(scores, MultilabelScores)
         paths = [*write_scores(scores, folder, run.about), write_multilabel_run(run, folder)]
-        return [*paths, folder / LEFT_OUT] if run.left_out else paths
-    assert isinstance(scores, Mapping)
-    return [*write_detection_scores(scores, folder, run.about), write_detection_run(run, folder)]
+    else:
+        assert isinstance(scores, Mapping)
+        paths = [*write_detection_scores(scores, folder, run.about), write_detection_run(run, folder)]
+    return [*paths, folder / LEFT_OUT] if run.left_out else paths
 
 
 def same_result(path: Path, content: Mapping[str, Any]) -> bool:

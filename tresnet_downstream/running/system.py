@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -15,7 +17,8 @@ from mmengine.visualization import Visualizer
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.processes import is_first_to_fail
-from tresnet_downstream.system_errors import explanation
+from tresnet_downstream.system_errors import message_of, silence_failing_logs
+from tresnet_downstream.wording import worded
 
 try:
     import resource
@@ -82,13 +85,29 @@ def end_in_one_line() -> None:
     """Makes a script that does not handle our errors, such as MMDetection's, end with one line and status 2."""
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _end
+        silence_failing_logs()
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    text = str(error) if isinstance(error, UserError) else explanation(error)
+    text = message_of(error)
     if text is None:
         sys.__excepthook__(kind, error, trace)
-        return
-    if is_first_to_fail():
-        print(f"error: {' '.join(text.split())}", file=sys.stderr)
-    sys.exit(2)
+    elif is_first_to_fail():
+        sys.stdout.flush()  # what was printed before stands before
+        print(f"error: {worded(text)}", file=sys.stderr)
+    _kill_workers()
+    if text is not None:
+        sys.exit(2)
+
+
+def _kill_workers() -> None:
+    """Ends the workers of a process that ends with an error, which holds the loop and with it the workers.
+
+    They pass over the SIGTERM (see `signals`) that Python sends them at its end, and it would wait for them for ever.
+    """
+    workers = multiprocessing.active_children()
+    if workers and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a worker was killed
+    for worker in workers:
+        worker.kill()
+        worker.join()

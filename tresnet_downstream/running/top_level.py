@@ -67,6 +67,8 @@ READ_OF_DETECTORS = (
     "coco_eval",
     "data_root",
     "outside_paths",
+    "on_bad_image",
+    "trust_boxes",
 )
 _REFERENCE = re.compile(r"\$\{?(\w+)")
 

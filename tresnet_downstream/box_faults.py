@@ -1,0 +1,85 @@
+"""Faults of boxes in COCO's format (left, top, width, height; pixels), for all who read them: training and check."""
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+Box: TypeAlias = list[float]
+BoxFault: TypeAlias = Literal["without-area", "outside", "beyond-edge"]
+
+# COCO's own boxes reach beyond the edge by rounding; pixels.
+EDGE_TOLERANCE = 1.0
+# A file is taken for one of corners if this share of its boxes fits as left, top, right, bottom ...
+_FIT_AS_CORNERS = 0.95
+# ... and this share does not fit as left, top, width, height.
+_DO_NOT_FIT = 0.1
+
+
+def box_fault(box: Box, size: tuple[int, int] | None) -> BoxFault | None:
+    """The fault of a box in an image of a size (width, height; None if it is not known); None if it has none."""
+    left, top, width, height = box
+    if width <= 0 or height <= 0:
+        return "without-area"
+    if size is None:
+        return None
+    if min(left + width, size[0]) <= max(left, 0) or min(top + height, size[1]) <= max(top, 0):
+        return "outside"
+    return "beyond-edge" if reach_beyond_edge(box, size) > EDGE_TOLERANCE else None
+
+
+def reach_beyond_edge(box: Box, size: tuple[int, int]) -> float:
+    """By how many pixels a box reaches beyond the edge of an image of a size (width, height); below 0 if inside."""
+    left, top, width, height = box
+    return max(-left, -top, left + width - size[0], top + height - size[1])
+
+
+def clipped(box: Box, size: tuple[int, int]) -> Box:
+    """The part of a box that lies within an image of a size (width, height)."""
+    left, top, width, height = box
+    right, bottom = min(left + width, size[0]), min(top + height, size[1])
+    left, top = max(left, 0), max(top, 0)
+    return [left, top, right - left, bottom - top]
+
+
+def fit_as_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Whether each box lies inside its image if its last two numbers are right and bottom.
+
+    Args:
+        boxes: float of shape (N, 4).
+        sizes: width and height of their images, float of shape (N, 2).
+
+    Returns:
+        bool of shape (N,).
+    """
+    first, last = boxes[:, :2], boxes[:, 2:]
+    inside = (first >= -EDGE_TOLERANCE) & (last > first) & (last <= sizes + EDGE_TOLERANCE)
+    return np.logical_and.reduce(inside, axis=1)
+
+
+def other_convention(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
+    """What the boxes of a file seem to be instead of left, top, width, height; None if they may well be that.
+
+    Args:
+        boxes: float of shape (N, 4).
+        sizes: width and height of their images, float of shape (N, 2).
+
+    Examples:
+        >>> corners = np.array([[10.0, 10, 60, 60], [40, 40, 60, 50]])
+        >>> other_convention(corners, np.full((2, 2), 64.0))
+        '2 of 2 boxes reach beyond their image, and 2 fit as left, top, right, bottom: convert them to left, top, \
+width, height'
+    """
+    if not len(boxes):
+        return None
+    if boxes.min() >= 0 and boxes.max() <= 1 and sizes.min() > 8:
+        return (
+            f"all {len(boxes):,} boxes lie between 0 and 1: fractions of the image's sides, where pixels are expected"
+        )
+    beyond = (boxes[:, :2] + boxes[:, 2:] > sizes + EDGE_TOLERANCE).any(axis=1)
+    fit = fit_as_corners(boxes, sizes)
+    if fit.mean() >= _FIT_AS_CORNERS and (beyond & fit).mean() >= _DO_NOT_FIT:
+        return (
+            f"{beyond.sum():,} of {len(boxes):,} boxes reach beyond their image, and {fit.sum():,} fit as left, top, "
+            "right, bottom: convert them to left, top, width, height"
+        )
+    return None

@@ -1,0 +1,127 @@
+"""COCO files of boxes, checked: what is wrong with a file is said in one line, and what is left out is counted."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.box_faults import box_fault, fit_as_corners, other_convention, reach_beyond_edge
+from tresnet_downstream.coco_files import CocoFile, read_coco_file, refuse_duplicates, whole_numbers
+from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_mask, is_number
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.limits import excess, limit
+
+# The faults of boxes that are taken out, as messages name them.
+_DROPPED = {"without-area": "without area", "outside": "outside the picture"}
+
+
+def read_boxes(
+    path: str, labelled: bool = True, masks: bool = False, trusted: bool = False
+) -> tuple[CocoFile, Counter[str], str]:
+    """Reads a COCO file and takes out of its content the boxes that have no area inside their picture.
+
+    An area that is missing or not above 0 becomes that of the box.
+
+    Args:
+        path: the file.
+        labelled: whether it must list annotations; those of COCO's test pictures do not.
+        masks: whether each annotation must have a mask.
+        trusted: whether boxes are taken as they are where they seem to be of another convention.
+
+    Returns:
+        the file; how many boxes were taken out, by reason; and a text on those that reach beyond the edge of their
+        picture, empty if none does.
+
+    Raises:
+        UserError: the file is missing or malformed, or does not say how large its pictures are; a box, a mask or
+            `iscrowd` is none; or the boxes are not left, top, width, height in pixels.
+    """
+    file = read_coco_file(path, labelled)
+    sizes = _sizes(path, file)
+    annotations = file.content["annotations"]
+    refuse_duplicates(path, "annotation id", whole_numbers(path, "annotations", annotations, "id").tolist())
+    for annotation in annotations:
+        _check_values(path, annotation)
+    boxes = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4)
+    if not trusted and (convention := other_convention(boxes, np.array(sizes, float).reshape(-1, 2)[file.image_of])):
+        raise UserError(
+            f"{path}: {convention}; tools/check_data.py checks the whole file, and trust_boxes=True takes the boxes as "
+            "they are"
+        )
+    faults = [
+        box_fault(annotation["bbox"], sizes[image_of])
+        for annotation, image_of in zip(annotations, file.image_of, strict=True)
+    ]
+    dropped = Counter(_DROPPED[fault] for fault in faults if fault in _DROPPED)
+    beyond = [place for place, fault in enumerate(faults) if fault == "beyond-edge"]
+    kept = [place for place, fault in enumerate(faults) if fault not in _DROPPED]
+    if masks:
+        _require_masks(path, [annotations[place] for place in kept], [sizes[file.image_of[place]] for place in kept])
+    text = _beyond_edge(boxes[beyond], [sizes[file.image_of[place]] for place in beyond], len(boxes))
+    file.content["annotations"] = [_with_area(annotations[place]) for place in kept]
+    return file, dropped, text
+
+
+def _sizes(path: str, file: CocoFile) -> list[tuple[int, int]]:
+    """Width and height of each image of the file, checked."""
+    images = file.content["images"]
+    sides = {key: whole_numbers(path, "images", images, key) for key in ("width", "height")}
+    for key, values in sides.items():
+        if (values < 1).any():
+            raise UserError(f"{path}: an image has a `{key}` below 1; boxes are measured against it")
+    sizes = list(zip(*(values.tolist() for values in sides.values()), strict=True))
+    for image, (width, height) in zip(images, sizes, strict=True):
+        if width * height > limit("pixels"):
+            what = excess("pixels", f"{width} x {height} are too many pixels")
+            raise UserError(f"{path}: image {image['file_name']!r}: {what}")
+    return sizes
+
+
+def _check_values(path: str, annotation: Mapping[str, Any]) -> None:
+    box, number = annotation.get("bbox"), annotation["id"]
+    if not is_box(box):
+        raise UserError(f"{path}: annotation {number}: `bbox` is {box!r}, not four numbers: left, top, width, height")
+    if not is_crowd_flag(annotation.get("iscrowd", 0)):
+        raise UserError(f"{path}: annotation {number}: `iscrowd` is {annotation['iscrowd']!r}; write 0 or 1")
+
+
+def _require_masks(path: str, annotations: Sequence[Mapping[str, Any]], sizes: Sequence[tuple[int, int]]) -> None:
+    """Raises UserError, with counts, if an annotation has no mask."""
+    without = [
+        annotation
+        for annotation, (width, height) in zip(annotations, sizes, strict=True)
+        if not is_mask(annotation.get("segmentation"), height, width)
+    ]
+    if not without:
+        return
+    lacking = sum(not annotation.get("segmentation") for annotation in without)
+    if lacking == len(without):
+        what = f"{lacking:,} of {len(annotations):,} annotations have no `segmentation`, the first is"
+        raise UserError(
+            f"{path}: {what} annotation {without[0]['id']}, and masks are loaded from it (with_mask); add polygons or "
+            "run lengths, or choose a detector without masks, such as configs/faster_rcnn_tresnet_m.py"
+        )
+    first = next(annotation for annotation in without if annotation.get("segmentation"))
+    raise UserError(
+        f"{path}: annotation {first['id']}: `segmentation` is no polygons of three points or more near the picture, "
+        f"nor run lengths of its size; {len(without):,} of {len(annotations):,} annotations have no mask, {lacking:,} "
+        "of them no `segmentation` at all"
+    )
+
+
+def _with_area(annotation: dict[str, Any]) -> dict[str, Any]:
+    area, (_, _, width, height) = annotation.get("area"), annotation["bbox"]
+    # MMDetection passes over a box whose area is 0, and scores are parted by it.
+    is_area = is_number(area) and float(area or 0) > 0
+    return {"iscrowd": 0, **annotation, "area": area if is_area else width * height}
+
+
+def _beyond_edge(boxes: np.ndarray, sizes: Sequence[tuple[int, int]], count: int) -> str:
+    """What is told of boxes that reach beyond the edge of their pictures, of ``count`` in all; empty for none."""
+    if not len(boxes):
+        return ""
+    farthest = max(reach_beyond_edge(box, size) for box, size in zip(boxes.tolist(), sizes, strict=True))
+    text = f"{len(boxes):,} of {count:,} boxes reach beyond the edge of their picture, by up to {farthest:,.0f} pixels"
+    fitting = int(fit_as_corners(boxes, np.array(sizes, float)).sum())
+    return f"{text}; {fitting:,} of them would fit as left, top, right, bottom" if fitting else text

@@ -1,0 +1,264 @@
+"""Whether the parts of a detector fit together and fit the data, looked at before a training or a scoring begins."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseTTAModel
+from torch import Tensor, nn
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.running.checkpoints import bare
+
+# Of the picture that is passed through the detector; every stage of a backbone with a stride of 32 has some pixels.
+_SIDE = 64
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Heads that predict no class of the data: regions, stuff.
+_OF_NO_CLASS = ("rpn_head", "semantic_head", "panoptic_head")
+
+
+class _MisfitError(Exception):
+    """A layer got another number of channels than it takes."""
+
+    def __init__(self, layer: str, takes: int, gets: int) -> None:
+        super().__init__(layer)
+        self.layer, self.takes, self.gets = layer, takes, gets
+
+
+def detector_of(model: nn.Module) -> nn.Module:
+    """The detector itself, without what several processes or test-time augmentation put around it."""
+    inner = bare(model)
+    return inner.module if isinstance(inner, BaseTTAModel) else inner
+
+
+def check_network(detector: Any, config: Mapping[str, Any]) -> None:
+    """Passes a small picture through a detector, and names the key of the config by which parts do not fit.
+
+    What else fails at this picture is no finding: the detector may need other pictures. The state of the detector and
+    of random generators stays as it is.
+
+    Args:
+        detector: of MMDetection, a module with a backbone.
+        config: of it, the key ``model``.
+
+    Raises:
+        UserError: a layer gets another number of channels than it takes, the neck takes another number of maps than the
+            backbone gives, or a head has anchors for another number of maps than it gets.
+    """
+    outputs: dict[str, Any] = {}
+    try:
+        with _evaluating(detector), _watched(detector, outputs):
+            _forward(detector)
+            misfit_of_anchors = _of_anchors(detector, config, outputs)
+    except _MisfitError as misfit:
+        raise UserError(_of_channels(misfit, config, outputs)) from None
+    except Exception:
+        if text := _of_maps(config, outputs):
+            raise UserError(text) from None
+        return
+    if misfit_of_anchors:
+        raise UserError(misfit_of_anchors)
+
+
+def _forward(detector: Any) -> None:
+    device = next(detector.parameters()).device
+    size = (_SIDE, _SIDE)
+    sample = DetDataSample(
+        metainfo={
+            "img_shape": size,
+            "batch_input_shape": size,
+            "pad_shape": size,
+            "ori_shape": size,
+            "scale_factor": (1.0, 1.0),
+        }
+    )
+    detector(torch.zeros(1, 3, *size, device=device), [sample], mode="tensor")
+
+
+@contextmanager
+def _evaluating(detector: nn.Module) -> Iterator[None]:
+    """Inside, the detector is evaluated without gradients; afterwards its parts are in the modes of before."""
+    modes = {module: module.training for module in detector.modules()}
+    devices = [device for device in {parameter.device for parameter in detector.parameters()} if device.type == "cuda"]
+    detector.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _watched(detector: nn.Module, outputs: dict[str, Any]) -> Iterator[None]:
+    """Inside, a layer that gets other channels than it takes raises; the outputs of parts are kept by name."""
+    handles = []
+    for name, module in detector.named_modules():
+        if (channels := _channels_taken(module)) is not None:
+            handles.append(module.register_forward_pre_hook(_raises_at_misfit(name, *channels)))
+        if name in ("backbone", "neck"):
+            handles.append(module.register_forward_hook(_keeps(name, outputs)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _channels_taken(module: nn.Module) -> tuple[int, int] | None:
+    """How many channels a layer takes, and in which dimension; None if it does not say."""
+    if isinstance(module, _CONVOLUTIONS):
+        return module.in_channels, 1
+    if isinstance(module, nn.Linear):
+        return module.in_features, -1
+    if isinstance(module, SingleRoIExtractor):
+        return module.out_channels, 1
+    return None
+
+
+def _raises_at_misfit(name: str, takes: int, dimension: int) -> Any:
+    def look(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        first = inputs[0] if inputs else None
+        first = first[0] if isinstance(first, tuple | list) and first else first  # of several maps
+        if isinstance(first, Tensor) and first.ndim > 1 and first.shape[dimension] != takes:
+            raise _MisfitError(name, takes, first.shape[dimension])
+
+    return look
+
+
+def _keeps(name: str, outputs: dict[str, Any]) -> Any:
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        outputs[name] = output
+
+    return keep
+
+
+def _maps(output: Any) -> list[int]:
+    """The channels of each feature map."""
+    maps = output if isinstance(output, tuple | list) else (output,)
+    return [each.shape[1] for each in maps if isinstance(each, Tensor) and each.ndim == 4]
+
+
+def _of_channels(misfit: _MisfitError, config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
+    place, part = _part_of(misfit.layer, config)
+    names = [name for name in ("in_channels", "out_channels") if name in part]
+    named = f"model.{place}" + (f".{names[0]}={_plain(part[names[0]])}" if names else "")
+    layer = f"its layer {misfit.layer} takes {misfit.takes:,} channels and gets {misfit.gets:,}"
+    return f"{named}: {layer}; {_given(place, config, outputs)}"
+
+
+def _given(place: str, config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
+    """What the part before the one at ``place`` gives, and what to do."""
+    if place.startswith("roi_head.") and "roi_extractor" not in place:
+        extractor = "mask_roi_extractor" if "mask" in place else "bbox_roi_extractor"
+        features = config.get("roi_head", {}).get(extractor) or config.get("roi_head", {}).get("bbox_roi_extractor")
+        channels = features.get("out_channels") if isinstance(features, Mapping) else None
+        if channels is not None:
+            return f"model.roi_head.{extractor} gives {channels} (out_channels): make the two and roi_feat_size agree"
+    giver = "neck" if "neck" in outputs and not place.startswith("neck") else "backbone"
+    channels = _maps(outputs.get(giver))
+    if not channels:
+        return "make it fit the part before"
+    if giver == "backbone" and place.startswith("neck"):
+        return f"the backbone gives {channels}: write these, in the neck's order"
+    return f"the {giver} gives {_few(channels)}: make the two agree"
+
+
+def _of_maps(config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | None:
+    """The text on a neck that takes another number of maps than the backbone gives."""
+    channels = _maps(outputs.get("backbone"))
+    neck = config.get("neck")
+    place = "neck"
+    if isinstance(neck, list | tuple) and neck:
+        neck, place = neck[0], "neck.0"
+    taken = neck.get("in_channels") if isinstance(neck, Mapping) else None
+    if "neck" in outputs or not channels or not isinstance(taken, list | tuple) or len(taken) == len(channels):
+        return None
+    return (
+        f"model.{place}.in_channels={_plain(taken)}: is for {len(taken)} maps, and the backbone gives {len(channels)} "
+        f"of {channels} channels: write these, or choose others by model.backbone.out_indices"
+    )
+
+
+def _of_anchors(detector: Any, config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | None:
+    """The text on a head that has anchors or points for another number of maps than it gets."""
+    features = outputs.get("neck", outputs.get("backbone"))
+    for name in ("bbox_head", "rpn_head"):
+        head = getattr(detector, name, None)
+        strides = getattr(getattr(head, "prior_generator", None), "strides", None)
+        if head is None or strides is None:
+            continue
+        first = head(features)[0]
+        if not isinstance(first, tuple | list) or len(first) == len(strides):
+            continue
+        place, part = _part_of(name, config)
+        keys = [key for key in ("anchor_generator", "prior_generator", "strides") if key in part]
+        key = f"model.{place}.{keys[0]}" if keys else f"model.{place}"
+        return (
+            f"{key}: has strides for {len(strides)} maps, and the head gets {len(_maps(features))}: make the strides "
+            "and model.neck.num_outs agree"
+        )
+    return None
+
+
+def classes_with_boxes(metainfo: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The classes that boxes of a data set have, by its ``metainfo``: of panoptic data, those of things alone."""
+    known = metainfo or {}
+    return tuple(known.get("thing_classes") or known.get("classes") or ())
+
+
+def check_classes(detector: nn.Module, config: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Checks that every head predicts as many classes as the data has.
+
+    Args:
+        detector: of MMDetection.
+        config: of it, the key ``model``.
+        classes: of the data.
+
+    Raises:
+        UserError: for a head of boxes or masks with another number.
+    """
+    for name, module in detector.named_modules():
+        count, last = getattr(module, "num_classes", None), name.rpartition(".")[2]
+        is_head = any(part in ("bbox_head", "mask_head") for part in name.split("."))
+        if not is_head or last in _OF_NO_CLASS or type(count) is not int or count == len(classes):
+            continue
+        few = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
+        place, _ = _part_of(name, config)
+        raise UserError(
+            f"model.{place}.num_classes is {count}, and the data has {len(classes)} classes ({few}): write "
+            f"num_classes={len(classes)}"
+        )
+
+
+def has_masks(detector: nn.Module) -> bool:
+    """Whether a part of a detector learns masks."""
+    names = {name.rpartition(".")[2] for name, _ in detector.named_modules()}
+    return bool(names & {"mask_head", "panoptic_head"})
+
+
+def _part_of(name: str, config: Mapping[str, Any]) -> tuple[str, Any]:
+    """The deepest part of the config that a module belongs to, and its path: ``roi_head.bbox_head.0``."""
+    part: Any = config
+    path: list[str] = []
+    for step in name.split("."):
+        if isinstance(part, Mapping) and isinstance(part.get(step), Mapping | list | tuple):
+            part = part[step]
+        elif isinstance(part, list | tuple) and step.isdigit() and int(step) < len(part):
+            part = part[int(step)]
+        else:
+            break
+        path.append(step)
+    return ".".join(path) or name.partition(".")[0], part if isinstance(part, Mapping) else {}
+
+
+def _few(channels: list[int]) -> str:
+    """One number where all maps have as many channels."""
+    return f"{channels[0]} in each map" if len(set(channels)) == 1 else str(channels)
+
+
+def _plain(value: Any) -> str:
+    return str(list(value)) if isinstance(value, list | tuple) else str(value)
