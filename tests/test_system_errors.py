@@ -1,13 +1,17 @@
 """Failures of the system end a command with one line and status 2, and leave what can be resumed."""
 
 import errno
+import gc
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +21,7 @@ from tresnet_downstream import files, interrupts
 from tresnet_downstream.command_line import run
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.running import system
-from tresnet_downstream.system_errors import NotWrittenError, explanation
+from tresnet_downstream.system_errors import NotWrittenError, explanation, names_folder
 
 pytest.importorskip("resource", reason="limits of the system are set as on Unix")
 
@@ -125,6 +129,27 @@ def test_too_few_open_files_for_the_workers_are_refused(data, tmp_path, monkeypa
     assert err.count("\n") == 1
 
 
+def test_too_few_processes_for_the_workers_are_refused(data, tmp_path, monkeypatch):
+    class Limited(threading.Thread):
+        alive = 0
+
+        def start(self):
+            if Limited.alive == 7:
+                raise RuntimeError("can't start new thread")
+            Limited.alive += 1
+            super().start()
+
+    before = threading.active_count()
+    monkeypatch.setattr(system, "threading", SimpleNamespace(Thread=Limited, Event=threading.Event))
+    arguments = [DIGITS, "--work-dir", tmp_path / "run", *options(data, num_workers=2)]
+    status, _, err = call("train_multilabel", arguments)
+    assert status == 2
+    assert err.startswith("error: num_workers=2: needs 16 processes and threads, and the system's limit is reached ")
+    assert "after 7: raise it (ulimit -u" in err
+    assert err.count("\n") == 1
+    assert threading.active_count() == before
+
+
 @pytest.mark.slow
 def test_ten_trainings_leave_no_file_open(data, tmp_path):
     train(data, tmp_path / "first", max_epochs=1)
@@ -175,3 +200,45 @@ def test_script_that_handles_no_error_ends_with_one_line_and_2():
 def test_process_that_a_debugger_holds_is_not_stopped(monkeypatch, state, stopped):
     monkeypatch.setattr(system.Path, "read_text", lambda path: f"7 (a (odd) name) {state} 1 7 7 0")
     assert system.is_stopped(7) is stopped
+
+
+def test_error_that_names_no_file_names_the_folder_of_the_run(tmp_path):
+    words = f"^{tmp_path}: a file in it cannot be written: no space is left"
+    with pytest.raises(NotWrittenError, match=words), names_folder(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_error_that_names_its_file_stays():
+    for error in (OSError(errno.ENOSPC, "", "a.csv"), NotWrittenError("a.csv: cannot be written"), ValueError("x")):
+        with pytest.raises(type(error)) as raised, names_folder("run"):
+            raise error
+        assert raised.value is error
+
+
+def test_file_that_was_not_written_is_named_whatever_failed_after_it():
+    later = OSError(errno.ENOSPC, "No space left on device")  # as the writer of logs raises it
+    later.__context__ = NotWrittenError("epoch_2.pth: cannot be written")
+    assert explanation(later) == "epoch_2.pth: cannot be written"
+
+
+def test_lock_without_shared_memory_is_not_taken_for_a_full_disk(monkeypatch, tmp_path):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.util.debug", full)  # called by multiprocessing itself, as SemLock is
+    with pytest.raises(OSError, match="No space") as raised, names_folder(tmp_path):
+        multiprocessing.Lock()
+    assert "--shm-size" in explanation(raised.value)
+
+
+def test_half_started_object_of_a_failed_command_is_freed_in_silence(capsys):
+    class HalfStarted:
+        def __init__(self):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def __del__(self):
+            self.workers.clear()
+
+    assert run(lambda _: HalfStarted(), []) == 2
+    gc.collect()
+    assert capsys.readouterr().err.count("\n") == 1

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tresnet_downstream import interrupts, wording
 from tresnet_downstream.errors import UserError, is_out_of_memory
-from tresnet_downstream.system_errors import NotWrittenError, chain_of, explanation
+from tresnet_downstream.system_errors import NotWrittenError, chain_of, explanation, release
 
 T = TypeVar("T")
 
@@ -75,6 +75,7 @@ def run(
                 if _is_first_to_fail():
                     more = f"; {RESUMABLE}" if resumable and not is_mistake(error) else ""
                     print(f"error: {wording.worded(message + more)}", file=sys.stderr)
+                release(error)
                 return USER_ERROR
     except KeyboardInterrupt:
         print(f"interrupted; {RESUMABLE if resumable else 'files that are complete stay'}", file=sys.stderr)

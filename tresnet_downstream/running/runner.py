@@ -40,6 +40,7 @@ from tresnet_downstream.running.resuming import ConfigSchedule, require_same_run
 from tresnet_downstream.running.system import close_logs, prepare_workers, watch_processes
 from tresnet_downstream.running.top_level import tell_unread_keys
 from tresnet_downstream.running.validation import LastValidationHook
+from tresnet_downstream.system_errors import names_folder
 
 
 class FolderRunner(Runner):
@@ -62,6 +63,10 @@ class FolderRunner(Runner):
     _batches_of_epoch = 0  # trained before the checkpoint that is resumed
     _accounts: Mapping[str, Sequence[float]] = MappingProxyType({})
     _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
+
+    def __init__(self, model: Any, work_dir: str, *args: Any, **kwargs: Any) -> None:
+        with names_folder(work_dir):
+            super().__init__(model, work_dir, *args, **kwargs)
 
     def dump_config(self) -> None:
         """Does nothing: :meth:`train` saves the config."""
@@ -127,7 +132,7 @@ class FolderRunner(Runner):
         """
         check_step_settings(self.cfg)
         tell_unread_keys(self.cfg)
-        with contextlib.ExitStack() as locks:
+        with names_folder(self.work_dir), contextlib.ExitStack() as locks:
             self._take_folder(locks)
             if self._stops_in_order():
                 locks.enter_context(signals.deferred())
@@ -329,6 +334,9 @@ def close(runner: Runner) -> None:
     for hook in runner.hooks:
         if isinstance(hook, ProgressHook):
             hook.close()
-    if is_main_process():
-        runner.visualizer.close()
-    close_logs(runner)
+    try:
+        if is_main_process():
+            with names_folder(runner.work_dir):
+                runner.visualizer.close()
+    finally:
+        close_logs(runner)
