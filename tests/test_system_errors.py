@@ -59,27 +59,48 @@ def test_fault_of_the_toolkit_is_no_failure_of_the_system():
         assert explanation(error) is None
 
 
-WRITE_PAST_THE_LIMIT = """
+BELOW_A_LIMIT = """
 import resource, sys
-import torch
-from tresnet_downstream.files import whole_file
+from pathlib import Path
+import numpy as np, safetensors.torch, torch
+from PIL import Image
+from tresnet_downstream.evaluation import runs
+from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.pictures import write_picture
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-with whole_file(sys.argv[1]) as partial:
-    torch.save({"x": torch.ones(10_000)}, partial)
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 """
+WRITERS = {
+    "weights.pth": 'with whole_file(folder / "weights.pth") as partial: torch.save({"x": torch.ones(10_000)}, partial)',
+    "weights.safetensors": (
+        'with whole_file(folder / "weights.safetensors") as partial: '
+        'safetensors.torch.save_file({"x": torch.ones(10_000)}, partial)'
+    ),
+    # Pillow and numpy write in C, and report no error where a part of the last bytes was written.
+    "picture.jpg": (
+        "noise = np.random.RandomState(0).randint(0, 255, (300, 300, 3), np.uint8)\n"
+        'write_picture(Image.fromarray(noise), "picture.jpg", Earlier(folder))'
+    ),
+    "array.npy": (
+        'with whole_file(folder / "array.npy") as partial, partial.open("wb") as file: '
+        "np.save(runs._Stream(file), np.zeros(12164, np.uint8))"
+    ),
+}
 
 
-def test_file_that_does_not_fit_names_itself_and_leaves_the_earlier_one(tmp_path):
-    path = tmp_path / "weights.pth"
+@pytest.mark.parametrize("name", WRITERS)
+def test_file_that_does_not_fit_names_itself_and_leaves_the_earlier_one(tmp_path, name):
+    path = tmp_path / name
     with whole_file(path) as partial:
-        torch.save({"x": torch.ones(3)}, partial)
+        partial.write_bytes(b"earlier")
     # The limit holds for a process of its own: in this one it would cut off what the tests print to a file.
-    done = subprocess.run([sys.executable, "-c", WRITE_PAST_THE_LIMIT, path], capture_output=True, text=True)
+    command = [sys.executable, "-c", BELOW_A_LIMIT + WRITERS[name], tmp_path, "12288"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.search(r"NotWrittenError: .*weights\.pth: cannot be written: .*ulimit -f", done.stderr)
-    assert torch.equal(torch.load(path, weights_only=True)["x"], torch.ones(3))
-    assert os.listdir(tmp_path) == ["weights.pth"]
+    assert re.search(rf"NotWrittenError: .*{re.escape(name)}: cannot be written: .*ulimit -f", done.stderr), done.stderr
+    assert path.read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_folder_that_is_gone_is_named(tmp_path):

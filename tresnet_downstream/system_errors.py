@@ -68,8 +68,13 @@ _SIGNS = (
         _PROCESS_LOST,
     ),
 )
-# torch writes archives in C++ and says only that it failed.
-_ARCHIVE_FAILED = ("PytorchStreamWriter failed", "unexpected pos", "file write failed", "Parent directory")
+# Libraries that write files in C++ or Rust say only that it failed.
+_WRITE_FAILED = (
+    *("PytorchStreamWriter failed", "unexpected pos", "file write failed", "Parent directory"),  # torch
+    "iostream error",  # OpenVINO
+    "I/O error",  # safetensors
+    "requested and",  # numpy: 5000 requested and 3968 written
+)
 
 
 class NotWrittenError(UserError, OSError):
@@ -177,7 +182,7 @@ def why_not_written(error: BaseException, path: Path) -> str | None:
             return _reason(OSError(link.errno, "", str(path)))
         if isinstance(link, OSError) and link.errno in (errno.EACCES, errno.EPERM):
             return "it, or its folder, may not be written by this user"
-    if any(sign in str(link) for link in chain_of(error) for sign in _ARCHIVE_FAILED):
+    if any(sign in str(link) for link in chain_of(error) for sign in _WRITE_FAILED):
         return _reason(_tried(path))
     return None
 

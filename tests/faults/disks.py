@@ -36,12 +36,13 @@ def unmount(folder):
 
 
 @contextlib.contextmanager
-def disk(folder, size):
-    """Mounts an empty disk of ``size`` bytes at ``folder``; its content is lost at the end."""
+def disk(folder, room):
+    """Mounts a disk with room for so many bytes, in whole pages, at ``folder``; its content is lost at the end."""
     folder.mkdir(exist_ok=True)
-    done = _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
+    done = _mount("-t", "tmpfs", "-o", f"size={room + PAGE}", "tmpfs", folder)
     assert done.returncode == 0, done.stderr
     try:
+        (folder / ".ballast").write_bytes(bytes(PAGE))  # an empty disk has at least a page
         yield folder
     finally:
         unmount(folder)
@@ -73,10 +74,10 @@ def read_only(folder):
         yield
 
 
-def sizes(needed, number=NUM_DISKS):
-    """Sizes of disks from a page to a page less than what is needed, in whole pages; the small ones closer together."""
-    most = needed // PAGE - 1
-    return [PAGE * max(1, round(most * (step / number) ** 2)) for step in range(1, number + 1)]
+def rooms(needed, number=NUM_DISKS):
+    """Bytes of room on disks, from none to a page less than what is needed; the small ones closer together."""
+    most = -(-needed // PAGE) - 1
+    return sorted({PAGE * round(most * (step / (number - 1)) ** 2) for step in range(number)})
 
 
 def files_of(folder):

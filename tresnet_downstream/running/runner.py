@@ -138,6 +138,16 @@ class FolderRunner(Runner):
                 locks.enter_context(signals.deferred())
             return super().train()
 
+    def val(self) -> Any:
+        """Scores the validation data."""
+        with names_folder(self.work_dir):
+            return super().val()
+
+    def test(self) -> Any:
+        """Scores the test data."""
+        with names_folder(self.work_dir):
+            return super().test()
+
     def _stops_in_order(self) -> bool:
         """Whether the loop looks for signals after each step, as ours does; in another one they act at once."""
         loop = self._train_loop
