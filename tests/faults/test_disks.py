@@ -18,7 +18,7 @@ from running.small_data import call, start
 
 from tresnet_downstream.running.runner import FolderRunner
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 LIMITED = Path(__file__).with_name("limited.py")
 EPOCHS = 3
 LAST = f"epoch_{EPOCHS}.pth"
