@@ -25,7 +25,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running import folders, signals
+from tresnet_downstream.running import folders, progress, signals
 from tresnet_downstream.running.checkpoints import require_finite
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
@@ -251,6 +251,8 @@ class FolderRunner(Runner):
             if isinstance(self._train_loop, TrainLoop):
                 meta["step"] = self._train_loop.step
         super().call_hook(fn_name, **kwargs)
+        if fn_name == "after_train_iter" and self.iter % 100 == 0:
+            progress.limit_history(self)
         if fn_name == "before_save_checkpoint":
             require_finite(kwargs["checkpoint"], position(self))
 
