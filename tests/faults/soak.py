@@ -73,7 +73,7 @@ def command_of(task, folder):
 
 
 def soak_epochs(task, minutes, folder):
-    """Reads memory and files of a training, about each second; the last reading is of its last second."""
+    """Reads memory and files of a training from its first checkpoint on, about each second."""
     name, *arguments = command_of(task, folder)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -84,6 +84,8 @@ def soak_epochs(task, minutes, folder):
     )
     readings = []
     try:
+        while training.poll() is None and not list((folder / "run").glob("epoch_*.pth")):
+            time.sleep(1)  # imports and the first epoch are no soak
         start = time.monotonic()
         while training.poll() is None and time.monotonic() - start < 60 * minutes:
             with contextlib.suppress(OSError):  # a process ended meanwhile
