@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from tresnet_downstream import interrupts, wording
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.system_errors import NotWrittenError, chain_of, message_of, silence_failing_logs
+from tresnet_downstream.system_errors import NotWrittenError, chain_of, message_of, release, silence_failing_logs
 
 T = TypeVar("T")
 
@@ -88,6 +88,7 @@ def run(
                 if _is_first_to_tell():
                     more = f"; {RESUMABLE}" if resumable and not is_mistake(error) else ""
                     print(f"error: {wording.worded(message + more)}", file=sys.stderr)
+                release(error)
                 return USER_ERROR
     except KeyboardInterrupt:
         if _is_first_to_tell():

@@ -269,5 +269,8 @@ def write_picture(picture: Image.Image, name: str, earlier: Earlier) -> None:
     with named_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
-            picture.save(partial, quality=92)
+            # By memory: where Pillow writes to a file that the disk takes a part of, it reports no error.
+            content = io.BytesIO()
+            picture.save(content, "JPEG", quality=92)
+            partial.write_bytes(content.getvalue())
             earlier.keep_unless_same((partial, name))

@@ -1,5 +1,6 @@
 """Downloads from a server of our own that cuts, refuses, lies and hangs."""
 
+import errno
 import hashlib
 import http.server
 import threading
@@ -8,7 +9,9 @@ import time
 import pytest
 import torch
 
+from tresnet_downstream import files
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.system_errors import NotWrittenError
 from tresnet_downstream.weights import catalogue, download
 from tresnet_downstream.weights.catalogue import PublicWeight
 from tresnet_downstream.weights.download import cache_folder, fetch, locate
@@ -276,3 +279,23 @@ def test_longer_downloads_than_the_limit_end(server, monkeypatch):
 def test_what_is_no_url_is_told(server, url):
     with pytest.raises(UserError, match=r"is no URL|give hf://|cannot be reached"):
         fetch(url)
+
+
+def test_full_disk_of_the_cache_is_told_with_the_folder_and_what_to_do(server, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "_copy", full)
+    words = f"{cache_folder()}: a file in it cannot be written: no space is left .*, or set TRESNET_CACHE to a folder"
+    with pytest.raises(NotWrittenError, match=words):
+        fetch(server.url)
+
+
+def test_full_disk_before_the_first_byte_names_the_file(server, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    monkeypatch.setattr(files.os, "replace", full)
+    words = r"partial\.version: cannot be written: no space is left .*, or set TRESNET_CACHE to a folder"
+    with pytest.raises(NotWrittenError, match=words):
+        fetch(server.url)

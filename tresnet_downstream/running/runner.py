@@ -25,7 +25,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running import folders, processes, signals
+from tresnet_downstream.running import folders, processes, progress, signals
 from tresnet_downstream.running.checkpoints import require_finite
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
@@ -42,6 +42,7 @@ from tresnet_downstream.running.resuming import ConfigSchedule, images_of_a_step
 from tresnet_downstream.running.system import close_logs, prepare_workers
 from tresnet_downstream.running.top_level import tell_unread_keys
 from tresnet_downstream.running.validation import LastValidationHook
+from tresnet_downstream.system_errors import names_folder
 
 
 class FolderRunner(Runner):
@@ -65,6 +66,10 @@ class FolderRunner(Runner):
     _accounts: Mapping[str, Sequence[float]] = MappingProxyType({})
     _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
     _images_of_a_step: str | None = None  # in words, where they depend on a change
+
+    def __init__(self, model: Any, work_dir: str, *args: Any, **kwargs: Any) -> None:
+        with names_folder(work_dir):
+            super().__init__(model, work_dir, *args, **kwargs)
 
     def dump_config(self) -> None:
         """Does nothing: :meth:`train` saves the config."""
@@ -134,12 +139,22 @@ class FolderRunner(Runner):
         """
         check_step_settings(self.cfg)
         tell_unread_keys(self.cfg)
-        with contextlib.ExitStack() as locks:
+        with names_folder(self.work_dir), contextlib.ExitStack() as locks:
             self._take_folder(locks)
             if self._stops_in_order():
                 locks.enter_context(signals.deferred(self.world_size))
             with processes.together():
                 return super().train()
+
+    def val(self) -> Any:
+        """Scores the validation data."""
+        with names_folder(self.work_dir):
+            return super().val()
+
+    def test(self) -> Any:
+        """Scores the test data."""
+        with names_folder(self.work_dir):
+            return super().test()
 
     def _stops_in_order(self) -> bool:
         """Whether the loop looks for signals after each step, as ours does; in another one they act at once."""
@@ -254,6 +269,8 @@ class FolderRunner(Runner):
             if isinstance(self._train_loop, TrainLoop):
                 meta["step"] = self._train_loop.step
         super().call_hook(fn_name, **kwargs)
+        if fn_name == "after_train_iter" and self.iter % 100 == 0:
+            progress.limit_history(self)
         if fn_name == "before_save_checkpoint":
             require_finite(kwargs["checkpoint"], position(self))
 
@@ -348,6 +365,9 @@ def close(runner: Runner) -> None:
     for hook in runner.hooks:
         if isinstance(hook, ProgressHook):
             hook.close()
-    if is_main_process():
-        runner.visualizer.close()
-    close_logs(runner)
+    try:
+        if is_main_process():
+            with names_folder(runner.work_dir):
+                runner.visualizer.close()
+    finally:
+        close_logs(runner)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -31,6 +32,9 @@ _SOCKET_NAME = "/pymp-xxxxxxxx/listener-xxxxxxxx"
 # Files that a process has open anyway, and for each worker: its pipes, and the batches on their way. Fewer, and a
 # worker that cannot send its batch lets the training wait for ever.
 _OPEN_FILES, _FILES_OF_A_WORKER, _ENOUGH_FILES = 96, 16, 65536
+# A worker starts two threads as it sends its first batch, where it can no longer tell why it failed. Besides the
+# workers, the training starts threads that write logs, pin memory and watch other processes.
+_THREADS, _THREADS_OF_A_WORKER = 4, 3
 
 
 def prepare_workers(config: Config) -> None:
@@ -40,7 +44,8 @@ def prepare_workers(config: Config) -> None:
         UserError: if they cannot; MMEngine would wait for them for ever.
     """
     loaders = [config.get(f"{split}_dataloader") for split in ("train", "val", "test")]
-    num_workers = max((int(node.get("num_workers") or 0) for node in loaders if isinstance(node, Mapping)), default=0)
+    numbers = [int(node.get("num_workers") or 0) for node in loaders if isinstance(node, Mapping)]
+    num_workers = max(numbers, default=0)
     if num_workers == 0 or sys.platform == "win32":
         return
     folder = tempfile.gettempdir()
@@ -62,6 +67,27 @@ def prepare_workers(config: Config) -> None:
                 f"num_workers={num_workers}: needs {needed} open files, and the limit is {soft}: raise it (ulimit -n "
                 "65536), or give fewer `num_workers`"
             )
+    _require_threads(num_workers, _THREADS + sum(numbers) * _THREADS_OF_A_WORKER)
+
+
+def _require_threads(num_workers: int, needed: int) -> None:
+    """Starts as many threads as the workers need processes and threads, for a moment: the system counts both alike."""
+    is_over = threading.Event()
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(needed):
+            thread = threading.Thread(target=is_over.wait, daemon=True)
+            thread.start()
+            threads.append(thread)
+    except RuntimeError as error:
+        raise UserError(
+            f"num_workers={num_workers}: needs {needed} processes and threads, and the system's limit is reached after "
+            f"{len(threads)}: raise it (ulimit -u, docker run --pids-limit), or give fewer `num_workers`"
+        ) from error
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
 
 
 def close_logs(runner: Runner) -> None:

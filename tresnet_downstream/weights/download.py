@@ -26,6 +26,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.limits import excess, limit
+from tresnet_downstream.system_errors import NotWrittenError, names_folder
 from tresnet_downstream.weights.catalogue import CATALOGUE
 from tresnet_downstream.weights.reading import looks_like_weights, read_checkpoint
 
@@ -98,7 +99,10 @@ def fetch(source: str, sha256: str = "") -> Path:
     try:
         locks.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.lock"):
+        with (
+            names_folder(cache_folder()),
+            FileLock(locks / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.lock"),
+        ):
             if not path.is_file():
                 partial = path.with_name(f"{path.name}.partial")
                 _download(source, partial)
@@ -106,6 +110,8 @@ def fetch(source: str, sha256: str = "") -> Path:
                 os.replace(partial, path)
             else:
                 _check(path, sha256)
+    except NotWrittenError as error:
+        raise NotWrittenError(f"{error}, or set TRESNET_CACHE to a folder elsewhere") from error
     except OSError as error:
         raise UserError(f"{cache_folder()}: cannot be written ({error.strerror}); set TRESNET_CACHE") from error
     return path
