@@ -21,8 +21,6 @@ from tresnet_downstream.running import folders, signals
 
 # Processes agree every so many steps, since on a GPU each agreement waits for the device.
 AGREEMENT_INTERVAL = 5
-# Of the checkpoints within epochs, all of which are removed once their epoch has its own.
-KEEP = 2
 # Settings that decide which pictures are in a batch, and which batches in a step.
 _CUT_EPOCHS = ("batch_size", "processes", "training pictures", "accumulation")
 
@@ -81,7 +79,7 @@ class MidEpochCheckpoints:
         meta = {"epoch": loop.epoch, "iter": loop.iter, "epoch_length": len(loop.dataloader), "accounts": accounts}
         loop.runner.save_checkpoint(str(folder), name, meta=meta, by_epoch=False)
         folders.point_to(folder, name)
-        folders.remove_within_epochs(folder, name, KEEP)
+        folders.remove_within_epochs(folder, name)
 
     def stop(self, loop: Any, number: int) -> None:
         """Tells where the training ends, and raises TrainingStopped, in all processes once the checkpoint is there."""

@@ -199,6 +199,8 @@ class FolderRunner(Runner):
         if is_main_process():
             folders.write_run_id(self.work_dir, self.run_id)
             self._save_config()
+            # A killed run may have written a checkpoint and not yet removed those before.
+            folders.remove_within_epochs(self.work_dir, Path(filename).name)
 
     def resumed_sums(self, hook: Hook) -> Sequence[float] | None:
         """The sums of a hook's account of the training in the checkpoint that is resumed; None if it has none."""
