@@ -329,6 +329,7 @@ CALLS = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is limited by resource.setrlimit")
 @pytest.mark.parametrize("kind", CALLS)
 def test_damaged_files_are_read_or_refused_in_2_gib(kind, tmp_path):

@@ -15,6 +15,7 @@ from tresnet_downstream.pictures import read_image
 from tresnet_downstream.weights.reading import read_checkpoint
 
 COUNT = int(os.environ.get("TRESNET_MUTATIONS", "150"))
+pytestmark = pytest.mark.faults
 KINDS = ("png", "jpg", "progressive.jpg", "pth", "safetensors")
 
 
