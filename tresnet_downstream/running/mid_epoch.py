@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
@@ -49,6 +50,13 @@ class MidEpochCheckpoints:
         if number:
             self.stop(loop, number)
 
+    def before_validation(self, loop: Any) -> None:
+        """Writes a checkpoint if there is none yet: a run that has a best checkpoint has one to go on from."""
+        lacking = [folders.last_checkpoint(loop.runner.work_dir) is None]
+        broadcast_object_list(lacking)  # the other processes may see another disk
+        if lacking[0]:
+            self.write(loop)
+
     def in_validation(self, loop: Any) -> None:
         """Ends a validation if a signal arrived; the run validates again when it is resumed.
 
@@ -71,9 +79,7 @@ class MidEpochCheckpoints:
         folder = Path(loop.runner.work_dir)
         step = f"_step_{loop.step}" if loop.within_epoch else ""
         name = f"epoch_{loop.current_epoch}{step}.pth"
-        # A hook of the user's may have another thing of that name.
-        hooks = [hook for hook in loop.runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
-        accounts = {type(hook).__name__: hook.account.sums() for hook in hooks}
+        accounts = sums_of_accounts(loop.runner)
         if not is_main_process() or (folders.last_checkpoint(folder) == folder / name and (folder / name).is_file()):
             return
         meta = {"epoch": loop.epoch, "iter": loop.iter, "epoch_length": len(loop.dataloader), "accounts": accounts}
@@ -99,6 +105,18 @@ class MidEpochCheckpoints:
             return 0, False
         all_reduce(values := torch.tensor([number, int(time_is_up)]), "max")
         return int(values[0]), bool(values[1])
+
+
+def accounts(runner: Runner) -> dict[str, Any]:
+    """The accounts of the training that hooks keep, by the name of the hook's class."""
+    # A hook of the user's may have another thing of that name.
+    hooks: list[Any] = [hook for hook in runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
+    return {type(hook).__name__: hook.account for hook in hooks}
+
+
+def sums_of_accounts(runner: Runner) -> dict[str, list[float]]:
+    """What checkpoints hold of the accounts: their sums over all processes, each of which must call this."""
+    return {name: account.sums() for name, account in accounts(runner).items()}
 
 
 def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequence[str]) -> int:

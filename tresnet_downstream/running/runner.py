@@ -237,6 +237,8 @@ class FolderRunner(Runner):
             meta.update(run_id=self.run_id, run=self.settings)
             if isinstance(self._train_loop, TrainLoop):
                 meta["step"] = self._train_loop.step
+                if "optimizer" in kwargs["checkpoint"] and self._train_loop.accounts:
+                    meta.setdefault("accounts", self._train_loop.accounts)
         super().call_hook(fn_name, **kwargs)
         if fn_name == "before_save_checkpoint":
             require_finite(kwargs["checkpoint"], position(self))
