@@ -21,6 +21,7 @@ from tresnet_downstream.pictures import read_image
 from tresnet_downstream.weights.reading import read_checkpoint
 
 COUNT = number_of_inputs(150)
+pytestmark = pytest.mark.faults
 # Format of Pillow, mode, options of saving.
 PICTURES = {
     "png": ("PNG", "RGB", {}),

@@ -172,6 +172,7 @@ def test_image_without_a_label_that_is_left_out_stops_no_training(labels, own_bo
     assert (error is None) == (fault != "outside" or task == "classification")
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ["classification", "detection", "table"])
 def test_damaged_files_are_errors_exactly_where_training_refuses_them(tmp_path, kind):
     write_images(tmp_path)

@@ -60,6 +60,28 @@ def test_failed_write_leaves_the_checkpoint_before(boxes, tmp_path, monkeypatch)
     assert len(names(tmp_path, "best_*")) == 1
 
 
+@pytest.mark.parametrize("max_epochs", [2, 3])
+def test_resumed_run_removes_the_checkpoints_that_a_killed_one_had_not_yet_removed(
+    boxes, tmp_path, monkeypatch, max_epochs
+):
+    changes = {"train_cfg__max_epochs": max_epochs, "checkpoint_steps": 2}
+
+    def killed(folder, name, keep=0):
+        if name == "epoch_2.pth":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "remove_within_epochs", killed)
+        assert call("train_detection", arguments(boxes, tmp_path, **changes))[0] == 130
+    assert names(tmp_path, "epoch_*") == [
+        *("epoch_1.pth", "epoch_1_step_2.pth"),
+        *("epoch_2.pth", "epoch_2_step_4.pth", "epoch_2_step_6.pth"),
+    ]
+    status, _, err = call("train_detection", arguments(boxes, tmp_path, "--resume", **changes))
+    assert status == 0, err
+    assert names(tmp_path, "epoch_*") == [f"epoch_{max_epochs}.pth"]
+
+
 def test_damaged_best_checkpoint_is_set_aside_and_an_earlier_one_of_the_run_is_removed(boxes, work_dir):
     (best,) = work_dir.glob("best_*")
     earlier = work_dir / "best_coco_bbox_mAP_epoch_0.pth"

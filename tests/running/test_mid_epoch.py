@@ -6,11 +6,12 @@ import signal
 import time
 
 import pytest
-from running.small_data import CUSTOM, RANDOM_NETWORK, ROOT, options, refuses_to_train, start, train
+from running.small_data import CUSTOM, RANDOM_NETWORK, ROOT, call, options, refuses_to_train, start, train
 from running.test_resume import assert_bit_for_bit_equal, left_over, read
 
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.signals import TrainingStopped
+from tresnet_downstream.running.validation import LastValidationHook
 
 # All that is random or has a memory, in epochs of 6 batches and 3 steps.
 RANDOM = {
@@ -96,8 +97,7 @@ def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(
     printed = train(data, tmp_path / "run", "--resume", config=CUSTOM, **RANDOM)
     assert_bit_for_bit_equal(tmp_path / "run/epoch_3.pth", undisturbed[0] / "epoch_3.pth")
     assert read(tmp_path / "run/best.pth")["score"] == read(undisturbed[0] / "best.pth")["score"]
-    # The checkpoint of an epoch, from before its validation, does not hold the epoch's losses.
-    for epoch in (3,) if place == "validation" else (2, 3):
+    for epoch in (2, 3):
         assert line_of(printed, epoch) == line_of(undisturbed[1], epoch)
     assert not list((tmp_path / "run").glob("epoch_*_step_*"))
 
@@ -126,6 +126,39 @@ def test_logged_losses_before_a_validation_that_a_signal_ended_stay_with_that_va
     train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
     assert list(mean_losses(tmp_path / "run")) == [2, 4, 6]
     assert mean_losses(tmp_path / "run") == mean_losses(tmp_path / "undisturbed")
+
+
+def test_logged_losses_of_a_run_resumed_between_epochs_go_back_to_the_validation_before(data, tmp_path):
+    changes = {**RANDOM, "val_steps": 2, "max_epochs": 2}
+    train(data, tmp_path / "undisturbed", config=CUSTOM, **changes)
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path / "run", config=config_with(tmp_path, signal.SIGTERM, 7, "step"), **changes)
+    (tmp_path / "run/epoch_2_step_4.pth").unlink()
+    folders.point_to(tmp_path / "run", "epoch_1.pth")
+    for log in (tmp_path / "run").rglob("scalars.json"):
+        log.unlink()
+    train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
+    undisturbed = mean_losses(tmp_path / "undisturbed")
+    assert mean_losses(tmp_path / "run") == {step: undisturbed[step] for step in (4, 6)}
+
+
+@pytest.mark.parametrize("checkpoint_steps", [2, None])
+def test_run_killed_in_its_first_epoch_after_a_validation_is_resumed(data, tmp_path, monkeypatch, checkpoint_steps):
+    changes = {**RANDOM, "val_steps": 2, "max_epochs": 2, "checkpoint_steps": checkpoint_steps}
+    train(data, tmp_path / "undisturbed", config=CUSTOM, **changes)
+
+    def killed(hook, runner):
+        if (tmp_path / "run/best.pth").exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LastValidationHook, "after_val", killed, raising=False)
+        command = [CUSTOM, "--work-dir", tmp_path / "run", *options(data, **changes)]
+        assert call("train_multilabel", command)[0] == 130
+    assert "epoch 2" in train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
+    assert_bit_for_bit_equal(tmp_path / "run/epoch_2.pth", tmp_path / "undisturbed/epoch_2.pth")
+    assert mean_losses(tmp_path / "run") == mean_losses(tmp_path / "undisturbed")
+    assert not list((tmp_path / "run").glob("epoch_*_step_*"))
 
 
 def test_checkpoints_every_n_steps_change_nothing_and_are_removed_with_their_epoch(

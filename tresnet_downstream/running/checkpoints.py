@@ -89,7 +89,9 @@ class CheckpointHook(Hook):
         self.best: dict[str, Any] = {"mAP": float("-inf")}
 
     def before_train(self, runner: Runner) -> None:
-        """Remembers the best score of the run that is resumed."""
+        """Remembers the best score of the run that is resumed, and removes what a killed run had yet to remove."""
+        if runner.iter > 0 and is_main_process():
+            self._remove_outdated(Path(runner.work_dir), runner.epoch)
         best = Path(runner.work_dir) / "best.pth"
         if runner.iter > 0 and best.is_file():
             self._adopt(best, runner)
@@ -142,6 +144,10 @@ class CheckpointHook(Hook):
         runner.save_checkpoint(str(folder), f"epoch_{epoch}.pth")
         folders.point_to(folder, f"epoch_{epoch}.pth")
         folders.remove_within_epochs(folder, f"epoch_{epoch}.pth")
+        self._remove_outdated(folder, epoch)
+
+    def _remove_outdated(self, folder: Path, epoch: int) -> None:
+        """Removes the checkpoints of whole epochs up to this one, except the last of them."""
         # Not those of later epochs, which a run that was resumed from an earlier one finds there.
         written = [path for path, place in folders.resumable_checkpoints(folder).items() if place <= (epoch, 0)]
         for old in written[: -self.keep]:

@@ -24,6 +24,8 @@ from tresnet_downstream.running.folder_lock import FolderInUseError, locked, req
 RUN_ID, LAST_CHECKPOINT, LAST_VALIDATION = "run_id", "last_checkpoint", "last_validation.json"
 _OF_A_VALIDATION = {"iter": (int,), "epoch": (int,), "best_score": (int, float), "best_ckpt": (str,)}
 _RESUMABLE = re.compile(r"(?:epoch|iter)_(\d+)(?:_step_(\d+))?\.pth")
+# Of the checkpoints within epochs, all of which are removed once their epoch has its own.
+_KEEP_WITHIN_EPOCHS = 2
 _BEST = re.compile(r"best(_.*_(epoch|iter|step)_\d+)?\.pth")
 
 
@@ -45,11 +47,13 @@ def resumable_checkpoints(folder: str | Path) -> dict[Path, tuple[int, int]]:
     return dict(sorted(places.items(), key=lambda item: item[1]))
 
 
-def remove_within_epochs(folder: str | Path, name: str, keep: int = 0) -> None:
-    """Removes the checkpoints within epochs that are not after the one of this name, except the last ``keep``."""
+def remove_within_epochs(folder: str | Path, name: str) -> None:
+    """Removes the checkpoints within epochs up to the one of this name; if that is within an epoch, the last 2 stay."""
     limit = place_of(name)
-    places = resumable_checkpoints(folder).items()
-    within = [path for path, place in places if limit is not None and place[1] > 0 and place <= limit]
+    if limit is None:
+        return
+    within = [path for path, place in resumable_checkpoints(folder).items() if place[1] > 0 and place <= limit]
+    keep = _KEEP_WITHIN_EPOCHS if limit[1] > 0 else 0
     for path in within[: len(within) - keep]:
         path.unlink()
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
 from torch.utils.data import BatchSampler
 
 from tresnet_downstream.errors import UserError
@@ -22,8 +23,6 @@ from tresnet_downstream.running import folders, signals
 
 # Processes agree every so many steps, since on a GPU each agreement waits for the device.
 AGREEMENT_INTERVAL = 5
-# Of the checkpoints within epochs, all of which are removed once their epoch has its own.
-KEEP = 2
 # Settings that decide which pictures are in a batch, and which batches in a step.
 _CUT_EPOCHS = ("batch_size", "processes", "training pictures", "accumulation")
 
@@ -52,6 +51,13 @@ class MidEpochCheckpoints:
         if number:
             self.stop(loop, number)
 
+    def before_validation(self, loop: Any) -> None:
+        """Writes a checkpoint if there is none yet: a run that has a best checkpoint has one to go on from."""
+        lacking = [folders.last_checkpoint(loop.runner.work_dir) is None]
+        broadcast_object_list(lacking)  # the other processes may see another disk
+        if lacking[0]:
+            self.write(loop)
+
     def in_validation(self, loop: Any) -> None:
         """Ends a validation if a signal arrived; the run validates again when it is resumed.
 
@@ -74,15 +80,13 @@ class MidEpochCheckpoints:
         folder = Path(loop.runner.work_dir)
         step = f"_step_{loop.step}" if loop.within_epoch else ""
         name = f"epoch_{loop.current_epoch}{step}.pth"
-        # A hook of the user's may have another thing of that name.
-        hooks = [hook for hook in loop.runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
-        accounts = {type(hook).__name__: hook.account.sums() for hook in hooks}
+        accounts = sums_of_accounts(loop.runner)
         if not is_main_process() or (folders.last_checkpoint(folder) == folder / name and (folder / name).is_file()):
             return
         meta = {"epoch": loop.epoch, "iter": loop.iter, "epoch_length": len(loop.dataloader), "accounts": accounts}
         loop.runner.save_checkpoint(str(folder), name, meta=meta, by_epoch=False)
         folders.point_to(folder, name)
-        folders.remove_within_epochs(folder, name, KEEP)
+        folders.remove_within_epochs(folder, name)
 
     def stop(self, loop: Any, number: int) -> None:
         """Tells where the training ends, and raises TrainingStopped, in all processes once the checkpoint is there."""
@@ -102,6 +106,18 @@ class MidEpochCheckpoints:
             return 0, False
         all_reduce(values := torch.tensor([number, int(time_is_up)]), "max")
         return int(values[0]), bool(values[1])
+
+
+def accounts(runner: Runner) -> dict[str, Any]:
+    """The accounts of the training that hooks keep, by the name of the hook's class."""
+    # A hook of the user's may have another thing of that name.
+    hooks: list[Any] = [hook for hook in runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
+    return {type(hook).__name__: hook.account for hook in hooks}
+
+
+def sums_of_accounts(runner: Runner) -> dict[str, list[float]]:
+    """What checkpoints hold of the accounts: their sums over all processes, each of which must call this."""
+    return {name: account.sums() for name, account in accounts(runner).items()}
 
 
 def batches_stay(dataloader: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -224,6 +224,8 @@ class FolderRunner(Runner):
         if is_main_process():
             folders.write_run_id(self.work_dir, self.run_id)
             self._save_config()
+            # A killed run may have written a checkpoint and not yet removed those before.
+            folders.remove_within_epochs(self.work_dir, Path(filename).name)
 
     def resumed_sums(self, hook: Hook) -> Sequence[float] | None:
         """The sums of a hook's account of the training in the checkpoint that is resumed; None if it has none."""
@@ -268,6 +270,8 @@ class FolderRunner(Runner):
             meta.update(run_id=self.run_id, run=self.settings)
             if isinstance(self._train_loop, TrainLoop):
                 meta["step"] = self._train_loop.step
+                if "optimizer" in kwargs["checkpoint"] and self._train_loop.accounts:
+                    meta.setdefault("accounts", self._train_loop.accounts)
         super().call_hook(fn_name, **kwargs)
         if fn_name == "after_train_iter" and self.iter % 100 == 0:
             progress.limit_history(self)
