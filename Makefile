@@ -11,7 +11,7 @@ BESIDE_dev := --editable ./mmcv_ext
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help demo demo-detection benchmark test test-all lint audit lock clean
+.PHONY: help demo demo-detection benchmark test test-all fuzz soak lint audit lock clean
 
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
@@ -19,6 +19,8 @@ help:
 	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some three minutes"
 	@echo "make test   lint, types and the tests but for the slow ones; at most 8 minutes on two cores"
 	@echo "make test-all  lint, types and every test"
+	@echo "make fuzz   kills trainings and damages files, many times each; some hours on two cores"
+	@echo "make soak   trains for an hour; fails if memory or open files grow"
 	@echo "make lint   ruff, mypy and the layers of the package alone"
 	@echo "make audit  asks PyPI for known vulnerabilities of the packages in requirements.lock"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
@@ -49,6 +51,15 @@ test: lint $(VENV)/beside.installed
 
 test-all: lint $(VENV)/beside.installed
 	$(BIN)/python -m pytest
+
+# -rP: prints how many trainings were killed, and what they lost.
+fuzz: $(VENV)/dev.installed
+	TRESNET_KILLS=100 TRESNET_MUTATIONS=2000 $(BIN)/python -m pytest -m faults -rP
+
+soak: $(VENV)/dev.installed
+	PYTHONPATH=tests $(BIN)/python tests/faults/soak.py epochs --minutes 15
+	PYTHONPATH=tests $(BIN)/python tests/faults/soak.py epochs --minutes 15 --task detection
+	PYTHONPATH=tests $(BIN)/python tests/faults/soak.py trainings --count 300
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .

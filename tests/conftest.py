@@ -12,9 +12,10 @@ from mmengine.registry import DefaultScope
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
-    """The user's cache folder stays as it is."""
+    """The user's cache folder stays as it is, and hypothesis leaves no folder in the one where tests are started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRESNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path_factory.mktemp("hypothesis")))
         yield
 
 

@@ -37,6 +37,19 @@ def test_a_pipe_is_refused_and_does_not_block(tmp_path):
         read_image(tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("name", ["EPS", "FITS"])
+def test_formats_that_run_programs_or_unpack_without_a_limit_are_refused(tmp_path, name, monkeypatch):
+    """Whatever the name of the file says: Pillow would give an EPS file, a program, to Ghostscript."""
+    header = "SIMPLE  =                    T", "BITPIX  =                    8", "NAXIS   =                    0", "END"
+    contents = {
+        "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n{} loop\n",
+        "FITS": "".join(card.ljust(80) for card in header).ljust(2880).encode(),
+    }
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, name, (lambda *_: pytest.fail("was opened"), Image.OPEN[name][1]))
+    assert "cannot identify" in refusal(tmp_path / "a.png", contents[name])
+
+
 def test_limits_name_their_variable_and_are_raised_by_it(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     wide = png_file(60_000_000, 1, zlib.compress(bytes(7_500_001)))

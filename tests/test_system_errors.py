@@ -1,13 +1,17 @@
 """Failures of the system end a command with one line and status 2, and leave what can be resumed."""
 
 import errno
+import gc
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +20,8 @@ from running.small_data import DIGITS, call, make_small_data, options, train
 from tresnet_downstream import files, interrupts
 from tresnet_downstream.command_line import run
 from tresnet_downstream.files import whole_file
-from tresnet_downstream.running import system
-from tresnet_downstream.system_errors import NotWrittenError, explanation
+from tresnet_downstream.running import processes, system
+from tresnet_downstream.system_errors import NotWrittenError, explanation, names_folder
 
 pytest.importorskip("resource", reason="limits of the system are set as on Unix")
 
@@ -55,27 +59,48 @@ def test_fault_of_the_toolkit_is_no_failure_of_the_system():
         assert explanation(error) is None
 
 
-WRITE_PAST_THE_LIMIT = """
+BELOW_A_LIMIT = """
 import resource, sys
-import torch
-from tresnet_downstream.files import whole_file
+from pathlib import Path
+import numpy as np, safetensors.torch, torch
+from PIL import Image
+from tresnet_downstream.evaluation import runs
+from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.pictures import write_picture
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-with whole_file(sys.argv[1]) as partial:
-    torch.save({"x": torch.ones(10_000)}, partial)
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 """
+WRITERS = {
+    "weights.pth": 'with whole_file(folder / "weights.pth") as partial: torch.save({"x": torch.ones(10_000)}, partial)',
+    "weights.safetensors": (
+        'with whole_file(folder / "weights.safetensors") as partial: '
+        'safetensors.torch.save_file({"x": torch.ones(10_000)}, partial)'
+    ),
+    # Pillow and numpy write in C, and report no error where a part of the last bytes was written.
+    "picture.jpg": (
+        "noise = np.random.RandomState(0).randint(0, 255, (300, 300, 3), np.uint8)\n"
+        'write_picture(Image.fromarray(noise), "picture.jpg", Earlier(folder))'
+    ),
+    "array.npy": (
+        'with whole_file(folder / "array.npy") as partial, partial.open("wb") as file: '
+        "np.save(runs._Stream(file), np.zeros(12164, np.uint8))"
+    ),
+}
 
 
-def test_file_that_does_not_fit_names_itself_and_leaves_the_earlier_one(tmp_path):
-    path = tmp_path / "weights.pth"
+@pytest.mark.parametrize("name", WRITERS)
+def test_file_that_does_not_fit_names_itself_and_leaves_the_earlier_one(tmp_path, name):
+    path = tmp_path / name
     with whole_file(path) as partial:
-        torch.save({"x": torch.ones(3)}, partial)
+        partial.write_bytes(b"earlier")
     # The limit holds for a process of its own: in this one it would cut off what the tests print to a file.
-    done = subprocess.run([sys.executable, "-c", WRITE_PAST_THE_LIMIT, path], capture_output=True, text=True)
+    command = [sys.executable, "-c", BELOW_A_LIMIT + WRITERS[name], tmp_path, "12288"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.search(r"NotWrittenError: .*weights\.pth: cannot be written: .*ulimit -f", done.stderr)
-    assert torch.equal(torch.load(path, weights_only=True)["x"], torch.ones(3))
-    assert os.listdir(tmp_path) == ["weights.pth"]
+    assert re.search(rf"NotWrittenError: .*{re.escape(name)}: cannot be written: .*ulimit -f", done.stderr), done.stderr
+    assert path.read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_folder_that_is_gone_is_named(tmp_path):
@@ -125,6 +150,27 @@ def test_too_few_open_files_for_the_workers_are_refused(data, tmp_path, monkeypa
     assert err.count("\n") == 1
 
 
+def test_too_few_processes_for_the_workers_are_refused(data, tmp_path, monkeypatch):
+    class Limited(threading.Thread):
+        alive = 0
+
+        def start(self):
+            if Limited.alive == 7:
+                raise RuntimeError("can't start new thread")
+            Limited.alive += 1
+            super().start()
+
+    before = threading.active_count()
+    monkeypatch.setattr(system, "threading", SimpleNamespace(Thread=Limited, Event=threading.Event))
+    arguments = [DIGITS, "--work-dir", tmp_path / "run", *options(data, num_workers=2)]
+    status, _, err = call("train_multilabel", arguments)
+    assert status == 2
+    assert err.startswith("error: num_workers=2: needs 16 processes and threads, and the system's limit is reached ")
+    assert "after 7: raise it (ulimit -u" in err
+    assert err.count("\n") == 1
+    assert threading.active_count() == before
+
+
 @pytest.mark.slow
 def test_ten_trainings_leave_no_file_open(data, tmp_path):
     train(data, tmp_path / "first", max_epochs=1)
@@ -134,19 +180,20 @@ def test_ten_trainings_leave_no_file_open(data, tmp_path):
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_stopped_process_is_recognised():
+def test_stopped_and_ended_processes_are_recognised():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        assert not system.is_stopped(process.pid)
+        assert processes.condition(process.pid) is None
         process.send_signal(signal.SIGSTOP)
         for _ in range(100):
-            if system.is_stopped(process.pid):
+            if processes.condition(process.pid) is not None:
                 break
             time.sleep(0.05)
-        assert system.is_stopped(process.pid)
+        assert processes.condition(process.pid) == "stopped"
     finally:
         process.kill()
         process.wait()
+    assert processes.condition(process.pid) == "ended"
 
 
 def test_control_c_that_became_another_error_ends_the_block_as_control_c():
@@ -173,5 +220,47 @@ def test_script_that_handles_no_error_ends_with_one_line_and_2():
 
 @pytest.mark.parametrize(("state", "stopped"), [("T", True), ("t", False), ("S", False), ("R", False)])
 def test_process_that_a_debugger_holds_is_not_stopped(monkeypatch, state, stopped):
-    monkeypatch.setattr(system.Path, "read_text", lambda path: f"7 (a (odd) name) {state} 1 7 7 0")
-    assert system.is_stopped(7) is stopped
+    monkeypatch.setattr(processes.Path, "read_text", lambda path: f"7 (a (odd) name) {state} 1 7 7 0")
+    assert (processes.condition(7) == "stopped") is stopped
+
+
+def test_error_that_names_no_file_names_the_folder_of_the_run(tmp_path):
+    words = f"^{tmp_path}: a file in it cannot be written: no space is left"
+    with pytest.raises(NotWrittenError, match=words), names_folder(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_error_that_names_its_file_stays():
+    for error in (OSError(errno.ENOSPC, "", "a.csv"), NotWrittenError("a.csv: cannot be written"), ValueError("x")):
+        with pytest.raises(type(error)) as raised, names_folder("run"):
+            raise error
+        assert raised.value is error
+
+
+def test_file_that_was_not_written_is_named_whatever_failed_after_it():
+    later = OSError(errno.ENOSPC, "No space left on device")  # as the writer of logs raises it
+    later.__context__ = NotWrittenError("epoch_2.pth: cannot be written")
+    assert explanation(later) == "epoch_2.pth: cannot be written"
+
+
+def test_lock_without_shared_memory_is_not_taken_for_a_full_disk(monkeypatch, tmp_path):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.util.debug", full)  # called by multiprocessing itself, as SemLock is
+    with pytest.raises(OSError, match="No space") as raised, names_folder(tmp_path):
+        multiprocessing.Lock()
+    assert "--shm-size" in explanation(raised.value)
+
+
+def test_half_started_object_of_a_failed_command_is_freed_in_silence(capsys):
+    class HalfStarted:
+        def __init__(self):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def __del__(self):
+            self.workers.clear()
+
+    assert run(lambda _: HalfStarted(), []) == 2
+    gc.collect()
+    assert capsys.readouterr().err.count("\n") == 1

@@ -8,17 +8,24 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from tresnet_downstream import interrupts, wording
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.system_errors import NotWrittenError, message_of, silence_failing_logs
+from tresnet_downstream.system_errors import NotWrittenError, chain_of, message_of, release, silence_failing_logs
 
 T = TypeVar("T")
 
-# Whatever the command was, 2 is the user's mistake and 130 is Ctrl-C.
-USER_ERROR, INTERRUPTED = 2, 130
+# Whatever the command was, 2 is the user's mistake, 130 is Ctrl-C and 1, with a traceback, a fault of the toolkit.
+FAULT, USER_ERROR, INTERRUPTED = 1, 2, 130
 RESUMABLE = "files that are complete stay, and --resume goes on from the last checkpoint"
+# Beginnings of warnings that a user can do nothing about: MMEngine's, where a config inherits from MMDetection or wraps
+# a model for several processes; and torch's, where it compares strides of 1x1 kernels that mean the same layout.
+NOT_THE_USERS = (
+    "pkg_resources is deprecated",
+    "`broadcast_buffers` is deprecated",
+    "Grad strides do not match bucket view strides",
+)
 # What the library calls options that have another name here.
 PARAMETERS = {"size": "input_size", "cfg_options": "options", "images": "num_images", "boxes": "num_boxes"}
 
@@ -32,6 +39,17 @@ class Parser(argparse.ArgumentParser):
             name = option.lstrip("-").replace("-", "_")
             wording.name_options({name: option, PARAMETERS.get(name, name): option})
         return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with usage and message, which one of several processes prints."""
+        if _is_first_to_tell():
+            super().error(message)
+        raise SystemExit(USER_ERROR)
+
+    def print_help(self, file: Any = None) -> None:
+        """Prints the help; of several processes, one does."""
+        if _is_first_to_tell():
+            super().print_help(file)
 
 
 def run(
@@ -48,8 +66,8 @@ def run(
     """
     # Set here, before any worker starts: Albumentations otherwise asks the network for a newer version.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    # MMEngine's, where a config inherits from MMDetection: nothing that a user could mend.
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    for text in NOT_THE_USERS:
+        warnings.filterwarnings("ignore", message=text)
     silence_failing_logs()
     try:
         with interrupts.remembered(), wording.of_command():
@@ -62,14 +80,19 @@ def run(
                     # Python would complain once more as it closes the stream.
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                     return 0
-                if (message := message_of(error)) is None:
+                message = message_of(error)
+                if message is None and (_is_interrupt(error) or _is_first_to_tell()):
                     raise
-                if _is_first_to_fail():
+                if message is None:
+                    return FAULT
+                if _is_first_to_tell():
                     more = f"; {RESUMABLE}" if resumable and not is_mistake(error) else ""
                     print(f"error: {wording.worded(message + more)}", file=sys.stderr)
+                release(error)
                 return USER_ERROR
     except KeyboardInterrupt:
-        print(f"interrupted; {RESUMABLE if resumable else 'files that are complete stay'}", file=sys.stderr)
+        if _is_first_to_tell():
+            print(f"interrupted; {RESUMABLE if resumable else 'files that are complete stay'}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -85,11 +108,15 @@ def _is_output_closed() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def _is_first_to_fail() -> bool:
-    """Whether no other process of the training has told an error before."""
+def _is_interrupt(error: BaseException) -> bool:
+    return any(isinstance(link, KeyboardInterrupt) for link in chain_of(error))
+
+
+def _is_first_to_tell() -> bool:
+    """Whether no other process of a training asked before; each asks once, before it ends."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
-    from tresnet_downstream.running.system import is_first_to_fail
+    from tresnet_downstream.running.processes import is_first_to_fail
 
     return is_first_to_fail()
 

@@ -39,9 +39,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)
-    except NotWrittenError:
+    except UserError:
         raise
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # each library has a class of its own
         if reason := why_not_written(error, partial):
             raise NotWrittenError(f"{path}: cannot be written: {reason}") from error
         raise

@@ -19,4 +19,4 @@ def tell(text: str) -> None:
         MMLogger.get_current_instance().info(text)
         if any(type(handler) is logging.StreamHandler and handler.level <= logging.INFO for handler in handlers):
             return
-    print(text)
+    print(text, flush=True)  # also where another process ends and torchrun ends this one

@@ -23,6 +23,9 @@ from tresnet_downstream.limits import excess, limit
 # A file, a Pillow image, or a uint8 array of shape (height, width, 3) in RGB.
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 SUFFIXES = tuple(sorted(set(Image.registered_extensions()) - {".pdf", ".mpo", ".ps", ".eps"}))
+# Formats of Pillow that are not read: they hand the file to a program, unpack it without a limit, or hold files of any
+# other format.
+REFUSED_FORMATS = ("BUFR", "EPS", "FITS", "FPX", "GRIB", "HDF5", "IPTC", "MIC", "MPEG", "WMF")
 # What Pillow's decoders raise at a damaged file.
 DECODING_ERRORS = (
     OSError,
@@ -32,6 +35,10 @@ DECODING_ERRORS = (
     LookupError,
     EOFError,
     MemoryError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    RuntimeError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -49,8 +56,8 @@ def read_image(file: str | os.PathLike[str], at_least: tuple[int, int] | None = 
     """Decode an image file as 8-bit RGB, turned upright as its EXIF orientation asks.
 
     Args:
-        file: any format that Pillow reads, shown as a viewer would: grey, palette and CMYK images are converted,
-            of an animation the first frame is taken, 16 bits are scaled to 8.
+        file: any format that Pillow reads, without `REFUSED_FORMATS`, shown as a viewer would: grey, palette and CMYK
+            images are converted, of an animation the first frame is taken, 16 bits are scaled to 8.
         at_least: height and width that are enough: an ordinary JPEG file of twice those or more is decoded at 1/2,
             1/4 or 1/8 of its size, which is much quicker; None for full size.
 
@@ -95,7 +102,8 @@ def _decode_with_pillow(file: BinaryIO, content: bytes) -> np.ndarray:
     elif content.startswith(START):
         stream = io.BytesIO(without_end(content))
     stream.seek(0)
-    with _whole_images_only(), Image.open(stream) as image:
+    formats = [name for name in Image.ID if name not in REFUSED_FORMATS]
+    with _whole_images_only(), Image.open(stream, formats=formats) as image:
         _require_size(image.size)
         if is_png:
             png.require_whole_chunks(content)
@@ -261,5 +269,8 @@ def write_picture(picture: Image.Image, name: str, earlier: Earlier) -> None:
     with named_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
-            picture.save(partial, quality=92)
+            # By memory: where Pillow writes to a file that the disk takes a part of, it reports no error.
+            content = io.BytesIO()
+            picture.save(content, "JPEG", quality=92)
+            partial.write_bytes(content.getvalue())
             earlier.keep_unless_same((partial, name))

@@ -13,6 +13,7 @@ from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import FUNCTIONS as ROOT_FUNCTIONS
 from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import LOG_PROCESSORS as ROOT_LOG_PROCESSORS
 from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -39,6 +40,7 @@ TRANSFORMS = _child(ROOT_TRANSFORMS, "classification")
 METRICS = _child(ROOT_METRICS, "classification")
 LOOPS = _child(ROOT_LOOPS, "running.loops", "classification.loops")
 HOOKS = _child(ROOT_HOOKS, "running.hooks", "running.checkpoints", "running.progress", "running.validation")
+LOG_PROCESSORS = _child(ROOT_LOG_PROCESSORS, "running.mean_losses")
 OPTIMIZERS = _child(ROOT_OPTIMIZERS, "running.optimisation")
 OPTIM_WRAPPERS = _child(ROOT_OPTIM_WRAPPERS, "running.optimisation")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(ROOT_OPTIM_WRAPPER_CONSTRUCTORS, "running.optimisation")

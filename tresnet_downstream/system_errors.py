@@ -3,8 +3,11 @@
 import errno
 import logging
 import shutil
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,12 @@ _SYSTEM_ERRORS = {
     errno.EAGAIN: _PROCESSES,
     errno.ENOMEM: f"the system has no memory left for another process: {_WORKERS}, or close other programs",
 }
+# Of these, those that only a write to a file can meet.
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_SHARED_MEMORY = (
+    f"a data loader worker has no shared memory left (/dev/shm): enlarge it (docker run --shm-size=8g), or {_WORKERS} "
+    "or a smaller `batch_size`"
+)
 # What libraries say instead, in RuntimeErrors without a number; the first sign that is found in the chain of errors
 # decides.
 _SIGNS = (
@@ -44,8 +53,7 @@ _SIGNS = (
             "unable to resize file",
             "unable to write to file </torch",
         ),
-        "a data loader worker has no shared memory left (/dev/shm): enlarge it (docker run --shm-size=8g), or "
-        f"{_WORKERS} or a smaller `batch_size`",
+        _SHARED_MEMORY,
     ),
     (("Too many open files", "received 0 items of ancdata"), _OPEN_FILES),
     (("can't start new thread", "Resource temporarily unavailable"), _PROCESSES),
@@ -67,8 +75,13 @@ _SIGNS = (
         _PROCESS_LOST,
     ),
 )
-# torch writes archives in C++ and says only that it failed.
-_ARCHIVE_FAILED = ("PytorchStreamWriter failed", "unexpected pos", "file write failed", "Parent directory")
+# Libraries that write files in C++ or Rust say only that it failed.
+_WRITE_FAILED = (
+    *("PytorchStreamWriter failed", "unexpected pos", "file write failed", "Parent directory"),  # torch
+    "iostream error",  # OpenVINO
+    "I/O error",  # safetensors
+    "requested and",  # numpy: 5000 requested and 3968 written
+)
 
 
 class NotWrittenError(UserError, OSError):
@@ -91,9 +104,12 @@ def explanation(error: BaseException) -> str | None:
         error: what was raised. Those that led to it count too.
     """
     chain = list(chain_of(error))
+    # It names the file, which an error that follows from it may not.
+    if not_written := next((link for link in chain if isinstance(link, NotWrittenError)), None):
+        return str(not_written)
     for link in chain:
-        if isinstance(link, NotWrittenError):
-            return str(link)
+        if _is_of_shared_memory(link):
+            return _SHARED_MEMORY
         if isinstance(link, OSError) and (reason := _reason(link)):
             return f"{link.filename}: {reason}" if isinstance(link.filename, str) else reason
     messages = [str(link) for link in chain if isinstance(link, RuntimeError | ValueError | OSError)]
@@ -127,6 +143,52 @@ def _end_of_thread(arguments: Any) -> None:
         threading.__excepthook__(arguments)
 
 
+@contextmanager
+def names_folder(folder: str | Path) -> Iterator[None]:
+    """Names the folder where an error says that the disk takes no more, but not of which file.
+
+    Writers of logs raise such errors: the write of a file that is open knows no name.
+
+    Raises:
+        NotWrittenError: in place of such an error.
+    """
+    try:
+        yield
+    except Exception as error:
+        chain = list(chain_of(error))
+        if not any(isinstance(link, NotWrittenError) for link in chain):
+            for link in chain:
+                if not isinstance(link, OSError) or link.errno not in _OF_WRITING or isinstance(link.filename, str):
+                    continue
+                if _is_of_shared_memory(link):
+                    continue
+                reason = _reason(OSError(link.errno, "", str(Path(folder) / "log")))
+                raise NotWrittenError(f"{folder}: a file in it cannot be written: {reason}") from error
+        raise
+
+
+def _is_of_shared_memory(error: BaseException) -> bool:
+    """Whether multiprocessing had no room for a lock or a buffer: both lie in shared memory, and have no name."""
+    if not isinstance(error, OSError) or error.errno != errno.ENOSPC or isinstance(error.filename, str):
+        return False
+    modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return not modules.isdisjoint(("multiprocessing.synchronize", "multiprocessing.heap"))
+
+
+def release(error: BaseException) -> None:
+    """Frees what the frames of an error hold, in silence.
+
+    torch's data loader, whose start failed for want of memory, of processes or of open files, complains as it is freed.
+    """
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        for link in list(chain_of(error)):
+            traceback.clear_frames(link.__traceback__)
+    finally:
+        sys.unraisablehook = before
+
+
 def _reason(error: OSError) -> str | None:
     name = error.filename
     if error.errno == errno.ENOENT and isinstance(name, str) and not Path(name).absolute().parent.exists():
@@ -151,7 +213,7 @@ def why_not_written(error: BaseException, path: Path) -> str | None:
             return _reason(OSError(link.errno, "", str(path)))
         if isinstance(link, OSError) and link.errno in (errno.EACCES, errno.EPERM):
             return "it, or its folder, may not be written by this user"
-    if any(sign in str(link) for link in chain_of(error) for sign in _ARCHIVE_FAILED):
+    if any(sign in str(link) for link in chain_of(error) for sign in _WRITE_FAILED):
         return _reason(_tried(path))
     return None
 

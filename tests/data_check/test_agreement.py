@@ -1,12 +1,11 @@
 """Whatever a training refuses is an error of the check, and what it leaves out is counted alike."""
 
 import json
-import os
 
-import hostile
 import pytest
 from data_check.faulty_data import change, classification_error, detection_error, kinds, source, table_source
-from test_hostile_files import COCO, TABLE, write_images
+from hostile import each_of, number_of_inputs
+from test_hostile_files import coco_files, tables, write_images
 
 from tresnet_downstream.data_check import Source, check_data
 
@@ -173,17 +172,21 @@ def test_image_without_a_label_that_is_left_out_stops_no_training(labels, own_bo
     assert (error is None) == (fault != "outside" or task == "classification")
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ["classification", "detection", "table"])
 def test_damaged_files_are_errors_exactly_where_training_refuses_them(tmp_path, kind):
     write_images(tmp_path)
-    draw, file = hostile.seeded(f"check of {kind}"), tmp_path / ("train.csv" if kind == "table" else "train.json")
+    file = tmp_path / ("train.csv" if kind == "table" else "train.json")
     task = "detection" if kind == "detection" else "classification"
     of = Source("train", str(file), str(tmp_path), task, needs_masks=task == "detection")
-    for _ in range(int(os.environ.get("TRESNET_MUTATIONS", "60"))):
-        content = hostile.flipped(TABLE.encode(), draw) if kind == "table" else hostile.damaged_json(COCO, draw)
+
+    @each_of(tables() if kind == "table" else coco_files(), number_of_inputs(60))
+    def compare(content):
         file.write_bytes(content)
         error = detection_error(of)[0] if kind == "detection" else classification_error(of)
-        assert (error is not None) == bool(kinds(of)["error"]), (content, error)
+        assert (error is not None) == bool(kinds(of)["error"]), error
+
+    compare()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "folder"])

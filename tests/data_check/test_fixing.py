@@ -71,6 +71,18 @@ def test_cleaned_coco_file_of_a_detector_is_sound_and_trains(own_boxes, tmp_path
     assert not dropped
 
 
+def test_ids_of_any_type_are_no_obstacle_to_cleaning(own_boxes, tmp_path):
+    def edit(content):
+        content["images"].append({"id": [1], "file_name": "a.png"})
+        content["annotations"].append({"id": 900, "image_id": {"a": 1}, "category_id": 7, "bbox": [1, 1, 5, 5]})
+
+    spoil_images(own_boxes, "png")
+    change(own_boxes / "train.json", edit)
+    of = source(own_boxes, "detection")
+    counts = write_cleaned(check_data([of]).listings[0], tmp_path / "cleaned.json")
+    assert counts["missing-image"] == counts["broken-image"] == 1
+
+
 @pytest.mark.parametrize("way", ["..", "absolute", "link"])
 def test_image_outside_of_the_folder_is_removed_unless_it_is_allowed(own_boxes, tmp_path, way):
     pictures, elsewhere = own_boxes / "pictures", tmp_path / "elsewhere.png"

@@ -103,7 +103,7 @@ class GpuThatDoesNotStart:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
     class InferenceSession:
-        def __init__(self, path, providers):
+        def __init__(self, path, providers, enable_fallback):
             GpuThatDoesNotStart.asked = providers
 
         def get_providers(self):
@@ -124,7 +124,7 @@ def test_files_that_are_no_exports_are_refused_in_one_line(exported, pictures, t
     for name in ("bad.onnx", "bad.xml", "bad.bin"):
         (tmp_path / name).write_text("no model")
     refused("predict", [tmp_path / "bad.onnx", pictures], "bad.onnx: ONNX Runtime cannot open it")
-    refused("predict", [tmp_path / "bad.xml", pictures], "bad.xml: is no model of OpenVINO")
+    refused("predict", [tmp_path / "bad.xml", pictures], "bad.xml: OpenVINO cannot open it")
     for name in ("alone.xml", "bad.xml"):
         shutil.copy(exported[1]["xml"], tmp_path / name)
     refused("predict", [tmp_path / "alone.xml", pictures], "alone.xml: its weights, alone.bin, are not beside it")

@@ -1,18 +1,20 @@
 """Parts of a detector that do not fit are named by the key of the config, and nothing of the detector changes."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("mmdet", reason="needs the detection set-up")
 
+import mmdet
 from detection.small_boxes import ROOT, write_mask_rcnn
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from tresnet_downstream.detection.network_check import check_classes, check_network, has_masks
+from tresnet_downstream.detection.network_check import check_classes, check_network, classes_with_boxes, has_masks
 from tresnet_downstream.errors import UserError
 
 
@@ -87,8 +89,7 @@ def test_our_configs_fit(name):
     ],
 )
 def test_mmdetections_own_detectors_fit(name):
-    detector, config = built(f"mmdet::{name}", model__backbone__init_cfg=None)
-    check_network(detector, config)
+    check_network(*built(Path(mmdet.__file__).parent / ".mim/configs" / name, model__backbone__init_cfg=None))
 
 
 def test_heads_of_other_numbers_of_classes_are_named(mask_rcnn):
@@ -96,6 +97,12 @@ def test_heads_of_other_numbers_of_classes_are_named(mask_rcnn):
     check_classes(detector, config, [str(number) for number in range(80)])
     with pytest.raises(UserError, match=r"model\.roi_head\.bbox_head\.num_classes is 80, and the data has 2 classes"):
         check_classes(detector, config, ("square", "disc"))
+
+
+def test_boxes_of_panoptic_data_have_the_classes_of_things():
+    assert classes_with_boxes({"classes": ("cat", "sky"), "thing_classes": ("cat",)}) == ("cat",)
+    assert classes_with_boxes({"classes": ("cat", "sky")}) == ("cat", "sky")
+    assert classes_with_boxes(None) == ()
 
 
 def test_detectors_with_masks_are_known(mask_rcnn):

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import mmdet
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
@@ -225,6 +226,26 @@ def test_hostile_descriptions_are_refused_and_nothing_is_imported_opened_fetched
         count += 1
     assert not (tmp_path / "made").exists()
     assert count > 500
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**40)])
+def test_numbers_that_no_component_could_count_to_are_refused(number):
+    """MMDetection's anchor generator makes a list of so many scales."""
+    anchors = {"type": "AnchorGenerator", "strides": [8], "ratios": [1.0], "scales_per_octave": number}
+    with pytest.raises(UserError, match=rf"a\.pth: sets scales_per_octave={number}, beyond 1,048,576"):
+        check_stored("a.pth", {"head": {"anchors": [anchors]}}, (TASK_UTILS,))
+    check_stored("a.pth", {**anchors, "scales_per_octave": 2**20}, (TASK_UTILS,))
+
+
+def test_a_description_that_is_built_and_cannot_be_run_is_blamed(tmp_path):
+    init_default_scope("mmdet")
+    model = nn.Linear(1, 1)
+    model.pipeline, model.described_by = [], tmp_path / "a.pth"  # nothing that gives inputs
+    with pytest.raises(UserError, match=r"a\.pth: the detector that it describes cannot be run \("):
+        list(detect(model, np.zeros((8, 8, 3), np.uint8)))
+    model.described_by = None  # of the user's own config
+    with pytest.raises(KeyError):
+        list(detect(model, np.zeros((8, 8, 3), np.uint8)))
 
 
 def load_detector_once(path):

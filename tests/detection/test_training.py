@@ -2,6 +2,7 @@
 
 import ast
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,13 @@ pytest.importorskip("mmdet", reason="needs the detection set-up")
 from detection.small_boxes import CONFIG, ROOT, call, data_options, flags, make_boxes, train
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
+from running.test_resume_point import KINDS, damage
 
 from tresnet_downstream.detection.runner import DetectionRunner
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.running.config import load_config
+from tresnet_downstream.weights import read_checkpoint
 
 SIX = ["retinanet_tresnet_m", "retinanet_tresnet_l", "fcos_tresnet_m", "atss_tresnet_m", "faster_rcnn_tresnet_m"]
 SIX += ["mask_rcnn_tresnet_m"]
@@ -116,6 +119,21 @@ def test_a_resumed_training_knows_the_best_score_of_the_last_epoch(trained_detec
     note.write_text(json.dumps({**noted, "best_score": 0.99}))
     out = train(boxes, work_dir, "--resume", train_cfg__max_epochs=3)
     assert f"best val AP 99.00, in {work_dir / Path(noted['best_ckpt']).name}" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(
+    trained_detector, boxes, tmp_path, kind
+):
+    work_dir = tmp_path / "work"
+    shutil.copytree(trained_detector[0], work_dir)
+    damage(work_dir / "epoch_2.pth", kind, random.Random(1))
+    out = train(boxes, work_dir, "--resume")
+    assert (work_dir / "epoch_2.pth.damaged").is_file()
+    assert sum("resumed from epoch_1.pth" in line for line in out.splitlines()) == 1
+    assert "epoch 2/2: loss" in out
+    assert read_checkpoint(work_dir / "epoch_2.pth")["meta"]["epoch"] == 2
 
 
 def test_a_training_without_amp_can_be_resumed_with_it(trained_detector, boxes, tmp_path):

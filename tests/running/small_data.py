@@ -142,13 +142,13 @@ def refuses_to_train(data, work_dir, *words, flags=(), config=DIGITS, **changes)
     return refused("train_multilabel", arguments, *words)
 
 
-def start(arguments, **popen):
-    """Starts ``python ARGUMENTS`` as a process of its own."""
+def start(arguments, command=(), **popen):
+    """Starts ``COMMAND python ARGUMENTS`` as a process of its own."""
     python_path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
     environment = {**os.environ, "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment["PYTHONFAULTHANDLER"] = "1"  # an abort in torch says where it was
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
+        [*command, sys.executable, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

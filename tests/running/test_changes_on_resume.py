@@ -67,6 +67,22 @@ def test_allowed_changes_are_told_in_a_line_each_and_take_effect(data, work_dir,
     assert end["meta"]["run"]["free"]["max_lr"] == settings.get("max_lr", 1e-3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"batch_size": 4, "accumulation": 2}, "8 images of all processes together, as before"),
+        (
+            {"batch_size": 8, "accumulation": 2},
+            "16 images of all processes together, and took 8 before; batch_size=4 keeps 8",
+        ),
+        ({"batch_size": 3, "accumulation": 3}, "9 images of all processes together, and took 8 before"),
+    ],
+)
+def test_images_of_a_step_are_told_where_they_may_have_changed(data, work_dir, changes, line):
+    printed = train(data, work_dir, "--resume", max_epochs=3, stop_epoch=1, **changes)
+    assert f"an optimiser step takes {line}\n" in printed
+
+
 def test_learning_rate_after_a_change_is_that_of_the_new_schedule(data, work_dir):
     train(data, work_dir, "--resume", max_epochs=3, stop_epoch=2, max_lr=2e-3)
     parameters = [torch.nn.Parameter(torch.zeros(1))]

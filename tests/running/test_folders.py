@@ -165,6 +165,17 @@ def test_refused_resume_leaves_the_config_of_the_training(data, work_dir):
     assert {path: text for path, text in after.items() if path in before} == before
 
 
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"iter": "3"}', '{"epoch": null}', '{"best_ckpt": 1}', '{"a": 1}', "[" * 100_000]
+)
+def test_damaged_note_of_the_last_validation_says_nothing(tmp_path, content):
+    note = {"iter": 30, "epoch": 3, "best_score": 0.5, "best_ckpt": "best_epoch_3.pth"}
+    folders.write_validation(tmp_path, note)
+    assert folders.last_validation(tmp_path) == note
+    (tmp_path / "last_validation.json").write_text(content)
+    assert folders.last_validation(tmp_path) == {}
+
+
 def test_names_that_are_taken_are_passed_over(tmp_path):
     for name in ("best.pth", "best_1.pth"):
         (tmp_path / name).write_text(name)

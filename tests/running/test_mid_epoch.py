@@ -6,11 +6,12 @@ import signal
 import time
 
 import pytest
-from running.small_data import CUSTOM, RANDOM_NETWORK, ROOT, options, refuses_to_train, start, train
+from running.small_data import CUSTOM, RANDOM_NETWORK, ROOT, call, options, refuses_to_train, start, train
 from running.test_resume import assert_bit_for_bit_equal, left_over, read
 
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.signals import TrainingStopped
+from tresnet_downstream.running.validation import LastValidationHook
 
 # All that is random or has a memory, in epochs of 6 batches and 3 steps.
 RANDOM = {
@@ -53,24 +54,6 @@ class Waiting(Interrupting):
             open(os.path.join(runner.work_dir, "waits"), "w").close()
             time.sleep(1)
 """
-# As schedulers do: torchrun gets the signal, or each process of the job does, to which torchrun then sends it again.
-INTERRUPTING_ALL = (
-    INTERRUPTING
-    + """
-from mmengine.dist import is_main_process
-
-@HOOKS.register_module(force=True)
-class InterruptingAll(Interrupting):
-    def _send(self, runner, place):
-        if place not in self.place or runner.iter != self.batch:
-            return
-        if "each" in self.place:
-            os.kill(os.getpid(), self.number)
-        if is_main_process():
-            os.kill(os.getppid(), self.number)
-            time.sleep(0.5)  # torchrun passes it on meanwhile
-"""
-)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +97,7 @@ def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(
     printed = train(data, tmp_path / "run", "--resume", config=CUSTOM, **RANDOM)
     assert_bit_for_bit_equal(tmp_path / "run/epoch_3.pth", undisturbed[0] / "epoch_3.pth")
     assert read(tmp_path / "run/best.pth")["score"] == read(undisturbed[0] / "best.pth")["score"]
-    # The checkpoint of an epoch, from before its validation, does not hold the epoch's losses.
-    for epoch in (3,) if place == "validation" else (2, 3):
+    for epoch in (2, 3):
         assert line_of(printed, epoch) == line_of(undisturbed[1], epoch)
     assert not list((tmp_path / "run").glob("epoch_*_step_*"))
 
@@ -144,6 +126,39 @@ def test_logged_losses_before_a_validation_that_a_signal_ended_stay_with_that_va
     train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
     assert list(mean_losses(tmp_path / "run")) == [2, 4, 6]
     assert mean_losses(tmp_path / "run") == mean_losses(tmp_path / "undisturbed")
+
+
+def test_logged_losses_of_a_run_resumed_between_epochs_go_back_to_the_validation_before(data, tmp_path):
+    changes = {**RANDOM, "val_steps": 2, "max_epochs": 2}
+    train(data, tmp_path / "undisturbed", config=CUSTOM, **changes)
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path / "run", config=config_with(tmp_path, signal.SIGTERM, 7, "step"), **changes)
+    (tmp_path / "run/epoch_2_step_4.pth").unlink()
+    folders.point_to(tmp_path / "run", "epoch_1.pth")
+    for log in (tmp_path / "run").rglob("scalars.json"):
+        log.unlink()
+    train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
+    undisturbed = mean_losses(tmp_path / "undisturbed")
+    assert mean_losses(tmp_path / "run") == {step: undisturbed[step] for step in (4, 6)}
+
+
+@pytest.mark.parametrize("checkpoint_steps", [2, None])
+def test_run_killed_in_its_first_epoch_after_a_validation_is_resumed(data, tmp_path, monkeypatch, checkpoint_steps):
+    changes = {**RANDOM, "val_steps": 2, "max_epochs": 2, "checkpoint_steps": checkpoint_steps}
+    train(data, tmp_path / "undisturbed", config=CUSTOM, **changes)
+
+    def killed(hook, runner):
+        if (tmp_path / "run/best.pth").exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LastValidationHook, "after_val", killed, raising=False)
+        command = [CUSTOM, "--work-dir", tmp_path / "run", *options(data, **changes)]
+        assert call("train_multilabel", command)[0] == 130
+    assert "epoch 2" in train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
+    assert_bit_for_bit_equal(tmp_path / "run/epoch_2.pth", tmp_path / "undisturbed/epoch_2.pth")
+    assert mean_losses(tmp_path / "run") == mean_losses(tmp_path / "undisturbed")
+    assert not list((tmp_path / "run").glob("epoch_*_step_*"))
 
 
 def test_checkpoints_every_n_steps_change_nothing_and_are_removed_with_their_epoch(
@@ -252,50 +267,3 @@ def test_second_signal_ends_a_training_at_once_and_leaves_whole_files(data, tmp_
     assert process.returncode in (-signal.SIGUSR1, -signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGUSR1)
     for path in tmp_path.glob("*.pth"):
         assert read(path)["state_dict"]
-
-
-def train_on_two_processes(data, work_dir, config=CUSTOM, flags=()):
-    """Trains under torchrun, in epochs of 6 batches of each process and 3 steps; gives status and what was printed."""
-    # Of itself, torchrun does not pass SIGUSR1 on.
-    passed_on = ["--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, *passed_on]
-    command = [*torchrun, ROOT / "tools/train_multilabel.py", config, "--work-dir", work_dir, "--launcher", "pytorch"]
-    process = start([*command, *flags, *options(data, **{**RANDOM, "batch_size": 2})], start_new_session=True)
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        if process.poll() is None:
-            process.terminate()  # torchrun ends its processes
-            process.communicate()
-    return process.returncode, out, err
-
-
-@pytest.fixture(scope="module")
-def undisturbed_on_two_processes(data, tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp("undisturbed_on_two_processes")
-    status, _, err = train_on_two_processes(data, work_dir)
-    assert status == 0, err
-    return work_dir
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "place"), [(signal.SIGTERM, "step"), (signal.SIGTERM, "step of each"), (signal.SIGUSR1, "step")]
-)
-def test_signal_to_two_processes_ends_both_after_one_step_and_the_resumed_run_equals_the_undisturbed_one(
-    data, undisturbed_on_two_processes, tmp_path, number, place
-):
-    (tmp_path / "interrupting.py").write_text(INTERRUPTING_ALL)
-    work_dir = tmp_path / "run"
-    config = config_with(tmp_path, number, 7, place, kind="InterruptingAll")
-    status, out, err = train_on_two_processes(data, work_dir, config, ["--import", tmp_path / "interrupting.py"])
-    assert status != 0
-    lines = [line for line in (out + err).splitlines() if "stopped by" in line]
-    assert lines == [f"stopped by {number.name} after step 5; --resume goes on from epoch_2_step_5.pth"]
-    assert sorted(path.name for path in work_dir.glob("*.pth")) == ["best.pth", "epoch_1.pth", "epoch_2_step_5.pth"]
-    assert folders.last_checkpoint(work_dir).name == "epoch_2_step_5.pth"
-    assert not left_over(work_dir)
-    status, _, err = train_on_two_processes(data, work_dir, flags=["--resume"])
-    assert status == 0, err
-    assert_bit_for_bit_equal(work_dir / "epoch_3.pth", undisturbed_on_two_processes / "epoch_3.pth")
-    assert read(work_dir / "best.pth")["score"] == read(undisturbed_on_two_processes / "best.pth")["score"]

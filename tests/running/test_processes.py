@@ -1,9 +1,6 @@
 """Several processes give what one process gives from the whole batch."""
 
 import json
-import os
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +9,8 @@ import torch
 import torch.distributed as dist
 from mmengine.registry import init_default_scope
 from mmengine.runner import IterBasedTrainLoop
-from running.small_data import DIGITS, call, make_small_data, options, start, train
+from running.small_data import DIGITS, call, make_small_data, options, train
+from running.torchrun import on_processes, work_as_one_of_several
 from torch.nn.parallel import DistributedDataParallel
 
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
@@ -64,6 +62,15 @@ def step_of_the_norm():
     return result | sums | {name: buffer.clone() for name, buffer in norm.named_buffers()}
 
 
+def statistics_of_one_pixel():
+    """Buffers of a norm after a batch of two pictures of one pixel, of which each process takes one."""
+    torch.manual_seed(0)
+    norm = ActivatedBatchNorm(4, slope=0.01, norm="sync")
+    x = torch.randn(2, 4, 1, 1)
+    norm(x if not dist.is_initialized() else x[dist.get_rank()][None])
+    return dict(norm.named_buffers())
+
+
 def statistics_in_a_validation():
     """The buffers that a process scores with, from its own in a training."""
     model = torch.nn.BatchNorm1d(2)
@@ -79,6 +86,7 @@ def one_step_of_each():
         "sum": step_of_the_classifier("sum"),
         "mean": step_of_the_classifier("mean"),
         "norm": step_of_the_norm(),
+        "pixel": statistics_of_one_pixel(),
     }
 
 
@@ -109,10 +117,8 @@ def folder(tmp_path_factory):
     spoilt = make_small_data(folder / "spoilt")
     for number in (0, 7, 10):
         (spoilt / f"pictures/val_{number:02}.jpg").write_bytes(b"")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
-    process = start([*torchrun, __file__, folder])
-    _, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
+    ended = on_processes(2, __file__, folder, timeout=180)
+    assert ended.status == 0, ended.err
     return folder
 
 
@@ -157,6 +163,14 @@ def test_synchronous_norm_takes_unequal_shares_of_a_batch(steps):
 
 
 @pytest.mark.slow
+def test_synchronous_norm_takes_one_pixel_of_each_process(steps):
+    alone, together = steps
+    for part in together:
+        for name, expected in alone["pixel"].items():
+            torch.testing.assert_close(part["pixel"][name], expected)
+
+
+@pytest.mark.slow
 def test_training_on_two_processes_writes_one_set_of_files_and_scores_every_picture(folder):
     first, second = (json.loads((folder / f"tools_{rank}.json").read_text()) for rank in range(2))
     assert {status for status, _, _ in (*first.values(), *second.values())} == {0}
@@ -189,6 +203,7 @@ def test_two_processes_overwrite_no_run_and_go_on_with_that_of_one(folder):
     assert checkpoint["param_schedulers"][0]["last_epoch"] == 4
 
 
+@pytest.mark.slow
 def test_two_processes_validate_at_the_steps_of_one_with_its_loss_and_scores(folder):
     first, second = (json.loads((folder / f"tools_{rank}.json").read_text())["steps"] for rank in range(2))
     assert (first[0], second[0], second[1]) == (0, 0, "")
@@ -201,12 +216,22 @@ def test_two_processes_validate_at_the_steps_of_one_with_its_loss_and_scores(fol
     assert together[0]["raw/mAP"] == pytest.approx(alone[0]["raw/mAP"], abs=0.01)
 
 
+@pytest.mark.slow
+def test_losses_in_the_log_of_two_processes_are_means_over_both(folder):
+    together, alone = ([row for row in rows(folder / name) if "lr" in row] for name in ("steps", "steps_alone"))
+    assert len(together) == len(alone) == 2
+    for ours, expected in zip(together, alone, strict=True):
+        assert ours["loss_per_image"] == pytest.approx(expected["loss_per_image"], rel=1e-4)
+        assert ours["loss"] == pytest.approx(expected["loss"] / 2, rel=1e-4)  # a sum, over half of the images
+
+
 def rows(work_dir):
     """What a training wrote for TensorBoard, as JSON."""
     (file,) = work_dir.rglob("scalars.json")
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_leave_out_the_pictures_that_cannot_be_read(folder):
     first, second = (json.loads((folder / f"tools_{rank}.json").read_text())["spoilt"] for rank in range(2))
     assert "3 of 11 images cannot be read and are not scored" in first[1]
@@ -221,13 +246,10 @@ def test_two_processes_leave_out_the_pictures_that_cannot_be_read(folder):
     np.testing.assert_allclose(part, whole[kept], atol=1e-5)
 
 
-if __name__ == "__main__":
-    dist.init_process_group("gloo")
-    folder = Path(sys.argv[1])
+def work(folder):
     torch.save(one_step_of_each(), folder / f"steps_{dist.get_rank()}.pth")
     (folder / f"tools_{dist.get_rank()}.json").write_text(json.dumps(train_and_score(folder)))
-    # None may leave while another still talks to it; and torch's threads, taken apart with the group or as an
-    # interpreter ends, have aborted a process whose work was done.
-    dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)
+
+
+if __name__ == "__main__":
+    work_as_one_of_several(work)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.hooks import Hook
-from running.small_data import DIGITS, call, options
+from running.small_data import DIGITS, call, options, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tresnet_downstream.registry import HOOKS
@@ -106,3 +106,17 @@ def test_logs_have_steps_as_their_x_axis(ticked):
     assert [(event.step, event.value) for event in recorded] == [
         (row["step"], pytest.approx(row["raw/mAP"])) for row in scores
     ]
+
+
+def test_logs_keep_no_more_values_than_they_take_means_over(data, tmp_path, monkeypatch):
+    hubs, limit = [], progress.limit_history
+
+    def limited(runner):
+        hubs.append(runner.message_hub)
+        limit(runner)
+
+    monkeypatch.setattr(progress, "HISTORY", 2)
+    monkeypatch.setattr(progress, "limit_history", limited)
+    train(data, tmp_path / "run", max_epochs=5)  # 15 steps; the logs take means over 10
+    values, _ = hubs[-1].get_scalar("train/loss").data
+    assert len(values) == 10

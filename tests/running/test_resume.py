@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -138,6 +139,15 @@ def test_run_resumed_from_an_earlier_epoch_keeps_its_own_checkpoints(data, tmp_p
     assert "epoch 2/2" in printed
     assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_2.pth", "epoch_3.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "epoch_2.pth"
+
+
+def test_resumed_run_removes_the_checkpoints_that_a_killed_one_had_not_yet_removed(data, tmp_path):
+    train(data, tmp_path, keep_checkpoints=1)
+    for name in ("epoch_1.pth", "epoch_1_step_2.pth", "epoch_2_step_6.pth", "epoch_3.pth"):
+        shutil.copy(tmp_path / "epoch_2.pth", tmp_path / name)
+    train(data, tmp_path, "--resume", keep_checkpoints=1)
+    # Later ones stay, as they do when a run is resumed from an earlier checkpoint.
+    assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_2.pth", "epoch_3.pth"]
 
 
 def test_checkpoints_hold_tensors_and_plain_values_alone(uninterrupted):

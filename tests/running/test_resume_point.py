@@ -1,10 +1,14 @@
-"""A training goes on from its newest whole checkpoint, whatever happened to the files of its folder."""
+"""A training goes on from its newest whole checkpoint, whatever happened to the files of its folder.
+
+With TRESNET_MUTATIONS=2000, 200 damaged checkpoints are tried.
+"""
 
 import random
 import shutil
 
 import pytest
 import torch
+from hostile import number_of_inputs
 from running.small_data import refuses_to_train, train
 from running.test_resume import assert_bit_for_bit_equal, read
 
@@ -12,7 +16,8 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.resume_point import newest_whole_checkpoint
 
-KINDS = ("truncated", "empty", "flipped", "zeros", "garbage")
+KINDS = ("truncated", "empty", "flipped", "zeros", "garbage", "longer")
+DAMAGES = number_of_inputs(500) // 10
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +63,14 @@ def damage(path, kind, draw):
             content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
     elif kind == "zeros":
         content[place:] = bytes(len(content) - place)
-    else:
+    elif kind == "garbage":
         content = content[: place // 2] + draw.randbytes(200)
+    else:
+        content += draw.randbytes(draw.choice((30, 4000, 70_000)))
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(DAMAGES))
 def test_newest_whole_checkpoint_is_taken_and_damaged_ones_are_set_aside_in_one_line(small_run, lines, seed):
     draw = random.Random(seed)
     damaged = [3, 2][: draw.randint(1, 2)]
@@ -134,8 +141,12 @@ def test_nothing_is_renamed_where_no_checkpoint_is_whole(small_run):
     assert sorted(small_run.iterdir()) == before
 
 
-def test_training_resumed_from_the_checkpoint_before_a_damaged_one_ends_bit_for_bit_equal(data, finished, work_dir):
-    damage(work_dir / "epoch_3.pth", "flipped", random.Random(1))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_resumed_from_the_checkpoint_before_a_damaged_one_ends_bit_for_bit_equal(
+    data, finished, work_dir, kind
+):
+    damage(work_dir / "epoch_3.pth", kind, random.Random(1))
     printed = train(data, work_dir, "--resume", max_epochs=3, keep_checkpoints=3)
     assert "resumed from epoch_2.pth" in printed
     assert_bit_for_bit_equal(work_dir / "epoch_3.pth", finished / "epoch_3.pth")

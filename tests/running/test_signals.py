@@ -48,6 +48,24 @@ def test_another_signal_acts_at_once(acted):
         assert acted == [signal.SIGTERM, signal.SIGINT]
 
 
+@pytest.mark.parametrize(("processes", "reaches"), [(1, True), (2, False)])
+def test_one_of_several_processes_that_fails_is_not_ended_by_torchruns_signal_before_it_tells(
+    acted, processes, reaches
+):
+    with pytest.raises(ValueError, match="fails"), signals.deferred(processes):
+        raise ValueError("fails")
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
+    assert acted == [signal.SIGTERM] * reaches + [signal.SIGINT]
+
+
+def test_one_of_several_processes_that_ends_well_heeds_signals_again(acted):
+    with signals.deferred(2):
+        pass
+    signal.raise_signal(signal.SIGTERM)
+    assert acted == [signal.SIGTERM]
+
+
 class Stuck(Dataset):
     """Never gives an item."""
 

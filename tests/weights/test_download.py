@@ -1,5 +1,6 @@
 """Downloads from a server of our own that cuts, refuses, lies and hangs."""
 
+import errno
 import hashlib
 import threading
 import time
@@ -8,7 +9,10 @@ import pytest
 import torch
 from weights.server import Server
 
+from tresnet_downstream import files
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.system_errors import NotWrittenError
+from tresnet_downstream.weights import download
 from tresnet_downstream.weights import hub as hub_files
 from tresnet_downstream.weights.download import cache_folder, fetch
 from tresnet_downstream.weights.public_files import locate
@@ -182,6 +186,26 @@ def test_a_damaged_note_of_what_was_begun_starts_over(server, content):
     assert fetch(server.url).read_bytes() == server.content
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"0123", b"g" * 64])
+def test_a_damaged_note_of_the_checksum_is_told(server, content):
+    path = fetch(server.url)
+    path.with_name("net.pth.sha256").write_bytes(content)
+    with pytest.raises(UserError, match=r"net\.pth\.sha256: is damaged: it holds no checksum.*delete net\.pth\.sha256"):
+        fetch(server.url)
+
+
+def test_a_part_that_was_damaged_meanwhile_is_noticed_and_not_kept(server):
+    server.cut = 8000
+    with pytest.raises(UserError):
+        fetch(server.url)
+    (part,) = cache_folder().rglob("*.partial")
+    part.write_bytes(part.read_bytes()[:4000] + bytes(4000))
+    server.cut = None
+    with pytest.raises(UserError, match="it came in parts, and what came is cut off or damaged"):
+        fetch(server.url)
+    assert fetch(server.url).read_bytes() == server.content
+
+
 def test_cut_file_of_a_server_that_says_no_length_is_neither_kept_nor_remembered(server):
     server.mode, server.cut = "no length", 8000
     with pytest.raises(UserError, match=r"does not say its length.*cut off or damaged"):
@@ -207,3 +231,23 @@ def test_longer_downloads_than_the_limit_end(server, monkeypatch):
 def test_what_is_no_url_is_told(server, url):
     with pytest.raises(UserError, match=r"is no URL|give hf://|cannot be reached"):
         fetch(url)
+
+
+def test_full_disk_of_the_cache_is_told_with_the_folder_and_what_to_do(server, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "_copy", full)
+    words = f"{cache_folder()}: a file in it cannot be written: no space is left .*, or set TRESNET_CACHE to a folder"
+    with pytest.raises(NotWrittenError, match=words):
+        fetch(server.url)
+
+
+def test_full_disk_before_the_first_byte_names_the_file(server, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    monkeypatch.setattr(files.os, "replace", full)
+    words = r"partial\.version: cannot be written: no space is left .*, or set TRESNET_CACHE to a folder"
+    with pytest.raises(NotWrittenError, match=words):
+        fetch(server.url)

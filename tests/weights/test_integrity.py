@@ -31,6 +31,20 @@ def test_one_flipped_bit_among_the_values_is_found_each_time(tmp_path, suffix):
             read_checkpoint(path)
 
 
+@pytest.mark.parametrize("length", [1, 22, 5000, 70_000])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_bytes_behind_the_end_are_found(tmp_path, suffix, length):
+    path = tmp_path / f"a.{suffix}"
+    torch.save({"w": torch.ones(9)}, path) if suffix == "pth" else save_safetensors({"w": torch.ones(9)}, path)
+    for more in (bytes(length), random.Random(length).randbytes(length)):
+        content = path.read_bytes()
+        path.write_bytes(content + more)
+        with pytest.raises(UserError, match=r"is cut off or damaged"):
+            read_checkpoint(path)
+        path.write_bytes(content)
+    read_checkpoint(path)
+
+
 def test_a_deflated_bomb_is_refused_before_it_is_unpacked(tmp_path):
     torch.save({"w": torch.zeros(2**24)}, tmp_path / "a.pth")
     with (

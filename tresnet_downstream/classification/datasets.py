@@ -229,7 +229,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
         shuffle: whether to permute the samples.
         seed: of the permutation, 0 or more; None, which MMEngine passes for ``diff_rank_seed``, has the
             processes agree on one.
+
+    Attributes:
+        deals_in_turn: True: the batches of all processes together are those of one process with the whole batch, so a
+            run may be resumed with another number of processes within an epoch.
     """
+
+    deals_in_turn = True
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = 0) -> None:
         self.length = len(dataset)

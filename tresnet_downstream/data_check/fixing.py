@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tresnet_downstream.box_faults import clipped
+from tresnet_downstream.coco_shapes import is_id
 from tresnet_downstream.data_check.findings import Finding
 from tresnet_downstream.data_check.listing import Listing
 from tresnet_downstream.errors import UserError
@@ -107,14 +108,17 @@ def _clean_coco(listing: Listing, findings: list[Finding]) -> tuple[str, Counter
     reasons = _first_reasons(findings)
     counts = Counter(reasons.values())
     images = [image for position, image in enumerate(content["images"]) if position not in reasons]
-    ids = {image.get("id") for image in images if isinstance(image, dict)}
-    removed_ids = {content["images"][position]["id"] for position in reasons} - ids
+    # Of the images that could be listed: the id of another may be of any type.
+    ids = {image.position: content["images"][image.position]["id"] for image in listing.images}
+    kept_ids = {number for position, number in ids.items() if position not in reasons}
+    removed_ids = {ids[position] for position in reasons} - kept_ids
     faults = {finding.annotation: finding for finding in findings if not _removes_image(finding)}
     sizes = {image.position: image.size for image in listing.images}
     annotations = []
     for position, annotation in enumerate(content["annotations"]):
         fault = faults.get(position)
-        if isinstance(annotation, dict) and annotation.get("image_id") in removed_ids:
+        number = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if is_id(number) and number in removed_ids:
             counts["annotations of removed images"] += 1
         elif fault is None:
             annotations.append(annotation)

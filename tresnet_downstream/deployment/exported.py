@@ -12,7 +12,7 @@ import torch
 
 from tresnet_downstream.classification.classifier import ImageClassifier, probabilities_of
 from tresnet_downstream.classification.transforms import build_pipeline
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.json_reading import parse_json
 
 # Under this key an exported file says what it is: JSON of the keys of `description`.
@@ -83,13 +83,13 @@ class OnnxRuntimeSession(Session):
             raise UserError(f"`device` {device}: the ONNX Runtime installed here has {known}")
         chosen = provider if kind == "cpu" else (provider, {"device_id": index})
         try:
-            self._session = library.InferenceSession(str(path), providers=[chosen])
+            # With its fallback it would try again on the CPU after an error, and say so in several lines.
+            self._session = library.InferenceSession(str(path), providers=[chosen], enable_fallback=0)
         except Exception as error:  # The library's errors have no class in common.
             raise UserError(f"{path}: ONNX Runtime cannot open it ({_last_line(error)})") from error
-        # Where a GPU cannot be started it goes on without, and where one fails later it tries again without.
+        # Where a GPU cannot be started it goes on without.
         if provider not in self._session.get_providers():
             raise UserError(f"`device` {device}: ONNX Runtime cannot start it; are its libraries and the GPU there?")
-        self._session.disable_fallback()
         self.description = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.size = _sides(self._session.get_inputs()[0].shape)
 
@@ -113,7 +113,8 @@ class OpenVinoSession(Session):
     """An ``.xml`` file, with its ``.bin`` beside it, in OpenVINO."""
 
     def __init__(self, path: Path, device: str) -> None:
-        core = core_of(required("openvino", str(path)))
+        openvino = required("openvino", str(path))
+        core = core_of(openvino)
         kind, index = _kind_and_index(device)
         there = core.available_devices
         name = f"{kind.upper()}.{index}"
@@ -124,19 +125,18 @@ class OpenVinoSession(Session):
             raise UserError(f"`device` {device}: OpenVINO has {known} here")
         if not path.with_suffix(".bin").is_file():
             raise UserError(f"{path}: its weights, {path.with_suffix('.bin').name}, are not beside it")
-        # Its readers of other formats would each complain on the terminal.
-        if b"<net" not in path.read_bytes()[:1000]:
-            raise UserError(f"{path}: is no model of OpenVINO")
         # One batch after the other, each on all cores; and not rounded to bfloat16 where a processor has it.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         try:
-            model = core.read_model(str(path))
+            # The core would try its readers of other formats too, which each complain on the terminal.
+            reader = openvino.frontend.FrontEndManager().load_by_framework("ir")
+            model = reader.convert(reader.load(str(path)))
             self.description = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
             self.size = _sides(
                 [None if side.is_dynamic else side.get_length() for side in model.input(0).partial_shape]
             )
             self._request = core.compile_model(model, name, settings).create_infer_request()
-        except RuntimeError as error:
+        except Exception as error:  # UnicodeDecodeError among them, for a name in the file.
             raise UserError(f"{path}: OpenVINO cannot open it ({_last_line(error)})") from error
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -193,14 +193,25 @@ class ExportedClassifier:
         """N x C logits for N x 3 x H x W in [0, 1], float32.
 
         Raises:
-            UserError: for pictures of another size than the model was exported for.
+            UserError: for pictures of another size than the model was exported for, and a model that cannot be run.
         """
         if images.shape[1:] != (3, *self.input_size):
             expected, given = (f"{height} x {width}" for height, width in (self.input_size, images.shape[2:]))
             raise UserError(
                 f"{self.path}: takes pictures of {expected}, got {given}; export it with `input_size` for others"
             )
-        return self._session.run(np.ascontiguousarray(images, np.float32))
+        try:
+            logits = self._session.run(np.ascontiguousarray(images, np.float32))
+        except Exception as error:  # The libraries' errors have no class in common.
+            if is_out_of_memory(error):
+                raise
+            raise UserError(f"{self.path}: cannot be run ({_last_line(error)}); export it again") from error
+        expected_shape = (len(images), len(self.classes))
+        if logits.shape != expected_shape or logits.dtype != np.float32:
+            raise UserError(
+                f"{self.path}: gives {logits.dtype} of {logits.shape}, not float32 of {expected_shape}; export it again"
+            )
+        return logits
 
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3."""

@@ -53,12 +53,13 @@ class OrderedCheckpointHook(EpochCheckpointHook):
             folders.forget_validation(runner.work_dir)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        outdated = None
+        outdated: list[int] = []
         if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                outdated = self._path(self.keep_ckpt_ids.popleft())
+                outdated = [self.keep_ckpt_ids.popleft()]
             self.keep_ckpt_ids.append(step)
-            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+            # The new checkpoint says that the outdated one is there: a resumed run removes it if a kill prevented this.
+            runner.message_hub.update_info("keep_ckpt_ids", [*outdated, *self.keep_ckpt_ids])
         self.last_ckpt = self._path(step)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
         runner.save_checkpoint(
@@ -72,12 +73,15 @@ class OrderedCheckpointHook(EpochCheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
+        if outdated:
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
         if not is_main_process():
             return
         folders.point_to(runner.work_dir, self.last_ckpt)
         folders.remove_within_epochs(runner.work_dir, Path(self.last_ckpt).name)
-        if outdated is not None and self.file_backend.isfile(outdated):
-            self.file_backend.remove(outdated)
+        for path in map(self._path, outdated):
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         template, last = self.filename_tmpl, self.last_ckpt

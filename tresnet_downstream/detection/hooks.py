@@ -49,7 +49,6 @@ class DetectionCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Checks names, shapes and classes; a training that starts from a detector may have other heads."""
-        checkpoint.get("meta", {}).pop("config", None)  # MMEngine would run it
         last = last_validation(runner.work_dir)
         # The best checkpoint may be of a validation after this checkpoint: the one before was deleted then.
         if runner._resume and last.get("iter", -1) >= checkpoint.get("meta", {}).get("iter", 0):

@@ -204,6 +204,12 @@ def _of_anchors(detector: Any, config: Mapping[str, Any], outputs: Mapping[str, 
     return None
 
 
+def classes_with_boxes(metainfo: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The classes that boxes of a data set have, by its ``metainfo``: of panoptic data, those of things alone."""
+    known = metainfo or {}
+    return tuple(known.get("thing_classes") or known.get("classes") or ())
+
+
 def check_classes(detector: nn.Module, config: Mapping[str, Any], classes: Sequence[str]) -> None:
     """Checks that every head predicts as many classes as the data has.
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
-from tresnet_downstream.errors import UserError
+from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
 from tresnet_downstream.running.stored_config import check_stored, few_modules
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
@@ -92,6 +93,7 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     if not isinstance(classes, list | tuple) or not classes or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{path}: does not name its classes")
     model.classes, model.pipeline = tuple(classes), [dict(step) for step in pipeline]
+    model.described_by = path if config is None else None
     return model.eval()
 
 
@@ -116,8 +118,9 @@ def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: in
         raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
     init_default_scope("mmdet")
     steps: Any = model.pipeline
-    prepare = Compose([{"type": "mmdet.LoadImageFromNDArray"}, *_without_loading(steps)])
-    prepared = ((image, _prepared(prepare, image)) for image in images)
+    with _description_to_blame(model):
+        prepare = Compose([{"type": "mmdet.LoadImageFromNDArray"}, *_without_loading(steps)])
+    prepared = ((image, _prepared(model, prepare, image)) for image in images)
     for _, group in itertools.groupby(prepared, key=lambda item: _shape(item[1])):
         while batch := list(itertools.islice(group, batch_size)):
             yield from _detect_batch(model, batch)
@@ -141,13 +144,30 @@ def _built(path: Path, detector: Mapping[str, Any]) -> Any:
         raise UserError(f"{path}: the detector that it describes cannot be built ({reason})") from error
 
 
-def _prepared(prepare: Compose, image: Picture) -> dict[str, Any] | str:
+@contextmanager
+def _description_to_blame(model: Any) -> Iterator[None]:
+    """Raises UserError for what a detector raises that was built from a checkpoint's description, not from a config."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        path = getattr(model, "described_by", None)
+        if path is None or is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: the detector that it describes cannot be run ({reason})") from error
+
+
+def _prepared(model: Any, prepare: Compose, image: Picture) -> dict[str, Any] | str:
     try:
         pixels = pixels_of(image)
     except BadImageError as error:
         return str(error)
     path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
-    data: dict[str, Any] = prepare({"img": np.ascontiguousarray(pixels[:, :, ::-1]), "img_path": path, "img_id": 0})
+    with _description_to_blame(model):
+        data: dict[str, Any] = prepare({"img": np.ascontiguousarray(pixels[:, :, ::-1]), "img_path": path, "img_id": 0})
+        tuple(data["inputs"].shape), data["data_samples"]
     return data
 
 
@@ -159,7 +179,8 @@ def _shape(data: dict[str, Any] | str) -> tuple[int, ...]:
 def _detect_batch(model: Any, batch: Sequence[tuple[Picture, dict[str, Any] | str]]) -> Iterator[Detections]:
     readable = [data for _, data in batch if isinstance(data, dict)]
     inputs = {key: [data[key] for data in readable] for key in ("inputs", "data_samples")}
-    samples = iter(model.test_step(inputs) if readable else ())
+    with _description_to_blame(model):
+        samples = iter(model.test_step(inputs) if readable else ())
     for image, data in batch:
         if isinstance(data, str):
             yield Detections(

@@ -20,7 +20,13 @@ from tresnet_downstream.detection.adjusted_config import (
     use_checked_components,
 )
 from tresnet_downstream.detection.checkpoint_files import OrderedCheckpointHook
-from tresnet_downstream.detection.network_check import check_classes, check_network, detector_of, has_masks
+from tresnet_downstream.detection.network_check import (
+    check_classes,
+    check_network,
+    classes_with_boxes,
+    detector_of,
+    has_masks,
+)
 from tresnet_downstream.registry import RUNNERS, SCOPE
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.config_checks import mistakes_in_types
@@ -28,6 +34,7 @@ from tresnet_downstream.running.runner import FolderRunner, QuietRunner
 from tresnet_downstream.running.system import end_in_one_line
 from tresnet_downstream.running.top_level import require_read_options
 from tresnet_downstream.running.unreadable import UnreadableImagesHook
+from tresnet_downstream.running.validation import BEST
 
 
 @RUNNERS.register_module()
@@ -115,15 +122,20 @@ class DetectionRunner(FolderRunner):
             return super().test()
 
     def _check_parts(self) -> None:
-        check_network(detector_of(self.model), self.cfg.model)
+        check_network(detector_of(self.model), self._detector_config)
+
+    @property
+    def _detector_config(self) -> Any:
+        """The config of the detector itself; test-time augmentation puts its own around it."""
+        return self.cfg.model.get("module", self.cfg.model)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks; before the first, when the data sets are there, the classes of the heads are checked."""
         if fn_name == "before_run":
             for loop in (self._train_loop, self._val_loop, self._test_loop):
                 dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
-                if classes := (getattr(dataset, "metainfo", None) or {}).get("classes"):
-                    check_classes(detector_of(self.model), self.cfg.model, classes)
+                if classes := classes_with_boxes(getattr(dataset, "metainfo", None)):
+                    check_classes(detector_of(self.model), self._detector_config, classes)
         super().call_hook(fn_name, **kwargs)
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
@@ -143,8 +155,13 @@ class DetectionRunner(FolderRunner):
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resumes a checkpoint; its best one is sought in this folder, also if that was moved since."""
         super().resume(filename, *args, **kwargs)
+        info = self.message_hub.runtime_info
+        # A file of another name is none that a training wrote, and must not be set aside or removed.
+        if not folders.is_best(Path(info.get("best_ckpt") or "best.pth").name):
+            for key in BEST:
+                info.pop(key, None)
         for key in ("best_ckpt", "last_ckpt"):
-            if path := self.message_hub.runtime_info.get(key):
+            if path := info.get(key):
                 self.message_hub.update_info(key, str(Path(self.work_dir) / Path(path).name))
 
 

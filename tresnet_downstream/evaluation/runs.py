@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,10 +175,20 @@ def _write(
         (folder / DESCRIPTION).unlink(missing_ok=True)
         (folder / LEFT_OUT).unlink(missing_ok=True)
         for name, array in (arrays or {}).items():
-            with whole_file(folder / name) as partial:
-                np.save(partial, array)
+            with whole_file(folder / name) as partial, partial.open("wb") as file:
+                np.save(_Stream(file), array)
     write_files(folder, encoded)
     return folder / DESCRIPTION
+
+
+class _Stream:
+    """A file for ``np.save`` that is none of Python's own classes.
+
+    To those, numpy writes in C, and reports no error if the disk does not take the last bytes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
 
 
 def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:

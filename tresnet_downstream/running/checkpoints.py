@@ -29,12 +29,12 @@ from tresnet_downstream.running.loops import TrainLoop, training_loop
 from tresnet_downstream.weights import schemes  # noqa: F401 - MMEngine's loaders, safe
 from tresnet_downstream.weights.integrity import first_not_finite, require_usable
 from tresnet_downstream.weights.pretrained import require_match
-from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+from tresnet_downstream.weights.reading import class_names, read_checkpoint, unwrap
 
 
 def require_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path: str | Path) -> None:
     """Raises UserError unless the checkpoint was trained on these classes, in this order, or does not say."""
-    trained = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes", classes)
+    trained = class_names(checkpoint, path) or classes
     for place, (there, here) in enumerate(zip_longest(trained, classes)):
         if there != here:
             raise UserError(
@@ -89,7 +89,9 @@ class CheckpointHook(Hook):
         self.best: dict[str, Any] = {save_best: float("-inf")}
 
     def before_train(self, runner: Runner) -> None:
-        """Remembers the best score of the run that is resumed."""
+        """Remembers the best score of the run that is resumed, and removes what a killed run had yet to remove."""
+        if runner.iter > 0 and is_main_process():
+            self._remove_outdated(Path(runner.work_dir), runner.epoch)
         best = Path(runner.work_dir) / "best.pth"
         if runner.iter > 0 and best.is_file():
             self._adopt(best, runner)
@@ -142,6 +144,10 @@ class CheckpointHook(Hook):
         runner.save_checkpoint(str(folder), f"epoch_{epoch}.pth")
         folders.point_to(folder, f"epoch_{epoch}.pth")
         folders.remove_within_epochs(folder, f"epoch_{epoch}.pth")
+        self._remove_outdated(folder, epoch)
+
+    def _remove_outdated(self, folder: Path, epoch: int) -> None:
+        """Removes the checkpoints of whole epochs up to this one, except the last of them."""
         # Not those of later epochs, which a run that was resumed from an earlier one finds there.
         written = [path for path, place in folders.resumable_checkpoints(folder).items() if place <= (epoch, 0)]
         for old in written[: -self.keep]:

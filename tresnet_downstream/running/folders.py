@@ -17,11 +17,15 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.runs import RUN_FILES
 from tresnet_downstream.evaluation.scored import SCORE_FILES
 from tresnet_downstream.files import Earlier, whole_file
+from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked, require_unused
 
 RUN_ID, LAST_CHECKPOINT, LAST_VALIDATION = "run_id", "last_checkpoint", "last_validation.json"
+_OF_A_VALIDATION = {"iter": (int,), "epoch": (int,), "best_score": (int, float), "best_ckpt": (str,)}
 _RESUMABLE = re.compile(r"(?:epoch|iter)_(\d+)(?:_step_(\d+))?\.pth")
+# Of the checkpoints within epochs, all of which are removed once their epoch has its own.
+_KEEP_WITHIN_EPOCHS = 2
 _BEST = re.compile(r"best(_.*_(epoch|iter|step)_\d+)?\.pth")
 
 
@@ -43,11 +47,13 @@ def resumable_checkpoints(folder: str | Path) -> dict[Path, tuple[int, int]]:
     return dict(sorted(places.items(), key=lambda item: item[1]))
 
 
-def remove_within_epochs(folder: str | Path, name: str, keep: int = 0) -> None:
-    """Removes the checkpoints within epochs that are not after the one of this name, except the last ``keep``."""
+def remove_within_epochs(folder: str | Path, name: str) -> None:
+    """Removes the checkpoints within epochs up to the one of this name; if that is within an epoch, the last 2 stay."""
     limit = place_of(name)
-    places = resumable_checkpoints(folder).items()
-    within = [path for path, place in places if limit is not None and place[1] > 0 and place <= limit]
+    if limit is None:
+        return
+    within = [path for path, place in resumable_checkpoints(folder).items() if place[1] > 0 and place <= limit]
+    keep = _KEEP_WITHIN_EPOCHS if limit[1] > 0 else 0
     for path in within[: len(within) - keep]:
         path.unlink()
 
@@ -91,10 +97,14 @@ def set_aside(path: Path) -> Path:
 def last_validation(work_dir: str | Path) -> dict[str, Any]:
     """What :func:`write_validation` wrote last; empty if there was no validation, or the file is damaged."""
     try:
-        content = json.loads((Path(work_dir) / LAST_VALIDATION).read_text())
-    except (OSError, ValueError):
+        path = Path(work_dir) / LAST_VALIDATION
+        content = parse_json(path.read_bytes(), path)
+    except (OSError, UserError):
         return {}
-    return content if isinstance(content, dict) else {}
+    is_whole = isinstance(content, dict) and all(
+        type(value) in _OF_A_VALIDATION.get(key, ()) for key, value in content.items()
+    )
+    return content if is_whole else {}
 
 
 def write_validation(work_dir: str | Path, note: dict[str, Any]) -> None:
@@ -106,6 +116,11 @@ def write_validation(work_dir: str | Path, note: dict[str, Any]) -> None:
 def forget_validation(work_dir: str | Path) -> None:
     """Makes the folder say that nothing was validated."""
     (Path(work_dir) / LAST_VALIDATION).unlink(missing_ok=True)
+
+
+def is_best(name: str) -> bool:
+    """Whether a best checkpoint may have a name."""
+    return _BEST.fullmatch(name) is not None
 
 
 def holds_run(work_dir: str | Path) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 
 from tresnet_downstream.evaluation.text import csv_text, write_files
 
+_COLUMNS = ["image", "reason"]
+
 
 def left_out_file(split: str) -> str:
     """The name of the file for ``train`` or ``val``."""
@@ -28,16 +30,17 @@ def write_left_out(folder: str | Path, name: str, reasons: Mapping[str, str]) ->
         (Path(folder) / name).unlink(missing_ok=True)
         return
     rows = ({"image": image, "reason": reason} for image, reason in reasons.items())
-    write_files(folder, {name: csv_text(("image", "reason"), rows)})
+    write_files(folder, {name: csv_text(_COLUMNS, rows)})
 
 
 def read_left_out(folder: str | Path, name: str) -> dict[str, str]:
     """Why each image is left out, by its name, as :func:`write_left_out` wrote it; empty if there is no such file."""
     try:
         with (Path(folder) / name).open(newline="", encoding="utf-8") as file:
-            return {row["image"]: row["reason"] for row in csv.DictReader(file)}
-    except (OSError, ValueError, KeyError, csv.Error):
-        return {}  # not there, or not by this package
+            header, *rows = csv.reader(file, strict=True)
+            return dict(rows) if header == _COLUMNS else {}
+    except (OSError, ValueError, csv.Error):
+        return {}  # not there, damaged, or not by this package
 
 
 def left_out_of(dataset: Any) -> dict[str, str]:

@@ -11,7 +11,7 @@ from torch import nn
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import LOOPS
-from tresnet_downstream.running.mid_epoch import leave_out, mid_epoch_checkpoints
+from tresnet_downstream.running.mid_epoch import leave_out, mid_epoch_checkpoints, sums_of_accounts
 from tresnet_downstream.running.optimisation import optimizer_steps
 
 # Names of the loops over epochs, of MMEngine's and of the one below, which stands in its place.
@@ -38,6 +38,7 @@ class TrainLoop(EpochBasedTrainLoop):
     Attributes:
         within_epoch: whether an epoch was begun and is not complete.
         validated_iter: number of batches after which the model was validated last; -1 if it was not.
+        accounts: sums of the hooks' accounts at the end of an epoch that is validated later, for its checkpoint.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self.val_steps = val_steps
         self.within_epoch = False
         self.validated_iter = -1
+        self.accounts: dict[str, list[float]] = {}
         self.checkpoints = mid_epoch_checkpoints(runner.cfg)
         if val_steps is not None and (self.val_interval != 1 or kwargs.get("dynamic_intervals")):
             tell(f"val_steps={val_steps} replaces the intervals between validations in train_cfg")
@@ -87,7 +89,7 @@ class TrainLoop(EpochBasedTrainLoop):
 
     def run_epoch(self) -> None:
         """Trains an epoch, or the part of it before a validation that stops the training."""
-        done = self.batches_of_epoch
+        done, self.accounts = self.batches_of_epoch, {}
         self.runner.call_hook("before_train_epoch")
         self.within_epoch = True
         self.runner.model.train()
@@ -99,6 +101,8 @@ class TrainLoop(EpochBasedTrainLoop):
             if self._stopped_by_validation() and number < len(self.dataloader):
                 tell(f"stopped by a validation at step {self.step}; epoch {self.current_epoch} has no checkpoint")
                 return
+        if self.runner.val_loop is not None:
+            self.accounts = sums_of_accounts(self.runner)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
         self.within_epoch = False
@@ -107,6 +111,7 @@ class TrainLoop(EpochBasedTrainLoop):
         """What happens after a batch that completes a step: validation and checkpoint, where they are due."""
         if self.steps_after(self._iter) > self.steps_after(self._iter - 1):
             if self.validates_after_batch(self._iter):
+                self.checkpoints.before_validation(self)
                 self.validate()
                 self.runner.model.train()
             self.checkpoints.after_step(self)

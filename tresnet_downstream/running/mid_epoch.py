@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
+from torch.utils.data import BatchSampler
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
@@ -21,8 +23,6 @@ from tresnet_downstream.running import folders, signals
 
 # Processes agree every so many steps, since on a GPU each agreement waits for the device.
 AGREEMENT_INTERVAL = 5
-# Of the checkpoints within epochs, all of which are removed once their epoch has its own.
-KEEP = 2
 # Settings that decide which pictures are in a batch, and which batches in a step.
 _CUT_EPOCHS = ("batch_size", "processes", "training pictures", "accumulation")
 
@@ -51,6 +51,13 @@ class MidEpochCheckpoints:
         if number:
             self.stop(loop, number)
 
+    def before_validation(self, loop: Any) -> None:
+        """Writes a checkpoint if there is none yet: a run that has a best checkpoint has one to go on from."""
+        lacking = [folders.last_checkpoint(loop.runner.work_dir) is None]
+        broadcast_object_list(lacking)  # the other processes may see another disk
+        if lacking[0]:
+            self.write(loop)
+
     def in_validation(self, loop: Any) -> None:
         """Ends a validation if a signal arrived; the run validates again when it is resumed.
 
@@ -73,15 +80,13 @@ class MidEpochCheckpoints:
         folder = Path(loop.runner.work_dir)
         step = f"_step_{loop.step}" if loop.within_epoch else ""
         name = f"epoch_{loop.current_epoch}{step}.pth"
-        # A hook of the user's may have another thing of that name.
-        hooks = [hook for hook in loop.runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
-        accounts = {type(hook).__name__: hook.account.sums() for hook in hooks}
+        accounts = sums_of_accounts(loop.runner)
         if not is_main_process() or (folders.last_checkpoint(folder) == folder / name and (folder / name).is_file()):
             return
         meta = {"epoch": loop.epoch, "iter": loop.iter, "epoch_length": len(loop.dataloader), "accounts": accounts}
         loop.runner.save_checkpoint(str(folder), name, meta=meta, by_epoch=False)
         folders.point_to(folder, name)
-        folders.remove_within_epochs(folder, name, KEEP)
+        folders.remove_within_epochs(folder, name)
 
     def stop(self, loop: Any, number: int) -> None:
         """Tells where the training ends, and raises TrainingStopped, in all processes once the checkpoint is there."""
@@ -103,13 +108,40 @@ class MidEpochCheckpoints:
         return int(values[0]), bool(values[1])
 
 
-def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequence[str]) -> int:
+def accounts(runner: Runner) -> dict[str, Any]:
+    """The accounts of the training that hooks keep, by the name of the hook's class."""
+    # A hook of the user's may have another thing of that name.
+    hooks: list[Any] = [hook for hook in runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
+    return {type(hook).__name__: hook.account for hook in hooks}
+
+
+def sums_of_accounts(runner: Runner) -> dict[str, list[float]]:
+    """What checkpoints hold of the accounts: their sums over all processes, each of which must call this."""
+    return {name: account.sums() for name, account in accounts(runner).items()}
+
+
+def batches_stay(dataloader: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the batches of all processes together stay the same where the number of processes changes.
+
+    Args:
+        dataloader: of the training.
+        before: the free settings of the checkpoint, from :func:`~tresnet_downstream.running.resuming.run_settings`.
+        now: those of the config.
+    """
+    deals_in_turn = getattr(dataloader.sampler, "deals_in_turn", False)
+    sizes = [(each.get("batch_size") or 0) * (each.get("processes") or 0) for each in (before, now)]
+    # A batch sampler of another class, such as one that groups images by shape, sees the images of one process.
+    return deals_in_turn and type(dataloader.batch_sampler) is BatchSampler and sizes[0] == sizes[1] > 0
+
+
+def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequence[str], stay: bool = False) -> int:
     """How many batches of an epoch a checkpoint was written after; 0 for one between epochs.
 
     Args:
         meta: of the checkpoint.
         epoch_length: number of batches of an epoch now.
         changes: what the config changed since, in words that begin with the setting's name.
+        stay: what :func:`batches_stay` says.
 
     Raises:
         UserError: if the rest of the epoch would have other batches than before.
@@ -119,13 +151,14 @@ def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequen
     batches = int(meta["iter"]) - int(meta["epoch"]) * int(meta["epoch_length"])
     if batches == 0:
         return 0
-    change = next((each for each in changes if each.startswith(_CUT_EPOCHS)), None)
+    cut = [name for name in _CUT_EPOCHS if not (stay and name in ("batch_size", "processes"))]
+    change = next((each for each in changes if each.startswith(tuple(cut))), None)
     if change is None and epoch_length != meta["epoch_length"]:
         change = f"the number of batches in an epoch was {meta['epoch_length']} and is now {epoch_length}"
     if change is not None:
         raise UserError(
             f"`resume`: {change}: the last checkpoint was written within an epoch, whose batches stay as they are; "
-            "keep it until an epoch is complete"
+            "keep it until an epoch is complete (classifiers may change processes if batch_size times processes stays)"
         )
     return batches
 

@@ -4,6 +4,7 @@ The settings of a training are compared as plain values: those in its checkpoint
 """
 
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -102,6 +103,26 @@ def require_same_run(
     if isinstance(max_epochs, int) and max_epochs < epoch:
         raise UserError(f"`resume`: max_epochs={max_epochs}, but the run has come to epoch {epoch}")
     return list(changes(before["free"], now["free"]))
+
+
+def images_of_a_step(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Says how many images an optimiser step takes, of all processes, where a setting changed that it depends on.
+
+    Args:
+        before: the free settings of the checkpoint, from :func:`run_settings`.
+        now: those of the config.
+    """
+    names = ("batch_size", "processes", "accumulation")
+    if all(before.get(name) == now.get(name) for name in names):
+        return None
+    if not all(type(each.get(name)) is int for each in (before, now) for name in names):
+        return None  # the size of a batch is the batch sampler's
+    had, has = (math.prod(each[name] for name in names) for each in (before, now))
+    if had == has:
+        return f"an optimiser step takes {has} images of all processes together, as before"
+    batch_size, rest = divmod(had, now["processes"] * now["accumulation"])
+    advice = f"; batch_size={batch_size} keeps {had}" if batch_size and not rest else ""
+    return f"an optimiser step takes {has} images of all processes together, and took {had} before{advice}"
 
 
 class ConfigSchedule:

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, LogProcessor, Runner
 from mmengine.visualization import Visualizer
 
 from tresnet_downstream import interrupts
@@ -25,21 +25,24 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running import folders, signals
+from tresnet_downstream.running import folders, processes, progress, signals
 from tresnet_downstream.running.checkpoints import require_finite
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
 from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
 from tresnet_downstream.running.loops import TrainLoop, check_step_settings, loop_config
-from tresnet_downstream.running.mid_epoch import batches_of_epoch
+from tresnet_downstream.running.mean_losses import with_mean_losses
+from tresnet_downstream.running.mid_epoch import batches_of_epoch, batches_stay
 from tresnet_downstream.running.partial_files import remove_partial_files
 from tresnet_downstream.running.progress import ProgressHook, position
 from tresnet_downstream.running.resume_point import newest_whole_checkpoint
-from tresnet_downstream.running.resuming import ConfigSchedule, require_same_run, run_settings
-from tresnet_downstream.running.system import close_logs, prepare_workers, watch_processes
+from tresnet_downstream.running.resumed_state import require_optimisation, require_parts
+from tresnet_downstream.running.resuming import ConfigSchedule, images_of_a_step, require_same_run, run_settings
+from tresnet_downstream.running.system import close_logs, prepare_workers
 from tresnet_downstream.running.top_level import tell_unread_keys
 from tresnet_downstream.running.validation import LastValidationHook
+from tresnet_downstream.system_errors import names_folder
 
 
 class FolderRunner(Runner):
@@ -62,6 +65,11 @@ class FolderRunner(Runner):
     _batches_of_epoch = 0  # trained before the checkpoint that is resumed
     _accounts: Mapping[str, Sequence[float]] = MappingProxyType({})
     _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
+    _images_of_a_step: str | None = None  # in words, where they depend on a change
+
+    def __init__(self, model: Any, work_dir: str, *args: Any, **kwargs: Any) -> None:
+        with names_folder(work_dir):
+            super().__init__(model, work_dir, *args, **kwargs)
 
     def dump_config(self) -> None:
         """Does nothing: :meth:`train` saves the config."""
@@ -70,7 +78,7 @@ class FolderRunner(Runner):
         """Sets up as the base class does; the log gets a folder of its own, also of two runs of one second."""
         prepare_workers(self.cfg)
         super().setup_env(env_cfg)
-        watch_processes()
+        processes.watch_processes()
         # Several processes take more than a second to start.
         while self.world_size == 1 and (Path(self.work_dir) / self._timestamp).exists():
             moment = datetime.strptime(self._timestamp, "%Y%m%d_%H%M%S") + timedelta(seconds=1)
@@ -119,6 +127,10 @@ class FolderRunner(Runner):
         start_writers(built)
         return built
 
+    def build_log_processor(self, log_processor: Any) -> LogProcessor:
+        """Builds what makes lines and scalars of a log, with ours in the place of MMEngine's."""
+        return super().build_log_processor(with_mean_losses(log_processor))
+
     def train(self) -> Any:
         """Trains, in a folder of its own.
 
@@ -127,11 +139,22 @@ class FolderRunner(Runner):
         """
         check_step_settings(self.cfg)
         tell_unread_keys(self.cfg)
-        with contextlib.ExitStack() as locks:
+        with names_folder(self.work_dir), contextlib.ExitStack() as locks:
             self._take_folder(locks)
             if self._stops_in_order():
-                locks.enter_context(signals.deferred())
-            return super().train()
+                locks.enter_context(signals.deferred(self.world_size))
+            with processes.together():
+                return super().train()
+
+    def val(self) -> Any:
+        """Scores the validation data."""
+        with names_folder(self.work_dir):
+            return super().val()
+
+    def test(self) -> Any:
+        """Scores the test data."""
+        with names_folder(self.work_dir):
+            return super().test()
 
     def _stops_in_order(self) -> bool:
         """Whether the loop looks for signals after each step, as ours does; in another one they act at once."""
@@ -192,6 +215,8 @@ class FolderRunner(Runner):
         elif self._changes:
             for change in self._changes:
                 tell(f"resumed with a change: {change}")
+            if self._images_of_a_step:
+                tell(self._images_of_a_step)
             schedule.restore(self, self._batches_of_epoch)
         self._resuming = False
         if isinstance(self.train_loop, EpochBasedTrainLoop) and self.epoch >= self.max_epochs:
@@ -199,6 +224,8 @@ class FolderRunner(Runner):
         if is_main_process():
             folders.write_run_id(self.work_dir, self.run_id)
             self._save_config()
+            # A killed run may have written a checkpoint and not yet removed those before.
+            folders.remove_within_epochs(self.work_dir, Path(filename).name)
 
     def resumed_sums(self, hook: Hook) -> Sequence[float] | None:
         """The sums of a hook's account of the training in the checkpoint that is resumed; None if it has none."""
@@ -208,19 +235,27 @@ class FolderRunner(Runner):
         """Loads a checkpoint; one that is resumed must be of this run."""
         checkpoint = super().load_checkpoint(*args, **kwargs)
         if self._resuming:
-            meta = checkpoint.get("meta", {})
+            meta = checkpoint["meta"]
+            stay = False
             self.resumed_id = meta.get("run_id")
             self.run_id = self.resumed_id or self.run_id or uuid.uuid4().hex
             if "run" in meta and self.settings is not None:
                 self._changes = require_same_run(meta["run"], self.settings, meta.get("epoch", 0))
+                before, now = meta["run"]["free"], self.settings["free"]
+                self._images_of_a_step = images_of_a_step(before, now)
+                stay = batches_stay(self.train_dataloader, before, now)
             if isinstance(self.train_loop, TrainLoop):
                 length = len(self.train_loop.dataloader)
-                self._batches_of_epoch = batches_of_epoch(meta, length, self._changes or [])
+                self._batches_of_epoch = batches_of_epoch(meta, length, self._changes or [], stay)
+            require_optimisation(checkpoint, self, self._load_from or "checkpoint", self._changes == [])
             self._accounts = dict(meta.get("accounts", {})) if is_main_process() else {}
         return checkpoint
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks; a checkpoint is given the run's id and settings first."""
+        if fn_name == "after_load_checkpoint" and self._resuming:
+            require_parts(kwargs["checkpoint"], self._load_from or "checkpoint")
+            kwargs["checkpoint"]["meta"].pop("config", None)  # MMEngine would run it
         if fn_name == "before_run" and self.settings is not None and hasattr(self.train_dataloader.dataset, "__len__"):
             # Known once the data set is built; the length of the schedule follows from it.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
@@ -235,7 +270,11 @@ class FolderRunner(Runner):
             meta.update(run_id=self.run_id, run=self.settings)
             if isinstance(self._train_loop, TrainLoop):
                 meta["step"] = self._train_loop.step
+                if "optimizer" in kwargs["checkpoint"] and self._train_loop.accounts:
+                    meta.setdefault("accounts", self._train_loop.accounts)
         super().call_hook(fn_name, **kwargs)
+        if fn_name == "after_train_iter" and self.iter % 100 == 0:
+            progress.limit_history(self)
         if fn_name == "before_save_checkpoint":
             require_finite(kwargs["checkpoint"], position(self))
 
@@ -312,6 +351,7 @@ def set_launcher(config: Config, launcher: str) -> None:
     """Says in the config how processes were started and, for several, how they wrap the model."""
     config.launcher = launcher
     if launcher != "none":
+        os.environ.setdefault("MKL_NUM_THREADS", "1")  # as MMEngine would, with a warning in each process
         # MMEngine's own default names a GPU.
         device_ids = [int(os.environ["LOCAL_RANK"])] if torch.cuda.is_available() else None
         config.model_wrapper_cfg = {
@@ -329,6 +369,9 @@ def close(runner: Runner) -> None:
     for hook in runner.hooks:
         if isinstance(hook, ProgressHook):
             hook.close()
-    if is_main_process():
-        runner.visualizer.close()
-    close_logs(runner)
+    try:
+        if is_main_process():
+            with names_folder(runner.work_dir):
+                runner.visualizer.close()
+    finally:
+        close_logs(runner)

@@ -62,10 +62,15 @@ _first: _FirstSignal | None = None
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
+def deferred(processes: int = 1) -> Iterator[None]:
     """Inside, the first signal is remembered, see :func:`received`; a second one acts as it would outside.
 
     The same signal within :data:`SAME_SIGNAL_SECONDS` is not a second one.
+
+    Args:
+        processes: how many train together. If one of several leaves the block by an exception, it is about to end, and
+            SIGTERM has no effect on it from then on: torchrun sends it as soon as another one has ended, and this one
+            may not have told its error or closed its logs yet. torchrun kills what is left after 30 s.
     """
     global _first
     if threading.current_thread() is not threading.main_thread():
@@ -76,8 +81,14 @@ def deferred() -> Iterator[None]:
         signal.signal(number, first)
     try:
         yield
-    finally:
+    except BaseException:
         first.restore()
+        if processes > 1:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    else:
+        first.restore()
+    finally:
         _first = None
 
 

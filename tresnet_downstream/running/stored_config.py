@@ -89,6 +89,8 @@ FOLLOWED = (
 
 # Of a network that a checkpoint describes; the largest of MMDetection's have some thousands.
 MOST_MODULES = 20_000
+# Of a whole number in a description: components count up to some of them, and none of MMDetection's is near.
+LARGEST_NUMBER = 2**20
 
 _ADVICE = "import the Python file that registers it first (`import`)"
 
@@ -103,8 +105,8 @@ def check_stored(path: str | Path, node: Any, registries: Sequence[Registry], el
         elsewhere: types that the caller looks up himself, and not in a registry.
 
     Raises:
-        UserError: for a type that is not registered or is refused (see the module), and for arguments that name
-            files, addresses or programs.
+        UserError: for a type that is not registered or is refused (see the module), for arguments that name
+            files, addresses or programs, and for whole numbers beyond `LARGEST_NUMBER`.
     """
     for registry in registries:
         registry.import_from_location()  # the package's own modules, as building does
@@ -146,6 +148,8 @@ def _check(path: str | Path, node: Any, registries: Sequence[Registry], key: str
     elif isinstance(node, list | tuple):
         for item in node:
             _check(path, item, registries, key, elsewhere)
+    elif type(node) is int and abs(node) > LARGEST_NUMBER:
+        raise UserError(f"{path}: sets {key}={node}, beyond {LARGEST_NUMBER:,}; build it with `config`")
     elif isinstance(node, str) and ("://" in node or (key == "model" and ":" in node)):  # timm's addresses of models
         raise UserError(f"{path}: sets {key}={node!r}, which is not followed; build it with `config`")
 

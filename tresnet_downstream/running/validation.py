@@ -13,6 +13,7 @@ from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import bare, plain
 from tresnet_downstream.running.loops import TrainLoop, training_loop, validation_is_due
+from tresnet_downstream.running.mid_epoch import accounts
 from tresnet_downstream.running.progress import position
 
 # What MMEngine's CheckpointHook knows of the best checkpoint.
@@ -40,6 +41,9 @@ class LastValidationHook(Hook):
         if _is_validated(notes[0], loop):
             if isinstance(loop, TrainLoop):
                 loop.validated_iter = loop.iter
+            if validation_is_due(loop):  # it came after the checkpoint, and its line has told the losses before it
+                for account in accounts(runner).values():
+                    account.open()
         elif validation_is_due(loop):
             tell(f"{position(runner)} has not been validated, so it is now")
             if isinstance(loop, TrainLoop):

@@ -24,9 +24,11 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import whole_file
 from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.limits import excess, limit
+from tresnet_downstream.system_errors import NotWrittenError, names_folder
 from tresnet_downstream.weights.reading import looks_like_weights, read_checkpoint
 
 _CHUNK = 1 << 20
+FULL_SHA256 = re.compile(r"[0-9a-f]{64}")
 GIVE_A_PATH = "fetch it by other means and give its path"
 
 
@@ -103,8 +105,13 @@ def locked(path: Path) -> Iterator[None]:
     try:
         locks.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.lock"):
+        with (
+            names_folder(cache_folder()),
+            FileLock(locks / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.lock"),
+        ):
             yield
+    except NotWrittenError as error:
+        raise NotWrittenError(f"{error}, or set TRESNET_CACHE to a folder elsewhere") from error
     except OSError as error:
         raise UserError(f"{cache_folder()}: cannot be written ({error.strerror}); set TRESNET_CACHE") from error
 
@@ -194,8 +201,9 @@ def _download(url: str, partial: Path) -> None:
     if received < total:
         raise FetchError(url, f"the connection was cut after {received:,} of {total:,} bytes", _again(partial))
     marker.unlink(missing_ok=True)
-    if not total:
-        _require_readable(url, partial)
+    # A part of before may have been damaged since.
+    if not total or present:
+        _require_readable(url, partial, "it came in parts" if total else "the server does not say its length")
 
 
 def _begun(marker: Path) -> dict[str, Any]:
@@ -211,15 +219,15 @@ def _length(header: str | None) -> int:
     return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 19 else 0
 
 
-def _require_readable(url: str, partial: Path) -> None:
-    """Reads a file of which the server said no length: that shows whether all of it came."""
+def _require_readable(url: str, partial: Path, why: str) -> None:
+    """Reads a file whose length does not show whether all of it came undamaged; ``why`` is for the message."""
     try:
         if looks_like_weights(partial):
             read_checkpoint(partial)
     except UserError as error:
         partial.unlink(missing_ok=True)
         reason = str(error).removeprefix(f"{partial}: ")
-        raise FetchError(url, f"the server does not say its length, and what came {reason}") from error
+        raise FetchError(url, f"{why}, and what came {reason}") from error
 
 
 def _again(partial: Path) -> str:
@@ -268,7 +276,9 @@ def check(file: Path, published: str, path: Path | None = None, name: str | Path
     digest = sha256_of(file)
     if not digest.startswith(published):
         raise FetchError(name, f"its sha256 begins with {digest[:8]}, not with {published} as published")
-    remembered = memory.read_text().strip() if memory.is_file() else ""
+    remembered = memory.read_text(encoding="ascii", errors="replace").strip() if memory.is_file() else ""
+    if remembered and not FULL_SHA256.fullmatch(remembered):
+        raise UserError(f"{memory}: is damaged: it holds no checksum; if you trust {name}, delete {memory.name}")
     if not remembered:
         with whole_file(memory) as partial:
             partial.write_text(f"{digest}\n")

@@ -1,16 +1,14 @@
 """Files of the Hugging Face hub, by its own client and in its own cache."""
 
-import re
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.weights.download import GIVE_A_PATH, FetchError, sha256_of
+from tresnet_downstream.weights.download import FULL_SHA256, GIVE_A_PATH, FetchError, sha256_of
 
 SCHEME = "hf://"
-_FULL_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def in_hub_cache(source: str) -> Path | None:
@@ -48,7 +46,7 @@ def fetch_from_hub(source: str) -> Path:
 def _checked(path: Path) -> Path:
     # The hub's cache names a large file by its checksum.
     published = path.resolve().name
-    if _FULL_SHA256.fullmatch(published) and sha256_of(path) != published:
+    if FULL_SHA256.fullmatch(published) and sha256_of(path) != published:
         raise UserError(f"{path}: is damaged: not the hub's checksum; delete {path.resolve()} and fetch again")
     return path
 

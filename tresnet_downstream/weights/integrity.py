@@ -24,13 +24,15 @@ TYPES = (
 # What a training goes on from, which is no part of a network.
 _STATES = ("optimizer", "message_hub", "param_schedulers")
 _BLOCK = 2**20
+_END_OF_ARCHIVE, _END_SIZE = b"PK\x05\x06", 22  # of a zip file: how its last record begins, and its length
 
 
 def require_whole_records(path: Path) -> None:
-    """Compares every record of a zip file with its checksum.
+    """Compares every record of a zip file with its checksum, and the file's end with the end of the archive.
 
     Raises:
-        UserError: one is damaged, or they unpack to more than the limit ``expansion`` allows.
+        UserError: the records unpack to more than the limit ``expansion`` allows.
+        ValueError: a record is damaged, or something stands behind the archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -39,12 +41,21 @@ def require_whole_records(path: Path) -> None:
                 raise UserError(
                     f"{path}: {excess('expansion', f'unpacks to {unpacked:,} bytes')} (of each packed byte)"
                 )
+            _require_end(path, size, archive.comment)
             for record in archive.infolist():
                 with archive.open(record) as stream:
                     while stream.read(_BLOCK):
                         pass
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
         raise ValueError(str(error)) from error
+
+
+def _require_end(path: Path, size: int, comment: bytes) -> None:
+    """Raises ValueError if a zip file goes on behind its last record."""
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END_SIZE - len(comment)))
+        if not file.read().startswith(_END_OF_ARCHIVE):
+            raise ValueError("the file goes on behind the end of the archive")
 
 
 def require_usable(checkpoint: Mapping[Any, Any], path: str | Path, finite: bool = True) -> None:

@@ -6,6 +6,7 @@ kept: MMEngine 0.10.7 stores it in every checkpoint, and with it a reference to 
 
 import pickle
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -92,11 +93,15 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
         raise UserError(f"{path}: holds {what}, which may run commands, and is not loaded") from error
     except UserError:
         raise
+    except MemoryError as error:  # also of a damaged length
+        raise UserError(f"{path}: does not fit in memory, or is damaged; fetch or copy it again") from error
     except (
         RuntimeError,
         AttributeError,
         AssertionError,
         zlib.error,
+        zipfile.BadZipFile,
+        struct.error,
         EOFError,
         OSError,
         ValueError,

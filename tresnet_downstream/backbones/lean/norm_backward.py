@@ -148,7 +148,9 @@ def batch_statistics(
         mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean, running_var, momentum)
         return mean, torch.rsqrt(var + eps)
     if fused:
-        mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean.to(wide), running_var.to(wide), 0.0)
+        # On copies: where this process has one pixel, the operator divides by 0 and writes NaN, with momentum 0 too.
+        buffers = (buffer.to(wide, copy=True) for buffer in (running_mean, running_var))
+        mean, var = torch.ops.aten.batch_norm_update_stats(x, *buffers, 0.0)
     else:
         var, mean = torch.var_mean(x.to(wide), (0, 2, 3), correction=0)
     count: int | Tensor = size

@@ -1,0 +1,134 @@
+"""The processes of one training: what each does when another one is lost, and which of them tells an error."""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from mmengine.dist import barrier
+
+from tresnet_downstream.wording import worded
+
+# After this many looks in which another process was lost, a process ends itself. That is less than the 30 s after
+# which torchrun kills the processes that are left, without a word of ours.
+_LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 2.0
+STOPPED, ENDED = "stopped", "ended"
+_ADVICE = {
+    STOPPED: "",
+    ENDED: "look for its error message or, if it has none, whether the system ended it for lack of memory; ",
+}
+_watched = False
+_needs_others = False
+
+
+def watch_processes() -> None:
+    """Ends this process when it has lost another one of the training, on this machine, for 20 seconds.
+
+    Another process is lost if it stays stopped (SIGSTOP) or, while this one is :func:`together` with it, has ended.
+    torch would wait for it until the time limit of the process group, which must be long: the others also wait
+    while the first process scores. Does nothing where there is one process, or no ``/proc``.
+    """
+    global _watched
+    if _watched or not dist.is_initialized() or dist.get_world_size() == 1 or not Path("/proc/self/stat").is_file():
+        return
+    _watched = True
+    processes: list[tuple[str, int]] = [("", 0)] * dist.get_world_size()
+    dist.all_gather_object(processes, (socket.gethostname(), os.getpid()))
+    others = {
+        rank: pid for rank, (host, pid) in enumerate(processes) if host == socket.gethostname() and pid != os.getpid()
+    }
+    threading.Thread(target=_watch, args=(others,), daemon=True).start()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Inside, this process needs the others; none leaves the block before all have come to its end, except by an error.
+
+    Outside, such as while the first process writes results, another one may have ended before.
+    """
+    global _needs_others
+    before, _needs_others = _needs_others, True
+    try:
+        yield
+        barrier()
+    finally:
+        _needs_others = before
+
+
+def condition(pid: int) -> str | None:
+    """``stopped`` or ``ended`` for a process of this machine; None for one that runs, or that a debugger holds."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ENDED
+    except OSError:
+        return None
+    return {"T": STOPPED, "Z": ENDED, "X": ENDED}.get(state)  # a debugger's is t
+
+
+class Losses:
+    """Counts in how many looks on end each of the other processes was lost.
+
+    They are counted by looks, so that a training that is stopped as a whole may go on later.
+
+    Args:
+        others: process numbers of the system, by rank.
+    """
+
+    def __init__(self, others: Mapping[int, int]) -> None:
+        self.others = others
+        self.looks = dict.fromkeys(others, 0)
+
+    def look(self) -> str | None:
+        """Looks once; gives what to tell of a process that has been lost for long enough, otherwise None."""
+        for rank, pid in self.others.items():
+            state = condition(pid)
+            is_lost = state == STOPPED or (state == ENDED and _needs_others)
+            self.looks[rank] = self.looks[rank] + 1 if is_lost else 0
+            if state is not None and self.looks[rank] >= _LOOKS:
+                seconds = int(_LOOKS * _SECONDS_BETWEEN_LOOKS)
+                what = f"has been stopped for {seconds} s" if state == STOPPED else f"ended {seconds} s ago"
+                return worded(
+                    f"process {rank} of the training (pid {pid}) {what}, and the others cannot go on without it; "
+                    f"{_ADVICE[state]}`resume` goes on from the last checkpoint"
+                )
+        return None
+
+
+def _watch(others: Mapping[int, int]) -> None:
+    losses = Losses(others)
+    while (text := losses.look()) is None:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    if is_first_to_fail():
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    os._exit(2)  # the main thread waits within torch, where no exception reaches it
+
+
+def is_first_to_fail() -> bool:
+    """Whether this is the process of a training that tells the error: of several, the first one that asks.
+
+    The processes ask the store through which torchrun brought them together. Where there is none, it is rank 0.
+    """
+    environment = os.environ
+    rank, world_size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+    if world_size == "1":
+        return rank == "0"
+    start = "/".join(environment.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT"))
+    try:
+        store: Any = dist.TCPStore(
+            environment["MASTER_ADDR"],
+            int(environment["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=5),
+            wait_for_workers=False,
+        )
+        return bool(store.add(f"tresnet_downstream/failures/{start}", 1) == 1)
+    except (KeyError, ValueError, RuntimeError):
+        return rank == "0"
