@@ -22,7 +22,7 @@ LAYOUT = "VOC has ImageSets/Main/train.txt and Annotations/NAME.xml below one fo
 _ANNOTATIONS = "Annotations"
 
 
-def read_voc_file(file: File, classes: Sequence[str] | None = None) -> CocoFile:
+def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool = False) -> CocoFile:
     """Reads the XML files of the images that a list names.
 
     The content has COCO's form, with boxes as ``[left, top, width, height]`` counted from 0; an annotation also has
@@ -31,10 +31,11 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None) -> CocoFile:
     Args:
         file: a list of names such as ``ImageSets/Main/train.txt``.
         classes: the names in the order wanted; without them the sorted names of the objects.
+        others: whether objects may be of further classes, which then follow in alphabetical order.
 
     Raises:
         UserError: a file is missing or malformed, the list is one of a class, or an object is of no class in
-            ``classes``.
+            ``classes``, without ``others``.
     """
     names = _listed_names(file)
     folder = _annotation_folder(file)
@@ -47,14 +48,14 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None) -> CocoFile:
         images.append({"id": number, "file_name": _file_name(root, name), **_size(path, root)})
         for item in root.findall("object"):
             found.append((number, _text(path, item, "name"), _object(path, item)))
-            if classes is not None and found[-1][1] not in classes:
+            if classes is not None and not others and found[-1][1] not in classes:
                 known = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
                 raise UserError(
                     f"{path}: has the class {found[-1][1]!r}, which is not among the {len(classes)}: {known}"
                 )
     names = [image["file_name"] for image in images]
     refuse_repeated_images(file, names)
-    columns = list(classes) if classes is not None else sorted({name for _, name, _ in found})
+    columns = [*(classes or ()), *sorted({name for _, name, _ in found} - set(classes or ()))]
     place = {name: column for column, name in enumerate(columns)}
     annotations = [
         {"id": number, "image_id": image, "category_id": place[name], "iscrowd": 0, **item}
