@@ -45,7 +45,8 @@ def _parser() -> Parser:
 
     command = commands.add_parser("verify", help="scores weights and compares with the published figure")
     command.add_argument("file", metavar="NAME", help="a name of the list, or a path")
-    command.add_argument("--data", required=True, help="folder of MS-COCO or of ImageNet")
+    command.add_argument("--data", required=True, help="folder of MS-COCO, of VOC or of ImageNet")
+    command.add_argument("--labels", metavar="FILE", help="ground truth of ImageNet's images in one flat folder")
     command.add_argument("--year", type=int, default=2014, choices=[2014, 2017], help="of MS-COCO")
     command.add_argument("--batch-size", type=int, default=16)
     command.add_argument("--device", help="such as cuda; the first GPU by default, else the CPU")
@@ -98,8 +99,8 @@ def _verify(options: argparse.Namespace) -> None:
 
     published = published_score(options.file)
     model = load_model(options.file, **model_options(options)).to(best_device(options.device))
-    steps = verify(model, options.data, options.year, options.batch_size)
-    *_, result = progress(steps, count_images(model, options.data, options.year), "verify")
+    steps = verify(model, options.data, options.year, options.batch_size, options.labels)
+    *_, result = progress(steps, count_images(model, options.data, options.year, options.labels), "verify")
     print(f"measured   {result.metric} {result.percent:.2f} on {result.num_images:,} pictures")
     if published is not None:
         print(f"published  {result.metric} {published:.2f}")
