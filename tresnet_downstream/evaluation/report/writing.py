@@ -43,7 +43,7 @@ _OLD_PICTURE = re.compile(r"(false_positives|false_negatives|worst_pictures|sure
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$<>&])")
 
 
-_KINDS = {MultilabelRun: "several labels", SingleLabelRun: "one label", DetectionRun: "a detector"}
+_KINDS = {MultilabelRun: "multi-label", SingleLabelRun: "one label per image", DetectionRun: "a detector"}
 _TASKS: dict[type, tuple[Callable[..., Report], Sequence[str]]] = {
     MultilabelRun: (multilabel.multilabel_report, multilabel_numbers.CLASS_COLUMNS),
     SingleLabelRun: (single_label.single_label_report, single_label_analysis.CLASS_COLUMNS),
