@@ -1,4 +1,4 @@
-"""Weight files: python tools/weights.py list | show FILE | convert FILE OUT --to X | fetch NAME | verify NAME."""
+"""Weight files: python tools/weights.py list | show | convert | fetch | mirror | verify."""
 
 import argparse
 import sys
@@ -36,9 +36,17 @@ def _parser() -> Parser:
     command.add_argument("name", help="a name of the list, or a URL")
     command.set_defaults(command=_fetch)
 
+    command = commands.add_parser(
+        "mirror", help="copies the public files that are here into a folder for TRESNET_MIRROR"
+    )
+    command.add_argument("folder", metavar="DIR")
+    command.add_argument("files", nargs="*", metavar="FILE", help="files fetched by other means, under their own names")
+    command.set_defaults(command=_mirror)
+
     command = commands.add_parser("verify", help="scores weights and compares with the published figure")
     command.add_argument("file", metavar="NAME", help="a name of the list, or a path")
-    command.add_argument("--data", required=True, help="folder of MS-COCO or of ImageNet")
+    command.add_argument("--data", required=True, help="folder of MS-COCO, of VOC or of ImageNet")
+    command.add_argument("--labels", metavar="FILE", help="ground truth of ImageNet's images in one flat folder")
     command.add_argument("--year", type=int, default=2014, choices=[2014, 2017], help="of MS-COCO")
     command.add_argument("--batch-size", type=int, default=16)
     command.add_argument("--device", help="such as cuda; the first GPU by default, else the CPU")
@@ -72,9 +80,16 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from tresnet_downstream.weights.download import locate
+    from tresnet_downstream.weights.public_files import locate
 
     print(locate(options.name))
+
+
+def _mirror(options: argparse.Namespace) -> None:
+    from tresnet_downstream.weights.mirror import fill_mirror
+
+    for name, done in fill_mirror(options.folder, options.files):
+        print(f"{name:34} {done}")
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -84,8 +99,8 @@ def _verify(options: argparse.Namespace) -> None:
 
     published = published_score(options.file)
     model = load_model(options.file, **model_options(options)).to(best_device(options.device))
-    steps = verify(model, options.data, options.year, options.batch_size)
-    *_, result = progress(steps, count_images(model, options.data, options.year), "verify")
+    steps = verify(model, options.data, options.year, options.batch_size, options.labels)
+    *_, result = progress(steps, count_images(model, options.data, options.year, options.labels), "verify")
     print(f"measured   {result.metric} {result.percent:.2f} on {result.num_images:,} pictures")
     if published is not None:
         print(f"published  {result.metric} {published:.2f}")

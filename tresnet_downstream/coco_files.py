@@ -29,6 +29,7 @@ class CocoFile:
         category_ids: those ids, ascending, int64.
         image_of: for each annotation the position of its image, int64.
         class_of: for each annotation the position of its class in ``classes``, int64.
+        unknown: whether each annotation leaves open that the image shows the class, bool.
     """
 
     content: dict[str, Any]
@@ -37,6 +38,7 @@ class CocoFile:
     category_ids: np.ndarray
     image_of: np.ndarray
     class_of: np.ndarray
+    unknown: np.ndarray
 
 
 def read_coco_file(file: File, labelled: bool = True) -> CocoFile:
@@ -86,6 +88,7 @@ def read_coco_file(file: File, labelled: bool = True) -> CocoFile:
         category_ids=category_ids[by_id],
         image_of=image_of,
         class_of=class_of,
+        unknown=np.zeros(len(class_of), bool),
     )
 
 

@@ -216,6 +216,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", choices=["raw", "averaged"], help="by default those that scored better")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the pictures, in place of the file's")
+    parser.add_argument("--network", metavar="NAME", help="timm's name of the network that a file of timm is of")
 
 
 def model_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -225,6 +226,7 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
         "slopes": options.slopes,
         "weights": options.weights,
         "input_size": options.size,
+        "network": options.network,
     }
 
 

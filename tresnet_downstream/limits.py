@@ -19,6 +19,7 @@ class Limits:
         expansion: bytes unpacked for each packed byte, of weight files and of the files in a run folder.
         json_bytes: of JSON text, unpacked.
         json_depth: of lists and objects within each other in JSON.
+        xml_bytes: of an XML file.
         number_digits: of a whole number in JSON.
         download_bytes: of a file that is fetched.
     """
@@ -29,6 +30,7 @@ class Limits:
     expansion: int = 100
     json_bytes: int = 2**31
     json_depth: int = 100
+    xml_bytes: int = 2**24
     number_digits: int = 100
     download_bytes: int = 2**34
 

@@ -5,6 +5,7 @@ randomness = dict(seed=0)
 overwrite = False  # True moves a run that the work dir holds aside
 amp = None  # 'bfloat16' or 'float16'
 coco_eval = 'pycocotools'  # or 'faster_coco_eval': the same scores in a tenth of the time
+voc_rules = None  # '2007' or '2010' also scores the boxes by PASCAL VOC's rules, as voc_mAP
 outside_paths = False  # whether names of images may lead out of their folder, by '..', absolute paths or links
 on_bad_image = 'error'  # 'skip' trains and scores without pictures that cannot be read, and counts them
 trust_boxes = False  # True takes boxes as they are, also where they look like corners, and pictures of other sizes

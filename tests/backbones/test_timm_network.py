@@ -7,10 +7,11 @@ from tresnet_downstream.backbones import TimmNetwork, TResNet
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.errors import UserError
 
-pytest.importorskip("timm", reason="needs the extra timm")
+timm = pytest.importorskip("timm", reason="needs the extra timm")
 
 LAST = {
     "resnet18": (512, 32),
+    "efficientnet_b1": (1280, 32),
     "convnext_atto": (320, 32),
     "mobilenetv3_small_100": (576, 32),
     "vit_tiny_patch16_224": (192, 16),
@@ -30,20 +31,49 @@ def test_a_classifier_takes_the_last_feature_map_of_any_network(name, side):
     assert model(torch.rand(2, 3, side, side)).shape == (2, 3)
 
 
+@pytest.mark.parametrize("name", ["resnetrs50", "tf_efficientnet_lite0", "mixnet_l", "seresnext50_32x4d", "resnet50d"])
+@torch.no_grad()
+def test_pooled_features_are_what_the_networks_own_classifier_takes(name):
+    theirs = timm.create_model(name, num_classes=0).eval()
+    ours = ImageClassifier({"type": "TimmNetwork", "model": name}, None).eval()
+    ours.backbone.network.load_state_dict(theirs.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    expected = theirs((images - ours.backbone.mean) / ours.backbone.std)
+    assert torch.allclose(ours(images), expected, atol=1e-5)
+
+
 @torch.no_grad()
 def test_swins_channels_are_those_of_timm_brought_to_the_second_place():
     ours = TimmNetwork("swin_tiny_patch4_window7_224", out_indices=(-1,)).eval()
     images = torch.rand(1, 3, 224, 224)
-    theirs = ours.network((images - ours.mean) / ours.std)[-1]
+    theirs = ours.network.forward_features((images - ours.mean) / ours.std)
     assert torch.equal(ours(images)[0].permute(0, 2, 3, 1), theirs)
 
 
+def test_layers_after_the_last_stage_are_for_the_last_stage_alone_unless_asked_for():
+    images = torch.rand(1, 3, 64, 64)
+    for options, channels in (({}, 320), ({"final_layers": True}, 1280), ({"out_indices": (-1,)}, 1280)):
+        network = TimmNetwork("efficientnet_b0", **options).eval()
+        assert network.feature_info[-1]["channels"] == channels == network(images)[-1].shape[1]
+        names = [name for name, _ in network.named_parameters() if "conv_head" in name]
+        assert bool(names) == (channels == 1280)
+
+
+@pytest.mark.parametrize(("count", "name"), [(0, "blocks.1"), (1, "blocks.2"), (4, "conv_head")])
+def test_stages_freeze_up_to_the_next_one(count, name):
+    network = TimmNetwork("efficientnet_b0", frozen_stages=count, final_layers=True).train()
+    learning = [key for key, parameter in network.named_parameters() if parameter.requires_grad]
+    assert learning[0].startswith(f"network.{name}.")
+    frozen = [key for key, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert frozen[0] == "network.conv_stem.weight"
+
+
 def test_a_size_that_an_assertion_without_message_refuses_is_refused_in_one_line(monkeypatch):
-    def refuse(self, images):
+    def refuse(self, images, **_):
         raise AssertionError
 
     network = TimmNetwork("resnet18", out_indices=(-1,))
-    monkeypatch.setattr(type(network.network), "forward", refuse)
+    monkeypatch.setattr(type(network.network), "forward_intermediates", refuse)
     with pytest.raises(
         UserError, match=r"resnet18 takes no pictures of 96 x 96 \(AssertionError\); it was made for 224"
     ):

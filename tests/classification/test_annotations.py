@@ -125,7 +125,7 @@ def test_missing_malformed_and_foreign_files_are_user_errors(write, tmp_path):
     expect_error(lambda: read_coco(write('{"images": [\n 1, }', "a.json")), "a.json", "line 2 column 5")
     expect_error(lambda: read_coco(write([1, 2])), "instances.json", "not a COCO instances file")
     expect_error(lambda: read_coco(write(b'{"a": "\xff"}', "b.json")), "b.json", "UTF-8")
-    expect_error(lambda: read_annotations(write("a", "labels.txt")), "labels.txt", ".json", ".csv")
+    expect_error(lambda: read_annotations(write("a", "labels.tsv")), "labels.tsv", ".json", ".csv")
 
 
 def test_csv_with_and_without_header_byte_order_mark_and_quotes(write):

@@ -277,10 +277,12 @@ def test_catalogue_entries_have_the_size_of_their_networks(name):
         head["num_groups"] = 200 if entry.num_classes == 9605 else entry.num_classes
     with torch.device("meta"), NoNumbers():
         backbone = {"type": "TResNet", "variant": entry.variant}
+        if entry.network:
+            backbone = {"type": "TimmNetwork", "model": entry.network}
         model = ImageClassifier(backbone, head) if entry.num_classes else TResNet(entry.variant)
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     assert abs(size / 1e6 - entry.megabytes) < 1
-    assert entry.source.startswith(("https://", "hf://timm/"))
+    assert all(place.url.startswith(("https://", "hf://timm/")) for place in entry.places)
 
 
 PEAK = """

@@ -92,7 +92,7 @@ def test_a_missing_or_damaged_file_of_a_detector_is_named(tmp_path, name):
         ({"version": 2}, r"run\.json: has version 2 of its format, and this toolkit reads 1; update it"),
         ({"version": "1"}, "has version '1'"),
         ({"format": "x"}, r"is not of the format tresnet_downstream\.run; the test tools write such files"),
-        ({"task": "poetry"}, r"run\.json: `task` is 'poetry', not multilabel or detection"),
+        ({"task": "poetry"}, r"run\.json: `task` is 'poetry', not multilabel, single_label or detection"),
         ({"classes": None}, "`classes` is 'None', not a list of names"),
         ({"classes": [1, 2]}, "`classes` is"),
         ({"about": None}, "`about` is 'None', not an object"),

@@ -8,8 +8,8 @@ from torch import nn
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import MODELS
-from tresnet_downstream.running.optimisation import MatrixDecayConstructor, OneCycle, RecipeOptimWrapper
+from tresnet_downstream.registry import MODELS, OPTIMIZERS
+from tresnet_downstream.running.optimisation import Cosine, MatrixDecayConstructor, OneCycle, RecipeOptimWrapper
 
 
 def small_classifier(**changes):
@@ -179,3 +179,45 @@ def test_one_cycle_of_few_steps_rises_and_ends_at_nothing(end):
 def test_clipping_that_is_no_dictionary_is_a_user_error(clip_grad):
     with pytest.raises(UserError, match=r"clip_grad=.*dict\(max_norm=1\)"):
         wrapped(nn.Linear(2, 2).parameters(), clip_grad=clip_grad)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+def test_cosine_is_timms(warmup):
+    schedulers = pytest.importorskip("timm.scheduler", reason="needs the extra timm")
+    ours, theirs = (torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.6) for _ in range(2))
+    schedule = Cosine(RecipeOptimWrapper(ours), end=30, warmup=warmup, warmup_lr=1e-4, lr_min=1e-5)
+    options = {"warmup_t": round(30 * warmup), "warmup_lr_init": 1e-4, "lr_min": 1e-5, "t_in_epochs": False}
+    reference = schedulers.CosineLRScheduler(theirs, 30, **options)
+    for step in range(30):
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-12)
+        schedule.step()
+        reference.step_update(step + 1)
+
+
+def test_cosine_resumes_where_it_was():
+    def rates(schedule, count):
+        found = []
+        for _ in range(count):
+            found.append(schedule.optimizer.param_groups[0]["lr"])
+            schedule.step()
+        return found
+
+    def start():
+        return Cosine(RecipeOptimWrapper(torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.6)), end=20, warmup=0.2)
+
+    expected = rates(start(), 20)
+    first, second = start(), start()
+    assert rates(first, 7) == expected[:7]
+    second.load_state_dict(first.state_dict())
+    second.optimizer.optimizer.load_state_dict(first.optimizer.optimizer.state_dict())
+    assert rates(second, 13) == expected[7:]
+
+
+def test_wrong_shares_of_a_cosine_are_told():
+    with pytest.raises(UserError, match="Cosine: warmup=1"):
+        Cosine(RecipeOptimWrapper(torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.6)), end=20, warmup=1)
+
+
+def test_lamb_is_timms():
+    timm_optim = pytest.importorskip("timm.optim", reason="needs the extra timm")
+    assert isinstance(OPTIMIZERS.build({"type": "Lamb", "params": [nn.Parameter(torch.zeros(2))]}), timm_optim.Lamb)

@@ -7,7 +7,7 @@ from golden_networks import golden, release_state_dict
 from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
-from tresnet_downstream.classification.training import train_multilabel
+from tresnet_downstream.classification.training import train_classifier
 from tresnet_downstream.registry import DATASETS, HOOKS
 from tresnet_downstream.running.config import load_config
 from tresnet_downstream.running.hooks import weight_average
@@ -106,7 +106,7 @@ def test_twenty_steps_equal_the_release(tmp_path, norm_kind):
     DATASETS.register_module(module=RecipeData, force=True)
     HOOKS.register_module(module=Observer, force=True)
 
-    train_multilabel(config)
+    train_classifier(config)
 
     assert len(log) == len(expected["steps"]) == 20
     for ours, theirs in zip(log, expected["steps"], strict=True):

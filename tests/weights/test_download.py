@@ -2,62 +2,20 @@
 
 import errno
 import hashlib
-import http.server
 import threading
 import time
 
 import pytest
 import torch
+from weights.server import Server
 
 from tresnet_downstream import files
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.system_errors import NotWrittenError
-from tresnet_downstream.weights import catalogue, download
-from tresnet_downstream.weights.catalogue import PublicWeight
-from tresnet_downstream.weights.download import cache_folder, fetch, locate
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content`` at any path; ``cut`` bytes at most in one answer, and what ``mode`` says."""
-
-    daemon_threads = True
-    mode, cut, etag = "good", None, '"1"'
-
-    def __init__(self, content):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.ranges = content, []
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/zoo/net.pth"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        server.ranges.append(self.headers["Range"])
-        if server.mode == "hang":
-            time.sleep(3)
-            return
-        if isinstance(server.mode, int):
-            self.send_error(server.mode)
-            return
-        content = server.content
-        asked = self.headers["Range"]
-        fits = self.headers["If-Range"] in (None, server.etag)
-        start = int(asked[6:-1]) if asked and fits and server.mode != "no ranges" else 0
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if server.etag:
-            self.send_header("ETag", server.etag)
-        if server.mode != "no length":
-            self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        self.wfile.write(content[start : None if server.cut is None else start + server.cut])
-
-    def log_message(self, *arguments):
-        pass
+from tresnet_downstream.weights import download
+from tresnet_downstream.weights import hub as hub_files
+from tresnet_downstream.weights.download import cache_folder, fetch
+from tresnet_downstream.weights.public_files import locate
 
 
 @pytest.fixture
@@ -173,12 +131,6 @@ def test_offline_switch_forbids_fetching_and_not_what_is_here(server, monkeypatc
     assert fetch(server.url) == path
 
 
-def test_names_of_the_catalogue_are_located_with_and_without_scheme(server, monkeypatch):
-    entry = PublicWeight(server.url, "m", "ImageNet-1k", 1000, 224, "crop", 1)
-    monkeypatch.setitem(catalogue.CATALOGUE, "small", entry)
-    assert locate("small") == locate("tresnet://small") == fetch(server.url)
-
-
 def test_unknown_names_are_told_with_the_nearest():
     with pytest.raises(UserError, match=r"l_in1k_44: no such name in the catalogue.*l_in1k_448"):
         locate("tresnet://l_in1k_44")
@@ -199,7 +151,7 @@ def test_hub_files_come_from_the_hub_and_its_cache(tmp_path, monkeypatch, hub):
     monkeypatch.setattr(
         "huggingface_hub.hf_hub_download", lambda *arguments: asked.append(arguments) or tmp_path / "model.safetensors"
     )
-    assert locate("tresnet://m_in1k_224") == tmp_path / "model.safetensors"
+    assert locate("hf://timm/tresnet_m.miil_in1k/model.safetensors") == tmp_path / "model.safetensors"
     assert asked == [("timm/tresnet_m.miil_in1k", "model.safetensors")]
 
 
@@ -208,10 +160,10 @@ def test_without_a_network_the_hub_is_not_asked(monkeypatch, hub):
         raise OSError(-2, "Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", unknown)
-    monkeypatch.setattr(download, "getproxies", dict)
+    monkeypatch.setattr(hub_files, "getproxies", dict)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("the hub's client was called"))
     with pytest.raises(UserError, match=r"cannot be fetched from the hub \(.*Name or service not known\)"):
-        locate("m_in1k_224")
+        locate("hf://timm/tresnet_m.miil_in1k/model.safetensors")
 
 
 def test_hub_out_of_reach_is_one_line(monkeypatch, hub):
@@ -220,7 +172,7 @@ def test_hub_out_of_reach_is_one_line(monkeypatch, hub):
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(UserError, match=r"cannot be fetched from the hub \(offline mode\)"):
-        locate("m_in1k_224")
+        locate("hf://timm/tresnet_m.miil_in1k/model.safetensors")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"mark": 1}'])

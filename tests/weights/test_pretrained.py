@@ -15,7 +15,7 @@ from tresnet_downstream.weights import (
     load_pretrained,
     schemes,  # noqa: F401 - tresnet:// for MMEngine's loaders
 )
-from tresnet_downstream.weights.catalogue import PublicWeight
+from tresnet_downstream.weights.catalogue import Place, PublicWeight
 from tresnet_downstream.weights.formats import to_release
 
 SMALL = {"layers": (1, 1, 1, 1), "width": 0.25}
@@ -60,8 +60,9 @@ def test_init_cfg_takes_a_releases_file_within_any_model(release):
 
 def test_init_cfg_takes_a_name_of_the_catalogue(release, monkeypatch):
     model, path = release
-    monkeypatch.setitem(catalogue.CATALOGUE, "small", PublicWeight("", "m", "ImageNet-1k", 7, 224, "crop", 1))
-    monkeypatch.setattr("tresnet_downstream.weights.download.fetch", lambda source, sha256: path)
+    entry = PublicWeight((Place("https://example.org/small.pth"),), "m", "ImageNet-1k", 7, 224, "crop", 1)
+    monkeypatch.setitem(catalogue.CATALOGUE, "small", entry)
+    monkeypatch.setattr("tresnet_downstream.weights.public_files.fetch", lambda *_: path)
     backbone = TResNet(**SMALL, init_cfg=pretrained("tresnet://small"))
     backbone.init_weights()
     assert same(backbone, model)

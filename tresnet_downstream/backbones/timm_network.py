@@ -23,6 +23,9 @@ class TimmNetwork(PretrainedModule):
     each stage ``i`` in ``out_indices``; of a network with none of these strides, the last of each stride that it has. A
     vision transformer with patches of 16 has one stage.
 
+    Some networks have layers between their last stage and their classifier, such as the convolution of an EfficientNet
+    to 1,280 channels: ``final_layers`` says whether the last feature map comes after them.
+
     Args:
         model: timm's name of the network.
         out_indices: stages to return, counted from 0, or from the end by negative numbers.
@@ -30,6 +33,8 @@ class TimmNetwork(PretrainedModule):
             and evaluation mode.
         norm_eval: keeps every batch norm in evaluation mode.
         drop_path_rate: stochastic depth, where the network has it.
+        final_layers: whether the last stage includes the layers between it and the network's classifier; None: if
+            ``out_indices`` is the last stage alone, as for classification.
         with_cp: activation checkpointing, where the network has it; running statistics move twice, as timm does.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` takes a path or URL of a timm file.
 
@@ -53,6 +58,7 @@ class TimmNetwork(PretrainedModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         drop_path_rate: float = 0.0,
+        final_layers: bool | None = None,
         with_cp: bool = False,
         init_cfg: Any = None,
     ) -> None:
@@ -60,19 +66,24 @@ class TimmNetwork(PretrainedModule):
         self.name, self.out_indices = model, tuple(out_indices)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         options = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
-        everything = _create(model)
-        places = {info["reduction"]: place for place, info in enumerate(everything.feature_info.info)}
-        # Vision transformers have one stride throughout, of 14 perhaps: then that is the one stage.
-        strides = [stride for stride in _STRIDES if stride in places] or sorted(places)
-        infos = [everything.feature_info.info[places[stride]] for stride in strides]
-        self.feature_info: list[dict[str, Any]] = [
-            {"name": info["module"], "channels": info["num_chs"], "stride": info["reduction"]} for info in infos
-        ]
+        self.network: Any = _create(model, **options)
+        infos = _stages(self.network)
         self.out_indices = tuple(index + len(infos) if index < 0 else index for index in self.out_indices)
         if not self.out_indices or not set(self.out_indices) <= set(range(len(infos))):
             raise UserError(f"out_indices={tuple(out_indices)}: {model} has the stages 0 to {len(infos) - 1}")
-        taken = sorted({places[infos[index]["reduction"]] for index in self.out_indices})
-        self.network: Any = _create(model, out_indices=tuple(taken), **options)
+        last = len(infos) - 1
+        with_last = self.out_indices == (last,) if final_layers is None else final_layers and last in self.out_indices
+        self._with_norm = with_last
+        # Of the final layers, a norm leaves the number of channels as it is, and timm applies it to the feature map.
+        self._takes_final = with_last and self.network.num_features != infos[last]["num_chs"]
+        if self._takes_final:
+            infos[last]["num_chs"] = self.network.num_features
+        self._places = sorted({infos[index]["index"] for index in self.out_indices})
+        if not with_last:
+            self.network.prune_intermediate_layers(self._places, prune_norm=True, prune_head=True)
+        self.feature_info: list[dict[str, Any]] = [
+            {"name": info["module"], "channels": info["num_chs"], "stride": info["reduction"]} for info in infos
+        ]
         if with_cp:
             self.network.set_grad_checkpointing(True)
         config = self.network.default_cfg
@@ -87,17 +98,15 @@ class TimmNetwork(PretrainedModule):
         translated = {}
         for name, tensor in state_dict.items():
             bare = name.removeprefix("module.").removeprefix("backbone.")
-            top, _, rest = bare.partition(".")
-            index, _, deeper = rest.partition(".")
-            # timm flattens a sequence of stages where it gives features: stages.0.x is stages_0.x there.
-            candidates = (bare, f"network.{bare}", f"network.{top}_{index}.{deeper}")
-            translated[next((each for each in candidates if each in own), name)] = tensor
+            translated[next((each for each in (bare, f"network.{bare}") if each in own), name)] = tensor
         return translated
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
         try:
-            features = self.network((x - self.mean) / self.std)
+            final, features = self.network.forward_intermediates(
+                (x - self.mean) / self.std, indices=self._places, norm=self._with_norm, output_fmt="NCHW"
+            )
         except (AssertionError, RuntimeError) as error:
             height, width = self.network.default_cfg["input_size"][1:]
             if tuple(x.shape[-2:]) == (height, width) or is_out_of_memory(error):
@@ -107,9 +116,7 @@ class TimmNetwork(PretrainedModule):
                 f"{self.name} takes no pictures of {x.shape[-2]} x {x.shape[-1]} ({reason}); it was made for {height} "
                 f"x {width}: image_size={height}"
             ) from error
-        if str(getattr(self.network, "output_fmt", "")).endswith("NHWC"):  # Swin's
-            return tuple(feature.permute(0, 3, 1, 2) for feature in features)
-        return tuple(features)
+        return (*features[:-1], final) if self._takes_final else tuple(features)
 
     def train(self, mode: bool = True) -> "TimmNetwork":
         """Switches modes; frozen stages, and with ``norm_eval`` all batch norms, stay in evaluation mode."""
@@ -124,18 +131,34 @@ class TimmNetwork(PretrainedModule):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
-        children = list(self.network.named_children())
-        ends = [
-            index
-            for index, (name, _) in enumerate(children)
-            if name in {info["name"].replace(".", "_") for info in self.feature_info}
-        ]
-        if self.frozen_stages > len(ends) or not ends:
-            raise UserError(f"frozen_stages={self.frozen_stages}: {self.name} has {len(ends)} stages to freeze")
-        count = ends[0] if self.frozen_stages == 0 else ends[self.frozen_stages - 1] + 1
-        for _, module in children[:count]:
+        modules = list(self.network.named_modules())
+        stages = [info["name"] for info in self.feature_info]
+        if self.frozen_stages > len(stages) or len(stages) == 1:
+            count = 0 if len(stages) == 1 else len(stages)
+            raise UserError(f"frozen_stages={self.frozen_stages}: {self.name} has {count} stages to freeze")
+        stage = stages[max(self.frozen_stages - 1, 0)]
+        within = [place for place, (name, _) in enumerate(modules) if f"{name}.".startswith(f"{stage}.")]
+        end = within[0] if self.frozen_stages == 0 else within[-1] + 1
+        first_to_learn = modules[end][0] if end < len(modules) else ""
+        for name, module in modules[:end]:
+            if not name or f"{first_to_learn}.".startswith(f"{name}."):
+                continue  # has parts that learn
             module.eval()
             module.requires_grad_(False)
+
+
+def _stages(network: Any) -> list[dict[str, Any]]:
+    """Timm's description of the last feature map of each stride, with its ``index`` among all of them."""
+    every = [{**info, "index": index} for index, info in enumerate(_feature_info(network))]
+    by_stride = {info["reduction"]: info for info in every}
+    # Vision transformers have one stride throughout, of 14 perhaps: then that is the one stage.
+    strides = [stride for stride in _STRIDES if stride in by_stride] or sorted(by_stride)
+    return [by_stride[stride] for stride in strides]
+
+
+def _feature_info(network: Any) -> list[dict[str, Any]]:
+    info = network.feature_info
+    return list(getattr(info, "info", info))
 
 
 def _create(model: str, **options: Any) -> Any:
@@ -149,7 +172,9 @@ def _create(model: str, **options: Any) -> Any:
     # Vision transformers take pictures of other sizes only if asked to; other networks do not know the argument.
     for sizes in ({"dynamic_img_size": True}, {}):
         try:
-            return timm.create_model(model, pretrained=False, features_only=True, **sizes, **options)
+            network = timm.create_model(model, pretrained=False, num_classes=0, **sizes, **options)
+            network.forward_intermediates  # noqa: B018 - a network without it gives no feature maps
+            return network
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             if not sizes or (isinstance(error, RuntimeError) and "nknown model" in str(error)):
                 reason = " ".join(str(error).split())[:120]

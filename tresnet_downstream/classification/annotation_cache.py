@@ -42,6 +42,7 @@ def cached_annotations(
     classes: Sequence[str] | None = None,
     keep_empty: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
+    difficult: str = "unknown",
 ) -> MultilabelAnnotations:
     """As `read_annotations`, from the cache if that is there and current; otherwise the cache is written.
 
@@ -52,12 +53,13 @@ def cached_annotations(
         classes: the class names that the targets' columns must have, in this order.
         keep_empty: whether images without annotation stay.
         cache_dir: folder of the cache, made if need be; None for no cache.
+        difficult: as `read_annotations` has it; lists of VOC are not cached, since other files have their objects.
 
     Raises:
         UserError: as `read_annotations` does.
     """
-    if cache_dir is None or _size(file) < MIN_BYTES:
-        return read_annotations(file, classes, keep_empty)
+    if cache_dir is None or _size(file) < MIN_BYTES or Path(file).suffix.lower() == ".txt":
+        return read_annotations(file, classes, keep_empty, difficult)
     state = {
         "file": os.path.abspath(file),
         "sha256": _sha256(file),

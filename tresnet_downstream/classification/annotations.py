@@ -1,4 +1,4 @@
-"""Multi-label annotations: which image shows which classes, read from COCO or CSV files.
+"""Multi-label annotations: which image shows which classes, read from COCO, CSV or VOC files.
 
 They are held in a handful of numpy arrays, since a forked worker copies every page on which it touches the
 reference count of a Python object.
@@ -15,6 +15,10 @@ import numpy as np
 
 from tresnet_downstream.coco_files import File, read_coco_file, read_text, refuse_duplicates, same_file_name
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats.class_folders import read_class_folders
+from tresnet_downstream.formats.voc import read_voc_file
+
+DIFFICULT = ("unknown", "positive")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +110,15 @@ def joined(several: Sequence[MultilabelAnnotations]) -> MultilabelAnnotations:
 
 
 def read_annotations(
-    file: File, classes: Sequence[str] | None = None, keep_empty: bool = False
+    file: File, classes: Sequence[str] | None = None, keep_empty: bool = False, difficult: str = "unknown"
 ) -> MultilabelAnnotations:
-    """Read a COCO file (``.json``) or a table (``.csv``); see `read_coco` and `read_csv`.
+    """Read a COCO file (``.json``), a table (``.csv``) or a list of PASCAL VOC (``.txt``).
 
     Args:
         file: the file to read.
         classes: the class names that the targets' columns must have, in this order.
         keep_empty: whether images without annotation stay.
+        difficult: what objects that VOC marks as difficult say of their image: ``unknown`` or ``positive``.
 
     Raises:
         UserError: the file is missing, malformed or empty, or its classes are not ``classes``.
@@ -121,13 +126,59 @@ def read_annotations(
     suffix = Path(file).suffix.lower()
     if suffix == ".csv":
         return read_csv(file, classes, keep_empty)
+    if suffix == ".txt":
+        return read_voc(file, classes, keep_empty, difficult)
     if suffix != ".json":
-        raise UserError(f"{file}: annotations are read from .json (COCO) and .csv files, not from '{suffix}'")
+        raise UserError(
+            f"{file}: annotations are read from .json (COCO), .csv and .txt (VOC's lists) files, not from '{suffix}'"
+        )
     annotations = read_coco(file, keep_empty)
     if classes is None or tuple(classes) == annotations.classes:
         return annotations
     refuse_duplicates(file, "name in `classes`", classes)
     raise UserError(f"{file}: {_difference(annotations.classes, tuple(classes))}")
+
+
+def of_class_folders(folder: File, classes: Sequence[str] | None = None) -> MultilabelAnnotations:
+    """List the images of a folder that holds a folder for each class; see `read_class_folders`.
+
+    Args:
+        folder: the folder.
+        classes: the class names in the order wanted; without them the sorted names of the folders.
+
+    Raises:
+        UserError: as `read_class_folders`.
+    """
+    names, numbers, found = read_class_folders(folder, classes)
+    labels = np.array([np.arange(len(names)), numbers], np.int64)
+    return _assemble(folder, names, labels, np.ones(len(names)), found, keep_empty=False)
+
+
+def read_voc(
+    file: File, classes: Sequence[str] | None = None, keep_empty: bool = False, difficult: str = "unknown"
+) -> MultilabelAnnotations:
+    """Read the objects that PASCAL VOC has of the images in a list.
+
+    An image shows a class when an object says so that is not marked as difficult.
+
+    Args:
+        file: a list such as ``ImageSets/Main/train.txt``, see `read_voc_file`.
+        classes: the class names in the order wanted; without them the sorted names of the objects.
+        keep_empty: whether images without an object stay.
+        difficult: of a class of which all objects are marked as difficult, the target is -1 with ``unknown``, as VOC
+            leaves them out of its scores, and 1 with ``positive``.
+
+    Raises:
+        UserError: a file is missing or malformed, or ``difficult`` has another value.
+    """
+    if difficult not in DIFFICULT:
+        raise UserError(f"`difficult`={difficult!r}: choose {' or '.join(DIFFICULT)}")
+    content = read_voc_file(file, classes)
+    values = np.where(content.unknown & (difficult == "unknown"), -1, 1)
+    labels = np.stack([content.image_of, content.class_of])
+    # Of the labels of one image and class the first counts.
+    first = np.argsort(-values, kind="stable")
+    return _assemble(file, content.names, labels[:, first], values[first], content.classes, keep_empty)
 
 
 def read_coco(file: File, keep_empty: bool = False) -> MultilabelAnnotations:

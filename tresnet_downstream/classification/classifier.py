@@ -42,6 +42,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         multi_label: whether probabilities are one sigmoid for each class, or one softmax over all.
         data_preprocessor: config; by default :class:`ImagePreprocessor`.
         init_cfg: MMEngine's; ``Pretrained`` loads the head as well, unless it is of another size.
+        batch_transforms: configs of what training does to each batch first, in order, such as :class:`Mixup`.
 
     Attributes:
         pipeline: the transforms that bring a picture to the size wanted, as a config has them; empty unless the
@@ -49,7 +50,8 @@ class ImageClassifier(PretrainedModule, BaseModel):
         input_size: side of the pictures that the pipeline gives, in pixels; 0 without one.
 
     Raises:
-        UserError: if the head's ``num_classes`` does not match ``classes``.
+        UserError: if the head's ``num_classes`` does not match ``classes``, or labels are mixed for a loss that takes
+            one class for each image.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         multi_label: bool = True,
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
+        batch_transforms: Sequence[dict[str, Any]] = (),
     ) -> None:
         super().__init__(_build(data_preprocessor or {"type": "ImagePreprocessor"}), init_cfg)
         self.classes = None if classes is None else tuple(classes)
@@ -76,6 +79,8 @@ class ImageClassifier(PretrainedModule, BaseModel):
             num_classes = _number_of_classes(head.get("num_classes"), classes)
             self.head = _build({"in_channels": in_channels, **head, "num_classes": num_classes})
         self.loss = None if loss is None else _build(loss)
+        self.batch_transforms = nn.ModuleList(_build(transform) for transform in batch_transforms)
+        self._require_loss_of_shares()
         # The convolutions' fast layout, on CPUs and on tensor cores alike; the pictures come in it.
         self.to(memory_format=torch.channels_last)
 
@@ -115,13 +120,16 @@ class ImageClassifier(PretrainedModule, BaseModel):
 
         Args:
             inputs: N x 3 x H x W in [0, 1].
-            targets: N x C in {1, 0, -1}, for the loss.
+            targets: for the loss: N x C in {1, 0, -1}, or N class indices where each image has one label.
             image: the pictures' names, for the message if the loss is not finite.
             mode: what to give, as MMEngine's runner asks.
 
         Raises:
             NonFiniteLossError: for a loss that is not finite; names the pictures.
         """
+        if mode == "loss" and self.training and targets is not None:
+            for transform in self.batch_transforms:
+                inputs, targets = transform(inputs, targets, self.head.num_classes)
         features = self.backbone(inputs)
         if isinstance(features, Tensor):
             # Its last item would be the last picture's.
@@ -143,6 +151,15 @@ class ImageClassifier(PretrainedModule, BaseModel):
                 f"the loss is {loss.item()} in the batch of {', '.join(image) or 'unnamed pictures'}"
             )
         return {"loss": loss, "images": torch.tensor(len(inputs), device=loss.device)}
+
+    def _require_loss_of_shares(self) -> None:
+        mixing = [each for each in self.batch_transforms if getattr(each, "mixes_labels", False)]
+        if mixing and self.loss is not None and not getattr(self.loss, "takes_shares", False):
+            raise UserError(
+                f"model.batch_transforms: {type(mixing[0]).__name__} makes targets shares of several classes, and "
+                f"{type(self.loss).__name__} takes none; choose CrossEntropy, or set the attribute `takes_shares` of "
+                "your own loss"
+            )
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and what is logged: it and, for a sum, its mean per picture."""

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from tresnet_downstream.bad_images import first_readable, require_images, require_on_bad_image
 from tresnet_downstream.classification.annotation_cache import cached_annotations
+from tresnet_downstream.classification.annotations import MultilabelAnnotations
 from tresnet_downstream.classification.transforms import build_pipeline, enough_pixels
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.image_paths import missing_images
@@ -49,12 +50,14 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
     The published code ignores the EXIF orientation; this honours it.
 
     Args:
-        annotation_file: COCO ``.json`` or ``.csv`` file, see `read_annotations`; relative to ``data_root``.
+        annotation_file: COCO ``.json`` file, ``.csv`` table or VOC's ``.txt`` list, see `read_annotations`; relative to
+            ``data_root``.
         image_folder: what the names in the annotations are relative to; relative to ``data_root`` itself.
         pipeline: the transforms, see `build_pipeline`; they end in uint8 pictures of one fixed size.
         data_root: folder of the data set.
         classes: class names that the targets must have, in this order; None takes those of the file.
         keep_empty: whether images without annotation stay.
+        difficult: what objects that VOC marks as difficult say of their image: ``unknown`` or ``positive``.
         on_bad_image: at an unreadable image, ``error`` raises and ``skip`` takes the next readable one in the
             order of the annotations, with the draws of the sample that was asked for. ``leave_out`` is for
             scoring: the sample is black and says why in ``unreadable``, and `MultilabelMetric` leaves it out.
@@ -82,12 +85,13 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        annotation_file: str,
+        annotation_file: str | None,
         image_folder: str,
         pipeline: Sequence[Mapping[str, Any]],
         data_root: str = "",
         classes: Sequence[str] | None = None,
         keep_empty: bool = False,
+        difficult: str = "unknown",
         on_bad_image: str = "error",
         reduced_decoding: bool = False,
         cache_dir: str | None = None,
@@ -100,14 +104,23 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
             raise UserError(f"seed: {seed} is not between 0 and 2**32 - 1")
         self.pipeline = build_pipeline(pipeline)
         self.enough_pixels = enough_pixels(self.pipeline) if reduced_decoding else None
-        self.annotation_file = _locate(data_root, "annotation_file", annotation_file, source)
-        self.image_folder = _locate(data_root, "image_folder", image_folder, source)
-        self.annotations = cached_annotations(self.annotation_file, classes, keep_empty, cache_dir)
+        self.image_folder = locate(data_root, "image_folder", image_folder, source)
+        # Where the labels come from: the folder itself where its subfolders are the classes.
+        self.annotation_file = self.image_folder
+        if annotation_file is not None:
+            self.annotation_file = locate(data_root, "annotation_file", annotation_file, source)
+        self.annotations = self.read_annotations(classes, keep_empty, cache_dir, difficult)
         self.on_bad_image = on_bad_image
         self.num_missing = self._count_missing_images(outside_paths)
         self.classes = self.annotations.classes
         self.metainfo = {"classes": self.classes}
         self.seed = seed
+
+    def read_annotations(
+        self, classes: Sequence[str] | None, keep_empty: bool, cache_dir: str | None, difficult: str
+    ) -> MultilabelAnnotations:
+        """What the annotation file says."""
+        return cached_annotations(self.annotation_file, classes, keep_empty, cache_dir, difficult)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -124,12 +137,16 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         shown = (index + len(passed_over)) % len(self)
         return {
             "inputs": torch.from_numpy(self._augment(image, epoch, index)).permute(2, 0, 1),
-            "targets": torch.from_numpy(self.annotations.target(shown)),
+            "targets": self.target(shown),
             "image": self.annotations.path(shown),
             "skipped": len(passed_over),
             "passed_over": json.dumps(passed_over) if passed_over else "",
             "unreadable": unreadable,
         }
+
+    def target(self, index: int) -> Any:
+        """The target of a sample: int8 of shape (C,), 1 shown, 0 not shown, -1 unverified."""
+        return torch.from_numpy(self.annotations.target(index))
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -245,7 +262,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
 
-def _locate(data_root: str, key: str, value: str, source: str) -> str:
+def locate(data_root: str, key: str, value: str, source: str) -> str:
     """Join the path that stands under ``key`` to the root, and say what is missing if it is not there."""
     path = os.path.join(data_root, value)
     is_there = os.path.isdir if key == "image_folder" else os.path.isfile

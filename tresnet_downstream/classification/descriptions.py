@@ -6,9 +6,9 @@ The description is ``meta["model"]`` of a checkpoint, plain values alone:
   ``num_classes``, and without loss, classes and the files that training started from;
 - ``pipeline``: the transforms of the validation data, with their sizes;
 - ``labels``: ``threshold`` and ``top_k`` of the validation's scores, where the config has them;
-- ``dataset`` and ``metrics``: the config of a validation data set of another class than
-  :class:`MultiLabelDataset`, with references such as ``$val_annotations`` and without absolute paths, and those of
-  metrics besides :class:`MultilabelMetric`.
+- ``dataset`` and ``metrics``: the config of a validation data set whose class is the user's own, with references such
+as
+  ``$val_annotations`` and without absolute paths, and those of metrics besides the task's own.
 
 A checkpoint may come from anyone: :func:`check_stored` checks a description before anything is built from it.
 """
@@ -22,19 +22,18 @@ import numpy as np
 from mmengine.config import Config
 
 from tresnet_downstream.classification.classifier import ImageClassifier
-from tresnet_downstream.classification.datasets import MultiLabelDataset
-from tresnet_downstream.classification.metrics import MultilabelMetric
+from tresnet_downstream.classification.tasks import task_of
 from tresnet_downstream.classification.transforms import build_pipeline, names_for_checkpoints
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import MODELS, TRANSFORMS
+from tresnet_downstream.registry import DATASETS, MODELS, SCOPE, TRANSFORMS
 from tresnet_downstream.running.checkpoints import plain
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.references import with_references
 from tresnet_downstream.running.stored_config import check_stored
 from tresnet_downstream.weights.reading import stored_at
 
-# Keys of the model's config that no description has: the loss is training's, the classes are in `dataset_meta`.
-NOT_DESCRIBED = ("loss", "classes")
+# Keys of the model's config that no description has: those of training, and the classes, which are in `dataset_meta`.
+NOT_DESCRIBED = ("loss", "batch_transforms", "classes")
 _LABELS = ("threshold", "top_k")
 # What a stored data set may refer to: keys of every scoring config.
 _REFERENCES = (
@@ -43,11 +42,11 @@ _REFERENCES = (
     "val_images",
     "data_source",
     "keep_empty",
+    "difficult",
     "outside_paths",
     "seed",
     "val_pipeline",
 )
-_METRIC, _DATASET = MultilabelMetric.__name__, MultiLabelDataset.__name__
 
 
 @dataclass(frozen=True)
@@ -80,19 +79,24 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
     if classifier.get("head") is not None:
         head = classifier["head"]
         classifier["head"] = {**head, "num_classes": head.get("num_classes") or num_classes}
-    metrics = [metric for metric in _as_list(config.val_evaluator) if metric.get("type") != _METRIC]
-    ours: Mapping[str, Any] = next(
-        (metric for metric in _as_list(config.val_evaluator) if metric.get("type") == _METRIC), {}
-    )
+    task, evaluators = task_of(config), _as_list(config.val_evaluator)
+    metrics = [metric for metric in evaluators if metric.get("type") != task.metric.__name__]
+    ours: Mapping[str, Any] = next((each for each in evaluators if each.get("type") == task.metric.__name__), {})
     labels = {key: ours[key] for key in _LABELS if key in ours}
     dataset = config.val_dataloader["dataset"]
     described = {"classifier": classifier, "pipeline": list(dataset.get("pipeline") or []), "labels": labels}
-    if dataset.get("type") != _DATASET:
+    if not _is_ours(dataset.get("type")):
         described["dataset"] = without_paths(_referring_dataset(config))
     if metrics:
         described["metrics"] = without_paths(metrics)
     of_plain_values: dict[str, Any] = plain(described)
     return of_plain_values
+
+
+def _is_ours(kind: Any) -> bool:
+    """Whether the name of a data set is of a class of this toolkit."""
+    found = DATASETS.get(str(kind))
+    return getattr(found, "__module__", "").startswith(f"{SCOPE}.")
 
 
 def _as_list(node: Any) -> list[Any]:

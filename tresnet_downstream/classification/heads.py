@@ -24,11 +24,14 @@ class LinearHead(nn.Module):
     Args:
         in_channels: channels of the feature map.
         num_classes: number of logits.
+        dropout: share of the pooled features that training sets to 0, 0 to below 1.
     """
 
-    def __init__(self, in_channels: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        if not 0 <= dropout < 1:
+            raise UserError(f"model.head.dropout={dropout!r}: give a share from 0 to below 1")
+        self.num_classes, self.dropout = num_classes, dropout
         self.fc = nn.Linear(in_channels, num_classes)
         nn.init.normal_(self.fc.weight, 0, 0.01)
 
@@ -40,7 +43,8 @@ class LinearHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.fc(features.mean((2, 3), dtype=self.fc.weight.dtype))
+            pooled = features.mean((2, 3), dtype=self.fc.weight.dtype)
+            return self.fc(F.dropout(pooled, self.dropout, self.training) if self.dropout else pooled)
 
 
 @MODELS.register_module()

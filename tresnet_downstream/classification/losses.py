@@ -1,6 +1,6 @@
-"""Losses of multi-label and single-label classification.
+"""Losses of multi-label classification.
 
-Targets of the multi-label losses are 1 (present), 0 (absent) or -1 (unknown: no loss, no gradient). All are
+Targets are 1 (present), 0 (absent) or -1 (unknown: no loss, no gradient). All are
 computed in float32 at least, under autocast too, and give one number.
 """
 
@@ -43,7 +43,7 @@ class MultiLabelLoss(nn.Module, ABC):
             raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape")
         known = targets >= 0
         # Also before the loss: an infinite gradient times 0 would be no number.
-        logits = torch.where(known, _at_least_float32(logits), 0)
+        logits = torch.where(known, at_least_float32(logits), 0)
         losses = self.entries(logits, targets.clamp(min=0).to(logits.dtype))
         total = torch.where(known, losses, 0).sum()
         return total if self.reduction == "sum" else total / known.sum().clamp(min=1)
@@ -124,39 +124,6 @@ class FocalLoss(MultiLabelLoss):
         return -F.logsigmoid(truth) * torch.exp(self.gamma * F.logsigmoid(-truth))
 
 
-@MODELS.register_module()
-class AsymmetricLossSingleLabel(nn.Module):
-    """The asymmetric loss for one class per picture, over a softmax: the mean over pictures, as published.
-
-    Args:
-        gamma_pos: focusing power of the picture's class.
-        gamma_neg: focusing power of the other classes.
-        label_smoothing: share of the target that is spread evenly over all classes.
-    """
-
-    reduction = "mean"
-    eps = 1e-8  # least base of a focusing power: at 0 a power below 1 has an infinite slope
-
-    def __init__(self, gamma_pos: float = 0, gamma_neg: float = 4, label_smoothing: float = 0.1) -> None:
-        super().__init__()
-        self.gamma_pos, self.gamma_neg, self.label_smoothing = gamma_pos, gamma_neg, label_smoothing
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of N x C logits against N class indices.
-
-        Raises:
-            ValueError: if ``targets`` is not one index for each picture.
-        """
-        if targets.shape != logits.shape[:1]:
-            raise ValueError(f"targets {tuple(targets.shape)}: give one class index for each of {len(logits)} pictures")
-        log_probability = F.log_softmax(_at_least_float32(logits), dim=1)
-        one_hot = F.one_hot(targets.long(), logits.shape[1]).to(log_probability.dtype)
-        probability = log_probability.exp()
-        focus = torch.where(one_hot > 0, 1 - probability, probability).clamp(min=self.eps)
-        gamma = torch.where(one_hot > 0, float(self.gamma_pos), float(self.gamma_neg))
-        smooth = one_hot * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
-        return -(smooth * log_probability * focus.pow(gamma)).sum(1).mean()
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor in float32, or as it is if that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

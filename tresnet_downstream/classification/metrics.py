@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tresnet_downstream.bad_images import require_some, tell_unscored
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation import MultilabelScores, multilabel_scores
+from tresnet_downstream.evaluation import multilabel_scores, single_label_scores
 from tresnet_downstream.registry import METRICS
 
 
@@ -19,8 +19,8 @@ class ProbabilityMetric(BaseMetric):
     """The base of metrics of probabilities and targets; one of the user's own needs the method :meth:`score`.
 
     What the last evaluation scored stays in :attr:`images` (names), :attr:`probabilities` (by set of weights, such as
-    ``raw``: N x C), and :attr:`targets` (N x C). Images that cannot be read have no part in them; :attr:`unreadable`
-    says why, by name.
+    ``raw``: N x C), and :attr:`targets` (N x C; N class indices with one label per image). Images that cannot be read
+    have no part in them; :attr:`unreadable` says why, by name.
     """
 
     default_prefix = ""
@@ -38,7 +38,7 @@ class ProbabilityMetric(BaseMetric):
 
         Args:
             probabilities: N x C, float32, 0 to 1.
-            targets: N x C, int8: 1 shown, 0 not shown, -1 unknown.
+            targets: N x C, int8: 1 shown, 0 not shown, -1 unknown; with one label per image N class indices.
             weights: which they are of: ``raw`` or ``averaged``.
         """
 
@@ -79,35 +79,23 @@ class ProbabilityMetric(BaseMetric):
         for key, value in scores.items():
             if not isinstance(value, Real):
                 raise UserError(f"{type(self).__name__}.score gives {key}={value!r:.40}, which is not a number")
-            if key == "mAP" and not isinstance(self, MultilabelMetric):
-                raise UserError(f"{type(self).__name__}.score gives mAP, MultilabelMetric's name; choose another")
+            if not isinstance(self, TaskMetric) and (taken := [k for k in TASK_METRICS if key in k.keys]):
+                raise UserError(f"{type(self).__name__}.score gives {key}, {taken[0].__name__}'s name; choose another")
         return {str(key): float(value) for key, value in scores.items()}
 
 
-@METRICS.register_module()
-class MultilabelMetric(ProbabilityMetric):
-    """mAP of one or more sets of weights over the same pictures.
+class TaskMetric(ProbabilityMetric):
+    """The base of the two metrics whose scores are written by scoring and choose the better weights in training.
 
-    ``evaluate`` gives ``NAME/mAP`` for each set, ``mAP`` of the better one and its name as ``weights``; the
-    whole scores stay in :attr:`scores`.
-
-    Args:
-        threshold: probability above which a class counts as predicted.
-        top_k: number of labels per picture for the scores at a fixed number of labels.
+    ``evaluate`` gives ``NAME/KEY`` for each set of weights and each of :attr:`keys`, and the first key and
+    ``weights`` for the better set; the whole scores stay in :attr:`scores`.
     """
 
-    def __init__(self, threshold: float = 0.5, top_k: int = 3) -> None:
-        super().__init__()
-        if not 0 <= threshold <= 1 or top_k < 1:
-            raise UserError(f"MultilabelMetric: threshold={threshold}, top_k={top_k}: from 0 to 1, and at least 1")
-        self.threshold, self.top_k = threshold, top_k
-        self.scores: dict[str, MultilabelScores] = {}
+    keys: tuple[str, ...]
 
-    def score(self, probabilities: np.ndarray, targets: np.ndarray, weights: str) -> dict[str, float]:
-        """The mAP; all scores stay in :attr:`scores`."""
-        classes = self.dataset_meta["classes"]
-        self.scores[weights] = multilabel_scores(probabilities, targets, classes, self.threshold, self.top_k)
-        return {"mAP": self.scores[weights].mAP}
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores: dict[str, Any] = {}
 
     def compute_metrics(self, results: list[tuple[str, dict[str, np.ndarray], np.ndarray, str]]) -> dict[str, Any]:
         """Scores each set of weights over all pictures that could be read, and tells how many could not."""
@@ -115,21 +103,61 @@ class MultilabelMetric(ProbabilityMetric):
         each = super().compute_metrics(results)
         if self.unreadable and self.unreadable != before:  # once, not in every epoch
             tell_unscored(self.unreadable, len(results))
-        best = max(self.scores, key=lambda name: self.scores[name].mAP)
-        return {**each, "mAP": float(self.scores[best].mAP), "weights": best}
+        first = self.keys[0]
+        best = max(self.scores, key=lambda name: each[f"{name}/{first}"])
+        return {**each, first: each[f"{best}/{first}"], "weights": best}
 
 
-def multilabel_metric(metrics: Sequence[BaseMetric]) -> MultilabelMetric:
-    """The :class:`MultilabelMetric` of an evaluator.
+@METRICS.register_module()
+class MultilabelMetric(TaskMetric):
+    """mAP of one or more sets of weights over the same pictures.
+
+    Args:
+        threshold: probability above which a class counts as predicted.
+        top_k: number of labels per picture for the scores at a fixed number of labels.
+    """
+
+    keys = ("mAP",)
+
+    def __init__(self, threshold: float = 0.5, top_k: int = 3) -> None:
+        super().__init__()
+        if not 0 <= threshold <= 1 or top_k < 1:
+            raise UserError(f"MultilabelMetric: threshold={threshold}, top_k={top_k}: from 0 to 1, and at least 1")
+        self.threshold, self.top_k = threshold, top_k
+
+    def score(self, probabilities: np.ndarray, targets: np.ndarray, weights: str) -> dict[str, float]:
+        """The mAP; all scores stay in :attr:`scores`."""
+        classes = self.dataset_meta["classes"]
+        self.scores[weights] = multilabel_scores(probabilities, targets, classes, self.threshold, self.top_k)
+        return {"mAP": self.scores[weights].mAP}
+
+
+@METRICS.register_module()
+class SingleLabelMetric(TaskMetric):
+    """Top-1, top-5 and the mean per class of one or more sets of weights over the same pictures, in percent."""
+
+    keys = ("top1", "top5", "mean_per_class")
+
+    def score(self, probabilities: np.ndarray, targets: np.ndarray, weights: str) -> dict[str, float]:
+        """The three; all scores stay in :attr:`scores`."""
+        self.scores[weights] = single_label_scores(probabilities, targets, self.dataset_meta["classes"])
+        return {key: getattr(self.scores[weights], key) for key in self.keys}
+
+
+def task_metric(metrics: Sequence[BaseMetric], kind: type[TaskMetric]) -> TaskMetric:
+    """The metric of a task among those of an evaluator.
 
     Raises:
         UserError: if there is none, or there are several.
     """
-    ours = [metric for metric in metrics if isinstance(metric, MultilabelMetric)]
+    ours = [metric for metric in metrics if isinstance(metric, kind)]
     if len(ours) != 1:
         kinds = ", ".join(type(metric).__name__ for metric in metrics)
         raise UserError(
-            f"val_evaluator: has {len(ours)} MultilabelMetric, whose scores are written and choose the better weights; "
-            f"list exactly one, beside others: [dict(type='MultilabelMetric'), ...] ({kinds})"
+            f"val_evaluator: has {len(ours)} {kind.__name__}, whose scores are written and choose the better weights; "
+            f"list exactly one, beside others: [dict(type='{kind.__name__}'), ...] ({kinds})"
         )
     return ours[0]
+
+
+TASK_METRICS: tuple[type[TaskMetric], ...] = (MultilabelMetric, SingleLabelMetric)

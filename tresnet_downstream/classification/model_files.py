@@ -13,12 +13,13 @@ from tresnet_downstream.backbones import VARIANTS, Variant
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.descriptions import input_size, read_description, resized
 from tresnet_downstream.classification.recognition import backbone_config, head_config, nearest_network
+from tresnet_downstream.classification.timm_files import timm_weight_file
 from tresnet_downstream.classification.weight_file import WeightFile, not_finite
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.catalogue import CATALOGUE, PublicWeight, imagenet_classes
-from tresnet_downstream.weights.download import catalogue_name, locate
 from tresnet_downstream.weights.formats import OURS, translate
 from tresnet_downstream.weights.pretrained import require_match, shape
+from tresnet_downstream.weights.public_files import catalogue_name, locate
 from tresnet_downstream.weights.reading import read_checkpoint, stored_at, unwrap
 
 # Classes of the public single-label files; other numbers are taken for multi-label.
@@ -35,6 +36,7 @@ def load_model(
     weights: str | None = None,
     multi_label: bool | None = None,
     input_size: int | None = None,
+    network: str | None = None,
 ) -> ImageClassifier:
     """A public or own network from its file alone, ready for prediction.
 
@@ -51,6 +53,8 @@ def load_model(
         multi_label: whether probabilities are a sigmoid for each class or a softmax over all; None follows the
             file or the catalogue, and else takes 1000, 11221, 10450 and 196 classes for single-label.
         input_size: side of the pictures, in place of the file's.
+        network: timm's name of the network that the file is of, such as ``tf_efficientnet_lite0``; pictures are then
+            prepared as timm does. Files of TResNets need none.
 
     Returns:
         a network in evaluation mode: N x 3 x H x W in [0, 1] to N x C logits, or to pooled features if the file
@@ -60,7 +64,7 @@ def load_model(
         UserError: if the file cannot be read, is of another network, contradicts ``variant``, names a part that is
             not registered, or holds numbers that are not finite.
     """
-    file = read_weight_file(path_or_name, variant, slopes, weights, multi_label, input_size)
+    file = read_weight_file(path_or_name, variant, slopes, weights, multi_label, input_size, network)
     if bad := not_finite(file.state_dict):
         raise UserError(f"{file.path}: holds numbers that are not finite, in {bad[0]} and {len(bad) - 1} more")
     return assembled(file)
@@ -94,6 +98,7 @@ def read_weight_file(
     weights: str | None = None,
     multi_label: bool | None = None,
     input_size: int | None = None,
+    network: str | None = None,
 ) -> WeightFile:
     """Reads a file and finds out what it holds; arguments and errors as of :func:`load_model`."""
     entry = _entry_of(path_or_name)
@@ -102,7 +107,11 @@ def read_weight_file(
     which, tensors = unwrap(checkpoint, weights, path)
     older = _older_description(checkpoint)
     description = read_description(path, checkpoint)
-    if description.classifier is not None:
+    network = network or (entry.network if entry else None)
+    if network:
+        file = timm_weight_file(path, tensors, network)
+        _require_shapes(file)
+    elif description.classifier is not None:
         file = _described(path, tensors, description.classifier)
     elif older["backbone"].get("type") == "TimmNetwork":
         file = _timm_network(path, tensors, older)
@@ -119,7 +128,10 @@ def read_weight_file(
         file.backbone["slopes"] = tuple(slopes)
     if multi_label is None:
         multi_label = _is_multi_label(file, older, entry)
-    pipeline = _pipeline(description.pipeline, entry, multi_label, input_size)
+    steps = file.pipeline or description.pipeline
+    if network and entry is not None:
+        input_size = input_size or entry.input_size
+    pipeline = _pipeline(steps, entry, multi_label, input_size)
     names = _class_names(checkpoint, file, multi_label)
     classes = names or tuple(str(index) for index in range((file.head or {}).get("num_classes", 0)))
     return replace(
@@ -134,14 +146,12 @@ def read_weight_file(
 
 
 def _entry_of(path_or_name: str | Path) -> PublicWeight | None:
-    """The catalogue's entry of a name, of its source, or of a file that bears the name of a release's."""
+    """The catalogue's entry of a name, of one of its places, or of a file that bears the name of a published one."""
     if name := catalogue_name(path_or_name):
         return CATALOGUE[name]
     base = PurePosixPath(str(path_or_name).replace("\\", "/")).name
     for entry in CATALOGUE.values():
-        if entry.source == str(path_or_name):
-            return entry
-        if entry.source.startswith("https://") and PurePosixPath(entry.source).name == base:
+        if any(str(path_or_name) == place.url or base == place.file_name for place in entry.places):
             return entry
     return None
 
@@ -217,7 +227,7 @@ def _require_shapes(file: WeightFile) -> None:
 
 
 def _is_multi_label(file: WeightFile, older: Mapping[str, Any], entry: PublicWeight | None) -> bool:
-    if file.described is not None:
+    if file.described is not None or file.pipeline:
         return file.multi_label
     if "multi_label" in older:
         return bool(older["multi_label"])

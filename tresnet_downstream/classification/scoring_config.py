@@ -35,12 +35,26 @@ def scoring_config(description: Description, path: str | Path) -> Config:
     size = {"image_size": input_size(description.pipeline)} if pipeline != description.pipeline else {}
     own = {**description.labels, **size, "model": description.classifier, "val_pipeline": list(pipeline)}
     content = copy.deepcopy({**_SCORING, **_LABEL_DEFAULTS, **own})
+    if not description.classifier.get("multi_label", True):
+        _for_one_label(content)
     if description.dataset is not None:
         content["val_dataloader"]["dataset"] = _of_the_users(path, description.dataset, DATASETS)
     if description.metrics:
         metrics = [_of_the_users(path, metric, METRICS) for metric in description.metrics]
         content["val_evaluator"] = [content["val_evaluator"], *metrics]
     return Config(content, cfg_text="# of the checkpoint", filename=str(path))
+
+
+def _for_one_label(content: dict[str, Any]) -> None:
+    """Makes a scoring config one for one label per image: class folders, or a file if `val_annotations` names one."""
+    for key in ("keep_empty", "difficult", "threshold", "top_k"):
+        content.pop(key, None)
+    dataset = content["val_dataloader"]["dataset"]
+    content["val_dataloader"]["dataset"] = {
+        **{key: value for key, value in dataset.items() if key not in ("keep_empty", "difficult")},
+        "type": "SingleLabelDataset",
+    }
+    content["val_evaluator"] = {"type": "SingleLabelMetric"}
 
 
 def _of_the_users(path: str | Path, part: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
@@ -65,6 +79,7 @@ _SCORING: dict[str, Any] = {
     "val_images": None,
     "data_source": "the data is yours",
     "keep_empty": False,
+    "difficult": "unknown",
     "outside_paths": False,
     "batch_size": 32,
     "num_workers": 2,
@@ -81,6 +96,7 @@ _SCORING: dict[str, Any] = {
             "annotation_file": "$val_annotations",
             "image_folder": "$val_images",
             "keep_empty": "$keep_empty",
+            "difficult": "$difficult",
             "outside_paths": "$outside_paths",
             "source": "$data_source",
             "pipeline": "$val_pipeline",

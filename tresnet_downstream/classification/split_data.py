@@ -10,6 +10,7 @@ from mmengine.dataset import ClassBalancedDataset
 from tresnet_downstream.classification.data_summary import summary
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.joined_datasets import ConcatDataset, RepeatDataset
+from tresnet_downstream.classification.single_label_datasets import SingleLabelDataset
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.registry import DATASETS, takes_argument
@@ -93,7 +94,7 @@ def _with_cache(dataset: Mapping[str, Any], folder: str) -> dict[str, Any]:
         node["dataset"] = _with_cache(node["dataset"], folder)
     if isinstance(node.get("datasets"), list | tuple):
         node["datasets"] = [_with_cache(part, folder) for part in node["datasets"]]
-    if node.get("type") == MultiLabelDataset.__name__:
+    if node.get("type") in (MultiLabelDataset.__name__, SingleLabelDataset.__name__):
         node.setdefault("cache_dir", folder)
     return node
 

@@ -1,4 +1,4 @@
-"""Multi-label classification: from a config to a running training, or to the scores of a checkpoint."""
+"""Classification, with several labels or one: from a config to a running training, or to the scores of a checkpoint."""
 
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -17,11 +17,12 @@ from tresnet_downstream.classification.data_summary import pipeline_text, size_t
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.description_merge import merge_description
 from tresnet_downstream.classification.descriptions import describe_training, read_description
-from tresnet_downstream.classification.losses import REDUCTIONS, AsymmetricLossSingleLabel
-from tresnet_downstream.classification.metrics import MultilabelMetric, multilabel_metric
+from tresnet_downstream.classification.losses import REDUCTIONS
+from tresnet_downstream.classification.metrics import MultilabelMetric, TaskMetric, task_metric
 from tresnet_downstream.classification.split_data import build_datasets, summaries
+from tresnet_downstream.classification.tasks import Task, task_of
 from tresnet_downstream.errors import NonFiniteLossError, UserError
-from tresnet_downstream.evaluation import MultilabelRun, MultilabelScores
+from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running import folders
@@ -43,10 +44,12 @@ from tresnet_downstream.weights.reading import class_names
 
 @interrupts.remembered()
 @mistakes_in_types()
-def train_multilabel(
+def train_classifier(
     config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
 ) -> dict[str, Any]:
-    """Trains and validates; checkpoints, logs and TensorBoard scalars go to ``config.work_dir``.
+    """Trains a classifier and validates it: several labels per image, or one if ``model.multi_label`` is False.
+
+    Checkpoints, logs and TensorBoard scalars go to ``config.work_dir``.
 
     Args:
         config: from :func:`load_config`, with ``work_dir``.
@@ -55,7 +58,7 @@ def train_multilabel(
         overwrite: moves a run that ``work_dir`` holds aside; without, and without ``resume``, it is refused.
 
     Returns:
-        the best validation score: ``mAP``, ``weights`` (``raw`` or ``averaged``) and ``epoch``; without
+        the best validation score: ``mAP`` or ``top1``, ``weights`` (``raw`` or ``averaged``) and ``epoch``; without
         ``weights`` and ``epoch`` if nothing was scored.
 
     Raises:
@@ -83,13 +86,13 @@ def train_multilabel(
 
 @interrupts.remembered()
 @mistakes_in_types()
-def score_multilabel(
+def score_classifier(
     config: Config,
     checkpoint_path: str | Path,
     weights: str | None = None,
     launcher: str = "none",
     set_here: Set[str] = frozenset(),
-) -> tuple[MultilabelScores, MultilabelRun] | None:
+) -> tuple[Any, MultilabelRun | SingleLabelRun] | None:
     """Scores a checkpoint on the validation data of a config.
 
     Model and pipeline are the checkpoint's, where it describes them; a line says where the config differs.
@@ -102,7 +105,8 @@ def score_multilabel(
         set_here: the places of the config that win over the checkpoint, from :func:`places_set_by`.
 
     Returns:
-        the scores, and the run for :func:`write_multilabel_run`; None in all processes but the first.
+        the scores (:class:`MultilabelScores` or :class:`SingleLabelScores`) and the run, for :func:`write_scored`;
+        None in all processes but the first.
 
     Raises:
         UserError: if data, config and checkpoint do not fit together.
@@ -122,24 +126,34 @@ def score_multilabel(
         scores = runner.val()
     finally:
         close(runner)
-    metric = multilabel_metric(runner.val_evaluator.metrics)
+    metric = task_metric(runner.val_evaluator.metrics, task_of(config).metric)
     if not is_main_process():
         return None
-    dataset = runner.val_dataloader.dataset
-    run = MultilabelRun(
-        probabilities=metric.probabilities["raw"],
-        targets=metric.targets,
-        images=metric.images,
-        classes=dataset.classes,
-        image_folder=dataset.image_folder,
-        threshold=metric.threshold,
-        top_k=metric.top_k,
-        about=provenance(config, checkpoint_path, dataset.annotation_file, name)
+    return metric.scores["raw"], _outcome(config, checkpoint_path, name, runner.val_dataloader.dataset, metric, scores)
+
+
+def _outcome(
+    config: Config,
+    checkpoint_path: str | Path,
+    weights: str,
+    dataset: Any,
+    metric: TaskMetric,
+    scores: Mapping[str, Any],
+) -> MultilabelRun | SingleLabelRun:
+    """What was scored, for a run folder."""
+    common: dict[str, Any] = {
+        "probabilities": metric.probabilities["raw"],
+        "images": metric.images,
+        "classes": dataset.classes,
+        "image_folder": dataset.image_folder,
+        "about": provenance(config, checkpoint_path, dataset.annotation_file, weights)
         | _data(config, dataset, metric)
-        | _further_scores(scores),
-        left_out=left_out_of(dataset) | metric.unreadable,
-    )
-    return metric.scores["raw"], run
+        | _further_scores(scores, metric),
+        "left_out": left_out_of(dataset) | metric.unreadable,
+    }
+    if isinstance(metric, MultilabelMetric):
+        return MultilabelRun(targets=metric.targets, threshold=metric.threshold, top_k=metric.top_k, **common)
+    return SingleLabelRun(labels=metric.targets, **common)
 
 
 def _build_runner(
@@ -155,7 +169,8 @@ def _build_runner(
         for split, dataset in datasets.items()
     }
     evaluator = Evaluator(config.val_evaluator)
-    multilabel_metric(evaluator.metrics)  # raises if there is none
+    task = task_of(config)
+    task_metric(evaluator.metrics, task.metric)  # raises if there is none
     set_launcher(config, launcher)
     folders.make(config.work_dir)
     runner = QuietRunner(
@@ -168,7 +183,7 @@ def _build_runner(
         val_dataloader=loaders["val"],
         val_cfg=config.val_cfg,
         val_evaluator=evaluator,
-        default_hooks=config.default_hooks,
+        default_hooks=_with_best(config.default_hooks, task) if train else config.default_hooks,
         custom_hooks=[*config.custom_hooks, {"type": "UnreadableImagesHook"}] if train else [{"type": "ProgressHook"}],
         load_from=None if resume_from is None else str(resume_from),
         resume=resume_from is not None,
@@ -183,19 +198,25 @@ def _build_runner(
     for line in summaries(config, datasets, train):
         tell(line)
     if train:
-        runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss)
+        runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss, task)
         runner.description = describe_training(config, len(datasets["val"].classes))
     return runner
 
 
-def _reduction(loss: nn.Module | None) -> str:
+def _with_best(hooks: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """The hooks, of which the one that keeps the best checkpoint goes by the task's score unless it names another."""
+    checkpoint = {"save_best": task.metric.keys[0], **(hooks.get("checkpoint") or {})}
+    return {**hooks, "checkpoint": checkpoint}
+
+
+def _reduction(loss: nn.Module | None, task: Task) -> str:
     """Whether a loss is a ``sum`` or a ``mean`` over the batch; told where the loss does not say."""
     if loss is None:
-        raise UserError("model.loss: is not set, and training needs one, such as dict(type='AsymmetricLoss')")
-    if isinstance(loss, AsymmetricLossSingleLabel):
+        raise UserError(f"model.loss: is not set, and training needs one, such as dict(type='{task.losses[0]}')")
+    if isinstance(loss, task.other_loss):
         raise UserError(
-            "model.loss: AsymmetricLossSingleLabel is for one class per image, and this trains with a target for each "
-            "class; choose AsymmetricLoss, BinaryCrossEntropy or FocalLoss"
+            f"model.loss: {type(loss).__name__} is for {task.other}, and this trains with {task.name}; choose "
+            f"{' or '.join(task.losses)}, or set model.multi_label={not task.multi_label}"
         )
     reduction = getattr(loss, "reduction", None)
     if reduction is None:
@@ -206,14 +227,14 @@ def _reduction(loss: nn.Module | None) -> str:
     return str(reduction)
 
 
-def _further_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+def _further_scores(scores: Mapping[str, Any], metric: TaskMetric) -> dict[str, Any]:
     """What metrics besides ours gave, as plain data."""
     further = {name.removeprefix("raw/"): plain(value) for name, value in scores.items()}
-    further = {name: value for name, value in further.items() if name not in ("mAP", "weights")}
+    further = {name: value for name, value in further.items() if name not in (*metric.keys, "weights")}
     return {"metrics": further} if further else {}
 
 
-def _data(config: Config, dataset: MultiLabelDataset, metric: MultilabelMetric) -> dict[str, Any]:
+def _data(config: Config, dataset: Any, metric: TaskMetric) -> dict[str, Any]:
     """What went into the scores, as plain data: images used and left out with the reason, size and pipeline."""
     if not isinstance(dataset, MultiLabelDataset):
         return {}

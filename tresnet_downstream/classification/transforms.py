@@ -6,6 +6,7 @@ the classes hold settings and draw. Every draw comes from the generators that Al
 transform (``py_random``, ``random_generator``), never from a global one: whoever sets those decides all.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,19 +34,22 @@ _OF_FILES = {
 }
 
 
-def squash_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize to ``height`` x ``width`` whatever the proportions, bilinear with antialiasing.
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+def squash_resize(image: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
+    """Resize to ``height`` x ``width`` whatever the proportions, ``bilinear`` or ``bicubic``, with antialiasing.
 
     The pixels are within 1 of those of torchvision's ``Resize((height, width))`` on a Pillow image.
     """
     # Torch has one kernel for uint8 with the colours side by side, four times as fast as Pillow's.
     batch = torch.from_numpy(np.require(image, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
-    resized = torch.nn.functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)
+    resized = torch.nn.functional.interpolate(batch, (height, width), mode=interpolation, antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
-def resize_and_crop(image: np.ndarray, size: int, fraction: float) -> np.ndarray:
-    """Resize the short side to ``size / fraction``, bilinear with antialiasing, and cut ``size`` x ``size`` out.
+def resize_and_crop(image: np.ndarray, size: int, fraction: float, interpolation: str = "bilinear") -> np.ndarray:
+    """Resize the short side to ``size / fraction``, with antialiasing, and cut ``size`` x ``size`` out.
 
     The pixels are within 1 of those of torchvision's ``Resize(int(size / fraction))`` and ``CenterCrop(size)`` on a
     Pillow image.
@@ -57,7 +61,7 @@ def resize_and_crop(image: np.ndarray, size: int, fraction: float) -> np.ndarray
     else:
         height, width = int(short * height / width), short
     top, left = round((height - size) / 2), round((width - size) / 2)
-    return squash_resize(image, height, width)[top : top + size, left : left + size]
+    return squash_resize(image, height, width, interpolation)[top : top + size, left : left + size]
 
 
 def cut_out(image: np.ndarray, factor: float, centre: tuple[int, int], colour: tuple[int, int, int]) -> np.ndarray:
@@ -110,20 +114,83 @@ class ResizeAndCrop(albumentations.ImageOnlyTransform):
     Args:
         size: side in pixels.
         fraction: part of the short side that is kept, above 0 and at most 1.
+        interpolation: ``bilinear`` or ``bicubic``.
         p: probability of applying the transform, 0 to 1.
     """
 
-    def __init__(self, size: int, fraction: float = 0.875, p: float = 1.0) -> None:
+    def __init__(self, size: int, fraction: float = 0.875, interpolation: str = "bilinear", p: float = 1.0) -> None:
         super().__init__(p=p)
+        _require_interpolation(interpolation)
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"size is {size}, not a positive whole number")
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction is {fraction}, not above 0 and at most 1")
-        self.size, self.fraction = size, fraction
+        self.size, self.fraction, self.interpolation = size, fraction, interpolation
 
     def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
         """Give the picture at the size wanted."""
-        return resize_and_crop(img, self.size, self.fraction)
+        return resize_and_crop(img, self.size, self.fraction, self.interpolation)
+
+
+@TRANSFORMS.register_module()
+class RandomCropAndResize(albumentations.ImageOnlyTransform):
+    """Cut a random part of the picture out and resize it to a square, as the Inception networks were trained.
+
+    The draws are torchvision's ``RandomResizedCrop``'s: ten tries for an area and proportions that fit, then the
+    centre. Unlike Albumentations' transform of that name, this resizes with antialiasing.
+
+    Args:
+        size: side in pixels.
+        scale: least and greatest part of the picture's area.
+        ratio: least and greatest width over height.
+        interpolation: ``bilinear`` or ``bicubic``.
+        p: probability of applying the transform, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+        interpolation: str = "bilinear",
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(p=p)
+        _require_interpolation(interpolation)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size is {size}, not a positive whole number")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"scale is {scale}, not two numbers above 0 and at most 1, the smaller first")
+        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
+            raise ValueError(f"ratio is {ratio}, not two numbers above 0, the smaller first")
+        self.size, self.interpolation = size, interpolation
+        self.scale, self.ratio = (float(scale[0]), float(scale[1])), (float(ratio[0]), float(ratio[1]))
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the part: top, left, height and width in pixels."""
+        height, width = params["shape"][:2]
+        for _ in range(10):
+            area = height * width * self.py_random.uniform(*self.scale)
+            proportion = math.exp(self.py_random.uniform(*map(math.log, self.ratio)))
+            cut = round(math.sqrt(area / proportion)), round(math.sqrt(area * proportion))
+            if 0 < cut[0] <= height and 0 < cut[1] <= width:
+                top, left = (
+                    self.py_random.randint(0, side - part) for side, part in zip((height, width), cut, strict=True)
+                )
+                return {"part": (top, left, *cut)}
+        proportion = min(max(width / height, self.ratio[0]), self.ratio[1])
+        cut = min(height, round(width / proportion)), min(width, round(height * proportion))
+        return {"part": ((height - cut[0]) // 2, (width - cut[1]) // 2, *cut)}
+
+    def apply(self, img: np.ndarray, part: tuple[int, int, int, int], **_: Any) -> np.ndarray:
+        """Give the part that was drawn, at the size wanted."""
+        top, left, height, width = part
+        return squash_resize(img[top : top + height, left : left + width], self.size, self.size, self.interpolation)
+
+
+def _require_interpolation(interpolation: str) -> None:
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation is {interpolation!r}, neither {' nor '.join(INTERPOLATIONS)}")
 
 
 @TRANSFORMS.register_module()

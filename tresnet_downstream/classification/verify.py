@@ -11,11 +11,13 @@ from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.predict import predict_each
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import multilabel_scores
+from tresnet_downstream.formats.imagenet_labels import read_imagenet_labels
 from tresnet_downstream.pictures import SUFFIXES
 from tresnet_downstream.weights.catalogue import CATALOGUE, MAP, TOP_1
-from tresnet_downstream.weights.download import catalogue_name
+from tresnet_downstream.weights.public_files import catalogue_name
 
 COCO_VAL = ("annotations/instances_val{year}.json", "val{year}")
+VOC_TEST = ("ImageSets/Main/test.txt", "JPEGImages")
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,29 @@ def published_score(source: str) -> float | None:
     return CATALOGUE[name].score if name else None
 
 
-def count_images(model: ImageClassifier, data: str | Path, year: int = 2014) -> int:
+def count_images(model: ImageClassifier, data: str | Path, year: int = 2014, labels: str | Path | None = None) -> int:
     """How many pictures :func:`verify` will look at."""
-    return len(_samples(model, Path(data), year)[0])
+    return len(_samples(model, Path(data), year, labels)[0])
 
 
 def verify(
-    model: ImageClassifier, data: str | Path, year: int = 2014, batch_size: int = 16
+    model: ImageClassifier,
+    data: str | Path,
+    year: int = 2014,
+    batch_size: int = 16,
+    labels: str | Path | None = None,
 ) -> Iterator[Verification | None]:
-    """Scores a network on MS-COCO's (mAP) or ImageNet's (top-1) validation pictures, prepared as its weights want.
+    """Scores a network on MS-COCO's or VOC's (mAP), or ImageNet's (top-1) pictures, prepared as its weights want.
 
     Args:
-        model: from :func:`load_model`; multi-label with COCO's 80 classes, or single-label with ImageNet's 1000.
-        data: folder of ``annotations/instances_val2014.json`` and ``val2014/``; or of ``val/``, or of the 1000
-            folders of ImageNet's classes themselves, named by their WordNet numbers.
+        model: from :func:`load_model`; multi-label with COCO's 80 or VOC's 20 classes, or single-label with ImageNet's
+            1000.
+        data: folder of ``annotations/instances_val2014.json`` and ``val2014/``; VOC's of ``ImageSets/``,
+            ``JPEGImages/`` and ``Annotations/``, with its test list; or of ``val/``, or of the 1000 folders of
+            ImageNet's classes themselves, named by their WordNet numbers.
         year: of COCO; published figures are of 2014.
         batch_size: pictures that go through the network together.
+        labels: the ground truth of ImageNet's pictures if they lie in one folder, see `read_imagenet_labels`.
 
     Yields:
         None after each picture, and at last the score.
@@ -62,7 +71,7 @@ def verify(
     Raises:
         UserError: if the folder is not that of such data, a picture cannot be read, or classes do not fit.
     """
-    pictures, targets = _samples(model, Path(data), year)
+    pictures, targets = _samples(model, Path(data), year, labels)
     rows = []
     for prediction in predict_each(model, pictures, batch_size):
         if prediction.probabilities is None:
@@ -77,15 +86,27 @@ def verify(
         yield Verification(TOP_1, 100 * float(np.mean(probabilities.argmax(1) == targets)), len(pictures))
 
 
-def _samples(model: ImageClassifier, data: Path, year: int) -> tuple[list[str], np.ndarray]:
+def _samples(model: ImageClassifier, data: Path, year: int, labels: str | Path | None) -> tuple[list[str], np.ndarray]:
     """Pictures, and for each its targets or the number of its class."""
     if not data.is_dir():
-        raise UserError(f"{data}: no such folder; give that of MS-COCO or of ImageNet")
-    return _coco(model, data, year) if model.multi_label else _imagenet(model, data)
+        raise UserError(f"{data}: no such folder; give that of MS-COCO, of VOC or of ImageNet")
+    if not model.multi_label:
+        return _imagenet(model, data) if labels is None else _flat_imagenet(data, labels)
+    return _multi_label(model, data, *(VOC_TEST if (data / "ImageSets").is_dir() else COCO_VAL), year)
 
 
-def _coco(model: ImageClassifier, data: Path, year: int) -> tuple[list[str], np.ndarray]:
-    annotations, folder = (name.format(year=year) for name in COCO_VAL)
+def _flat_imagenet(data: Path, labels: str | Path) -> tuple[list[str], np.ndarray]:
+    root = data / "val" if (data / "val").is_dir() else data
+    names = sorted(path.name for path in root.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not names:
+        raise UserError(f"{root}: has no picture")
+    return [str(root / name) for name in names], np.array(read_imagenet_labels(labels, names))
+
+
+def _multi_label(
+    model: ImageClassifier, data: Path, annotations: str, folder: str, year: int
+) -> tuple[list[str], np.ndarray]:
+    annotations, folder = annotations.format(year=year), folder.format(year=year)
     dataset = MultiLabelDataset(annotations, folder, [], str(data))
     names = tuple(model.classes or ())
     if len(names) != len(dataset.classes):

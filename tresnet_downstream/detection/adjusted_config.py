@@ -8,8 +8,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.fileio import join_path
 
-from tresnet_downstream.coco_files import read_coco_classes
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats import read_classes
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
 
@@ -81,8 +81,9 @@ def use_checked_components(cfg: Config) -> None:
                 evaluator.setdefault("ann_file", annotation_file(dataset))
             if evaluator.type == OUR_METRIC:
                 evaluator.setdefault("backend", cfg.get("coco_eval", "pycocotools"))
-                if cfg.get("trust_boxes"):
-                    evaluator.setdefault("trust_boxes", True)
+                for key in ("trust_boxes", "voc_rules"):
+                    if cfg.get(key):
+                        evaluator.setdefault(key, cfg[key])
 
 
 def require_mask_loading(cfg: Config) -> None:
@@ -146,7 +147,7 @@ def _classes_of(dataset: Any) -> tuple[str, ...] | None:
             raise UserError(f"metainfo.classes={classes!r}: write a list of names, such as ({classes!r},)")
         return tuple(classes)
     file = Path(annotation_file(dataset))
-    return read_coco_classes(file) if file.is_file() else None
+    return read_classes(file) if file.is_file() else None
 
 
 def _set_num_classes(model: Any, count: int) -> None:

@@ -1,4 +1,4 @@
-"""COCO files of boxes, checked: what is wrong with a file is said in one line, and what is left out is counted."""
+"""Files of boxes, checked: what is wrong is said in one line, and what is left out is counted."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,8 @@ from tresnet_downstream.box_faults import box_fault, fit_as_corners, other_conve
 from tresnet_downstream.coco_files import CocoFile, read_coco_file, refuse_duplicates, whole_numbers
 from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_mask, is_number
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats import is_voc_list
+from tresnet_downstream.formats.voc import read_voc_file
 from tresnet_downstream.limits import excess, limit
 
 # The faults of boxes that are taken out, as messages name them.
@@ -17,9 +19,13 @@ _DROPPED = {"without-area": "without area", "outside": "outside the picture"}
 
 
 def read_boxes(
-    path: str, labelled: bool = True, masks: bool = False, trusted: bool = False
+    path: str,
+    labelled: bool = True,
+    masks: bool = False,
+    trusted: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> tuple[CocoFile, Counter[str], str]:
-    """Reads a COCO file and takes out of its content the boxes that have no area inside their picture.
+    """Reads a COCO file or a list of VOC, and takes out the boxes that have no area inside their picture.
 
     An area that is missing or not above 0 becomes that of the box.
 
@@ -28,6 +34,7 @@ def read_boxes(
         labelled: whether it must list annotations; those of COCO's test pictures do not.
         masks: whether each annotation must have a mask.
         trusted: whether boxes are taken as they are where they seem to be of another convention.
+        classes: of VOC's objects, in this order; other classes follow. A COCO file has its own.
 
     Returns:
         the file; how many boxes were taken out, by reason; and a text on those that reach beyond the edge of their
@@ -37,7 +44,7 @@ def read_boxes(
         UserError: the file is missing or malformed, or does not say how large its pictures are; a box, a mask or
             `iscrowd` is none; or the boxes are not left, top, width, height in pixels.
     """
-    file = read_coco_file(path, labelled)
+    file = _read_voc(path, classes) if is_voc_list(path) else read_coco_file(path, labelled)
     sizes = _sizes(path, file)
     annotations = file.content["annotations"]
     refuse_duplicates(path, "annotation id", whole_numbers(path, "annotations", annotations, "id").tolist())
@@ -61,6 +68,14 @@ def read_boxes(
     text = _beyond_edge(boxes[beyond], [sizes[file.image_of[place]] for place in beyond], len(boxes))
     file.content["annotations"] = [_with_area(annotations[place]) for place in kept]
     return file, dropped, text
+
+
+def _read_voc(path: str, classes: Sequence[str] | None) -> CocoFile:
+    """VOC's objects, of which those marked as difficult are to be passed over, as COCO's crowds are."""
+    file = read_voc_file(path, classes, others=True)
+    for annotation in file.content["annotations"]:
+        annotation["iscrowd"] = annotation["difficult"]
+    return file
 
 
 def _sizes(path: str, file: CocoFile) -> list[tuple[int, int]]:

@@ -43,7 +43,8 @@ class CocoBoxes(CocoDataset):
             `DetectionMetric` leaves it out.
         trust_boxes: whether boxes are taken for left, top, width, height in pixels also where they look like
             something else, and sizes of pictures may differ from the file's.
-        **kwargs: ``ann_file``, ``data_root``, ``data_prefix``, ``pipeline`` and so on.
+        **kwargs: ``ann_file`` (COCO's ``.json`` or VOC's list, ``.txt``), ``data_root``, ``data_prefix``, ``pipeline``
+            and so on. VOC's objects that are marked as difficult are passed over, in training and in scores.
 
     Attributes:
         dropped: how many boxes were dropped, by reason.
@@ -83,7 +84,11 @@ class CocoBoxes(CocoDataset):
                 "the data set's `ann_file` in the config"
             )
         file, self.dropped, beyond_edge = read_boxes(
-            self.ann_file, labelled=not self.test_mode, masks=self.with_masks, trusted=self.trust_boxes
+            self.ann_file,
+            labelled=not self.test_mode,
+            masks=self.with_masks,
+            trusted=self.trust_boxes,
+            classes=self._metainfo.get("classes"),
         )
         classes = tuple(self._metainfo.get("classes") or file.classes)
         if unknown := [name for name in classes if name not in file.classes]:

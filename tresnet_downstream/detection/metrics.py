@@ -15,6 +15,7 @@ from tresnet_downstream.detection.datasets import OrderedCOCO
 from tresnet_downstream.detection.loading import UNREADABLE
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionScores, detection_scores, format_detection_table
+from tresnet_downstream.evaluation.voc_scores import RULES, VocScores, voc_scores
 from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import METRICS
@@ -32,12 +33,14 @@ class DetectionMetric(CocoMetric):
     why others could not be read in :attr:`unreadable`, by file name.
 
     Args:
-        ann_file: the COCO file that the pictures are of.
+        ann_file: the COCO file, or list of VOC, that the pictures are of.
         metric: ``bbox``, ``segm`` or both.
         backend: what computes, see :func:`detection_scores`.
         outfile_prefix: writes the predictions to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``.
         format_only: writes them and scores nothing.
         trust_boxes: as of `CocoBoxes`.
+        voc_rules: ``2007`` or ``2010`` also scores the boxes by VOC's rules, see :func:`voc_scores`, as ``voc_mAP``;
+            what they give stays in :attr:`voc`.
         **kwargs: other arguments of ``CocoMetric``.
 
     Raises:
@@ -52,6 +55,7 @@ class DetectionMetric(CocoMetric):
         outfile_prefix: str | None = None,
         format_only: bool = False,
         trust_boxes: bool = False,
+        voc_rules: str | int | None = None,
         **kwargs: Any,
     ) -> None:
         if ann_file is None:
@@ -66,7 +70,10 @@ class DetectionMetric(CocoMetric):
         self._coco_api = OrderedCOCO.of(file.content)
         if not format_only and all(annotation["iscrowd"] for annotation in file.content["annotations"]):
             tell(f"warning: {ann_file}: has no box of a single object (`iscrowd` 0), so nothing can be scored with it")
-        self.backend = backend
+        self.backend, self.voc_rules = backend, None if voc_rules is None else str(voc_rules)
+        if self.voc_rules is not None and self.voc_rules not in RULES:
+            raise UserError(f"val_evaluator.voc_rules={voc_rules!r}: choose {' or '.join(RULES)}, or None")
+        self.voc: VocScores | None = None
         self.scores: dict[str, DetectionScores] = {}
         self.predictions: dict[str, list[dict[str, Any]]] = {}
         self.image_ids: list[int] = []
@@ -100,6 +107,7 @@ class DetectionMetric(CocoMetric):
             tell_unscored(self.unreadable, len(results))
         predictions = [prediction for _, prediction in results if not prediction[UNREADABLE]]
         classes = self.dataset_meta["classes"]
+        self._add_classes(classes)
         category_ids = self._coco_api.get_cat_ids(cat_names=classes)
         self.predictions = {kind: _in_coco_format(predictions, category_ids, kind) for kind in self.metrics}
         if self.outfile_prefix is not None:
@@ -114,7 +122,27 @@ class DetectionMetric(CocoMetric):
             self.scores[kind] = scores
             print_log(f"{kind}\n{format_detection_table(scores)}", logger="current")
             values |= {f"{kind}_{name}": _fraction(scores.headline[key]) for name, key in KEYS.items()}
+        if self.voc_rules is not None and "bbox" in self.predictions:
+            self.voc = voc_scores(self._scored_content(), self.predictions["bbox"], self.voc_rules)
+            tell(f"VOC's rules of {self.voc_rules}: mAP {self.voc.mAP:.2f} (IoU 0.5)")
+            values["voc_mAP"] = _fraction(self.voc.mAP)
         return values
+
+    def _add_classes(self, classes: Sequence[str]) -> None:
+        """Adds classes of which VOC's list has no object, and which it therefore does not know."""
+        categories = self._coco_api.dataset["categories"]
+        known = {category["name"] for category in categories}
+        for name in classes:
+            if name not in known:
+                categories.append({"id": 1 + max(category["id"] for category in categories), "name": name})
+
+    def _scored_content(self) -> dict[str, Any]:
+        """The ground truth of the pictures and classes that were scored."""
+        content, images, classes = self._coco_api.dataset, set(self.image_ids), set(self.dataset_meta["classes"])
+        return {
+            "annotations": [each for each in content["annotations"] if each["image_id"] in images],
+            "categories": [category for category in content["categories"] if category["name"] in classes],
+        }
 
     def _write_predictions(self, path: Path, text: str) -> None:
         """Writes a file, over one of this training's earlier epochs; another's is moved aside."""

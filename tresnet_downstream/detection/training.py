@@ -20,7 +20,7 @@ from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import close, join_processes, set_launcher
-from tresnet_downstream.weights.download import locate
+from tresnet_downstream.weights.public_files import locate
 from tresnet_downstream.weights.reading import read_checkpoint
 
 

@@ -11,14 +11,21 @@ from tresnet_downstream.evaluation.multilabel_scores import (
     multilabel_scores,
 )
 from tresnet_downstream.evaluation.multilabel_tables import format_table, write_scores
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.runs import (
     read_run,
     write_detection_run,
     write_multilabel_run,
+    write_single_label_run,
 )
 from tresnet_downstream.evaluation.scored import write_scored
+from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores, single_label_scores
+from tresnet_downstream.evaluation.single_label_tables import (
+    format_single_label_table,
+    write_single_label_scores,
+)
 from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
+from tresnet_downstream.evaluation.voc_scores import VocScores, voc_scores
 
 if TYPE_CHECKING:
     from tresnet_downstream.evaluation.report import write_report
@@ -29,20 +36,28 @@ __all__ = [
     "MultilabelRun",
     "MultilabelScores",
     "OperatingPoint",
+    "SingleLabelRun",
+    "SingleLabelScores",
     "Thresholds",
+    "VocScores",
     "average_precision",
     "detection_scores",
     "format_detection_table",
+    "format_single_label_table",
     "format_table",
     "multilabel_scores",
     "read_run",
     "read_thresholds",
+    "single_label_scores",
+    "voc_scores",
     "write_detection_run",
     "write_detection_scores",
     "write_multilabel_run",
     "write_report",
     "write_scored",
     "write_scores",
+    "write_single_label_run",
+    "write_single_label_scores",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -31,6 +31,31 @@ class MultilabelRun:
     image_folder: str
     threshold: float
     top_k: int
+    about: Mapping[str, Any]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    scored_here: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class SingleLabelRun:
+    """The outcome of a network that chooses one of C classes for each of N images.
+
+    Attributes:
+        probabilities: (N, C) in [0, 1], float32; may be memory-mapped.
+        labels: (N,) numbers of classes, whole.
+        images: N names, relative to ``image_folder``.
+        classes: C names.
+        image_folder: where the images lie.
+        about: as of :class:`MultilabelRun`.
+        left_out: as of :class:`MultilabelRun`.
+        scored_here: as of :class:`MultilabelRun`.
+    """
+
+    probabilities: NDArray
+    labels: NDArray
+    images: Sequence[str]
+    classes: tuple[str, ...]
+    image_folder: str
     about: Mapping[str, Any]
     left_out: Mapping[str, str] = field(default_factory=dict)
     scored_here: bool = True
@@ -66,3 +91,6 @@ class DetectionRun:
         """The ids of the classes in the ground truth and the predictions, in the order of the classes."""
         by_name = {category["name"]: category["id"] for category in self.ground_truth["categories"]}
         return [by_name[name] for name in self.classes]
+
+
+Run: TypeAlias = MultilabelRun | SingleLabelRun | DetectionRun

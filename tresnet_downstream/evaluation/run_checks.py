@@ -10,7 +10,7 @@ from tresnet_downstream.coco_files import refuse_duplicates
 from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_id, is_mask, is_number
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.coco_index import BACKENDS
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, SingleLabelRun
 from tresnet_downstream.limits import limit
 
 # Entries looked at together: the arrays may be larger than memory.
@@ -22,18 +22,22 @@ _PARTS = {"image": "images", "annotation": "annotations", "category": "categorie
 def check_description(where: str, content: Mapping[str, Any]) -> None:
     """Names the first key that has another value than it may have."""
     keys: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "task": (lambda value: value in ("multilabel", "detection"), "multilabel or detection"),
+        "task": (
+            lambda value: value in ("multilabel", "single_label", "detection"),
+            "multilabel, single_label or detection",
+        ),
         "classes": (are_names, "a list of names"),
         "image_folder": (lambda value: isinstance(value, str), "a path"),
         "about": (lambda value: isinstance(value, Mapping), "an object"),
     }
+    if content.get("task") in ("multilabel", "single_label"):
+        keys["num_images"] = (lambda value: type(value) is int and value > 0, "a number of images")
     if content.get("task") == "multilabel":
         keys |= {
-            "num_images": (lambda value: type(value) is int and value > 0, "a number of images"),
             "threshold": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a probability"),
             "top_k": (lambda value: type(value) is int and value > 0, "a number of labels"),
         }
-    else:
+    elif content.get("task") == "detection":
         keys |= {
             "kinds": (lambda value: are_names(value) and set(value) <= {"bbox", "segm"}, "a list of bbox and segm"),
             "image_ids": (
@@ -51,6 +55,34 @@ def check_description(where: str, content: Mapping[str, Any]) -> None:
 def are_names(value: Any) -> bool:
     """Whether it is a list of texts, and not empty."""
     return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(name, str) for name in value)
+
+
+def check_labels(run: SingleLabelRun, where: str) -> None:
+    """Names what is twice, and the first image with a label or a probability that is none."""
+    refuse_duplicates(where, "image", run.images)
+    refuse_duplicates(where, "class", run.classes)
+    count, num_classes = len(run.images), len(run.classes)
+    if run.probabilities.shape != (count, num_classes) or run.labels.shape != (count,):
+        raise UserError(
+            f"{where}: the probabilities are of shape {run.probabilities.shape} and the labels of {run.labels.shape}, "
+            f"for {count} images and {num_classes} classes"
+        )
+    if run.labels.dtype.kind not in "iu":
+        raise UserError(f"{where}: the labels are no whole numbers")
+    wrong = np.flatnonzero((run.labels < 0) | (run.labels >= num_classes))
+    if len(wrong):
+        image = run.images[wrong[0]]
+        raise UserError(f"{where}: image {image!r} has the label {run.labels[wrong[0]]}, not 0 to {num_classes - 1}")
+    rows = max(1, _BLOCK_ENTRIES // num_classes)
+    for first in range(0, count, rows):
+        block = run.probabilities[first : first + rows]
+        right = (block >= 0) & (block <= 1)  # false for NaN as well
+        if not right.all():
+            row, column = np.argwhere(~right)[0]
+            raise UserError(
+                f"{where}: image {run.images[first + row]!r} has {block[row, column]} for the class "
+                f"{run.classes[column]!r}, which is not a probability"
+            )
 
 
 def check_arrays(run: MultilabelRun, where: str) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.detection_matches import DetectionMatches, detection_curves, match_detections
 from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
 from tresnet_downstream.evaluation.multilabel_tables import POINT_TITLES
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.runs import read_run
 from tresnet_downstream.evaluation.text import aligned, percent, printable
 from tresnet_downstream.evaluation.thresholds import (
@@ -36,7 +37,7 @@ def thresholds_for(
     Raises:
         UserError: the folder cannot be read, has no positive, or the scope is unknown.
     """
-    run = read_run(folder)
+    run = _run_with_thresholds(folder)
     if isinstance(run, MultilabelRun):
         each = track(columns(run.probabilities, run.targets), len(run.classes), "choose")
         curves = [threshold_curve(*column) for column in each]
@@ -45,6 +46,13 @@ def thresholds_for(
         curves, pooled = detection_curves(_matches(run))
     kept = {key: run.about[key] for key in _KEPT if key in run.about}
     return choose_thresholds(curves, pooled, run.classes, task_of(run), objective, scope, {"run": str(folder), **kept})
+
+
+def _run_with_thresholds(folder: str | Path) -> MultilabelRun | DetectionRun:
+    run = read_run(folder)
+    if isinstance(run, SingleLabelRun):
+        raise UserError(f"{folder}: has one label per image, of which the most probable is taken; no threshold decides")
+    return run
 
 
 def judge(run: MultilabelRun | DetectionRun, limits: NDArray[np.float64] | float) -> dict[str, float]:
@@ -79,7 +87,7 @@ def format_judgement(folder: str | Path, thresholds: Thresholds) -> str:
     Returns:
         lines without a trailing newline; scores in percent.
     """
-    run = read_run(folder)
+    run = _run_with_thresholds(folder)
     points = {"chosen": judge(run, thresholds.limits(run.classes, task_of(run)))}
     if isinstance(run, MultilabelRun):
         points = {f"score > {run.threshold:g}": judge(run, run.threshold), **points}

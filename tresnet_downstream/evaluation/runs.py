@@ -4,6 +4,8 @@ A run folder holds ``run.json``, which says what was scored and how, and
 
 * of a multi-label run ``probabilities.npy`` (float32) and ``targets.npy`` (int8), images x classes, and
   ``images.json``, the images' names;
+* of a run with one label per image ``probabilities.npy``, ``labels.npy`` (int32), the number of each image's class, and
+  ``images.json``;
 * of a detector ``ground_truth.json.gz`` (COCO's instances format) and ``predictions_KIND.json.gz`` (COCO's results
   format) for the kinds ``bbox`` and ``segm``;
 * where images were left out ``left_out.csv``, their names and why.
@@ -25,17 +27,24 @@ from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.origin import is_of_this_account, origin_of
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
-from tresnet_downstream.evaluation.run_checks import are_names, check_arrays, check_description, check_detections
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, Run, SingleLabelRun
+from tresnet_downstream.evaluation.run_checks import (
+    are_names,
+    check_arrays,
+    check_description,
+    check_detections,
+    check_labels,
+)
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, read_text, read_versioned, write_files
 from tresnet_downstream.files import named_if_unwritable, unpack_gzip, whole_file
 from tresnet_downstream.json_reading import parse_json
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
 DESCRIPTION, LEFT_OUT = "run.json", "left_out.csv"
-# Every name that a run folder may have, of both tasks.
+TASKS: dict[type, str] = {MultilabelRun: "multilabel", SingleLabelRun: "single_label", DetectionRun: "detection"}
+# Every name that a run folder may have, of all tasks.
 RUN_FILES = (
-    *(DESCRIPTION, LEFT_OUT, "probabilities.npy", "targets.npy", "images.json"),
+    *(DESCRIPTION, LEFT_OUT, "probabilities.npy", "targets.npy", "labels.npy", "images.json"),
     *("ground_truth.json.gz", "predictions_bbox.json.gz", "predictions_segm.json.gz"),
 )
 
@@ -64,6 +73,26 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
     )
 
 
+def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
+    """Writes a run folder, in the place of an older one; probabilities as float32, labels as int32.
+
+    Raises:
+        UserError: a part of the run is not what :class:`SingleLabelRun` says, or the folder cannot be written to.
+    """
+    given = replace(
+        run,
+        probabilities=np.asarray(run.probabilities, np.float32),
+        labels=np.asarray(run.labels),
+        images=[os.fspath(image) for image in run.images],
+    )
+    check_labels(given, "the run")
+    description = describe(run)
+    check_description("the run", description)
+    arrays = {"probabilities.npy": given.probabilities, "labels.npy": given.labels.astype(np.int32)}
+    texts = {"images.json": json.dumps(given.images, ensure_ascii=False), **_left_out(run)}
+    return _write(folder, description, arrays=arrays, texts=texts)
+
+
 def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
     """Writes a run folder, in the place of an older one.
 
@@ -82,7 +111,7 @@ def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
     return _write(folder, description, texts=_left_out(run), packed=packed)
 
 
-def read_run(folder: str | Path) -> MultilabelRun | DetectionRun:
+def read_run(folder: str | Path) -> Run:
     """Reads a run folder; the arrays of a multi-label run stay on disk, memory-mapped.
 
     Raises:
@@ -94,15 +123,19 @@ def read_run(folder: str | Path) -> MultilabelRun | DetectionRun:
         raise UserError(f"{folder}: {what}; tools/test_multilabel.py and tools/test_detection.py write run folders")
     content = read_versioned(folder / DESCRIPTION, FORMAT, VERSION, "the test tools write such files")
     check_description(str(folder / DESCRIPTION), content)
-    return _read_multilabel(folder, content) if content["task"] == "multilabel" else _read_detection(folder, content)
+    if content["task"] == "multilabel":
+        return _read_multilabel(folder, content)
+    return (
+        _read_single_label(folder, content) if content["task"] == "single_label" else _read_detection(folder, content)
+    )
 
 
-def describe(run: MultilabelRun | DetectionRun) -> dict[str, Any]:
+def describe(run: Run) -> dict[str, Any]:
     """The content of ``run.json``."""
     common: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "task": "multilabel" if isinstance(run, MultilabelRun) else "detection",
+        "task": TASKS[type(run)],
         "about": run.about,
         "classes": run.classes,
         # A report may be made from another folder.
@@ -112,11 +145,13 @@ def describe(run: MultilabelRun | DetectionRun) -> dict[str, Any]:
         common["origin"] = origin
     if isinstance(run, MultilabelRun):
         return {**common, "num_images": len(run.images), "threshold": run.threshold, "top_k": run.top_k}
+    if isinstance(run, SingleLabelRun):
+        return {**common, "num_images": len(run.images)}
     kinds, image_ids = sorted(run.predictions), sorted(plain(run.image_ids))
     return {**common, "kinds": kinds, "image_ids": image_ids, "coco_eval": run.backend}
 
 
-def _left_out(run: MultilabelRun | DetectionRun) -> dict[str, str]:
+def _left_out(run: Run) -> dict[str, str]:
     """The file of images that were left out, with its content; nothing if none was."""
     rows = ({"image": name, "reason": reason} for name, reason in run.left_out.items())
     return {LEFT_OUT: csv_text(("image", "reason"), rows)} if run.left_out else {}
@@ -157,36 +192,59 @@ class _Stream:
 
 
 def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
-    classes = tuple(content["classes"])
-    arrays = {}
-    for name in ("probabilities", "targets"):
-        path = _there(folder, f"{name}.npy")
-        try:
-            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # numpy parses the header as Python, and damaged ones raise whatever that does
-            reason = " ".join(str(error).split())[:80]
-            raise UserError(f"{path}: cannot be read ({reason}); score again") from error
-        expected = (content["num_images"], len(classes))
-        shape = getattr(arrays[name], "shape", "no array")
-        if shape != expected or arrays[name].dtype.kind not in "fiub":
-            raise UserError(f"{path}: holds {shape}, and run.json says {expected}; score again")
-    images_path = _there(folder, "images.json")
-    images = parse_json(read_text(images_path), images_path)
-    if not are_names(images) or len(images) != content["num_images"]:
-        raise UserError(f"{images_path}: is no list of the {content['num_images']} images that run.json counts")
+    shape = (content["num_images"], len(content["classes"]))
     run = MultilabelRun(
-        probabilities=arrays["probabilities"],
-        targets=arrays["targets"],
-        images=images,
-        classes=classes,
-        image_folder=content["image_folder"],
+        probabilities=_array(folder, "probabilities", shape),
+        targets=_array(folder, "targets", shape),
+        images=_images(folder, content["num_images"]),
         threshold=content["threshold"],
         top_k=content["top_k"],
-        about=content["about"],
-        scored_here=is_of_this_account(content.get("origin"), content["image_folder"]),
+        **_common(content),
     )
     check_arrays(run, str(folder))
     return run
+
+
+def _read_single_label(folder: Path, content: Mapping[str, Any]) -> SingleLabelRun:
+    count = content["num_images"]
+    run = SingleLabelRun(
+        probabilities=_array(folder, "probabilities", (count, len(content["classes"]))),
+        labels=_array(folder, "labels", (count,)),
+        images=_images(folder, count),
+        **_common(content),
+    )
+    check_labels(run, str(folder))
+    return run
+
+
+def _array(folder: Path, name: str, expected: tuple[int, ...]) -> NDArray:
+    path = _there(folder, f"{name}.npy")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python, and damaged ones raise whatever that does
+        reason = " ".join(str(error).split())[:80]
+        raise UserError(f"{path}: cannot be read ({reason}); score again") from error
+    shape = getattr(array, "shape", "no array")
+    if shape != expected or array.dtype.kind not in "fiub":
+        raise UserError(f"{path}: holds {shape}, and run.json says {expected}; score again")
+    return array
+
+
+def _images(folder: Path, count: int) -> list[str]:
+    path = _there(folder, "images.json")
+    images: Any = parse_json(read_text(path), path)
+    if not are_names(images) or len(images) != count:
+        raise UserError(f"{path}: is no list of the {count} images that run.json counts")
+    return list(images)
+
+
+def _common(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "classes": tuple(content["classes"]),
+        "image_folder": content["image_folder"],
+        "about": content["about"],
+        "scored_here": is_of_this_account(content.get("origin"), content["image_folder"]),
+    }
 
 
 def _read_detection(folder: Path, content: Mapping[str, Any]) -> DetectionRun:
@@ -194,11 +252,8 @@ def _read_detection(folder: Path, content: Mapping[str, Any]) -> DetectionRun:
         ground_truth=_unpacked(folder, "ground_truth"),
         predictions={kind: _unpacked(folder, f"predictions_{kind}") for kind in content["kinds"]},
         image_ids=content["image_ids"],
-        classes=tuple(content["classes"]),
-        image_folder=content["image_folder"],
         backend=content["coco_eval"],
-        about=content["about"],
-        scored_here=is_of_this_account(content.get("origin"), content["image_folder"]),
+        **_common(content),
     )
     check_detections(run, str(folder))
     return run

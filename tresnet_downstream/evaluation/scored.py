@@ -10,7 +10,7 @@ from tresnet_downstream.evaluation.detection_scores import DetectionScores
 from tresnet_downstream.evaluation.detection_tables import write_detection_scores
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
 from tresnet_downstream.evaluation.multilabel_tables import write_scores
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.outcomes import MultilabelRun, Run, SingleLabelRun
 from tresnet_downstream.evaluation.runs import (
     DESCRIPTION,
     LEFT_OUT,
@@ -18,7 +18,10 @@ from tresnet_downstream.evaluation.runs import (
     describe,
     write_detection_run,
     write_multilabel_run,
+    write_single_label_run,
 )
+from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores
+from tresnet_downstream.evaluation.single_label_tables import write_single_label_scores
 from tresnet_downstream.evaluation.text import plain
 from tresnet_downstream.files import Earlier
 from tresnet_downstream.json_reading import parse_json
@@ -30,8 +33,8 @@ _NO_PART_OF_A_RESULT = ("date", "command", "versions", "checkpoint", "config", "
 
 
 def write_scored(
-    scores: MultilabelScores | Mapping[str, DetectionScores],
-    run: MultilabelRun | DetectionRun,
+    scores: MultilabelScores | SingleLabelScores | Mapping[str, DetectionScores],
+    run: Run,
     folder: str | Path,
 ) -> list[Path]:
     """Writes the scores and the run folder.
@@ -40,7 +43,7 @@ def write_scored(
     ``earlier_N`` beside them, which is a run folder too, and a line says so.
 
     Args:
-        scores: of a multi-label run; or of a detector, by kind: ``bbox``, ``segm``.
+        scores: of a run with several labels or one; or of a detector, by kind: ``bbox``, ``segm``.
         run: what they are computed from.
         folder: where to write; it is made if it is not there.
 
@@ -57,6 +60,9 @@ def write_scored(
     if isinstance(run, MultilabelRun):
         assert isinstance(scores, MultilabelScores)
         paths = [*write_scores(scores, folder, run.about), write_multilabel_run(run, folder)]
+    elif isinstance(run, SingleLabelRun):
+        assert isinstance(scores, SingleLabelScores)
+        paths = [*write_single_label_scores(scores, folder, run.about), write_single_label_run(run, folder)]
     else:
         assert isinstance(scores, Mapping)
         paths = [*write_detection_scores(scores, folder, run.about), write_detection_run(run, folder)]

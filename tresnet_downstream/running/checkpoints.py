@@ -86,7 +86,7 @@ class CheckpointHook(Hook):
             raise UserError(f"default_hooks.checkpoint.rule={rule!r}: give 'greater' or 'less'")
         self.interval, self.keep = interval, keep
         self.save_best, self.sign = save_best, 1 if rule == "greater" else -1
-        self.best: dict[str, Any] = {"mAP": float("-inf")}
+        self.best: dict[str, Any] = {save_best: float("-inf")}
 
     def before_train(self, runner: Runner) -> None:
         """Remembers the best score of the run that is resumed, and removes what a killed run had yet to remove."""

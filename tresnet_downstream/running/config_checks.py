@@ -1,6 +1,7 @@
 """What is checked of a config before anything is built from it, and how mistakes in its types are told."""
 
 import contextlib
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -9,9 +10,9 @@ from typing import Any
 from mmengine.config import Config
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import SCOPE
+from tresnet_downstream.registry import DATASETS, SCOPE
 from tresnet_downstream.running.options import DATA_KEYS
-from tresnet_downstream.running.references import refers_to
+from tresnet_downstream.running.references import refers_to, with_references
 from tresnet_downstream.running.top_level import PARTS
 
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+::(.+?) registry")
@@ -53,7 +54,8 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
         raise UserError("sync_bn: TResNet's norms are not converted; set model.backbone.norm='sync' instead")
     for key in DATA_KEYS:
         # A data set of the user's may need no annotation file.
-        if key.startswith(tuple(splits)) and key in config and config[key] is None and refers_to(config, key):
+        is_unset = key.startswith(tuple(splits)) and key in config and config[key] is None and refers_to(config, key)
+        if is_unset and not _may_be_unset(config, key):
             raise UserError(f"{key}: is not set; name yours with `options` {key}=PATH")
     for key, least in WHOLE_NUMBERS.items():
         if key in config and (type(config[key]) is not int or config[key] < least):
@@ -66,6 +68,18 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     if config.get("average_decay", 0) >= 1:
         raise UserError(f"average_decay={config.average_decay!r}: give a number from 0 to below 1")
     _check_writers(config.visualizer)
+
+
+def _may_be_unset(config: Config, key: str) -> bool:
+    """Whether a key is only for arguments that are None by default, such as an annotation file beside class folders."""
+    referring = with_references(config)
+    split = key.partition("_")[0]
+    dataset = {} if referring is None else (referring.get(f"{split}_dataloader") or {}).get("dataset") or {}
+    kind = DATASETS.get(str(dataset.get("type")))
+    arguments = [name for name, value in dataset.items() if value == f"${key}"]
+    parameters: Mapping[str, Any] = {} if kind is None else inspect.signature(kind).parameters
+    defaults = [parameters[name].default if name in parameters else inspect.Parameter.empty for name in arguments]
+    return bool(arguments) and all(default is None for default in defaults)
 
 
 def _check_writers(visualizer: Any) -> None:

@@ -1,5 +1,6 @@
-"""Optimiser, precision and learning rate as the ASL and ML-Decoder releases have them."""
+"""Optimiser, precision and learning rate: those of the ASL and ML-Decoder releases, and of single-label recipes."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,3 +185,60 @@ class OneCycle(OneCycleLR, _ParamScheduler):  # the second base is there for MME
         super().__init__(optimizer.optimizer, max_lr, total_steps=end, pct_start=pct_start)
         # Else torch warns where accumulation, or float16's search for a scale, puts off the first step.
         optimizer.optimizer._opt_called = True
+
+
+@PARAM_SCHEDULERS.register_module()
+class Cosine(_ParamScheduler):
+    """Cosine down from the optimiser's learning rate, after a linear warm-up: timm's ``cosine`` schedule of one cycle.
+
+    At step ``t`` of ``T`` the rate is ``lr_min + (lr - lr_min) * (1 + cos(pi * t / T)) / 2``, and during the warm-up it
+    rises linearly from ``warmup_lr`` to ``lr``. As in timm, the warm-up does not put the cosine off.
+
+    Args:
+        optimizer: the wrapper, from MMEngine.
+        end: number of iterations, or of epochs; MMEngine gives those of the whole training.
+        warmup: share of them that warms up, 0 to below 1.
+        warmup_lr: learning rate of the first step of the warm-up.
+        lr_min: learning rate at the end.
+        by_epoch: whether the rate changes after each epoch, as timm's training script has it, or after each step.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimWrapper,
+        end: int,
+        warmup: float = 0.0,
+        warmup_lr: float = 1e-5,
+        lr_min: float = 0.0,
+        by_epoch: bool = False,
+        **options: Any,
+    ) -> None:
+        if not 0 <= warmup < 1 or min(warmup_lr, lr_min) < 0:
+            raise UserError(
+                f"Cosine: warmup={warmup}, warmup_lr={warmup_lr}, lr_min={lr_min}: give a share from 0 to below 1, and "
+                "rates from 0"
+            )
+        self.warmup, self.warmup_lr, self.lr_min = warmup * end, warmup_lr, lr_min
+        super().__init__(optimizer, "lr", end=end, by_epoch=by_epoch, **options)
+
+    def _get_value(self) -> list[float]:
+        step = self.last_step
+        if step < self.warmup:
+            return [self.warmup_lr + step * (base - self.warmup_lr) / self.warmup for base in self.base_values]
+        share = (1 + math.cos(math.pi * min(step / self.end, 1))) / 2
+        return [self.lr_min + (base - self.lr_min) * share for base in self.base_values]
+
+
+@OPTIMIZERS.register_module()
+def Lamb(params: Any, **options: Any) -> torch.optim.Optimizer:  # noqa: N802 - the name in a config, as of a class
+    """Timm's LAMB optimiser (arXiv:1904.00962), with its arguments: ``lr``, ``betas``, ``weight_decay`` and so on.
+
+    Raises:
+        UserError: if timm is not installed.
+    """
+    try:
+        from timm.optim import Lamb as TimmLamb
+    except ImportError as error:
+        raise UserError("Lamb needs timm: pip install 'tresnet-downstream[timm]'") from error
+    optimizer: torch.optim.Optimizer = TimmLamb(params, **options)
+    return optimizer

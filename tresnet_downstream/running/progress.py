@@ -223,10 +223,11 @@ class ProgressHook(Hook):
     def scores_text(self, metrics: Mapping[str, Any]) -> str:
         """What the line says of the scores."""
         # By the score's name, what each set of weights has; a metric of the user's may have one for all.
-        scores: dict[str, list[str]] = {"mAP": []}
+        scores: dict[str, list[str]] = {}
+        of_weights = {name.rpartition("/")[2] for name in metrics if "/" in name}
         for name, value in metrics.items():
             weights, _, score = name.rpartition("/")
-            if isinstance(value, Real) and (weights or name != "mAP"):
+            if isinstance(value, Real) and (weights or name not in of_weights):
                 scores.setdefault(score, []).append(f"{weights} {float(value):.2f}".strip())
         return "val " + ", ".join(f"{name}: {', '.join(values)}" for name, values in scores.items())
 

@@ -69,6 +69,7 @@ READ_OF_DETECTORS = (
     "outside_paths",
     "on_bad_image",
     "trust_boxes",
+    "voc_rules",
 )
 _REFERENCE = re.compile(r"\$\{?(\w+)")
 

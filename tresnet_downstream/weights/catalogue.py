@@ -1,12 +1,15 @@
-"""Every public weight file of the family: where it is, what is in it, how its pictures are prepared, its score.
+"""Every public network of the family: where its files are, how its pictures are prepared, its score.
 
 Sizes are computed from the number of parameters, since no release states them; those that the hub shows (126, 210
 and 224 MB for three of them) agree. Checksums are published for the older timm files alone: the first digits
-stand in their names. Hub files carry theirs in the hub's cache.
+stand in their names. Hub files carry theirs in the hub's cache. Files of one entry hold the same weights under the
+names of their projects.
 """
 
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
 IMAGENET_1K = "ImageNet-1k"
 IMAGENET_21K = "ImageNet-21K-P"
@@ -21,25 +24,43 @@ UNSTATED = "not stated"
 TOP_1, MAP = "top-1", "mAP"
 
 
-@dataclass(frozen=True)
-class PublicWeight:
-    """One public file.
+class Place(NamedTuple):
+    """Where a file lies.
 
     Attributes:
-        source: ``https://...``, or ``hf://OWNER/REPOSITORY/FILE`` on the Hugging Face hub.
-        variant: of the backbone.
-        dataset: that it was trained on.
-        num_classes: number of logits; 0 if not stated.
-        input_size: side of the pictures, in pixels.
-        resize: ``squash`` to the square, or ``crop``: the short side to ``input_size / 0.875``, then the centre.
-        megabytes: size of the file, in units of 10^6 bytes.
-        score: published, in percent; None if none is.
-        head: ``linear``, ``bottleneck`` or ``ml_decoder``.
-        sha256: the first digits of the checksum, where published.
-        slopes: leaky slopes of stem and blocks where they are not the usual 1e-2 and 1e-3.
+        url: ``https://...``, or ``hf://OWNER/REPOSITORY/FILE`` on the Hugging Face hub.
+        sha256: the first digits of the file's checksum, where published.
     """
 
-    source: str
+    url: str
+    sha256: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called in a mirror: as published; on the hub, by its repository."""
+        *_, owner, name = self.url.split("/")
+        return f"{owner}{PurePosixPath(name).suffix}" if self.url.startswith("hf://") else name
+
+
+@dataclass(frozen=True)
+class PublicWeight:
+    """One network with its public weights.
+
+    Attributes:
+        places: where files with these weights lie, in the order in which they are asked.
+        variant: of the TResNet; of another network its name.
+        dataset: that it was trained on.
+        num_classes: number of logits; 0 if not stated.
+        input_size: side of the pictures that the score is of, in pixels.
+        resize: ``squash`` to the square, or ``crop``: the short side to ``input_size / 0.875``, then the centre.
+        megabytes: size of a file, in units of 10^6 bytes.
+        score: published, in percent; None if none is.
+        head: ``linear``, ``bottleneck`` or ``ml_decoder``.
+        slopes: leaky slopes of stem and blocks where they are not the usual 1e-2 and 1e-3.
+        network: timm's name of the network, if it is no TResNet.
+    """
+
+    places: tuple[Place, ...]
     variant: str
     dataset: str
     num_classes: int
@@ -48,8 +69,8 @@ class PublicWeight:
     megabytes: int
     score: float | None = None
     head: str = "linear"
-    sha256: str = ""
     slopes: tuple[float, float] | None = None
+    network: str | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -62,171 +83,154 @@ class PublicWeight:
         return MAP if self.multi_label else TOP_1
 
 
-_RELEASE = "https://miil-public-eu.oss-eu-central-1.aliyuncs.com/model-zoo"
-_OLD_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-tresnet"
+def _hub(repository: str) -> Place:
+    return Place(f"hf://timm/{repository}/model.safetensors")
 
 
-def _hub(repository: str) -> str:
-    return f"hf://timm/{repository}/model.safetensors"
+def _timm_2020(file: str) -> Place:
+    """A file of timm's older releases, whose names end in the first digits of the checksum."""
+    folder = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-tresnet"
+    return Place(f"{folder}/{file}", sha256=PurePosixPath(file).stem.rpartition("-")[2])
+
+
+def _resnet_rs(depth: int, file: str, size: int, megabytes: int, score: float) -> PublicWeight:
+    """Of the ResNet-RS release, as timm converted it; the score is of the size that it was trained at."""
+    name, folder = f"resnetrs{depth}", "https://github.com/rwightman/pytorch-image-models/releases/download"
+    places = (_hub(f"{name}.tf_in1k"), Place(f"{folder}/{file}", sha256=PurePosixPath(file).stem.rpartition("-")[2]))
+    return PublicWeight(places, name, IMAGENET_1K, 1000, size, "crop", megabytes, score, network=name)
+
+
+def _release(file: str) -> Place:
+    return Place(f"https://miil-public-eu.oss-eu-central-1.aliyuncs.com/model-zoo/{file}")
 
 
 CATALOGUE: dict[str, PublicWeight] = {
-    # ImageNet-1k, as timm holds it on the hub. At 448 the published scores are of squashed pictures.
-    "m_in1k_224": PublicWeight(_hub("tresnet_m.miil_in1k"), "m", IMAGENET_1K, 1000, 224, "crop", 126, 80.8),
-    "l_in1k_224": PublicWeight(_hub("tresnet_l.miil_in1k"), "l", IMAGENET_1K, 1000, 224, "crop", 224, 81.5),
-    "xl_in1k_224": PublicWeight(_hub("tresnet_xl.miil_in1k"), "xl", IMAGENET_1K, 1000, 224, "crop", 314, 82.0),
-    "m_in1k_448": PublicWeight(_hub("tresnet_m.miil_in1k_448"), "m", IMAGENET_1K, 1000, 448, "squash", 126, 81.7),
-    "l_in1k_448": PublicWeight(_hub("tresnet_l.miil_in1k_448"), "l", IMAGENET_1K, 1000, 448, "squash", 224, 82.3),
-    "xl_in1k_448": PublicWeight(_hub("tresnet_xl.miil_in1k_448"), "xl", IMAGENET_1K, 1000, 448, "squash", 314, 83.1),
-    # The same of the TResNet release.
-    "m_in1k_224_release": PublicWeight(
-        f"{_RELEASE}/tresnet/tresnet_m.pth", "m", IMAGENET_1K, 1000, 224, "crop", 126, 80.8
+    # ImageNet-1k. At 448 the published scores are of squashed pictures.
+    "m_in1k_224": PublicWeight(
+        (
+            _hub("tresnet_m.miil_in1k"),
+            _timm_2020("tresnet_m_80_8-dbc13962.pth"),
+            _release("tresnet/tresnet_m.pth"),
+        ),
+        *("m", IMAGENET_1K, 1000, 224, "crop", 126, 80.8),
     ),
-    "l_in1k_224_release": PublicWeight(
-        f"{_RELEASE}/tresnet/tresnet_l.pth", "l", IMAGENET_1K, 1000, 224, "crop", 224, 81.5
+    "l_in1k_224": PublicWeight(
+        (
+            _hub("tresnet_l.miil_in1k"),
+            _timm_2020("tresnet_l_81_5-235b486c.pth"),
+            _release("tresnet/tresnet_l.pth"),
+        ),
+        *("l", IMAGENET_1K, 1000, 224, "crop", 224, 81.5),
     ),
-    "xl_in1k_224_release": PublicWeight(
-        f"{_RELEASE}/tresnet/tresnet_xl.pth", "xl", IMAGENET_1K, 1000, 224, "crop", 314, 82.0
+    "xl_in1k_224": PublicWeight(
+        (
+            _hub("tresnet_xl.miil_in1k"),
+            _timm_2020("tresnet_xl_82_0-a2d51b00.pth"),
+            _release("tresnet/tresnet_xl.pth"),
+        ),
+        *("xl", IMAGENET_1K, 1000, 224, "crop", 314, 82.0),
     ),
-    "m_in1k_448_release": PublicWeight(
-        f"{_RELEASE}/tresnet/tresnet_m_448.pth", "m", IMAGENET_1K, 1000, 448, "squash", 126, 81.7
+    "m_in1k_448": PublicWeight(
+        (
+            _hub("tresnet_m.miil_in1k_448"),
+            _timm_2020("tresnet_m_448-bc359d10.pth"),
+            _release("tresnet/tresnet_m_448.pth"),
+        ),
+        *("m", IMAGENET_1K, 1000, 448, "squash", 126, 81.7),
     ),
-    "l_in1k_448_release": PublicWeight(
-        f"{_RELEASE}/tresnet/tresnet_l_448.pth", "l", IMAGENET_1K, 1000, 448, "squash", 224, 82.3
+    "l_in1k_448": PublicWeight(
+        (
+            _hub("tresnet_l.miil_in1k_448"),
+            _timm_2020("tresnet_l_448-940d0cd1.pth"),
+            _release("tresnet/tresnet_l_448.pth"),
+        ),
+        *("l", IMAGENET_1K, 1000, 448, "squash", 224, 82.3),
     ),
-    "xl_in1k_448_release": PublicWeight(
-        f"{_RELEASE}/tresnet/tresnet_xl_448.pth", "xl", IMAGENET_1K, 1000, 448, "squash", 314, 83.1
-    ),
-    # The same as timm released it before 2023, in the releases' names and norm.
-    "m_in1k_224_timm2020": PublicWeight(
-        f"{_OLD_TIMM}/tresnet_m_80_8-dbc13962.pth", "m", IMAGENET_1K, 1000, 224, "crop", 126, 80.8, sha256="dbc13962"
-    ),
-    "m_in1k_448_timm2020": PublicWeight(
-        f"{_OLD_TIMM}/tresnet_m_448-bc359d10.pth", "m", IMAGENET_1K, 1000, 448, "squash", 126, 81.7, sha256="bc359d10"
-    ),
-    "l_in1k_224_timm2020": PublicWeight(
-        f"{_OLD_TIMM}/tresnet_l_81_5-235b486c.pth", "l", IMAGENET_1K, 1000, 224, "crop", 224, 81.5, sha256="235b486c"
-    ),
-    "l_in1k_448_timm2020": PublicWeight(
-        f"{_OLD_TIMM}/tresnet_l_448-940d0cd1.pth", "l", IMAGENET_1K, 1000, 448, "squash", 224, 82.3, sha256="940d0cd1"
-    ),
-    "xl_in1k_224_timm2020": PublicWeight(
-        f"{_OLD_TIMM}/tresnet_xl_82_0-a2d51b00.pth", "xl", IMAGENET_1K, 1000, 224, "crop", 314, 82.0, sha256="a2d51b00"
+    "xl_in1k_448": PublicWeight(
+        (_hub("tresnet_xl.miil_in1k_448"), _release("tresnet/tresnet_xl_448.pth")),
+        *("xl", IMAGENET_1K, 1000, 448, "squash", 314, 83.1),
     ),
     # ImageNet-21K, and fine-tuned from it.
-    "m_in21k_224": PublicWeight(_hub("tresnet_m.miil_in21k"), "m", IMAGENET_21K, 11221, 224, "crop", 210),
+    "m_in21k_224": PublicWeight(
+        (_hub("tresnet_m.miil_in21k"), _release("ImageNet_21K_P/models/tresnet_m_miil_21k.pth")),
+        *("m", IMAGENET_21K, 11221, 224, "crop", 210),
+    ),
     "m_in21k_ft_in1k_224": PublicWeight(
-        _hub("tresnet_m.miil_in21k_ft_in1k"), "m", IMAGENET_1K, 1000, 224, "crop", 126, 83.1
+        (_hub("tresnet_m.miil_in21k_ft_in1k"),),
+        *("m", IMAGENET_1K, 1000, 224, "crop", 126, 83.1),
     ),
-    "v2_l_in21k_224": PublicWeight(_hub("tresnet_v2_l.miil_in21k"), "v2_l", IMAGENET_21K, 11221, 224, "crop", 269),
+    "v2_l_in21k_224": PublicWeight(
+        (_hub("tresnet_v2_l.miil_in21k"), _release("ImageNet_21K_P/models/tresnet_l_v2_miil_21k.pth")),
+        *("v2_l", IMAGENET_21K, 11221, 224, "crop", 269),
+    ),
     "v2_l_in21k_ft_in1k_224": PublicWeight(
-        _hub("tresnet_v2_l.miil_in21k_ft_in1k"), "v2_l", IMAGENET_1K, 1000, 224, "crop", 185, 83.9
-    ),
-    "m_in21k_224_release": PublicWeight(
-        f"{_RELEASE}/ImageNet_21K_P/models/tresnet_m_miil_21k.pth", "m", IMAGENET_21K, 11221, 224, "crop", 210
-    ),
-    "v2_l_in21k_224_release": PublicWeight(
-        f"{_RELEASE}/ImageNet_21K_P/models/tresnet_l_v2_miil_21k.pth", "v2_l", IMAGENET_21K, 11221, 224, "crop", 269
+        (_hub("tresnet_v2_l.miil_in21k_ft_in1k"),),
+        *("v2_l", IMAGENET_1K, 1000, 224, "crop", 185, 83.9),
     ),
     # The start of ML-Decoder's 90.1. What it was trained on and its head are not stated; the size is the backbone's.
     "v2_l_ml_decoder_start": PublicWeight(
-        f"{_RELEASE}/ML_Decoder/tresnet_l_pretrain_ml_decoder.pth", "v2_l", UNSTATED, 0, 448, "squash", 177
+        (_release("ML_Decoder/tresnet_l_pretrain_ml_decoder.pth"),),
+        *("v2_l", UNSTATED, 0, 448, "squash", 177),
     ),
-    # Multi-label with the asymmetric loss.
+    # Multi-label with the asymmetric loss. Users measured 65.2 of NUS-WIDE at 240, and 64.0 at the 448 of its name.
     "m_coco_asl_224": PublicWeight(
-        f"{_RELEASE}/ASL/MS_COCO_TRresNet_M_224_81.8.pth", "m", COCO, 80, 224, "squash", 118, 81.8
+        (_release("ASL/MS_COCO_TRresNet_M_224_81.8.pth"),),
+        *("m", COCO, 80, 224, "squash", 118, 81.8),
     ),
     "l_coco_asl_448": PublicWeight(
-        f"{_RELEASE}/ASL/MS_COCO_TRresNet_L_448_86.6.pth", "l", COCO, 80, 448, "squash", 215, 86.6
+        (_release("ASL/MS_COCO_TRresNet_L_448_86.6.pth"),),
+        *("l", COCO, 80, 448, "squash", 215, 86.6),
     ),
     "xl_coco_asl_640": PublicWeight(
-        f"{_RELEASE}/ASL/MS_COCO_TResNet_xl_640_88.4.pth", "xl", COCO, 80, 640, "squash", 304, 88.4
+        (_release("ASL/MS_COCO_TResNet_xl_640_88.4.pth"),),
+        *("xl", COCO, 80, 640, "squash", 304, 88.4),
     ),
     "l_open_images_asl_448": PublicWeight(
-        f"{_RELEASE}/ASL/Open_ImagesV6_TRresNet_L_448.pth",
-        "l",
-        OPEN_IMAGES,
-        9605,
-        448,
-        "squash",
-        224,
-        86.3,
-        head="bottleneck",
+        (_release("ASL/Open_ImagesV6_TRresNet_L_448.pth"),),
+        *("l", OPEN_IMAGES, 9605, 448, "squash", 224, 86.3, "bottleneck"),
     ),
     "xl_voc_asl_448": PublicWeight(
-        f"{_RELEASE}/ASL/PASCAL_VOC_TResNet_xl_448_96.0.pth", "xl", VOC, 20, 448, "squash", 304, 96.0
+        (_release("ASL/PASCAL_VOC_TResNet_xl_448_96.0.pth"),),
+        *("xl", VOC, 20, 448, "squash", 304, 96.0),
     ),
-    "l_nus_wide_asl_448": PublicWeight(
-        f"{_RELEASE}/ASL/NUS_WIDE_TRresNet_L_448_65.2.pth", "l", NUS_WIDE, 81, 448, "squash", 215, 65.2
+    "l_nus_wide_asl_240": PublicWeight(
+        (_release("ASL/NUS_WIDE_TRresNet_L_448_65.2.pth"),),
+        *("l", NUS_WIDE, 81, 240, "squash", 215, 65.2),
     ),
     # Multi-label with ML-Decoder.
     "m_coco_ml_decoder_224": PublicWeight(
-        f"{_RELEASE}/ML_Decoder/tresnet_m_COCO_224_84_2.pth",
-        "m",
-        COCO,
-        80,
-        224,
-        "squash",
-        146,
-        84.2,
-        head="ml_decoder",
+        (_release("ML_Decoder/tresnet_m_COCO_224_84_2.pth"),),
+        *("m", COCO, 80, 224, "squash", 146, 84.2, "ml_decoder"),
     ),
     "v2_l_coco_ml_decoder_448": PublicWeight(
-        f"{_RELEASE}/ML_Decoder/tresnet_l_COCO__448_90_0.pth",
-        "v2_l",
-        COCO,
-        80,
-        448,
-        "squash",
-        206,
-        90.1,
-        head="ml_decoder",
+        (_release("ML_Decoder/tresnet_l_COCO__448_90_0.pth"),),
+        *("v2_l", COCO, 80, 448, "squash", 206, 90.1, "ml_decoder"),
     ),
     "v2_xl_coco_ml_decoder_640": PublicWeight(
-        f"{_RELEASE}/ML_Decoder/tresnet_xl_COCO_640_91_4.pth",
-        "v2_xl",
-        COCO,
-        80,
-        640,
-        "squash",
-        298,
-        91.4,
-        head="ml_decoder",
+        (_release("ML_Decoder/tresnet_xl_COCO_640_91_4.pth"),),
+        *("v2_xl", COCO, 80, 640, "squash", 298, 91.4, "ml_decoder"),
     ),
     "m_open_images_ml_decoder_224": PublicWeight(
-        f"{_RELEASE}/ML_Decoder/tresnet_m_open_images_200_groups_86_8.pth",
-        "m",
-        OPEN_IMAGES,
-        9605,
-        224,
-        "squash",
-        177,
-        86.8,
-        head="ml_decoder",
+        (_release("ML_Decoder/tresnet_m_open_images_200_groups_86_8.pth"),),
+        *("m", OPEN_IMAGES, 9605, 224, "squash", 177, 86.8, "ml_decoder"),
     ),
     # Stanford Cars.
     "v2_l_stanford_cars_368": PublicWeight(
-        f"{_RELEASE}/tresnet/stanford_cars_tresnet-l-v2_96_27.pth",
-        "v2_l",
-        STANFORD_CARS,
-        196,
-        368,
-        "squash",
-        179,
-        96.27,
-        slopes=(1e-6, 1e-6),
+        (_release("tresnet/stanford_cars_tresnet-l-v2_96_27.pth"),),
+        *("v2_l", STANFORD_CARS, 196, 368, "squash", 179, 96.27, "linear", (1e-6, 1e-6)),
     ),
     "v2_l_stanford_cars_ml_decoder_384": PublicWeight(
-        f"{_RELEASE}/ML_Decoder/tresnet_l_stanford_card_96.41.pth",
-        "v2_l",
-        STANFORD_CARS,
-        196,
-        384,
-        "squash",
-        206,
-        96.41,
-        head="ml_decoder",
+        (_release("ML_Decoder/tresnet_l_stanford_card_96.41.pth"),),
+        *("v2_l", STANFORD_CARS, 196, 384, "squash", 206, 96.41, "ml_decoder"),
     ),
+    # ResNet-RS.
+    "resnetrs50_in1k_160": _resnet_rs(50, "v0.1-rs-weights/resnetrs50_ema-6b53758b.pth", 160, 143, 78.8),
+    "resnetrs101_in1k_192": _resnet_rs(101, "v0.1-rs-weights/resnetrs101_i192_ema-1509bbf6.pth", 192, 255, 81.2),
+    "resnetrs152_in1k_256": _resnet_rs(152, "v0.1-rs-weights/resnetrs152_i256_ema-a9aff7f9.pth", 256, 347, 83.0),
+    "resnetrs200_in1k_256": _resnet_rs(200, "v0.1-tpu-weights/resnetrs200_c-6b698b88.pth", 256, 374, 83.4),
+    "resnetrs270_in1k_256": _resnet_rs(270, "v0.1-rs-weights/resnetrs270_ema-b40e674c.pth", 256, 520, 83.8),
+    "resnetrs350_in1k_256": _resnet_rs(350, "v0.1-rs-weights/resnetrs350_i256_ema-5a1aa8f1.pth", 256, 657, 84.0),
+    "resnetrs420_in1k_320": _resnet_rs(420, "v0.1-rs-weights/resnetrs420_ema-972dee69.pth", 320, 769, 84.4),
 }
 
 

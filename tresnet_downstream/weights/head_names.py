@@ -7,6 +7,8 @@ recognised in files, loaded, and written in the releases' names.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class HeadNames:
@@ -18,11 +20,13 @@ class HeadNames:
         published: for the beginning of a name in the release (``head.fc.FC.``) that of our name (``head.fc.``). Names
             that begin otherwise are the same in both.
         in_timm: whether timm has this head too, under the names of the release.
+        per_class: the name of a tensor with one row for each class; our name, as ``marker``.
     """
 
     marker: str
     published: Mapping[str, str] = field(default_factory=dict)
     in_timm: bool = True
+    per_class: str = "fc.bias"
 
 
 # By the type in a config. Of the heads whose marker is among a file's names, the last is taken.
@@ -42,6 +46,7 @@ HEADS = {
             "head.decoder.duplicate_pooling": "head.group_weight",
             "head.decoder.layers.0.": "head.decoder.",
         },
+        per_class="group_bias",
     ),
 }
 
@@ -75,3 +80,10 @@ def published_head_name(name: str, kind: str | None) -> str:
         if name.startswith(ours):
             return published + name.removeprefix(ours)
     return name
+
+
+def num_classes(state_dict: Mapping[str, Tensor]) -> int:
+    """How many classes the head of weights under our names has; 0 if there is no known head."""
+    kind = head_type(state_dict)
+    rows = state_dict.get(f"head.{HEADS[kind].per_class}") if kind else None
+    return 0 if rows is None else len(rows)

@@ -15,8 +15,8 @@ from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor, nn
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.weights.download import locate
 from tresnet_downstream.weights.formats import NORM_EPS, translate
+from tresnet_downstream.weights.public_files import locate
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 

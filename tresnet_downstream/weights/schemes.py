@@ -9,8 +9,8 @@ from typing import Any
 
 from mmengine.runner import CheckpointLoader
 
-from tresnet_downstream.weights.download import SCHEME, locate
 from tresnet_downstream.weights.formats import translate
+from tresnet_downstream.weights.public_files import SCHEME, locate
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 

@@ -149,7 +149,12 @@ def ap_against_support(
         return _svg(canvas)
 
 
-def reliability_diagram(probability: NDArray, frequency: NDArray, count: NDArray) -> str:
+def reliability_diagram(
+    probability: NDArray,
+    frequency: NDArray,
+    count: NDArray,
+    labels: tuple[str, str, str] = ("share present", "probability", "entries"),
+) -> str:
     """How often entries are present against how likely they were said to be, and how many there are of each."""
     with matplotlib.rc_context(_STYLE):
         canvas = Canvas(figsize=(_WIDTH, _HEIGHT + 0.5), layout="constrained")
@@ -165,11 +170,11 @@ def reliability_diagram(probability: NDArray, frequency: NDArray, count: NDArray
             label="this run",
             clip_on=False,
         )
-        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share present")
+        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel=labels[0])
         _legend(axes)
         edges = np.linspace(0, 1, len(count) + 1)
         below.bar(edges[:-1], np.maximum(count, 0.5), np.diff(edges), align="edge", color=SERIES[0], linewidth=0)
-        below.set(yscale="log", ylim=(0.5, None), xlabel="probability", ylabel="entries")
+        below.set(yscale="log", ylim=(0.5, None), xlabel=labels[1], ylabel=labels[2])
         return _svg(canvas)
 
 

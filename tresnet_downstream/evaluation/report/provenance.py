@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.outcomes import DetectionRun, Run
 from tresnet_downstream.evaluation.report.parts import Column, Table, some_of
 from tresnet_downstream.evaluation.thresholds import Thresholds
 
@@ -27,9 +27,7 @@ _TITLES = {
 }
 
 
-def provenance_table(
-    names: Sequence[str], runs: Sequence[MultilabelRun | DetectionRun], thresholds: Thresholds | None = None
-) -> Table:
+def provenance_table(names: Sequence[str], runs: Sequence[Run], thresholds: Thresholds | None = None) -> Table:
     """A row for each thing that is known of at least one run, a column for each run.
 
     Args:
@@ -48,9 +46,9 @@ def provenance_table(
     return Table(columns, [[_TITLES.get(key, key), *(texts.get(key) for texts in given)] for key in keys])
 
 
-def _texts(run: MultilabelRun | DetectionRun) -> dict[str, str]:
+def _texts(run: Run) -> dict[str, str]:
     texts = {str(key): _text(key, value) for key, value in run.about.items() if key != "unreadable" or value}
-    images = len(run.images) if isinstance(run, MultilabelRun) else len(run.image_ids)
+    images = len(run.image_ids) if isinstance(run, DetectionRun) else len(run.images)
     texts["data"] = ", ".join(filter(None, [texts.get("data", ""), f"{images:,} images in {run.image_folder}"]))
     return texts
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
+from tresnet_downstream.evaluation.outcomes import Run
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Box, Picture
 from tresnet_downstream.image_paths import lies_outside
@@ -16,7 +16,7 @@ from tresnet_downstream.pictures import BadImageError, read_image
 BOX_COLOURS = {"truth": "#ffffff", "right": "#35c79a", "wrong": "#f08a45", "missed": "#f0e442"}
 
 
-def thumbnails_of(run: MultilabelRun | DetectionRun, options: Options, side: int) -> "Thumbnails":
+def thumbnails_of(run: Run, options: Options, side: int) -> "Thumbnails":
     """Those of a run's images, from the folder that the report names or else the one where this account scored them."""
     recorded = run.image_folder if run.scored_here else None
     return Thumbnails(options.images or recorded, side, options.outside_paths)

@@ -9,8 +9,16 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun
-from tresnet_downstream.evaluation.report import detection, detection_numbers, multilabel, multilabel_numbers, plots
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, SingleLabelRun
+from tresnet_downstream.evaluation.report import (
+    detection,
+    detection_numbers,
+    multilabel,
+    multilabel_numbers,
+    plots,
+    single_label,
+    single_label_analysis,
+)
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, sort_key, text_of
 from tresnet_downstream.evaluation.report.thumbnails import with_boxes
@@ -27,10 +35,20 @@ PLOTS, PICTURES = "plots", "pictures"
 # Of fewer, 2.5% are hardly one.
 LEAST_RESAMPLES = 100
 # What an older report may have left beside the page.
-_OLD_PLOT = re.compile(r"(precision_recall|ap_against_support|thresholds|reliability|confusions|errors)(_\w+)?\.svg")
-_OLD_PICTURE = re.compile(r"(false_positives|false_negatives|worst_pictures)(_\d+)?_\d\d\.jpg")
+_OLD_PLOT = re.compile(
+    r"(precision_recall|ap_against_support|accuracy_against_support|thresholds|reliability|confusions|errors)(_\w+)?\.svg"
+)
+_OLD_PICTURE = re.compile(r"(false_positives|false_negatives|worst_pictures|surest|unexpected)(_\d+)?_\d\d\.jpg")
 # What Markdown and the HTML within it would take for their own.
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$<>&])")
+
+
+_KINDS = {MultilabelRun: "multi-label", SingleLabelRun: "one label per image", DetectionRun: "a detector"}
+_TASKS: dict[type, tuple[Callable[..., Report], Sequence[str]]] = {
+    MultilabelRun: (multilabel.multilabel_report, multilabel_numbers.CLASS_COLUMNS),
+    SingleLabelRun: (single_label.single_label_report, single_label_analysis.CLASS_COLUMNS),
+    DetectionRun: (detection.detection_report, detection_numbers.CLASS_COLUMNS),
+}
 
 
 def write_report(
@@ -89,18 +107,12 @@ def write_report(
     runs = [read_run(folder) for folder in folders]
     called = _names(folders) if names is None else list(names)
     options = Options(resamples, seed, thresholds, None if images is None else str(images), outside_paths, track)
-    multi = [run for run in runs if isinstance(run, MultilabelRun)]
-    boxes = [run for run in runs if isinstance(run, DetectionRun)]
-    if multi and boxes:
-        kinds = ["multi-label" if isinstance(run, MultilabelRun) else "a detector" for run in runs]
-        tasks = ", ".join(f"{name} ({kind})" for name, kind in zip(called, kinds, strict=True))
-        raise UserError(f"a multi-label run and a detector's cannot stand in one report: {tasks}")
-    if multi:
-        report = multilabel.multilabel_report(multi, called, options)
-        columns: Sequence[str] = multilabel_numbers.CLASS_COLUMNS
-    else:
-        report = detection.detection_report(boxes, called, options)
-        columns = detection_numbers.CLASS_COLUMNS
+    kinds = {type(run) for run in runs}
+    if len(kinds) > 1:
+        tasks = ", ".join(f"{name} ({_KINDS[type(run)]})" for name, run in zip(called, runs, strict=True))
+        raise UserError(f"runs of several tasks cannot stand in one report: {tasks}")
+    make, columns = _TASKS[kinds.pop()]
+    report: Report = make(runs, called, options)
     records = [{"run": run["name"], **record} for run in report.scores["runs"] for record in run["per_class"]]
     texts = {
         "report.html": _page(report),

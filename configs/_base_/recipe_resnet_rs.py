@@ -1,0 +1,16 @@
+# The recipe of ResNet-RS (arXiv:2103.07579), each ingredient of whose ablation one option switches off:
+# average_decay=0, label_smoothing=0, rand_augment=0, dropout=0, drop_path_rate=0; network=resnet50d leaves out
+# squeeze-and-excite, and network=resnet50 the changes of ResNet-D too.
+network = 'resnetrs50'
+label_smoothing = 0.1
+rand_augment = 1.0  # share of the pictures
+rand_augment_config = 'rand-m10-n2'  # the paper's magnitude 10 of 30 for small networks, 15 for large ones
+dropout = 0.25
+drop_path_rate = 0.0  # 0.1 from ResNet-RS-200 on
+
+model = dict(
+    type='ImageClassifier',
+    multi_label=False,
+    backbone=dict(type='TimmNetwork', model='$network', drop_path_rate='$drop_path_rate'),
+    head=dict(type='LinearHead', num_classes=1000, dropout='$dropout'),
+    loss=dict(type='CrossEntropy', label_smoothing='$label_smoothing'))

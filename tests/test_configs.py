@@ -1,0 +1,62 @@
+"""Every file of configs/: it trains on made data in the layout of its own, and the documentation names it."""
+
+import re
+
+import pytest
+from made_data import make_cars, make_cifar, make_flowers, make_voc
+from running.small_data import PATHS, ROOT, call, make_small_data
+from running.small_folders import make_class_folders
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+CLASSIFIERS = [path for path in CONFIGS if "mmdet::" not in path.read_text() and "retinanet" not in path.stem]
+# A narrow network where the config has a TResNet.
+NARROW = {"model.backbone.layers": "(1,1,1,1)", "model.backbone.width": "0.25"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_documentation_names_every_config(path):
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    assert any(path.name in page.read_text() for page in pages)
+
+
+def with_bases(path):
+    """The text of a config and of all that it inherits from."""
+    text = path.read_text()
+    return text + "".join(with_bases(path.parent / name) for name in re.findall(r"'([\w/]+\.py)'", text))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CLASSIFIERS, ids=lambda path: path.stem)
+def test_every_classifiers_config_takes_steps_on_made_data_of_its_layout(path, tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    text = with_bases(path)
+    options = {"data_root": root, "image_size": 64, "batch_size": 4, "num_workers": 0, "max_epochs": 1}
+    if "torchvision_data.py" in text:
+        name = re.findall(r"dataset_name = '(\w+)'", path.read_text())[0]
+        if name.startswith("CIFAR"):
+            make_cifar(root, monkeypatch, name)
+        else:
+            make_flowers(root, monkeypatch) if name == "Flowers102" else make_cars(root)
+    elif "imagenet.py" in text or "folders" in path.stem:
+        make_class_folders(root, (3, 2))
+        options["model.head.num_classes"] = 3
+    elif path.stem.startswith("voc"):
+        make_voc(root)
+    else:
+        make_small_data(root, 6, 4)
+        options |= {**PATHS, "model.head.num_classes": 3}
+    if "pretrained" in text:
+        options["pretrained"] = None
+    if "load_from" in text:
+        options["load_from"] = None
+    if "TimmNetwork" not in text and "recipe_resnet_rs" not in text:
+        options |= NARROW
+    tool = (
+        "train_classifier"
+        if "single_label" in text or "imagenet" in path.stem or "torchvision" in text
+        else "train_multilabel"
+    )
+    arguments = ["--cfg-options", *(f"{key}={value}".replace(" ", "") for key, value in options.items())]
+    status, out, err = call(tool, [path, "--work-dir", tmp_path / "run", *arguments])
+    assert (status, err) == (0, "")
+    assert "epoch 1/1: loss per image" in out

@@ -1,0 +1,62 @@
+"""Transforms of timm as transforms of a pipeline, with draws that are a function of the sample's generators."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import albumentations
+import numpy as np
+from PIL import Image
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class TimmAutoAugment(albumentations.ImageOnlyTransform):
+    """Timm's automatic augmentation by its own string, such as ``rand-m9-mstd0.5-inc1``.
+
+    Args:
+        config: timm's string: ``rand-...`` (RandAugment), ``augmix-...`` or the name of a policy of AutoAugment.
+        size: side of the pictures in pixels, which translations are measured by.
+        fill: red, green and blue, 0 to 255, of what comes into the picture; timm takes the mean of the network's input,
+            which is black for TResNet.
+        p: probability of applying the transform, 0 to 1.
+
+    Raises:
+        UserError: if timm is not installed.
+        ValueError: if timm does not know the string.
+    """
+
+    def __init__(self, config: str, size: int = 224, fill: Sequence[int] = (0, 0, 0), p: float = 1.0) -> None:
+        super().__init__(p=p)
+        try:
+            from timm.data import auto_augment
+        except ImportError as error:
+            raise UserError("TimmAutoAugment needs timm: pip install 'tresnet-downstream[timm]'") from error
+        options = {"translate_const": int(0.45 * size), "img_mean": tuple(fill)}
+        kinds = {"rand": auto_augment.rand_augment_transform, "augmix": auto_augment.augment_and_mix_transform}
+        make = kinds.get(config.split("-")[0], auto_augment.auto_augment_transform)
+        try:
+            self.augment = make(config, options)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"config is {config!r}, which timm does not know ({type(error).__name__}: {error})"
+            ) from error
+        self.config, self.size, self.fill = config, size, tuple(fill)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the seed of timm's draws."""
+        return {"seed": self.py_random.getrandbits(32)}
+
+    def apply(self, img: np.ndarray, seed: int, **_: Any) -> np.ndarray:
+        """Give the picture after the operations that timm draws."""
+        # timm draws from the global generators, which stay as they were.
+        before = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            return np.asarray(self.augment(Image.fromarray(img)))
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002

@@ -1,0 +1,125 @@
+"""The scores of `single_label_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores
+from tresnet_downstream.evaluation.text import (
+    aligned,
+    class_table,
+    csv_text,
+    json_text,
+    percent,
+    plain,
+    printable,
+    write_files,
+)
+
+_COLUMNS = ("class", "recall", "support", "precision", "f1")
+_PAIRS_SHOWN, _PAIRS_WRITTEN = 10, 1000
+
+
+def format_single_label_table(scores: SingleLabelScores, names: str = "") -> str:
+    """Lay the scores out for a terminal: the means, the most frequent confusions, and the classes, worst first.
+
+    Of more than 30 classes the 15 worst and the 5 best are shown. Classes that no image is of have no row.
+
+    Args:
+        scores: what `single_label_scores` gave.
+        names: what was scored, such as the checkpoint's name; it heads the table.
+
+    Returns:
+        Lines without a trailing newline; scores in percent.
+    """
+    lines = [
+        f"top-1 {percent(scores.top1)}  top-5 {percent(scores.top5)}  mean per class {percent(scores.mean_per_class)}  "
+        f"images {scores.num_images:,}  classes {len(scores.classes):,}",
+        f"calibration error {percent(scores.calibration_error)}  log loss {scores.log_loss:.4f}",
+    ]
+    if never := int((scores.support == 0).sum()):
+        lines.append(f"left out of the mean per class, since no image is of them: {never:,} classes")
+    blocks = [[names] if names else [], lines, _confusions(scores), _class_table(scores)]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def write_single_label_scores(
+    scores: SingleLabelScores, folder: Path, extra: Mapping[str, Any] | None = None
+) -> tuple[Path, Path]:
+    """Write `scores.json` and `per_class.csv` into `folder`, which is made if it is not there.
+
+    Scores are in percent and not rounded. A number that is not finite is null in the JSON, which is strict, and empty
+    in the CSV. The JSON has the 1,000 most frequent confusions.
+
+    Args:
+        scores: what `single_label_scores` gave.
+        folder: where to write.
+        extra: what else to record about the run, under the key "run".
+
+    Returns:
+        The paths of the JSON and of the CSV.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    names = scores.classes
+    content = {
+        "format": "tresnet_downstream.single_label_scores",
+        "version": 1,
+        "headline": {
+            **headline(scores),
+            "num_images": scores.num_images,
+            "num_classes": len(names),
+            "absent": [names[c] for c in np.flatnonzero(scores.support == 0)],
+        },
+        "confusions": [
+            {"label": names[each.label], "predicted": names[each.predicted], "images": each.count}
+            for each in scores.confusions[:_PAIRS_WRITTEN]
+        ],
+        "per_class": _per_class(scores),
+        "run": extra or {},
+    }
+    texts = {"scores.json": json_text(content), "per_class.csv": csv_text(_COLUMNS, _per_class(scores))}
+    json_path, csv_path = write_files(folder, texts)
+    return json_path, csv_path
+
+
+def headline(scores: SingleLabelScores) -> dict[str, float]:
+    """The numbers over all images, by name."""
+    keys = ("top1", "top5", "mean_per_class", "log_loss", "calibration_error")
+    return {key: getattr(scores, key) for key in keys}
+
+
+def _confusions(scores: SingleLabelScores) -> list[str]:
+    rows = [
+        [printable(scores.classes[each.label]), printable(scores.classes[each.predicted]), f"{each.count:,}"]
+        for each in scores.confusions[:_PAIRS_SHOWN]
+    ]
+    return aligned(["class", "taken for", "images"], rows) if rows else []
+
+
+def _class_table(scores: SingleLabelScores) -> list[str]:
+    present = np.flatnonzero(scores.support > 0)
+    order = present[np.argsort(scores.recall[present], kind="stable")]
+    columns = (scores.precision, scores.f1)
+    return class_table(
+        ["class, lowest accuracy first", "accuracy", "support", "precision", "F1"],
+        [
+            [
+                printable(scores.classes[c]),
+                percent(scores.recall[c]),
+                f"{scores.support[c]:,}",
+                *(percent(values[c]) for values in columns),
+            ]
+            for c in order
+        ],
+    )
+
+
+def _per_class(scores: SingleLabelScores) -> list[dict[str, Any]]:
+    """Give one dict per class, in the order of the classes, with the keys `_COLUMNS`."""
+    columns = (scores.recall, scores.support, scores.precision, scores.f1)
+    values = zip(scores.classes, *(plain(column) for column in columns), strict=True)
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in values]

@@ -1,0 +1,132 @@
+"""Average precision of boxes by PASCAL VOC's rules, which differ from COCO's.
+
+A prediction is a hit if it overlaps an object of its class by at least half (intersection over union), and no
+prediction of a higher score has hit that object. One whose best object is marked difficult counts neither as hit nor as
+mistake, and difficult objects need not be found. The rules of 2007 average the precision at 11 recalls; those from 2010
+on take the area under the curve.
+
+Follows M. Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective" (2015), and its
+development kit.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.errors import UserError
+
+RULES = ("2007", "2010")
+MIN_OVERLAP = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class VocScores:
+    """What VOC's rules give.
+
+    Attributes:
+        mAP: mean over the classes that have an object which is not difficult, in percent; NaN if none has.
+        per_class: average precision of each class in percent, float64; NaN where the class has no such object.
+        classes: their names.
+        rules: ``2007`` or ``2010``.
+    """
+
+    mAP: float  # noqa: N815 - the field's term
+    per_class: np.ndarray
+    classes: tuple[str, ...]
+    rules: str
+
+
+def voc_scores(content: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], rules: str = "2007") -> VocScores:
+    """Scores predicted boxes by VOC's rules.
+
+    Args:
+        content: images, annotations and categories in COCO's form; annotations may have ``difficult`` (0 or 1).
+        predictions: in COCO's results format: ``image_id``, ``category_id``, ``bbox`` (left, top, width, height in
+            pixels) and ``score``.
+        rules: ``2007`` (11 recalls) or ``2010`` (area under the curve).
+
+    Raises:
+        UserError: for other rules.
+
+    Example:
+        >>> content = {
+        ...     "categories": [{"id": 1, "name": "cat"}],
+        ...     "annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 10, 10]}],
+        ... }
+        >>> round(voc_scores(content, [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 10, 9], "score": 0.8}]).mAP)
+        100
+    """
+    if rules not in RULES:
+        raise UserError(f"`rules`={rules!r}: choose 2007 (11 recalls) or 2010 (area under the curve)")
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    objects, found = _by_class(content["annotations"]), _by_class(predictions)
+    scores = [_average_precision(objects.get(each["id"], []), found.get(each["id"], []), rules) for each in categories]
+    per_class = 100 * np.array(scores, np.float64)
+    known = per_class[~np.isnan(per_class)]
+    return VocScores(
+        mAP=float(known.mean()) if len(known) else float("nan"),
+        per_class=per_class,
+        classes=tuple(category["name"] for category in categories),
+        rules=rules,
+    )
+
+
+def _by_class(records: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+    groups: dict[int, list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record["category_id"], []).append(record)
+    return groups
+
+
+def _average_precision(
+    objects: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]], rules: str
+) -> float:
+    """Of one class, from 0 to 1; NaN if it has no object that is not difficult."""
+    total = sum(not item.get("difficult", 0) for item in objects)
+    if not total:
+        return float("nan")
+    by_image: dict[int, list[Mapping[str, Any]]] = {}
+    for item in objects:
+        by_image.setdefault(item["image_id"], []).append(item)
+    corners = {image: _corners(items) for image, items in by_image.items()}
+    was_hit = {image: np.zeros(len(items), bool) for image, items in by_image.items()}
+    hits, counted = np.zeros(len(predictions), bool), np.ones(len(predictions), bool)
+    order = np.argsort([-each["score"] for each in predictions], kind="stable")
+    for place, number in enumerate(order):
+        image = predictions[number]["image_id"]
+        if image not in corners:
+            continue
+        overlaps = _overlaps(_corners([predictions[number]])[0], corners[image])
+        best = int(overlaps.argmax())
+        if overlaps[best] < MIN_OVERLAP:
+            continue
+        if by_image[image][best].get("difficult", 0):
+            counted[place] = False
+        elif not was_hit[image][best]:
+            was_hit[image][best] = hits[place] = True
+    found = np.cumsum(hits[counted])
+    precision, recall = found / np.arange(1, len(found) + 1), found / total
+    # The precision at a recall is the best one at that recall or beyond.
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    if rules == "2007":
+        # As the kit rounds the eleven recalls: 3 * 0.1 is above 0.3.
+        first = np.searchsorted(recall, np.arange(11) * 0.1)
+        return float(np.append(precision, 0.0)[first].sum() / 11)
+    return float((np.diff(recall, prepend=0.0) * precision).sum())
+
+
+def _corners(records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Left, top, right and bottom, float64 of shape (N, 4)."""
+    boxes = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union with each of the others, float64 of shape (N,)."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    shared = sides.clip(0).prod(1)
+    areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    return shared / np.maximum(areas - shared, np.finfo(float).tiny)

@@ -1,0 +1,65 @@
+"""A folder for each class, with its images inside, as ImageNet and torchvision's ``ImageFolder`` have them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import SUFFIXES
+
+
+def read_class_folders(
+    folder: str | os.PathLike[str], classes: Sequence[str] | None = None
+) -> tuple[list[str], list[int], tuple[str, ...]]:
+    """Lists the images of each class; folders and files in the order of their names.
+
+    Folders below a class's folder belong to it too. Names that begin with a dot are passed over.
+
+    Args:
+        folder: it holds a folder for each class.
+        classes: the names in the order wanted, and no other may be there; without them those of the folders, sorted.
+
+    Returns:
+        the images' paths relative to ``folder``, the number of the class of each, and the names of the classes.
+
+    Raises:
+        UserError: if there is no such folder, no class in it or no image in a class, or the classes are not
+            ``classes``.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{folder}: no such folder; it holds a folder of images for each class")
+    found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    if not found:
+        raise UserError(f"{folder}: has no folders; it holds a folder of images for each class")
+    names = tuple(found) if classes is None else tuple(classes)
+    if foreign := [name for name in found if name not in set(names)]:
+        raise UserError(
+            f"{folder}: has {len(foreign)} folders that are none of the {len(names)} classes, such as {foreign[0]!r}"
+        )
+    paths: list[str] = []
+    numbers: list[int] = []
+    for number, name in enumerate(names):
+        inside = _images_below(root, name) if (root / name).is_dir() else []
+        # A class may lack images to score, but not a place for them: else a folder's name is misspelt.
+        if not (root / name).is_dir() or (not inside and classes is None):
+            what = "no image" if (root / name).is_dir() else "no folder"
+            raise UserError(f"{folder}: has {what} of the class {name!r}")
+        paths += inside
+        numbers += [number] * len(inside)
+    if not paths:
+        raise UserError(f"{folder}: has no image in its folders")
+    return paths, numbers, names
+
+
+def _images_below(root: Path, name: str) -> list[str]:
+    found = []
+    for place, folders, files in os.walk(root / name):
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        below = os.path.relpath(place, root)
+        found += [
+            f"{below}/{file}".replace(os.sep, "/")
+            for file in sorted(files)
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES
+        ]
+    return found

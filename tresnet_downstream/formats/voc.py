@@ -1,0 +1,161 @@
+"""PASCAL VOC's layout: a list of image names, and an XML file of objects for each image.
+
+``ROOT/ImageSets/Main/train.txt`` lists names, a line each; ``ROOT/Annotations/NAME.xml`` has the objects of an image
+with their boxes. Tools that draw boxes write such XML files too. Pixels are counted from 1 and a box includes its last
+ones, so that a box from 1 to 10 is 10 pixels wide.
+"""
+
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.coco_files import CocoFile, File, read_text, refuse_duplicates, refuse_repeated_images
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.limits import excess, limit
+
+LAYOUT = "VOC has ImageSets/Main/train.txt and Annotations/NAME.xml below one folder"
+_ANNOTATIONS = "Annotations"
+
+
+def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool = False) -> CocoFile:
+    """Reads the XML files of the images that a list names.
+
+    The content has COCO's form, with boxes as ``[left, top, width, height]`` counted from 0; an annotation also has
+    ``difficult``, 0 or 1.
+
+    Args:
+        file: a list of names such as ``ImageSets/Main/train.txt``.
+        classes: the names in the order wanted; without them the sorted names of the objects.
+        others: whether objects may be of further classes, which then follow in alphabetical order.
+
+    Raises:
+        UserError: a file is missing or malformed, the list is one of a class, or an object is of no class in
+            ``classes``, without ``others``.
+    """
+    names = _listed_names(file)
+    folder = _annotation_folder(file)
+    refuse_duplicates(file, "name in `classes`", classes or ())
+    images: list[dict[str, Any]] = []
+    found: list[tuple[int, str, dict[str, Any]]] = []
+    for number, name in enumerate(names):
+        path = folder / f"{name}.xml"
+        root = _parsed(path)
+        images.append({"id": number, "file_name": _file_name(root, name), **_size(path, root)})
+        for item in root.findall("object"):
+            found.append((number, _text(path, item, "name"), _object(path, item)))
+            if classes is not None and not others and found[-1][1] not in classes:
+                known = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+                raise UserError(
+                    f"{path}: has the class {found[-1][1]!r}, which is not among the {len(classes)}: {known}"
+                )
+    names = [image["file_name"] for image in images]
+    refuse_repeated_images(file, names)
+    columns = [*(classes or ()), *sorted({name for _, name, _ in found} - set(classes or ()))]
+    place = {name: column for column, name in enumerate(columns)}
+    annotations = [
+        {"id": number, "image_id": image, "category_id": place[name], "iscrowd": 0, **item}
+        for number, (image, name, item) in enumerate(found)
+    ]
+    return CocoFile(
+        content={
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": column, "name": name} for name, column in place.items()],
+        },
+        names=names,
+        classes=tuple(columns),
+        category_ids=np.arange(len(columns)),
+        image_of=np.array([image for image, _, _ in found], np.int64),
+        class_of=np.array([place[name] for _, name, _ in found], np.int64),
+        unknown=np.array([item["difficult"] for _, _, item in found], bool),
+    )
+
+
+def _listed_names(file: File) -> list[str]:
+    names = []
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        cells = line.split()
+        if len(cells) == 2 and re.fullmatch(r"-?[01]", cells[1]):
+            raise UserError(f"{file}: is the list of one class; name that of all images, such as train.txt beside it")
+        if len(cells) > 1:
+            raise UserError(f"{file}: line {number} is {line[:60]!r}, not the name of an image; {LAYOUT}")
+        names += cells
+    if not names:
+        raise UserError(f"{file}: lists no image")
+    refuse_duplicates(file, "name", names)
+    return names
+
+
+def _annotation_folder(file: File) -> Path:
+    for parent in Path(os.path.abspath(file)).parents[:3]:
+        if (parent / _ANNOTATIONS).is_dir():
+            return parent / _ANNOTATIONS
+    raise UserError(f"{file}: has no folder {_ANNOTATIONS} beside it or up to two folders above; {LAYOUT}")
+
+
+def _parsed(path: Path) -> ElementTree.Element:
+    text = read_text(path)
+    if len(text) > limit("xml_bytes"):
+        raise UserError(f"{path}: {excess('xml_bytes', f'has {len(text):,} characters')}")
+    # Entities may grow without bound and name other files; VOC's files have none.
+    if re.search(r"<!(DOCTYPE|ENTITY)", text):
+        raise UserError(f"{path}: declares a document type or entities, which VOC's files do not")
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise UserError(f"{path}: is not well-formed XML ({error})") from error
+    if root.tag != "annotation":
+        raise UserError(f"{path}: its outermost element is <{root.tag[:40]}>, not <annotation>")
+    return root
+
+
+def _file_name(root: ElementTree.Element, name: str) -> str:
+    """As the XML file has it if that is the listed name with a suffix: tools that rename images leave it as it was."""
+    stated = (root.findtext("filename") or "").strip()
+    return stated if os.path.splitext(stated)[0] == os.path.basename(name) else f"{name}.jpg"
+
+
+def _size(path: Path, root: ElementTree.Element) -> dict[str, int]:
+    size = root.find("size")
+    if size is None:
+        raise UserError(f"{path}: has no <size>, against which boxes are measured")
+    sides = {key: _number(path, size, key) for key in ("width", "height")}
+    if min(sides.values()) < 1 or any(side != int(side) for side in sides.values()):
+        raise UserError(f"{path}: its <size> is {sides['width']:g} x {sides['height']:g}, not whole numbers above 0")
+    return {key: int(side) for key, side in sides.items()}
+
+
+def _object(path: Path, item: ElementTree.Element) -> dict[str, Any]:
+    box = item.find("bndbox")
+    if box is None:
+        raise UserError(f"{path}: an object <{_text(path, item, 'name')}> has no <bndbox>")
+    left, top, right, bottom = (_number(path, box, key) for key in ("xmin", "ymin", "xmax", "ymax"))
+    difficult = (item.findtext("difficult") or "0").strip()
+    if difficult not in ("0", "1"):
+        raise UserError(f"{path}: <difficult> is {difficult[:40]!r}, not 0 or 1")
+    width, height = right - left + 1, bottom - top + 1
+    return {
+        "bbox": [left - 1, top - 1, width, height],
+        "area": max(width, 0.0) * max(height, 0.0),
+        "difficult": int(difficult),
+    }
+
+
+def _text(path: Path, item: ElementTree.Element, key: str) -> str:
+    text = (item.findtext(key) or "").strip()
+    if not text:
+        raise UserError(f"{path}: an <{item.tag}> has no <{key}>")
+    return text
+
+
+def _number(path: Path, item: ElementTree.Element, key: str) -> float:
+    text = _text(path, item, key)
+    # No `float` of whatever it takes: "nan", "1_0" and digits of other alphabets are none here.
+    if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]*)?", text):
+        raise UserError(f"{path}: <{key}> is {text[:40]!r}, not a number of pixels")
+    return float(text)

@@ -1,0 +1,65 @@
+"""Files of the Hugging Face hub, by its own client and in its own cache."""
+
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.weights.download import FULL_SHA256, GIVE_A_PATH, FetchError, sha256_of
+
+SCHEME = "hf://"
+
+
+def in_hub_cache(source: str) -> Path | None:
+    """The file of ``hf://OWNER/REPOSITORY/FILE`` in the hub's cache; None if it is not there.
+
+    Raises:
+        UserError: if the source has another form, or the file in the cache is damaged.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(*_hub_parts(source))
+    return _checked(Path(cached)) if isinstance(cached, str) else None
+
+
+def fetch_from_hub(source: str) -> Path:
+    """The file of ``hf://OWNER/REPOSITORY/FILE``, fetched into the hub's cache if it is not there.
+
+    Raises:
+        FetchError: if it cannot be fetched.
+        UserError: if the source has another form, or the file is damaged.
+    """
+    from huggingface_hub import constants, hf_hub_download
+
+    if cached := in_hub_cache(source):
+        return cached
+    try:
+        _require_name_service(constants.ENDPOINT)
+        path = Path(hf_hub_download(*_hub_parts(source)))
+    except Exception as error:  # The hub's client raises what its HTTP library does, which changes.
+        reason = " ".join(str(error).split())[:160]
+        raise FetchError(source, f"cannot be fetched from the hub ({reason})", GIVE_A_PATH) from error
+    return _checked(path)
+
+
+def _checked(path: Path) -> Path:
+    # The hub's cache names a large file by its checksum.
+    published = path.resolve().name
+    if FULL_SHA256.fullmatch(published) and sha256_of(path) != published:
+        raise UserError(f"{path}: is damaged: not the hub's checksum; delete {path.resolve()} and fetch again")
+    return path
+
+
+def _hub_parts(source: str) -> tuple[str, str]:
+    parts = source.removeprefix("hf://").split("/", 2)
+    if len(parts) != 3 or not all(parts):
+        raise UserError(f"{source}: give hf://OWNER/REPOSITORY/FILE")
+    owner, repository, file = parts
+    return f"{owner}/{repository}", file
+
+
+def _require_name_service(endpoint: str) -> None:
+    """Raises OSError if the hub's name cannot be resolved: its client would try for half a minute before it says so."""
+    if not getproxies():
+        socket.getaddrinfo(urlsplit(endpoint).hostname, 443)

@@ -1,0 +1,69 @@
+"""Fills a folder with the public files that a user has, for machines that reach no other place."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.files import named_if_unwritable, whole_file
+from tresnet_downstream.weights.catalogue import CATALOGUE, Place
+from tresnet_downstream.weights.download import admit, locked, sha256_of
+from tresnet_downstream.weights.public_files import path_of, present, require_entry
+
+
+def fill_mirror(folder: str | Path, files: Sequence[str | Path] = ()) -> Iterator[tuple[str, str]]:
+    """Copies public files into a folder that ``$TRESNET_MIRROR`` can name, under their published names.
+
+    Args:
+        folder: the folder, which is made; a file in it is never replaced by another.
+        files: files fetched by other means, told by their names; the caches' files are copied in any case.
+
+    Yields:
+        for each entry of the catalogue its name, and what was done: the file's name, or that it is not here.
+
+    Raises:
+        UserError: if a file bears no published name, is not what its name says, or differs from that in the folder.
+    """
+    folder = Path(folder)
+    given = {_published_name(file): Path(file) for file in files}
+    with named_if_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, entry in CATALOGUE.items():
+        done = []
+        for place in entry.places:
+            source = given.get(place.file_name) or present(place)
+            target = folder / place.file_name
+            if source is None:
+                if target.is_file():
+                    done.append(f"{target.name} was there")
+                continue
+            if source in given.values():
+                _require(source, place, name)
+            done.append(_copied(source, target))
+        yield name, ", ".join(done) or "not here"
+
+
+def _published_name(file: str | Path) -> str:
+    name = Path(file).name
+    if not any(name == place.file_name for entry in CATALOGUE.values() for place in entry.places):
+        raise UserError(f"{file}: no public file has this name; `tools/weights.py show` says what a file holds")
+    if not Path(file).is_file():
+        raise UserError(f"{file}: no such file")
+    return name
+
+
+def _require(source: Path, place: Place, name: str) -> None:
+    path = path_of(place)
+    with locked(path):
+        admit(source, source, path, place.sha256, lambda file: require_entry(file, name))
+
+
+def _copied(source: Path, target: Path) -> str:
+    if target.is_file():
+        if os.path.getsize(source) != os.path.getsize(target) or sha256_of(source) != sha256_of(target):
+            raise UserError(f"{target}: differs from {source}; remove the wrong one")
+        return f"{target.name} was there"
+    with whole_file(target) as partial:
+        shutil.copyfile(source, partial)
+    return f"{target.name} copied"
