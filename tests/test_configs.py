@@ -4,11 +4,11 @@ import re
 
 import pytest
 from made_data import make_cars, make_cifar, make_flowers, make_voc
-from running.small_data import PATHS, ROOT, call, make_small_data
+from running.small_data import PATHS, ROOT, call, make_small_data, with_bases
 from running.small_folders import make_class_folders
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
-CLASSIFIERS = [path for path in CONFIGS if "mmdet::" not in path.read_text() and "retinanet" not in path.stem]
+CLASSIFIERS = [path for path in CONFIGS if "mmdet::" not in with_bases(path)]
 # A narrow network where the config has a TResNet.
 NARROW = {"model.backbone.layers": "(1,1,1,1)", "model.backbone.width": "0.25"}
 
@@ -17,12 +17,6 @@ NARROW = {"model.backbone.layers": "(1,1,1,1)", "model.backbone.width": "0.25"}
 def test_the_documentation_names_every_config(path):
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     assert any(path.name in page.read_text() for page in pages)
-
-
-def with_bases(path):
-    """The text of a config and of all that it inherits from."""
-    text = path.read_text()
-    return text + "".join(with_bases(path.parent / name) for name in re.findall(r"'([\w/]+\.py)'", text))
 
 
 @pytest.mark.slow

@@ -6,22 +6,8 @@ train_split = 'train'
 val_split = 'test'
 download = False  # whether torchvision may fetch the data set into data_root
 
+of_torchvision = dict(
+    _delete_=True, type='TorchvisionDataset', name='$dataset_name', data_root='$data_root', download='$download')
 train_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='TorchvisionDataset',
-        name='$dataset_name',
-        split='$train_split',
-        data_root='$data_root',
-        download='$download',
-        seed='$seed',
-        pipeline='$train_pipeline'))
-val_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='TorchvisionDataset',
-        name='$dataset_name',
-        split='$val_split',
-        data_root='$data_root',
-        download='$download',
-        pipeline='$val_pipeline'))
+    dataset=dict(of_torchvision, split='$train_split', seed='$seed', pipeline='$train_pipeline'))
+val_dataloader = dict(dataset=dict(of_torchvision, split='$val_split', pipeline='$val_pipeline'))

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,12 @@ def _picture(shown, draw):
         else:
             pen.line((0, y, width, y + 6), fill=COLOURS[c], width=6)
     return picture
+
+
+def with_bases(config):
+    """The text of a config and of all files of ours that it inherits from."""
+    text = config.read_text()
+    return text + "".join(with_bases(config.parent / name) for name in re.findall(r"'([\w/]+\.py)'", text))
 
 
 def options(data, **changes):

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from mmengine.registry import init_default_scope
-from running.small_data import ROOT
+from running.small_data import ROOT, with_bases
 
 from tresnet_downstream.registry import MODELS
 from tresnet_downstream.running.config import load_config
 
 # Those that inherit from MMDetection are for test_detection.py.
-CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.py")) if "mmdet::" not in path.read_text()]
+CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.py")) if "mmdet::" not in with_bases(path)]
 COCO = ROOT / "configs/coco_tresnet_l_448.py"
 
 

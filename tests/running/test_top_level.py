@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from running.small_data import DIGITS, ROOT, train
+from running.small_data import DIGITS, ROOT, train, with_bases
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.config import load_config
@@ -14,7 +14,7 @@ DETECTOR = ROOT / "configs/digits_retinanet_tresnet.py"
 
 
 def load(path, options=()):
-    if "mmdet::" in path.read_text():
+    if "mmdet::" in with_bases(path):
         pytest.importorskip("mmdet", reason="needs the detection set-up")
     return load_config(path, options)
 

@@ -1,0 +1,24 @@
+# What both schedules share. A schedule is as long as max_epochs, so change max_epochs for a shorter run; stop_epoch
+# ends a run before its schedule does.
+stop_epoch = None
+val_steps = None  # optimiser steps between validations; None validates after each epoch
+checkpoint_steps = None  # optimiser steps between further checkpoints within epochs
+checkpoint_minutes = None  # the same in minutes
+accumulation = 1  # batches whose gradients are added up, or of a mean loss averaged, for one step
+amp = None  # 'bfloat16' or 'float16'
+average_warmup = False  # True for runs of less than some ten thousand steps
+
+optim_wrapper = dict(
+    type='RecipeOptimWrapper',
+    constructor='MatrixDecayConstructor',
+    accumulative_counts='$accumulation',
+    amp='$amp')
+train_cfg = dict(by_epoch=True, max_epochs='$max_epochs', val_interval=1)
+val_cfg = dict(type='ScoreLoop', amp='$amp')
+custom_hooks = [
+    dict(type='SeedHook'),
+    dict(type='StopHook', epoch='$stop_epoch'),
+    dict(type='WeightAverageHook', decay='$average_decay', warmup='$average_warmup'),
+    dict(type='PlainBlocksHook'),
+    dict(type='ProgressHook'),
+]
