@@ -13,8 +13,8 @@ from tresnet_downstream.wording import worded
 
 LIBRARY = Path(tresnet_downstream.__file__).parent
 # They are the command line, or write the command of another program.
-COMMANDS = {"command_line.py"}
-OTHERS = ("pip install --upgrade", "docker run --shm-size")
+COMMANDS = {LIBRARY / "command_line.py", *(LIBRARY / "cli").glob("*.py")}
+OTHERS = ("pip install --upgrade", "docker run --shm-size", "docker run --pids-limit")
 
 
 def texts(path):
@@ -35,7 +35,7 @@ def test_no_message_of_the_library_names_an_option_of_a_tool():
     named = [
         f"{path.relative_to(LIBRARY)}:{line}: {text.strip()}"
         for path in sorted(LIBRARY.rglob("*.py"))
-        if path.name not in COMMANDS
+        if path not in COMMANDS
         for line, text in texts(path)
         if re.search(r"(?<![\w-])--[a-z]", text) and not any(other in text for other in OTHERS)
     ]

@@ -136,7 +136,7 @@ def test_config_may_name_images_outside_of_its_folder(labels, own_boxes, task):
         ([], ["nothing to check"]),
         ([DIGITS, "--annotations", "a.json"], ["leave out", "--annotations"]),
         ([DIGITS, "--outside-paths"], ["leave out", "--outside-paths"]),
-        (["--annotations", "a.txt", "--images", "."], ["a.txt", ".csv"]),
+        (["--annotations", "a.xyz", "--images", "."], ["a.xyz", ".csv"]),
         (["--annotations", "a.csv", "--images", ".", "--workers", "-1"], ["--workers -1"]),
         (["--annotations", "a.csv", "--images", ".", "--max-distance", "16"], ["--max-distance 16", "15"]),
         (["none.py"], ["none.py", "no such config"]),

@@ -8,10 +8,12 @@ from tresnet_downstream.data_check import near
 from tresnet_downstream.data_check.classes import check_classes
 from tresnet_downstream.data_check.coco import list_coco
 from tresnet_downstream.data_check.findings import KINDS, SEVERITIES, Finding, Severity
+from tresnet_downstream.data_check.folders import is_folder, list_folders
 from tresnet_downstream.data_check.images import File, Look, look_at_all
 from tresnet_downstream.data_check.listing import ListedImage, Listing, Source
 from tresnet_downstream.data_check.splits import Seen, check_duplicates, check_near_duplicates
 from tresnet_downstream.data_check.table import list_table
+from tresnet_downstream.data_check.voc import list_voc
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.tracking import Track, silently
 from tresnet_downstream.image_paths import lies_outside
@@ -62,7 +64,7 @@ def check_data(
         track: shows progress.
 
     Raises:
-        UserError: a file is neither ``.json`` nor ``.csv``, or a number is out of range.
+        UserError: a file is of a format that is not read, or a number is out of range.
     """
     if workers < 0:
         raise UserError(f"`workers` {workers}: give 0 or more")
@@ -104,15 +106,20 @@ def _listings(sources: Sequence[Source]) -> list[Listing]:
 
 def _list(source: Source) -> Listing:
     suffix = os.path.splitext(source.annotation_file)[1].lower()
-    if suffix == ".csv" and source.task == "classification":
+    if is_folder(source):
+        listing = list_folders(source)
+    elif suffix == ".csv" and source.task == "classification":
         listing = list_table(source)
+    elif suffix == ".txt":
+        listing = list_voc(source)
     elif suffix == ".json" or source.task == "detection":
         listing = list_coco(source)
     else:
         raise UserError(
-            f"{source.annotation_file}: annotations are read from .json (COCO) and .csv files, not from '{suffix}'"
+            f"{source.annotation_file}: annotations are read from .json (COCO), .csv and .txt (VOC's lists) files, "
+            f"not from '{suffix}'"
         )
-    if not os.path.isdir(source.image_folder):
+    if not os.path.isdir(source.image_folder) and not is_folder(source):
         listing.report("missing-folder", "error", "", f"there is no folder {source.image_folder}")
     return listing
 

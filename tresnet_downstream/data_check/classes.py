@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from tresnet_downstream.data_check.folders import is_folder
 from tresnet_downstream.data_check.listing import Listing
 
 
@@ -27,13 +28,15 @@ def check_classes(listing: Listing, expected: tuple[str, ...] | None) -> None:
 
 
 def _compare(listing: Listing, expected: tuple[str, ...]) -> None:
-    is_table = isinstance(listing.content, list)
-    if is_table:
+    # COCO files list all classes; of the others, only those that occur are known.
+    if not listing.source.annotation_file.lower().endswith(".json"):
         # Its columns are those of the training data; labels may be fewer.
         for image in listing.images:
             for label in sorted((image.shown | image.unverified) - set(expected)):
                 text = f"the label {label!r} is not among the {len(expected)} classes of the training data"
                 listing.report("other-classes", "error", image.place, text, image.position)
+        if is_folder(listing.source) and (lacking := [name for name in expected if name not in listing.classes]):
+            listing.report("other-classes", "error", "", f"has no folder of the class {_named(lacking)}")
         listing.classes = expected
         return
     missing = [name for name in expected if name not in listing.classes]
@@ -52,6 +55,11 @@ def _compare(listing: Listing, expected: tuple[str, ...]) -> None:
 
 def _check_targets(listing: Listing) -> None:
     source, used = listing.source, listing.used_images
+    if source.one_label:
+        for image in listing.images:
+            if len(image.shown) != 1 or image.unverified:
+                text = f"has {len(image.shown) + len(image.unverified)} labels, where each image has one"
+                listing.report("malformed-entry", "error", image.place, text, image.position)
     if unlabelled := len(listing.images) - len(used):
         text = f"images without a label that are left out: {unlabelled:,}; keep_empty=True keeps them"
         listing.report("unlabelled-images", "note", "", text)

@@ -10,7 +10,7 @@ from tresnet_downstream.coco_files import read_text
 from tresnet_downstream.data_check.listing import Source
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running.config_checks import check_config
+from tresnet_downstream.running.config_checks import check_config, may_be_unset
 from tresnet_downstream.running.options import DATA_KEYS
 
 SPLITS = ("train", "val", "test")
@@ -56,7 +56,11 @@ def _has_boxes(annotation_file: str) -> bool:
 
 
 def _classification_sources(config: Config) -> Iterator[Source]:
-    unset = {key.split("_")[0] for key in DATA_KEYS if key in config and config[key] is None}
+    unset = {
+        key.split("_")[0]
+        for key in DATA_KEYS
+        if key in config and config[key] is None and not (may_be_unset(config, key))
+    }
     # Scoring needs no training data; without any split, this says which key to set.
     check_config(config, [split for split in ("train", "val") if split not in unset] or ("train", "val"))
     for split in SPLITS:
@@ -64,17 +68,23 @@ def _classification_sources(config: Config) -> Iterator[Source]:
         if dataset is None or split in unset:
             continue
         if not isinstance(dataset, Mapping) or "annotation_file" not in dataset or "image_folder" not in dataset:
-            raise UserError(f"{split}_dataloader.dataset: only a MultiLabelDataset can be checked")
+            raise UserError(
+                f"{split}_dataloader.dataset: only a MultiLabelDataset or SingleLabelDataset can be checked, not "
+                f"{dataset.get('type') if isinstance(dataset, Mapping) else dataset!r}"
+            )
         root = dataset.get("data_root") or ""
+        folder = os.path.join(root, dataset["image_folder"])
+        annotations = dataset["annotation_file"]
         yield Source(
             split,
-            os.path.join(root, dataset["annotation_file"]),
-            os.path.join(root, dataset["image_folder"]),
+            folder if annotations is None else os.path.join(root, annotations),
+            folder,
             "classification",
             tuple(dataset["classes"]) if dataset.get("classes") else None,
             keep_empty=bool(dataset.get("keep_empty")),
             tolerates_bad_images=dataset.get("on_bad_image", "error") != "error",
             outside_paths=bool(dataset.get("outside_paths")),
+            one_label=dataset.get("type") == "SingleLabelDataset",
         )
 
 

@@ -14,7 +14,7 @@ class Source:
 
     Attributes:
         split: ``train``, ``val``, ``test``, or ``data`` for a file without a config.
-        annotation_file: a COCO ``.json`` or a ``.csv`` file.
+        annotation_file: a COCO ``.json`` or a ``.csv`` file, VOC's ``.txt`` list, or a folder of class folders.
         image_folder: what the names in it are relative to.
         task: what the file is read for; only detection looks at boxes.
         classes: the classes that the config names; None for those of the training data.
@@ -25,6 +25,7 @@ class Source:
         outside_paths: whether the names of images may lead out of the folder.
         trusts_boxes: whether training takes boxes as they are where they look like another convention, and images of
             other sizes than the file says.
+        one_label: whether each image has exactly one label.
         min_size: images with a smaller side, in pixels by the annotation file, are left out of training.
     """
 
@@ -39,6 +40,7 @@ class Source:
     needs_masks: bool = False
     outside_paths: bool = False
     trusts_boxes: bool = False
+    one_label: bool = False
     min_size: int = 0
 
     @property
@@ -78,7 +80,8 @@ class Listing:
         source: where it comes from.
         images: the images whose entries have a name and, in a COCO file, an id.
         classes: the class names, in the order of the targets' columns.
-        content: the parsed JSON, or the rows of a table as lists of cells; None if the file is unreadable.
+        content: the parsed JSON, or the rows of a table as lists of cells; None if the file is unreadable. VOC's
+            objects have COCO's form.
         findings: what is wrong with the file.
     """
 
@@ -101,6 +104,11 @@ class Listing:
         source = self.source
         finding = Finding(kind, severity, source.split, source.annotation_file, place, text, image, annotation)
         self.findings.append(finding)
+
+    @property
+    def can_be_cleaned(self) -> bool:
+        """Whether a cleaned file can be written: of COCO files and tables."""
+        return self.source.annotation_file.lower().endswith((".json", ".csv"))
 
     def uses(self, image: ListedImage) -> bool:
         """Whether training or scoring reads an image: without `keep_empty`, only if it has a label."""

@@ -26,12 +26,7 @@ def read_class_folders(
         UserError: if there is no such folder, no class in it or no image in a class, or the classes are not
             ``classes``.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{folder}: no such folder; it holds a folder of images for each class")
-    found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    if not found:
-        raise UserError(f"{folder}: has no folders; it holds a folder of images for each class")
+    root, found = Path(folder), class_names_of(folder)
     names = tuple(found) if classes is None else tuple(classes)
     if foreign := [name for name in found if name not in set(names)]:
         raise UserError(
@@ -40,7 +35,7 @@ def read_class_folders(
     paths: list[str] = []
     numbers: list[int] = []
     for number, name in enumerate(names):
-        inside = _images_below(root, name) if (root / name).is_dir() else []
+        inside = images_of_class(root, name) if (root / name).is_dir() else []
         # A class may lack images to score, but not a place for them: else a folder's name is misspelt.
         if not (root / name).is_dir() or (not inside and classes is None):
             what = "no image" if (root / name).is_dir() else "no folder"
@@ -52,9 +47,25 @@ def read_class_folders(
     return paths, numbers, names
 
 
-def _images_below(root: Path, name: str) -> list[str]:
+def class_names_of(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names of the folders in a folder, sorted; those that begin with a dot are none.
+
+    Raises:
+        UserError: if there is no such folder, or no folder in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{folder}: no such folder; it holds a folder of images for each class")
+    found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    if not found:
+        raise UserError(f"{folder}: has no folders; it holds a folder of images for each class")
+    return tuple(found)
+
+
+def images_of_class(root: str | os.PathLike[str], name: str) -> list[str]:
+    """The images in the folder of a class and below it, relative to ``root``, in the order of their names."""
     found = []
-    for place, folders, files in os.walk(root / name):
+    for place, folders, files in os.walk(Path(root) / name):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         below = os.path.relpath(place, root)
         found += [

@@ -37,22 +37,20 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool
         UserError: a file is missing or malformed, the list is one of a class, or an object is of no class in
             ``classes``, without ``others``.
     """
-    names = _listed_names(file)
-    folder = _annotation_folder(file)
+    names = listed_names(file)
+    folder = annotation_folder(file)
     refuse_duplicates(file, "name in `classes`", classes or ())
     images: list[dict[str, Any]] = []
     found: list[tuple[int, str, dict[str, Any]]] = []
     for number, name in enumerate(names):
         path = folder / f"{name}.xml"
-        root = _parsed(path)
-        images.append({"id": number, "file_name": _file_name(root, name), **_size(path, root)})
-        for item in root.findall("object"):
-            found.append((number, _text(path, item, "name"), _object(path, item)))
-            if classes is not None and not others and found[-1][1] not in classes:
+        image, objects = read_voc_image(path, name)
+        images.append({"id": number, **image})
+        for label, item in objects:
+            found.append((number, label, item))
+            if classes is not None and not others and label not in classes:
                 known = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-                raise UserError(
-                    f"{path}: has the class {found[-1][1]!r}, which is not among the {len(classes)}: {known}"
-                )
+                raise UserError(f"{path}: has the class {label!r}, which is not among the {len(classes)}: {known}")
     names = [image["file_name"] for image in images]
     refuse_repeated_images(file, names)
     columns = [*(classes or ()), *sorted({name for _, name, _ in found} - set(classes or ()))]
@@ -76,7 +74,31 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool
     )
 
 
-def _listed_names(file: File) -> list[str]:
+def read_voc_image(path: Path, name: str) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
+    """Reads the XML file of one image.
+
+    Args:
+        path: the file.
+        name: the image's, as the list has it.
+
+    Returns:
+        ``file_name``, ``width`` and ``height`` of the image; and for each object its class and ``bbox``, ``area`` and
+        ``difficult``.
+
+    Raises:
+        UserError: the file is missing or malformed.
+    """
+    root = _parsed(path)
+    image = {"file_name": _file_name(root, name), **_size(path, root)}
+    return image, [(_text(path, item, "name"), _object(path, item)) for item in root.findall("object")]
+
+
+def listed_names(file: File) -> list[str]:
+    """The names in a list of images, each once.
+
+    Raises:
+        UserError: the file cannot be read, is the list of one class, or lists no image or one twice.
+    """
     names = []
     for number, line in enumerate(read_text(file).splitlines(), 1):
         cells = line.split()
@@ -91,7 +113,12 @@ def _listed_names(file: File) -> list[str]:
     return names
 
 
-def _annotation_folder(file: File) -> Path:
+def annotation_folder(file: File) -> Path:
+    """The folder with the XML files of a list's images.
+
+    Raises:
+        UserError: there is none beside the list or up to two folders above it.
+    """
     for parent in Path(os.path.abspath(file)).parents[:3]:
         if (parent / _ANNOTATIONS).is_dir():
             return parent / _ANNOTATIONS

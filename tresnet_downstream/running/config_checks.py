@@ -55,7 +55,7 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     for key in DATA_KEYS:
         # A data set of the user's may need no annotation file.
         is_unset = key.startswith(tuple(splits)) and key in config and config[key] is None and refers_to(config, key)
-        if is_unset and not _may_be_unset(config, key):
+        if is_unset and not may_be_unset(config, key):
             raise UserError(f"{key}: is not set; name yours with `options` {key}=PATH")
     for key, least in WHOLE_NUMBERS.items():
         if key in config and (type(config[key]) is not int or config[key] < least):
@@ -70,7 +70,7 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     _check_writers(config.visualizer)
 
 
-def _may_be_unset(config: Config, key: str) -> bool:
+def may_be_unset(config: Config, key: str) -> bool:
     """Whether a key is only for arguments that are None by default, such as an annotation file beside class folders."""
     referring = with_references(config)
     split = key.partition("_")[0]

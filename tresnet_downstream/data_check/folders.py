@@ -1,0 +1,31 @@
+"""Lists class folders, and collects what the strict reader would stop at."""
+
+import os
+
+from tresnet_downstream.data_check.listing import ListedImage, Listing, Source
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats.class_folders import class_names_of, images_of_class
+
+
+def list_folders(source: Source) -> Listing:
+    """Lists the images in a folder for each class; a class without images becomes a finding."""
+    listing = Listing(source)
+    try:
+        listing.classes = class_names_of(source.annotation_file)
+    except UserError as error:
+        listing.report("unreadable-file", "error", "", str(error).removeprefix(f"{source.annotation_file}: "))
+        return listing
+    listing.content = {}
+    for name in listing.classes:
+        paths = images_of_class(source.annotation_file, name)
+        if not paths and source.is_training:
+            listing.report("malformed-entry", "error", name, "the folder of this class has no image")
+        for path in paths:
+            image = ListedImage(len(listing.images), path, path, None, {name}, set(), {name})
+            listing.images.append(image)
+    return listing
+
+
+def is_folder(source: Source) -> bool:
+    """Whether a source is class folders: its annotations are the folder of images itself."""
+    return os.path.realpath(source.annotation_file) == os.path.realpath(source.image_folder)
