@@ -212,7 +212,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_import_option(parser)
     parser.add_argument("--variant", help="of the backbone, for a check; the file's shapes decide")
     parser.add_argument(
-        "--slopes", type=float, nargs=2, metavar=("STEM", "BLOCKS"), help="leaky slopes, which no shape tells"
+        "--slopes",
+        type=float,
+        nargs=2,
+        metavar=("STEM", "BLOCKS"),
+        help="negative slopes of the leaky ReLU; they cannot be inferred from tensor shapes",
     )
     parser.add_argument("--weights", choices=["raw", "averaged"], help="by default those that scored better")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the pictures, in place of the file's")

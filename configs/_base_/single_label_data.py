@@ -4,7 +4,7 @@ train_images = None  # a folder of images for each class, relative to data_root;
 train_annotations = None  # a CSV or COCO file with one label for each image, in place of class folders
 val_images = None
 val_annotations = None
-data_source = 'the data is yours'  # told if data_root is not there
+data_source = 'it holds your own data'  # printed if data_root is not there
 on_bad_image = 'error'  # 'skip' trains and scores without pictures that cannot be read, and counts them
 outside_paths = False  # whether names of images may lead out of their folder, by '..', absolute paths or links
 
