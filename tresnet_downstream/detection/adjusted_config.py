@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.fileio import join_path
 
@@ -84,6 +85,28 @@ def use_checked_components(cfg: Config) -> None:
                 for key in ("trust_boxes", "voc_rules"):
                     if cfg.get(key):
                         evaluator.setdefault(key, cfg[key])
+
+
+def fill_neck_channels(cfg: Config) -> None:
+    """Sets the neck's ``in_channels``, where the config leaves them None, to what the backbone gives.
+
+    Raises:
+        UserError: the backbone does not say what it gives; ours do, in ``feature_info``.
+    """
+    neck = cfg.get("model", {}).get("neck")
+    if not isinstance(neck, Mapping) or "in_channels" not in neck or neck["in_channels"] is not None:
+        return
+    from mmdet.registry import MODELS
+
+    described = {key: value for key, value in cfg.model.backbone.items() if key != "init_cfg"}
+    with torch.device("meta"):
+        backbone = MODELS.build(described)
+    info = getattr(backbone, "feature_info", None)
+    if info is None:
+        raise UserError(
+            f"model.neck.in_channels: is None, and {type(backbone).__name__} does not say what it gives; list it"
+        )
+    cfg.model.neck.in_channels = [info[index]["channels"] for index in backbone.out_indices]
 
 
 def require_mask_loading(cfg: Config) -> None:

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from tresnet_downstream.detection.adjusted_config import (
+    fill_neck_channels,
     follow_options,
     require_mask_loading,
     set_classes,
@@ -47,6 +48,7 @@ class DetectionRunner(FolderRunner):
       metrics read the annotation file of the data they score;
     * COCO data sets and metrics are built in their checked form (:class:`CocoBoxes`, :class:`DetectionMetric`);
       ``coco_eval`` names what computes the scores;
+    * the neck's ``in_channels`` follow the backbone where the config leaves them None;
     * classes come from the training data, and every head's ``num_classes`` follows them;
     * ``amp`` (``bfloat16`` or ``float16``) works on a CPU as well;
     * checkpoints are whole files of plain data, and are refused if they hold another detector or other classes;
@@ -96,6 +98,7 @@ class DetectionRunner(FolderRunner):
         follow_options(cfg)
         use_checked_components(cfg)
         set_classes(cfg)
+        fill_neck_channels(cfg)
         tell_of_schedule(cfg)
         folders.make(cfg.work_dir)
         _use_our_optimizer_wrapper(cfg)

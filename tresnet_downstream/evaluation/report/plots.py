@@ -98,7 +98,12 @@ def curves(
 
 
 def ap_against_support(
-    names: Sequence[str], support: NDArray, ap: Sequence[NDArray], classes: Sequence[str], what: str
+    names: Sequence[str],
+    support: NDArray,
+    ap: Sequence[NDArray],
+    classes: Sequence[str],
+    what: str,
+    score: str = "AP",
 ) -> str:
     """A dot for each class and run; the classes with the lowest AP of the first run are named."""
     with matplotlib.rc_context(_STYLE):
@@ -143,7 +148,7 @@ def ap_against_support(
         axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         least = min((float(np.min(values[present])) for values in ap if len(present)), default=0.0)
         # Good classes would lie on one line below the upper edge.
-        axes.set(ylim=(max(0, 10 * (least // 10) - 10) if least > 50 else 0, 102), xlabel=what, ylabel="AP, %")
+        axes.set(ylim=(max(0, 10 * (least // 10) - 10) if least > 50 else 0, 102), xlabel=what, ylabel=f"{score}, %")
         if len(names) > 1:
             _legend(axes, above=True)
         return _svg(canvas)

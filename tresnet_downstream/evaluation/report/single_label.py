@@ -125,6 +125,7 @@ def _classes(analyses: Sequence[Analysis]) -> Section:
             [a.scores.recall for a in analyses],
             first.run.classes,
             "images",
+            "accuracy",
         ),
     )
     return Section("Classes", tables=[_class_table(analyses)], figures=[figure])
@@ -140,11 +141,12 @@ def _class_table(analyses: Sequence[Analysis]) -> Table:
         of_run = f", {analysis.name}" if len(analyses) > 1 else ""
         columns.append(Column(f"recall_{place}", f"accuracy{of_run}", hint="share of the class's images taken for it"))
         columns += [Column(f"interval_{place}", "95% interval", "interval")] if drawn else []
-        columns += [Column(f"precision_{place}", "precision"), Column(f"f1_{place}", "F1")]
         for row, record in zip(rows, records[place], strict=True):
-            spread = [Interval(record["recall_low"], record["recall_high"])] if drawn else []
-            row += [record["recall"], *spread, record["precision"], record["f1"]]
+            row += [record["recall"], *([Interval(record["recall_low"], record["recall_high"])] if drawn else [])]
     if len(analyses) == 1:
+        columns += [Column("precision", "precision"), Column("f1", "F1")]
+        for row, record in zip(rows, records[0], strict=True):
+            row += [record["precision"], record["f1"]]
         columns.append(Column("taken_for", "most often taken for", "text"))
         most: dict[int, str] = {}
         for each in first.scores.confusions:
