@@ -140,7 +140,11 @@ def config_parser(description: str) -> Parser:
     parser = Parser(description=description)
     parser.add_argument("config", help="a file of configs/")
     add_import_option(parser)
-    parser.add_argument("--work-dir", help="where results go; work_dirs/ and the config's name by default")
+    parser.add_argument(
+        "--work-dir",
+        help="where results go; by default work_dirs/ and the name of the config, or of the checkpoint's folder "
+        "if a checkpoint is scored without a config",
+    )
     parser.add_argument(
         "--cfg-options",
         nargs="+",
