@@ -4,8 +4,11 @@ import re
 
 import pytest
 from made_data import make_cars, make_cifar, make_flowers, make_voc
+from mmengine.config import Config
 from running.small_data import PATHS, ROOT, call, make_small_data, with_bases
 from running.small_folders import make_class_folders
+
+from tresnet_downstream.running.top_level import has_effect
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 CLASSIFIERS = [path for path in CONFIGS if "mmdet::" not in with_bases(path)]
@@ -17,6 +20,15 @@ NARROW = {"model.backbone.layers": "(1,1,1,1)", "model.backbone.width": "0.25"}
 def test_the_documentation_names_every_config(path):
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     assert any(path.name in page.read_text() for page in pages)
+
+
+def test_every_option_of_the_resnet_rs_recipe_that_the_documentation_names_has_an_effect():
+    table = (ROOT / "docs/single_label.md").read_text().split("option that leaves it out")[1]
+    options = re.findall(r"^\| [^|]+ \| `(\w+)=\w+` \|$", table, re.MULTILINE)
+    assert len(options) == 7
+    config = Config.fromfile(ROOT / "configs/imagenet_resnetrs50_160.py")
+    assert [key for key in options if not has_effect(config, key)] == []
+    assert has_effect(config, "rand_augment_config")
 
 
 @pytest.mark.slow

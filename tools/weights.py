@@ -46,7 +46,11 @@ def _parser() -> Parser:
     command = commands.add_parser("verify", help="scores weights and compares with the published figure")
     command.add_argument("file", metavar="NAME", help="a name of the list, or a path")
     command.add_argument("--data", required=True, help="folder of MS-COCO, of VOC or of ImageNet")
-    command.add_argument("--labels", metavar="FILE", help="ground truth of ImageNet's images in one flat folder")
+    command.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="ground truth of ImageNet's images in one folder without class folders; docs/weights.md lists the forms",
+    )
     command.add_argument("--year", type=int, default=2014, choices=[2014, 2017], help="of MS-COCO")
     command.add_argument("--batch-size", type=int, default=16)
     command.add_argument("--device", help="such as cuda; the first GPU by default, else the CPU")

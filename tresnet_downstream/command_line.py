@@ -140,7 +140,11 @@ def config_parser(description: str) -> Parser:
     parser = Parser(description=description)
     parser.add_argument("config", help="a file of configs/")
     add_import_option(parser)
-    parser.add_argument("--work-dir", help="where results go; work_dirs/ and the config's name by default")
+    parser.add_argument(
+        "--work-dir",
+        help="where results go; by default work_dirs/ and the name of the config, or of the checkpoint's folder "
+        "if a checkpoint is scored without a config",
+    )
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -212,7 +216,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_import_option(parser)
     parser.add_argument("--variant", help="of the backbone, for a check; the file's shapes decide")
     parser.add_argument(
-        "--slopes", type=float, nargs=2, metavar=("STEM", "BLOCKS"), help="leaky slopes, which no shape tells"
+        "--slopes",
+        type=float,
+        nargs=2,
+        metavar=("STEM", "BLOCKS"),
+        help="negative slopes of the leaky ReLU; they cannot be inferred from tensor shapes",
     )
     parser.add_argument("--weights", choices=["raw", "averaged"], help="by default those that scored better")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the pictures, in place of the file's")

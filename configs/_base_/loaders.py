@@ -1,6 +1,6 @@
 # How pictures are read, of several labels or one; a data set's config adds the data sets and their pipelines.
 data_root = ''
-data_source = 'the data is yours'  # told if data_root is not there
+data_source = 'it holds your own data'  # printed if data_root is not there
 on_bad_image = 'error'  # 'skip' trains and scores without pictures that cannot be read, and counts them
 outside_paths = False  # whether names of images may lead out of their folder, by '..', absolute paths or links
 

@@ -3,8 +3,6 @@
 # squeeze-and-excite, and network=resnet50 the changes of ResNet-D too.
 network = 'resnetrs50'
 label_smoothing = 0.1
-rand_augment = 1.0  # share of the pictures
-rand_augment_config = 'rand-m10-n2'  # the paper's magnitude 10 of 30 for small networks, 15 for large ones
 dropout = 0.25
 drop_path_rate = 0.0  # 0.1 from ResNet-RS-200 on
 

@@ -7,10 +7,13 @@ val_annotations = None
 
 image_size = 224
 
+rand_augment = 1.0  # share of the pictures that RandAugment changes; 0 for none
+rand_augment_config = 'rand-m9-mstd0.5-inc1'  # timm's string, see TimmAutoAugment
+
 train_pipeline = [
     dict(type='RandomCropAndResize', size='$image_size', scale=(0.08, 1.0)),
     dict(type='HorizontalFlip', p=0.5),
-    dict(type='TimmAutoAugment', config='rand-m9-mstd0.5-inc1', size='$image_size'),
+    dict(type='TimmAutoAugment', config='$rand_augment_config', size='$image_size', p='$rand_augment'),
 ]
 val_pipeline = [dict(type='ResizeAndCrop', size='$image_size', fraction=0.875)]
 

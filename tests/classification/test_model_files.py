@@ -187,6 +187,20 @@ def test_another_network_is_refused_with_the_nearest_and_three_names(tmp_path):
     message = refusal(tmp_path / "r.pth")
     assert "nearest known is TResNet" in message
     assert message.count(" is missing") + message.count(" is unknown") == 3
+    assert "`network`" in message
+
+
+def test_file_of_another_network_than_the_one_named_is_refused_without_calling_it_a_tresnet(tmp_path):
+    timm = pytest.importorskip("timm", reason="needs the extra timm")
+    torch.save(timm.create_model("resnet18d").state_dict(), tmp_path / "r.pth")
+    message = refusal(tmp_path / "r.pth", network="resnet10t")
+    assert "the nearest known is resnet10t" in message
+
+
+def test_description_of_a_network_of_timm_has_no_slopes(tmp_path):
+    timm = pytest.importorskip("timm", reason="needs the extra timm")
+    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "r.pth")
+    assert "slopes" not in describe(read_weight_file(tmp_path / "r.pth", network="resnet10t"))
 
 
 def test_tresnet_with_differing_tensors_is_refused_with_three_names(tmp_path):

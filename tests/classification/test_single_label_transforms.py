@@ -10,6 +10,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from tresnet_downstream.classification.datasets import augment
+from tresnet_downstream.classification.timm_transforms import posterize
 from tresnet_downstream.classification.transforms import build_pipeline, resize_and_crop
 from tresnet_downstream.errors import UserError
 
@@ -73,6 +74,21 @@ def test_timms_augmentation_draws_by_sample_and_leaves_the_global_generators_alo
     np.random.seed(5)  # noqa: NPY002
     expected = np.asarray(theirs(Image.fromarray(picture)))
     assert np.array_equal(ours.apply(picture, 5), expected)
+
+
+@pytest.mark.parametrize("config", ["rand-m9-mstd0.5-inc1", "rand-m10-inc1", "augmix-m10-w2", "original-mstd0.5"])
+def test_timms_augmentation_gives_a_picture_for_every_draw(picture, config):
+    pytest.importorskip("timm.data.auto_augment", reason="needs the extra timm")
+    (ours,) = build_pipeline([{"type": "TimmAutoAugment", "config": config}]).transforms
+    small = picture[:8, :8]
+    # "rand-m9-mstd0.5-inc1" draws a posterisation to 0 bits once in some 660 pictures.
+    assert {ours.apply(small, seed).shape for seed in range(1500)} == {small.shape}
+
+
+@pytest.mark.parametrize("bits", range(9))
+def test_posterising_keeps_the_highest_bits_and_none_is_black(picture, bits):
+    expected = picture & (256 - 2 ** (8 - bits))
+    assert np.array_equal(np.asarray(posterize(Image.fromarray(picture), bits, fillcolor=(0, 0, 0))), expected)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_newest_whole_checkpoint_is_taken_and_damaged_ones_are_set_aside_in_one_
     (line,) = lines
     for name in (*(f"epoch_{epoch}.pth" for epoch in damaged), f"resumed from {expected}"):
         assert name in line
+    assert "copy it again" not in line
 
 
 def write_pointer(folder, kind):

@@ -77,7 +77,7 @@ _SCORING: dict[str, Any] = {
     "data_root": "",
     "val_annotations": None,
     "val_images": None,
-    "data_source": "the data is yours",
+    "data_source": "it holds your own data",
     "keep_empty": False,
     "difficult": "unknown",
     "outside_paths": False,

@@ -45,7 +45,7 @@ class SingleLabelDataset(MultiLabelDataset):
         annotation_file: str | None = None,
         data_root: str = "",
         classes: Sequence[str] | None = None,
-        source: str = "the data is yours",
+        source: str = "it holds your own data",
         **options: Any,
     ) -> None:
         super().__init__(annotation_file, image_folder, pipeline, data_root, classes, source=source, **options)

@@ -1,15 +1,33 @@
 """Transforms of timm as transforms of a pipeline, with draws that are a function of the sample's generators."""
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
 
 import albumentations
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import TRANSFORMS
+
+
+def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
+    """Keep the highest bits of each value.
+
+    Timm draws 0 bits too, which give a black picture. Pillow raises an error for 0 since version 13, so this function
+    replaces timm's.
+
+    Args:
+        image: an RGB picture.
+        bits_to_keep: 0 to 8.
+    """
+    if bits_to_keep >= 8:
+        return image
+    if bits_to_keep == 0:
+        return Image.new(image.mode, image.size)
+    return ImageOps.posterize(image, bits_to_keep)
 
 
 @TRANSFORMS.register_module()
@@ -43,6 +61,10 @@ class TimmAutoAugment(albumentations.ImageOnlyTransform):
             raise ValueError(
                 f"config is {config!r}, which timm does not know ({type(error).__name__}: {error})"
             ) from error
+        groups = [self.augment.ops] if hasattr(self.augment, "ops") else self.augment.policy
+        for operation in itertools.chain.from_iterable(groups):
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = posterize
         self.config, self.size, self.fill = config, size, tuple(fill)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

@@ -273,6 +273,6 @@ def _start_from(runner: Runner, config: Config, init_cfg: Any) -> None:
     except UserError as error:
         raise UserError(f"{error}; or pretrained=None starts from random weights") from error
     if not notes and "pretrained" in config:
-        notes.append("note: pretrained is not set, so training starts from random weights; published scores do not")
+        notes.append("note: pretrained is not set: training starts from random weights, unlike published trainings")
     if notes and is_main_process():
         print("\n".join(notes))

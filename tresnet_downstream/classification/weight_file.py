@@ -140,7 +140,7 @@ def describe(file: WeightFile) -> str:
         "file": f"{file.path} ({file.path.stat().st_size / 1e6:.0f} MB)",
         "release": f"{STYLES[file.style]}, {file.weights} weights",
         "variant": file.variant + ("" if file.variant != "custom" else f" {file.backbone}"),
-        "slopes": slopes + note,
+        **({"slopes": slopes + note} if slopes else {}),
         "head": f"{head['type']}{groups}",
         "classes": f"{head['num_classes']}" + (f": {shown}" if file.named else ", not named in the file"),
         "parameters": f"{sum(parameter.numel() for parameter in layout.parameters()):,}",

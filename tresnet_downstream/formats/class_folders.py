@@ -55,10 +55,10 @@ def class_names_of(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise UserError(f"{folder}: no such folder; it holds a folder of images for each class")
+        raise UserError(f"{folder}: no such folder; name one that holds a folder of images for each class")
     found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     if not found:
-        raise UserError(f"{folder}: has no folders; it holds a folder of images for each class")
+        raise UserError(f"{folder}: has no folders; it must hold a folder of images for each class")
     return tuple(found)
 
 

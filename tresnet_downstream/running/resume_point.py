@@ -13,7 +13,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import open_regular
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running import folders
-from tresnet_downstream.weights.reading import read_checkpoint
+from tresnet_downstream.weights.reading import COPY_AGAIN, read_checkpoint
 
 
 class Damaged(NamedTuple):
@@ -124,6 +124,7 @@ def _tell_and_rename(folder: Path, named: Path | None, damaged: list[Damaged], c
         reasons = [] if os.path.lexists(named) else [f"{named.name} is missing"]
     for path, reason in damaged:
         aside = folders.set_aside(path)
-        reasons.append(f"{path.name} {reason.removeprefix(f'{path}: ')} and is now {aside.name}")
+        fault = reason.removeprefix(f"{path}: ").removesuffix(COPY_AGAIN)
+        reasons.append(f"{path.name} {fault} and is now {aside.name}")
     tell(f"{folder}: {', '.join(reasons)}; the training is resumed from {chosen.name}")
     folders.point_to(folder, chosen.name)

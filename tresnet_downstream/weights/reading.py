@@ -28,6 +28,8 @@ from tresnet_downstream.weights.integrity import require_digest, require_usable,
 RAW = ("state_dict", "model")
 AVERAGED = ("averaged_state_dict", "state_dict_ema", "model_ema")
 
+# The end of messages about damaged files, which --resume leaves out: it renames the file.
+COPY_AGAIN = "; fetch or copy it again"
 _REFUSED_OBJECT = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
 
 
@@ -94,7 +96,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
     except UserError:
         raise
     except MemoryError as error:  # also of a damaged length
-        raise UserError(f"{path}: does not fit in memory, or is damaged; fetch or copy it again") from error
+        raise UserError(f"{path}: does not fit in memory, or is damaged{COPY_AGAIN}") from error
     except (
         RuntimeError,
         AttributeError,
@@ -110,7 +112,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
         SafetensorError,
     ) as error:
         reason = " ".join(str(error).split())[:80]
-        raise UserError(f"{path}: is cut off or damaged ({reason}); fetch or copy it again") from error
+        raise UserError(f"{path}: is cut off or damaged ({reason}){COPY_AGAIN}") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
     if str(map_location) != "meta":
@@ -146,7 +148,7 @@ def _kind(start: bytes) -> str:
 def _reader_for(path: Path, start: bytes) -> Callable[[Path, Any], Any]:
     kind = _kind(start)
     if not start:
-        raise UserError(f"{path}: is empty; fetch or copy it again")
+        raise UserError(f"{path}: is empty{COPY_AGAIN}")
     if kind == "tar":
         raise UserError(f"{path}: is of torch before 0.2, which has no safe form; save it again with a torch of today")
     if kind == "unknown":
