@@ -14,6 +14,8 @@ from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS
 
+ALL = "all"  # images of a data set that torchvision does not split
+
 
 @DATASETS.register_module()
 class SingleLabelDataset(MultiLabelDataset):
@@ -82,7 +84,8 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
     Args:
         name: torchvision's name of the data set.
         pipeline: the transforms, see `build_pipeline`.
-        split: ``train``, ``test`` or another that the data set has; several joined by ``+``, such as ``train+val``.
+        split: ``train``, ``test`` or another that the data set has; several joined by ``+``, such as ``train+val``;
+            ``all`` for a data set without splits.
         data_root: folder that torchvision keeps it in.
         download: whether torchvision may download it there if it is not there.
         classes: class names that it must have, in this order; None takes its own.
@@ -172,9 +175,12 @@ def _torchvision(name: str, root: str, split: str, download: bool, options: dict
         options["download"] = download
     elif download:
         raise UserError(f"download: torchvision cannot download {name}; put it into {root}")
+    if not {"train", "split"} & set(parameters) and split != ALL:
+        # Training and scoring on the same images would look like a good network.
+        raise UserError(f"split={split!r}: torchvision does not split {name}; {ALL!r} takes all of its images")
     try:
         return kind(root=root, **options)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         advice = "" if download else "; `options` download=True fetches it, where torchvision can"
         raise UserError(f"{root}: {name} cannot be read there ({reason}){advice}") from error
