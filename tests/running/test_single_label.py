@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from running.small_data import DIGITS, call, refused
+from running.small_data import DIGITS, ROOT, call, refused
 from running.small_folders import FOLDERS, make_class_folders, options, train
 from torch.utils.data import Dataset
 
@@ -241,6 +241,19 @@ def test_tables_with_one_label_train_and_score(folders, tmp_path):
     tables = {f"{split}_annotations": tmp_path / f"{split}.csv" for split in ("train", "val")}
     out = train(folders, tmp_path / "run", **tables, max_epochs=1)
     assert "24 images of" in out
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["dict(type='RepeatDataset', times=2, dataset={0})", "dict(type='ConcatDataset', datasets=[{0}, {0}])"]
+)
+def test_class_folders_train_where_they_are_repeated_or_joined(folders, tmp_path, wrapper):
+    dataset = wrapper.format("_base_.train_dataloader.dataset")
+    config = tmp_path / "wrapped.py"
+    config.write_text(
+        f"_base_ = [{str(ROOT / FOLDERS)!r}]\ntrain_dataloader = dict(dataset=dict(_delete_=True, **{dataset}))\n"
+    )
+    out = train(folders, tmp_path / "run", config=config, max_epochs=1)
+    assert "48 images of" in out or "2 times in an epoch" in out
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,25 @@ def _may_be_unset(config: Config, key: str) -> bool:
     referring = with_references(config)
     split = key.partition("_")[0]
     dataset = {} if referring is None else (referring.get(f"{split}_dataloader") or {}).get("dataset") or {}
+    defaults = [
+        _default_of(node, name) for node in _with_parts(dataset) for name, value in node.items() if value == f"${key}"
+    ]
+    return bool(defaults) and all(default is None for default in defaults)
+
+
+def _with_parts(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The config of a data set, and of those that it repeats or joins."""
+    yield dataset
+    for part in (dataset.get("dataset"), *(dataset.get("datasets") or ())):
+        if isinstance(part, Mapping):
+            yield from _with_parts(part)
+
+
+def _default_of(dataset: Mapping[str, Any], argument: str) -> Any:
+    """The default of an argument of a data set's class; ``inspect.Parameter.empty`` if it has none."""
     kind = DATASETS.get(str(dataset.get("type")))
-    arguments = [name for name, value in dataset.items() if value == f"${key}"]
-    parameters: Mapping[str, Any] = {} if kind is None else inspect.signature(kind).parameters
-    defaults = [parameters[name].default if name in parameters else inspect.Parameter.empty for name in arguments]
-    return bool(arguments) and all(default is None for default in defaults)
+    parameters: Mapping[str, inspect.Parameter] = {} if kind is None else inspect.signature(kind).parameters
+    return parameters[argument].default if argument in parameters else inspect.Parameter.empty
 
 
 def _check_writers(visualizer: Any) -> None:
