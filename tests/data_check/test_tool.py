@@ -5,8 +5,10 @@ import json
 import pytest
 from data_check.faulty_data import change
 from detection.small_boxes import CONFIG, data_options
+from PIL import Image
 from running.small_data import DIGITS, ROOT, call, options, refused
 from running.small_data import train as train_classifier
+from running.small_folders import FOLDERS
 
 from tresnet_downstream.data_check import KINDS
 
@@ -66,6 +68,40 @@ def test_detectors_config_is_checked_within_wrappers(own_boxes, tmp_path, wrappe
     assert "box-without-area" in out
     assert "val_03.png" in out
     assert out.count(" images and ") == 2  # the test data is the validation data
+
+
+@pytest.mark.parametrize("rows", ["cat/1.png,cat;dog", "cat/1.png,cat,dog"])
+def test_table_with_one_label_per_image_has_an_error_where_training_refuses_it(tmp_path, rows):
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (20, 24)).save(tmp_path / "cat/1.png")
+    (tmp_path / "labels.csv").write_text(f"{rows}\n")
+    changes = [
+        "--cfg-options",
+        f"data_root={tmp_path}",
+        "val_images=.",
+        "val_annotations=labels.csv",
+        "train_images=None",
+    ]
+    status, out = check(FOLDERS, *changes)
+    assert status == 1
+    assert "several-labels" in out
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (FOLDERS, ["train_dataloader.dataset", "class folders of train", "cannot be checked"]),
+        ("configs/cifar10_tresnet_xl_224.py", ["TorchvisionDataset cannot be checked"]),
+        ("configs/voc07_efficientnet_lite0_224.py", ["train.txt", "VOC cannot be checked"]),
+    ],
+)
+def test_data_that_cannot_be_checked_is_refused_and_not_called_sound(config, words):
+    refused("check_data", [config], *words)
+
+
+def test_detectors_list_of_voc_is_refused_and_not_called_malformed():
+    pytest.importorskip("mmdet", reason="needs the extra detection")
+    refused("check_data", ["configs/voc07_retinanet_tresnet_m.py"], "train.txt", "VOC cannot be checked")
 
 
 def test_file_without_a_config_is_checked_for_the_task_that_it_has(labels, own_boxes):
@@ -136,7 +172,7 @@ def test_config_may_name_images_outside_of_its_folder(labels, own_boxes, task):
         ([], ["nothing to check"]),
         ([DIGITS, "--annotations", "a.json"], ["leave out", "--annotations"]),
         ([DIGITS, "--outside-paths"], ["leave out", "--outside-paths"]),
-        (["--annotations", "a.txt", "--images", "."], ["a.txt", ".csv"]),
+        (["--annotations", "a.tsv", "--images", "."], ["a.tsv", ".csv"]),
         (["--annotations", "a.csv", "--images", ".", "--workers", "-1"], ["--workers -1"]),
         (["--annotations", "a.csv", "--images", ".", "--max-distance", "16"], ["--max-distance 16", "15"]),
         (["none.py"], ["none.py", "no such config"]),

@@ -14,6 +14,7 @@ from tresnet_downstream.data_check.splits import Seen, check_duplicates, check_n
 from tresnet_downstream.data_check.table import list_table
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.formats import is_voc_list
 from tresnet_downstream.image_paths import lies_outside
 
 # Bits of 64. On 160 photographs of MS-COCO, other sizes and qualities of an image differ in 4 at most, different images
@@ -106,11 +107,16 @@ def _list(source: Source) -> Listing:
     suffix = os.path.splitext(source.annotation_file)[1].lower()
     if suffix == ".csv" and source.task == "classification":
         listing = list_table(source)
+    elif is_voc_list(source.annotation_file):
+        raise UserError(
+            f"{source.annotation_file}: lists of PASCAL VOC cannot be checked; training names the first XML file that "
+            "is wrong"
+        )
     elif suffix == ".json" or source.task == "detection":
         listing = list_coco(source)
     else:
         raise UserError(
-            f"{source.annotation_file}: annotations are read from .json (COCO) and .csv files, not from '{suffix}'"
+            f"{source.annotation_file}: annotations are checked in .json (COCO) and .csv files, not in '{suffix}'"
         )
     if not os.path.isdir(source.image_folder):
         listing.report("missing-folder", "error", "", f"there is no folder {source.image_folder}")

@@ -10,8 +10,7 @@ from tresnet_downstream.coco_files import read_text
 from tresnet_downstream.data_check.listing import Source
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running.config_checks import check_config
-from tresnet_downstream.running.options import DATA_KEYS
+from tresnet_downstream.running.config_checks import check_config, unset_keys
 
 SPLITS = ("train", "val", "test")
 
@@ -56,15 +55,14 @@ def _has_boxes(annotation_file: str) -> bool:
 
 
 def _classification_sources(config: Config) -> Iterator[Source]:
-    unset = {key.split("_")[0] for key in DATA_KEYS if key in config and config[key] is None}
+    unset = {key.split("_")[0] for key in unset_keys(config, SPLITS)}
     # Scoring needs no training data; without any split, this says which key to set.
     check_config(config, [split for split in ("train", "val") if split not in unset] or ("train", "val"))
     for split in SPLITS:
         dataset = (config.get(f"{split}_dataloader") or {}).get("dataset")
         if dataset is None or split in unset:
             continue
-        if not isinstance(dataset, Mapping) or "annotation_file" not in dataset or "image_folder" not in dataset:
-            raise UserError(f"{split}_dataloader.dataset: only a MultiLabelDataset can be checked")
+        _require_annotation_file(split, dataset)
         root = dataset.get("data_root") or ""
         yield Source(
             split,
@@ -75,7 +73,25 @@ def _classification_sources(config: Config) -> Iterator[Source]:
             keep_empty=bool(dataset.get("keep_empty")),
             tolerates_bad_images=dataset.get("on_bad_image", "error") != "error",
             outside_paths=bool(dataset.get("outside_paths")),
+            one_label=not (config.get("model") or {}).get("multi_label", True),
         )
+
+
+def _require_annotation_file(split: str, dataset: Any) -> None:
+    """Raises UserError for a data set without an annotation file: without one there is nothing to compare."""
+    if isinstance(dataset, Mapping) and "image_folder" in dataset:
+        if dataset.get("annotation_file") is not None:
+            return
+        raise UserError(
+            f"{split}_dataloader.dataset: cannot be checked: its labels are the class folders of "
+            f"{dataset['image_folder']}, and only annotation files are checked; training with on_bad_image=skip names "
+            f"the images that cannot be read"
+        )
+    kind = dataset.get("type") if isinstance(dataset, Mapping) else dataset
+    raise UserError(
+        f"{split}_dataloader.dataset: {kind} cannot be checked; a MultiLabelDataset can, and a SingleLabelDataset with "
+        "an annotation file"
+    )
 
 
 def _detection_sources(config: Config) -> list[Source]:

@@ -52,11 +52,8 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
         raise UserError(f"{config.filename}: has no {', '.join(lacking)}; the files of configs/_base_ bring them")
     if config.get("sync_bn"):
         raise UserError("sync_bn: TResNet's norms are not converted; set model.backbone.norm='sync' instead")
-    for key in DATA_KEYS:
-        # A data set of the user's may need no annotation file.
-        is_unset = key.startswith(tuple(splits)) and key in config and config[key] is None and refers_to(config, key)
-        if is_unset and not _may_be_unset(config, key):
-            raise UserError(f"{key}: is not set; name yours with `options` {key}=PATH")
+    for key in unset_keys(config, splits):
+        raise UserError(f"{key}: is not set; name yours with `options` {key}=PATH")
     for key, least in WHOLE_NUMBERS.items():
         if key in config and (type(config[key]) is not int or config[key] < least):
             raise UserError(f"{key}={config[key]!r}: give a whole number, at least {least}")
@@ -68,6 +65,13 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     if config.get("average_decay", 0) >= 1:
         raise UserError(f"average_decay={config.average_decay!r}: give a number from 0 to below 1")
     _check_writers(config.visualizer)
+
+
+def unset_keys(config: Config, splits: Sequence[str]) -> list[str]:
+    """The keys that name files or folders of these splits, are not set, and are needed."""
+    keys = [key for key in DATA_KEYS if key.startswith(tuple(splits)) and key in config and config[key] is None]
+    # A data set of the user's may need no annotation file.
+    return [key for key in keys if refers_to(config, key) and not _may_be_unset(config, key)]
 
 
 def _may_be_unset(config: Config, key: str) -> bool:
