@@ -233,6 +233,16 @@ def test_resumed_run_equals_the_undisturbed_one_with_mixup_erasing_and_timms_aug
         assert all(torch.equal(value, states[1][key][name]) for name, value in states[0][key].items())
 
 
+def test_checkpoint_alone_is_scored_without_images_that_cannot_be_read(trained, tmp_path):
+    data = make_class_folders(tmp_path / "data", (1, 2))
+    (data / "val/red/1.jpg").write_text("no image")
+    arguments = [trained[0] / "best.pth", "--work-dir", tmp_path / "scored", "--cfg-options", f"data_root={data}"]
+    arguments += ["val_images=val", "num_workers=0"]
+    refused("test_classifier", arguments, "red/1.jpg", "on_bad_image=skip")
+    assert call("test_classifier", [*arguments, "on_bad_image=skip"])[0] == 0
+    assert len(read_run(tmp_path / "scored").images) == 5
+
+
 def test_tables_with_one_label_train_and_score(folders, tmp_path):
     for split in ("train", "val"):
         names = sorted(path.relative_to(folders / split).as_posix() for path in (folders / split).rglob("*.jpg"))
@@ -274,6 +284,7 @@ def test_class_folders_train_where_they_are_repeated_or_joined(folders, tmp_path
         ),
         ({"warmup": 2}, ["Cosine: warmup=2"]),
         ({"val_evaluator": "dict(type='MultilabelMetric',_delete_=True)"}, ["SingleLabelMetric"]),
+        ({"default_hooks__checkpoint": None}, ["default_hooks.checkpoint: is not set", "interval"]),
     ],
 )
 def test_wrong_input_ends_in_one_line(folders, tmp_path, changes, words):

@@ -205,8 +205,12 @@ def _build_runner(
 
 def _with_best(hooks: Mapping[str, Any], task: Task) -> dict[str, Any]:
     """The hooks, of which the one that keeps the best checkpoint goes by the task's score unless it names another."""
-    checkpoint = {"save_best": task.metric.keys[0], **(hooks.get("checkpoint") or {})}
-    return {**hooks, "checkpoint": checkpoint}
+    if not hooks.get("checkpoint"):
+        raise UserError(
+            "default_hooks.checkpoint: is not set, and training needs it; default_hooks.checkpoint.interval=N writes "
+            "fewer checkpoints"
+        )
+    return {**hooks, "checkpoint": {"save_best": task.metric.keys[0], **hooks["checkpoint"]}}
 
 
 def _reduction(loss: nn.Module | None, task: Task) -> str:
