@@ -1,11 +1,14 @@
 """Images with one label each: from class folders, annotation files, and torchvision's data sets."""
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import BaseFileLock, FileLock
 from torch.utils.data import Dataset
 
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, of_class_folders
@@ -179,11 +182,18 @@ def _torchvision(name: str, root: str, split: str, download: bool, options: dict
         # Training and scoring on the same images would look like a good network.
         raise UserError(f"split={split!r}: torchvision does not split {name}; {ALL!r} takes all of its images")
     try:
-        return kind(root=root, **options)
+        with _alone(root, name) if download else nullcontext():
+            return kind(root=root, **options)
     except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         advice = "" if download else "; `options` download=True fetches it, where torchvision can"
         raise UserError(f"{root}: {name} cannot be read there ({reason}){advice}") from error
+
+
+def _alone(root: str, name: str) -> BaseFileLock:
+    """A lock that one process of a training holds at a time; torchvision's downloads would overwrite one another."""
+    os.makedirs(root, exist_ok=True)
+    return FileLock(os.path.join(root, f".{name}.lock"))
 
 
 def _labels(dataset: Any, name: str) -> np.ndarray:
