@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -297,6 +298,13 @@ def test_other_class_folders_in_validation_than_in_training_are_told(tmp_path):
     refused(
         "train_classifier", [FOLDERS, "--work-dir", tmp_path / "run", *options(data)], "pink", "none of the 3 classes"
     )
+
+
+def test_one_class_alone_is_refused(folders, tmp_path):
+    for split in ("train", "val"):
+        shutil.copytree(folders / split / "red", tmp_path / split / "red")
+    arguments = [FOLDERS, "--work-dir", tmp_path / "run", *options(tmp_path)]
+    refused("train_classifier", arguments, "train_dataloader.dataset", "the only class 'red'")
 
 
 def test_each_tool_refuses_the_other_tasks_configs_and_checkpoints(trained, folders, tmp_path):
