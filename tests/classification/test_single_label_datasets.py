@@ -1,6 +1,8 @@
 """Images with one label each: class folders, annotation files, torchvision's data sets."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -94,17 +96,54 @@ def test_draws_of_torchvisions_images_are_functions_of_epoch_and_index(cifar):
     ("arguments", "words"),
     [
         ({"name": "CIFAR11"}, "no such data set"),
-        ({"name": "VisionDataset"}, "no data set of images with one label"),
+        ({"name": "VisionDataset", "split": "all"}, "no data set of images with one label"),
         ({"name": "CIFAR10", "split": "val"}, "has the splits train and test"),
         ({"name": "Flowers102", "split": "all"}, "cannot be read"),
         ({"name": "CIFAR10"}, "download=True"),
         ({"name": "CIFAR10", "options": {"size": 3}}, "takes no argument 'size'"),
         ({"name": "ImageFolder", "download": True}, "cannot download"),
+        ({"name": "FakeData", "split": "all"}, "FakeData cannot be read"),
     ],
 )
 def test_wrong_arguments_are_told(tmp_path, arguments, words):
     with pytest.raises(UserError, match=words):
         TorchvisionDataset(pipeline=PIPELINE, data_root=str(tmp_path / "none"), **arguments)
+
+
+def test_data_set_without_splits_is_not_taken_for_training_and_scoring_both(tmp_path):
+    for name in ("Forest", "River"):
+        path = tmp_path / "eurosat/2750" / name / "1.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(path)
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match=f"split='{split}': torchvision does not split EuroSAT; 'all' takes"):
+            TorchvisionDataset("EuroSAT", PIPELINE, split=split, data_root=str(tmp_path))
+    assert len(TorchvisionDataset("EuroSAT", PIPELINE, split="all", data_root=str(tmp_path))) == 2
+
+
+def test_one_process_at_a_time_downloads(tmp_path, monkeypatch):
+    downloading, together = [], []
+
+    class Downloaded:
+        targets = (0, 1)
+
+        def __init__(self, root, train=True, download=False):
+            downloading.append(root)
+            together.append(len(downloading))
+            time.sleep(0.05)
+            downloading.pop()
+
+        def __len__(self):
+            return 2
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Downloaded)
+
+    def build(_):
+        return TorchvisionDataset("CIFAR10", PIPELINE, data_root=str(tmp_path / "new"), download=True)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert [len(data) for data in pool.map(build, range(3))] == [2, 2, 2]
+    assert together == [1, 1, 1]
 
 
 def test_other_classes_than_those_wanted_are_told(cifar):

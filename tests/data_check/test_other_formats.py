@@ -84,7 +84,7 @@ def test_images_of_several_labels_are_found_where_each_has_one(tmp_path):
     (tmp_path / "train.csv").write_text("red/0.jpg,red;green\nred/1.jpg,red\n")
     config = load_config(FOLDERS, [f"data_root={data}", f"train_annotations={tmp_path / 'train.csv'}"])
     listing = check_data(sources_of_config(config)).listings[0]
-    assert ("malformed-entry", "error", "red/0.jpg") in kinds(listing)
+    assert ("several-labels", "error", "red/0.jpg") in kinds(listing)
 
 
 def test_only_coco_files_and_tables_are_cleaned(tmp_path):

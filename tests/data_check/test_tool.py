@@ -5,8 +5,10 @@ import json
 import pytest
 from data_check.faulty_data import change
 from detection.small_boxes import CONFIG, data_options
+from PIL import Image
 from running.small_data import DIGITS, ROOT, call, options, refused
 from running.small_data import train as train_classifier
+from running.small_folders import FOLDERS
 
 from tresnet_downstream.data_check import KINDS
 
@@ -66,6 +68,27 @@ def test_detectors_config_is_checked_within_wrappers(own_boxes, tmp_path, wrappe
     assert "box-without-area" in out
     assert "val_03.png" in out
     assert out.count(" images and ") == 2  # the test data is the validation data
+
+
+@pytest.mark.parametrize("rows", ["cat/1.png,cat;dog", "cat/1.png,cat,dog"])
+def test_table_with_one_label_per_image_has_an_error_where_training_refuses_it(tmp_path, rows):
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (20, 24)).save(tmp_path / "cat/1.png")
+    (tmp_path / "labels.csv").write_text(f"{rows}\n")
+    changes = [
+        "--cfg-options",
+        f"data_root={tmp_path}",
+        "val_images=.",
+        "val_annotations=labels.csv",
+        "train_images=None",
+    ]
+    status, out = check(FOLDERS, *changes)
+    assert status == 1
+    assert "several-labels" in out
+
+
+def test_data_that_cannot_be_checked_is_refused_and_not_called_sound():
+    refused("check_data", ["configs/cifar10_tresnet_xl_224.py"], "TorchvisionDataset cannot be checked")
 
 
 def test_file_without_a_config_is_checked_for_the_task_that_it_has(labels, own_boxes):

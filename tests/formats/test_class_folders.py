@@ -35,3 +35,14 @@ def test_other_folders_than_the_classes_are_told(folder, tmp_path):
         read_class_folders(folder / "none")
     with pytest.raises(UserError, match="has no folders"):
         read_class_folders(folder / "b")
+
+
+def test_only_a_folder_within_is_a_class(folder):
+    for name in ("", ".", "..", "a/deep", str(folder / "a"), ".cache"):
+        with pytest.raises(UserError, match="has no folder of the class"):
+            read_class_folders(folder, ["a", "b", name])
+
+
+def test_a_class_that_is_given_twice_is_told(folder):
+    with pytest.raises(UserError, match="name in `classes`"):
+        read_class_folders(folder, ["a", "b", "a"])

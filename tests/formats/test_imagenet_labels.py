@@ -37,6 +37,15 @@ def test_a_thousand_wordnet_numbers_need_no_timm(tmp_path):
         ("n01443537\n", "has 1 labels for 2 images"),
         ("490\n361\n", "has numbers of ImageNet's own kit"),
         ("a 1\nb 2\n", "has no label of 2 images"),
+        (
+            "a 1\nILSVRC2012_val_00000001 1\nILSVRC2012_val_00000001.JPEG 2\n",
+            "'ILSVRC2012_val_00000001' is there twice",
+        ),
+        (
+            "ImageId,PredictionString\nILSVRC2012_val_00000001,\nILSVRC2012_val_00000002,n01440764 1 2 3 4\n",
+            "has no label of 1 images",
+        ),
+        (f"ImageId,PredictionString\n{'a' * 200_000},n01440764\n", "field larger than field limit"),
         ("ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 1000\n", "has the number 1000"),
         ("tench\ngoldfish\n", "'tench', which is no WordNet number"),
         ("n00000000\nn00000001\n", "none of ImageNet's"),

@@ -66,9 +66,14 @@ def test_classes_that_are_given_order_the_columns(write):
 
 
 def test_the_stated_file_name_counts_if_it_is_the_listed_name_with_a_suffix(write):
-    files = {"a": xml("a").replace("a.jpg", "a.png"), "b": xml("other"), "c/d": xml("d")}
+    files = {"a": xml("a").replace("a.jpg", "a.png"), "b": xml("other"), "c": xml("c").replace("c.jpg", "c")}
+    assert read_voc_file(write(files)).names == ["a.png", "b.jpg", "c.jpg"]
+
+
+def test_a_name_that_is_listed_in_a_folder_stays_there(write):
     (write({}).parents[2] / "Annotations" / "c").mkdir()
-    assert read_voc_file(write(files)).names == ["a.png", "b.jpg", "d.jpg"]
+    files = {"c/d": xml("d").replace("d.jpg", "d.png"), "c/e": xml("other")}
+    assert read_voc_file(write(files)).names == ["c/d.png", "c/e.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from running.small_data import CLASSES, DIGITS, ROOT, call, options, refused, train
+from running.small_folders import FOLDERS
 
 from tresnet_downstream.classification.model_files import load_model
 from tresnet_downstream.classification.predict import predict
@@ -106,6 +107,7 @@ def test_configs_of_the_other_task_are_told_by_both_tools(tmp_path):
     refused("train_multilabel", [detector, "--work-dir", tmp_path], "is a detector's config", "train_detection.py")
     pytest.importorskip("mmdet", reason="needs the detection set-up")
     refused("train_detection", [DIGITS, "--work-dir", tmp_path], "is a classifier's config", "train_multilabel.py")
+    refused("train_detection", [FOLDERS, "--work-dir", tmp_path], "is a classifier's config", "train_classifier.py")
 
 
 def left_out(path):

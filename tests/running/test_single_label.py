@@ -4,12 +4,13 @@ import copy
 import importlib
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from running.small_data import DIGITS, call, refused
+from running.small_data import DIGITS, ROOT, call, refused
 from running.small_folders import FOLDERS, make_class_folders, options, train
 from torch.utils.data import Dataset
 
@@ -233,6 +234,16 @@ def test_resumed_run_equals_the_undisturbed_one_with_mixup_erasing_and_timms_aug
         assert all(torch.equal(value, states[1][key][name]) for name, value in states[0][key].items())
 
 
+def test_checkpoint_alone_is_scored_without_images_that_cannot_be_read(trained, tmp_path):
+    data = make_class_folders(tmp_path / "data", (1, 2))
+    (data / "val/red/1.jpg").write_text("no image")
+    arguments = [trained[0] / "best.pth", "--work-dir", tmp_path / "scored", "--cfg-options", f"data_root={data}"]
+    arguments += ["val_images=val", "num_workers=0"]
+    refused("test_classifier", arguments, "red/1.jpg", "on_bad_image=skip")
+    assert call("test_classifier", [*arguments, "on_bad_image=skip"])[0] == 0
+    assert len(read_run(tmp_path / "scored").images) == 5
+
+
 def test_tables_with_one_label_train_and_score(folders, tmp_path):
     for split in ("train", "val"):
         names = sorted(path.relative_to(folders / split).as_posix() for path in (folders / split).rglob("*.jpg"))
@@ -241,6 +252,19 @@ def test_tables_with_one_label_train_and_score(folders, tmp_path):
     tables = {f"{split}_annotations": tmp_path / f"{split}.csv" for split in ("train", "val")}
     out = train(folders, tmp_path / "run", **tables, max_epochs=1)
     assert "24 images of" in out
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["dict(type='RepeatDataset', times=2, dataset={0})", "dict(type='ConcatDataset', datasets=[{0}, {0}])"]
+)
+def test_class_folders_train_where_they_are_repeated_or_joined(folders, tmp_path, wrapper):
+    dataset = wrapper.format("_base_.train_dataloader.dataset")
+    config = tmp_path / "wrapped.py"
+    config.write_text(
+        f"_base_ = [{str(ROOT / FOLDERS)!r}]\ntrain_dataloader = dict(dataset=dict(_delete_=True, **{dataset}))\n"
+    )
+    out = train(folders, tmp_path / "run", config=config, max_epochs=1)
+    assert "48 images of" in out or "2 times in an epoch" in out
 
 
 @pytest.mark.parametrize(
@@ -261,6 +285,7 @@ def test_tables_with_one_label_train_and_score(folders, tmp_path):
         ),
         ({"warmup": 2}, ["Cosine: warmup=2"]),
         ({"val_evaluator": "dict(type='MultilabelMetric',_delete_=True)"}, ["SingleLabelMetric"]),
+        ({"default_hooks__checkpoint": None}, ["default_hooks.checkpoint: is not set", "interval"]),
     ],
 )
 def test_wrong_input_ends_in_one_line(folders, tmp_path, changes, words):
@@ -273,6 +298,13 @@ def test_other_class_folders_in_validation_than_in_training_are_told(tmp_path):
     refused(
         "train_classifier", [FOLDERS, "--work-dir", tmp_path / "run", *options(data)], "pink", "none of the 3 classes"
     )
+
+
+def test_one_class_alone_is_refused(folders, tmp_path):
+    for split in ("train", "val"):
+        shutil.copytree(folders / split / "red", tmp_path / split / "red")
+    arguments = [FOLDERS, "--work-dir", tmp_path / "run", *options(tmp_path)]
+    refused("train_classifier", arguments, "train_dataloader.dataset", "the only class 'red'")
 
 
 def test_each_tool_refuses_the_other_tasks_configs_and_checkpoints(trained, folders, tmp_path):

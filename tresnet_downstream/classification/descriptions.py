@@ -7,8 +7,7 @@ The description is ``meta["model"]`` of a checkpoint, plain values alone:
 - ``pipeline``: the transforms of the validation data, with their sizes;
 - ``labels``: ``threshold`` and ``top_k`` of the validation's scores, where the config has them;
 - ``dataset`` and ``metrics``: the config of a validation data set whose class is the user's own, with references such
-as
-  ``$val_annotations`` and without absolute paths, and those of metrics besides the task's own.
+  as ``$val_annotations`` and without absolute paths, and those of metrics besides the task's own.
 
 A checkpoint may come from anyone: :func:`check_stored` checks a description before anything is built from it.
 """
@@ -43,6 +42,7 @@ _REFERENCES = (
     "data_source",
     "keep_empty",
     "difficult",
+    "on_bad_image",
     "outside_paths",
     "seed",
     "val_pipeline",

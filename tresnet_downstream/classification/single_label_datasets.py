@@ -1,11 +1,14 @@
 """Images with one label each: from class folders, annotation files, and torchvision's data sets."""
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import BaseFileLock, FileLock
 from torch.utils.data import Dataset
 
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, of_class_folders
@@ -13,6 +16,8 @@ from tresnet_downstream.classification.datasets import MultiLabelDataset, augmen
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS
+
+ALL = "all"  # images of a data set that torchvision does not split
 
 
 @DATASETS.register_module()
@@ -82,7 +87,8 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
     Args:
         name: torchvision's name of the data set.
         pipeline: the transforms, see `build_pipeline`.
-        split: ``train``, ``test`` or another that the data set has; several joined by ``+``, such as ``train+val``.
+        split: ``train``, ``test`` or another that the data set has; several joined by ``+``, such as ``train+val``;
+            ``all`` for a data set without splits.
         data_root: folder that torchvision keeps it in.
         download: whether torchvision may download it there if it is not there.
         classes: class names that it must have, in this order; None takes its own.
@@ -172,12 +178,22 @@ def _torchvision(name: str, root: str, split: str, download: bool, options: dict
         options["download"] = download
     elif download:
         raise UserError(f"download: torchvision cannot download {name}; put it into {root}")
+    if not {"train", "split"} & set(parameters) and split != ALL:
+        # Training and scoring on the same images would look like a good network.
+        raise UserError(f"split={split!r}: torchvision does not split {name}; {ALL!r} takes all of its images")
     try:
-        return kind(root=root, **options)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        with _alone(root, name) if download else nullcontext():
+            return kind(root=root, **options)
+    except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         advice = "" if download else "; `options` download=True fetches it, where torchvision can"
         raise UserError(f"{root}: {name} cannot be read there ({reason}){advice}") from error
+
+
+def _alone(root: str, name: str) -> BaseFileLock:
+    """A lock that one process of a training holds at a time; torchvision's downloads would overwrite one another."""
+    os.makedirs(root, exist_ok=True)
+    return FileLock(os.path.join(root, f".{name}.lock"))
 
 
 def _labels(dataset: Any, name: str) -> np.ndarray:

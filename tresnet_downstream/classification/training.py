@@ -162,6 +162,9 @@ def _build_runner(
     check_config(config, ("train", "val") if train else ("val",))
     init_default_scope(config.default_scope)
     datasets = build_datasets(config, train, classes)
+    task = task_of(config)
+    if train and not task.multi_label:
+        _require_several_classes(datasets["train"].classes)
     config.model.classes = list(datasets["val"].classes)
     seed = config.randomness.seed
     loaders = {
@@ -169,7 +172,6 @@ def _build_runner(
         for split, dataset in datasets.items()
     }
     evaluator = Evaluator(config.val_evaluator)
-    task = task_of(config)
     task_metric(evaluator.metrics, task.metric)  # raises if there is none
     set_launcher(config, launcher)
     folders.make(config.work_dir)
@@ -203,10 +205,23 @@ def _build_runner(
     return runner
 
 
+def _require_several_classes(classes: Sequence[str]) -> None:
+    """Raises UserError for one class: its softmax is always 1, so that nothing is learned and each answer is right."""
+    if len(classes) == 1:
+        raise UserError(
+            f"train_dataloader.dataset: has the only class {classes[0]!r}, and with one label per image a network "
+            "chooses among several; add images of another"
+        )
+
+
 def _with_best(hooks: Mapping[str, Any], task: Task) -> dict[str, Any]:
     """The hooks, of which the one that keeps the best checkpoint goes by the task's score unless it names another."""
-    checkpoint = {"save_best": task.metric.keys[0], **(hooks.get("checkpoint") or {})}
-    return {**hooks, "checkpoint": checkpoint}
+    if not hooks.get("checkpoint"):
+        raise UserError(
+            "default_hooks.checkpoint: is not set, and training needs it; default_hooks.checkpoint.interval=N writes "
+            "fewer checkpoints"
+        )
+    return {**hooks, "checkpoint": {"save_best": task.metric.keys[0], **hooks["checkpoint"]}}
 
 
 def _reduction(loss: nn.Module | None, task: Task) -> str:

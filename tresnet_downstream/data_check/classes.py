@@ -55,16 +55,15 @@ def _compare(listing: Listing, expected: tuple[str, ...]) -> None:
 
 def _check_targets(listing: Listing) -> None:
     source, used = listing.source, listing.used_images
-    if source.one_label:
-        for image in listing.images:
-            if len(image.shown) != 1 or image.unverified:
-                text = f"has {len(image.shown) + len(image.unverified)} labels, where each image has one"
-                listing.report("malformed-entry", "error", image.place, text, image.position)
     if unlabelled := len(listing.images) - len(used):
-        text = f"images without a label that are left out: {unlabelled:,}; keep_empty=True keeps them"
+        advice = "" if source.one_label else "; keep_empty=True keeps them"
+        text = f"images without a label that are left out: {unlabelled:,}{advice}"
         listing.report("unlabelled-images", "note", "", text)
     if listing.images and not used:
-        listing.report("no-labels", "error", "", "no image has a label; keep_empty=True keeps images without")
+        advice = "" if source.one_label else "; keep_empty=True keeps images without"
+        listing.report("no-labels", "error", "", f"no image has a label{advice}")
+    if source.one_label:
+        _require_one_label(listing)
     effect = (
         "training has no example of an image without it"
         if source.is_training
@@ -78,6 +77,14 @@ def _check_targets(listing: Listing) -> None:
         elif shown[name] + unverified[name] == len(used):
             text = f"all {len(used):,} images show it, so {effect}"
             listing.report("class-without-negatives", "warning", name, text)
+
+
+def _require_one_label(listing: Listing) -> None:
+    for image in listing.used_images:
+        names = [*sorted(image.shown), *(f"{name} (unknown)" for name in sorted(image.unverified))]
+        if len(image.shown) != 1 or image.unverified:
+            text = f"has the labels {_named(names)}, where training takes exactly one"
+            listing.report("several-labels", "error", image.place, text, image.position)
 
 
 def _check_boxes(listing: Listing) -> None:

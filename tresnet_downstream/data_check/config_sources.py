@@ -10,8 +10,7 @@ from tresnet_downstream.coco_files import read_text
 from tresnet_downstream.data_check.listing import Source
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import SCOPE
-from tresnet_downstream.running.config_checks import check_config, may_be_unset
-from tresnet_downstream.running.options import DATA_KEYS
+from tresnet_downstream.running.config_checks import check_config, unset_keys
 
 SPLITS = ("train", "val", "test")
 
@@ -56,22 +55,14 @@ def _has_boxes(annotation_file: str) -> bool:
 
 
 def _classification_sources(config: Config) -> Iterator[Source]:
-    unset = {
-        key.split("_")[0]
-        for key in DATA_KEYS
-        if key in config and config[key] is None and not (may_be_unset(config, key))
-    }
+    unset = {key.split("_")[0] for key in unset_keys(config, SPLITS)}
     # Scoring needs no training data; without any split, this says which key to set.
     check_config(config, [split for split in ("train", "val") if split not in unset] or ("train", "val"))
     for split in SPLITS:
         dataset = (config.get(f"{split}_dataloader") or {}).get("dataset")
         if dataset is None or split in unset:
             continue
-        if not isinstance(dataset, Mapping) or "annotation_file" not in dataset or "image_folder" not in dataset:
-            raise UserError(
-                f"{split}_dataloader.dataset: only a MultiLabelDataset or SingleLabelDataset can be checked, not "
-                f"{dataset.get('type') if isinstance(dataset, Mapping) else dataset!r}"
-            )
+        _require_files(split, dataset)
         root = dataset.get("data_root") or ""
         folder = os.path.join(root, dataset["image_folder"])
         annotations = dataset["annotation_file"]
@@ -84,8 +75,18 @@ def _classification_sources(config: Config) -> Iterator[Source]:
             keep_empty=bool(dataset.get("keep_empty")),
             tolerates_bad_images=dataset.get("on_bad_image", "error") != "error",
             outside_paths=bool(dataset.get("outside_paths")),
-            one_label=dataset.get("type") == "SingleLabelDataset",
+            one_label=not (config.get("model") or {}).get("multi_label", True),
         )
+
+
+def _require_files(split: str, dataset: Any) -> None:
+    """Raises UserError for a data set that reads neither an annotation file nor class folders."""
+    if isinstance(dataset, Mapping) and "image_folder" in dataset and "annotation_file" in dataset:
+        return
+    kind = dataset.get("type") if isinstance(dataset, Mapping) else dataset
+    raise UserError(
+        f"{split}_dataloader.dataset: {kind} cannot be checked; a MultiLabelDataset or SingleLabelDataset can"
+    )
 
 
 def _detection_sources(config: Config) -> list[Source]:

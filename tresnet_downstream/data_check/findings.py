@@ -33,6 +33,7 @@ KINDS = {
     "repeated-name": Kind("a file name is listed twice, perhaps in two spellings"),
     "unknown-id": Kind("an annotation refers to an image or category that is not listed", cured=SEVERITIES),
     "other-classes": Kind("the classes are not those of the training data or of the config"),
+    "several-labels": Kind("an image must have exactly one label, and has several or an unknown one"),
     "malformed-box": Kind("a box is not four numbers, or one is too large"),
     "malformed-mask": Kind("the model needs masks, and an annotation has none that can be used"),
     "box-convention": Kind("the boxes of the file are not left, top, width, height in pixels"),

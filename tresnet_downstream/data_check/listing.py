@@ -25,7 +25,7 @@ class Source:
         outside_paths: whether the names of images may lead out of the folder.
         trusts_boxes: whether training takes boxes as they are where they look like another convention, and images of
             other sizes than the file says.
-        one_label: whether each image has exactly one label.
+        one_label: whether each image must have exactly one label.
         min_size: images with a smaller side, in pixels by the annotation file, are left out of training.
     """
 

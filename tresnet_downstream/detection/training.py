@@ -125,7 +125,8 @@ def _left_out(metric: metrics.DetectionMetric) -> dict[str, Any]:
 
 def _quiet_runner(config: Config, launcher: str) -> Runner:
     if config.get("default_scope") == SCOPE:
-        raise UserError(f"{config.filename}: is a classifier's config, for train_multilabel.py and test_multilabel.py")
+        name = "multilabel" if (config.get("model") or {}).get("multi_label", True) else "classifier"
+        raise UserError(f"{config.filename}: is a classifier's config, for train_{name}.py and test_{name}.py")
     join_processes(launcher)
     set_launcher(config, launcher)
     bar, hooks = {"type": f"{SCOPE}.DetectionProgressHook"}, config.get("custom_hooks") or []

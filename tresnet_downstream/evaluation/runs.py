@@ -120,14 +120,15 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / DESCRIPTION).is_file():
         what = "is incomplete or no run folder: it has no run.json" if folder.is_dir() else "no such folder"
-        raise UserError(f"{folder}: {what}; tools/test_multilabel.py and tools/test_detection.py write run folders")
+        tools = "tools/test_multilabel.py, test_classifier.py and test_detection.py"
+        raise UserError(f"{folder}: {what}; {tools} write run folders")
     content = read_versioned(folder / DESCRIPTION, FORMAT, VERSION, "the test tools write such files")
     check_description(str(folder / DESCRIPTION), content)
     if content["task"] == "multilabel":
         return _read_multilabel(folder, content)
-    return (
-        _read_single_label(folder, content) if content["task"] == "single_label" else _read_detection(folder, content)
-    )
+    if content["task"] == "single_label":
+        return _read_single_label(folder, content)
+    return _read_detection(folder, content)
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tresnet_downstream.coco_files import refuse_duplicates
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import SUFFIXES
 
@@ -28,18 +29,22 @@ def read_class_folders(
     """
     root, found = Path(folder), class_names_of(folder)
     names = tuple(found) if classes is None else tuple(classes)
-    if foreign := [name for name in found if name not in set(names)]:
+    refuse_duplicates(folder, "name in `classes`", names)
+    known = set(names)
+    if foreign := [name for name in found if name not in known]:
         raise UserError(
             f"{folder}: has {len(foreign)} folders that are none of the {len(names)} classes, such as {foreign[0]!r}"
         )
+    there = set(found)
     paths: list[str] = []
     numbers: list[int] = []
     for number, name in enumerate(names):
-        inside = images_of_class(root, name) if (root / name).is_dir() else []
         # A class may lack images to score, but not a place for them: else a folder's name is misspelt.
-        if not (root / name).is_dir() or (not inside and classes is None):
-            what = "no image" if (root / name).is_dir() else "no folder"
-            raise UserError(f"{folder}: has {what} of the class {name!r}")
+        if name not in there:
+            raise UserError(f"{folder}: has no folder of the class {name!r}")
+        inside = images_of_class(root, name)
+        if not inside and classes is None:
+            raise UserError(f"{folder}: has no image of the class {name!r}")
         paths += inside
         numbers += [number] * len(inside)
     if not paths:

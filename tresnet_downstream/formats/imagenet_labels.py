@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tresnet_downstream.coco_files import File, read_text
+from tresnet_downstream.coco_files import File, read_text, refuse_duplicates
 from tresnet_downstream.errors import UserError
 
 NUM_CLASSES = 1000
@@ -37,7 +37,9 @@ def read_imagenet_labels(file: File, images: Sequence[str]) -> list[int]:
             )
         labels = [row[0] for row in rows]
     else:
-        by_name = {Path(row[0]).stem: row[1] for row in rows if len(row) == 2}
+        pairs = [(Path(row[0]).stem, row[1]) for row in rows if len(row) == 2]
+        refuse_duplicates(file, "image", [name for name, _ in pairs])
+        by_name = dict(pairs)
         missing = [name for name in images if Path(name).stem not in by_name]
         if missing:
             raise UserError(f"{file}: has no label of {len(missing):,} images, such as {missing[0]!r}; give {FORMS}")
@@ -48,7 +50,11 @@ def read_imagenet_labels(file: File, images: Sequence[str]) -> list[int]:
 def _rows(file: File) -> list[list[str]]:
     lines = [line for line in read_text(file).splitlines() if line.strip()]
     if lines and lines[0].startswith("ImageId,"):  # Kaggle's: class and box, several times over
-        rows = [[row[0], row[1].split()[0]] for row in csv.reader(io.StringIO("\n".join(lines[1:]))) if len(row) > 1]
+        try:
+            cells = list(csv.reader(io.StringIO("\n".join(lines[1:]))))
+        except csv.Error as error:
+            raise UserError(f"{file}: is no table ({error})") from error
+        rows = [[row[0], *row[1].split()[:1]] for row in cells if len(row) > 1]
     else:
         rows = [re.split(r"[\s,]+", line.strip()) for line in lines]
     if not rows or any(len(row) > 2 for row in rows):

@@ -142,9 +142,9 @@ def _parsed(path: Path) -> ElementTree.Element:
 
 
 def _file_name(root: ElementTree.Element, name: str) -> str:
-    """As the XML file has it if that is the listed name with a suffix: tools that rename images leave it as it was."""
-    stated = (root.findtext("filename") or "").strip()
-    return stated if os.path.splitext(stated)[0] == os.path.basename(name) else f"{name}.jpg"
+    """With the suffix that the XML file has if it has the listed name: tools that rename images leave it as it was."""
+    stated, suffix = os.path.splitext((root.findtext("filename") or "").strip())
+    return name + suffix if stated == os.path.basename(name) and len(suffix) > 1 else f"{name}.jpg"
 
 
 def _size(path: Path, root: ElementTree.Element) -> dict[str, int]:

@@ -52,11 +52,8 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
         raise UserError(f"{config.filename}: has no {', '.join(lacking)}; the files of configs/_base_ bring them")
     if config.get("sync_bn"):
         raise UserError("sync_bn: TResNet's norms are not converted; set model.backbone.norm='sync' instead")
-    for key in DATA_KEYS:
-        # A data set of the user's may need no annotation file.
-        is_unset = key.startswith(tuple(splits)) and key in config and config[key] is None and refers_to(config, key)
-        if is_unset and not may_be_unset(config, key):
-            raise UserError(f"{key}: is not set; name yours with `options` {key}=PATH")
+    for key in unset_keys(config, splits):
+        raise UserError(f"{key}: is not set; name yours with `options` {key}=PATH")
     for key, least in WHOLE_NUMBERS.items():
         if key in config and (type(config[key]) is not int or config[key] < least):
             raise UserError(f"{key}={config[key]!r}: give a whole number, at least {least}")
@@ -70,16 +67,37 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     _check_writers(config.visualizer)
 
 
-def may_be_unset(config: Config, key: str) -> bool:
+def unset_keys(config: Config, splits: Sequence[str]) -> list[str]:
+    """The keys that name files or folders of these splits, are not set, and are needed."""
+    keys = [key for key in DATA_KEYS if key.startswith(tuple(splits)) and key in config and config[key] is None]
+    # A data set of the user's may need no annotation file.
+    return [key for key in keys if refers_to(config, key) and not _may_be_unset(config, key)]
+
+
+def _may_be_unset(config: Config, key: str) -> bool:
     """Whether a key is only for arguments that are None by default, such as an annotation file beside class folders."""
     referring = with_references(config)
     split = key.partition("_")[0]
     dataset = {} if referring is None else (referring.get(f"{split}_dataloader") or {}).get("dataset") or {}
+    defaults = [
+        _default_of(node, name) for node in _with_parts(dataset) for name, value in node.items() if value == f"${key}"
+    ]
+    return bool(defaults) and all(default is None for default in defaults)
+
+
+def _with_parts(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The config of a data set, and of those that it repeats or joins."""
+    yield dataset
+    for part in (dataset.get("dataset"), *(dataset.get("datasets") or ())):
+        if isinstance(part, Mapping):
+            yield from _with_parts(part)
+
+
+def _default_of(dataset: Mapping[str, Any], argument: str) -> Any:
+    """The default of an argument of a data set's class; ``inspect.Parameter.empty`` if it has none."""
     kind = DATASETS.get(str(dataset.get("type")))
-    arguments = [name for name, value in dataset.items() if value == f"${key}"]
-    parameters: Mapping[str, Any] = {} if kind is None else inspect.signature(kind).parameters
-    defaults = [parameters[name].default if name in parameters else inspect.Parameter.empty for name in arguments]
-    return bool(arguments) and all(default is None for default in defaults)
+    parameters: Mapping[str, inspect.Parameter] = {} if kind is None else inspect.signature(kind).parameters
+    return parameters[argument].default if argument in parameters else inspect.Parameter.empty
 
 
 def _check_writers(visualizer: Any) -> None:
