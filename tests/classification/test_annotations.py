@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from tresnet_downstream.classification.annotations import read_annotations, read_coco, read_csv
+from tresnet_downstream.classification.annotations import read_annotations
 from tresnet_downstream.errors import UserError
 
 
@@ -47,25 +47,25 @@ def expect_error(read, *words):
 
 
 def test_coco_classes_follow_category_ids_and_images_the_file(write):
-    annotations = read_coco(write(coco()))
+    annotations = read_annotations(write(coco()))
     assert annotations.classes == ("dog", "ant", "zebra")
     assert [annotations.path(index) for index in range(len(annotations))] == ["c.jpg", "sub/ä.jpg"]
 
 
 def test_coco_class_is_present_when_any_annotation_names_it_crowds_included(write):
-    annotations = read_coco(write(coco()))
+    annotations = read_annotations(write(coco()))
     assert annotations.targets().tolist() == [[0, 0, 1], [1, 0, 1]]
     assert annotations.positives_per_class().tolist() == [1, 0, 2]
 
 
 def test_images_without_annotation_stay_on_request(write):
-    annotations = read_coco(write(coco()), keep_empty=True)
+    annotations = read_annotations(write(coco()), keep_empty=True)
     assert annotations.path(2) == "empty.jpg"
     assert annotations.targets().tolist() == [[0, 0, 1], [1, 0, 1], [0, 0, 0]]
 
 
 def test_annotations_are_arrays_and_single_targets_equal_the_rows_of_all(write):
-    annotations = read_coco(write(coco()), keep_empty=True)
+    annotations = read_annotations(write(coco()), keep_empty=True)
     targets = annotations.targets()
     assert targets.dtype == annotations.target(0).dtype == annotations.values.dtype == np.int8
     assert annotations.indices.dtype == np.int32
@@ -85,7 +85,7 @@ def test_coco_of_the_size_of_ms_coco_is_read_in_seconds(write):
     }
     file = write(content)
     start = time.perf_counter()
-    annotations = read_coco(file)
+    annotations = read_annotations(file)
     assert time.perf_counter() - start < 15
     first = {a["category_id"] - 1 for a in content["annotations"] if a["image_id"] == images[0]["id"]}
     assert set(np.flatnonzero(annotations.target(0)).tolist()) == first
@@ -117,28 +117,28 @@ def test_coco_of_the_size_of_ms_coco_is_read_in_seconds(write):
 def test_wrong_coco_file_is_a_user_error_that_says_where(write, change, words):
     content = coco()
     change(content)
-    expect_error(lambda: read_coco(write(content)), "instances.json", *words)
+    expect_error(lambda: read_annotations(write(content)), "instances.json", *words)
 
 
 def test_missing_malformed_and_foreign_files_are_user_errors(write, tmp_path):
-    expect_error(lambda: read_coco(tmp_path / "none.json"), "none.json", "No such file")
-    expect_error(lambda: read_coco(write('{"images": [\n 1, }', "a.json")), "a.json", "line 2 column 5")
-    expect_error(lambda: read_coco(write([1, 2])), "instances.json", "not a COCO instances file")
-    expect_error(lambda: read_coco(write(b'{"a": "\xff"}', "b.json")), "b.json", "UTF-8")
+    expect_error(lambda: read_annotations(tmp_path / "none.json"), "none.json", "No such file")
+    expect_error(lambda: read_annotations(write('{"images": [\n 1, }', "a.json")), "a.json", "line 2 column 5")
+    expect_error(lambda: read_annotations(write([1, 2])), "instances.json", "not a COCO instances file")
+    expect_error(lambda: read_annotations(write(b'{"a": "\xff"}', "b.json")), "b.json", "UTF-8")
     expect_error(lambda: read_annotations(write("a", "labels.tsv")), "labels.tsv", ".json", ".csv")
 
 
 def test_csv_with_and_without_header_byte_order_mark_and_quotes(write):
     body = 'a.jpg,dog;cat\n\n"b, c.jpg","big, bad wolf ; dog"\n'
     for text in (body, "path,labels\n" + body, "\ufeffpath,label\n" + body, "\ufeff" + body):
-        annotations = read_csv(write(text))
+        annotations = read_annotations(write(text))
         assert annotations.classes == ("big, bad wolf", "cat", "dog")
         assert [annotations.path(index) for index in range(2)] == ["a.jpg", "b, c.jpg"]
         assert annotations.targets().tolist() == [[0, 1, 1], [1, 0, 1]]
 
 
 def test_csv_labels_of_unknown_state_get_minus_one(write):
-    annotations = read_csv(write("path,label,unknown\na.jpg,dog,cat;emu\nb.jpg,,dog\nc.jpg,cat,\n"))
+    annotations = read_annotations(write("path,label,unknown\na.jpg,dog,cat;emu\nb.jpg,,dog\nc.jpg,cat,\n"))
     assert annotations.classes == ("cat", "dog", "emu")
     assert annotations.targets().tolist() == [[-1, 1, -1], [0, -1, 0], [1, 0, 0]]
     assert annotations.positives_per_class().tolist() == [1, 1, 0]
@@ -146,10 +146,10 @@ def test_csv_labels_of_unknown_state_get_minus_one(write):
 
 def test_csv_rows_without_label_stay_on_request(write):
     file = write("a.jpg,dog\nb.jpg,\nc.jpg,cat;;cat\n")
-    assert len(read_csv(file)) == 2
-    assert read_csv(file, keep_empty=True).targets().tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert len(read_annotations(file)) == 2
+    assert read_annotations(file, keep_empty=True).targets().tolist() == [[0, 1], [0, 0], [1, 0]]
     empty = write("a.jpg,\n", "empty.csv")
-    assert read_csv(empty, classes=["dog"], keep_empty=True).targets().tolist() == [[0]]
+    assert read_annotations(empty, classes=["dog"], keep_empty=True).targets().tolist() == [[0]]
 
 
 def test_csv_classes_given_fix_the_columns(write):
@@ -200,27 +200,30 @@ def test_coco_classes_must_be_those_wanted_in_the_same_order(write, classes, wor
 def test_file_name_that_is_listed_twice_is_refused(write):
     content = coco()
     content["images"].append({"id": 40, "file_name": "c.jpg"})
-    expect_error(lambda: read_coco(write(content)), "instances.json", "file_name 'c.jpg'", "twice")
+    expect_error(lambda: read_annotations(write(content)), "instances.json", "file_name 'c.jpg'", "twice")
 
 
 @pytest.mark.parametrize("name", ["./c.jpg", "sub/../c.jpg", "sub//.././c.jpg"])
 def test_image_that_is_listed_under_two_spellings_is_refused(write, name):
     content = coco()
     content["images"].append({"id": 40, "file_name": name})
-    expect_error(lambda: read_coco(write(content)), "instances.json", "'c.jpg'", repr(name), "same image")
+    expect_error(lambda: read_annotations(write(content)), "instances.json", "'c.jpg'", repr(name), "same image")
     table = write(f"c.jpg,dog\n{name},cat\n", "table.csv")
-    expect_error(lambda: read_csv(table), "line 2", repr(name), "line 1", "'c.jpg'")
+    expect_error(lambda: read_annotations(table), "line 2", repr(name), "line 1", "'c.jpg'")
 
 
 def test_names_stay_as_the_file_has_them(write):
-    assert read_csv(write("./a.jpg,dog\nsub/../b.jpg,dog\n", "table.csv")).paths() == ["./a.jpg", "sub/../b.jpg"]
+    assert read_annotations(write("./a.jpg,dog\nsub/../b.jpg,dog\n", "table.csv")).paths() == [
+        "./a.jpg",
+        "sub/../b.jpg",
+    ]
 
 
 def test_images_left_out_and_unknown_labels_are_counted(write):
-    assert read_coco(write(coco())).num_unlabelled == 1
-    assert read_coco(write(coco())).unlabelled() == ["empty.jpg"]
-    assert read_coco(write(coco()), keep_empty=True).num_unlabelled == 0
-    table = read_csv(write("a.jpg,cat,dog\nb.jpg,dog,\nc.jpg,,\n", "table.csv"))
+    assert read_annotations(write(coco())).num_unlabelled == 1
+    assert read_annotations(write(coco())).unlabelled() == ["empty.jpg"]
+    assert read_annotations(write(coco()), keep_empty=True).num_unlabelled == 0
+    table = read_annotations(write("a.jpg,cat,dog\nb.jpg,dog,\nc.jpg,,\n", "table.csv"))
     assert table.num_unlabelled == 1
     assert table.positives_per_class().tolist() == [1, 1]
     assert table.unknown_per_class().tolist() == [0, 1]

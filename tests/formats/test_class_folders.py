@@ -15,15 +15,20 @@ def folder(tmp_path):
 
 
 def test_images_belong_to_the_class_of_their_folder_in_the_order_of_names(folder):
-    assert read_class_folders(folder) == (["a/deep/3.jpg", "b/1.JPG", "b/2.png"], [0, 1, 1], ("a", "b"))
-    assert read_class_folders(folder, ["b", "a"])[1:] == ([0, 0, 1], ("b", "a"))
+    images = read_class_folders(folder)
+    assert images.names == ["a/deep/3.jpg", "b/1.JPG", "b/2.png"]
+    assert images.classes == ("a", "b")
+    assert images.class_of.tolist() == [0, 1, 1]
+    images = read_class_folders(folder, ["b", "a"])
+    assert images.classes == ("b", "a")
+    assert images.class_of.tolist() == [0, 0, 1]
 
 
 def test_a_class_without_images_is_an_error_of_training_and_none_of_scoring(folder):
     (folder / "c").mkdir()
     with pytest.raises(UserError, match="has no image of the class 'c'"):
         read_class_folders(folder)
-    assert read_class_folders(folder, ["a", "b", "c"])[1] == [0, 1, 1]
+    assert read_class_folders(folder, ["a", "b", "c"]).class_of.tolist() == [0, 1, 1]
 
 
 def test_other_folders_than_the_classes_are_told(folder, tmp_path):

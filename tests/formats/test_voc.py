@@ -47,7 +47,7 @@ def test_boxes_count_pixels_from_0_and_include_the_last_ones(write):
     assert file.names == ["000001.jpg", "000002.jpg", "000003.jpg"]
     assert [each["bbox"] for each in file.content["annotations"]][-2:] == [[1, 2, 10, 20], [0, 0, 60, 40]]
     assert [each["area"] for each in file.content["annotations"]][-2:] == [200, 2400]
-    assert file.unknown.tolist() == [False, True, True, False, False]
+    assert file.difficult.tolist() == [False, True, True, False, False]
     assert file.content["images"][0] == {"id": 0, "file_name": "000001.jpg", "width": 60, "height": 40}
 
 

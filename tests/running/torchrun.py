@@ -13,7 +13,7 @@ import torch.distributed as dist
 from running.small_data import ROOT, start
 
 # torchrun's log, and the traceback with a table of failures that it always ends with.
-_LOG = re.compile(r"[IWE]\d{4} \S+ \d+ torch/distributed/")
+_LOG = re.compile(r"[IWE]\d{4} \S+ \d+ \S*torch/distributed/")
 _END = 'Traceback (most recent call last):\n  File "<frozen runpy>"'
 
 

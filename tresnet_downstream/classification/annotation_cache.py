@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, read_annotations
-from tresnet_downstream.coco_files import File
 from tresnet_downstream.files import whole_file
+from tresnet_downstream.formats import format_of
 from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.text_files import File
 
 MAGIC = b"tresnet_downstream annotations 3\n"  # the number goes up when the format or the reading changes
 ARRAYS = {
@@ -58,7 +59,7 @@ def cached_annotations(
     Raises:
         UserError: as `read_annotations` does.
     """
-    if cache_dir is None or _size(file) < MIN_BYTES or Path(file).suffix.lower() == ".txt":
+    if cache_dir is None or _size(file) < MIN_BYTES or not format_of(file).stands_alone:
         return read_annotations(file, classes, keep_empty, difficult)
     state = {
         "file": os.path.abspath(file),

@@ -1,22 +1,18 @@
-"""Multi-label annotations: which image shows which classes, read from COCO, CSV or VOC files.
+"""Multi-label annotations: which image shows which classes.
 
 They are held in a handful of numpy arrays, since a forked worker copies every page on which it touches the
 reference count of a Python object.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
-from tresnet_downstream.coco_files import File, read_coco_file, read_text, refuse_duplicates, same_file_name
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.formats.class_folders import read_class_folders
-from tresnet_downstream.formats.voc import read_voc_file
+from tresnet_downstream.formats import LabelledImages, read_class_folders, read_file
+from tresnet_downstream.text_files import File
 
 DIFFICULT = ("unknown", "positive")
 
@@ -112,31 +108,24 @@ def joined(several: Sequence[MultilabelAnnotations]) -> MultilabelAnnotations:
 def read_annotations(
     file: File, classes: Sequence[str] | None = None, keep_empty: bool = False, difficult: str = "unknown"
 ) -> MultilabelAnnotations:
-    """Read a COCO file (``.json``), a table (``.csv``) or a list of PASCAL VOC (``.txt``).
+    """Read an annotation file of any of `tresnet_downstream.formats`.
+
+    An image shows a class when any annotation says so, COCO's crowds included.
 
     Args:
-        file: the file to read.
+        file: a COCO file (``.json``), a table (``.csv``) or a list of PASCAL VOC (``.txt``).
         classes: the class names that the targets' columns must have, in this order.
-        keep_empty: whether images without annotation stay.
-        difficult: what objects that VOC marks as difficult say of their image: ``unknown`` or ``positive``.
+        keep_empty: whether images without annotation stay; the published recipes leave them out.
+        difficult: what objects that VOC marks as difficult say of their image: with ``unknown`` the target of a class
+            with no other object is -1, as VOC leaves it out of its scores, with ``positive`` it is 1.
 
     Raises:
-        UserError: the file is missing, malformed or empty, or its classes are not ``classes``.
+        UserError: the file is missing, malformed or empty, its classes are not ``classes``, or ``difficult`` has
+            another value.
     """
-    suffix = Path(file).suffix.lower()
-    if suffix == ".csv":
-        return read_csv(file, classes, keep_empty)
-    if suffix == ".txt":
-        return read_voc(file, classes, keep_empty, difficult)
-    if suffix != ".json":
-        raise UserError(
-            f"{file}: annotations are read from .json (COCO), .csv and .txt (VOC's lists) files, not from '{suffix}'"
-        )
-    annotations = read_coco(file, keep_empty)
-    if classes is None or tuple(classes) == annotations.classes:
-        return annotations
-    refuse_duplicates(file, "name in `classes`", classes)
-    raise UserError(f"{file}: {_difference(annotations.classes, tuple(classes))}")
+    if difficult not in DIFFICULT:
+        raise UserError(f"`difficult`={difficult!r}: choose {' or '.join(DIFFICULT)}")
+    return of_labelled_images(file, read_file(file, classes), keep_empty, difficult)
 
 
 def of_class_folders(folder: File, classes: Sequence[str] | None = None) -> MultilabelAnnotations:
@@ -149,140 +138,25 @@ def of_class_folders(folder: File, classes: Sequence[str] | None = None) -> Mult
     Raises:
         UserError: as `read_class_folders`.
     """
-    names, numbers, found = read_class_folders(folder, classes)
-    labels = np.array([np.arange(len(names)), numbers], np.int64)
-    return _assemble(folder, names, labels, np.ones(len(names)), found, keep_empty=False)
+    return of_labelled_images(folder, read_class_folders(folder, classes))
 
 
-def read_voc(
-    file: File, classes: Sequence[str] | None = None, keep_empty: bool = False, difficult: str = "unknown"
+def of_labelled_images(
+    file: File, images: LabelledImages, keep_empty: bool = False, difficult: str = "unknown"
 ) -> MultilabelAnnotations:
-    """Read the objects that PASCAL VOC has of the images in a list.
-
-    An image shows a class when an object says so that is not marked as difficult.
-
-    Args:
-        file: a list such as ``ImageSets/Main/train.txt``, see `read_voc_file`.
-        classes: the class names in the order wanted; without them the sorted names of the objects.
-        keep_empty: whether images without an object stay.
-        difficult: of a class of which all objects are marked as difficult, the target is -1 with ``unknown``, as VOC
-            leaves them out of its scores, and 1 with ``positive``.
+    """Sort the labels, count repeated ones once, and leave out images without any, unless they are to stay.
 
     Raises:
-        UserError: a file is missing or malformed, or ``difficult`` has another value.
+        UserError: there is no image, no class, or no image with an annotation.
     """
-    if difficult not in DIFFICULT:
-        raise UserError(f"`difficult`={difficult!r}: choose {' or '.join(DIFFICULT)}")
-    content = read_voc_file(file, classes)
-    values = np.where(content.unknown & (difficult == "unknown"), -1, 1)
-    labels = np.stack([content.image_of, content.class_of])
-    # Of the labels of one image and class the first counts.
-    first = np.argsort(-values, kind="stable")
-    return _assemble(file, content.names, labels[:, first], values[first], content.classes, keep_empty)
-
-
-def read_coco(file: File, keep_empty: bool = False) -> MultilabelAnnotations:
-    """Read a COCO ``instances`` file: an image shows a class when any annotation says so, crowds included.
-
-    Images keep the order of the file's ``images``; classes are ordered by category id.
-
-    Args:
-        file: the JSON file.
-        keep_empty: whether images without annotation stay; the published recipes leave them out.
-
-    Raises:
-        UserError: the file is missing, malformed, no instances file, contradicts itself, holds no image or lists
-            a file name twice.
-    """
-    content = read_coco_file(file)
-    labels = np.stack([content.image_of, content.class_of])
-    return _assemble(file, content.names, labels, np.ones(len(content.image_of)), content.classes, keep_empty)
-
-
-def read_csv(file: File, classes: Sequence[str] | None = None, keep_empty: bool = False) -> MultilabelAnnotations:
-    """Read a table of ``path,label;label`` rows, with ``label;label`` of unknown state in a third column.
-
-    The encoding is UTF-8, with or without byte order mark. A first row that begins with ``path`` is a header,
-    and then names the third column, if there is one, ``unknown``. Cells with commas are quoted. Labels of the
-    third column get the target -1: unverified labels, as OpenImages has them. A row that lists no label in
-    either column is an image without annotation.
-
-    Args:
-        file: the CSV file.
-        classes: the class names in the order wanted; without them the sorted labels of the file.
-        keep_empty: whether images without annotation stay.
-
-    Raises:
-        UserError: the file is missing or malformed, holds no image, or has a label outside ``classes``.
-    """
-    refuse_duplicates(file, "name in `classes`", classes or ())
-    column = {label: place for place, label in enumerate(classes or ())}
-    first: dict[str, tuple[int, str]] = {}
-    labels: list[str] = []
-    rows: list[int] = []
-    values: list[int] = []
-    for line, (path, *cells) in _csv_rows(file):
-        spelling = same_file_name(path)
-        if spelling in first:
-            before, known_path = first[spelling]
-            as_other = "" if known_path == path else f" as {known_path!r}"
-            raise UserError(f"{file}: line {line} lists {path!r} again, which line {before} has already{as_other}")
-        first[spelling] = line, path
-        known, unknown = ({label.strip() for label in cell.split(";")} - {""} for cell in (*cells, "")[:2])
-        if known & unknown:
-            label = min(known & unknown)
-            raise UserError(f"{file}: line {line} has the label {label!r} both as present and as unknown")
-        if classes is not None and not known | unknown <= column.keys():
-            label = min((known | unknown) - column.keys())
-            known_labels = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-            raise UserError(
-                f"{file}: line {line} has the label {label!r}, which is not among the {len(classes)} classes "
-                f"of the training data: {known_labels}"
-            )
-        rows += [len(first) - 1] * (len(known) + len(unknown))
-        values += [1] * len(known) + [-1] * len(unknown)
-        labels += [*known, *unknown]
-    if classes is None:
-        column = {label: place for place, label in enumerate(sorted(set(labels)))}
-    entries = np.array([rows, [column[label] for label in labels]], np.int64)
-    return _assemble(file, [path for _, path in first.values()], entries, np.array(values), tuple(column), keep_empty)
-
-
-def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
-    """Give the line number and the cells of each row that is neither header nor blank."""
-    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
-    allowed: tuple[int, ...] = (2, 3)
-    try:
-        for number, cells in enumerate(filter(None, reader)):
-            if number == 0 and cells[0].strip() == "path":
-                allowed = (len(cells),)
-                if len(cells) not in (2, 3) or [cell.strip() for cell in cells[2:]] not in ([], ["unknown"]):
-                    raise UserError(f"{file}: the header is `{','.join(cells)}`, not path,label[,unknown]")
-                continue
-            if len(cells) not in allowed:
-                numbers = " or ".join(map(str, allowed))
-                raise UserError(
-                    f"{file}: line {reader.line_num} has {len(cells)} columns, not {numbers}; a row is "
-                    "path,label;label[,unknown;unknown], and a cell with a comma is quoted"
-                )
-            if not cells[0]:
-                raise UserError(f"{file}: line {reader.line_num} has no path")
-            yield reader.line_num, cells
-    except csv.Error as error:
-        raise UserError(f"{file}: line {reader.line_num}: {error}") from error
-
-
-def _assemble(
-    file: File,
-    names: list[str],
-    labels: np.ndarray,
-    values: np.ndarray,
-    classes: tuple[str, ...],
-    keep_empty: bool,
-) -> MultilabelAnnotations:
-    """Sort the labels, given as (image, class) columns, count repeated ones once, leave out empty images."""
+    names, classes = images.names, images.classes
     if not names or not classes:
         raise UserError(f"{file}: lists no {'image' if not names else 'class'}")
+    unknown = images.unknown | (images.difficult & (difficult == "unknown"))
+    values = np.where(unknown, -1, 1)
+    # Of several annotations of a class in an image, one that is sure counts.
+    order = np.argsort(-values, kind="stable")
+    labels = np.stack([images.image_of, images.class_of])[:, order]
     codes, first = np.unique(np.ravel_multi_index(labels, (len(names), len(classes))), return_index=True)
     counts = np.bincount(codes // len(classes), minlength=len(names))
     used = np.flatnonzero(counts > 0) if not keep_empty else np.arange(len(names))
@@ -297,7 +171,7 @@ def _assemble(
         name_offsets=name_offsets,
         indptr=np.concatenate([[0], np.cumsum(counts[used])]).astype(np.int64),
         indices=(codes % len(classes)).astype(np.int32),
-        values=values[first].astype(np.int8),
+        values=values[order][first].astype(np.int8),
         unlabelled_bytes=unlabelled_bytes,
         unlabelled_offsets=unlabelled_offsets,
     )
@@ -312,17 +186,3 @@ def _encoded(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 def _decoded(content: np.ndarray, offsets: np.ndarray) -> list[str]:
     text = content.tobytes()
     return [text[start:end].decode() for start, end in pairwise(offsets.tolist())]
-
-
-def _difference(in_file: tuple[str, ...], expected: tuple[str, ...]) -> str:
-    """Say in one line how the file's classes differ from those expected, none of which is there twice."""
-    if set(in_file) == set(expected):
-        place = [one == other for one, other in zip(in_file, expected, strict=True)].index(False)
-        return f"the classes stand in another order: class {place} is '{in_file[place]}', not '{expected[place]}'"
-    lacking, foreign = ([n for n in a if n not in b] for a, b in ((expected, in_file), (in_file, expected)))
-    parts = [
-        f"{verb} {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for verb, names in (("lacks", lacking), ("adds", foreign))
-        if names
-    ]
-    return f"its classes are not the {len(expected)} wanted: it {' and '.join(parts)}"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tresnet_downstream.data_check import near
+from tresnet_downstream.data_check.any_format import list_any
 from tresnet_downstream.data_check.classes import check_classes
 from tresnet_downstream.data_check.coco import list_coco
 from tresnet_downstream.data_check.findings import KINDS, SEVERITIES, Finding, Severity
@@ -16,6 +17,7 @@ from tresnet_downstream.data_check.table import list_table
 from tresnet_downstream.data_check.voc import list_voc
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.formats import format_of
 from tresnet_downstream.image_paths import lies_outside
 
 # Bits of 64. On 160 photographs of MS-COCO, other sizes and qualities of an image differ in 4 at most, different images
@@ -104,21 +106,18 @@ def _listings(sources: Sequence[Source]) -> list[Listing]:
     return listings
 
 
+# Formats whose faults are all found; of others it is the first, which their reader names.
+_LISTERS = {".json": list_coco, ".csv": list_table, ".txt": list_voc}
+
+
 def _list(source: Source) -> Listing:
-    suffix = os.path.splitext(source.annotation_file)[1].lower()
     if is_folder(source):
         listing = list_folders(source)
-    elif suffix == ".csv" and source.task == "classification":
-        listing = list_table(source)
-    elif suffix == ".txt":
-        listing = list_voc(source)
-    elif suffix == ".json" or source.task == "detection":
-        listing = list_coco(source)
     else:
-        raise UserError(
-            f"{source.annotation_file}: annotations are read from .json (COCO), .csv and .txt (VOC's lists) files, "
-            f"not from '{suffix}'"
-        )
+        form = format_of(source.annotation_file)  # raises UserError for an unknown suffix
+        suffix = os.path.splitext(source.annotation_file)[1].lower()
+        without_boxes = source.task == "detection" and not form.has_boxes
+        listing = (list_any if without_boxes else _LISTERS.get(suffix, list_any))(source)
     if not os.path.isdir(source.image_folder) and not is_folder(source):
         listing.report("missing-folder", "error", "", f"there is no folder {source.image_folder}")
     return listing

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from tresnet_downstream.coco_files import read_text, same_file_name
 from tresnet_downstream.coco_shapes import is_id
 from tresnet_downstream.data_check.boxes import check_boxes
 from tresnet_downstream.data_check.listing import ListedImage, Listing, Source, annotation_place
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.limits import excess, limit
+from tresnet_downstream.text_files import read_text, same_file_name
 
 
 def list_coco(source: Source) -> Listing:

@@ -6,11 +6,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from tresnet_downstream.coco_files import read_text
 from tresnet_downstream.data_check.listing import Source
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.config_checks import check_config, unset_keys
+from tresnet_downstream.text_files import read_text
 
 SPLITS = ("train", "val", "test")
 

@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import Hashable
 
-from tresnet_downstream.coco_files import read_text, same_file_name
 from tresnet_downstream.data_check.listing import ListedImage, Listing, Source
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.text_files import read_text, same_file_name
 
 
 def list_table(source: Source) -> Listing:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from tresnet_downstream.box_faults import box_fault, fit_as_corners, other_convention, reach_beyond_edge
-from tresnet_downstream.coco_files import CocoFile, read_coco_file, refuse_duplicates, whole_numbers
 from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_mask, is_number
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.formats import is_voc_list
-from tresnet_downstream.formats.voc import read_voc_file
+from tresnet_downstream.formats import FORMATS, LabelledImages, format_of
+from tresnet_downstream.formats.coco import whole_numbers
 from tresnet_downstream.limits import excess, limit
+from tresnet_downstream.text_files import refuse_duplicates
 
 # The faults of boxes that are taken out, as messages name them.
 _DROPPED = {"without-area": "without area", "outside": "outside the picture"}
@@ -24,8 +24,8 @@ def read_boxes(
     masks: bool = False,
     trusted: bool = False,
     classes: Sequence[str] | None = None,
-) -> tuple[CocoFile, Counter[str], str]:
-    """Reads a COCO file or a list of VOC, and takes out the boxes that have no area inside their picture.
+) -> tuple[LabelledImages, Counter[str], str]:
+    """Reads a file with boxes, of COCO or VOC, and takes out the boxes that have no area inside their picture.
 
     An area that is missing or not above 0 becomes that of the box.
 
@@ -34,7 +34,7 @@ def read_boxes(
         labelled: whether it must list annotations; those of COCO's test pictures do not.
         masks: whether each annotation must have a mask.
         trusted: whether boxes are taken as they are where they seem to be of another convention.
-        classes: of VOC's objects, in this order; other classes follow. A COCO file has its own.
+        classes: in this order, and others follow; a COCO file has its own order.
 
     Returns:
         the file; how many boxes were taken out, by reason; and a text on those that reach beyond the edge of their
@@ -44,7 +44,7 @@ def read_boxes(
         UserError: the file is missing or malformed, or does not say how large its pictures are; a box, a mask or
             `iscrowd` is none; or the boxes are not left, top, width, height in pixels.
     """
-    file = _read_voc(path, classes) if is_voc_list(path) else read_coco_file(path, labelled)
+    file = _read(path, labelled, classes)
     sizes = _sizes(path, file)
     annotations = file.content["annotations"]
     refuse_duplicates(path, "annotation id", whole_numbers(path, "annotations", annotations, "id").tolist())
@@ -70,15 +70,19 @@ def read_boxes(
     return file, dropped, text
 
 
-def _read_voc(path: str, classes: Sequence[str] | None) -> CocoFile:
-    """VOC's objects, of which those marked as difficult are to be passed over, as COCO's crowds are."""
-    file = read_voc_file(path, classes, others=True)
-    for annotation in file.content["annotations"]:
-        annotation["iscrowd"] = annotation["difficult"]
+def _read(path: str, labelled: bool, classes: Sequence[str] | None) -> LabelledImages:
+    """The file; objects marked as difficult are to be passed over, as COCO's crowds are."""
+    form = format_of(path)
+    if not form.has_boxes:
+        others = " or ".join(f"{suffix} ({each.name})" for suffix, each in FORMATS.items() if each.has_boxes)
+        raise UserError(f"{path}: has no boxes, which detectors need; give a file of {others}")
+    file = form.read(path, classes, others=True) if labelled or not form.read_unlabelled else form.read_unlabelled(path)
+    for place in np.flatnonzero(file.difficult):
+        file.content["annotations"][place]["iscrowd"] = 1
     return file
 
 
-def _sizes(path: str, file: CocoFile) -> list[tuple[int, int]]:
+def _sizes(path: str, file: LabelledImages) -> list[tuple[int, int]]:
     """Width and height of each image of the file, checked."""
     images = file.content["images"]
     sides = {key: whole_numbers(path, "images", images, key) for key in ("width", "height")}

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.coco_files import refuse_duplicates
 from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_id, is_mask, is_number
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.coco_index import BACKENDS
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, SingleLabelRun
 from tresnet_downstream.limits import limit
+from tresnet_downstream.text_files import refuse_duplicates
 
 # Entries looked at together: the arrays may be larger than memory.
 _BLOCK_ENTRIES = 2**22

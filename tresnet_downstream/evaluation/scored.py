@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tresnet_downstream.coco_files import read_text
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.detection_scores import DetectionScores
 from tresnet_downstream.evaluation.detection_tables import write_detection_scores
@@ -25,6 +24,7 @@ from tresnet_downstream.evaluation.single_label_tables import write_single_label
 from tresnet_downstream.evaluation.text import plain
 from tresnet_downstream.files import Earlier
 from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.text_files import read_text
 
 SCORE_FILES = ("scores.json", "per_class.csv")
 # Keys that may differ between two runs of the same result: when and how it was computed, from which copies of the

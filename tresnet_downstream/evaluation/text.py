@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.coco_files import read_text
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import named_if_unwritable, whole_file
 from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.text_files import read_text
 
 _MOST_ROWS, _WORST, _BEST = 30, 15, 5
 _NAME_WIDTH = 32

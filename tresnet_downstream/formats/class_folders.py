@@ -4,24 +4,23 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tresnet_downstream.coco_files import refuse_duplicates
+import numpy as np
+
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats.labelled_images import LabelledImages
 from tresnet_downstream.pictures import SUFFIXES
+from tresnet_downstream.text_files import refuse_duplicates
 
 
-def read_class_folders(
-    folder: str | os.PathLike[str], classes: Sequence[str] | None = None
-) -> tuple[list[str], list[int], tuple[str, ...]]:
+def read_class_folders(folder: str | os.PathLike[str], classes: Sequence[str] | None = None) -> LabelledImages:
     """Lists the images of each class; folders and files in the order of their names.
 
-    Folders below a class's folder belong to it too. Names that begin with a dot are passed over.
+    Names are relative to ``folder``. Folders below a class's folder belong to it too. Names that begin
+    with a dot are passed over.
 
     Args:
         folder: it holds a folder for each class.
         classes: the names in the order wanted, and no other may be there; without them those of the folders, sorted.
-
-    Returns:
-        the images' paths relative to ``folder``, the number of the class of each, and the names of the classes.
 
     Raises:
         UserError: if there is no such folder, no class in it or no image in a class, or the classes are not
@@ -49,7 +48,14 @@ def read_class_folders(
         numbers += [number] * len(inside)
     if not paths:
         raise UserError(f"{folder}: has no image in its folders")
-    return paths, numbers, names
+    return LabelledImages(
+        names=paths,
+        classes=names,
+        image_of=np.arange(len(paths)),
+        class_of=np.array(numbers, np.int64),
+        unknown=np.zeros(len(paths), bool),
+        difficult=np.zeros(len(paths), bool),
+    )
 
 
 def class_names_of(folder: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tresnet_downstream.coco_files import File, read_text, refuse_duplicates
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.text_files import File, read_text, refuse_duplicates
 
 NUM_CLASSES = 1000
 _WORDNET = re.compile(r"n\d{8}")

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.coco_files import CocoFile, File, read_text, refuse_duplicates, refuse_repeated_images
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats.labelled_images import LabelledImages
 from tresnet_downstream.limits import excess, limit
+from tresnet_downstream.text_files import File, read_text, refuse_duplicates, refuse_repeated_images
 
 LAYOUT = "VOC has ImageSets/Main/train.txt and Annotations/NAME.xml below one folder"
 _ANNOTATIONS = "Annotations"
 
 
-def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool = False) -> CocoFile:
+def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool = False) -> LabelledImages:
     """Reads the XML files of the images that a list names.
 
     The content has COCO's form, with boxes as ``[left, top, width, height]`` counted from 0; an annotation also has
@@ -59,7 +60,7 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool
         {"id": number, "image_id": image, "category_id": place[name], "iscrowd": 0, **item}
         for number, (image, name, item) in enumerate(found)
     ]
-    return CocoFile(
+    return LabelledImages(
         content={
             "images": images,
             "annotations": annotations,
@@ -67,10 +68,10 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool
         },
         names=names,
         classes=tuple(columns),
-        category_ids=np.arange(len(columns)),
         image_of=np.array([image for image, _, _ in found], np.int64),
         class_of=np.array([place[name] for _, name, _ in found], np.int64),
-        unknown=np.array([item["difficult"] for _, _, item in found], bool),
+        unknown=np.zeros(len(found), bool),
+        difficult=np.array([item["difficult"] for _, _, item in found], bool),
     )
 
 

@@ -2,54 +2,34 @@
 
 import contextlib
 import json
-import os
-import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.files import open_regular
+from tresnet_downstream.formats.labelled_images import LabelledImages
 from tresnet_downstream.json_reading import parse_json
-
-File: TypeAlias = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, eq=False)
-class CocoFile:
-    """What an ``instances`` file says.
-
-    Attributes:
-        content: the file as it is: ``images``, ``annotations``, ``categories`` and what else it has.
-        names: the images' file names, in the order of ``images``.
-        classes: the categories' names, by category id.
-        category_ids: those ids, ascending, int64.
-        image_of: for each annotation the position of its image, int64.
-        class_of: for each annotation the position of its class in ``classes``, int64.
-        unknown: whether each annotation leaves open that the image shows the class, bool.
-    """
-
-    content: dict[str, Any]
-    names: list[str]
-    classes: tuple[str, ...]
-    category_ids: np.ndarray
-    image_of: np.ndarray
-    class_of: np.ndarray
-    unknown: np.ndarray
+from tresnet_downstream.text_files import File, read_text, refuse_duplicates, refuse_repeated_images
 
 
-def read_coco_file(file: File, labelled: bool = True) -> CocoFile:
+def read_coco_file(
+    file: File, classes: Sequence[str] | None = None, others: bool = False, labelled: bool = True
+) -> LabelledImages:
     """Reads a COCO ``instances`` file and checks that its parts refer to one another.
+
+    Images keep the order of the file's ``images``; classes are ordered by category id.
 
     Args:
         file: the JSON file.
+        classes: the names that its categories must have, in this order.
+        others: whether its categories may be others than ``classes``.
         labelled: whether it must list annotations; without, their list is empty.
 
     Raises:
-        UserError: the file is missing, malformed, no instances file, contradicts itself, or lists an image twice.
+        UserError: the file is missing, malformed, no instances file, contradicts itself, lists an image twice, or
+            has other classes.
     """
     content = parse_json(read_text(file), file)
     if isinstance(content, dict) and not labelled:
@@ -81,14 +61,18 @@ def read_coco_file(file: File, labelled: bool = True) -> CocoFile:
         lacking = f"category {category}" if known_images[wrong] else f"image {image}"
         name = f"annotation {annotations[wrong].get('id', f'at position {wrong}')}"
         raise UserError(f"{file}: {name} (image_id {image}, category_id {category}): there is no {lacking}")
-    return CocoFile(
-        content=content,
+    names_of_classes = tuple(category_names[place] for place in by_id)
+    if classes is not None and not others and tuple(classes) != names_of_classes:
+        refuse_duplicates(file, "name in `classes`", classes)
+        raise UserError(f"{file}: {_difference(names_of_classes, tuple(classes))}")
+    return LabelledImages(
         names=names,
-        classes=tuple(category_names[place] for place in by_id),
-        category_ids=category_ids[by_id],
+        classes=names_of_classes,
         image_of=image_of,
         class_of=class_of,
         unknown=np.zeros(len(class_of), bool),
+        difficult=np.zeros(len(class_of), bool),
+        content=content,
     )
 
 
@@ -108,32 +92,6 @@ def read_coco_classes(file: File) -> tuple[str, ...]:
     raise UserError(f"{file}: not a COCO instances file, which has a list of `categories`")
 
 
-def read_text(file: File) -> str:
-    """The text of a UTF-8 file, with or without byte order mark.
-
-    Raises:
-        UserError: the file cannot be read or is not UTF-8.
-    """
-    try:
-        with open_regular(file) as stream:
-            content = stream.read()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file}: not UTF-8 in line {line}; save it in that encoding") from error
-
-
-def _column(file: File, part: str, records: list[Any], key: str) -> list[Any]:
-    try:
-        return [record[key] for record in records]
-    except (KeyError, TypeError, IndexError):
-        lacking = (not isinstance(record, dict) or key not in record for record in records)
-        raise UserError(f"{file}: entry {list(lacking).index(True)} of `{part}` has no `{key}`") from None
-
-
 def whole_numbers(file: File, part: str, records: list[Any], key: str) -> np.ndarray:
     """One key of all records of a part of the file, int64.
 
@@ -147,36 +105,20 @@ def whole_numbers(file: File, part: str, records: list[Any], key: str) -> np.nda
     return np.array(column, np.int64)
 
 
+def _column(file: File, part: str, records: list[Any], key: str) -> list[Any]:
+    try:
+        return [record[key] for record in records]
+    except (KeyError, TypeError, IndexError):
+        lacking = (not isinstance(record, dict) or key not in record for record in records)
+        raise UserError(f"{file}: entry {list(lacking).index(True)} of `{part}` has no `{key}`") from None
+
+
 def _texts(file: File, part: str, records: list[Any], key: str) -> list[str]:
     column = _column(file, part, records, key)
     for value in column:
         if not isinstance(value, str) or not value:
             raise UserError(f"{file}: a `{key}` in `{part}` is {value!r}, not a name")
     return column
-
-
-def refuse_duplicates(file: File, what: str, values: Sequence[Any]) -> None:
-    """Raises UserError, which calls a value ``what``, if one of them is there twice."""
-    seen: set[Any] = set()
-    for value in values:
-        if value in seen:
-            raise UserError(f"{file}: the {what} {value!r} is there twice")
-        seen.add(value)
-
-
-def same_file_name(name: str) -> str:
-    """One spelling for all names of a file: ``./a.jpg`` and ``b/../a.jpg`` become ``a.jpg``."""
-    return posixpath.normpath(name) if "/" in name else name
-
-
-def refuse_repeated_images(file: File, names: Sequence[str]) -> None:
-    """Raises UserError if an image is there twice, also under two spellings of its path."""
-    first: dict[str, str] = {}
-    for name in names:
-        before = first.setdefault(same_file_name(name), name)
-        if before != name:
-            raise UserError(f"{file}: the file_names {before!r} and {name!r} are the same image; list it once")
-    refuse_duplicates(file, "file_name", names)
 
 
 def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,3 +128,17 @@ def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarr
     order = np.argsort(known)
     places = order[np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)]
     return places, known[places] == ids
+
+
+def _difference(in_file: tuple[str, ...], expected: tuple[str, ...]) -> str:
+    """Say in one line how the file's classes differ from those expected, none of which is there twice."""
+    if set(in_file) == set(expected):
+        place = [one == other for one, other in zip(in_file, expected, strict=True)].index(False)
+        return f"the classes stand in another order: class {place} is '{in_file[place]}', not '{expected[place]}'"
+    lacking, foreign = ([n for n in a if n not in b] for a, b in ((expected, in_file), (in_file, expected)))
+    parts = [
+        f"{verb} {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for verb, names in (("lacks", lacking), ("adds", foreign))
+        if names
+    ]
+    return f"its classes are not the {len(expected)} wanted: it {' and '.join(parts)}"
