@@ -1,6 +1,7 @@
 """Every file of configs/: it trains on made data in the layout of its own, and the documentation names it."""
 
 import re
+import shutil
 
 import pytest
 from made_data import make_cars, make_cifar, make_flowers, make_voc
@@ -12,6 +13,7 @@ from tresnet_downstream.running.top_level import has_effect
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 CLASSIFIERS = [path for path in CONFIGS if "mmdet::" not in with_bases(path)]
+DETECTORS = [path for path in CONFIGS if path not in CLASSIFIERS]
 # A narrow network where the config has a TResNet.
 NARROW = {"model.backbone.layers": "(1,1,1,1)", "model.backbone.width": "0.25"}
 
@@ -66,3 +68,42 @@ def test_every_classifiers_config_takes_steps_on_made_data_of_its_layout(path, t
     status, out, err = call(tool, [path, "--work-dir", tmp_path / "run", *arguments])
     assert (status, err) == (0, "")
     assert "epoch 1/1: loss per image" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", DETECTORS, ids=lambda path: path.stem)
+def test_every_detectors_config_takes_steps_on_made_data_of_its_layout(path, tmp_path):
+    pytest.importorskip("mmdet", reason="needs the detection set-up")
+    from detection.small_boxes import make_boxes
+
+    config, root, boxes = Config.fromfile(path), tmp_path / "data", make_boxes(tmp_path / "boxes", 4, 2)
+    options = {
+        "data_root": f"{root}/",
+        "model.backbone.layers": "(1,1,1,1)",
+        "model.backbone.width": "0.125",
+        "model.backbone.init_cfg": "None",
+        "model.backbone.frozen_stages": "-1",
+        "model.backbone.norm_eval": "False",
+        "model.neck.in_channels": "None",
+        "train_cfg.max_epochs": "1",
+        "train_cfg.val_interval": "1",
+    }
+    if path.stem.startswith("voc"):
+        make_voc(root)
+    for split in ("train", "val"):
+        dataset = config[f"{split}_dataloader"].dataset
+        options |= {f"{split}_dataloader.num_workers": "0", f"{split}_dataloader.persistent_workers": "False"}
+        for place, step in enumerate(dataset.pipeline):
+            if step.type == "Resize":
+                options[f"{split}_dataloader.dataset.pipeline.{place}.scale"] = "(64,64)"
+        options[f"{split}_dataloader.dataset.data_root"] = f"{root}/"
+        if path.stem.startswith("voc"):
+            continue
+        options[f"{split}_dataloader.dataset.metainfo"] = "None"
+        shutil.copytree(boxes / "pictures", root / dataset.data_prefix.img)
+        (root / dataset.ann_file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(boxes / f"{split}.json", root / dataset.ann_file)
+    arguments = ["--cfg-options", *(f"{key}={value}".replace(" ", "") for key, value in options.items())]
+    status, out, err = call("train_detection", [path, "--work-dir", tmp_path / "run", *arguments])
+    assert (status, err) == (0, "")
+    assert re.search(r"epoch 1/1: loss [\d.]+, val AP ", out)
