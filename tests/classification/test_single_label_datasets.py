@@ -157,7 +157,10 @@ def test_flowers_and_cars_are_read_as_torchvision_has_them(tmp_path, monkeypatch
     assert data.labels.tolist() == [0, 1, 2, 0]
     assert len(data.classes) == 102
     assert data[3]["inputs"].shape == (3, 16, 16)
+    assert (tmp_path / data[3]["image"]).is_file()  # where a report finds it
+    assert len({data[place]["image"] for place in range(4)}) == 4
     make_cars(tmp_path)
     cars = TorchvisionDataset("StanfordCars", PIPELINE, "test", str(tmp_path))
     assert cars.labels.tolist() == [0, 1, 2]
     assert cars.classes == ("coupe", "van", "truck")
+    assert cars[2]["image"] == "stanford_cars/cars_test/3.jpg"

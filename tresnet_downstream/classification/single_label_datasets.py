@@ -82,7 +82,8 @@ class SingleLabelDataset(MultiLabelDataset):
 class TorchvisionDataset(Dataset[dict[str, Any]]):
     """One of torchvision's data sets of images with one label, such as ``CIFAR10`` or ``Flowers102``.
 
-    A sample is that of `SingleLabelDataset`; its image's name is its number in the data set.
+    A sample is that of `SingleLabelDataset`; its image's name is its path below ``data_root``, or its number where the
+    data set keeps many images in one file.
 
     Args:
         name: torchvision's name of the data set.
@@ -100,7 +101,8 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         metainfo: dictionary of ``classes``, where MMEngine looks for it.
         labels: int64 of shape (N,).
         annotation_file: what messages call the data set.
-        image_folder: ``data_root``; the images are no files there of their own.
+        image_folder: ``data_root``.
+        names: N names of images.
 
     Raises:
         UserError: if torchvision has no such data set, split or option, or the data is not there.
@@ -126,6 +128,8 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         self.ends = np.cumsum([len(part) for part in labels])
         self.annotation_file, self.image_folder = f"torchvision's {name} ({split})", data_root
         self.labels = np.concatenate(labels)
+        paths = [path for part in self.parts for path in _stored_paths(part, data_root)]
+        self.names = paths if len(set(paths)) == len(self) else [str(number) for number in range(len(self))]
         self.classes = _class_names(self.parts[0], int(self.labels.max()) + 1)
         self.metainfo = {"classes": self.classes}
         if classes is not None and tuple(classes) != self.classes:
@@ -144,7 +148,7 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         return {
             "inputs": torch.from_numpy(image).permute(2, 0, 1),
             "targets": int(self.labels[index]),
-            "image": str(index),
+            "image": self.names[index],
             "skipped": 0,
             "passed_over": "",
             "unreadable": "",
@@ -214,6 +218,17 @@ def _stored_labels(dataset: Any) -> Any:
             return labels
     samples = getattr(dataset, "_samples", None)
     return [label for _, label in samples or (dataset[index] for index in range(len(dataset)))]
+
+
+def _stored_paths(dataset: Any, root: str) -> list[str]:
+    """The images' paths relative to ``root``; none if they are no files of their own."""
+    for attribute in ("_image_files", "_images", "_samples", "samples"):
+        stored = getattr(dataset, attribute, None)
+        if isinstance(stored, Sequence) and len(stored) == len(dataset):
+            files = [each[0] if isinstance(each, tuple | list) else each for each in stored]
+            if all(isinstance(file, str | os.PathLike) for file in files):
+                return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
+    return []
 
 
 def _class_names(dataset: Any, at_least: int) -> tuple[str, ...]:

@@ -11,13 +11,13 @@ from tresnet_downstream.evaluation import SingleLabelRun, read_run, write_report
 CLASSES = ("cat", "dog", "emu")
 
 
-def made(folder, order=(0, 1, 2), rows=slice(None), strength=1.0, labels=None):
+def made(folder, order=(0, 1, 2), rows=slice(None), strength=1.0, labels=None, suffix=".jpg"):
     """A run folder of 40 images; classes and images may stand in another order."""
     draw = np.random.default_rng(0)
     truth = draw.integers(0, 3, 40) if labels is None else labels
     logits = draw.normal(size=(40, 3)) + strength * np.eye(3)[truth]
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    images = [f"{number}.jpg" for number in range(40)]
+    images = [f"{number}{suffix}" for number in range(40)]
     run = SingleLabelRun(
         probabilities=probabilities[rows][:, order],
         labels=np.argsort(order)[truth[rows]],
@@ -48,6 +48,14 @@ def test_page_and_numbers_of_one_run(tmp_path):
     page = paths[0].read_text()
     for words in ("Confused classes", "Are probabilities what they say?", "Wrong with the most confidence"):
         assert words in page
+
+
+@pytest.mark.parametrize(
+    ("suffix", "told"), [("", "lie together in those of the data set"), (".jpg", "cannot be read")]
+)
+def test_images_that_are_no_files_are_not_called_unreadable(tmp_path, suffix, told):
+    paths = write_report(made(tmp_path / "run", suffix=suffix), tmp_path / "report", resamples=0)
+    assert told in paths[0].read_text()
 
 
 def test_runs_in_another_order_of_images_and_classes_compare_as_the_same(tmp_path):

@@ -66,6 +66,10 @@ class Thumbnails:
             )
         if not self.missing:
             return ""
+        if not any(os.path.splitext(name)[1] for name in self.asked):
+            return (
+                "The images are not shown: they are not files of their own, but lie together in those of the data set."
+            )
         return (
             f"{len(self.missing)} of the {len(self.asked)} images shown here cannot be read from {self.folder}, such "
             f"as {min(self.missing)}; if they were moved, set the report's `images` to their folder."
