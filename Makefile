@@ -8,6 +8,9 @@ EXTRAS_demo-detection := digits,detection
 EXTRAS_benchmark := timm
 BESIDE_demo-detection := --editable ./mmcv_ext
 BESIDE_dev := --editable ./mmcv_ext
+# Processes that run the tests, each with whole files and one thread; in turn with 0.
+WORKERS ?= 2
+TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
@@ -47,10 +50,10 @@ benchmark: $(VENV)/benchmark.installed
 	$(BIN)/python tools/benchmark.py networks --forms eager fused --peer timm_tresnet_m --out work_dirs/benchmark
 
 test: lint $(VENV)/beside.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-all: lint $(VENV)/beside.installed
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 # -rP: prints how many trainings were killed, and what they lost.
 fuzz: $(VENV)/dev.installed
