@@ -1,5 +1,7 @@
-# What every detector with a TResNet adds to MMDetection's config: its components, scores and checkpoints.
-custom_imports = dict(imports=['tresnet_downstream.detection.training'], allow_failed_imports=False)
+# What every detector with a TResNet adds to a config of MMDetection: its components, scores and checkpoints. MMEngine
+# takes no key from two bases, so no key here is one of MMDetection's: the import is no `custom_imports`, and the runner
+# adds its hooks by itself.
+__import__('tresnet_downstream.detection.training')  # with an import statement MMEngine reads a config as another kind
 runner_type = 'tresnet_downstream.DetectionRunner'
 randomness = dict(seed=0)
 overwrite = False  # True moves a run that the work dir holds aside
@@ -12,15 +14,10 @@ trust_boxes = False  # True takes boxes as they are, also where they look like c
 val_steps = None  # optimiser steps between validations; None validates after epochs, by train_cfg.val_interval
 checkpoint_steps = None  # optimiser steps between further checkpoints within epochs
 checkpoint_minutes = None  # the same in minutes
-custom_hooks = [
-    dict(type='tresnet_downstream.SeedHook'),
-    dict(type='tresnet_downstream.DetectionCheckpointHook'),
-    dict(type='tresnet_downstream.FiniteLossHook', interval=10),
-    dict(type='tresnet_downstream.PlainBlocksHook'),
-]
 
 # The parts below are put into a model by name; a config's own keys may change them.
-pixels = dict(mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True)  # RGB in [0, 1], as the weights want
+# RGB in [0, 1], as the weights want, and sides that every stage divides.
+pixels = dict(mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True, pad_size_divisor=32)
 checkpoints = dict(max_keep_ckpts=2, save_best='coco/bbox_mAP')
 tresnet_m = dict(
     _delete_=True,

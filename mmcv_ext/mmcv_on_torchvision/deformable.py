@@ -56,7 +56,7 @@ def deform_conv_backward_input(
     numbers = _numbers(sizes, PLAIN, use_mask=False)
     gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
     grad_input.copy_(gradients[0])
-    grad_offset.copy_(gradients[2])
+    grad_offset.copy_(_without_gradient_outside(gradients[2], given[2], input, weight, numbers))
     vars(grad_output)[_BY_WEIGHTS] = (columns, gradients[1])
 
 
@@ -97,7 +97,12 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **sizes: int,
 ) -> None:
-    """As :func:`deform_conv_forward`, each sample times its entry of ``mask``, N x (groups * kernel) x H' x W'."""
+    """As :func:`deform_conv_forward`, each sample times its entry of ``mask``, N x (groups * kernel) x H' x W'.
+
+    Shifts and mask may be of a larger map, as MMDetection's DyHead gives them. Then the first numbers of each image are
+    taken, as they lie in memory.
+    """
+    offset, mask = (_first_of_each(given, output.shape[2:]) for given in (offset, mask))
     given = _operands(input, weight, offset, mask, bias if with_bias else None)
     numbers = _numbers(sizes, MODULATED, use_mask=True)
     output.copy_(torch.ops.torchvision.deform_conv2d(*given, *numbers))
@@ -122,11 +127,16 @@ def modulated_deform_conv_backward(
     **sizes: int,
 ) -> None:
     """Writes the gradients of :func:`modulated_deform_conv_forward`."""
+    offset, mask = (_first_of_each(given, grad_output.shape[2:]) for given in (offset, mask))
     given = _operands(input, weight, offset, mask, bias if with_bias else None)
     numbers = _numbers(sizes, MODULATED, use_mask=True)
     gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
-    for target, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients[:4], strict=True):
-        target.copy_(gradient)
+    grad_input.copy_(gradients[0])
+    grad_weight.copy_(gradients[1])
+    by_offset = _without_gradient_outside(gradients[2], given[2], input, weight, numbers)
+    for target, gradient in ((grad_offset, by_offset), (grad_mask, gradients[3])):
+        target.zero_()
+        target.flatten(1)[:, : gradient[0].numel()] = gradient.flatten(1).to(target.dtype)
     if with_bias:
         grad_bias.copy_(gradients[4])
 
@@ -186,6 +196,34 @@ def _operands(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None
     mask = features.new_zeros((len(features), 1)) if mask is None else mask
     bias = features.new_zeros(len(weight)) if bias is None else bias
     return [features, *(widened(given).to(features.dtype) for given in (weight, offset, mask, bias))]
+
+
+def _first_of_each(given: Tensor, size: Sequence[int]) -> Tensor:
+    """N x C x H x W cut to N x C x ``size``: for each image as many numbers as that takes, from its first."""
+    count = given.shape[1] * size[0] * size[1]
+    if tuple(given.shape[2:]) == tuple(size) or given[0].numel() < count:
+        return given  # torchvision refuses a smaller map
+    return given.flatten(1)[:, :count].unflatten(1, (given.shape[1], *size))
+
+
+def _without_gradient_outside(
+    gradient: Tensor, offset: Tensor, input: Tensor, weight: Tensor, numbers: Sequence[Any]
+) -> Tensor:
+    """The gradient by the shifts, 0 for samples a pixel or more outside.
+
+    At exactly one pixel before the first, torchvision has the gradient of one side and mmcv has none. Zero-initialised
+    shifts with padding put many samples there.
+    """
+    strides, padding, dilation = numbers[0:2], numbers[2:4], numbers[4:6]
+    shifts = offset.unflatten(1, (-1, *weight.shape[2:], 2))  # N x groups x kH x kW x 2 x H' x W'
+    outside = torch.zeros_like(shifts[:, :, :, :, 0], dtype=torch.bool)
+    for axis in (0, 1):
+        taps = torch.arange(weight.shape[2 + axis], device=offset.device) * dilation[axis]
+        places = torch.arange(offset.shape[2 + axis], device=offset.device) * strides[axis] - padding[axis]
+        grid = (taps[:, None, None, None] + places[:, None]) if axis == 0 else (taps[:, None, None] + places)
+        at = shifts[:, :, :, :, axis] + grid
+        outside |= (at <= -1) | (at >= input.shape[2 + axis])
+    return gradient.masked_fill(outside[:, :, :, :, None].expand_as(shifts).reshape_as(gradient), 0)
 
 
 def _numbers(sizes: Mapping[str, int], names: Sequence[str], use_mask: bool) -> tuple[Any, ...]:

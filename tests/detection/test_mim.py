@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 mmdet = pytest.importorskip("mmdet", reason="needs the detection set-up")
 pytest.importorskip("mim", reason="needs the detection set-up")
@@ -60,6 +61,30 @@ def test_mim_trains_resumes_and_tests_with_the_scores_of_our_tool(boxes, work_di
     ours = json.loads((tmp_path / "ours" / "scores.json").read_text())["bbox"]["headline"]
     for key, name in (("mAP", "AP"), ("mAP_50", "AP50"), ("mAP_75", "AP75")):
         assert 100 * theirs[f"coco/bbox_{key}"] == pytest.approx(ours[name], abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what MMEngine lacks on a machine without a GPU")
+def test_mim_trains_in_mixed_precision_and_on_two_processes_without_a_gpu(boxes, tmp_path):
+    train = [
+        "-m",
+        "mim",
+        "train",
+        "mmdet",
+        CONFIG,
+        "--work-dir",
+        tmp_path,
+        "--gpus",
+        2,
+        "--launcher",
+        "pytorch",
+        "--amp",
+    ]
+    printed = run(*train, *flags(boxes, train_cfg__max_epochs=1))
+    assert printed.count("note: there is no GPU, so mixed precision is bfloat16") == 1
+    assert (tmp_path / "epoch_1.pth").is_file()
+    # 12 images in batches of 4, in two processes.
+    assert "Epoch(train) [1][2/2]" in next(tmp_path.glob("2*/*.log")).read_text().replace("  ", " ")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
 from PIL import Image
 from running.small_data import ROOT, call
 
-from tresnet_downstream.detection.drawing import draw_boxes
+from tresnet_downstream.detection.drawing import detect_in_pictures, draw_boxes
 from tresnet_downstream.detection.predict import Detections, detect, load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
@@ -43,6 +43,18 @@ def test_boxes_are_those_of_the_scoring(boxes, checkpoint, tmp_path):
     assert np.allclose(found.scores, [first[i]["score"] for i in order], atol=1e-4)
     sides = np.array([first[i]["bbox"] for i in order])
     assert np.allclose(found.boxes[0], [*sides[0, :2], *(sides[0, :2] + sides[0, 2:])], atol=0.1)
+
+
+def test_a_threshold_below_that_of_the_config_shows_the_boxes_between(boxes, checkpoint, tmp_path):
+    model = load_detector(checkpoint)
+    image = str(boxes / "pictures" / "val_01.png")
+    scores = np.sort(next(detect(model, image)).scores)[::-1]
+    limit = float(scores[len(scores) // 2])
+    model.bbox_head.test_cfg["score_thr"] = limit
+    fewer = next(detect(model, image)).scores
+    (line,) = detect_in_pictures(model, [image], threshold=0.0, as_json=True)
+    assert len(json.loads(line)["boxes"]) == (scores > 0).sum() > len(fewer)
+    assert model.bbox_head.test_cfg["score_thr"] == limit
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "palette", "16 bits", "array"])

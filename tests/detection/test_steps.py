@@ -30,7 +30,7 @@ def config_with(tmp_path, *hooks):
         "train_pipeline = _base_.train_pipeline\n"
         "train_pipeline.insert(3, dict(type='RandomFlip', prob=0.5))\n"
         "train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n"
-        f"custom_hooks = [*_base_.custom_hooks, {', '.join(hooks)}]\n"
+        f"custom_hooks = [{', '.join(hooks)}]\n"
     )
     path = tmp_path / "flipped.py"
     path.write_text(text)

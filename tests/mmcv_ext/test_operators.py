@@ -263,6 +263,46 @@ def test_one_gradient_for_two_deformable_convolutions_gives_each_its_own():
     assert_close(second.grad, alone, 1e-6)
 
 
+def test_deformable_convolution_has_no_gradient_by_shifts_of_samples_a_pixel_outside():
+    """As compiled mmcv: with shifts of 0 and padding 1, the samples of the border are there."""
+    x, weight, upstream = torch.randn(2, 3, 5, 6), torch.randn(4, 3, 3, 3), torch.randn(2, 4, 5, 6)
+    rows, columns = torch.meshgrid(torch.arange(5), torch.arange(6), indexing="ij")
+    mask = torch.rand(2, 9, 5, 6)
+    for function in (
+        lambda offset: ops.deform_conv2d(x, offset, weight, 1, 1),
+        lambda offset: ops.modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1),
+    ):
+        offset = torch.zeros(2, 18, 5, 6, requires_grad=True)
+        function(offset).backward(upstream)
+        near = torch.full((2, 18, 5, 6), 1e-3, requires_grad=True)  # torchvision's own where no sample is at the edge
+        function(near).backward(upstream)
+        gradient, inside = offset.grad.unflatten(1, (9, 2)), near.grad.unflatten(1, (9, 2))
+        for tap in range(9):
+            outside = (rows + tap // 3 - 1 <= -1) | (columns + tap % 3 - 1 <= -1)
+            outside |= (rows + tap // 3 - 1 >= 5) | (columns + tap % 3 - 1 >= 6)
+            assert not gradient[:, tap][:, :, outside].any()
+            assert (gradient[:, tap] - inside[:, tap])[:, :, ~outside].abs().max() < 0.1
+            assert gradient[:, tap][:, :, ~outside].any()
+
+
+def test_modulated_convolution_takes_the_first_numbers_of_shifts_and_mask_of_a_larger_map():
+    """As mmcv reads memory; MMDetection's DyHead gives the shifts of one level to the convolution of a smaller one."""
+    x, weight = torch.randn(2, 3, 5, 6), torch.randn(4, 3, 3, 3)
+    offset, mask = torch.randn(2, 18, 10, 12, requires_grad=True), torch.rand(2, 9, 10, 12, requires_grad=True)
+    cut_offset = offset.detach().flatten(1)[:, : 18 * 30].reshape(2, 18, 5, 6).requires_grad_()
+    cut_mask = mask.detach().flatten(1)[:, : 9 * 30].reshape(2, 9, 5, 6).requires_grad_()
+    output = ops.modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1)
+    expected = ops.modulated_deform_conv2d(x, cut_offset, cut_mask, weight, None, 1, 1)
+    assert torch.equal(output, expected)
+    for result in (output, expected):
+        result.square().sum().backward()
+    for whole, cut in ((offset, cut_offset), (mask, cut_mask)):
+        assert torch.equal(whole.grad.flatten(1)[:, : cut[0].numel()], cut.grad.flatten(1))
+        assert not whole.grad.flatten(1)[:, cut[0].numel() :].any()
+    with pytest.raises(RuntimeError):
+        ops.modulated_deform_conv2d(x, offset[..., :3, :3], mask[..., :3, :3], weight, None, 1, 1)
+
+
 def test_empty_input_gives_empty_output():
     none, no_scores = torch.zeros(0, 4), torch.zeros(0)
     for function in (ops.nms, ops.soft_nms):

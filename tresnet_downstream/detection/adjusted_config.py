@@ -19,6 +19,21 @@ OUR_DATA, OUR_METRIC = f"{SCOPE}.CocoBoxes", f"{SCOPE}.DetectionMetric"
 SPLITS = ("train", "val", "test")
 # The keys of the top level that every data set gets which does not set them itself.
 DATA_OPTIONS = ("outside_paths", "on_bad_image", "trust_boxes")
+OUR_IMPORT = f"{SCOPE}.detection.training"
+# What TResNet's weights take, and the sides of images: its stem needs the stride, its last map has the divisor.
+PIXELS = {"mean": [0, 0, 0], "std": [255, 255, 255], "bgr_to_rgb": True}
+STEM_STRIDE, PAD_DIVISOR = 4, 32
+# Mean and standard deviation, rounded to a tenth, in MMDetection's configs: of torchvision's networks in RGB and BGR,
+# of Caffe's, Detectron's and SSD's, and of YOLOX, which takes pixels as they are.
+OTHER_PIXELS = {
+    ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)),
+    ((103.5, 116.3, 123.7), (57.4, 57.1, 58.4)),
+    ((103.5, 116.3, 123.7), (58.4, 57.1, 57.4)),
+    ((103.5, 116.3, 123.7), (1.0, 1.0, 1.0)),
+    ((103.0, 115.9, 122.8), (1.0, 1.0, 1.0)),
+    ((123.7, 116.3, 103.5), (1.0, 1.0, 1.0)),
+    (None, None),
+}
 
 
 def follow_options(cfg: Config) -> None:
@@ -109,6 +124,62 @@ def fill_neck_channels(cfg: Config) -> None:
     cfg.model.neck.in_channels = [info[index]["channels"] for index in backbone.out_indices]
 
 
+def import_again(cfg: Config) -> None:
+    """Writes into the config what imports this package, for the copy of it in the work dir.
+
+    Our base config imports it by itself: MMEngine takes no key, and so no ``custom_imports``, from two bases.
+    """
+    given = dict(cfg.get("custom_imports") or {})
+    imports = _listed(given.get("imports") or [])
+    if OUR_IMPORT not in imports:
+        cfg.custom_imports = {"allow_failed_imports": False, **given, "imports": [*imports, OUR_IMPORT]}
+
+
+def prepare_pixels(cfg: Config) -> None:
+    """Gives a TResNet the pixels that its weights want, and sides that it takes.
+
+    Changed, and told in a line, is what MMDetection's configs have for their own networks; other means and standard
+    deviations stay.
+    """
+    if not any(str(node.get("type")).rpartition(".")[2] == "TResNet" for node in _nodes(cfg.model)):
+        return
+    for place, node in [*_preprocessors(cfg.model), ("data_preprocessor", cfg.get("data_preprocessor"))]:
+        if not isinstance(node, dict) or "data_preprocessor" in node:
+            continue  # none, or one around another
+        changed = []
+        if (_numbers(node.get("mean")), _numbers(node.get("std"))) in OTHER_PIXELS:
+            node.update(PIXELS)
+            node.pop("rgb_to_bgr", None)
+            changed.append("RGB in [0, 1], as the weights of TResNet take them")
+        if (node.get("pad_size_divisor") or 1) % STEM_STRIDE:
+            node.update(pad_size_divisor=PAD_DIVISOR)
+            changed.append(f"padded to multiples of {PAD_DIVISOR}, which TResNet divides its sides by")
+        if changed:
+            tell(f"note: {place}: images are {' and '.join(changed)}; data_preprocessor=_base_.pixels says so itself")
+
+
+def _numbers(values: Any) -> tuple[float, ...] | None:
+    return None if values is None else tuple(round(float(value), 1) for value in values)
+
+
+def _preprocessors(node: Any, place: str = "model") -> Iterator[tuple[str, Any]]:
+    """Each ``data_preprocessor`` in a model's config, with its path."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "data_preprocessor":
+                yield f"{place}.{key}", value
+            yield from _preprocessors(value, f"{place}.{key}")
+
+
+def _nodes(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Each dictionary in a config."""
+    if isinstance(node, Mapping):
+        yield node
+    values = node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
+    for value in values:
+        yield from _nodes(value)
+
+
 def require_mask_loading(cfg: Config) -> None:
     """Checks that the training data of a detector with masks loads them.
 
@@ -177,12 +248,25 @@ def _set_num_classes(model: Any, count: int) -> None:
     if isinstance(model, dict):
         if "num_classes" in model:
             model["num_classes"] = count
+        if "num_things_classes" in model:
+            _set_things(model, count)
         for key, value in model.items():
             if key != "semantic_head":  # of stuff, which is no class of boxes
                 _set_num_classes(value, count)
     elif isinstance(model, list | tuple):
         for item in model:
             _set_num_classes(item, count)
+
+
+def _set_things(head: Any, count: int) -> None:
+    """Sets the number of classes of things in a head of masks; the weights of classes in its loss follow."""
+    before = head["num_things_classes"]
+    head["num_things_classes"] = count
+    loss = head.get("loss_cls") or {}
+    weights = loss.get("class_weight")
+    # The last is that of no object; those of stuff stand before it.
+    if isinstance(weights, list | tuple) and len(weights) == before + head.get("num_stuff_classes", 0) + 1:
+        loss["class_weight"] = [*list(weights[:1]) * count, *weights[before:]]
 
 
 def datasets_of(cfg: Config) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tresnet_downstream.detection.predict import Detections, detect
+from tresnet_downstream.detection.predict import Detections, detect, giving_boxes_from
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.files import Earlier
@@ -58,17 +58,18 @@ def detect_in_pictures(
     names = drawn_names(images) if out is not None else {}
     earlier = Earlier(out) if out is not None else None
     failed = []
-    for detections in detect(model, images, batch_size):
-        image = str(detections.image)
-        if detections.error:
-            failed.append(detections.error)
-            if as_json:
-                yield json.dumps({"image": image, "error": detections.error}, ensure_ascii=False)
-            continue
-        indices = np.flatnonzero(detections.scores > limits[detections.labels])[:top_k]
-        if earlier is not None:
-            write_picture(draw_boxes(detections, model.classes, indices), names[image], earlier)
-        yield _line(image, detections, model.classes, indices, as_json)
+    with giving_boxes_from(float(limits.min()), model):
+        for detections in detect(model, images, batch_size):
+            image = str(detections.image)
+            if detections.error:
+                failed.append(detections.error)
+                if as_json:
+                    yield json.dumps({"image": image, "error": detections.error}, ensure_ascii=False)
+                continue
+            indices = np.flatnonzero(detections.scores > limits[detections.labels])[:top_k]
+            if earlier is not None:
+                write_picture(draw_boxes(detections, model.classes, indices), names[image], earlier)
+            yield _line(image, detections, model.classes, indices, as_json)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
         raise UserError(f"{failed[0]}{count}")

@@ -221,12 +221,19 @@ def check_classes(detector: nn.Module, config: Mapping[str, Any], classes: Seque
     Raises:
         UserError: for a head of boxes or masks with another number.
     """
+    few = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
     for name, module in detector.named_modules():
+        things = getattr(module, "num_things_classes", None)
+        if type(things) is int and things != len(classes):
+            place, _ = _part_of(name, config)
+            raise UserError(
+                f"model.{place}.num_things_classes is {things}, and the data has {len(classes)} classes of things "
+                f"({few}): write num_things_classes={len(classes)}, and as many weights in its loss's class_weight"
+            )
         count, last = getattr(module, "num_classes", None), name.rpartition(".")[2]
         is_head = any(part in ("bbox_head", "mask_head") for part in name.split("."))
         if not is_head or last in _OF_NO_CLASS or type(count) is not int or count == len(classes):
             continue
-        few = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
         place, _ = _part_of(name, config)
         raise UserError(
             f"model.{place}.num_classes is {count}, and the data has {len(classes)} classes ({few}): write "

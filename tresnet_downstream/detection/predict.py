@@ -101,6 +101,22 @@ def _are_steps(pipeline: Any) -> bool:
     return isinstance(pipeline, list | tuple) and all(isinstance(step, Mapping) for step in pipeline)
 
 
+@contextmanager
+def giving_boxes_from(score: float, model: nn.Module) -> Iterator[None]:
+    """Inside, a detector gives boxes with scores from ``score``, also if its config (``score_thr``) keeps fewer."""
+    configs = [getattr(module, "test_cfg", None) for module in model.modules()]
+    # A head's own config may be the detector's.
+    higher = {id(each): each for each in configs if isinstance(each, dict) and (each.get("score_thr") or 0) > score}
+    before = {key: each["score_thr"] for key, each in higher.items()}
+    for each in higher.values():
+        each["score_thr"] = score
+    try:
+        yield
+    finally:
+        for key, each in higher.items():
+            each["score_thr"] = before[key]
+
+
 def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: int = 1) -> Iterator[Detections]:
     """What is found in each picture, as they come; those that cannot be read say why.
 

@@ -6,6 +6,7 @@ from logging import FileHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -15,6 +16,8 @@ from mmengine.visualization import Visualizer
 from tresnet_downstream.detection.adjusted_config import (
     fill_neck_channels,
     follow_options,
+    import_again,
+    prepare_pixels,
     require_mask_loading,
     set_classes,
     tell_of_schedule,
@@ -28,14 +31,18 @@ from tresnet_downstream.detection.network_check import (
     detector_of,
     has_masks,
 )
+from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import RUNNERS, SCOPE
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.config_checks import mistakes_in_types
-from tresnet_downstream.running.runner import FolderRunner, QuietRunner
+from tresnet_downstream.running.runner import FolderRunner, QuietRunner, join_processes, set_launcher
 from tresnet_downstream.running.system import end_in_one_line
 from tresnet_downstream.running.top_level import require_read_options
 from tresnet_downstream.running.unreadable import UnreadableImagesHook
 from tresnet_downstream.running.validation import BEST
+
+# Seeds of the data; checkpoints of plain values; an end at a loss that is not finite; what blocks cannot save memory.
+OUR_HOOKS = ("SeedHook", "DetectionCheckpointHook", "FiniteLossHook", "PlainBlocksHook")
 
 
 @RUNNERS.register_module()
@@ -49,6 +56,8 @@ class DetectionRunner(FolderRunner):
     * COCO data sets and metrics are built in their checked form (:class:`CocoBoxes`, :class:`DetectionMetric`);
       ``coco_eval`` names what computes the scores;
     * the neck's ``in_channels`` follow the backbone where the config leaves them None;
+    * a TResNet gets RGB in [0, 1] and padded sides where the config has the pixels of MMDetection's own networks;
+    * hooks of ours run beside the config's: :data:`OUR_HOOKS`;
     * classes come from the training data, and every head's ``num_classes`` follows them;
     * ``amp`` (``bfloat16`` or ``float16``) works on a CPU as well;
     * checkpoints are whole files of plain data, and are refused if they hold another detector or other classes;
@@ -94,11 +103,17 @@ class DetectionRunner(FolderRunner):
     @classmethod
     def _from_cfg(cls, cfg: Config) -> Runner:
         init_default_scope(cfg.get("default_scope", "mmdet"))
+        if cfg.get("launcher", "none") == "pytorch":
+            # Before MMEngine does: without a GPU it fails.
+            join_processes(cfg.launcher)
+            set_launcher(cfg, cfg.launcher)
         require_read_options(cfg)
         follow_options(cfg)
         use_checked_components(cfg)
         set_classes(cfg)
         fill_neck_channels(cfg)
+        prepare_pixels(cfg)
+        import_again(cfg)
         tell_of_schedule(cfg)
         folders.make(cfg.work_dir)
         _use_our_optimizer_wrapper(cfg)
@@ -142,8 +157,11 @@ class DetectionRunner(FolderRunner):
         super().call_hook(fn_name, **kwargs)
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
-        """Registers the config's hooks, and the one that names the pictures that cannot be read."""
-        super().register_hooks(default_hooks, [*(custom_hooks or []), UnreadableImagesHook()])
+        """Registers the config's hooks, and ours where the config has none of their type."""
+        given = list(custom_hooks or [])
+        names = {str(hook.get("type")).rpartition(".")[2] for hook in given if isinstance(hook, dict)}
+        ours = [{"type": f"{SCOPE}.{name}"} for name in OUR_HOOKS if name not in names]
+        super().register_hooks(default_hooks, [*ours, *given, UnreadableImagesHook()])
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
         """Builds one that writes into this run's folder.
@@ -177,6 +195,12 @@ def _use_our_optimizer_wrapper(cfg: Config) -> None:
     wrapper = cfg.get("optim_wrapper")
     if not wrapper:
         return
+    if wrapper.get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():
+        # Of `mim train --amp`; MMEngine's asks for a GPU.
+        cfg.amp = "bfloat16"
+        for key in ("dtype", "loss_scale", "use_fsdp"):
+            wrapper.pop(key, None)
+        tell("note: there is no GPU, so mixed precision is bfloat16 on the CPU (amp)")
     accumulates = wrapper.get("accumulative_counts", 1) != 1 and wrapper.get("type", "OptimWrapper") == "OptimWrapper"
     if cfg.get("amp") or accumulates:
         wrapper.update(type=f"{SCOPE}.RecipeOptimWrapper", amp=cfg.get("amp"), reduction="mean")
