@@ -6,7 +6,7 @@ model = dict(
     type='ImageClassifier',
     multi_label=False,
     backbone=dict(
-        type='TResNet', layers=(2, 2, 3, 2), width=0.5, init_cfg=dict(type='Pretrained', checkpoint='$pretrained')),
+        type='TResNet', layers=(1, 1, 2, 1), width=0.5, init_cfg=dict(type='Pretrained', checkpoint='$pretrained')),
     head=dict(type='LinearHead', num_classes=None),
     loss=dict(type='CrossEntropy', label_smoothing=0.1))
 

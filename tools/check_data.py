@@ -14,11 +14,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     from tresnet_downstream.data_check import MAX_DISTANCE, check_data, table, write_json
-    from tresnet_downstream.data_check.command import clean, sources_asked_for
+    from tresnet_downstream.data_check.command import clean, require_cleanable, sources_asked_for
 
     sources = sources_asked_for(
         options.config, options.cfg_options, options.annotations, options.images, options.task, options.outside_paths
     )
+    if options.fix:
+        require_cleanable(sources)
     max_distance = MAX_DISTANCE if options.max_distance is None else options.max_distance
     report = check_data(sources, options.workers, max_distance, progress)
     print(table(report))

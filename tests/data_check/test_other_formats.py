@@ -90,6 +90,7 @@ def test_images_of_several_labels_are_found_where_each_has_one(tmp_path):
 def test_only_coco_files_and_tables_are_cleaned(tmp_path):
     data = make_class_folders(tmp_path / "data", (2, 2))
     arguments = [FOLDERS, "--cfg-options", f"data_root={data}", "--fix", tmp_path / "out"]
-    status, _, err = call("check_data", arguments)
+    status, out, err = call("check_data", arguments)
     assert status == 2
     assert "only COCO files and tables can be cleaned" in err
+    assert out == ""  # told before anything is read

@@ -5,6 +5,7 @@ import timm
 import torch
 from mmengine.model import BaseModule
 from mmengine.runner import load_checkpoint
+from torch import nn
 
 from tresnet_downstream import TResNet
 from tresnet_downstream.backbones import TimmNetwork
@@ -17,6 +18,7 @@ from tresnet_downstream.weights import (
 )
 from tresnet_downstream.weights.catalogue import Place, PublicWeight
 from tresnet_downstream.weights.formats import to_release
+from tresnet_downstream.weights.pretrained import without_second_names
 
 SMALL = {"layers": (1, 1, 1, 1), "width": 0.25}
 
@@ -161,3 +163,13 @@ def test_timms_stages_freeze_and_their_norms_stay_in_evaluation_mode():
 def test_network_that_timm_does_not_have_is_told():
     with pytest.raises(UserError, match="nonet"):
         TimmNetwork("nonet")
+
+
+def test_second_names_of_parts_are_left_out_and_other_names_are_not():
+    model = nn.ModuleDict({"head": nn.Linear(2, 3), "decoder": nn.Linear(2, 3)})
+    stored = {name: torch.randn_like(tensor) for name, tensor in model.state_dict().items()}
+    second = {"neck.weight": stored["head.weight"].clone(), "neck.bias": stored["head.bias"].clone()}
+    assert without_second_names(model, {**stored, **second}).keys() == stored.keys()
+    second["neck.weight"][0, 0] += 1
+    assert without_second_names(model, {**stored, **second}).keys() == {*stored, "neck.weight"}
+    assert "other.extra.weight" in without_second_names(model, {**stored, "other.extra.weight": stored["head.weight"]})

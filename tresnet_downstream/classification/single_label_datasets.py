@@ -17,6 +17,8 @@ from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS
 
+# torchvision takes `download` for these, and refuses it: their servers are gone.
+_NO_LONGER_FETCHED = ("StanfordCars",)
 ALL = "all"  # images of a data set that torchvision does not split
 
 
@@ -190,7 +192,8 @@ def _torchvision(name: str, root: str, split: str, download: bool, options: dict
             return kind(root=root, **options)
     except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
-        advice = "" if download else "; `options` download=True fetches it, where torchvision can"
+        can_fetch = "download" in parameters and name not in _NO_LONGER_FETCHED
+        advice = "; download=True fetches it" if can_fetch and not download else ""
         raise UserError(f"{root}: {name} cannot be read there ({reason}){advice}") from error
 
 

@@ -36,6 +36,17 @@ def sources_asked_for(
     return [source_of_file(annotations, images, task, outside_paths)]
 
 
+def require_cleanable(sources: Sequence[Source]) -> None:
+    """Checks, before anything is read, that cleaned files can be written.
+
+    Raises:
+        UserError: a source is neither a COCO file nor a table.
+    """
+    for source in sources:
+        if not source.can_be_cleaned:
+            raise UserError(f"{source.annotation_file}: only COCO files and tables can be cleaned")
+
+
 def clean(report: DataReport, out: str, overwrite: bool, is_folder: bool) -> Iterator[str]:
     """Writes cleaned annotation files, and gives lines that say what was removed.
 

@@ -25,7 +25,7 @@ def cleaned_paths(listings: Iterable[Listing], out: str) -> list[tuple[Listing, 
     paths: list[tuple[Listing, Path]] = []
     taken: Counter[str] = Counter()
     for listing in listings:
-        if listing.content is not None or not listing.can_be_cleaned:
+        if listing.content is not None or not listing.source.can_be_cleaned:
             split, suffix = listing.source.split, Path(listing.source.annotation_file).suffix
             taken[split] += 1
             number = f"_{taken[split]}" if taken[split] > 1 else ""
@@ -61,7 +61,7 @@ def write_cleaned(listing: Listing, path: Path, overwrite: bool = False) -> Coun
         UserError: the file that was read cannot be cleaned, no image would be left, or the path cannot be written.
     """
     require_new([path], overwrite)
-    if not listing.can_be_cleaned:
+    if not listing.source.can_be_cleaned:
         raise UserError(f"{listing.source.annotation_file}: only COCO files and tables can be cleaned")
     if listing.content is None:
         raise UserError(f"{listing.source.annotation_file}: cannot be cleaned, since it cannot be read")

@@ -48,6 +48,11 @@ class Source:
         """Whether a model trains on it; a file without a config is checked as if one would."""
         return self.split in ("train", "data")
 
+    @property
+    def can_be_cleaned(self) -> bool:
+        """Whether a cleaned file can be written: of COCO files and tables."""
+        return self.annotation_file.lower().endswith((".json", ".csv"))
+
 
 @dataclass
 class ListedImage:
@@ -104,11 +109,6 @@ class Listing:
         source = self.source
         finding = Finding(kind, severity, source.split, source.annotation_file, place, text, image, annotation)
         self.findings.append(finding)
-
-    @property
-    def can_be_cleaned(self) -> bool:
-        """Whether a cleaned file can be written: of COCO files and tables."""
-        return self.source.annotation_file.lower().endswith((".json", ".csv"))
 
     def uses(self, image: ListedImage) -> bool:
         """Whether training or scoring reads an image: without `keep_empty`, only if it has a label."""

@@ -103,13 +103,15 @@ def use_checked_components(cfg: Config) -> None:
 
 
 def fill_neck_channels(cfg: Config) -> None:
-    """Sets the neck's ``in_channels``, where the config leaves them None, to what the backbone gives.
+    """Sets the ``in_channels`` of the neck, or of its first part, to what the backbone gives, where they are None.
 
     Raises:
         UserError: the backbone does not say what it gives; ours do, in ``feature_info``.
     """
-    neck = cfg.get("model", {}).get("neck")
-    if not isinstance(neck, Mapping) or "in_channels" not in neck or neck["in_channels"] is not None:
+    neck, place = cfg.get("model", {}).get("neck"), "model.neck"
+    if isinstance(neck, list | tuple) and neck:
+        neck, place = neck[0], "model.neck.0"
+    if not isinstance(neck, dict) or "in_channels" not in neck or neck["in_channels"] is not None:
         return
     from mmdet.registry import MODELS
 
@@ -119,9 +121,9 @@ def fill_neck_channels(cfg: Config) -> None:
     info = getattr(backbone, "feature_info", None)
     if info is None:
         raise UserError(
-            f"model.neck.in_channels: is None, and {type(backbone).__name__} does not say what it gives; list it"
+            f"{place}.in_channels: is None, and {type(backbone).__name__} does not say what it gives; list it"
         )
-    cfg.model.neck.in_channels = [info[index]["channels"] for index in backbone.out_indices]
+    neck["in_channels"] = [info[index]["channels"] for index in backbone.out_indices]
 
 
 def import_again(cfg: Config) -> None:

@@ -20,7 +20,7 @@ from tresnet_downstream.running.loops import training_loop
 from tresnet_downstream.running.progress import ProgressHook
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.validation import BEST
-from tresnet_downstream.weights.pretrained import require_match
+from tresnet_downstream.weights.pretrained import require_match, without_second_names
 from tresnet_downstream.weights.reading import unwrap
 
 
@@ -61,7 +61,8 @@ class DetectionCheckpointHook(Hook):
         if training_loop(runner) is not None and not runner._resume:
             _keep_what_fits(model, checkpoint, weights, path)
             return
-        require_match(model, weights, path)
+        known = checkpoint["state_dict"] = without_second_names(model, weights)
+        require_match(model, known, path)
         for _, dataset in datasets_of(runner.cfg):
             if "classes" in (dataset.get("metainfo") or {}):
                 require_classes(checkpoint, dataset.metainfo["classes"], path)

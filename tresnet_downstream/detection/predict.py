@@ -23,7 +23,7 @@ from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
 from tresnet_downstream.running.stored_config import check_stored, few_modules
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
-from tresnet_downstream.weights.pretrained import require_match
+from tresnet_downstream.weights.pretrained import require_match, without_second_names
 
 # Steps of a pipeline that read a picture or its annotations.
 LOADING = (
@@ -88,6 +88,7 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     of_data = meta.get("dataset_meta")
     classes = (of_data.get("classes") if isinstance(of_data, Mapping) else None) or meta.get("CLASSES")
     model = _built(path, detector) if config is None else MODELS.build(ConfigDict(detector))
+    state_dict = without_second_names(model, state_dict)
     require_match(model, state_dict, path)
     model.load_state_dict(state_dict)
     if not isinstance(classes, list | tuple) or not classes or not all(isinstance(name, str) for name in classes):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor, nn
@@ -120,6 +121,23 @@ def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str 
         reasons.append(f"{other_kind[0]} is of {state_dict[other_kind[0]].dtype}")
     if reasons:
         raise UserError(f"{path}: is a checkpoint of another model: {'; '.join(reasons)}")
+
+
+def without_second_names(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without those that the model knows under another name.
+
+    MMDetection's DDQ hands parts of its head to its decoder in its first training step, so that a trained one has names
+    that a new one lacks. Left out is a name that differs in its first part alone from one with equal values.
+    """
+    own = set(model.state_dict())
+    values: dict[str, list[Tensor]] = {}
+    for name in own & state_dict.keys():
+        values.setdefault(name.partition(".")[2], []).append(state_dict[name])
+    return {
+        name: tensor
+        for name, tensor in state_dict.items()
+        if name in own or not any(torch.equal(tensor, other) for other in values.get(name.partition(".")[2], ()))
+    }
 
 
 def shape(tensor: Any) -> tuple[int, ...]:
