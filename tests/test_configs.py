@@ -45,7 +45,7 @@ def test_every_classifiers_config_takes_steps_on_made_data_of_its_layout(path, t
             make_cifar(root, monkeypatch, name)
         else:
             make_flowers(root, monkeypatch) if name == "Flowers102" else make_cars(root)
-    elif "imagenet.py" in text or "folders" in path.stem:
+    elif "imagenet.py" in text or path.stem.startswith(("folders", "tiny")):
         make_class_folders(root, (3, 2))
         options["model.head.num_classes"] = 3
     elif path.stem.startswith("voc"):

@@ -13,6 +13,7 @@ from running.small_data import CLASSES, DIGITS, ROOT, call, make_small_data, opt
 from tresnet_downstream import load_model, registry
 from tresnet_downstream.command_line import _import_file
 from tresnet_downstream.evaluation import read_run
+from tresnet_downstream.formats import FORMATS
 
 _EXAMPLE = re.compile(r"```python\n# (own_\w+\.py)\n(.+?)```\n```\n--cfg-options (.+?)\n```", re.DOTALL)
 EXAMPLES = {
@@ -40,7 +41,8 @@ def data(tmp_path_factory):
         lines = {image["id"]: [image["file_name"]] for image in content["images"]}
         for annotation in content["annotations"]:
             lines[annotation["image_id"]].append(CLASSES[annotation["category_id"] - 1])
-        (folder / f"{split}.txt").write_text("\n".join(" ".join(line) for line in lines.values()))
+        for suffix in ("txt", "lines"):
+            (folder / f"{split}.{suffix}").write_text("\n".join(" ".join(line) for line in lines.values()))
     return folder
 
 
@@ -60,6 +62,7 @@ def _forget(before=None, modules=()):
         names = set(before[number]) if before else set()
         for name in [n for n, c in each.module_dict.items() if n not in names and c.__module__.startswith("own_")]:
             del each.module_dict[name]
+    FORMATS.pop(".lines", None)
     for name in [name for name in sys.modules if name.startswith("own_") and name not in modules]:
         del sys.modules[name]
 
@@ -80,7 +83,8 @@ def training_options(data, names):
 
 
 def validation_options(data, names):
-    file = "val.txt" if "own_data.py" in names else "val.json"
+    suffixes = {"own_data.py": "txt", "own_format.py": "lines"}
+    file = f"val.{next((suffix for name, suffix in suffixes.items() if name in names), 'json')}"
     return ["--cfg-options", f"data_root={data}", f"val_annotations={file}", "val_images=pictures", "num_workers=0"]
 
 
@@ -93,7 +97,7 @@ def trained(data, folder, names):
 
 
 def test_the_page_has_an_example_of_each_part():
-    parts = ("head", "backbone", "loss", "data", "metric", "transform", "optimiser")
+    parts = ("head", "backbone", "loss", "data", "format", "metric", "transform", "optimiser")
     assert list(EXAMPLES) == [f"own_{part}.py" for part in parts]
 
 

@@ -84,9 +84,9 @@ def test_coco_of_the_size_of_ms_coco_is_read_in_seconds(write):
         "categories": [{"id": i, "name": str(i)} for i in range(1, 81)],
     }
     file = write(content)
-    start = time.perf_counter()
+    start = time.process_time()
     annotations = read_annotations(file)
-    assert time.perf_counter() - start < 15
+    assert time.process_time() - start < 15
     first = {a["category_id"] - 1 for a in content["annotations"] if a["image_id"] == images[0]["id"]}
     assert set(np.flatnonzero(annotations.target(0)).tolist()) == first
 

@@ -127,3 +127,10 @@ def test_a_loss_is_asked_for_only_where_there_are_loss_and_targets():
         make(loss=None)(**data, mode="loss")
     with pytest.raises(ValueError, match="targets"):
         make()(data["inputs"], mode="loss")
+
+
+def test_a_loss_of_one_column_for_each_class_is_told_where_each_image_has_one_label():
+    model = ImageClassifier(backbone=BACKBONE, head=HEAD, multi_label=False)
+    model.loss = torch.nn.BCEWithLogitsLoss()
+    with pytest.raises(UserError, match=r"BCEWithLogitsLoss does not take N class indices.*choose CrossEntropy"):
+        model(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]), mode="loss")

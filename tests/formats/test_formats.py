@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running.small_data import CUSTOM, ROOT, call, make_small_data, options
+from running.small_data import ROOT
 
 from tresnet_downstream import formats
 from tresnet_downstream.classification.annotations import read_annotations
@@ -145,17 +145,26 @@ def test_a_format_of_ones_own_is_checked(own_format, tmp_path):
     assert "has no boxes" in [finding.text for finding in listing.findings]
 
 
-def test_a_classifier_trains_on_a_format_of_ones_own(own_format, tmp_path):
-    data = make_small_data(tmp_path / "data", 4, 4)
-    for split in ("train", "val"):
-        content = json.loads((data / f"{split}.json").read_text())
-        images = {image["id"]: image["file_name"] for image in content["images"]}
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        for annotation in content["annotations"]:
-            images[annotation["image_id"]] += " " + names[annotation["category_id"]]
-        (data / f"{split}.lines").write_text("\n".join(images.values()))
-    changes = {f"{split}_annotations": f"{split}.lines" for split in ("train", "val")}
-    given = ["--import", own_format, *options(data, max_epochs=1, **changes)]
-    status, out, err = call("train_multilabel", [CUSTOM, "--work-dir", tmp_path / "run", *given])
-    assert (status, err) == (0, "")
-    assert "train.lines; 3 classes" in out
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"image_of": np.array([0.0, 1.0])}, "its reader gives `image_of` as float64"),
+        ({"class_of": np.array([0, 2])}, "numbers in `class_of` that are not from 0 to 1"),
+        ({"difficult": np.zeros(1, bool)}, "`difficult` with 1 entries for 2 annotations"),
+        ({"names": ["a.jpg", "./a.jpg"]}, "are the same image"),
+    ],
+)
+def test_what_a_reader_gives_is_checked(monkeypatch, changes, told):
+    no = np.zeros(2, bool)
+    given = {"names": ["a.jpg", "b.jpg"], "classes": ("cat", "dog"), "image_of": np.array([0, 1])}
+    given |= {"class_of": np.array([0, 1]), "unknown": no, "difficult": no, **changes}
+    monkeypatch.setitem(FORMATS, ".lines", Format("lines", lambda *_: LabelledImages(**given)))
+    with pytest.raises(UserError, match=told):
+        read_annotations("labels.lines")
+
+
+@pytest.mark.parametrize("header", ["image,class", "filename,label", "ID,labels"])
+def test_a_header_of_another_tool_is_told(tmp_path, header):
+    (tmp_path / "labels.csv").write_text(f"{header}\na.jpg,cat\n")
+    with pytest.raises(UserError, match=r"labels.csv: line 1 is the header .*write path,label"):
+        formats.read_file(tmp_path / "labels.csv")

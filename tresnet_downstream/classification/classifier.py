@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from tresnet_downstream.classification.heads import PooledFeatures
-from tresnet_downstream.errors import NonFiniteLossError, UserError
+from tresnet_downstream.errors import NonFiniteLossError, UserError, is_out_of_memory
 from tresnet_downstream.registry import MODELS, SCOPE, takes_argument
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.pretrained import PretrainedModule
@@ -142,7 +142,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
             return self.probabilities(logits)
         if self.loss is None or targets is None:
             raise ValueError("mode='loss' needs a loss in the model's config and targets in the batch")
-        loss = self.loss(logits, targets)
+        loss = self._loss_of(logits, targets)
         if loss.numel() != 1:
             kind, size = type(self.loss).__name__, tuple(loss.shape)
             raise UserError(f"model.loss: {kind} gives a tensor of shape {size}; give one number")
@@ -151,6 +151,20 @@ class ImageClassifier(PretrainedModule, BaseModel):
                 f"the loss is {loss.item()} in the batch of {', '.join(image) or 'unnamed pictures'}"
             )
         return {"loss": loss, "images": torch.tensor(len(inputs), device=loss.device)}
+
+    def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        loss: Any = self.loss
+        try:
+            return loss(logits, targets)  # type: ignore[no-any-return]
+        except (ValueError, RuntimeError) as error:
+            # With targets of its own form, whatever a loss raises is its own fault.
+            if targets.shape == logits.shape or is_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"model.loss: {type(loss).__name__} does not take N class indices, the targets where each image has "
+                f"one label ({reason}); choose CrossEntropy"
+            ) from error
 
     def _require_loss_of_shares(self) -> None:
         mixing = [each for each in self.batch_transforms if getattr(each, "mixes_labels", False)]

@@ -68,6 +68,8 @@ def _spread(positives: np.ndarray, classes: Sequence[str]) -> str:
     if len(classes) == 1:
         return f"1 class, {classes[0]!r}, in {positives[0]:,} images"
     least, most = int(np.argmin(positives)), int(np.argmax(positives))
+    if positives[least] == positives[most]:
+        return f"{len(classes):,} classes, in {positives[least]:,} images each"
     return (
         f"{len(classes):,} classes, in {positives[least]:,} ({classes[least]!r}) to {positives[most]:,} "
         f"({classes[most]!r}) images each"

@@ -19,7 +19,7 @@ from tresnet_downstream.formats.coco import read_coco_classes, read_coco_file
 from tresnet_downstream.formats.labelled_images import LabelledImages
 from tresnet_downstream.formats.table import read_table
 from tresnet_downstream.formats.voc import read_voc_file
-from tresnet_downstream.text_files import File
+from tresnet_downstream.text_files import File, refuse_duplicates, refuse_repeated_images
 
 __all__ = ["FORMATS", "Format", "LabelledImages", "format_of", "read_class_folders", "read_classes", "read_file"]
 
@@ -90,7 +90,31 @@ def read_file(file: File, classes: Sequence[str] | None = None, others: bool = F
     Raises:
         UserError: the file is missing or malformed, of no known format, or has other classes.
     """
-    return format_of(file).read(file, classes, others)
+    images = format_of(file).read(file, classes, others)
+    _require_consistent(file, images)
+    return images
+
+
+def _require_consistent(file: File, images: LabelledImages) -> None:
+    """Checks what a reader gives, which may be a user's own.
+
+    Raises:
+        UserError: arrays are of other lengths, types or numbers than `LabelledImages` says, or an image is there twice.
+    """
+    refuse_repeated_images(file, images.names)
+    refuse_duplicates(file, "class", images.classes)
+    count = len(images.image_of)
+    for name, of in (("image_of", images.names), ("class_of", images.classes)):
+        numbers = getattr(images, name)
+        if numbers.dtype.kind not in "iu" or numbers.shape != (count,):
+            raise UserError(
+                f"{file}: its reader gives `{name}` as {numbers.dtype}{list(numbers.shape)}, not int64[{count}]"
+            )
+        if count and not (numbers.min() >= 0 and numbers.max() < len(of)):
+            raise UserError(f"{file}: its reader gives numbers in `{name}` that are not from 0 to {len(of) - 1}")
+    for name in ("unknown", "difficult"):
+        if (flags := getattr(images, name)).shape != (count,):
+            raise UserError(f"{file}: its reader gives `{name}` with {flags.size} entries for {count} annotations")
 
 
 def read_classes(file: File) -> tuple[str, ...]:

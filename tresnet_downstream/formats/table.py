@@ -10,6 +10,9 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.formats.labelled_images import LabelledImages
 from tresnet_downstream.text_files import File, read_text, refuse_duplicates, same_file_name
 
+# What other tools call the column of images.
+_HEADERS = {"image", "images", "image_id", "image_path", "img", "file", "files", "file_name", "filename", "name", "id"}
+
 
 def read_table(file: File, classes: Sequence[str] | None = None, others: bool = False) -> LabelledImages:
     """Reads a table of ``path,label;label`` rows, with ``label;label`` of unknown state in a third column.
@@ -77,6 +80,10 @@ def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
                 if len(cells) not in (2, 3) or [cell.strip() for cell in cells[2:]] not in ([], ["unknown"]):
                     raise UserError(f"{file}: the header is `{','.join(cells)}`, not path,label[,unknown]")
                 continue
+            if number == 0 and cells[0].strip().lower() in _HEADERS:
+                raise UserError(
+                    f"{file}: line 1 is the header `{','.join(cells)}`; write path,label[,unknown], or no header"
+                )
             if len(cells) not in allowed:
                 numbers = " or ".join(map(str, allowed))
                 raise UserError(
