@@ -155,7 +155,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
     def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss: Any = self.loss
         try:
-            return loss(logits, targets)  # type: ignore[no-any-return]
+            return loss(logits, targets)
         except (ValueError, RuntimeError) as error:
             # With targets of its own form, whatever a loss raises is its own fault.
             if targets.shape == logits.shape or is_out_of_memory(error):
