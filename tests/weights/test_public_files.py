@@ -34,7 +34,7 @@ def file_of_network(path, num_classes=7, width=0.25):
 def server(tmp_path, monkeypatch):
     """A server without files; ``small`` of the catalogue lies there, and nowhere in a cache."""
     monkeypatch.setenv("TRESNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TRESNET_TIMEOUT", "2")
+    monkeypatch.setenv("TRESNET_TIMEOUT", "20")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRESNET_MIRROR", raising=False)
     server = Server(b"")

@@ -150,8 +150,8 @@ def _from_first_place(name: str, entry: PublicWeight) -> Path:
         if answers:
             tell(f"{name}: fetched from {candidate.short}, since {_listed(answers)}")
         return path
-    advice = "put it into one of TRESNET_MIRROR" if mirrors() else "set TRESNET_MIRROR to a folder that has it"
-    raise UserError(f"{name}: no place gives it ({_listed(answers)}); {GIVE_A_PATH}, or {advice}")
+    advice = "" if mirrors() else ", or set TRESNET_MIRROR"
+    raise UserError(f"{name}: no place gives it ({_listed(answers)}); {GIVE_A_PATH}{advice}")
 
 
 def _fetch(candidate: _Candidate, name: str) -> Path:
