@@ -1,9 +1,8 @@
 # What every detector with a TResNet adds to a config of MMDetection: its components, scores and checkpoints. MMEngine
 # takes no key from two bases, so no key here is one of MMDetection's: the import is no `custom_imports`, and the runner
-# adds its hooks by itself.
+# adds its hooks and the seed 0 by itself.
 __import__('tresnet_downstream.detection.training')  # with an import statement MMEngine reads a config as another kind
 runner_type = 'tresnet_downstream.DetectionRunner'
-randomness = dict(seed=0)
 overwrite = False  # True moves a run that the work dir holds aside
 amp = None  # 'bfloat16' or 'float16'
 coco_eval = 'pycocotools'  # or 'faster_coco_eval': the same scores in a tenth of the time

@@ -14,7 +14,7 @@ def list_any(source: Source) -> Listing:
     try:
         file = read_file(source.annotation_file)
     except UserError as error:
-        listing.report("unreadable-file", "error", "", str(error).removeprefix(f"{source.annotation_file}: "))
+        listing.report_unreadable(error)
         return listing
     if source.task == "detection" and not format_of(source.annotation_file).has_boxes:
         listing.report("unreadable-file", "error", "", "has no boxes")

@@ -32,7 +32,7 @@ def _parsed(listing: Listing) -> dict[str, Any] | None:
     try:
         content = parse_json(read_text(source.annotation_file), source.annotation_file)
     except UserError as error:
-        listing.report("unreadable-file", "error", "", str(error).removeprefix(f"{source.annotation_file}: "))
+        listing.report_unreadable(error)
         return None
     if isinstance(content, dict) and not source.needs_labels:
         content.setdefault("annotations", [])

@@ -13,7 +13,7 @@ def list_folders(source: Source) -> Listing:
     try:
         listing.classes = class_names_of(source.annotation_file)
     except UserError as error:
-        listing.report("unreadable-file", "error", "", str(error).removeprefix(f"{source.annotation_file}: "))
+        listing.report_unreadable(error)
         return listing
     listing.content = {}
     for name in listing.classes:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from tresnet_downstream.coco_shapes import is_id
 from tresnet_downstream.data_check.findings import Finding, Severity
+from tresnet_downstream.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ class Listing:
         source = self.source
         finding = Finding(kind, severity, source.split, source.annotation_file, place, text, image, annotation)
         self.findings.append(finding)
+
+    def report_unreadable(self, error: UserError) -> None:
+        """Adds a finding about a file that a reader refuses, with the reader's message."""
+        text = str(error).removeprefix(f"{self.source.annotation_file}: ")
+        self.report("unreadable-file", "error", "", text)
 
     def uses(self, image: ListedImage) -> bool:
         """Whether training or scoring reads an image: without `keep_empty`, only if it has a label."""

@@ -18,7 +18,7 @@ def list_table(source: Source) -> Listing:
     try:
         text = read_text(source.annotation_file)
     except UserError as error:
-        listing.report("unreadable-file", "error", "", str(error).removeprefix(f"{source.annotation_file}: "))
+        listing.report_unreadable(error)
         return listing
     listing.content = []
     widths: tuple[int, ...] = (2, 3)

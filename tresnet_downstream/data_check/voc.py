@@ -14,7 +14,7 @@ def list_voc(source: Source) -> Listing:
     try:
         names, folder = listed_names(source.annotation_file), annotation_folder(source.annotation_file)
     except UserError as error:
-        listing.report("unreadable-file", "error", "", str(error).removeprefix(f"{source.annotation_file}: "))
+        listing.report_unreadable(error)
         return listing
     annotations: list[dict[str, Any]] = []
     owners: list[ListedImage] = []

@@ -1,6 +1,7 @@
 """Object detection with MMDetection: what it lacks of ours, made known to it by being imported.
 
-A config does so with ``custom_imports``: ``TResNet`` and the ``tresnet://`` names, checked COCO data, scoring.
+The base config ``tresnet_detection.py`` imports it: ``TResNet`` and the ``tresnet://`` names, checked COCO data,
+scoring.
 """
 
 from tresnet_downstream.errors import UserError

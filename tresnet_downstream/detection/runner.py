@@ -57,6 +57,7 @@ class DetectionRunner(FolderRunner):
       ``coco_eval`` names what computes the scores;
     * the neck's ``in_channels`` follow the backbone where the config leaves them None;
     * a TResNet gets RGB in [0, 1] and padded sides where the config has the pixels of MMDetection's own networks;
+    * the seed is 0 where the config has no ``randomness``;
     * hooks of ours run beside the config's: :data:`OUR_HOOKS`;
     * classes come from the training data, and every head's ``num_classes`` follows them;
     * ``amp`` (``bfloat16`` or ``float16``) works on a CPU as well;
@@ -108,6 +109,7 @@ class DetectionRunner(FolderRunner):
             join_processes(cfg.launcher)
             set_launcher(cfg, cfg.launcher)
         require_read_options(cfg)
+        cfg.setdefault("randomness", {"seed": 0})
         follow_options(cfg)
         use_checked_components(cfg)
         set_classes(cfg)
