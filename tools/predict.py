@@ -88,13 +88,15 @@ def _classifier(options: argparse.Namespace, images: Sequence[str], device: str)
 def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
     from tresnet_downstream.detection.drawing import detect_in_pictures
     from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.joint.predict import gives_labels_and_boxes, label_and_detect
     from tresnet_downstream.running.config import load_config
 
     config = load_config(options.config) if options.config else None
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
     model = load_detector(options.model, config).to(device)
-    return detect_in_pictures(
+    find = label_and_detect if gives_labels_and_boxes(model) else detect_in_pictures
+    return find(
         model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
     )
 
