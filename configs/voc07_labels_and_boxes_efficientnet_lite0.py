@@ -1,14 +1,9 @@
 # Labels and boxes in one pass on PASCAL VOC 2007: a small RetinaNet on EfficientNet-Lite0, with a head of labels on the
 # backbone. Trained on the split `train`, scored on `val`, at 224 pixels.
-_base_ = ['voc07_retinanet_tresnet_m.py']
+_base_ = ['voc07_retinanet_tresnet_m.py', '_base_/labels_and_boxes.py']
 runner_type = 'tresnet_downstream.JointRunner'
-__import__('tresnet_downstream.joint')
 
-labels = dict(
-    head=dict(type='LinearHead'),
-    loss=dict(type='AsymmetricLoss', gamma_neg=4, gamma_pos=0, clip=0.05),
-    loss_weights=dict(labels=0.5, boxes=1.0))
-
+labels = dict(loss_weights=dict(labels=0.5))
 channels = 96
 model = dict(
     data_preprocessor=_base_.pixels,

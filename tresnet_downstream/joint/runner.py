@@ -48,7 +48,7 @@ class JointRunner(DetectionRunner):
         if not labels:
             raise UserError("labels: is missing; a joint model needs labels=dict(head=..., loss=...) in its config")
         if unknown := set(labels) - {*OF_MODEL, *OF_METRIC, *OTHERS}:
-            raise UserError(f"labels.{sorted(unknown)[0]}: is no key; there are {', '.join([*OF_MODEL, *OTHERS])}")
+            raise UserError(f"labels.{sorted(unknown)[0]}: is no key; there are {', '.join([*OF_MODEL, *OTHERS, *OF_METRIC])}")
         if "tta_model" in cfg and cfg.model.get("type") == cfg.tta_model.get("type"):
             raise UserError("test-time augmentation is for detectors without labels; score without `--tta`")
         wrapped = cfg.model.get("type") == MODEL  # in the copy of a config that a training leaves
@@ -144,7 +144,7 @@ def _import_again(cfg: Config) -> None:
 
 def _add_files(cfg: Config, labels: Mapping[str, Any]) -> None:
     """Gives the training data its file of labels, and the batches that such data needs."""
-    files = labels.get("train")
+    files = {key: value for key, value in dict(labels.get("train") or {}).items() if value is not None}
     if not files:
         return
     for split, dataset in datasets_of(cfg):
@@ -155,7 +155,7 @@ def _add_files(cfg: Config, labels: Mapping[str, Any]) -> None:
                 "labels.train: images with labels and no boxes cannot be mixed with others, as "
                 f"{cfg.train_dataloader.dataset.type} does; take the labels of the boxes, or another data set"
             )
-        dataset.type, dataset.labels = DATA, dict(files)
+        dataset.type, dataset.labels = DATA, files
     by_shape = "AspectRatio" in str((cfg.train_dataloader.get("batch_sampler") or {}).get("type"))
     cfg.train_dataloader.batch_sampler = {"type": BATCHES, "by_shape": by_shape}
     # A batch without boxes has no gradient for the neck and the head of boxes.
