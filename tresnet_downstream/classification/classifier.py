@@ -103,10 +103,13 @@ class ImageClassifier(PretrainedModule, BaseModel):
     @torch.inference_mode()
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3, computed where and as the weights are."""
+        return self.probabilities(self(self.inputs_of(images))).float().cpu().numpy()
+
+    def inputs_of(self, images: np.ndarray) -> Tensor:
+        """N x 3 x H x W in [0, 1], where and as the weights are, for uint8 pictures N x H x W x 3."""
         parameter = next(self.parameters())
         batch = torch.from_numpy(images).to(parameter.device).permute(0, 3, 1, 2)
-        batch = batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
-        return self.probabilities(self(batch)).float().cpu().numpy()
+        return batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
 
     def forward(
         self,
