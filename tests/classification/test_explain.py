@@ -356,6 +356,8 @@ def test_maps_are_measured_against_boxes(tmp_path, own_heads):
     assert (found.pictures, found.maps, found.empty, found.above) == (2, 2, 0, 0.5)
     assert (found.mass, found.area) == (pytest.approx(0.5, abs=0.02), pytest.approx(0.25))
     assert check_maps(model, tmp_path / "boxes.json", tmp_path, most=1).mass > 0.95
+    with pytest.raises(UserError, match="`most` 0"):
+        check_maps(model, tmp_path / "boxes.json", tmp_path, most=0)
     with pytest.raises(UserError, match="classes"):
         boxes_by_class(tmp_path / "boxes.json", ("other",))
 
@@ -378,8 +380,12 @@ def test_a_trained_network_looks_at_the_objects_and_an_untrained_one_anywhere(tm
     status, _, err = call("train_multilabel", arguments)
     assert status == 0, err
     best, places = tmp_path / "run" / "best.pth", (data / "annotations" / "instances_val.json", data / "val")
-    trained = check_maps(load_model(best), *places)
-    before = check_maps(untrained(best), *places)
+    model = load_model(best)
+    trained = check_maps(model, *places)
+    before = check_maps(untrained(best, model), *places)
+    status, out, _ = call("check_maps", [best, "--annotations", places[0], "--images", places[1]])
+    assert status == 0
+    assert f"{100 * trained.mass:.1f}% of a map's mass" in out
     assert trained.mass > 1.6 * trained.area
     assert before.mass < 1.5 * before.area
     assert trained.mass > 1.4 * before.mass

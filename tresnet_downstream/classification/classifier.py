@@ -133,12 +133,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         if mode == "loss" and self.training and targets is not None:
             for transform in self.batch_transforms:
                 inputs, targets = transform(inputs, targets, self.head.num_classes)
-        features = self.backbone(inputs)
-        if isinstance(features, Tensor):
-            # Its last item would be the last picture's.
-            kind = type(self.backbone).__name__
-            raise UserError(f"model.backbone: {kind} gives a tensor; give a tuple of feature maps, the last one last")
-        logits = self.head(features[-1])
+        logits = self.head(self.feature_map(inputs))
         if mode == "tensor":
             return logits
         if mode == "predict":
@@ -154,6 +149,15 @@ class ImageClassifier(PretrainedModule, BaseModel):
                 f"the loss is {loss.item()} in the batch of {', '.join(image) or 'unnamed pictures'}"
             )
         return {"loss": loss, "images": torch.tensor(len(inputs), device=loss.device)}
+
+    def feature_map(self, inputs: Tensor) -> Tensor:
+        """The last feature map, which the head takes, N x C x H' x W', for N x 3 x H x W in [0, 1]."""
+        features = self.backbone(inputs)
+        if isinstance(features, Tensor):
+            # Its last item would be the last picture's.
+            kind = type(self.backbone).__name__
+            raise UserError(f"model.backbone: {kind} gives a tensor; give a tuple of feature maps, the last one last")
+        return features[-1]
 
     def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss: Any = self.loss

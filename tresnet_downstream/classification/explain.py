@@ -182,7 +182,7 @@ def _maps_of_features(model: ImageClassifier, image: np.ndarray, classes: Sequen
     """The maps of a prepared picture, one for each class, at the size of the last feature map."""
     with torch.inference_mode(False):
         with torch.no_grad():
-            features = model.backbone(model.inputs_of(image[None]))[-1]
+            features = model.feature_map(model.inputs_of(image[None]))
         rows = features.expand(len(classes), -1, -1, -1)
         labels = torch.tensor(classes, device=features.device)
         if isinstance(model.head, AttendingHead):

@@ -48,8 +48,8 @@ def explained_picture(model: ImageClassifier, image: str, labels: Sequence[tuple
 def _sheet(panels: Sequence[tuple[Image.Image, str, str]], method: str, left_out: int) -> Image.Image:
     """Panels in rows, each with a name and a value below it, and what the colours mean below all."""
     small, font = ImageFont.load_default(13), ImageFont.load_default(16)
-    columns = min(len(panels), COLUMNS)
-    rows = -(-len(panels) // columns)
+    rows = -(-len(panels) // COLUMNS)
+    columns = -(-len(panels) // rows)  # rows of much the same length
     # A caption must fit below a narrow picture.
     cell, tall = max(panels[0][0].width, 150), panels[0][0].height
     width = max(2 * _MARGIN + columns * cell + (columns - 1) * _GAP, 420)

@@ -10,7 +10,6 @@ import torch
 from tresnet_downstream.classification.classifier import ImageClassifier, build_classifier
 from tresnet_downstream.classification.descriptions import read_description
 from tresnet_downstream.classification.explain import explain, explanation_method
-from tresnet_downstream.classification.model_files import load_model
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.explanations import mass_inside_boxes
 from tresnet_downstream.evaluation.tracking import Track, silently
@@ -61,6 +60,8 @@ def check_maps(
     Raises:
         UserError: for what :func:`explain` raises, a file without boxes, and classes that are not the model's.
     """
+    if most is not None and most < 1:
+        raise UserError(f"`most` {most}: give a whole number, at least 1")
     method = explanation_method(model)
     names = model.classes or ()
     boxes = boxes_by_class(annotations, names)
@@ -109,8 +110,13 @@ def boxes_by_class(annotations: str | Path, classes: Sequence[str]) -> Mapping[s
     }
 
 
-def untrained(checkpoint: str | Path, seed: int = 0) -> ImageClassifier:
-    """The network of a checkpoint with the random weights that a training would start from.
+def untrained(checkpoint: str | Path, trained: ImageClassifier, seed: int = 0) -> ImageClassifier:
+    """The network of a checkpoint with the random weights that a training could start from.
+
+    Args:
+        checkpoint: of this toolkit.
+        trained: the same from :func:`load_model`, which says classes, pipeline and device.
+        seed: of the weights.
 
     Raises:
         UserError: if the checkpoint does not describe its network.
@@ -121,6 +127,5 @@ def untrained(checkpoint: str | Path, seed: int = 0) -> ImageClassifier:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         classifier = build_classifier(description.classifier)
-    trained = load_model(checkpoint)
     classifier.classes, classifier.pipeline = trained.classes, trained.pipeline
-    return classifier.eval()
+    return classifier.to(next(trained.parameters()).device).eval()
