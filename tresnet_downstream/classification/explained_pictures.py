@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tresnet_downstream.classification.classifier import ImageClassifier
-from tresnet_downstream.classification.explain import ATTENTION, explain, explanation_method
+from tresnet_downstream.classification.explain import ATTENTION, GRAD_CAM, explain, explanation_method
 from tresnet_downstream.heat_maps import overlay
 from tresnet_downstream.pictures import read_image
 
@@ -16,8 +16,8 @@ PANEL, COLUMNS, MOST = 320, 4, 15
 _PAPER, _INK, _MUTED, _ACCENT = (255, 255, 255), (24, 26, 30), (104, 110, 120), (0, 103, 163)
 _MARGIN, _GAP, _CAPTION, _LEGEND = 20, 16, 30, 52
 _TEXTS = {
-    ATTENTION: "attention of the class's query",
-    "Grad-CAM": "Grad-CAM: what speaks for the class",
+    ATTENTION: "attention of the query of the class's group",
+    GRAD_CAM: "Grad-CAM: what speaks for the class",
 }
 
 
