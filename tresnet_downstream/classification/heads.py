@@ -165,6 +165,22 @@ class MLDecoderHead(nn.Module):
             by_group = torch.einsum("ngd,gdk->ngk", decoded.to(self.group_weight.dtype), self.group_weight)
             return by_group.flatten(1)[:, : self.num_classes] + self.group_bias
 
+    def attention_maps(self, features: Tensor, classes: Tensor) -> Tensor:
+        """How much the query of a class's group attends to each position, as the mean over the attention heads.
+
+        Classes of one group share its query, and so its map.
+
+        Args:
+            features: N x in_channels x H x W.
+            classes: N class indices, one for each feature map.
+
+        Returns:
+            N x H x W, each summing to 1.
+        """
+        memory = F.relu(self.embed(features.flatten(2).transpose(1, 2)))
+        groups = torch.div(classes, self.group_weight.shape[2], rounding_mode="floor")
+        return self.decoder.attention(self.queries[groups][:, None], memory)[:, 0].unflatten(1, features.shape[2:])
+
 
 class DecoderLayer(nn.Module):
     """A transformer decoder layer without self-attention, norms after the additions."""
@@ -179,9 +195,16 @@ class DecoderLayer(nn.Module):
 
     def forward(self, queries: Tensor, memory: Tensor, padding: Tensor | None = None) -> Tensor:
         """N x G x D queries and N x L x D memory to N x G x D; memory where ``padding`` (N x L) is True is passed over."""
-        # The published layer adds the queries to themselves where self-attention would stand.
-        x = self.norm1(queries + self.dropout(queries))
+        x = self._normed(queries)
         attended, _ = self.multihead_attn(x, memory, memory, key_padding_mask=padding, need_weights=False)
         x = self.norm2(x + self.dropout(attended))
         expanded = self.dropout(F.relu(self.linear1(x)))
         return self.norm3(x + self.dropout(self.linear2(expanded)))
+
+    def attention(self, queries: Tensor, memory: Tensor) -> Tensor:
+        """N x G x D queries and N x L x D memory to N x G x L weights, the mean over the attention heads."""
+        return self.multihead_attn(self._normed(queries), memory, memory, average_attn_weights=True)[1]
+
+    def _normed(self, queries: Tensor) -> Tensor:
+        # The published layer adds the queries to themselves where self-attention would stand.
+        return self.norm1(queries + self.dropout(queries))
