@@ -48,6 +48,8 @@ class ImageClassifier(PretrainedModule, BaseModel):
         pipeline: the transforms that bring a picture to the size wanted, as a config has them; empty unless the
             model came from a file.
         input_size: side of the pictures that the pipeline gives, in pixels; 0 without one.
+        tta: test-time augmentation: whether predicted probabilities are the mean of those of each picture and of its
+            mirror image, as the pipeline gives them; False unless it is set. It takes twice the time.
 
     Raises:
         UserError: if the head's ``num_classes`` does not match ``classes``, or labels are mixed for a loss that takes
@@ -70,6 +72,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         self.multi_label = multi_label
         self.pipeline: tuple[dict[str, Any], ...] = ()
         self.input_size = 0
+        self.tta = False
         _require_arguments("model.backbone", backbone, ("out_indices",))
         self.backbone = _build({"out_indices": (-1,), **backbone})
         in_channels = _channels_of(self.backbone)
@@ -106,7 +109,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         parameter = next(self.parameters())
         batch = torch.from_numpy(images).to(parameter.device).permute(0, 3, 1, 2)
         batch = batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
-        return self.probabilities(self(batch)).float().cpu().numpy()
+        return self(batch, mode="predict").float().cpu().numpy()
 
     def forward(
         self,
@@ -130,16 +133,14 @@ class ImageClassifier(PretrainedModule, BaseModel):
         if mode == "loss" and self.training and targets is not None:
             for transform in self.batch_transforms:
                 inputs, targets = transform(inputs, targets, self.head.num_classes)
-        features = self.backbone(inputs)
-        if isinstance(features, Tensor):
-            # Its last item would be the last picture's.
-            kind = type(self.backbone).__name__
-            raise UserError(f"model.backbone: {kind} gives a tensor; give a tuple of feature maps, the last one last")
-        logits = self.head(features[-1])
+        logits = self._logits(inputs)
         if mode == "tensor":
             return logits
         if mode == "predict":
-            return self.probabilities(logits)
+            probabilities = self.probabilities(logits)
+            if self.tta:
+                probabilities = (probabilities + self.probabilities(self._logits(inputs.flip(-1)))) / 2
+            return probabilities
         if self.loss is None or targets is None:
             raise ValueError("mode='loss' needs a loss in the model's config and targets in the batch")
         loss = self._loss_of(logits, targets)
@@ -151,6 +152,14 @@ class ImageClassifier(PretrainedModule, BaseModel):
                 f"the loss is {loss.item()} in the batch of {', '.join(image) or 'unnamed pictures'}"
             )
         return {"loss": loss, "images": torch.tensor(len(inputs), device=loss.device)}
+
+    def _logits(self, inputs: Tensor) -> Any:
+        features = self.backbone(inputs)
+        if isinstance(features, Tensor):
+            # Its last item would be the last picture's.
+            kind = type(self.backbone).__name__
+            raise UserError(f"model.backbone: {kind} gives a tensor; give a tuple of feature maps, the last one last")
+        return self.head(features[-1])
 
     def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss: Any = self.loss

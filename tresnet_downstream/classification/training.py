@@ -1,6 +1,7 @@
 """Classification, with several labels or one: from a config to a running training, or to the scores of a checkpoint."""
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ from tresnet_downstream.running.unreadable import UnreadableImagesHook  # noqa: 
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import class_names
+
+# What a run says that was scored with test-time augmentation.
+TTA = "mean of the probabilities of each image and its mirror image"
 
 
 @interrupts.remembered()
@@ -92,6 +96,7 @@ def score_classifier(
     weights: str | None = None,
     launcher: str = "none",
     set_here: Set[str] = frozenset(),
+    tta: bool = False,
 ) -> tuple[Any, MultilabelRun | SingleLabelRun] | None:
     """Scores a checkpoint on the validation data of a config.
 
@@ -103,6 +108,7 @@ def score_classifier(
         weights: ``raw`` or ``averaged``; None takes those that scored better when the checkpoint was validated.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
         set_here: the places of the config that win over the checkpoint, from :func:`places_set_by`.
+        tta: scores the mean of the probabilities of each image and its mirror image; the run says so.
 
     Returns:
         the scores (:class:`MultilabelScores` or :class:`SingleLabelScores`) and the run, for :func:`write_scored`;
@@ -122,6 +128,7 @@ def score_classifier(
     runner = _build_runner(config, launcher, None, train=False, classes=classes)
     require_match(bare(runner.model), state_dict, checkpoint_path)
     bare(runner.model).load_state_dict(state_dict)
+    bare(runner.model).tta = tta
     try:
         scores = runner.val()
     finally:
@@ -129,7 +136,8 @@ def score_classifier(
     metric = task_metric(runner.val_evaluator.metrics, task_of(config).metric)
     if not is_main_process():
         return None
-    return metric.scores["raw"], _outcome(config, checkpoint_path, name, runner.val_dataloader.dataset, metric, scores)
+    run = _outcome(config, checkpoint_path, name, runner.val_dataloader.dataset, metric, scores)
+    return metric.scores["raw"], replace(run, about={**run.about, "tta": TTA}) if tta else run
 
 
 def _outcome(

@@ -13,6 +13,7 @@ from tresnet_downstream.detection import metrics
 from tresnet_downstream.detection.adjusted_config import annotation_file, datasets_of, follow_options, image_folder
 from tresnet_downstream.detection.hooks import DetectionProgressHook
 from tresnet_downstream.detection.runner import QuietDetectionRunner
+from tresnet_downstream.detection.tta import description_of, with_test_time_augmentation
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.evaluation.runs import LEFT_OUT
@@ -65,7 +66,7 @@ def train_detection(
 
 @interrupts.remembered()
 def score_detection(
-    config: Config, checkpoint_path: str | Path, launcher: str = "none"
+    config: Config, checkpoint_path: str | Path, launcher: str = "none", tta: bool = False
 ) -> tuple[dict[str, DetectionScores], DetectionRun] | None:
     """Scores a detector on the test data of a config, which in most configs is the validation data.
 
@@ -73,6 +74,7 @@ def score_detection(
         config: of MMDetection, from :func:`load_config`, with ``work_dir``.
         checkpoint_path: a path or URL of a checkpoint of a detector.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
+        tta: tests on several views of each image, see :func:`with_test_time_augmentation`; the run says so.
 
     Returns:
         the scores by kind, ``bbox`` or ``segm``, and the run for :func:`write_detection_run`; None in all processes
@@ -89,7 +91,8 @@ def score_detection(
         if classes and not dataset.get("metainfo"):
             dataset.metainfo = {"classes": tuple(classes)}
     config.load_from, config.resume = str(checkpoint_path), False
-    runner = _quiet_runner(config, launcher)
+    tested = with_test_time_augmentation(config) if tta else config
+    runner = _quiet_runner(tested, launcher)
     try:
         runner.test()
     finally:
@@ -107,7 +110,9 @@ def score_detection(
         classes=tuple(metric.dataset_meta["classes"]),
         image_folder=image_folder(dataset),
         backend=metric.backend,
-        about=provenance(config, checkpoint_path, annotation_file(dataset)) | _left_out(metric),
+        about=provenance(config, checkpoint_path, annotation_file(dataset))
+        | _left_out(metric)
+        | ({"tta": description_of(tested)} if tta else {}),
         left_out=metric.unreadable,
     )
     return metric.scores, run
