@@ -58,7 +58,7 @@ def with_our_reading(step: Any, any_size: bool = False) -> Any:
     """A step of a pipeline; ours, if it is one of MMDetection that reads local files as 8-bit colours."""
     if not isinstance(step, Mapping) or step.get("type") not in _LOADERS:
         return step
-    options = {key: value for key, value in step.items() if key != "type" and value is not None}
+    options = {key: value for key, value in step.items() if key not in ("type", "_scope_") and value is not None}
     is_usual = options.get("color_type", "color") == "color" and options.get("imdecode_backend", "cv2") == "cv2"
     backend = options.pop("backend_args", None) or options.pop("file_client_args", None)
     if not is_usual or options.get("ignore_empty") or (backend or _LOCAL) != _LOCAL:

@@ -32,6 +32,8 @@ from tresnet_downstream.detection.network_check import (
     detector_of,
     has_masks,
 )
+from tresnet_downstream.detection.tta import check_views, detector_config
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import RUNNERS, SCOPE
 from tresnet_downstream.running import folders
@@ -143,9 +145,13 @@ class DetectionRunner(FolderRunner):
             return super().val()
 
     def test(self) -> Any:
-        """Scores, once the parts of the detector fit one another."""
+        """Scores, once the parts of the detector fit one another; with test-time augmentation, boxes alone."""
         with mistakes_in_types():
             self._check_parts()
+            if self.detector_config is not self.cfg.model:
+                check_views(self.cfg)
+                if has_masks(detector_of(self.model)):
+                    raise UserError("test-time augmentation merges boxes, and this detector has a head for masks")
             return super().test()
 
     def _check_parts(self) -> None:
@@ -159,7 +165,7 @@ class DetectionRunner(FolderRunner):
     @property
     def detector_config(self) -> Any:
         """The config of the detector itself; test-time augmentation puts its own around it."""
-        return self.cfg.model.get("module", self.cfg.model)
+        return detector_config(self.cfg)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks; before the first, when the data sets are there, the classes of the heads are checked."""

@@ -13,6 +13,7 @@ from tresnet_downstream.detection import metrics
 from tresnet_downstream.detection.adjusted_config import annotation_file, datasets_of, follow_options, image_folder
 from tresnet_downstream.detection.hooks import DetectionProgressHook
 from tresnet_downstream.detection.runner import DetectionRunner, QuietDetectionRunner
+from tresnet_downstream.detection.tta import description_of, detector_config, with_test_time_augmentation
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.evaluation.runs import LEFT_OUT
@@ -78,7 +79,7 @@ def best_of(runner: Runner) -> dict[str, Any]:
 
 @interrupts.remembered()
 def score_detection(
-    config: Config, checkpoint_path: str | Path, launcher: str = "none"
+    config: Config, checkpoint_path: str | Path, launcher: str = "none", tta: bool = False
 ) -> tuple[dict[str, DetectionScores], DetectionRun] | None:
     """Scores a detector on the test data of a config, which in most configs is the validation data.
 
@@ -86,6 +87,7 @@ def score_detection(
         config: of MMDetection, from :func:`load_config`, with ``work_dir``.
         checkpoint_path: a path or URL of a checkpoint of a detector.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
+        tta: tests on several views of each image, see :func:`with_test_time_augmentation`; the run says so.
 
     Returns:
         the scores by kind, ``bbox`` or ``segm``, and the run for :func:`write_detection_run`; None in all processes
@@ -94,7 +96,7 @@ def score_detection(
     Raises:
         UserError: if data, config and checkpoint do not fit together.
     """
-    runner = scored_runner(config, checkpoint_path, launcher)
+    runner = scored_runner(config, checkpoint_path, launcher, tta=tta)
     return (detection_metric(runner).scores, outcome_of(runner, config, checkpoint_path)) if is_main_process() else None
 
 
@@ -103,6 +105,7 @@ def scored_runner(
     checkpoint_path: str | Path,
     launcher: str = "none",
     runner_class: type[DetectionRunner] = QuietDetectionRunner,
+    tta: bool = False,
 ) -> Runner:
     """A runner that has scored a checkpoint on the test data of a config; its metrics hold the scores.
 
@@ -117,7 +120,8 @@ def scored_runner(
         if classes and not dataset.get("metainfo"):
             dataset.metainfo = {"classes": tuple(classes)}
     config.load_from, config.resume = str(checkpoint_path), False
-    runner = quiet_runner(config, launcher, runner_class)
+    tested = with_test_time_augmentation(config) if tta else config
+    runner = quiet_runner(tested, launcher, runner_class)
     try:
         runner.test()
     finally:
@@ -148,7 +152,9 @@ def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path) -> D
         classes=tuple(metric.dataset_meta["classes"]),
         image_folder=image_folder(dataset),
         backend=metric.backend,
-        about=provenance(config, locate(checkpoint_path), annotation_file(dataset)) | _left_out(metric),
+        about=provenance(config, locate(checkpoint_path), annotation_file(dataset))
+        | _left_out(metric)
+        | ({} if detector_config(runner.cfg) is runner.cfg.model else {"tta": description_of(runner.cfg)}),
         left_out=metric.unreadable,
     )
 

@@ -10,6 +10,7 @@ from tresnet_downstream.detection.adjusted_config import SPLITS, annotation_file
 from tresnet_downstream.detection.hooks import DetectionProgressHook
 from tresnet_downstream.detection.network_check import detector_of
 from tresnet_downstream.detection.runner import DetectionRunner
+from tresnet_downstream.detection.tta import detector_config
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.joint.model import PARTS
 from tresnet_downstream.joint.starting import classes_of
@@ -49,8 +50,8 @@ class JointRunner(DetectionRunner):
             raise UserError("labels: is missing; a joint model needs labels=dict(head=..., loss=...) in its config")
         if unknown := set(labels) - {*OF_MODEL, *OF_METRIC, *OTHERS}:
             raise UserError(f"labels.{sorted(unknown)[0]}: is no key; there are {', '.join([*OF_MODEL, *OTHERS, *OF_METRIC])}")
-        if "tta_model" in cfg and cfg.model.get("type") == cfg.tta_model.get("type"):
-            raise UserError("test-time augmentation is for detectors without labels; score without `--tta`")
+        if detector_config(cfg) is not cfg.model:
+            raise UserError("test-time augmentation is for detectors without labels; score without it")
         wrapped = cfg.model.get("type") == MODEL  # in the copy of a config that a training leaves
         super().adjust(cfg)
         _import_again(cfg)
