@@ -114,9 +114,7 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
     model = load_detector(options.model, config).to(device)
     find = label_and_detect if gives_labels_and_boxes(model) else detect_in_pictures
-    return find(
-        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
-    )
+    return find(model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json)
 
 
 if __name__ == "__main__":

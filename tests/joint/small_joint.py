@@ -57,7 +57,13 @@ def batch(sizes=((64, 64), (64, 64)), seed=0, padded=(64, 64)):
         images[number, :, :height, :width] = torch.rand(3, height, width, generator=draw)
         size = {"img_shape": (height, width), "ori_shape": (height, width), "batch_input_shape": padded}
         sample = DetDataSample(
-            metainfo={**size, "pad_shape": padded, "scale_factor": (1.0, 1.0), "img_id": number, "img_path": f"{number}"}
+            metainfo={
+                **size,
+                "pad_shape": padded,
+                "scale_factor": (1.0, 1.0),
+                "img_id": number,
+                "img_path": f"{number}",
+            }
         )
         boxes = torch.tensor([[4.0, 4.0, 30.0, 28.0]])
         sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([number % 2]))

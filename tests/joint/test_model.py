@@ -128,7 +128,9 @@ def test_learned_weights_are_those_of_kendall():
         model.log_variances.copy_(torch.tensor([0.3, -0.2]))
     losses = model(images, copy.deepcopy(samples), mode="loss")
     total, _ = model.parse_losses(losses)
-    boxes = sum(sum(value) if isinstance(value, list) else value for name, value in plain.items() if name != "loss_labels")
+    boxes = sum(
+        sum(value) if isinstance(value, list) else value for name, value in plain.items() if name != "loss_labels"
+    )
     labels = plain["loss_labels"]
     expected = labels / (2 * np.exp(0.3)) + 0.3 / 2 + boxes / (2 * np.exp(-0.2)) - 0.2 / 2
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -79,7 +79,7 @@ def test_scoring_writes_a_run_of_the_labels_and_one_of_the_boxes(trained, boxes,
     truth = read_annotations(boxes / "val.json")
     assert run.labels.images == truth.paths()
     assert (run.labels.targets == truth.targets()).all()
-    last = [line for line in trained[1].splitlines() if line.startswith("epoch 2/2")][0]
+    last = next(line for line in trained[1].splitlines() if line.startswith("epoch 2/2"))
     scores = [json.loads((tmp_path / part / "scores.json").read_text()) for part in ("labels", "boxes")]
     assert "mAP of labels {:.2f}".format(scores[0]["headline"]["mAP"]) in last
 
@@ -190,8 +190,11 @@ def test_batches_alternate_between_images_with_boxes_and_without(some_boxes):
         ann_file=str(data / "train.json"),
         data_prefix={"img": str(data / "pictures")},
         labels={"ann_file": str(table)},
-        pipeline=[{"type": "mmdet.LoadImageFromFile"}, {"type": "mmdet.LoadAnnotations", "with_bbox": True}]
-        + [{"type": "mmdet.PackDetInputs"}],
+        pipeline=[
+            {"type": "mmdet.LoadImageFromFile"},
+            {"type": "mmdet.LoadAnnotations", "with_bbox": True},
+            {"type": "mmdet.PackDetInputs"},
+        ],
     )
     assert dataset.with_boxes.tolist() == [True] * 8 + [False] * 4
     second, last = dataset[1]["data_samples"], dataset[11]["data_samples"]
@@ -202,7 +205,7 @@ def test_batches_alternate_between_images_with_boxes_and_without(some_boxes):
     sampler = DefaultSampler(dataset, shuffle=True, seed=3)
     batches = list(AlternatingBatchSampler(sampler, 3))
     assert len(batches) == len(AlternatingBatchSampler(sampler, 3)) == 5
-    assert sorted(sum(batches, [])) == list(range(12))
+    assert sorted(index for batch in batches for index in batch) == list(range(12))
     assert all(len({index < 8 for index in batch}) == 1 for batch in batches)
     kinds = [batch[0] < 8 for batch in batches]
     assert kinds != sorted(kinds)

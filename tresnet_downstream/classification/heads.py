@@ -3,8 +3,8 @@
 Each has a class method ``arguments_from``, by which a file of weights says what head it is of; the names of its weights
 in the releases are in ``weights/head_names.py``.
 
-Each takes ``mask``, N x H x W, True where a position of the feature map is of the image and not of the padding around it;
-None where there is no padding. Padding has no part in the logits.
+Each takes ``mask``, N x H x W: True where a position of the feature map is of the image and not of the padding around
+it; None where there is no padding. Padding has no part in the logits.
 
 The step that gives the logits runs in the precision of its weights, under autocast too: logits of 8 bits, as in
 bfloat16, put many pictures at the same place of a ranking.
@@ -91,7 +91,7 @@ class PooledFeatures(nn.Module):
 
 
 def average_pooled(features: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The mean over the positions of each feature map, N x C x H x W to N x C; of those of ``mask`` (N x H x W) alone."""
+    """The mean of each feature map over the positions in ``mask`` (N x H x W), or over all: N x C x H x W to N x C."""
     if mask is None:
         return features.mean((2, 3), dtype=dtype)
     shares = mask.to(dtype)
@@ -194,7 +194,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, queries: Tensor, memory: Tensor, padding: Tensor | None = None) -> Tensor:
-        """N x G x D queries and N x L x D memory to N x G x D; memory where ``padding`` (N x L) is True is passed over."""
+        """N x G x D queries and N x L x D memory to N x G x D; ``padding`` (N x L) is True at memory to pass over."""
         x = self._normed(queries)
         attended, _ = self.multihead_attn(x, memory, memory, key_padding_mask=padding, need_weights=False)
         x = self.norm2(x + self.dropout(attended))

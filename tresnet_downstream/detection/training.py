@@ -43,7 +43,8 @@ def train_detection(
         runner_class: what builds and runs the training.
 
     Returns:
-        ``AP``, or another score that ``save_best`` names, in percent, and the path ``checkpoint`` of the best epoch; where the config keeps no best one
+        ``AP``, or another score that ``save_best`` names, in percent, and the path ``checkpoint`` of the best epoch;
+        where the config keeps no best one
         (``save_best``), ``last_AP`` of the last epoch that was scored; empty if none was.
 
     Raises:

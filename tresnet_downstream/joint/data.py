@@ -73,7 +73,7 @@ class LabelledBoxes(CocoBoxes):
                 f"such as {missing[0]}"
             )
         next_id = 1 + max((int(record["img_id"]) for record in self.data_list), default=0)
-        alone = [
+        alone: list[dict[str, Any]] = [
             {
                 "img_id": next_id + number,
                 "img_path": os.path.join(folder, name),
@@ -87,13 +87,13 @@ class LabelledBoxes(CocoBoxes):
             for number, name in enumerate(added)
         ]
         tell(
-            f"{self.label_options['ann_file']}: {len(with_boxes):,} images train boxes and labels, {len(alone):,} labels "
-            "alone"
+            f"{self.label_options['ann_file']}: {len(with_boxes):,} images train boxes and labels, {len(alone):,} "
+            "labels alone"
         )
         if without_labels:
             tell(
-                f"{self.label_options['ann_file']}: does not list {len(without_labels):,} of the images with boxes, such "
-                f"as {without_labels[0]}; their labels are the classes of their boxes"
+                f"{self.label_options['ann_file']}: does not list {len(without_labels):,} of the images with boxes, "
+                f"such as {without_labels[0]}; their labels are the classes of their boxes"
             )
         self.with_boxes = np.array([True] * len(with_boxes) + [False] * len(alone))
         return [*with_boxes, *alone]

@@ -49,7 +49,9 @@ class JointRunner(DetectionRunner):
         if not labels:
             raise UserError("labels: is missing; a joint model needs labels=dict(head=..., loss=...) in its config")
         if unknown := set(labels) - {*OF_MODEL, *OF_METRIC, *OTHERS}:
-            raise UserError(f"labels.{sorted(unknown)[0]}: is no key; there are {', '.join([*OF_MODEL, *OTHERS, *OF_METRIC])}")
+            raise UserError(
+                f"labels.{sorted(unknown)[0]}: is no key; there are {', '.join([*OF_MODEL, *OTHERS, *OF_METRIC])}"
+            )
         if detector_config(cfg) is not cfg.model:
             raise UserError("test-time augmentation is for detectors without labels; score without it")
         wrapped = cfg.model.get("type") == MODEL  # in the copy of a config that a training leaves

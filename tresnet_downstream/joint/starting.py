@@ -22,8 +22,8 @@ def start_from(model: Any, labels: str | Path | None = None, boxes: str | Path |
     Raises:
         UserError: a file is of another network or other classes, or the two have backbones of different weights.
     """
-    classifier = None if labels is None else load_model(labels)
-    detector = None if boxes is None else load_detector(boxes)
+    classifier: Any = None if labels is None else load_model(labels)
+    detector: Any = None if boxes is None else load_detector(boxes)
     if classifier is not None and detector is not None:
         _require_same_backbone(classifier.backbone.state_dict(), detector.backbone.state_dict(), labels, boxes)
     if classifier is not None and labels is not None:
@@ -41,7 +41,8 @@ def start_from(model: Any, labels: str | Path | None = None, boxes: str | Path |
 
 def classes_of(part: str, path: str | Path) -> tuple[str, ...]:
     """The names of the classes in the file that a part starts from."""
-    return tuple((load_model(path) if part == "labels" else load_detector(path)).classes or ())
+    model: Any = load_model(path) if part == "labels" else load_detector(path)
+    return tuple(model.classes or ())
 
 
 def _require_same_backbone(of_labels: Any, of_boxes: Any, labels: Any, boxes: Any) -> None:
