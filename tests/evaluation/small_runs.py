@@ -71,3 +71,9 @@ def detection_run(folder, seed=0, masks=False, **changes):
     run = DetectionRun(**{**given, **changes})
     write_detection_run(run, folder)
     return run
+
+
+def joint_run(folder, seed=0):
+    """Writes the two runs of a network that gives labels and boxes."""
+    multilabel_run(folder / "labels", classes=NAMES, seed=seed, about={"config": "configs/x.py"})
+    detection_run(folder / "boxes", seed=seed)

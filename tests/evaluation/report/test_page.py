@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from evaluation.small_runs import ODD_NAMES, detection_run, multilabel_run
+from evaluation.small_runs import ODD_NAMES, detection_run, joint_run, multilabel_run
 from running.small_data import DIGITS, ROOT, call
 
 from tresnet_downstream.evaluation import write_report
@@ -112,6 +112,16 @@ def boxes_report(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def joint_report(tmp_path_factory):
+    """The report of a network that gives labels and boxes."""
+    pytest.importorskip("pycocotools", reason="needs the detection set-up")
+    folder = tmp_path_factory.mktemp("joint")
+    joint_run(folder / "run")
+    write_report([folder / "run"], folder / "report", resamples=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def digits_report(tmp_path_factory):
     """What `make demo` ends with, of a shorter training on fewer pictures."""
     folder = tmp_path_factory.mktemp("digits")
@@ -210,6 +220,24 @@ def test_the_report_of_the_digits_works(browser, digits_report):
 def test_reports_that_are_named_work(browser, tmp_path):
     for folder in os.environ["REPORTS"].split(os.pathsep):
         work_through(browser, tmp_path / folder, good=False)
+
+
+def test_each_part_of_a_report_of_labels_and_boxes_follows_its_own_choice(browser, joint_report):
+    page = Page(browser, joint_report / "report")
+    labels, boxes = page.all("[data-choose]")
+    before = [
+        line.get_attribute("d") for line in page.all('figure[data-chart="precision-recall"] [id$="-curve-0"] path')
+    ]
+    Select(boxes).select_by_index(len(Select(boxes).options) - 1)
+    after = [
+        line.get_attribute("d") for line in page.all('figure[data-chart="precision-recall"] [id$="-curve-0"] path')
+    ]
+    assert len(before) == len(after) == 2
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+    assert Select(labels).first_selected_option.text != ""
+    assert page.complaints() == []
+    assert page.requests() == []
 
 
 def test_class_names_are_shown_as_text(browser, odd):

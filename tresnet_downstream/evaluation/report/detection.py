@@ -92,7 +92,7 @@ def detection_report(runs: Sequence[DetectionRun], names: Sequence[str], options
         runs=names,
         sections=sections,
         scores=as_json(of_kind, options),
-        charts=charts(main),
+        charts={"": charts(main)},
     )
 
 

@@ -78,7 +78,7 @@ def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], optio
         runs=names,
         sections=sections,
         scores=as_json(analyses, options),
-        charts=charts(analyses, chosen),
+        charts={"": charts(analyses, chosen)},
     )
 
 

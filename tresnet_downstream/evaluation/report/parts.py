@@ -131,6 +131,7 @@ class Section:
         tables: then these,
         figures: these,
         galleries: and these.
+        part: of a report of several parts, the key of its charts.
     """
 
     title: str
@@ -138,6 +139,7 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     galleries: Sequence[Gallery] = ()
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Report:
         runs: names of the runs.
         sections: from top to bottom.
         scores: the numbers, for ``scores.json``.
-        charts: what the page's script draws from, plain data; see ``page.js``.
+        charts: what the page's script draws from, plain data, for each part; see ``page.js``.
     """
 
     title: str

@@ -9,10 +9,11 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, SingleLabelRun
+from tresnet_downstream.evaluation.outcomes import DetectionRun, JointRun, MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.report import (
     detection,
     detection_numbers,
+    joint,
     multilabel,
     multilabel_numbers,
     plots,
@@ -22,7 +23,7 @@ from tresnet_downstream.evaluation.report import (
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, sort_key, text_of
 from tresnet_downstream.evaluation.report.thumbnails import with_boxes
-from tresnet_downstream.evaluation.runs import DESCRIPTION, read_run
+from tresnet_downstream.evaluation.runs import DESCRIPTION, read_outcome
 from tresnet_downstream.evaluation.scored import same_result
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, write_files
 from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
@@ -36,18 +37,27 @@ PLOTS, PICTURES = "plots", "pictures"
 LEAST_RESAMPLES = 100
 # What an older report may have left beside the page.
 _OLD_PLOT = re.compile(
-    r"(precision_recall|ap_against_support|accuracy_against_support|thresholds|reliability|confusions|errors)(_\w+)?\.svg"
+    r"(labels_|boxes_)?(precision_recall|ap_against_support|accuracy_against_support|thresholds|reliability|confusions|"
+    r"errors)(_\w+)?\.svg"
 )
-_OLD_PICTURE = re.compile(r"(false_positives|false_negatives|worst_pictures|surest|unexpected)(_\d+)?_\d\d(_map)?\.jpg")
+_OLD_PICTURE = re.compile(
+    r"(labels_|boxes_)?(false_positives|false_negatives|worst_pictures|surest|unexpected)(_\d+)?_\d\d(_map)?\.jpg"
+)
 # What Markdown and the HTML within it would take for their own.
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$<>&])")
 
 
-_KINDS = {MultilabelRun: "multi-label", SingleLabelRun: "one label per image", DetectionRun: "a detector"}
+_KINDS: dict[type, str] = {
+    JointRun: "labels and boxes",
+    MultilabelRun: "multi-label",
+    SingleLabelRun: "one label per image",
+    DetectionRun: "a detector",
+}
 _TASKS: dict[type, tuple[Callable[..., Report], Sequence[str]]] = {
     MultilabelRun: (multilabel.multilabel_report, multilabel_numbers.CLASS_COLUMNS),
     SingleLabelRun: (single_label.single_label_report, single_label_analysis.CLASS_COLUMNS),
     DetectionRun: (detection.detection_report, detection_numbers.CLASS_COLUMNS),
+    JointRun: (joint.joint_report, joint.CLASS_COLUMNS),
 }
 
 
@@ -104,7 +114,7 @@ def write_report(
         raise UserError(f"names: {', '.join(map(repr, names))} do not tell the runs apart")
     if (Path(out) / DESCRIPTION).exists():
         raise UserError(f"{out}: is a run folder, whose scores a report would replace; choose another folder")
-    runs = [read_run(folder) for folder in folders]
+    runs = [read_outcome(folder) for folder in folders]
     called = _names(folders) if names is None else list(names)
     options = Options(resamples, seed, thresholds, None if images is None else str(images), outside_paths, track)
     kinds = {type(run) for run in runs}
