@@ -24,6 +24,7 @@ def _parser() -> Parser:
     _add_pictures(commands)
     _add_start_up(commands)
     _add_detection_scoring(commands)
+    _add_joint(commands)
     return parser
 
 
@@ -80,6 +81,15 @@ def _add_detection_scoring(commands: "argparse._SubParsersAction[Parser]") -> No
     command.add_argument("--repeats", type=int, default=3)
     command.add_argument("--seed", type=int, default=0, help="of the boxes")
     command.set_defaults(command=_detection_scoring)
+
+
+def _add_joint(commands: "argparse._SubParsersAction[Parser]") -> None:
+    command = commands.add_parser("joint", help="labels and boxes in one pass, against the detector alone, on the CPU")
+    command.add_argument("checkpoint", help="of a training with tools/train_joint.py")
+    command.add_argument("--size", type=int, default=128, help="side of the pictures")
+    command.add_argument("--batch-size", type=int, default=8)
+    command.add_argument("--repeats", type=int, default=15)
+    command.set_defaults(command=_joint)
 
 
 def _networks(options: argparse.Namespace) -> None:
@@ -144,6 +154,14 @@ def _detection_scoring(options: argparse.Namespace) -> None:
 
     _print_machine()
     print(compare_scoring(options.images, options.boxes, options.repeats, options.seed, _tell).markdown(), end="")
+
+
+def _joint(options: argparse.Namespace) -> None:
+    from tresnet_downstream.benchmark.joint_pass import compare_joint, markdown
+
+    rows = compare_joint(options.checkpoint, options.size, options.batch_size, options.repeats, _tell)
+    _print_machine()
+    print(markdown(rows), end="")
 
 
 def _print_machine() -> None:

@@ -1,0 +1,122 @@
+"""What a head of labels costs: a joint model beside its detector alone, in time and memory, in one run."""
+
+import copy
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tresnet_downstream.benchmark.allocations import Allocations
+from tresnet_downstream.benchmark.interleaved import Ratio, interleaved, require_repeats, speed_ratio
+from tresnet_downstream.errors import UserError
+
+BOXES = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of pass.
+
+    Attributes:
+        kind: ``inference``, or ``training``: losses and the backward pass.
+        detector_seconds: of the detector alone, the median.
+        joint_seconds: of both, the median.
+        time: that of both as a multiple of the detector's, repeat by repeat.
+        memory: peak memory of both as a multiple of the detector's.
+    """
+
+    kind: str
+    detector_seconds: float
+    joint_seconds: float
+    time: Ratio
+    memory: float
+
+
+def compare_joint(
+    checkpoint: str | Path,
+    size: int = 128,
+    batch_size: int = 8,
+    repeats: int = 15,
+    tell: Callable[[str], object] = lambda line: None,
+) -> list[Row]:
+    """Times a joint model on drawn pictures on the CPU.
+
+    Args:
+        checkpoint: of a joint training.
+        size: side of the pictures, in pixels; a multiple of 32.
+        batch_size: pictures at a time.
+        repeats: timed passes of each, after one that warms up.
+        tell: told in a line what is going on.
+
+    Raises:
+        UserError: for numbers that are too small, and a checkpoint of another task.
+    """
+    from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.joint.predict import gives_labels_and_boxes
+
+    require_repeats(repeats)
+    if batch_size < 1 or size < 32 or size % 32:
+        raise UserError(f"`batch_size` {batch_size}, `size` {size}: give at least 1, and a multiple of 32")
+    model: Any = load_detector(checkpoint)
+    if not gives_labels_and_boxes(model):
+        raise UserError(f"{checkpoint}: is of a detector alone; give one of labels and boxes")
+    images, samples = _batch(model, size, batch_size)
+
+    def infer(network: Any) -> None:
+        with torch.inference_mode():
+            network.eval()(images, copy.deepcopy(samples), mode="predict")
+
+    def train(network: Any) -> None:
+        losses = network.train()(images, copy.deepcopy(samples), mode="loss")
+        network.parse_losses(losses)[0].backward()
+        network.zero_grad()
+
+    rows = []
+    for kind, step in {"inference": infer, "training": train}.items():
+        tell(kind)
+        passes = {"detector": partial(step, model.detector), "both": partial(step, model)}
+        timings = interleaved(passes, repeats)
+        peaks = {}
+        for name, one_pass in passes.items():
+            gc.collect()
+            with Allocations() as allocations:
+                one_pass()
+            peaks[name] = allocations.peak()
+        # The detector's speed as a multiple of that of both is the time of both as a multiple of the detector's.
+        ratio = speed_ratio(timings["detector"], timings["both"])
+        rows.append(
+            Row(kind, timings["detector"].median, timings["both"].median, ratio, peaks["both"] / peaks["detector"])
+        )
+    return rows
+
+
+def markdown(rows: list[Row]) -> str:
+    """A table of what was measured."""
+    lines = ["| pass | detector, s | both, s | time x | peak memory x |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines += [
+        f"| {row.kind} | {row.detector_seconds:.3f} | {row.joint_seconds:.3f} | {row.time} | {row.memory:.3f} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _batch(model: Any, size: int, batch_size: int) -> tuple[torch.Tensor, list[Any]]:
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    draw = torch.Generator().manual_seed(0)
+    samples = []
+    for number in range(batch_size):
+        shape = {"img_shape": (size, size), "ori_shape": (size, size), "batch_input_shape": (size, size)}
+        sample = DetDataSample(metainfo={**shape, "pad_shape": (size, size), "scale_factor": (1.0, 1.0)})
+        corners = torch.rand(BOXES, 2, generator=draw) * size / 2
+        sides = size / 8 + torch.rand(BOXES, 2, generator=draw) * size / 4
+        labels = torch.arange(number, number + BOXES) % len(model.classes)
+        sample.gt_instances = InstanceData(bboxes=torch.cat([corners, corners + sides], 1), labels=labels)
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        samples.append(sample)
+    return torch.rand(batch_size, 3, size, size, generator=draw), samples
