@@ -332,6 +332,18 @@ def test_predict_draws_maps_beside_pictures_and_names_them(weights, tmp_path):
     assert [json.loads(line)["explanation"] for line in printed.splitlines()] == [None] * 3
 
 
+def test_labels_of_the_same_name_have_maps_of_their_own(own_heads, tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    model = classifier()
+    model.classes = ("crane",) * 5
+    asked = []
+    model.head.register_forward_hook(lambda _, __, logits: asked.append(logits.shape))
+    list(label_pictures(model, [str(tmp_path / "a.png")], top_k=3, out=tmp_path / "out", explain=True))
+    assert asked == [(1, 5), (3, 5)]
+    drawn = np.asarray(Image.open(tmp_path / "out" / "a_explained.jpg"), int)
+    assert np.abs(drawn[20:220, 360:600] - drawn[20:220, 696:936]).mean() > 2
+
+
 def test_predict_says_what_cannot_be_explained(weights, tmp_path):
     refused("predict", [weights, tmp_path / "a.jpg", "--explain"], "--explain", "--out")
 

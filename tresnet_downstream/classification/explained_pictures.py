@@ -21,13 +21,16 @@ _TEXTS = {
 }
 
 
-def explained_picture(model: ImageClassifier, image: str, labels: Sequence[tuple[str, float]]) -> Image.Image:
+def explained_picture(
+    model: ImageClassifier, image: str, labels: Sequence[tuple[str, float]], classes: Sequence[int]
+) -> Image.Image:
     """The picture beside the map of each label, likeliest first; of more than 15 labels the first 15.
 
     Args:
         model: from :func:`load_model`.
         image: path of the picture.
         labels: names and probabilities, at least one.
+        classes: their numbers; names may stand for several classes.
     """
     pixels = read_image(image)
     height, width = pixels.shape[:2]
@@ -35,8 +38,7 @@ def explained_picture(model: ImageClassifier, image: str, labels: Sequence[tuple
     size = max(1, round(height * scale)), max(1, round(width * scale))
     small = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS)
     shown = labels[:MOST]
-    places = {name: place for place, name in enumerate(model.classes or ())}
-    maps = explain(model, pixels, [places[name] for name, _ in shown], size)
+    maps = explain(model, pixels, classes[:MOST], size)
     panels = [(small, "", "")]
     for (name, probability), heat in zip(shown, maps, strict=True):
         # A map of zeros would look like a broken one.
