@@ -33,3 +33,23 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_list)
 test_evaluator = val_evaluator
+
+# That of MMDetection's RetinaNet has COCO's image sizes.
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=image_scale, keep_ratio=True)],
+            [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
+            [dict(type='LoadAnnotations', with_bbox=True)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=(
+                        *('img_id', 'img_path', 'ori_shape', 'img_shape'),
+                        *('scale_factor', 'flip', 'flip_direction'),
+                    )),
+            ],
+        ]),
+]

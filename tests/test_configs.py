@@ -14,6 +14,22 @@ from tresnet_downstream.running.top_level import has_effect
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 CLASSIFIERS = [path for path in CONFIGS if "mmdet::" not in with_bases(path)]
 DETECTORS = [path for path in CONFIGS if path not in CLASSIFIERS]
+# Detectors that differ from another config in the size of their backbone alone.
+SIZES = {
+    path: path.with_stem(f"{path.stem[:-1]}m")
+    for path in DETECTORS
+    if path.stem.endswith("_l") and path.with_stem(f"{path.stem[:-1]}m") in DETECTORS
+}
+# In MMDetection's pipelines, sizes of images; in its heads of two stages, the layers that cost the most.
+SMALL_IMAGES = dict.fromkeys(("scale", "img_scale", "crop_size", "size"), "(64,64)") | {"scales": "[(64,64)]"}
+SMALL_HEADS = {"fc_out_channels": "16"}
+# The same in its transformers.
+FEW_LAYERS = {
+    "model.encoder.num_layers": "1",
+    "model.decoder.num_layers": "2",
+    "model.num_queries": "40",
+    "model.test_cfg.max_per_img": "40",
+}
 # A narrow network where the config has a TResNet.
 NARROW = {"model.backbone.layers": "(1,1,1,1)", "model.backbone.width": "0.25"}
 
@@ -70,8 +86,21 @@ def test_every_classifiers_config_takes_steps_on_made_data_of_its_layout(path, t
     assert "epoch 1/1: loss per image" in out
 
 
+@pytest.mark.parametrize("path", SIZES, ids=lambda path: path.stem)
+def test_a_detectors_larger_config_differs_in_the_backbones_size_alone(path):
+    larger, smaller = Config.fromfile(path), Config.fromfile(SIZES[path])
+    channels = {"m": [64, 128, 1024, 2048], "l": [76, 152, 1216, 2432]}
+    for config, size in ((larger, "l"), (smaller, "m")):
+        backbone = config.model.backbone
+        assert backbone.pop("variant") == size
+        assert backbone.pop("init_cfg") == {"type": "Pretrained", "checkpoint": f"tresnet://{size}_in1k_448"}
+        given = [channels[size][index] for index in backbone.out_indices]
+        assert config.model.neck.pop("in_channels") == given
+    assert larger.to_dict() == smaller.to_dict()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", DETECTORS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in DETECTORS if path not in SIZES], ids=lambda path: path.stem)
 def test_every_detectors_config_takes_steps_on_made_data_of_its_layout(path, tmp_path):
     pytest.importorskip("mmdet", reason="needs the detection set-up")
     from detection.small_boxes import make_boxes
@@ -88,14 +117,15 @@ def test_every_detectors_config_takes_steps_on_made_data_of_its_layout(path, tmp
         "train_cfg.max_epochs": "1",
         "train_cfg.val_interval": "1",
     }
+    options |= _everywhere(config.model, "model", SMALL_HEADS)
+    if "encoder" in config.model:
+        options |= FEW_LAYERS
     if path.stem.startswith("voc"):
         make_voc(root)
     for split in ("train", "val"):
         dataset = config[f"{split}_dataloader"].dataset
         options |= {f"{split}_dataloader.num_workers": "0", f"{split}_dataloader.persistent_workers": "False"}
-        for place, step in enumerate(dataset.pipeline):
-            if step.type == "Resize":
-                options[f"{split}_dataloader.dataset.pipeline.{place}.scale"] = "(64,64)"
+        options |= _everywhere(dataset.pipeline, f"{split}_dataloader.dataset.pipeline", SMALL_IMAGES)
         options[f"{split}_dataloader.dataset.data_root"] = f"{root}/"
         if path.stem.startswith("voc"):
             continue
@@ -107,3 +137,14 @@ def test_every_detectors_config_takes_steps_on_made_data_of_its_layout(path, tmp
     status, out, err = call("train_detection", [path, "--work-dir", tmp_path / "run", *arguments])
     assert (status, err) == (0, "")
     assert re.search(r"epoch 1/1: loss [\d.]+, val AP ", out)
+
+
+def _everywhere(node, place, values):
+    """The options that set some keys wherever they stand in a part of a config."""
+    options = {}
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if key in values:
+            options[f"{place}.{key}"] = values[key]
+        elif isinstance(value, dict | list | tuple):
+            options |= _everywhere(value, f"{place}.{key}", values)
+    return options

@@ -7,7 +7,14 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
-from tresnet_downstream.command_line import Parser, add_model_options, model_options, progress, run
+from tresnet_downstream.command_line import (
+    Parser,
+    add_mirror_option,
+    add_model_options,
+    model_options,
+    progress,
+    run,
+)
 from tresnet_downstream.errors import UserError
 
 
@@ -33,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--config", help="of a detector that MMDetection's own tools trained without ours")
     add_model_options(parser)
+    add_mirror_option(parser)
     options = parser.parse_args(arguments)
 
     from tresnet_downstream.pictures import find_images
@@ -68,6 +76,8 @@ def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[st
         raise UserError(
             f"{options.model}: `{fixed[0]}` is for weight files; an exported model is what it was exported as"
         )
+    if options.tta:
+        raise UserError(f"{options.model}: --tta is for weight files; an exported model has no test-time augmentation")
     model = ExportedClassifier(options.model, options.device or "cpu")
     return label_pictures(
         model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json, options.explain
@@ -83,6 +93,7 @@ def _classifier(options: argparse.Namespace, images: Sequence[str], device: str)
     model = load_model(options.model, **model_options(options)).to(device)
     if isinstance(model.backbone, TResNet):
         model = fuse(model)
+    model.tta = options.tta
     return label_pictures(
         model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json, options.explain
     )
@@ -93,15 +104,17 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
         raise UserError(f"{options.model}: is a detector, and `explain` is for classifiers")
     from tresnet_downstream.detection.drawing import detect_in_pictures
     from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.joint.predict import gives_labels_and_boxes, label_and_detect
     from tresnet_downstream.running.config import load_config
 
+    if options.tta:
+        raise UserError(f"{options.model}: --tta is for classifiers; tools/test_detection.py has it for detectors")
     config = load_config(options.config) if options.config else None
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
     model = load_detector(options.model, config).to(device)
-    return detect_in_pictures(
-        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
-    )
+    find = label_and_detect if gives_labels_and_boxes(model) else detect_in_pictures
+    return find(model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json)
 
 
 if __name__ == "__main__":

@@ -238,6 +238,15 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def add_mirror_option(parser: argparse.ArgumentParser) -> None:
+    """The option of tools that predict with classifiers."""
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: the mean of the probabilities of each image and its mirror image",
+    )
+
+
 def add_report_option(parser: argparse.ArgumentParser) -> None:
     """The option of tools that score."""
     parser.add_argument("--report", metavar="DIR", help="writes a report there: report.html and the same as Markdown")

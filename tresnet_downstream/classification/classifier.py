@@ -48,6 +48,8 @@ class ImageClassifier(PretrainedModule, BaseModel):
         pipeline: the transforms that bring a picture to the size wanted, as a config has them; empty unless the
             model came from a file.
         input_size: side of the pictures that the pipeline gives, in pixels; 0 without one.
+        tta: test-time augmentation: whether predicted probabilities are the mean of those of each picture and of its
+            mirror image, as the pipeline gives them; False unless it is set. It takes twice the time.
 
     Raises:
         UserError: if the head's ``num_classes`` does not match ``classes``, or labels are mixed for a loss that takes
@@ -70,6 +72,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         self.multi_label = multi_label
         self.pipeline: tuple[dict[str, Any], ...] = ()
         self.input_size = 0
+        self.tta = False
         _require_arguments("model.backbone", backbone, ("out_indices",))
         self.backbone = _build({"out_indices": (-1,), **backbone})
         in_channels = _channels_of(self.backbone)
@@ -103,7 +106,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
     @torch.inference_mode()
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3, computed where and as the weights are."""
-        return self.probabilities(self(self.inputs_of(images))).float().cpu().numpy()
+        return self(self.inputs_of(images), mode="predict").float().cpu().numpy()
 
     def inputs_of(self, images: np.ndarray) -> Tensor:
         """N x 3 x H x W in [0, 1], where and as the weights are, for uint8 pictures N x H x W x 3."""
@@ -137,7 +140,10 @@ class ImageClassifier(PretrainedModule, BaseModel):
         if mode == "tensor":
             return logits
         if mode == "predict":
-            return self.probabilities(logits)
+            probabilities = self.probabilities(logits)
+            if self.tta:
+                probabilities = (probabilities + self.probabilities(self.head(self.feature_map(inputs.flip(-1))))) / 2
+            return probabilities
         if self.loss is None or targets is None:
             raise ValueError("mode='loss' needs a loss in the model's config and targets in the batch")
         loss = self._loss_of(logits, targets)

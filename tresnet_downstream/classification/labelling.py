@@ -109,7 +109,11 @@ def _explained(image: str) -> str:
 
 def draw_labels(image: str | os.PathLike[str], labels: Sequence[tuple[str, float]]) -> Image.Image:
     """The picture with its labels and their probabilities below it."""
-    picture = Image.fromarray(read_image(image))
+    return labels_below(Image.fromarray(read_image(image)), labels)
+
+
+def labels_below(picture: Image.Image, labels: Sequence[tuple[str, float]]) -> Image.Image:
+    """A picture with labels and their probabilities below it."""
     size = max(14, round(min(picture.size) / 22))
     font = ImageFont.load_default(size)
     lines = _wrapped([f"{name} {100 * p:.0f}%" for name, p in labels] or ["no label"], picture.width - size, font)

@@ -1,6 +1,7 @@
 """Classification, with several labels or one: from a config to a running training, or to the scores of a checkpoint."""
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ from tresnet_downstream.running.unreadable import UnreadableImagesHook  # noqa: 
 from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import class_names
+
+# What a run says that was scored with test-time augmentation.
+TTA = "mean of the probabilities of each image and its mirror image"
 
 
 @interrupts.remembered()
@@ -95,6 +99,7 @@ def score_classifier(
     launcher: str = "none",
     set_here: Set[str] = frozenset(),
     explain: bool = False,
+    tta: bool = False,
 ) -> tuple[Any, MultilabelRun | SingleLabelRun] | None:
     """Scores a checkpoint on the validation data of a config.
 
@@ -107,6 +112,7 @@ def score_classifier(
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
         set_here: the places of the config that win over the checkpoint, from :func:`places_set_by`.
         explain: whether the run gets maps of where the network looked at its worst mistakes; see :mod:`explain`.
+        tta: scores the mean of the probabilities of each image and its mirror image; the run says so.
 
     Returns:
         the scores (:class:`MultilabelScores` or :class:`SingleLabelScores`) and the run, for :func:`write_scored`;
@@ -128,6 +134,7 @@ def score_classifier(
     bare(runner.model).load_state_dict(state_dict)
     if explain:  # what is missing is told before the work
         explanation_method(bare(runner.model).eval())
+    bare(runner.model).tta = tta
     try:
         scores = runner.val()
     finally:
@@ -136,6 +143,8 @@ def score_classifier(
     if not is_main_process():
         return None
     outcome = _outcome(config, checkpoint_path, name, runner.val_dataloader.dataset, metric, scores)
+    if tta:
+        outcome = replace(outcome, about={**outcome.about, "tta": TTA})
     if explain:
         pipeline = config.val_dataloader.dataset.get("pipeline", ())
         outcome = with_explanations(outcome, bare(runner.model).eval(), pipeline)

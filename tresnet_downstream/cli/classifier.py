@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tresnet_downstream.command_line import add_report_option, config_parser, read_config, write_report_of
+from tresnet_downstream.command_line import (
+    add_mirror_option,
+    add_report_option,
+    config_parser,
+    read_config,
+    write_report_of,
+)
 from tresnet_downstream.errors import UserError
 
 _NAMES = {True: "a multi-label classifier", False: "a classifier with one label per image"}
@@ -67,6 +73,7 @@ def score(arguments: Sequence[str] | None = None, *, multi_label: bool) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="keeps where the network looked at its worst mistakes, for reports"
     )
+    add_mirror_option(parser)
     add_report_option(parser)
     options = parser.parse_args(arguments)
 
@@ -75,12 +82,15 @@ def score(arguments: Sequence[str] | None = None, *, multi_label: bool) -> None:
 
     config, set_here = _scoring_config(options)
     _require_task(config, options.config, multi_label, "test")
-    scored = score_classifier(config, options.checkpoint, options.weights, options.launcher, set_here, options.explain)
+    scored = score_classifier(
+        config, options.checkpoint, options.weights, options.launcher, set_here, options.explain, options.tta
+    )
     if scored is None:
         return
     scores, outcome = scored
     table = format_table if multi_label else format_single_label_table
-    print(table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights"))
+    tta = ", tta" if options.tta else ""
+    print(table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights{tta}"))
     for name, value in outcome.about.get("metrics", {}).items():
         print(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
     folder = Path(config.work_dir)

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import join_path
 
+from tresnet_downstream.detection.tta import detector_config
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.formats import read_classes
 from tresnet_downstream.notices import tell
@@ -41,8 +42,13 @@ def follow_options(cfg: Config) -> None:
     written = _as_written(cfg)
     for part in ("dataloader", "evaluator"):
         val, test = f"val_{part}", f"test_{part}"
-        if val in cfg and cfg.get(test) == written.get(test) == written.get(val):
+        if val in cfg and _without_views(cfg, test) == written.get(test) == written.get(val):
+            views = _views(cfg, test)
             cfg[test] = copy.deepcopy(cfg[val])
+            if views is not None:
+                if "tta_pipeline" not in written:  # the views are of the images that the test pipeline gives
+                    views = cfg.tta_pipeline = [*cfg[test].dataset.pipeline[:-1], views[-1]]
+                cfg[test].dataset.pipeline = views
     for split, dataset in datasets_of(cfg):
         if cfg.get("data_root") and dataset.get("data_root") == written.get("data_root"):
             dataset.data_root = cfg.data_root
@@ -50,6 +56,21 @@ def follow_options(cfg: Config) -> None:
         for evaluator, original in zip(_listed(cfg.get(f"{split}_evaluator") or []), before, strict=False):
             if "ann_file" in evaluator and evaluator.ann_file == original.get("ann_file"):
                 evaluator.ann_file = annotation_file(dataset)
+
+
+def _views(cfg: Config, part: str) -> Any:
+    """The pipeline of a part of the config, if MMDetection's test tool has put that of test-time augmentation there."""
+    pipeline = ((cfg.get(part) or {}).get("dataset") or {}).get("pipeline")
+    return pipeline if pipeline is not None and pipeline == cfg.get("tta_pipeline") else None
+
+
+def _without_views(cfg: Config, part: str) -> Any:
+    """A part of the config as it was before that."""
+    if _views(cfg, part) is None:
+        return cfg.get(part)
+    before = copy.deepcopy(cfg[part])
+    before.dataset.pipeline = _as_written(cfg)[part].dataset.pipeline
+    return before
 
 
 def _as_written(cfg: Config) -> Config:
@@ -108,14 +129,17 @@ def fill_neck_channels(cfg: Config) -> None:
     Raises:
         UserError: the backbone does not say what it gives; ours do, in ``feature_info``.
     """
-    neck, place = cfg.get("model", {}).get("neck"), "model.neck"
+    if "model" not in cfg:
+        return
+    detector = detector_config(cfg)
+    neck, place = detector.get("neck"), "model.neck"
     if isinstance(neck, list | tuple) and neck:
         neck, place = neck[0], "model.neck.0"
     if not isinstance(neck, dict) or "in_channels" not in neck or neck["in_channels"] is not None:
         return
     from mmdet.registry import MODELS
 
-    described = {key: value for key, value in cfg.model.backbone.items() if key != "init_cfg"}
+    described = {key: value for key, value in detector.backbone.items() if key != "init_cfg"}
     with torch.device("meta"):
         backbone = MODELS.build(described)
     info = getattr(backbone, "feature_info", None)
@@ -143,9 +167,9 @@ def prepare_pixels(cfg: Config) -> None:
     Changed, and told in a line, is what MMDetection's configs have for their own networks; other means and standard
     deviations stay.
     """
-    if not any(str(node.get("type")).rpartition(".")[2] == "TResNet" for node in _nodes(cfg.model)):
+    if not any(str(node.get("type")).rpartition(".")[2] == "TResNet" for node in _nodes(detector_config(cfg))):
         return
-    for place, node in [*_preprocessors(cfg.model), ("data_preprocessor", cfg.get("data_preprocessor"))]:
+    for place, node in [*_preprocessors(detector_config(cfg)), ("data_preprocessor", cfg.get("data_preprocessor"))]:
         if not isinstance(node, dict) or "data_preprocessor" in node:
             continue  # none, or one around another
         changed = []
@@ -182,13 +206,13 @@ def _nodes(node: Any) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(value)
 
 
-def require_mask_loading(cfg: Config) -> None:
-    """Checks that the training data of a detector with masks loads them.
+def require_mask_loading(cfg: Config, model: Any) -> None:
+    """Checks that the training data of a detector with masks, whose config is ``model``, loads them.
 
     Raises:
         UserError: a pipeline loads boxes alone.
     """
-    preprocessor = cfg.model.get("data_preprocessor") or {}
+    preprocessor = model.get("data_preprocessor") or {}
     if _plain_name(preprocessor) != "DetDataPreprocessor":
         return  # BoxInst's makes masks of boxes
     for split, dataset in datasets_of(cfg):
@@ -214,7 +238,7 @@ def set_classes(cfg: Config) -> None:
         return
     for dataset in datasets:
         dataset.metainfo = {"classes": classes, **(dataset.get("metainfo") or {})}
-    counts_by_place = dict(_num_classes(cfg.model))
+    counts_by_place = dict(_num_classes(detector_config(cfg)))
     written = dict(_num_classes(_as_written(cfg).get("model")))
     for place, count in counts_by_place.items():
         if count not in (len(classes), written.get(place)):

@@ -200,8 +200,10 @@ class CocoBoxes(CocoDataset):
 def _note(sample: Any, key: str, reasons: Mapping[str, str]) -> None:
     """Writes into a sample which pictures were passed over, or why it is not to be scored."""
     packed: Any = sample.get("data_samples") if isinstance(sample, Mapping) else None
-    if hasattr(packed, "set_metainfo"):
-        packed.set_metainfo({key: json.dumps(reasons)})
+    views = packed if isinstance(packed, list) else [packed]  # of test-time augmentation
+    if all(hasattr(view, "set_metainfo") for view in views):
+        for view in views:
+            view.set_metainfo({key: json.dumps(reasons)})
     elif key == UNREADABLE:
         raise UserError(f"{next(iter(reasons.values()))}; on_bad_image cannot leave it out, since it is not packed")
     else:

@@ -38,9 +38,10 @@ class LoadCheckedImage(LoadImageFromFile):
         Raises:
             BadImageError: as `read_image`, or if the picture has another size than its record says.
         """
+        # None of an image that no file of boxes lists.
         size = results["height"], results["width"]
         image = np.zeros((*size, 3), np.uint8) if results.get(UNREADABLE) else read_image(results["img_path"])
-        if image.shape[:2] != size and not self.any_size:
+        if size[0] is not None and image.shape[:2] != size and not self.any_size:
             (height, width), path = image.shape[:2], results["img_path"]
             raise WrongSizeError(
                 f"{path}: is {width} x {height}, upright, and {size[1]} x {size[0]} by the annotation file, which "
@@ -57,7 +58,7 @@ def with_our_reading(step: Any, any_size: bool = False) -> Any:
     """A step of a pipeline; ours, if it is one of MMDetection that reads local files as 8-bit colours."""
     if not isinstance(step, Mapping) or step.get("type") not in _LOADERS:
         return step
-    options = {key: value for key, value in step.items() if key != "type" and value is not None}
+    options = {key: value for key, value in step.items() if key not in ("type", "_scope_") and value is not None}
     is_usual = options.get("color_type", "color") == "color" and options.get("imdecode_backend", "cv2") == "cv2"
     backend = options.pop("backend_args", None) or options.pop("file_client_args", None)
     if not is_usual or options.get("ignore_empty") or (backend or _LOCAL) != _LOCAL:

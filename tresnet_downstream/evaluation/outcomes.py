@@ -119,3 +119,11 @@ class DetectionRun:
 
 
 Run: TypeAlias = MultilabelRun | SingleLabelRun | DetectionRun
+
+
+@dataclass(frozen=True, eq=False)
+class JointRun:
+    """The outcome of a network that gives labels and boxes in one pass."""
+
+    labels: MultilabelRun
+    boxes: DetectionRun

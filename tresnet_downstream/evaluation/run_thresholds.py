@@ -20,7 +20,7 @@ from tresnet_downstream.evaluation.thresholds import (
 )
 from tresnet_downstream.evaluation.tracking import Track, silently
 
-_KEPT = ("checkpoint", "checkpoint_sha256", "weights", "config", "data", "date")
+_KEPT = ("checkpoint", "checkpoint_sha256", "weights", "tta", "config", "data", "date")
 
 
 def thresholds_for(

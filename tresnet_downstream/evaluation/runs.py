@@ -12,6 +12,9 @@ A run folder holds ``run.json``, which says what was scored and how, and
   side) and ``explanations.json``, the image and the class of each map;
 * where images were left out ``left_out.csv``, their names and why.
 
+The run folder of a network that gives labels and boxes in one pass holds two: ``labels``, a multi-label run, and
+``boxes``, a detector's.
+
 ``run.json`` is taken away first and written last: a folder that has it is whole. docs/reports.md describes its keys.
 """
 
@@ -29,7 +32,14 @@ from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.origin import is_of_this_account, origin_of
-from tresnet_downstream.evaluation.outcomes import DetectionRun, Explanations, MultilabelRun, Run, SingleLabelRun
+from tresnet_downstream.evaluation.outcomes import (
+    DetectionRun,
+    Explanations,
+    JointRun,
+    MultilabelRun,
+    Run,
+    SingleLabelRun,
+)
 from tresnet_downstream.evaluation.run_checks import (
     are_names,
     check_arrays,
@@ -44,6 +54,8 @@ from tresnet_downstream.json_reading import parse_json
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
 DESCRIPTION, LEFT_OUT = "run.json", "left_out.csv"
+# The folders of a joint run.
+PARTS = ("labels", "boxes")
 MAPS, MAP_PAIRS = "explanations.npy", "explanations.json"
 TASKS: dict[type, str] = {MultilabelRun: "multilabel", SingleLabelRun: "single_label", DetectionRun: "detection"}
 # Every name that a run folder may have, of all tasks.
@@ -121,6 +133,23 @@ def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
     contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in given.predictions.items()}}
     packed = {f"{name}.json.gz": json.dumps(rows) for name, rows in contents.items()}
     return _write(folder, description, texts=_left_out(run), packed=packed)
+
+
+def read_outcome(folder: str | Path) -> Run | JointRun:
+    """Reads a run folder, or the two of a network that gives labels and boxes.
+
+    Raises:
+        UserError: as :func:`read_run`, and if the two are of different weights.
+    """
+    folder = Path(folder)
+    if (folder / DESCRIPTION).is_file() or not all((folder / part / DESCRIPTION).is_file() for part in PARTS):
+        return read_run(folder)
+    labels, boxes = (read_run(folder / part) for part in PARTS)
+    if not isinstance(labels, MultilabelRun) or not isinstance(boxes, DetectionRun):
+        raise UserError(f"{folder}: `labels` must hold a multi-label run, and `boxes` a detector's; score again")
+    if labels.about.get("checkpoint_sha256") != boxes.about.get("checkpoint_sha256"):
+        raise UserError(f"{folder}: its labels and its boxes are of different checkpoints; score again")
+    return JointRun(labels, boxes)
 
 
 def read_run(folder: str | Path) -> Run:

@@ -20,6 +20,7 @@ _TITLES = {
     "left_out": "names of all left out",
     "image_size": "size of pictures",
     "pipeline": "pipeline",
+    "tta": "test-time augmentation",
     "date": "scored",
     "versions": "versions",
     "command": "command",

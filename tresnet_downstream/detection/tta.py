@@ -1,0 +1,100 @@
+"""Test-time augmentation of detectors: what MMDetection's own test tool does with ``--tta``."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from tresnet_downstream.errors import UserError
+
+# Of MMDetection 3.3's tools/test.py, where a config has no `tta_model` and no `tta_pipeline`.
+TTA_MODEL = {"type": "DetTTAModel", "tta_cfg": {"nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 100}}
+FLIPS = [{"type": "RandomFlip", "prob": 1.0}, {"type": "RandomFlip", "prob": 0.0}]
+META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
+
+
+def with_test_time_augmentation(config: Config) -> Config:
+    """A copy of a config whose detector is tested on several views of each image.
+
+    The config's own ``tta_model`` and ``tta_pipeline`` say which views, and how their boxes are merged. Without them,
+    the views are the mirror image and the image, as the test pipeline has it; non-maximum suppression at IoU 0.5 merges
+    their boxes, of which the best 100 stay.
+
+    Args:
+        config: of MMDetection; its options are followed already (:func:`follow_options`).
+
+    Raises:
+        UserError: the test pipeline is none that views can be made of.
+    """
+    config = copy.deepcopy(config)
+    dataset = config.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    if "tta_model" not in config:
+        config.tta_model = copy.deepcopy(TTA_MODEL)
+    if "tta_pipeline" not in config:
+        *steps, packing = copy.deepcopy(dataset.pipeline)
+        if _name(packing) != "PackDetInputs":
+            raise UserError(
+                f"test_dataloader.dataset.pipeline: its last step is {_name(packing)}, and test-time augmentation puts "
+                "its views in the place of PackDetInputs; write a tta_pipeline into the config"
+            )
+        views = [copy.deepcopy(FLIPS), [{"type": "PackDetInputs", "meta_keys": META_KEYS}]]
+        config.tta_pipeline = [*steps, {"type": "TestTimeAug", "transforms": views}]
+    dataset.pipeline = config.tta_pipeline
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    return config
+
+
+def detector_config(config: Config) -> Any:
+    """The config of the detector itself; test-time augmentation puts its own around it."""
+    return config.model.get("module", config.model)
+
+
+def check_views(config: Config) -> None:
+    """Checks the pipeline of a config with test-time augmentation.
+
+    Raises:
+        UserError: it pads images before it flips them. MMDetection mirrors boxes within the image without padding, so
+            that those of the mirror image would lie beside the objects.
+    """
+    names = [name for name in _names(config.get("tta_pipeline") or ()) if name in ("Pad", "RandomFlip")]
+    if "Pad" in names and "RandomFlip" in names[names.index("Pad") :]:
+        raise UserError(
+            "tta_pipeline: pads images before it flips them, and boxes of the mirror image would be moved by the "
+            "padding; write a tta_pipeline with RandomFlip before Pad into the config"
+        )
+
+
+def description_of(config: Config) -> dict[str, str]:
+    """What a config with test-time augmentation does, for the record of a run."""
+    transforms = next(step["transforms"] for step in config.tta_pipeline if _name(step) == "TestTimeAug")
+    choices = [" or ".join(_text(step) for step in steps) for steps in transforms if len(steps) > 1]
+    merging = {key: value for key, value in config.tta_model.items() if key != "type"}
+    return {"model": f"{config.tta_model['type']} {_plain(merging)}", "views": ", each with ".join(choices)}
+
+
+def _names(steps: Any) -> Iterator[str]:
+    """The types of a pipeline's steps in the order in which they run; of alternatives, one after the other."""
+    for step in steps:
+        if isinstance(step, Mapping):
+            yield _name(step)
+            yield from _names(step.get("transforms") or ())
+        elif isinstance(step, list | tuple):
+            yield from _names(step)
+
+
+def _name(step: Any) -> str:
+    return str(step.get("type") if isinstance(step, Mapping) else step).rpartition(".")[2]
+
+
+def _text(step: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{key}={_plain(value)}" for key, value in step.items() if key not in ("type", "_scope_"))
+    return f"{_name(step)}({arguments})"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if key != "_scope_"}
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
