@@ -123,6 +123,16 @@ def test_a_map_is_of_the_class_asked_for():
     assert explain(model, PIXELS, []).shape == (0, 90, 140)
 
 
+def test_with_test_time_augmentation_maps_are_those_of_both_views():
+    model = classifier()
+    straight, mirrored = (explain(model, pixels, range(5)) for pixels in (PIXELS, np.ascontiguousarray(PIXELS[:, ::-1])))
+    model.tta = True
+    both, turned = (explain(model, pixels, range(5)) for pixels in (PIXELS, np.ascontiguousarray(PIXELS[:, ::-1])))
+    np.testing.assert_allclose(both, turned[:, :, ::-1], atol=1e-4)
+    assert np.abs(straight - mirrored[:, :, ::-1]).max() > 0.01
+    assert np.abs(both - straight).max() > 0.005
+
+
 # --- state
 
 
