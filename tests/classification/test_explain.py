@@ -125,7 +125,9 @@ def test_a_map_is_of_the_class_asked_for():
 
 def test_with_test_time_augmentation_maps_are_those_of_both_views():
     model = classifier()
-    straight, mirrored = (explain(model, pixels, range(5)) for pixels in (PIXELS, np.ascontiguousarray(PIXELS[:, ::-1])))
+    straight, mirrored = (
+        explain(model, pixels, range(5)) for pixels in (PIXELS, np.ascontiguousarray(PIXELS[:, ::-1]))
+    )
     model.tta = True
     both, turned = (explain(model, pixels, range(5)) for pixels in (PIXELS, np.ascontiguousarray(PIXELS[:, ::-1])))
     np.testing.assert_allclose(both, turned[:, :, ::-1], atol=1e-4)
