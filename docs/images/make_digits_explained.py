@@ -6,7 +6,7 @@ from PIL import Image
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification.explained_pictures import explained_picture
-from tresnet_downstream.classification.predict import labels_of
+from tresnet_downstream.classification.predict import chosen_classes, labels_of
 
 CHECKPOINTS = ("work_dirs/digits_tresnet/best.pth", "work_dirs/digits_ml_decoder/best.pth")
 PICTURE = "data/digits/val/000012.jpg"
@@ -17,8 +17,12 @@ def main() -> None:
     rows = []
     for checkpoint in CHECKPOINTS:
         model = load_model(checkpoint)
-        labels = labels_of(predict(model, PICTURE)[0], model.classes or (), 0.5, None)
-        rows.append(explained_picture(model, PICTURE, labels))
+        (probabilities,) = predict(model, PICTURE)
+        labels, chosen = (
+            labels_of(probabilities, model.classes or (), 0.5, None),
+            chosen_classes(probabilities, 0.5, None),
+        )
+        rows.append(explained_picture(model, PICTURE, labels, chosen))
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     for place, row in enumerate(rows):
         sheet.paste(row, (0, sum(above.height for above in rows[:place])))

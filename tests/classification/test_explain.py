@@ -123,6 +123,18 @@ def test_a_map_is_of_the_class_asked_for():
     assert explain(model, PIXELS, []).shape == (0, 90, 140)
 
 
+def test_with_test_time_augmentation_maps_are_those_of_both_views():
+    model = classifier()
+    straight, mirrored = (
+        explain(model, pixels, range(5)) for pixels in (PIXELS, np.ascontiguousarray(PIXELS[:, ::-1]))
+    )
+    model.tta = True
+    both, turned = (explain(model, pixels, range(5)) for pixels in (PIXELS, np.ascontiguousarray(PIXELS[:, ::-1])))
+    np.testing.assert_allclose(both, turned[:, :, ::-1], atol=1e-4)
+    assert np.abs(straight - mirrored[:, :, ::-1]).max() > 0.01
+    assert np.abs(both - straight).max() > 0.005
+
+
 # --- state
 
 
@@ -330,6 +342,18 @@ def test_predict_draws_maps_beside_pictures_and_names_them(weights, tmp_path):
         assert Image.open(path).width > 3 * 320  # the picture and two maps
     status, printed, _ = call("predict", [*arguments, "--threshold", 1, "--explain"])
     assert [json.loads(line)["explanation"] for line in printed.splitlines()] == [None] * 3
+
+
+def test_labels_of_the_same_name_have_maps_of_their_own(own_heads, tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    model = classifier()
+    model.classes = ("crane",) * 5
+    asked = []
+    model.head.register_forward_hook(lambda _, __, logits: asked.append(logits.shape))
+    list(label_pictures(model, [str(tmp_path / "a.png")], top_k=3, out=tmp_path / "out", explain=True))
+    assert asked == [(1, 5), (3, 5)]
+    drawn = np.asarray(Image.open(tmp_path / "out" / "a_explained.jpg"), int)
+    assert np.abs(drawn[20:220, 360:600] - drawn[20:220, 696:936]).mean() > 2
 
 
 def test_predict_says_what_cannot_be_explained(weights, tmp_path):

@@ -99,6 +99,13 @@ def test_tool_prints_json_and_draws(boxes, checkpoint, tmp_path):
         assert drawn.size == (512, 512)
 
 
+def test_explanations_are_of_classifiers(boxes, checkpoint, tmp_path):
+    picture = boxes / "pictures" / "val_01.png"
+    status, out, err = call("predict", [checkpoint, picture, "--explain", "--out", tmp_path])
+    assert (status, out) == (2, "")
+    assert err == f"error: {checkpoint}: is a detector, and --explain is for classifiers\n"
+
+
 def test_unreadable_pictures_are_passed_over_and_told_of(boxes, checkpoint, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
     good = str(boxes / "pictures" / "val_01.png")

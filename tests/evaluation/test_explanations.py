@@ -221,6 +221,16 @@ def test_one_label_per_image_shows_what_it_was_taken_for(tmp_path):
     assert page.count('class="pair"') == 2 * len(taken)
 
 
+def test_a_run_without_mistakes_has_no_maps(run, tmp_path):
+    written, _ = run
+    right = replace(written, probabilities=(written.targets == 1).astype(np.float32), explanations=None)
+    right = explained(right)
+    assert right.explanations.pairs == []
+    write_multilabel_run(right, tmp_path / "right")
+    assert read_run(tmp_path / "right").explanations.maps.shape == (0, SIDE, SIDE)
+    write_report(tmp_path / "right", tmp_path / "report", resamples=0)
+
+
 # --- drawing
 
 

@@ -217,6 +217,17 @@ def test_checkpoint_alone_is_scored_with_the_score_of_training(trained, folders,
     assert (status, err) == (0, "")
 
 
+def test_mistakes_are_explained_by_the_class_that_they_were_taken_for(trained, folders, tmp_path):
+    pytest.importorskip("pytorch_grad_cam", reason="needs the extra explain")
+    arguments = ["--cfg-options", f"data_root={folders}", "val_images=val", "num_workers=0", "--work-dir", tmp_path]
+    status, _, err = call("test_classifier", [trained[0] / "epoch_1.pth", *arguments, "--explain"])
+    assert (status, err) == (0, "")
+    run = read_run(tmp_path)
+    taken = run.probabilities.argmax(1)
+    wrong = np.flatnonzero(taken != run.labels)
+    assert {*run.explanations.pairs} == {(run.images[row], run.classes[taken[row]]) for row in wrong}
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_resumed_run_equals_the_undisturbed_one_with_mixup_erasing_and_timms_augmentation(folders, tmp_path, workers):
     changes = {

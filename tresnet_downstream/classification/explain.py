@@ -45,6 +45,8 @@ def explain(
 ) -> np.ndarray:
     """Maps of where the network looks for each of these classes.
 
+    With the model's test-time augmentation, the mean of the picture's map and its mirror image's, turned back.
+
     Args:
         model: from :func:`load_model`, fused or not, in evaluation mode; stays as it is.
         picture: a file, Pillow image, or uint8 array of shape (height, width, 3).
@@ -75,7 +77,11 @@ def explain(
     if not len(classes):
         return np.zeros((0, height, width), np.float32)
     region = seen_region(pipeline, pixels.shape[0], pixels.shape[1])
-    maps = _maps_of_features(model, pipeline(image=pixels)["image"], classes)
+    prepared = pipeline(image=pixels)["image"]
+    maps = _maps_of_features(model, prepared, classes)
+    if model.tta:
+        mirrored = _maps_of_features(model, np.ascontiguousarray(prepared[:, ::-1]), classes)
+        maps = (maps + mirrored[:, :, ::-1]) / 2
     return _scaled(_laid(maps, region, height, width), lowest=method == GRAD_CAM)
 
 

@@ -14,20 +14,23 @@ from tresnet_downstream.pictures import read_image
 # The longer side of each panel in pixels, panels side by side, and panels in all: more would not be looked at.
 PANEL, COLUMNS, MOST = 320, 4, 15
 _PAPER, _INK, _MUTED, _ACCENT = (255, 255, 255), (24, 26, 30), (104, 110, 120), (0, 103, 163)
-_MARGIN, _GAP, _CAPTION, _LEGEND = 20, 16, 30, 52
+_MARGIN, _GAP, _CAPTION, _LEGEND = 20, 16, 46, 48
 _TEXTS = {
     ATTENTION: "attention of the query of the class's group",
     GRAD_CAM: "Grad-CAM: what speaks for the class",
 }
 
 
-def explained_picture(model: ImageClassifier, image: str, labels: Sequence[tuple[str, float]]) -> Image.Image:
+def explained_picture(
+    model: ImageClassifier, image: str, labels: Sequence[tuple[str, float]], classes: Sequence[int]
+) -> Image.Image:
     """The picture beside the map of each label, likeliest first; of more than 15 labels the first 15.
 
     Args:
         model: from :func:`load_model`.
         image: path of the picture.
         labels: names and probabilities, at least one.
+        classes: their numbers; names may stand for several classes.
     """
     pixels = read_image(image)
     height, width = pixels.shape[:2]
@@ -35,12 +38,11 @@ def explained_picture(model: ImageClassifier, image: str, labels: Sequence[tuple
     size = max(1, round(height * scale)), max(1, round(width * scale))
     small = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS)
     shown = labels[:MOST]
-    places = {name: place for place, name in enumerate(model.classes or ())}
-    maps = explain(model, pixels, [places[name] for name, _ in shown], size)
+    maps = explain(model, pixels, classes[:MOST], size)
     panels = [(small, "", "")]
     for (name, probability), heat in zip(shown, maps, strict=True):
         # A map of zeros would look like a broken one.
-        value = f"{100 * probability:.0f}%" + ("" if heat.any() else ", nothing in its favour")
+        value = f"{100 * probability:.0f}%" + ("" if heat.any() else ", empty map")
         panels.append((Image.fromarray(overlay(np.asarray(small), heat)), name, value))
     return _sheet(panels, _TEXTS[explanation_method(model)], len(labels) - len(shown))
 
@@ -60,11 +62,8 @@ def _sheet(panels: Sequence[tuple[Image.Image, str, str]], method: str, left_out
         row, column = divmod(place, columns)
         left, top = _MARGIN + column * (cell + _GAP), _MARGIN + row * (tall + _CAPTION + _GAP)
         sheet.paste(picture, (left, top))
-        line = top + tall + 7
-        end = font.getlength(f"  {value}")
-        shortened = _shortened(name, cell - end, font)
-        pen.text((left, line), shortened, fill=_INK, font=font)
-        pen.text((left + font.getlength(f"{shortened}  "), line), value, fill=_ACCENT, font=font)
+        pen.text((left, top + tall + 5), _shortened(name, cell, font), fill=_INK, font=font)
+        pen.text((left, top + tall + 26), value, fill=_ACCENT, font=small)
     _draw_legend(sheet, height - _MARGIN - 22, method, left_out, small)
     return sheet
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.explain import explanation_method
 from tresnet_downstream.classification.explained_pictures import explained_picture
-from tresnet_downstream.classification.predict import Predictor, labels_of, predict_each
+from tresnet_downstream.classification.predict import Predictor, chosen_classes, labels_of, predict_each
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.files import Earlier
@@ -67,7 +67,7 @@ def label_pictures(
     limits = threshold.limits(model.classes, "multilabel") if isinstance(threshold, Thresholds) else threshold
     if out is not None:
         require_apart(images, out)
-    names = drawn_names([*images, *map(_explained, images)]) if out is not None else {}
+    names = drawn_names([*images, *map(_explained, images if explain else ())]) if out is not None else {}
     earlier = Earlier(out) if out is not None else None
     failed = []
     for prediction in predict_each(model, images, batch_size):
@@ -83,7 +83,8 @@ def label_pictures(
         explanation = {}
         if explain and earlier is not None:
             if labels:
-                drawn = explained_picture(cast(ImageClassifier, model), image, labels)
+                chosen = chosen_classes(prediction.probabilities, limits, top_k)
+                drawn = explained_picture(cast(ImageClassifier, model), image, labels, chosen)
                 write_picture(drawn, names[_explained(image)], earlier)
             explanation = {"explanation": str(earlier.folder / names[_explained(image)]) if labels else None}
         yield _json_line(image, labels, explanation) if as_json else _text_line(image, labels)

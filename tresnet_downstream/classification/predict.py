@@ -165,6 +165,11 @@ def labels_of(
         threshold: what a probability must be above; (C,) where each class has its own; None for none.
         top_k: how many at most; None for all.
     """
+    chosen = chosen_classes(probabilities, threshold, top_k)
+    return [(classes[index], float(probabilities[index])) for index in chosen]
+
+
+def chosen_classes(probabilities: np.ndarray, threshold: float | np.ndarray | None, top_k: int | None) -> list[int]:
+    """The numbers of the classes that :func:`labels_of` names."""
     above = probabilities > np.asarray(-np.inf if threshold is None else threshold, np.float64)
-    order = [index for index in np.argsort(-probabilities, kind="stable") if above[index]][:top_k]
-    return [(classes[index], float(probabilities[index])) for index in order]
+    return [int(index) for index in np.argsort(-probabilities, kind="stable") if above[index]][:top_k]

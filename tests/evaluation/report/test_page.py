@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 from evaluation.small_runs import ODD_NAMES, detection_run, joint_run, multilabel_run
+from evaluation.test_explanations import explained
 from running.small_data import DIGITS, ROOT, call
 
-from tresnet_downstream.evaluation import write_report
+from tresnet_downstream.evaluation import write_multilabel_run, write_report
 
 pytest.importorskip("selenium", reason="needs selenium: pip install -e '.[dev]'")
 from selenium import webdriver
@@ -236,6 +237,23 @@ def test_each_part_of_a_report_of_labels_and_boxes_follows_its_own_choice(browse
     assert before[0] == after[0]
     assert before[1] != after[1]
     assert Select(labels).first_selected_option.text != ""
+    assert page.complaints() == []
+    assert page.requests() == []
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_maps_stand_beside_pictures_at_any_width(browser, tmp_path, width):
+    write_multilabel_run(explained(multilabel_run(tmp_path / "run")), tmp_path / "run")
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
+    page = Page(browser, tmp_path / "report", width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert all(image.get_property("naturalWidth") for image in page.all("img"))
+    pairs = page.all(".gallery .pair")
+    assert pairs
+    for pair in pairs:
+        picture, heat = (image.rect for image in pair.find_elements(By.TAG_NAME, "img"))
+        assert heat["x"] >= picture["x"] + picture["width"]
+        assert (picture["y"], picture["width"], picture["height"]) == (heat["y"], heat["width"], heat["height"])
     assert page.complaints() == []
     assert page.requests() == []
 

@@ -25,7 +25,7 @@ class MapsShown:
         self._maps = None if explanations is None else explanations.by_pair()
         self._asked: set[tuple[str, str]] = set()
         self.text = ""
-        if explanations is not None:
+        if explanations is not None and self._maps:
             method = _TEXTS.get(explanations.method, explanations.method)
             self.text = f" Beside each picture: where the network looked for the class ({method}), bright where most."
 
