@@ -84,13 +84,23 @@ def check_data(inputs, out, number):
     return ["check_data", *files, "--workers", 0, "--json", out / "findings.json"]
 
 
+def explained(command):
+    def arguments(inputs, out, number):
+        name, *rest = command(inputs, out, number)
+        return [name, "--explain", *rest]
+
+    return arguments
+
+
 COMMANDS = {
     "test_multilabel": score_multilabel,
+    "test_multilabel, maps": explained(score_multilabel),
     "test_detection": score_detection,
     "report of a classifier": report("runs"),
     "report of a detector": report("detection"),
     "thresholds": thresholds,
     "predict, labels": predict,
+    "predict, maps": explained(lambda *given: [*predict(*given), "--top-k", 2]),
     "predict, boxes": detect,
     "export to ONNX": export("onnx"),
     "export to OpenVINO": export("xml"),
@@ -100,6 +110,13 @@ COMMANDS = {
     "check_data": check_data,
 }
 # A time is measured anew in each run; exporters number their nodes through the life of a process.
+# What a command needs besides the set-up.
+PACKAGES = {
+    "export to ONNX": ("onnxscript", "onnxruntime"),
+    "export to OpenVINO": ("openvino",),
+    "predict, maps": ("pytorch_grad_cam",),
+    "test_multilabel, maps": ("pytorch_grad_cam",),
+}
 NEVER_THE_SAME = {"benchmark", "export to ONNX", "export to OpenVINO"}
 
 
@@ -109,9 +126,7 @@ def produce(inputs, tmp_path, monkeypatch):
     register(monkeypatch)
 
     def run(name, number):
-        for package in {"export to ONNX": ["onnxscript", "onnxruntime"], "export to OpenVINO": ["openvino"]}.get(
-            name, []
-        ):
+        for package in PACKAGES.get(name, ()):
             pytest.importorskip(package)
         tool, *arguments = COMMANDS[name](inputs, tmp_path / "out", number)
         status, _, err = call(tool, arguments)

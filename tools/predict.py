@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limits.add_argument("--thresholds", metavar="FILE", help="one for each class, from tools/thresholds.py")
     parser.add_argument("--top-k", type=int, help="most labels or boxes of a picture; 5 for single-label weights")
     parser.add_argument("--out", metavar="DIR", help="draws each picture with its labels or boxes there")
+    parser.add_argument(
+        "--explain", action="store_true", help="draws where a classifier looks for each label, too; needs --out"
+    )
     parser.add_argument("--json", action="store_true", help="JSON lines in place of text")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument(
@@ -77,7 +80,7 @@ def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[st
         raise UserError(f"{options.model}: --tta is for weight files; an exported model has no test-time augmentation")
     model = ExportedClassifier(options.model, options.device or "cpu")
     return label_pictures(
-        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
+        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json, options.explain
     )
 
 
@@ -92,13 +95,16 @@ def _classifier(options: argparse.Namespace, images: Sequence[str], device: str)
         model = fuse(model)
     model.tta = options.tta
     return label_pictures(
-        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
+        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json, options.explain
     )
 
 
 def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
+    if options.explain:
+        raise UserError(f"{options.model}: is a detector, and `explain` is for classifiers")
     from tresnet_downstream.detection.drawing import detect_in_pictures
     from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.joint.predict import gives_labels_and_boxes, label_and_detect
     from tresnet_downstream.running.config import load_config
 
     if options.tta:
@@ -107,9 +113,8 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
     model = load_detector(options.model, config).to(device)
-    return detect_in_pictures(
-        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
-    )
+    find = label_and_detect if gives_labels_and_boxes(model) else detect_in_pictures
+    return find(model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ in ``TRANSFORMS``; optimisers and schedules are torch's and MMEngine's, in ``OPT
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -49,6 +49,14 @@ class Head(Protocol):
 
     def forward(self, features: Tensor) -> Tensor:
         """N x in_channels x H x W to N x num_classes logits."""
+
+
+@runtime_checkable
+class AttendingHead(Protocol):
+    """A head that says itself where it looks; others are explained by Grad-CAM. See :mod:`classification.explain`."""
+
+    def attention_maps(self, features: Tensor, classes: Tensor) -> Tensor:
+        """N x in_channels x H x W and N class indices to N x H x W weights, 0 or more: where it looks for the class."""
 
 
 class Loss(Protocol):

@@ -294,7 +294,7 @@ def grad_cam_on_the_last_stage(network, x):
 
 
 def grad_cam(network, x, layer):
-    pytest.importorskip("pytorch_grad_cam")
+    pytest.importorskip("pytorch_grad_cam", reason="needs the extra explain")
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 

@@ -117,3 +117,11 @@ def test_an_exported_model_is_refused(tmp_path):
     status, _, err = call("predict", [tmp_path / "model.onnx", tmp_path / "a.png", "--tta"])
     assert status == 2
     assert err.endswith("model.onnx: --tta is for weight files; an exported model has no test-time augmentation\n")
+
+
+def test_a_detector_is_refused_and_the_line_names_the_tool_that_has_it(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    torch.save({"state_dict": {"bbox_head.weight": torch.zeros(1)}, "meta": {}}, tmp_path / "detector.pth")
+    status, _, err = call("predict", [tmp_path / "detector.pth", tmp_path / "a.png", "--tta", "--config", "none.py"])
+    assert status == 2
+    assert "tools/test_detection.py has it for detectors" in err

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from tresnet_downstream.evaluation.calibration import reliability
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.calibration import platt_scaling, reliability
 
 
 def test_bins_are_those_of_scikit_learn():
@@ -39,3 +40,27 @@ def test_classes_of_which_nothing_is_known_have_no_part():
     assert found.class_error == pytest.approx(50)
     nothing = reliability(np.full((10, 2), 0.5), np.full((10, 2), -1))
     assert np.isnan([nothing.error, nothing.class_error]).all()
+
+
+def test_platt_scaling_is_logistic_regression_on_the_logits():
+    from sklearn.linear_model import LogisticRegression
+
+    draw = np.random.default_rng(1)
+    logits = draw.normal(-1, 2, (500, 4))
+    targets = (draw.random((500, 4)) < 1 / (1 + np.exp(-(0.6 * logits - 0.4)))).astype(np.int8)
+    targets[draw.random((500, 4)) < 0.1] = -1
+    scale, shift = platt_scaling(1 / (1 + np.exp(-logits)), targets)
+    known = targets != -1
+    expected = LogisticRegression(C=1e12, tol=1e-12, max_iter=10000).fit(logits[known][:, None], targets[known])
+    assert scale == pytest.approx(expected.coef_[0, 0], abs=1e-4)
+    assert shift == pytest.approx(expected.intercept_[0], abs=1e-4)
+    after = 1 / (1 + np.exp(-(scale * logits + shift)))
+    assert reliability(after, targets).error < reliability(1 / (1 + np.exp(-logits)), targets).error
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"), [([[1, 1]], "present and others"), ([[-1, -1]], "present and others"), ([[0, 1]], "part all")]
+)
+def test_entries_without_a_best_scaling_are_refused(targets, words):
+    with pytest.raises(UserError, match=words):
+        platt_scaling(np.array([[0.2, 0.8]]), np.array(targets))

@@ -7,11 +7,10 @@ from benchmark.tiny import register
 from faults import disks
 from faults.disks import disk, mountable, read_only, rooms  # noqa: F401 - a fixture
 from running.small_data import call
-from test_outputs import COMMANDS, contents, inputs  # noqa: F401 - a fixture
+from test_outputs import COMMANDS, PACKAGES, contents, inputs  # noqa: F401 - a fixture
 from weights.test_download import server  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
-PACKAGES = {"export to ONNX": ("onnxscript", "onnxruntime"), "export to OpenVINO": ("openvino",)}
 
 
 def with_report(command):

@@ -10,9 +10,12 @@ import torch
 from running.small_data import CLASSES, DIGITS, ROOT, call, options, refused, train
 from running.small_folders import FOLDERS
 
+from tresnet_downstream.classification.explain import explain
 from tresnet_downstream.classification.model_files import load_model
 from tresnet_downstream.classification.predict import predict
 from tresnet_downstream.evaluation import multilabel_scores, read_run
+
+KINDS = ("false_positives", "false_negatives")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,34 @@ def test_the_report_is_written_and_told_of(scored):
     assert f"wrote {work_dir / 'report' / 'report.html'}" in out.splitlines()
     (run,) = json.loads((work_dir / "report" / "scores.json").read_text())["runs"]
     assert run["about"] == json.loads((work_dir / "run.json").read_text())["about"]
+
+
+def test_maps_of_the_mistakes_are_kept_for_the_report(scored, data, tmp_path):
+    pytest.importorskip("pytorch_grad_cam", reason="needs the extra explain")
+    work_dir, _ = scored
+    arguments = [DIGITS, work_dir / "best.pth", "--work-dir", tmp_path / "run", "--weights", "raw", "--explain"]
+    status, out, err = call("test_multilabel", [*arguments, "--report", tmp_path / "report", *options(data)])
+    assert (status, err) == (0, "")
+    assert f"wrote {tmp_path / 'run' / 'explanations.npy'}" in out.splitlines()
+    run, plain = read_run(tmp_path / "run"), read_run(work_dir)
+    np.testing.assert_array_equal(run.probabilities, plain.probabilities)
+    assert (
+        json.loads((work_dir / "scores.json").read_text())["headline"]
+        == (json.loads((tmp_path / "run" / "scores.json").read_text())["headline"])
+    )
+    (found,) = json.loads((tmp_path / "report" / "scores.json").read_text())["runs"]
+    mistakes = [(each["image"], each["class"]) for kind in KINDS for each in found[kind]]
+    assert mistakes
+    assert set(mistakes) == set(run.explanations.pairs)
+    pictures = {path.name for path in (tmp_path / "report" / "pictures").iterdir()}
+    assert len(pictures) == 2 * len(mistakes)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count('class="pair"') == len(mistakes)
+    assert "have no map" not in page
+    image, name = run.explanations.pairs[0]
+    model = load_model(work_dir / "best.pth", weights="raw")
+    expected = explain(model, f"{run.image_folder}/{image}", [run.classes.index(name)], run.explanations.maps.shape[1:])
+    np.testing.assert_allclose(run.explanations.maps[0] / 255, expected[0], atol=0.02)
 
 
 def test_a_report_does_not_take_the_place_of_a_runs_scores(scored, data):

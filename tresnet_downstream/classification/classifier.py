@@ -106,10 +106,13 @@ class ImageClassifier(PretrainedModule, BaseModel):
     @torch.inference_mode()
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3, computed where and as the weights are."""
+        return self(self.inputs_of(images), mode="predict").float().cpu().numpy()
+
+    def inputs_of(self, images: np.ndarray) -> Tensor:
+        """N x 3 x H x W in [0, 1], where and as the weights are, for uint8 pictures N x H x W x 3."""
         parameter = next(self.parameters())
         batch = torch.from_numpy(images).to(parameter.device).permute(0, 3, 1, 2)
-        batch = batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
-        return self(batch, mode="predict").float().cpu().numpy()
+        return batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
 
     def forward(
         self,
@@ -133,13 +136,13 @@ class ImageClassifier(PretrainedModule, BaseModel):
         if mode == "loss" and self.training and targets is not None:
             for transform in self.batch_transforms:
                 inputs, targets = transform(inputs, targets, self.head.num_classes)
-        logits = self._logits(inputs)
+        logits = self.head(self.feature_map(inputs))
         if mode == "tensor":
             return logits
         if mode == "predict":
             probabilities = self.probabilities(logits)
             if self.tta:
-                probabilities = (probabilities + self.probabilities(self._logits(inputs.flip(-1)))) / 2
+                probabilities = (probabilities + self.probabilities(self.head(self.feature_map(inputs.flip(-1))))) / 2
             return probabilities
         if self.loss is None or targets is None:
             raise ValueError("mode='loss' needs a loss in the model's config and targets in the batch")
@@ -153,13 +156,14 @@ class ImageClassifier(PretrainedModule, BaseModel):
             )
         return {"loss": loss, "images": torch.tensor(len(inputs), device=loss.device)}
 
-    def _logits(self, inputs: Tensor) -> Any:
+    def feature_map(self, inputs: Tensor) -> Tensor:
+        """The last feature map, which the head takes, N x C x H' x W', for N x 3 x H x W in [0, 1]."""
         features = self.backbone(inputs)
         if isinstance(features, Tensor):
             # Its last item would be the last picture's.
             kind = type(self.backbone).__name__
             raise UserError(f"model.backbone: {kind} gives a tensor; give a tuple of feature maps, the last one last")
-        return self.head(features[-1])
+        return features[-1]
 
     def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss: Any = self.loss

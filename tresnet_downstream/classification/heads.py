@@ -3,6 +3,9 @@
 Each has a class method ``arguments_from``, by which a file of weights says what head it is of; the names of its weights
 in the releases are in ``weights/head_names.py``.
 
+Each takes ``mask``, N x H x W: True where a position of the feature map is of the image and not of the padding around
+it; None where there is no padding. Padding has no part in the logits.
+
 The step that gives the logits runs in the precision of its weights, under autocast too: logits of 8 bits, as in
 bfloat16, put many pictures at the same place of a ranking.
 """
@@ -40,10 +43,10 @@ class LinearHead(nn.Module):
         """The arguments, but ``in_channels``, of the head that these weights are of."""
         return {"num_classes": len(weights["fc.weight"])}
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""
         with torch.autocast(features.device.type, enabled=False):
-            pooled = features.mean((2, 3), dtype=self.fc.weight.dtype)
+            pooled = average_pooled(features, mask, self.fc.weight.dtype)
             return self.fc(F.dropout(pooled, self.dropout, self.training) if self.dropout else pooled)
 
 
@@ -71,10 +74,10 @@ class BottleneckHead(nn.Module):
         """The arguments, but ``in_channels``, of the head that these weights are of."""
         return {"num_classes": len(weights["fc.weight"]), "bottleneck_channels": len(weights["bottleneck.weight"])}
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.fc(self.bottleneck(features.mean((2, 3), dtype=self.fc.weight.dtype)))
+            return self.fc(self.bottleneck(average_pooled(features, mask, self.fc.weight.dtype)))
 
 
 class PooledFeatures(nn.Module):
@@ -82,9 +85,18 @@ class PooledFeatures(nn.Module):
 
     num_classes = 0
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """N x C x H x W to N x C."""
-        return features.mean((2, 3))
+        return average_pooled(features, mask, features.dtype)
+
+
+def average_pooled(features: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The mean of each feature map over the positions in ``mask`` (N x H x W), or over all: N x C x H x W to N x C."""
+    if mask is None:
+        return features.mean((2, 3), dtype=dtype)
+    shares = mask.to(dtype)
+    shares = shares / shares.sum((1, 2), keepdim=True)
+    return torch.einsum("nchw,nhw->nc", features.to(dtype), shares)
 
 
 @MODELS.register_module()
@@ -144,13 +156,30 @@ class MLDecoderHead(nn.Module):
             "feedforward_dim": len(weights["decoder.linear1.weight"]),
         }
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""
         memory = F.relu(self.embed(features.flatten(2).transpose(1, 2)))
-        decoded = self.decoder(self.queries.expand(memory.shape[0], -1, -1), memory)
+        padding = None if mask is None else ~mask.flatten(1)
+        decoded = self.decoder(self.queries.expand(memory.shape[0], -1, -1), memory, padding)
         with torch.autocast(features.device.type, enabled=False):
             by_group = torch.einsum("ngd,gdk->ngk", decoded.to(self.group_weight.dtype), self.group_weight)
             return by_group.flatten(1)[:, : self.num_classes] + self.group_bias
+
+    def attention_maps(self, features: Tensor, classes: Tensor) -> Tensor:
+        """How much the query of a class's group attends to each position, as the mean over the attention heads.
+
+        Classes of one group share its query, and so its map.
+
+        Args:
+            features: N x in_channels x H x W.
+            classes: N class indices, one for each feature map.
+
+        Returns:
+            N x H x W, each summing to 1.
+        """
+        memory = F.relu(self.embed(features.flatten(2).transpose(1, 2)))
+        groups = torch.div(classes, self.group_weight.shape[2], rounding_mode="floor")
+        return self.decoder.attention(self.queries[groups][:, None], memory)[:, 0].unflatten(1, features.shape[2:])
 
 
 class DecoderLayer(nn.Module):
@@ -164,11 +193,18 @@ class DecoderLayer(nn.Module):
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(embed_dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """N x G x D queries and N x L x D memory to N x G x D."""
-        # The published layer adds the queries to themselves where self-attention would stand.
-        x = self.norm1(queries + self.dropout(queries))
-        attended, _ = self.multihead_attn(x, memory, memory, need_weights=False)
+    def forward(self, queries: Tensor, memory: Tensor, padding: Tensor | None = None) -> Tensor:
+        """N x G x D queries and N x L x D memory to N x G x D; ``padding`` (N x L) is True at memory to pass over."""
+        x = self._normed(queries)
+        attended, _ = self.multihead_attn(x, memory, memory, key_padding_mask=padding, need_weights=False)
         x = self.norm2(x + self.dropout(attended))
         expanded = self.dropout(F.relu(self.linear1(x)))
         return self.norm3(x + self.dropout(self.linear2(expanded)))
+
+    def attention(self, queries: Tensor, memory: Tensor) -> Tensor:
+        """N x G x D queries and N x L x D memory to N x G x L weights, the mean over the attention heads."""
+        return self.multihead_attn(self._normed(queries), memory, memory, average_attn_weights=True)[1]
+
+    def _normed(self, queries: Tensor) -> Tensor:
+        # The published layer adds the queries to themselves where self-attention would stand.
+        return self.norm1(queries + self.dropout(queries))

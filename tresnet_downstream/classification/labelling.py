@@ -2,12 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image, ImageDraw, ImageFont
 
+from tresnet_downstream.classification.classifier import ImageClassifier
+from tresnet_downstream.classification.explain import explanation_method
+from tresnet_downstream.classification.explained_pictures import explained_picture
 from tresnet_downstream.classification.predict import Predictor, labels_of, predict_each
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
@@ -26,6 +29,7 @@ def label_pictures(
     batch_size: int = 16,
     out: str | Path | None = None,
     as_json: bool = False,
+    explain: bool = False,
 ) -> Iterator[str]:
     """A line for each picture; those that cannot be read are passed over and told of at the end.
 
@@ -37,7 +41,9 @@ def label_pictures(
         top_k: most labels of a picture; None takes 5 for single-label models without ``threshold``.
         batch_size: pictures that go through the network together.
         out: folder for the pictures with their labels.
-        as_json: whether lines are JSON objects of ``image`` and ``labels``, or ``error``.
+        as_json: whether lines are JSON objects of ``image`` and ``labels``, or ``error``; with ``explain`` also of
+            ``explanation``, the file that was written, or null where no label is shown.
+        explain: whether a picture of where the network looks for each label is drawn too: ``NAME_explained.jpg``.
 
     Yields:
         the lines.
@@ -52,12 +58,16 @@ def label_pictures(
         raise UserError(f"threshold={threshold:g}: give a probability, 0 to 1")
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k={top_k}: give a whole number, at least 1")
+    if explain and out is None:
+        raise UserError("`explain` draws pictures: name the folder that they go to as `out`")
+    if explain:
+        explanation_method(model)
     if threshold is None and top_k is None:
         threshold, top_k = (THRESHOLD, None) if model.multi_label else (None, TOP_K)
     limits = threshold.limits(model.classes, "multilabel") if isinstance(threshold, Thresholds) else threshold
     if out is not None:
         require_apart(images, out)
-    names = drawn_names(images) if out is not None else {}
+    names = drawn_names([*images, *map(_explained, images)]) if out is not None else {}
     earlier = Earlier(out) if out is not None else None
     failed = []
     for prediction in predict_each(model, images, batch_size):
@@ -70,7 +80,13 @@ def label_pictures(
         labels = labels_of(prediction.probabilities, model.classes, limits, top_k)
         if earlier is not None:
             write_picture(draw_labels(image, labels), names[image], earlier)
-        yield _json_line(image, labels) if as_json else _text_line(image, labels)
+        explanation = {}
+        if explain and earlier is not None:
+            if labels:
+                drawn = explained_picture(cast(ImageClassifier, model), image, labels)
+                write_picture(drawn, names[_explained(image)], earlier)
+            explanation = {"explanation": str(earlier.folder / names[_explained(image)]) if labels else None}
+        yield _json_line(image, labels, explanation) if as_json else _text_line(image, labels)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
         raise UserError(f"{failed[0]}{count}")
@@ -80,14 +96,23 @@ def _text_line(image: str, labels: Sequence[tuple[str, float]]) -> str:
     return f"{image}: {', '.join(f'{name} {p:.3f}' for name, p in labels) or 'no label'}"
 
 
-def _json_line(image: str, labels: Sequence[tuple[str, float]]) -> str:
+def _json_line(image: str, labels: Sequence[tuple[str, float]], explanation: Mapping[str, str | None]) -> str:
     entries = [{"label": name, "probability": round(p, 6)} for name, p in labels]
-    return json.dumps({"image": image, "labels": entries}, ensure_ascii=False)
+    return json.dumps({"image": image, "labels": entries, **explanation}, ensure_ascii=False)
+
+
+def _explained(image: str) -> str:
+    """What :func:`drawn_names` is asked for the picture of the maps by: a path that no picture has."""
+    return os.path.join(image, f"{Path(image).stem}_explained")
 
 
 def draw_labels(image: str | os.PathLike[str], labels: Sequence[tuple[str, float]]) -> Image.Image:
     """The picture with its labels and their probabilities below it."""
-    picture = Image.fromarray(read_image(image))
+    return labels_below(Image.fromarray(read_image(image)), labels)
+
+
+def labels_below(picture: Image.Image, labels: Sequence[tuple[str, float]]) -> Image.Image:
+    """A picture with labels and their probabilities below it."""
     size = max(14, round(min(picture.size) / 22))
     font = ImageFont.load_default(size)
     lines = _wrapped([f"{name} {100 * p:.0f}%" for name, p in labels] or ["no label"], picture.width - size, font)

@@ -18,6 +18,8 @@ from tresnet_downstream.classification.data_summary import pipeline_text, size_t
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.description_merge import merge_description
 from tresnet_downstream.classification.descriptions import describe_training, read_description
+from tresnet_downstream.classification.explain import explanation_method
+from tresnet_downstream.classification.explained_mistakes import with_explanations
 from tresnet_downstream.classification.losses import REDUCTIONS
 from tresnet_downstream.classification.metrics import MultilabelMetric, TaskMetric, task_metric
 from tresnet_downstream.classification.split_data import build_datasets, summaries
@@ -96,6 +98,7 @@ def score_classifier(
     weights: str | None = None,
     launcher: str = "none",
     set_here: Set[str] = frozenset(),
+    explain: bool = False,
     tta: bool = False,
 ) -> tuple[Any, MultilabelRun | SingleLabelRun] | None:
     """Scores a checkpoint on the validation data of a config.
@@ -108,6 +111,7 @@ def score_classifier(
         weights: ``raw`` or ``averaged``; None takes those that scored better when the checkpoint was validated.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
         set_here: the places of the config that win over the checkpoint, from :func:`places_set_by`.
+        explain: whether the run gets maps of where the network looked at its worst mistakes; see :mod:`explain`.
         tta: scores the mean of the probabilities of each image and its mirror image; the run says so.
 
     Returns:
@@ -128,6 +132,8 @@ def score_classifier(
     runner = _build_runner(config, launcher, None, train=False, classes=classes)
     require_match(bare(runner.model), state_dict, checkpoint_path)
     bare(runner.model).load_state_dict(state_dict)
+    if explain:  # what is missing is told before the work
+        explanation_method(bare(runner.model).eval())
     bare(runner.model).tta = tta
     try:
         scores = runner.val()
@@ -136,8 +142,13 @@ def score_classifier(
     metric = task_metric(runner.val_evaluator.metrics, task_of(config).metric)
     if not is_main_process():
         return None
-    run = _outcome(config, checkpoint_path, name, runner.val_dataloader.dataset, metric, scores)
-    return metric.scores["raw"], replace(run, about={**run.about, "tta": TTA}) if tta else run
+    outcome = _outcome(config, checkpoint_path, name, runner.val_dataloader.dataset, metric, scores)
+    if tta:
+        outcome = replace(outcome, about={**outcome.about, "tta": TTA})
+    if explain:
+        pipeline = config.val_dataloader.dataset.get("pipeline", ())
+        outcome = with_explanations(outcome, bare(runner.model).eval(), pipeline)
+    return metric.scores["raw"], outcome
 
 
 def _outcome(

@@ -70,6 +70,9 @@ def score(arguments: Sequence[str] | None = None, *, multi_label: bool) -> None:
     parser.add_argument(
         "--weights", choices=["raw", "averaged"], help="by default those that scored better in validation"
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="keeps where the network looked at its worst mistakes, for reports"
+    )
     add_mirror_option(parser)
     add_report_option(parser)
     options = parser.parse_args(arguments)
@@ -79,7 +82,9 @@ def score(arguments: Sequence[str] | None = None, *, multi_label: bool) -> None:
 
     config, set_here = _scoring_config(options)
     _require_task(config, options.config, multi_label, "test")
-    scored = score_classifier(config, options.checkpoint, options.weights, options.launcher, set_here, options.tta)
+    scored = score_classifier(
+        config, options.checkpoint, options.weights, options.launcher, set_here, options.explain, options.tta
+    )
     if scored is None:
         return
     scores, outcome = scored

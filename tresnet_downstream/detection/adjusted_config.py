@@ -206,13 +206,13 @@ def _nodes(node: Any) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(value)
 
 
-def require_mask_loading(cfg: Config) -> None:
-    """Checks that the training data of a detector with masks loads them.
+def require_mask_loading(cfg: Config, model: Any) -> None:
+    """Checks that the training data of a detector with masks, whose config is ``model``, loads them.
 
     Raises:
         UserError: a pipeline loads boxes alone.
     """
-    preprocessor = cfg.model.get("data_preprocessor") or {}
+    preprocessor = model.get("data_preprocessor") or {}
     if _plain_name(preprocessor) != "DetDataPreprocessor":
         return  # BoxInst's makes masks of boxes
     for split, dataset in datasets_of(cfg):

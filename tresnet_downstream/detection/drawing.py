@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +15,18 @@ from tresnet_downstream.files import Earlier
 from tresnet_downstream.pictures import drawn_names, pixels_of, require_apart, write_picture
 
 THRESHOLD = 0.3
+
+
+class PictureLabels(Protocol):
+    """What a network says of the whole picture beside its boxes."""
+
+    def of(self, detections: Detections) -> Sequence[tuple[str, float]]:
+        """Names and probabilities of the labels, best first."""
+
+    def draw(self, picture: Image.Image, detections: Detections) -> Image.Image:
+        """The picture with its labels."""
+
+
 # Told apart also by those who see no red or green (Okabe and Ito, 2008); used in turn.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
@@ -27,6 +39,7 @@ def detect_in_pictures(
     batch_size: int = 1,
     out: str | Path | None = None,
     as_json: bool = False,
+    labels: PictureLabels | None = None,
 ) -> Iterator[str]:
     """A line for each picture; those that cannot be read are passed over and told of at the end.
 
@@ -38,6 +51,7 @@ def detect_in_pictures(
         batch_size: most pictures that go through the network together.
         out: folder for the pictures with their boxes.
         as_json: whether lines are JSON objects of ``image`` and ``boxes``, or ``error``.
+        labels: of the whole picture, of a network that gives them too; they stand before the boxes, as ``labels``.
 
     Yields:
         the lines.
@@ -68,14 +82,23 @@ def detect_in_pictures(
                 continue
             indices = np.flatnonzero(detections.scores > limits[detections.labels])[:top_k]
             if earlier is not None:
-                write_picture(draw_boxes(detections, model.classes, indices), names[image], earlier)
-            yield _line(image, detections, model.classes, indices, as_json)
+                picture = draw_boxes(detections, model.classes, indices)
+                write_picture(picture if labels is None else labels.draw(picture, detections), names[image], earlier)
+            of_picture = None if labels is None else labels.of(detections)
+            yield _line(image, detections, model.classes, indices, as_json, of_picture)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
         raise UserError(f"{failed[0]}{count}")
 
 
-def _line(image: str, detections: Detections, classes: Sequence[str], indices: np.ndarray, as_json: bool) -> str:
+def _line(
+    image: str,
+    detections: Detections,
+    classes: Sequence[str],
+    indices: np.ndarray,
+    as_json: bool,
+    labels: Sequence[tuple[str, float]] | None,
+) -> str:
     boxes = [
         {
             "label": classes[detections.labels[index]],
@@ -85,9 +108,12 @@ def _line(image: str, detections: Detections, classes: Sequence[str], indices: n
         for index in indices
     ]
     if as_json:
-        return json.dumps({"image": image, "boxes": boxes}, ensure_ascii=False)
+        entries = [{"label": name, "probability": round(share, 6)} for name, share in labels or ()]
+        of_picture = {} if labels is None else {"labels": entries}
+        return json.dumps({"image": image, **of_picture, "boxes": boxes}, ensure_ascii=False)
     texts = [f"{box['label']} {box['score']:.3f} at {' '.join(f'{v:.0f}' for v in box['box'])}" for box in boxes]
-    return f"{image}: {', '.join(texts) or 'nothing'}"
+    before = "" if labels is None else f"{', '.join(f'{name} {share:.3f}' for name, share in labels) or 'no label'}; "
+    return f"{image}: {before}{', '.join(texts) or 'nothing'}"
 
 
 def draw_boxes(detections: Detections, classes: Sequence[str], indices: Sequence[int] | np.ndarray) -> Image.Image:

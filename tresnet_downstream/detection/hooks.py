@@ -128,7 +128,7 @@ def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mappi
     """Leaves the weights of other shapes out, such as those of heads for other classes, and says which."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     fitting = {name: tensor for name, tensor in weights.items() if shapes.get(name) == tensor.shape}
-    if not any(name.startswith("backbone.") for name in fitting):
+    if not any(".backbone." in f".{name}" for name in fitting):
         raise UserError(
             f"{path}: is a checkpoint of another detector: no weight of its backbone fits; a backbone's own weights "
             "are named by model.backbone.init_cfg.checkpoint"

@@ -38,9 +38,10 @@ class LoadCheckedImage(LoadImageFromFile):
         Raises:
             BadImageError: as `read_image`, or if the picture has another size than its record says.
         """
+        # None of an image that no file of boxes lists.
         size = results["height"], results["width"]
         image = np.zeros((*size, 3), np.uint8) if results.get(UNREADABLE) else read_image(results["img_path"])
-        if image.shape[:2] != size and not self.any_size:
+        if size[0] is not None and image.shape[:2] != size and not self.any_size:
             (height, width), path = image.shape[:2], results["img_path"]
             raise WrongSizeError(
                 f"{path}: is {width} x {height}, upright, and {size[1]} x {size[0]} by the annotation file, which "

@@ -43,6 +43,8 @@ class Detections:
         labels: classes by position, int64 of shape (K,).
         masks: bool of shape (K, height, width); None if the detector has none.
         error: why the picture cannot be read, in one line; then nothing is found.
+        label_probabilities: of each class in the whole picture, float32 of shape (C,); None if the network gives boxes
+            alone, see :mod:`tresnet_downstream.joint`.
     """
 
     image: Picture
@@ -51,6 +53,7 @@ class Detections:
     labels: np.ndarray
     masks: np.ndarray | None = None
     error: str = ""
+    label_probabilities: np.ndarray | None = None
 
 
 def load_detector(source: str | Path, config: Config | None = None) -> nn.Module:
@@ -204,9 +207,11 @@ def _detect_batch(model: Any, batch: Sequence[tuple[Picture, dict[str, Any] | st
                 image, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), error=data
             )
             continue
-        instances = next(samples).pred_instances.cpu()
+        sample = next(samples)
+        instances = sample.pred_instances.cpu()
         order = torch.argsort(instances.scores, descending=True, stable=True)
         instances = instances[order]
         masks = instances.masks.numpy() if "masks" in instances else None
         boxes, scores = instances.bboxes.float().numpy(), instances.scores.float().numpy()
-        yield Detections(image, boxes, scores, instances.labels.numpy(), masks)
+        probabilities = sample.label_probabilities.cpu().numpy() if "label_probabilities" in sample else None
+        yield Detections(image, boxes, scores, instances.labels.numpy(), masks, label_probabilities=probabilities)

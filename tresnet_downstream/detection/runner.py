@@ -12,6 +12,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
+from torch import nn
 
 from tresnet_downstream.detection.adjusted_config import (
     fill_neck_channels,
@@ -71,6 +72,7 @@ class DetectionRunner(FolderRunner):
     * a training overwrites no run, see :class:`FolderRunner`: ``overwrite=True`` moves the one in its folder aside.
     """
 
+    progress_hook: ClassVar[str] = "DetectionProgressHook"
     replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {
         "checkpoint": ("CheckpointHook", OrderedCheckpointHook.__name__)
     }
@@ -112,23 +114,28 @@ class DetectionRunner(FolderRunner):
             set_launcher(cfg, cfg.launcher)
         require_read_options(cfg)
         cfg.setdefault("randomness", {"seed": 0})
+        cls.adjust(cfg)
+        tell_of_schedule(cfg)
+        folders.make(cfg.work_dir)
+        _use_our_optimizer_wrapper(cfg)
+        return super().from_cfg(cfg)
+
+    @classmethod
+    def adjust(cls, cfg: Config) -> None:
+        """Changes a config of MMDetection as the class says, before anything is built from it."""
         follow_options(cfg)
         use_checked_components(cfg)
         set_classes(cfg)
         fill_neck_channels(cfg)
         prepare_pixels(cfg)
         import_again(cfg)
-        tell_of_schedule(cfg)
-        folders.make(cfg.work_dir)
-        _use_our_optimizer_wrapper(cfg)
-        return super().from_cfg(cfg)
 
     def train(self) -> Any:
         """Trains, once the parts of the detector fit one another and the data."""
         with mistakes_in_types():
             self._check_parts()
-            if has_masks(detector_of(self.model)):
-                require_mask_loading(self.cfg)
+            if has_masks(self.detector):
+                require_mask_loading(self.cfg, self.detector_config)
             return super().train()
 
     def val(self) -> Any:
@@ -141,17 +148,23 @@ class DetectionRunner(FolderRunner):
         """Scores, once the parts of the detector fit one another; with test-time augmentation, boxes alone."""
         with mistakes_in_types():
             self._check_parts()
-            if self._detector_config is not self.cfg.model:
+            if self.detector_config is not self.cfg.model:
                 check_views(self.cfg)
                 if has_masks(detector_of(self.model)):
                     raise UserError("test-time augmentation merges boxes, and this detector has a head for masks")
             return super().test()
 
     def _check_parts(self) -> None:
-        check_network(detector_of(self.model), self._detector_config)
+        check_network(self.detector, self.detector_config)
 
     @property
-    def _detector_config(self) -> Any:
+    def detector(self) -> nn.Module:
+        """The detector itself."""
+        return detector_of(self.model)
+
+    @property
+    def detector_config(self) -> Any:
+        """The config of the detector itself; test-time augmentation puts its own around it."""
         return detector_config(self.cfg)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
@@ -160,7 +173,7 @@ class DetectionRunner(FolderRunner):
             for loop in (self._train_loop, self._val_loop, self._test_loop):
                 dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
                 if classes := classes_with_boxes(getattr(dataset, "metainfo", None)):
-                    check_classes(detector_of(self.model), self._detector_config, classes)
+                    check_classes(self.detector, self.detector_config, classes)
         super().call_hook(fn_name, **kwargs)
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:

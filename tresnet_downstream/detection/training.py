@@ -12,8 +12,8 @@ from tresnet_downstream import interrupts
 from tresnet_downstream.detection import metrics
 from tresnet_downstream.detection.adjusted_config import annotation_file, datasets_of, follow_options, image_folder
 from tresnet_downstream.detection.hooks import DetectionProgressHook
-from tresnet_downstream.detection.runner import QuietDetectionRunner
-from tresnet_downstream.detection.tta import description_of, with_test_time_augmentation
+from tresnet_downstream.detection.runner import DetectionRunner, QuietDetectionRunner
+from tresnet_downstream.detection.tta import description_of, detector_config, with_test_time_augmentation
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.evaluation.runs import LEFT_OUT
@@ -27,7 +27,11 @@ from tresnet_downstream.weights.reading import read_checkpoint
 
 @interrupts.remembered()
 def train_detection(
-    config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
+    config: Config,
+    resume: bool = False,
+    launcher: str = "none",
+    overwrite: bool = False,
+    runner_class: type[DetectionRunner] = QuietDetectionRunner,
 ) -> dict[str, Any]:
     """Trains a detector; checkpoints and logs go to ``config.work_dir``.
 
@@ -36,9 +40,11 @@ def train_detection(
         resume: goes on from the newest checkpoint in ``work_dir``, if there is one.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
         overwrite: moves a run that ``work_dir`` holds aside; without, and without ``resume``, it is refused.
+        runner_class: what builds and runs the training.
 
     Returns:
-        ``AP`` in percent and the path ``checkpoint`` of the best epoch; where the config keeps no best one
+        ``AP``, or another score that ``save_best`` names, in percent, and the path ``checkpoint`` of the best epoch;
+        where the config keeps no best one
         (``save_best``), ``last_AP`` of the last epoch that was scored; empty if none was.
 
     Raises:
@@ -50,16 +56,24 @@ def train_detection(
     config.overwrite = overwrite
     if checkpoint is not None:
         config.load_from, config.resume = str(checkpoint), True
-    runner = _quiet_runner(config, launcher)
+    runner = quiet_runner(config, launcher, runner_class)
     try:
         runner.train()
     finally:
         close(runner)
+    return best_of(runner)
+
+
+def best_of(runner: Runner) -> dict[str, Any]:
+    """The best epoch of a training, as :func:`train_detection` gives it."""
     hook = next((hook for hook in runner.hooks if isinstance(hook, EpochCheckpointHook)), None)
     best = getattr(hook, "best_ckpt_path", None)
     score = runner.message_hub.get_info("best_score") if best else None
     if score is not None and score >= 0:
-        return {"AP": 100 * float(score), "checkpoint": best}
+        # By what the config says; MMDetection's scores are shares, ours of labels are in percent.
+        key = getattr(hook, "key_indicators", ["coco/bbox_mAP"])[0]
+        name = "AP" if key == "coco/bbox_mAP" else key
+        return {name: (100 if key.startswith("coco/") else 1) * float(score), "checkpoint": best}
     last = next((hook.last_ap for hook in runner.hooks if isinstance(hook, DetectionProgressHook)), None)
     return {} if last is None or last < 0 else {"last_AP": last}
 
@@ -83,6 +97,22 @@ def score_detection(
     Raises:
         UserError: if data, config and checkpoint do not fit together.
     """
+    runner = scored_runner(config, checkpoint_path, launcher, tta=tta)
+    return (detection_metric(runner).scores, outcome_of(runner, config, checkpoint_path)) if is_main_process() else None
+
+
+def scored_runner(
+    config: Config,
+    checkpoint_path: str | Path,
+    launcher: str = "none",
+    runner_class: type[DetectionRunner] = QuietDetectionRunner,
+    tta: bool = False,
+) -> Runner:
+    """A runner that has scored a checkpoint on the test data of a config; its metrics hold the scores.
+
+    Raises:
+        UserError: as :func:`score_detection`.
+    """
     checkpoint_path = locate(checkpoint_path)
     checkpoint = read_checkpoint(checkpoint_path)
     classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
@@ -92,30 +122,42 @@ def score_detection(
             dataset.metainfo = {"classes": tuple(classes)}
     config.load_from, config.resume = str(checkpoint_path), False
     tested = with_test_time_augmentation(config) if tta else config
-    runner = _quiet_runner(tested, launcher)
+    runner = quiet_runner(tested, launcher, runner_class)
     try:
         runner.test()
     finally:
         close(runner)
+    return runner
+
+
+def detection_metric(runner: Runner) -> metrics.DetectionMetric:
+    """The metric of boxes of a runner that has scored.
+
+    Raises:
+        UserError: there is none.
+    """
     metric = next((m for m in runner.test_evaluator.metrics if isinstance(m, metrics.DetectionMetric)), None)
     if metric is None:
         raise UserError("test_evaluator: has no CocoMetric of boxes or masks; mim test mmdet scores with other metrics")
-    if not is_main_process():
-        return None
+    return metric
+
+
+def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path) -> DetectionRun:
+    """What a runner has scored, for a run folder."""
+    metric = detection_metric(runner)
     dataset = next(dataset for split, dataset in datasets_of(config) if split == "test")
-    run = DetectionRun(
+    return DetectionRun(
         ground_truth=metric.ground_truth,
         predictions=metric.predictions,
         image_ids=metric.image_ids,
         classes=tuple(metric.dataset_meta["classes"]),
         image_folder=image_folder(dataset),
         backend=metric.backend,
-        about=provenance(config, checkpoint_path, annotation_file(dataset))
+        about=provenance(config, locate(checkpoint_path), annotation_file(dataset))
         | _left_out(metric)
-        | ({"tta": description_of(tested)} if tta else {}),
+        | ({} if detector_config(runner.cfg) is runner.cfg.model else {"tta": description_of(runner.cfg)}),
         left_out=metric.unreadable,
     )
-    return metric.scores, run
 
 
 def _left_out(metric: metrics.DetectionMetric) -> dict[str, Any]:
@@ -128,12 +170,19 @@ def _left_out(metric: metrics.DetectionMetric) -> dict[str, Any]:
     return {"images": counts, "unreadable": unreadable, "left_out": f"in {LEFT_OUT} of the run folder"}
 
 
-def _quiet_runner(config: Config, launcher: str) -> Runner:
+def quiet_runner(config: Config, launcher: str, runner_class: type[DetectionRunner] = QuietDetectionRunner) -> Runner:
+    """Builds a runner that leaves the terminal to a progress bar.
+
+    Raises:
+        UserError: the config is of another task, or does not fit.
+    """
     if config.get("default_scope") == SCOPE:
         name = "multilabel" if (config.get("model") or {}).get("multi_label", True) else "classifier"
         raise UserError(f"{config.filename}: is a classifier's config, for train_{name}.py and test_{name}.py")
+    if config.get("labels") and runner_class is QuietDetectionRunner:
+        raise UserError(f"{config.filename}: is of labels and boxes in one pass, for train_joint.py and test_joint.py")
     join_processes(launcher)
     set_launcher(config, launcher)
-    bar, hooks = {"type": f"{SCOPE}.DetectionProgressHook"}, config.get("custom_hooks") or []
+    bar, hooks = {"type": f"{SCOPE}.{runner_class.progress_hook}"}, config.get("custom_hooks") or []
     config.custom_hooks = [*(hook for hook in hooks if hook != bar), bar]
-    return QuietDetectionRunner.from_cfg(config)
+    return runner_class.from_cfg(config)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tresnet_downstream.errors import UserError
+
 Floats = NDArray[np.float64]
 
 _BLOCK_ENTRIES = 2**20
@@ -65,3 +67,51 @@ def reliability(probabilities: NDArray, targets: NDArray, bins: int = 15) -> Rel
         error=float(100 * abs(all_total - all_present).sum() / all_count.sum()) if len(errors) else float("nan"),
         class_error=float(100 * errors.mean()) if len(errors) else float("nan"),
     )
+
+
+def platt_scaling(probabilities: NDArray, targets: NDArray) -> tuple[float, float]:
+    """Scale and shift of the logits after which probabilities fit the targets best (Platt, 1999).
+
+    The two are those of the greatest likelihood over the known entries of all classes, without Platt's own smoothing of
+    the targets. Fit them on images that neither trained the network nor score it.
+
+    Args:
+        probabilities: (N, C) in [0, 1], sigmoids of logits.
+        targets: (N, C) of 1, 0 and -1.
+
+    Returns:
+        ``scale`` and ``shift``: ``sigmoid(scale * logit + shift)`` is calibrated.
+
+    Raises:
+        UserError: entries are all present, all absent or all unknown, or the logits part them without error.
+    """
+    known = targets != -1
+    # The ends of float32, where a logit would be infinite.
+    p = np.clip(probabilities[known].astype(np.float64), 1e-9, 1 - 1e-9)
+    x, y = np.log(p / (1 - p)), (targets[known] == 1).astype(np.float64)
+    if not len(y) or y.min() == y.max():
+        raise UserError("calibration needs entries that are present and others that are absent")
+    if x[y == 1].min() > x[y == 0].max():
+        raise UserError("the probabilities part all entries without error: no scaling fits them best; give more images")
+    scale, shift = 1.0, 0.0
+    loss = _log_loss(scale * x + shift, y)
+    for _ in range(100):
+        z = scale * x + shift
+        fitted = 1 / (1 + np.exp(-z))
+        error, weight = fitted - y, fitted * (1 - fitted)
+        gradient = np.array([(error * x).sum(), error.sum()])
+        hessian = np.array([[(weight * x * x).sum(), (weight * x).sum()], [(weight * x).sum(), weight.sum()]])
+        step = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient)
+        share = 1.0
+        # Newton's step is halved until it helps.
+        while share > 1e-10 and not _log_loss((scale - share * step[0]) * x + shift - share * step[1], y) <= loss:
+            share /= 2
+        scale, shift = scale - share * step[0], shift - share * step[1]
+        loss = _log_loss(scale * x + shift, y)
+        if abs(share * step).max() < 1e-10:
+            break
+    return float(scale), float(shift)
+
+
+def _log_loss(logits: Floats, targets: Floats) -> float:
+    return float(np.logaddexp(0, np.where(targets == 1, -logits, logits)).sum())

@@ -1,4 +1,4 @@
-"""What a multi-label network gets wrong: its worst mistakes, and which classes it takes for which."""
+"""What a classifier gets wrong: its worst mistakes, and which classes a multi-label network takes for which."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.multilabel_scores import columns
+from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores
 
+# Mistakes of each kind that a report shows: enough to see what goes wrong, few enough for a page that can be mailed.
+SHOWN = 24
 _BLOCK_ENTRIES = 2**20
 
 
@@ -31,7 +34,7 @@ def worst_mistakes(
     targets: NDArray,
     limits: NDArray,
     images: Sequence[str],
-    count: int = 24,
+    count: int = SHOWN,
     per_class: int = 3,
 ) -> tuple[list[Mistake], list[Mistake]]:
     """The most confident false positives, highest probability first, and false negatives, lowest first.
@@ -55,6 +58,17 @@ def worst_mistakes(
             found += [Mistake(int(row), label, float(column[row])) for row in worst]
     false_positives = sorted(kinds[0], key=lambda mistake: -mistake.probability)[:count]
     return false_positives, sorted(kinds[1], key=lambda mistake: mistake.probability)[:count]
+
+
+def worst_images(scores: SingleLabelScores, count: int = SHOWN) -> tuple[list[int], list[int]]:
+    """Rows of images with one label that are taken for another class, at most ``count`` of each kind.
+
+    First those with the most confidence, then those whose own label has the lowest probability.
+    """
+    wrong = np.flatnonzero(scores.rank > 0)
+    surest = wrong[np.argsort(-scores.confidence[wrong], kind="stable")[:count]]
+    least = wrong[np.argsort(scores.of_label[wrong], kind="stable")[:count]]
+    return surest.tolist(), least.tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Explanations:
+    """Maps of where a network looked at its mistakes.
+
+    Attributes:
+        method: how they were computed, such as ``Grad-CAM``.
+        pairs: for each of M maps the names of its image and its class; no pair twice.
+        maps: (M, side, side), uint8: 0 to 255 for 0 to 1; each lies over its whole image.
+    """
+
+    method: str
+    pairs: Sequence[tuple[str, str]]
+    maps: NDArray[np.uint8]
+
+    def by_pair(self) -> dict[tuple[str, str], NDArray[np.float32]]:
+        """The maps, 0 to 1, by image and class."""
+        maps = np.asarray(self.maps, np.float32) / 255
+        return {(image, name): heat for (image, name), heat in zip(self.pairs, maps, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +43,7 @@ class MultilabelRun:
         about: model, weights, config, data, date, versions and command, as plain data.
         left_out: why images of the annotation file were not scored, by name; ``read_run`` leaves it empty.
         scored_here: whether this account wrote ``image_folder``; a report follows no other, see :mod:`origin`.
+        explanations: where the network looked at its worst mistakes; None if nobody asked.
     """
 
     probabilities: NDArray
@@ -34,6 +56,7 @@ class MultilabelRun:
     about: Mapping[str, Any]
     left_out: Mapping[str, str] = field(default_factory=dict)
     scored_here: bool = True
+    explanations: Explanations | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +72,7 @@ class SingleLabelRun:
         about: as of :class:`MultilabelRun`.
         left_out: as of :class:`MultilabelRun`.
         scored_here: as of :class:`MultilabelRun`.
+        explanations: as of :class:`MultilabelRun`.
     """
 
     probabilities: NDArray
@@ -59,6 +83,7 @@ class SingleLabelRun:
     about: Mapping[str, Any]
     left_out: Mapping[str, str] = field(default_factory=dict)
     scored_here: bool = True
+    explanations: Explanations | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,3 +119,11 @@ class DetectionRun:
 
 
 Run: TypeAlias = MultilabelRun | SingleLabelRun | DetectionRun
+
+
+@dataclass(frozen=True, eq=False)
+class JointRun:
+    """The outcome of a network that gives labels and boxes in one pass."""
+
+    labels: MultilabelRun
+    boxes: DetectionRun

@@ -46,10 +46,32 @@ def check_description(where: str, content: Mapping[str, Any]) -> None:
             ),
             "coco_eval": (lambda value: value in BACKENDS, " or ".join(BACKENDS)),
         }
+    if content.get("explanations") is not None:
+        keys["explanations"] = (_describes_maps, "an object of method, maps and side")
     for key, (is_right, expected) in keys.items():
         value = content.get(key)
         if not is_right(value):
             raise UserError(f"{where}: `{key}` is {str(value)[:60]!r}, not {expected}")
+
+
+def _describes_maps(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not isinstance(value.get("method"), str):
+        return False
+    return all(type(value.get(key)) is int and value[key] >= least for key, least in (("maps", 0), ("side", 1)))
+
+
+def check_explanations(run: MultilabelRun | SingleLabelRun, where: str) -> None:
+    """Names the first map of an image or a class that the run does not have, and maps that are none."""
+    if run.explanations is None:
+        return
+    maps, pairs = run.explanations.maps, run.explanations.pairs
+    count = len(pairs)
+    if maps.ndim != 3 or len(maps) != count or maps.shape[1] != maps.shape[2] or maps.dtype != np.uint8:
+        raise UserError(f"{where}: the maps are {maps.dtype} of shape {maps.shape}, not uint8, {count} x side x side")
+    images, classes = set(run.images), set(run.classes)
+    for image, name in pairs:
+        if image not in images or name not in classes:
+            raise UserError(f"{where}: has a map of class {name!r} in image {image!r}, which are not both in the run")
 
 
 def are_names(value: Any) -> bool:

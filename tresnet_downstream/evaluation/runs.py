@@ -8,7 +8,12 @@ A run folder holds ``run.json``, which says what was scored and how, and
   ``images.json``;
 * of a detector ``ground_truth.json.gz`` (COCO's instances format) and ``predictions_KIND.json.gz`` (COCO's results
   format) for the kinds ``bbox`` and ``segm``;
+* where it was asked for, where a classifier looked at its worst mistakes: ``explanations.npy`` (uint8, maps x side x
+  side) and ``explanations.json``, the image and the class of each map;
 * where images were left out ``left_out.csv``, their names and why.
+
+The run folder of a network that gives labels and boxes in one pass holds two: ``labels``, a multi-label run, and
+``boxes``, a detector's.
 
 ``run.json`` is taken away first and written last: a folder that has it is whole. docs/reports.md describes its keys.
 """
@@ -27,12 +32,20 @@ from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.origin import is_of_this_account, origin_of
-from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, Run, SingleLabelRun
+from tresnet_downstream.evaluation.outcomes import (
+    DetectionRun,
+    Explanations,
+    JointRun,
+    MultilabelRun,
+    Run,
+    SingleLabelRun,
+)
 from tresnet_downstream.evaluation.run_checks import (
     are_names,
     check_arrays,
     check_description,
     check_detections,
+    check_explanations,
     check_labels,
 )
 from tresnet_downstream.evaluation.text import csv_text, json_text, plain, read_text, read_versioned, write_files
@@ -41,10 +54,14 @@ from tresnet_downstream.json_reading import parse_json
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
 DESCRIPTION, LEFT_OUT = "run.json", "left_out.csv"
+# The folders of a joint run.
+PARTS = ("labels", "boxes")
+MAPS, MAP_PAIRS = "explanations.npy", "explanations.json"
 TASKS: dict[type, str] = {MultilabelRun: "multilabel", SingleLabelRun: "single_label", DetectionRun: "detection"}
 # Every name that a run folder may have, of all tasks.
 RUN_FILES = (
     *(DESCRIPTION, LEFT_OUT, "probabilities.npy", "targets.npy", "labels.npy", "images.json"),
+    *(MAPS, MAP_PAIRS),
     *("ground_truth.json.gz", "predictions_bbox.json.gz", "predictions_segm.json.gz"),
 )
 
@@ -62,15 +79,11 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
         images=[os.fspath(image) for image in run.images],
     )
     check_arrays(given, "the run")
+    check_explanations(given, "the run")
     description = describe(run)
     check_description("the run", description)
-    texts = {"images.json": json.dumps(given.images, ensure_ascii=False), **_left_out(run)}
-    return _write(
-        folder,
-        description,
-        arrays={"probabilities.npy": given.probabilities, "targets.npy": given.targets.astype(np.int8, copy=False)},
-        texts=texts,
-    )
+    arrays = {"probabilities.npy": given.probabilities, "targets.npy": given.targets.astype(np.int8, copy=False)}
+    return _write_classifier(given, folder, description, arrays)
 
 
 def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
@@ -86,10 +99,21 @@ def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
         images=[os.fspath(image) for image in run.images],
     )
     check_labels(given, "the run")
+    check_explanations(given, "the run")
     description = describe(run)
     check_description("the run", description)
     arrays = {"probabilities.npy": given.probabilities, "labels.npy": given.labels.astype(np.int32)}
-    texts = {"images.json": json.dumps(given.images, ensure_ascii=False), **_left_out(run)}
+    return _write_classifier(given, folder, description, arrays)
+
+
+def _write_classifier(
+    run: MultilabelRun | SingleLabelRun, folder: str | Path, description: Mapping[str, Any], arrays: dict[str, NDArray]
+) -> Path:
+    """Writes the arrays with what runs of both kinds of classifiers have."""
+    texts = {"images.json": json.dumps(run.images, ensure_ascii=False), **_left_out(run)}
+    if run.explanations is not None:
+        arrays[MAPS] = run.explanations.maps
+        texts[MAP_PAIRS] = json.dumps(run.explanations.pairs, ensure_ascii=False)
     return _write(folder, description, arrays=arrays, texts=texts)
 
 
@@ -109,6 +133,23 @@ def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
     contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in given.predictions.items()}}
     packed = {f"{name}.json.gz": json.dumps(rows) for name, rows in contents.items()}
     return _write(folder, description, texts=_left_out(run), packed=packed)
+
+
+def read_outcome(folder: str | Path) -> Run | JointRun:
+    """Reads a run folder, or the two of a network that gives labels and boxes.
+
+    Raises:
+        UserError: as :func:`read_run`, and if the two are of different weights.
+    """
+    folder = Path(folder)
+    if (folder / DESCRIPTION).is_file() or not all((folder / part / DESCRIPTION).is_file() for part in PARTS):
+        return read_run(folder)
+    labels, boxes = (read_run(folder / part) for part in PARTS)
+    if not isinstance(labels, MultilabelRun) or not isinstance(boxes, DetectionRun):
+        raise UserError(f"{folder}: `labels` must hold a multi-label run, and `boxes` a detector's; score again")
+    if labels.about.get("checkpoint_sha256") != boxes.about.get("checkpoint_sha256"):
+        raise UserError(f"{folder}: its labels and its boxes are of different checkpoints; score again")
+    return JointRun(labels, boxes)
 
 
 def read_run(folder: str | Path) -> Run:
@@ -144,6 +185,9 @@ def describe(run: Run) -> dict[str, Any]:
     }
     if origin := origin_of(common["image_folder"]):
         common["origin"] = origin
+    if isinstance(run, MultilabelRun | SingleLabelRun) and run.explanations is not None:
+        count, side = run.explanations.maps.shape[:2]
+        common["explanations"] = {"method": run.explanations.method, "maps": count, "side": side}
     if isinstance(run, MultilabelRun):
         return {**common, "num_images": len(run.images), "threshold": run.threshold, "top_k": run.top_k}
     if isinstance(run, SingleLabelRun):
@@ -174,7 +218,8 @@ def _write(
     with named_if_unwritable(folder, "cannot write the run here", "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)
-        (folder / LEFT_OUT).unlink(missing_ok=True)
+        for name in (LEFT_OUT, MAPS, MAP_PAIRS):
+            (folder / name).unlink(missing_ok=True)
         for name, array in (arrays or {}).items():
             with whole_file(folder / name) as partial, partial.open("wb") as file:
                 np.save(_Stream(file), array)
@@ -200,9 +245,11 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         images=_images(folder, content["num_images"]),
         threshold=content["threshold"],
         top_k=content["top_k"],
+        explanations=_explanations(folder, content),
         **_common(content),
     )
     check_arrays(run, str(folder))
+    check_explanations(run, str(folder))
     return run
 
 
@@ -212,9 +259,11 @@ def _read_single_label(folder: Path, content: Mapping[str, Any]) -> SingleLabelR
         probabilities=_array(folder, "probabilities", (count, len(content["classes"]))),
         labels=_array(folder, "labels", (count,)),
         images=_images(folder, count),
+        explanations=_explanations(folder, content),
         **_common(content),
     )
     check_labels(run, str(folder))
+    check_explanations(run, str(folder))
     return run
 
 
@@ -237,6 +286,18 @@ def _images(folder: Path, count: int) -> list[str]:
     if not are_names(images) or len(images) != count:
         raise UserError(f"{path}: is no list of the {count} images that run.json counts")
     return list(images)
+
+
+def _explanations(folder: Path, content: Mapping[str, Any]) -> Explanations | None:
+    about = content.get("explanations")
+    if about is None:
+        return None
+    maps = _array(folder, "explanations", (about["maps"], about["side"], about["side"]))
+    path = _there(folder, MAP_PAIRS)
+    pairs: Any = parse_json(read_text(path), path)
+    if not isinstance(pairs, list) or not all(are_names(pair) and len(pair) == 2 for pair in pairs):
+        raise UserError(f"{path}: is no list of images with classes; score again")
+    return Explanations(about["method"], [(image, name) for image, name in pairs], maps)
 
 
 def _common(content: Mapping[str, Any]) -> dict[str, Any]:

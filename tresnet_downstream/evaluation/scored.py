@@ -9,10 +9,12 @@ from tresnet_downstream.evaluation.detection_scores import DetectionScores
 from tresnet_downstream.evaluation.detection_tables import write_detection_scores
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
 from tresnet_downstream.evaluation.multilabel_tables import write_scores
-from tresnet_downstream.evaluation.outcomes import MultilabelRun, Run, SingleLabelRun
+from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, Run, SingleLabelRun
 from tresnet_downstream.evaluation.runs import (
     DESCRIPTION,
     LEFT_OUT,
+    MAP_PAIRS,
+    MAPS,
     RUN_FILES,
     describe,
     write_detection_run,
@@ -66,6 +68,8 @@ def write_scored(
     else:
         assert isinstance(scores, Mapping)
         paths = [*write_detection_scores(scores, folder, run.about), write_detection_run(run, folder)]
+    if not isinstance(run, DetectionRun) and run.explanations is not None:
+        paths += [folder / MAPS, folder / MAP_PAIRS]
     return [*paths, folder / LEFT_OUT] if run.left_out else paths
 
 

@@ -65,6 +65,7 @@ READ_OF_DETECTORS = (
     "tta_pipeline",
     "amp",
     "coco_eval",
+    "labels",
     "data_root",
     "outside_paths",
     "on_bad_image",

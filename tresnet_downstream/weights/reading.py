@@ -128,7 +128,9 @@ def is_detector(path: str | Path) -> bool:
     """
     checkpoint = read_checkpoint(path, map_location="meta")
     weights = next((checkpoint[key] for key in RAW if isinstance(checkpoint.get(key), Mapping)), checkpoint)
-    return any(str(name).startswith(("bbox_head.", "roi_head.", "rpn_head.")) for name in weights)
+    # A joint model's detector is a part of it.
+    names = (str(name).removeprefix("detector.") for name in weights)
+    return any(name.startswith(("bbox_head.", "roi_head.", "rpn_head.")) for name in names)
 
 
 def looks_like_weights(path: str | Path) -> bool:

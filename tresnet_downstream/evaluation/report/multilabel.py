@@ -10,6 +10,7 @@ from tresnet_downstream.evaluation.mistakes import Mistake
 from tresnet_downstream.evaluation.outcomes import MultilabelRun
 from tresnet_downstream.evaluation.report import plots
 from tresnet_downstream.evaluation.report.comparison import in_one_order
+from tresnet_downstream.evaluation.report.maps_shown import MapsShown
 from tresnet_downstream.evaluation.report.multilabel_analysis import Analysis, analyse, class_scores
 from tresnet_downstream.evaluation.report.multilabel_numbers import PAIRS, as_json, charts
 from tresnet_downstream.evaluation.report.options import Options
@@ -266,15 +267,17 @@ def _confusion_section(analysis: Analysis, suffix: str, of_run: str) -> Section:
 def _mistake_section(analysis: Analysis, names: Sequence[str], suffix: str, of_run: str, options: Options) -> Section:
     run = analysis.run
     thumbnails = thumbnails_of(run, options, _THUMBNAIL_SIDE)
+    maps = MapsShown(run.explanations)
 
     def shown(mistake: Mistake) -> Picture:
         present = [names[c] for c in np.flatnonzero(run.targets[mistake.image] == 1).tolist()]
         labels = some_of(present, 6) or "nothing"
         value = f"{mistake.probability:.3f}"
-        return thumbnails.picture(run.images[mistake.image], names[mistake.label], value, f"labelled: {labels}")
+        image, name = run.images[mistake.image], names[mistake.label]
+        return thumbnails.picture(image, name, value, f"labelled: {labels}", heat=maps.of(image, name))
 
     galleries = [
-        Gallery(f"{key}{suffix}", title, text, [shown(mistake) for mistake in mistakes])
+        Gallery(f"{key}{suffix}", title, text + maps.text, [shown(mistake) for mistake in mistakes])
         for key, title, text, mistakes in (
             (
                 "false_positives",
@@ -290,5 +293,5 @@ def _mistake_section(analysis: Analysis, names: Sequence[str], suffix: str, of_r
             ),
         )
     ]
-    note = thumbnails.note()
-    return Section(f"Worst mistakes{of_run}", notes=[note] if note else [], galleries=galleries)
+    notes = [note for note in (thumbnails.note(), maps.note()) if note]
+    return Section(f"Worst mistakes{of_run}", notes=notes, galleries=galleries)

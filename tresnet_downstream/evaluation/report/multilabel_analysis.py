@@ -24,7 +24,6 @@ from tresnet_downstream.evaluation.thresholds import ThresholdCurve, threshold_c
 from tresnet_downstream.evaluation.tracking import Track
 
 # What a page holds: enough to see everything that matters, little enough to be mailed.
-_MISTAKES = 24
 _MOST_CURVE_POINTS, _LEAST_CURVE_POINTS, _ALL_CURVE_POINTS = 100, 12, 150_000
 POINT_TITLES = {
     "CP": "CP",
@@ -97,7 +96,7 @@ def analyse(name: str, run: MultilabelRun, weights: NDArray[np.int16] | None, op
     )
     scores = multilabel_scores(probabilities, targets, run.classes, limit, run.top_k, options.track)
     limits = np.broadcast_to(np.asarray(limit, np.float64), len(run.classes))
-    false_positives, false_negatives = worst_mistakes(probabilities, targets, limits, run.images, _MISTAKES)
+    false_positives, false_negatives = worst_mistakes(probabilities, targets, limits, run.images)
     ap_samples, point_samples = None, None
     if weights is not None:
         ap_samples = bootstrap_ap(probabilities, targets, weights, options.track)

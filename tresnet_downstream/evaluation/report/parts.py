@@ -97,6 +97,7 @@ class Picture:
         value: the score beside the title, as text.
         text: what else is to say.
         boxes: what is drawn over it.
+        heat: the same picture with a map of where the network looked; None without.
     """
 
     image: str
@@ -106,6 +107,7 @@ class Picture:
     value: str
     text: str
     boxes: Sequence[Box] = ()
+    heat: bytes | None = None
 
 
 @dataclass(frozen=True)

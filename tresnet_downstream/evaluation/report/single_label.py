@@ -8,9 +8,11 @@ import numpy as np
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.bootstrap import Interval
+from tresnet_downstream.evaluation.mistakes import worst_images
 from tresnet_downstream.evaluation.outcomes import SingleLabelRun
 from tresnet_downstream.evaluation.report import plots
 from tresnet_downstream.evaluation.report.comparison import require_same
+from tresnet_downstream.evaluation.report.maps_shown import MapsShown
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import (
     Column,
@@ -32,7 +34,6 @@ from tresnet_downstream.evaluation.report.thumbnails import thumbnails_of
 # What a page holds: enough to see everything that matters, little enough to be mailed.
 _THUMBNAIL_SIDE = 176
 _MATRIX_CLASSES = 20
-_MISTAKES = 24
 
 
 def single_label_report(runs: Sequence[SingleLabelRun], names: Sequence[str], options: Options) -> Report:
@@ -211,28 +212,28 @@ def _most_confused(analysis: Analysis) -> list[int]:
 def _mistakes(analysis: Analysis, suffix: str, of_run: str, options: Options) -> Section:
     run, scores = analysis.run, analysis.scores
     thumbnails = thumbnails_of(run, options, _THUMBNAIL_SIDE)
+    maps = MapsShown(run.explanations)
 
     def shown(image: int) -> Picture:
         label, predicted = run.classes[run.labels[image]], run.classes[scores.predicted[image]]
         text = f"labelled: {label} ({scores.of_label[image]:.3f})"
-        return thumbnails.picture(run.images[image], predicted, f"{scores.confidence[image]:.3f}", text)
+        value, heat = f"{scores.confidence[image]:.3f}", maps.of(run.images[image], predicted)
+        return thumbnails.picture(run.images[image], predicted, value, text, heat=heat)
 
-    wrong = np.flatnonzero(scores.rank > 0)
-    surest = wrong[np.argsort(-scores.confidence[wrong], kind="stable")[:_MISTAKES]]
-    least = wrong[np.argsort(scores.of_label[wrong], kind="stable")[:_MISTAKES]]
+    surest, least = worst_images(scores)
     galleries = [
         Gallery(
             f"surest{suffix}",
             "Wrong with the most confidence",
-            "Many of these are wrong labels, or images that show both: look before you blame the network.",
-            [shown(int(image)) for image in surest],
+            "Many of these are wrong labels, or images that show both: look before you blame the network." + maps.text,
+            [shown(image) for image in surest],
         ),
         Gallery(
             f"unexpected{suffix}",
             "Labels least expected",
-            "The label's own probability is the lowest: wrong labels and unusual views collect here.",
-            [shown(int(image)) for image in least],
+            "The label's own probability is the lowest: wrong labels and unusual views collect here." + maps.text,
+            [shown(image) for image in least],
         ),
     ]
-    note = thumbnails.note()
-    return Section(f"Worst mistakes{of_run}", notes=[note] if note else [], galleries=galleries)
+    notes = [note for note in (thumbnails.note(), maps.note()) if note]
+    return Section(f"Worst mistakes{of_run}", notes=notes, galleries=galleries)

@@ -4,11 +4,14 @@ import io
 import os
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tresnet_downstream.evaluation.outcomes import Run
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Box, Picture
+from tresnet_downstream.heat_maps import overlay
 from tresnet_downstream.image_paths import lies_outside
 from tresnet_downstream.pictures import BadImageError, read_image
 
@@ -43,13 +46,25 @@ class Thumbnails:
         self.missing: set[str] = set()
         self._made: dict[str, tuple[bytes | None, tuple[int, int]]] = {}
 
-    def picture(self, image: str, title: str, value: str, text: str, boxes: Sequence[Box] = ()) -> Picture:
-        """The small picture with its caption; made once, however often it is asked for."""
+    def picture(
+        self,
+        image: str,
+        title: str,
+        value: str,
+        text: str,
+        boxes: Sequence[Box] = (),
+        heat: NDArray[np.float32] | None = None,
+    ) -> Picture:
+        """The small picture with its caption, and with the map ``heat``, (side, side) from 0 to 1, over a second one.
+
+        The small picture is made once, however often it is asked for.
+        """
         self.asked.add(image)
         if image not in self._made:
             self._made[image] = self._make(image)
         jpeg, size = self._made[image]
-        return Picture(image, jpeg, size, title, value, text, boxes)
+        drawn = None if jpeg is None or heat is None else _with_heat(jpeg, heat)
+        return Picture(image, jpeg, size, title, value, text, boxes, drawn)
 
     def note(self) -> str:
         """How many are missing; nothing if none is."""
@@ -91,6 +106,14 @@ class Thumbnails:
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=80, optimize=True)
         return file.getvalue(), picture.size
+
+
+def _with_heat(jpeg: bytes, heat: NDArray[np.float32]) -> bytes:
+    """A small picture with a map over it."""
+    file = io.BytesIO()
+    drawn = Image.fromarray(overlay(np.asarray(Image.open(io.BytesIO(jpeg))), heat))
+    drawn.save(file, "JPEG", quality=85, optimize=True)
+    return file.getvalue()
 
 
 def with_boxes(picture: Picture) -> bytes | None:

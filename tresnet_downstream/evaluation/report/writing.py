@@ -38,7 +38,7 @@ LEAST_RESAMPLES = 100
 _OLD_PLOT = re.compile(
     r"(precision_recall|ap_against_support|accuracy_against_support|thresholds|reliability|confusions|errors)(_\w+)?\.svg"
 )
-_OLD_PICTURE = re.compile(r"(false_positives|false_negatives|worst_pictures|surest|unexpected)(_\d+)?_\d\d\.jpg")
+_OLD_PICTURE = re.compile(r"(false_positives|false_negatives|worst_pictures|surest|unexpected)(_\d+)?_\d\d(_map)?\.jpg")
 # What Markdown and the HTML within it would take for their own.
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$<>&])")
 
@@ -128,6 +128,13 @@ def write_report(
         for place, picture in enumerate(gallery.pictures)
         if (content := with_boxes(picture)) is not None
     }
+    pictures |= {
+        picture_name(gallery, place, "_map"): picture.heat
+        for section in report.sections
+        for gallery in section.galleries
+        for place, picture in enumerate(gallery.pictures)
+        if picture.heat is not None
+    }
     old = [
         *(f"{PLOTS}/{name}" for name in _matching(Path(out) / PLOTS, _OLD_PLOT) | set(figures)),
         *(f"{PICTURES}/{name}" for name in _matching(Path(out) / PICTURES, _OLD_PICTURE) | set(pictures)),
@@ -201,9 +208,9 @@ def _entity(match: re.Match[str]) -> str:
     return f"&#{ord(match[1])};"
 
 
-def picture_name(gallery: Gallery, place: int) -> str:
-    """The file of a picture beside the report."""
-    return f"{gallery.name}_{place:02d}.jpg"
+def picture_name(gallery: Gallery, place: int, what: str = "") -> str:
+    """The file of a picture beside the report, or with ``_map`` of its map."""
+    return f"{gallery.name}_{place:02d}{what}.jpg"
 
 
 def _matching(folder: Path, names: re.Pattern[str]) -> set[str]:

@@ -1,0 +1,235 @@
+"""Joint models from config to checkpoint: training, resuming, scoring, predicting, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+pytest.importorskip("mmdet", reason="needs the detection set-up")
+
+from detection.small_boxes import CONFIG as DETECTOR
+from detection.small_boxes import call, flags
+from detection.small_boxes import train as train_detector
+from joint.small_joint import CONFIG, train
+from mmengine.config import Config
+
+from tresnet_downstream import detection  # noqa: F401
+from tresnet_downstream.classification.annotations import read_annotations
+from tresnet_downstream.detection.predict import detect, load_detector
+from tresnet_downstream.evaluation.runs import read_outcome
+from tresnet_downstream.weights import is_detector, read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(boxes, tmp_path_factory):
+    """The work dir of a joint model that was trained for two epochs, and what was printed."""
+    work_dir = tmp_path_factory.mktemp("joint")
+    return work_dir, train(boxes, work_dir)
+
+
+def refused(arguments, *words, tool="train_joint"):
+    status, _, err = call(tool, arguments)
+    assert status == 2, err
+    line = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(line) == 1
+    for word in words:
+        assert word in line[0], line[0]
+
+
+def same_weights(one, other):
+    first, second = (read_checkpoint(path)["state_dict"] for path in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_training_prints_both_scores_and_leaves_one_checkpoint(trained):
+    work_dir, out = trained
+    lines = out.splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
+    assert "val AP" in lines[0]
+    assert "mAP of labels" in lines[0]
+    assert lines[2].startswith("best val AP ")
+    checkpoint = torch.load(work_dir / "epoch_2.pth", weights_only=True)  # without any allow-list
+    described = checkpoint["meta"]["model"]["detector"]
+    assert described["label_head"] == {"type": "tresnet_downstream.LinearHead", "num_classes": 2}
+    assert described["detector"]["bbox_head"]["num_classes"] == 2
+    assert is_detector(work_dir / "epoch_2.pth")
+
+
+def test_a_resumed_training_equals_one_that_was_not_interrupted(trained, boxes, tmp_path):
+    train(boxes, tmp_path / "cut", train_cfg__max_epochs=1)
+    train(boxes, tmp_path / "cut", "--resume")
+    assert same_weights(trained[0] / "epoch_2.pth", tmp_path / "cut" / "epoch_2.pth")
+
+
+def test_the_config_in_the_work_dir_trains_the_same_model(trained, tmp_path):
+    config = trained[0] / Config.fromfile(CONFIG).filename.rpartition("/")[2]
+    status, _, err = call("train_joint", [config, "--work-dir", tmp_path])
+    assert status == 0, err
+    assert same_weights(trained[0] / "epoch_2.pth", tmp_path / "epoch_2.pth")
+
+
+def test_scoring_writes_a_run_of_the_labels_and_one_of_the_boxes(trained, boxes, tmp_path):
+    status, out, err = call("test_joint", [CONFIG, trained[0] / "epoch_2.pth", "--work-dir", tmp_path, *flags(boxes)])
+    assert status == 0, err
+    assert "mAP " in out
+    assert "AP50  IoU 0.50" in out
+    run = read_outcome(tmp_path)
+    assert run.labels.classes == run.boxes.classes == ("disc", "square")
+    truth = read_annotations(boxes / "val.json")
+    assert run.labels.images == truth.paths()
+    assert (run.labels.targets == truth.targets()).all()
+    last = next(line for line in trained[1].splitlines() if line.startswith("epoch 2/2"))
+    scores = [json.loads((tmp_path / part / "scores.json").read_text()) for part in ("labels", "boxes")]
+    assert "mAP of labels {:.2f}".format(scores[0]["headline"]["mAP"]) in last
+
+
+def test_predict_gives_labels_and_boxes(trained, boxes, tmp_path):
+    checkpoint, image = trained[0] / "epoch_2.pth", boxes / "pictures" / "val_01.png"
+    status, out, err = call("predict", [checkpoint, image, "--json", "--threshold", 0, "--top-k", 3, "--out", tmp_path])
+    assert status == 0, err
+    line = json.loads(out)
+    assert list(line) == ["image", "labels", "boxes"]
+    assert len(line["boxes"]) == 3
+    found = next(detect(load_detector(checkpoint), str(image)))
+    shown = {name: p for name, p in zip(("disc", "square"), found.label_probabilities.tolist(), strict=True) if p > 0.5}
+    assert {entry["label"]: entry["probability"] for entry in line["labels"]} == pytest.approx(shown, abs=1e-6)
+    assert len(list(tmp_path.glob("val_01.*"))) == 1
+    status, out, _ = call("predict", [checkpoint, image, "--threshold", 0.99])
+    assert status == 0
+    assert out.strip().endswith("; nothing")
+
+
+def test_a_detectors_checkpoint_starts_the_boxes_and_equals_them(trained_detector, boxes, tmp_path):
+    start = trained_detector[0] / "epoch_2.pth"
+    changes = {"labels__start_from__boxes": start, "optim_wrapper__optimizer__lr": 0, "train_cfg__max_epochs": 1}
+    changes |= {"model__backbone__norm_eval": True}
+    train(boxes, tmp_path, **changes)
+    weights, before = (read_checkpoint(path)["state_dict"] for path in (tmp_path / "epoch_1.pth", start))
+    assert all(torch.equal(weights[f"detector.{name}"], tensor) for name, tensor in before.items())
+    images = sorted(map(str, (boxes / "pictures").glob("val*")))
+    for one, other in zip(
+        detect(load_detector(tmp_path / "epoch_1.pth"), images), detect(load_detector(start), images), strict=True
+    ):
+        assert (one.boxes == other.boxes).all()
+        assert (one.scores == other.scores).all()
+
+
+def test_a_training_of_another_task_is_refused(trained, boxes, tmp_path):
+    refused([CONFIG, "--work-dir", tmp_path, *flags(boxes)], "train_joint.py", tool="train_detection")
+    refused([DETECTOR, "--work-dir", tmp_path, *flags(boxes)], "labels: is missing")
+    train_detector(boxes, tmp_path / "boxes", train_cfg__max_epochs=1)
+    refused(
+        [CONFIG, tmp_path / "boxes" / "epoch_1.pth", "--work-dir", tmp_path, *flags(boxes)],
+        "another model",
+        tool="test_joint",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels__hed": "1"}, ["labels"]),
+        ({"labels__loss_weights__labels": "-1"}, ["labels.loss_weights.labels=-1"]),
+        ({"labels__head__type": "LinearHed"}, ["LinearHed"]),
+        ({"labels__start_from__boxes": "nothing.pth"}, ["nothing.pth"]),
+        ({"labels__train__ann_file": "nothing.csv"}, ["nothing.csv"]),
+    ],
+)
+def test_options_that_make_no_sense_end_in_one_line(boxes, tmp_path, changes, words):
+    refused([CONFIG, "--work-dir", tmp_path, *flags(boxes, **changes)], *words)
+
+
+def test_classes_that_differ_are_named(boxes, trained_detector, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(boxes, data)
+    for split in ("train", "val"):
+        content = json.loads((data / f"{split}.json").read_text())
+        content["categories"][0]["name"] = "cube"
+        (data / f"{split}.json").write_text(json.dumps(content))
+    start = {"labels__start_from__boxes": trained_detector[0] / "epoch_2.pth"}
+    words = "its classes are not those of the boxes: it lacks 1 (cube) and has in addition 1 (square)"
+    refused([CONFIG, "--work-dir", tmp_path / "run", *flags(data, **start)], words)
+
+
+def write_table(path, rows):
+    path.write_text("".join(f"{name},{';'.join(labels)}\n" for name, labels in rows))
+    return path
+
+
+@pytest.fixture
+def some_boxes(boxes, tmp_path):
+    """Data whose file of boxes lists eight of twelve training images, and a table of labels of eleven."""
+    data = tmp_path / "data"
+    shutil.copytree(boxes, data)
+    content = json.loads((data / "train.json").read_text())
+    kept = {image["id"] for image in content["images"][:8]}
+    content["images"] = content["images"][:8]
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] in kept]
+    (data / "train.json").write_text(json.dumps(content))
+    rows = [(f"train_{number:02}.png", ("disc",) if number % 2 else ("disc", "square")) for number in range(2, 13)]
+    return data, write_table(data / "labels.csv", rows)
+
+
+def test_labels_for_all_images_and_boxes_for_some(some_boxes, tmp_path):
+    data, table = some_boxes
+    out = train(data, tmp_path / "run", labels__train__ann_file=table, train_cfg__max_epochs=1)
+    assert "8 images train boxes and labels, 4 labels alone" in out
+    assert "does not list 1 of the images with boxes, such as train_01.png" in out
+    assert "mAP of labels" in out
+    train(data, tmp_path / "run", "--resume", labels__train__ann_file=table)
+
+
+def test_batches_alternate_between_images_with_boxes_and_without(some_boxes):
+    from mmengine.dataset import DefaultSampler
+
+    from tresnet_downstream.joint.data import AlternatingBatchSampler, LabelledBoxes
+
+    data, table = some_boxes
+    dataset = LabelledBoxes(
+        ann_file=str(data / "train.json"),
+        data_prefix={"img": str(data / "pictures")},
+        labels={"ann_file": str(table)},
+        pipeline=[
+            {"type": "mmdet.LoadImageFromFile"},
+            {"type": "mmdet.LoadAnnotations", "with_bbox": True},
+            {"type": "mmdet.PackDetInputs"},
+        ],
+    )
+    assert dataset.with_boxes.tolist() == [True] * 8 + [False] * 4
+    second, last = dataset[1]["data_samples"], dataset[11]["data_samples"]
+    assert second.has_boxes
+    assert second.image_labels.tolist() == [1, 1]
+    assert not last.has_boxes
+    assert "image_labels" not in dataset[0]["data_samples"]  # its labels are those of its boxes
+    sampler = DefaultSampler(dataset, shuffle=True, seed=3)
+    batches = list(AlternatingBatchSampler(sampler, 3))
+    assert len(batches) == len(AlternatingBatchSampler(sampler, 3)) == 5
+    assert sorted(index for batch in batches for index in batch) == list(range(12))
+    assert all(len({index < 8 for index in batch}) == 1 for batch in batches)
+    kinds = [batch[0] < 8 for batch in batches]
+    assert kinds != sorted(kinds)
+    assert kinds != sorted(kinds, reverse=True)
+    # Two processes have the same number of batches, each of one kind at a time, and all images together.
+    parts = []
+    for rank in range(2):
+        sampler.rank, sampler.world_size = rank, 2
+        parts.append(list(AlternatingBatchSampler(sampler, 2)))
+    assert [[index < 8 for index in batch][:1] for batch in parts[0]] == [
+        [index < 8 for index in batch][:1] for batch in parts[1]
+    ]
+    assert sorted({index for part in parts for batch in part for index in batch}) == list(range(12))
+
+
+def test_a_table_of_other_classes_says_how_they_differ(some_boxes, tmp_path):
+    data, table = some_boxes
+    table.write_text(table.read_text().replace("square", "cube"))
+    arguments = [CONFIG, "--work-dir", tmp_path, *flags(data, labels__train__ann_file=table)]
+    refused(arguments, "lacks 1 (square)", "has in addition 1 (cube)")
+
+
+def test_images_of_the_table_that_are_not_there_are_named(some_boxes, tmp_path):
+    data, table = some_boxes
+    table.write_text(table.read_text() + "train_99.png,disc\n")
+    arguments = [CONFIG, "--work-dir", tmp_path, *flags(data, labels__train__ann_file=table)]
+    refused(arguments, "lacks 1 images", "train_99.png")

@@ -1,0 +1,96 @@
+"""A picture's labels with the maps of where the network looks for each, on one sheet."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tresnet_downstream.classification.classifier import ImageClassifier
+from tresnet_downstream.classification.explain import ATTENTION, GRAD_CAM, explain, explanation_method
+from tresnet_downstream.heat_maps import overlay
+from tresnet_downstream.pictures import read_image
+
+# The longer side of each panel in pixels, panels side by side, and panels in all: more would not be looked at.
+PANEL, COLUMNS, MOST = 320, 4, 15
+_PAPER, _INK, _MUTED, _ACCENT = (255, 255, 255), (24, 26, 30), (104, 110, 120), (0, 103, 163)
+_MARGIN, _GAP, _CAPTION, _LEGEND = 20, 16, 30, 52
+_TEXTS = {
+    ATTENTION: "attention of the query of the class's group",
+    GRAD_CAM: "Grad-CAM: what speaks for the class",
+}
+
+
+def explained_picture(model: ImageClassifier, image: str, labels: Sequence[tuple[str, float]]) -> Image.Image:
+    """The picture beside the map of each label, likeliest first; of more than 15 labels the first 15.
+
+    Args:
+        model: from :func:`load_model`.
+        image: path of the picture.
+        labels: names and probabilities, at least one.
+    """
+    pixels = read_image(image)
+    height, width = pixels.shape[:2]
+    scale = PANEL / max(height, width)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    small = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS)
+    shown = labels[:MOST]
+    places = {name: place for place, name in enumerate(model.classes or ())}
+    maps = explain(model, pixels, [places[name] for name, _ in shown], size)
+    panels = [(small, "", "")]
+    for (name, probability), heat in zip(shown, maps, strict=True):
+        # A map of zeros would look like a broken one.
+        value = f"{100 * probability:.0f}%" + ("" if heat.any() else ", nothing in its favour")
+        panels.append((Image.fromarray(overlay(np.asarray(small), heat)), name, value))
+    return _sheet(panels, _TEXTS[explanation_method(model)], len(labels) - len(shown))
+
+
+def _sheet(panels: Sequence[tuple[Image.Image, str, str]], method: str, left_out: int) -> Image.Image:
+    """Panels in rows, each with a name and a value below it, and what the colours mean below all."""
+    small, font = ImageFont.load_default(13), ImageFont.load_default(16)
+    rows = -(-len(panels) // COLUMNS)
+    columns = -(-len(panels) // rows)  # rows of much the same length
+    # A caption must fit below a narrow picture.
+    cell, tall = max(panels[0][0].width, 150), panels[0][0].height
+    width = max(2 * _MARGIN + columns * cell + (columns - 1) * _GAP, 420)
+    height = 2 * _MARGIN + rows * (tall + _CAPTION) + (rows - 1) * _GAP + _LEGEND
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for place, (picture, name, value) in enumerate(panels):
+        row, column = divmod(place, columns)
+        left, top = _MARGIN + column * (cell + _GAP), _MARGIN + row * (tall + _CAPTION + _GAP)
+        sheet.paste(picture, (left, top))
+        line = top + tall + 7
+        end = font.getlength(f"  {value}")
+        shortened = _shortened(name, cell - end, font)
+        pen.text((left, line), shortened, fill=_INK, font=font)
+        pen.text((left + font.getlength(f"{shortened}  "), line), value, fill=_ACCENT, font=font)
+    _draw_legend(sheet, height - _MARGIN - 22, method, left_out, small)
+    return sheet
+
+
+def _draw_legend(sheet: Image.Image, top: int, method: str, left_out: int, font: Any) -> None:
+    pen = ImageDraw.Draw(sheet)
+    length, thick = 132, 12
+    bar = overlay(np.full((thick, length, 3), 128, np.uint8), np.tile(np.linspace(0, 1, length), (thick, 1)))
+    left = _MARGIN + 14
+    pen.text((_MARGIN, top - 2), "0", fill=_MUTED, font=font)
+    sheet.paste(Image.fromarray(bar), (left, top))
+    text = "greatest of each map"
+    pen.text((left + length + 7, top - 2), text, fill=_MUTED, font=font)
+    notes = [method, *([f"{left_out:,} further labels are not shown"] if left_out > 0 else [])]
+    start = left + length + 7 + font.getlength(text)
+    for note in notes:
+        if start + 24 + font.getlength(note) > sheet.width - _MARGIN:
+            start, top = _MARGIN - 24, top + 17
+        pen.text((start + 24, top - 2), note, fill=_MUTED, font=font)
+        start += 24 + font.getlength(note)
+
+
+def _shortened(text: str, width: float, font: Any) -> str:
+    """The text, or its start with dots, such that it fits."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..."

@@ -1,0 +1,176 @@
+"""Images with labels, of which some have boxes, and batches that hold images of one kind."""
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from tresnet_downstream.classification.annotations import MultilabelAnnotations, of_labelled_images
+from tresnet_downstream.detection.datasets import CocoBoxes
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats import read_file
+from tresnet_downstream.image_paths import missing_images
+from tresnet_downstream.joint.runner import require_classes
+from tresnet_downstream.notices import tell
+from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS
+
+
+@DATASETS.register_module()
+class LabelledBoxes(CocoBoxes):
+    """Images with boxes, and a file of labels of these and of further images.
+
+    The labels of an image are those of the file, whatever boxes it has and whatever the augmentation leaves of it; an
+    image that the file does not list has the classes of its boxes. Images that only the file lists are added at the
+    end, without boxes: they train the labels alone. How many there are of each is told.
+
+    Args:
+        *args: see :class:`CocoBoxes`, as for ``kwargs``.
+        labels: ``ann_file``, a file of labels (COCO, table, VOC), with the classes of the boxes; ``images``, the folder
+            of its images (by default that of the images with boxes); ``keep_empty`` and ``difficult`` as of
+            :class:`MultilabelData`.
+        **kwargs: see :class:`CocoBoxes`.
+
+    Raises:
+        UserError: the classes of the two files differ, an image is missing, or no image has labels alone or boxes.
+    """
+
+    def __init__(self, *args: Any, labels: Mapping[str, Any], **kwargs: Any) -> None:
+        if unknown := set(labels) - {"ann_file", "images", "keep_empty", "difficult"}:
+            raise UserError(f"labels.train.{sorted(unknown)[0]}: is no key; there are ann_file, images, keep_empty")
+        if not labels.get("ann_file"):
+            raise UserError("labels.train.ann_file: name the file of labels, or leave `labels.train` out")
+        self.label_options = dict(labels)
+        self.labels: MultilabelAnnotations | None = None
+        super().__init__(*args, **kwargs)
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Leaves out images as :class:`CocoBoxes` does, and adds those that have labels alone."""
+        with_boxes = super().filter_data()
+        self.labels = labels = self._read_labels()
+        places = {os.path.normpath(name): place for place, name in enumerate(labels.paths())}
+        without_labels = []
+        for record in with_boxes:
+            record["label_row"] = places.get(os.path.normpath(self._name_of(record)), -1)
+            if record["label_row"] < 0:
+                without_labels.append(self._name_of(record))
+        folder = self.label_options.get("images") or self._image_folder
+        listed = {os.path.normpath(self._name_of(record)) for record in with_boxes}
+        added = [name for name in labels.paths() if os.path.normpath(name) not in listed]
+        if len(added) < len(places) and os.path.abspath(folder) != os.path.abspath(self._image_folder):
+            both = next(name for name in labels.paths() if os.path.normpath(name) in listed)
+            # The same name in two folders may be two images.
+            raise UserError(
+                f"{self.label_options['ann_file']}: {both} is a name in {folder} and in {self._image_folder}; name one "
+                "folder that holds the images of both files"
+            )
+        if missing := missing_images(folder, added, self.label_options["ann_file"], self.outside_paths):
+            raise UserError(
+                f"labels.train.images: {folder} lacks {len(missing):,} images of {self.label_options['ann_file']}, "
+                f"such as {missing[0]}"
+            )
+        next_id = 1 + max((int(record["img_id"]) for record in self.data_list), default=0)
+        alone: list[dict[str, Any]] = [
+            {
+                "img_id": next_id + number,
+                "img_path": os.path.join(folder, name),
+                "instances": [],
+                "label_row": places[os.path.normpath(name)],
+                "has_boxes": False,
+                # Not known before the image is read.
+                "height": None,
+                "width": None,
+            }
+            for number, name in enumerate(added)
+        ]
+        tell(
+            f"{self.label_options['ann_file']}: {len(with_boxes):,} images train boxes and labels, {len(alone):,} "
+            "labels alone"
+        )
+        if without_labels:
+            tell(
+                f"{self.label_options['ann_file']}: does not list {len(without_labels):,} of the images with boxes, "
+                f"such as {without_labels[0]}; their labels are the classes of their boxes"
+            )
+        self.with_boxes = np.array([True] * len(with_boxes) + [False] * len(alone))
+        return [*with_boxes, *alone]
+
+    def _read_labels(self) -> MultilabelAnnotations:
+        file = self.label_options["ann_file"]
+        read = read_file(file)
+        classes = tuple(self._metainfo["classes"])
+        if set(read.classes) != set(classes):
+            require_classes(str(file), read.classes, classes)
+        options = {key: self.label_options[key] for key in ("keep_empty", "difficult") if key in self.label_options}
+        return of_labelled_images(file, read, **options)
+
+    def _prepared(self, record: dict[str, Any]) -> Any:
+        sample = super()._prepared(record)
+        if sample is None and not record.get("has_boxes", True):
+            raise UserError(
+                "train_dataloader.dataset.pipeline: a step leaves out images without boxes, such as FilterAnnotations; "
+                "images with labels alone need a pipeline without it"
+            )
+        packed: Any = sample.get("data_samples") if isinstance(sample, Mapping) else None
+        if packed is None:
+            return sample
+        packed.set_metainfo({"has_boxes": record.get("has_boxes", True)})
+        if self.labels is not None and record["label_row"] >= 0:
+            columns = [self.labels.classes.index(name) for name in self._metainfo["classes"]]
+            packed.image_labels = torch.from_numpy(self.labels.target(record["label_row"])[columns])
+        return sample
+
+
+@DATA_SAMPLERS.register_module()
+class AlternatingBatchSampler(Sampler[list[int]]):
+    """Batches of images with boxes, and batches of images without, in the proportion and order of the sampler.
+
+    A batch is given when it is full; at the end come those that are not.
+
+    Args:
+        sampler: of a :class:`LabelledBoxes`.
+        batch_size: images of a batch.
+        drop_last: whether batches that are not full are left out.
+        by_shape: whether images with boxes that are wider than high stand in batches of their own, as MMDetection's
+            ``AspectRatioBatchSampler`` has it.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, drop_last: bool = False, by_shape: bool = False) -> None:
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+        dataset = sampler.dataset
+        # 0: labels alone; 1 and 2: with boxes.
+        self.kinds = dataset.with_boxes.astype(int)
+        if by_shape:
+            for index in np.flatnonzero(dataset.with_boxes):
+                record = dataset.get_data_info(int(index))
+                self.kinds[index] += record["width"] > record["height"]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # All processes draw the batches of all, so that each has as many, and of the same kind at the same time.
+        waiting: dict[int, list[int]] = {}
+        rank, count = self.sampler.rank, self.sampler.world_size
+        for index in self._order():
+            batch = waiting.setdefault(int(self.kinds[index]), [])
+            batch.append(index)
+            if len(batch) == self.batch_size * count:
+                yield batch[rank::count]
+                batch.clear()
+        if not self.drop_last:
+            for batch in waiting.values():
+                if batch:
+                    yield (batch * count)[: max(len(batch), count)][rank::count]
+
+    def __len__(self) -> int:
+        whole = self.batch_size * self.sampler.world_size
+        counts = np.bincount(self.kinds)
+        return int((counts // whole if self.drop_last else -(-counts // whole)).sum())
+
+    def _order(self) -> list[int]:
+        """The images of the epoch in the sampler's order, of all processes."""
+        of_all = copy.copy(self.sampler)
+        of_all.rank, of_all.world_size = 0, 1
+        of_all.num_samples = of_all.total_size = len(self.kinds)
+        return [int(index) for index in of_all]

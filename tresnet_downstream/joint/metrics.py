@@ -1,0 +1,85 @@
+"""The labels of a joint model, scored against a file of boxes or a file of labels."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.classification.annotations import of_labelled_images
+from tresnet_downstream.classification.metrics import MultilabelMetric
+from tresnet_downstream.detection.box_files import read_boxes
+from tresnet_downstream.detection.loading import UNREADABLE
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats import read_file
+from tresnet_downstream.registry import METRICS
+
+
+@METRICS.register_module()
+class LabelsMetric(MultilabelMetric):
+    """mAP of the labels that :class:`LabelsAndBoxes` predicts.
+
+    The truth is what a classifier would be scored against: the classes of an image's annotations. As there, images
+    without any annotation are left out, unless ``keep_empty``.
+
+    Args:
+        ann_file: the file of boxes that the images are of.
+        labels_file: the file of their labels; None takes the classes of their boxes.
+        keep_empty: whether images without an annotation are scored, as showing no class.
+        difficult: as of :class:`MultilabelData`, for VOC's objects that are marked so.
+        threshold, top_k: as of :class:`MultilabelMetric`.
+
+    Raises:
+        UserError: a file is missing or malformed, or the files have no image or class in common.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        labels_file: str | None = None,
+        keep_empty: bool = False,
+        difficult: str = "unknown",
+        threshold: float = 0.5,
+        top_k: int = 3,
+    ) -> None:
+        super().__init__(threshold, top_k)
+        boxes, _, _ = read_boxes(ann_file, labelled=labels_file is None)
+        self.labels_file = labels_file or ann_file
+        self.names = {image["id"]: image["file_name"] for image in boxes.content["images"]}
+        labels = of_labelled_images(self.labels_file, read_file(self.labels_file), keep_empty, difficult)
+        self.classes_of_file = labels.classes
+        wanted = set(map(os.path.normpath, self.names.values()))
+        self.rows: dict[str, np.ndarray] = {
+            name: labels.target(place)
+            for place, path in enumerate(labels.paths())
+            if (name := os.path.normpath(path)) in wanted
+        }
+        if not self.rows:
+            raise UserError(f"{self.labels_file}: has labels of no image of {ann_file}")
+
+    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps each image's name, probabilities and targets, or why it cannot be read."""
+        columns = self._columns()
+        for sample in data_samples:
+            name = self.names[sample["img_id"]]
+            target = self.rows.get(os.path.normpath(name))
+            # Images without labels stay until all processes' rows are together.
+            row = {"raw": sample["label_probabilities"].cpu().numpy()}
+            reason = next(iter(json.loads(sample.get(UNREADABLE) or "{}").values()), "")
+            self.results.append((name, row, None if target is None else target[columns], reason))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
+        """Scores the images that have labels."""
+        return super().compute_metrics([result for result in results if result[2] is not None])
+
+    def _columns(self) -> list[int]:
+        """The places of the model's classes in the file."""
+        classes = self.dataset_meta["classes"]
+        if lacking := [name for name in classes if name not in self.classes_of_file]:
+            known = ", ".join(self.classes_of_file[:10])
+            raise UserError(
+                f"{self.labels_file}: has no class {', '.join(map(repr, lacking[:3]))}, which the boxes have; it has "
+                f"{known}{', ...' if len(self.classes_of_file) > 10 else ''}"
+            )
+        return [self.classes_of_file.index(name) for name in classes]

@@ -1,0 +1,64 @@
+"""Labels and boxes in one pass: from a config to a running training, or to both scores of a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from tresnet_downstream import interrupts
+from tresnet_downstream.detection.adjusted_config import datasets_of, image_folder
+from tresnet_downstream.detection.training import detection_metric, outcome_of, scored_runner, train_detection
+from tresnet_downstream.evaluation import DetectionRun, DetectionScores, MultilabelRun, MultilabelScores
+from tresnet_downstream.joint import data, metrics, model  # noqa: F401 - registers the parts of joint models
+from tresnet_downstream.joint.metrics import LabelsMetric
+from tresnet_downstream.joint.runner import QuietJointRunner
+from tresnet_downstream.running.provenance import provenance
+from tresnet_downstream.weights.public_files import locate
+
+
+def train_joint(
+    config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
+) -> dict[str, Any]:
+    """Trains a detector with labels; arguments, results and errors as of :func:`train_detection`.
+
+    The best epoch is that with the highest AP; ``default_hooks.checkpoint.save_best='mAP'`` takes the labels' mAP.
+    """
+    return train_detection(config, resume, launcher, overwrite, QuietJointRunner)
+
+
+@interrupts.remembered()
+def score_joint(
+    config: Config, checkpoint_path: str | Path, launcher: str = "none"
+) -> tuple[tuple[MultilabelScores, MultilabelRun], tuple[dict[str, DetectionScores], DetectionRun]] | None:
+    """Scores the labels and the boxes of a checkpoint on the test data of a config.
+
+    Args:
+        config: with the key ``labels``, from :func:`load_config`, with ``work_dir``.
+        checkpoint_path: a path or URL of a checkpoint of such a training.
+        launcher: ``pytorch`` under torchrun, otherwise ``none``.
+
+    Returns:
+        scores and run of the labels, and those of the boxes by kind; None in all processes but the first.
+
+    Raises:
+        UserError: if data, config and checkpoint do not fit together.
+    """
+    runner = scored_runner(config, checkpoint_path, launcher, QuietJointRunner)
+    if not is_main_process():
+        return None
+    metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, LabelsMetric))
+    dataset = next(dataset for split, dataset in datasets_of(config) if split == "test")
+    of_labels = MultilabelRun(
+        probabilities=metric.probabilities["raw"],
+        targets=metric.targets,
+        images=metric.images,
+        classes=tuple(metric.dataset_meta["classes"]),
+        image_folder=image_folder(dataset),
+        threshold=metric.threshold,
+        top_k=metric.top_k,
+        about=provenance(config, locate(checkpoint_path), metric.labels_file, "raw"),
+        left_out=metric.unreadable,
+    )
+    boxes = outcome_of(runner, config, checkpoint_path)
+    return (metric.scores["raw"], of_labels), (detection_metric(runner).scores, boxes)
