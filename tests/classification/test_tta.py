@@ -100,6 +100,15 @@ def test_thresholds_say_that_they_were_chosen_with_it(scored, tmp_path):
     assert "mirror image" in json.loads((tmp_path / "thresholds.json").read_text())["chosen_on"]["tta"]
 
 
+def test_thresholds_that_were_chosen_with_it_are_judged_without_it_with_a_note(scored, tmp_path):
+    file, earlier = tmp_path / "thresholds.json", scored[0] / "earlier_1"
+    status, out, err = call("thresholds", [scored[0], "--out", file, "--apply", earlier])
+    assert (status, err) == (0, "")
+    note = "chosen with test-time augmentation, scored without it"
+    assert f"{earlier} (chosen on this data, which flatters; {note})" in out
+    assert f"{scored[0]} (chosen on this data, which flatters)" in out
+
+
 def test_the_predict_tool_gives_the_same(trained, scored):
     data, checkpoint = trained
     run = read_run(scored[0])
