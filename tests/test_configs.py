@@ -32,6 +32,12 @@ FEW_LAYERS = {
 }
 # A narrow network where the config has a TResNet.
 NARROW = {"model.backbone.layers": "(1,1,1,1)", "model.backbone.width": "0.25"}
+NARROW_DETECTOR = {
+    "model.backbone.layers": "(1,1,1,1)",
+    "model.backbone.width": "0.125",
+    "model.backbone.frozen_stages": "-1",
+    "model.backbone.norm_eval": "False",
+}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -108,15 +114,13 @@ def test_every_detectors_config_takes_steps_on_made_data_of_its_layout(path, tmp
     config, root, boxes = Config.fromfile(path), tmp_path / "data", make_boxes(tmp_path / "boxes", 4, 2)
     options = {
         "data_root": f"{root}/",
-        "model.backbone.layers": "(1,1,1,1)",
-        "model.backbone.width": "0.125",
         "model.backbone.init_cfg": "None",
-        "model.backbone.frozen_stages": "-1",
-        "model.backbone.norm_eval": "False",
         "model.neck.in_channels": "None",
         "train_cfg.max_epochs": "1",
         "train_cfg.val_interval": "1",
     }
+    if config.model.backbone.type == "TResNet":
+        options |= NARROW_DETECTOR
     options |= _everywhere(config.model, "model", SMALL_HEADS)
     if "encoder" in config.model:
         options |= FEW_LAYERS
@@ -134,7 +138,8 @@ def test_every_detectors_config_takes_steps_on_made_data_of_its_layout(path, tmp
         (root / dataset.ann_file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(boxes / f"{split}.json", root / dataset.ann_file)
     arguments = ["--cfg-options", *(f"{key}={value}".replace(" ", "") for key, value in options.items())]
-    status, out, err = call("train_detection", [path, "--work-dir", tmp_path / "run", *arguments])
+    tool = "train_joint" if "labels" in config else "train_detection"
+    status, out, err = call(tool, [path, "--work-dir", tmp_path / "run", *arguments])
     assert (status, err) == (0, "")
     assert re.search(r"epoch 1/1: loss [\d.]+, val AP ", out)
 

@@ -100,6 +100,15 @@ def test_thresholds_say_that_they_were_chosen_with_it(scored, tmp_path):
     assert "mirror image" in json.loads((tmp_path / "thresholds.json").read_text())["chosen_on"]["tta"]
 
 
+def test_thresholds_that_were_chosen_with_it_are_judged_without_it_with_a_note(scored, tmp_path):
+    file, earlier = tmp_path / "thresholds.json", scored[0] / "earlier_1"
+    status, out, err = call("thresholds", [scored[0], "--out", file, "--apply", earlier])
+    assert (status, err) == (0, "")
+    note = "chosen with test-time augmentation, scored without it"
+    assert f"{earlier} (chosen on this data, which flatters; {note})" in out
+    assert f"{scored[0]} (chosen on this data, which flatters)" in out
+
+
 def test_the_predict_tool_gives_the_same(trained, scored):
     data, checkpoint = trained
     run = read_run(scored[0])
@@ -117,3 +126,11 @@ def test_an_exported_model_is_refused(tmp_path):
     status, _, err = call("predict", [tmp_path / "model.onnx", tmp_path / "a.png", "--tta"])
     assert status == 2
     assert err.endswith("model.onnx: --tta is for weight files; an exported model has no test-time augmentation\n")
+
+
+def test_a_detector_is_refused_and_the_line_names_the_tool_that_has_it(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    torch.save({"state_dict": {"bbox_head.weight": torch.zeros(1)}, "meta": {}}, tmp_path / "detector.pth")
+    status, _, err = call("predict", [tmp_path / "detector.pth", tmp_path / "a.png", "--tta", "--config", "none.py"])
+    assert status == 2
+    assert "tools/test_detection.py has it for detectors" in err

@@ -60,7 +60,9 @@ def follow_options(cfg: Config) -> None:
 
 def _views(cfg: Config, part: str) -> Any:
     """The pipeline of a part of the config, if MMDetection's test tool has put that of test-time augmentation there."""
-    pipeline = ((cfg.get(part) or {}).get("dataset") or {}).get("pipeline")
+    loader = cfg.get(part)
+    dataset = loader.get("dataset") if isinstance(loader, Mapping) else None  # evaluators may be several
+    pipeline = dataset.get("pipeline") if isinstance(dataset, Mapping) else None
     return pipeline if pipeline is not None and pipeline == cfg.get("tta_pipeline") else None
 
 

@@ -92,7 +92,8 @@ def format_judgement(folder: str | Path, thresholds: Thresholds) -> str:
     if isinstance(run, MultilabelRun):
         points = {f"score > {run.threshold:g}": judge(run, run.threshold), **points}
     rows = [[title, *(percent(point[name]) for point in points.values())] for name, title in POINT_TITLES.items()]
-    where = f"{folder}{' (chosen on this data, which flatters)' if thresholds.flatter(run.about) else ''}"
+    caveats = "; ".join(thresholds.caveats(run.about))
+    where = f"{folder} ({caveats})" if caveats else str(folder)
     return "\n".join([where, *aligned(["", *points], rows)])
 
 

@@ -39,8 +39,7 @@ def provenance_table(names: Sequence[str], runs: Sequence[Run], thresholds: Thre
     given = [_texts(run) for run in runs]
     for run, texts in zip(runs, given, strict=True):
         if thresholds is not None:
-            flattering = "; chosen on this data, which flatters" if thresholds.flatter(run.about) else ""
-            texts["thresholds"] = f"{thresholds.source}: {thresholds}{flattering}"
+            texts["thresholds"] = "; ".join([f"{thresholds.source}: {thresholds}", *thresholds.caveats(run.about)])
     keys = [key for key in _TITLES if any(key in texts for texts in given)]
     keys += sorted({key for texts in given for key in texts} - set(keys))
     columns = [Column("key", "", "text"), *(Column(f"run_{i}", name, "text") for i, name in enumerate(names))]
