@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _lines(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
     from tresnet_downstream.command_line import best_device
-    from tresnet_downstream.deployment.exported import is_exported
+    from tresnet_downstream.deployment.formats import is_exported
     from tresnet_downstream.weights import is_detector, locate
 
     if is_exported(options.model):
@@ -57,18 +57,19 @@ def _lines(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
 
 
 def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
-    from tresnet_downstream.classification.labelling import label_pictures
-    from tresnet_downstream.deployment.exported import ExportedClassifier
+    from tresnet_downstream.deployment.exported import open_exported
 
     of_weight_files = {"config": options.config, **model_options(options)}
     if fixed := [name for name, value in of_weight_files.items() if value is not None]:
         raise UserError(
             f"{options.model}: `{fixed[0]}` is for weight files; an exported model is what it was exported as"
         )
-    model = ExportedClassifier(options.model, options.device or "cpu")
-    return label_pictures(
-        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
-    )
+    model = open_exported(options.model, options.device or "cpu")
+    if model.kind == "detector":
+        from tresnet_downstream.detection.drawing import detect_in_pictures as lines
+    else:
+        from tresnet_downstream.classification.labelling import label_pictures as lines
+    return lines(model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json)
 
 
 def _classifier(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
@@ -87,13 +88,13 @@ def _classifier(options: argparse.Namespace, images: Sequence[str], device: str)
 
 def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
     from tresnet_downstream.detection.drawing import detect_in_pictures
-    from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.detection.predict import LoadedDetector, load_detector
     from tresnet_downstream.running.config import load_config
 
     config = load_config(options.config) if options.config else None
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
-    model = load_detector(options.model, config).to(device)
+    model = LoadedDetector(load_detector(options.model, config).to(device))
     return detect_in_pictures(
         model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json
     )

@@ -14,8 +14,9 @@ from tresnet_downstream.benchmark.interleaved import Ratio, interleaved, require
 from tresnet_downstream.benchmark.networks import NETWORKS
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.deployment import fuse
-from tresnet_downstream.deployment.export import drawn_pictures, export
-from tresnet_downstream.deployment.exported import ExportedClassifier
+from tresnet_downstream.deployment.classifier import ExportableClassifier, ExportedClassifier
+from tresnet_downstream.deployment.export import export
+from tresnet_downstream.deployment.exportable import drawn_pictures
 from tresnet_downstream.deployment.quantisation import FEWEST
 from tresnet_downstream.errors import UserError
 
@@ -90,7 +91,7 @@ def _exported(model: ImageClassifier, folder: Path, tell: Callable[[str], object
     models = {}
     for who, (name, pictures) in wanted.items():
         tell(f"exporting for {who}")
-        export(model, folder / name, pictures)
+        export(ExportableClassifier(model), folder / name, pictures)
         models[who] = ExportedClassifier(folder / name)
     return models
 

@@ -1,5 +1,6 @@
 """Object detection with MMDetection: from a config to a running training, or to the scores of a checkpoint."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.provenance import provenance
+from tresnet_downstream.running.ready_model import ReadyModel
 from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import close, join_processes, set_launcher
 from tresnet_downstream.weights.public_files import locate
@@ -65,7 +67,7 @@ def train_detection(
 
 @interrupts.remembered()
 def score_detection(
-    config: Config, checkpoint_path: str | Path, launcher: str = "none"
+    config: Config, checkpoint_path: str | Path, launcher: str = "none", ready: ReadyModel | None = None
 ) -> tuple[dict[str, DetectionScores], DetectionRun] | None:
     """Scores a detector on the test data of a config, which in most configs is the validation data.
 
@@ -73,6 +75,7 @@ def score_detection(
         config: of MMDetection, from :func:`load_config`, with ``work_dir``.
         checkpoint_path: a path or URL of a checkpoint of a detector.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
+        ready: the model of a file that is no checkpoint; takes pictures as they are.
 
     Returns:
         the scores by kind, ``bbox`` or ``segm``, and the run for :func:`write_detection_run`; None in all processes
@@ -82,13 +85,19 @@ def score_detection(
         UserError: if data, config and checkpoint do not fit together.
     """
     checkpoint_path = locate(checkpoint_path)
-    checkpoint = read_checkpoint(checkpoint_path)
-    classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
+    if ready is None:
+        classes = read_checkpoint(checkpoint_path).get("meta", {}).get("dataset_meta", {}).get("classes")
+    else:
+        classes = ready.classes
     follow_options(config)  # before anything here changes what the options are told by
-    for _, dataset in datasets_of(config):
-        if classes and not dataset.get("metainfo"):
+    for split, dataset in datasets_of(config):
+        if classes and (ready is not None or not dataset.get("metainfo")):
             dataset.metainfo = {"classes": tuple(classes)}
-    config.load_from, config.resume = str(checkpoint_path), False
+        if ready is not None and split == "test":
+            dataset.pipeline = _without_preparation(dataset.pipeline)
+    config.load_from, config.resume = None if ready is not None else str(checkpoint_path), False
+    if ready is not None:
+        config.model = ready.config
     runner = _quiet_runner(config, launcher)
     try:
         runner.test()
@@ -111,6 +120,12 @@ def score_detection(
         left_out=metric.unreadable,
     )
     return metric.scores, run
+
+
+def _without_preparation(pipeline: Sequence[Any]) -> list[Any]:
+    """A pipeline that reads pictures as the given one does, and gives them as they are."""
+    reading = [step for step in pipeline if str(step.get("type")).rpartition(".")[2].startswith("LoadImage")]
+    return [*reading, {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape")}]
 
 
 def _left_out(metric: metrics.DetectionMetric) -> dict[str, Any]:
