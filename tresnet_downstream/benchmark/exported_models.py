@@ -30,7 +30,7 @@ class Row:
     Attributes:
         who: what runs it.
         images_per_second: the median.
-        ratio: images/s as a multiple of timm's, repeat by repeat.
+        ratio: images/s as a multiple of the peer's, repeat by repeat.
     """
 
     who: str
@@ -96,8 +96,8 @@ def _exported(model: ImageClassifier, folder: Path, tell: Callable[[str], object
     return models
 
 
-def markdown(rows: list[Row]) -> str:
+def markdown(rows: list[Row], peer: str = PEER) -> str:
     """A table of what was measured."""
-    lines = [f"| | images/s | x {PEER} |", "| --- | ---: | ---: |"]
+    lines = [f"| | images/s | x {peer} |", "| --- | ---: | ---: |"]
     lines += [f"| {row.who} | {row.images_per_second:.1f} | {row.ratio} |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmcv.ops import RoIAlign
 from mmdet.models import dense_heads, detectors
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.roi_heads import StandardRoIHead, bbox_heads
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.models.task_modules import coders
 from mmdet.structures import DetDataSample
+from PIL import Image
 from torch import Tensor
 
 from tresnet_downstream.backbones import TResNet
@@ -45,7 +48,10 @@ LEAST_PAIRED = 0.99
 # In int8: how many of torch's boxes with a score above INT8_SCORE must be found again, with an overlap of INT8_IOU.
 INT8_SCORE, INT8_IOU, INT8_LEAST_PAIRED = 0.3, 0.5, 0.8
 EXPORTED = "RetinaNet, FCOS, ATSS, GFL, RTMDet and Faster R-CNN"
-_ONE_STAGE = (detectors.RetinaNet, detectors.FCOS, detectors.ATSS, detectors.GFL, detectors.RTMDet)
+_ONE_STAGE = (
+    *(detectors.RetinaNet, detectors.FCOS, detectors.ATSS, detectors.GFL, detectors.RTMDet),
+    detectors.SingleStageDetector,
+)
 _HEADS = (
     *(dense_heads.RetinaHead, dense_heads.FCOSHead, dense_heads.ATSSHead, dense_heads.GFLHead),
     *(dense_heads.RTMDetHead, dense_heads.RTMDetSepBNHead),
@@ -109,7 +115,7 @@ class ExportableDetector(Exportable[Prepared]):
             self.module = DetectorGraph(fused, self.size).eval()
             with torch.inference_mode():
                 self.module(*self.example())
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, ValueError) as error:
             height, width = self.size
             reason = " ".join(str(error).split())[:200]
             raise UserError(
@@ -215,11 +221,13 @@ def require_exportable(detector: Any) -> None:
                 and roi_head.bbox_head.with_reg
                 and not roi_head.bbox_head.custom_activation
                 and not roi_head.with_shared_head
+                and all(map(_is_average, roi_head.bbox_roi_extractor.roi_layers))
             )
         head, configs = detector.rpn_head, [detector.rpn_head.test_cfg, roi_head.test_cfg]
     else:
         head = getattr(detector, "bbox_head", None)
         known = type(detector) in _ONE_STAGE and type(head) in _HEADS
+        known = known and not getattr(getattr(head, "loss_cls", None), "custom_cls_channels", False)
         parts, configs = [detector, head], [getattr(head, "test_cfg", None)]
     known = known and type(detector.data_preprocessor) is DetDataPreprocessor
     if known and type(head.bbox_coder) not in _CODERS:
@@ -229,6 +237,10 @@ def require_exportable(detector: Any) -> None:
         raise UserError(f"{names} cannot be exported; exported are {EXPORTED}, with MMDetection's own heads")
     for place, config in enumerate(configs):
         _require_test_cfg(config, needs_nms_pre=place == 0)
+
+
+def _is_average(layer: Any) -> bool:
+    return type(layer) is RoIAlign and layer.pool_mode == "avg"
 
 
 def _require_test_cfg(config: Any, needs_nms_pre: bool) -> None:
@@ -308,7 +320,7 @@ class _Pairs:
                 "picture's longer side"
             )
         return (
-            f"{self._paired} of {self._boxes} boxes are MMDetection's: scores differ by {max(self._scores):.1e} at "
+            f"{self._paired} of {self._boxes} boxes are torch's: scores differ by {max(self._scores):.1e} at "
             f"most, corners by {max(self._corners):.1e} pixels, on {pictures} pictures"
         )
 
@@ -374,12 +386,12 @@ class ExportedDetector:
             raise UserError(f"{self.path}: takes other pictures than it says; export it again")
 
     def find(
-        self, images: Iterable[Picture], batch_size: int = 1, least_score: float | None = None
+        self, images: Picture | Iterable[Picture], batch_size: int = 1, least_score: float | None = None
     ) -> Iterator[Detections]:
         """What is found in each picture, as they come; those that cannot be read say why.
 
         Args:
-            images: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
+            images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
             batch_size: most pictures that go through the network together.
             least_score: boxes have a score above it; None, or a higher one, takes that of the detector's config.
 
@@ -389,7 +401,8 @@ class ExportedDetector:
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
         threshold = self.score_threshold if least_score is None else min(self.score_threshold, least_score)
-        pictures = ((image, self._prepared(image)) for image in images)
+        several = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
+        pictures = ((image, self._prepared(image)) for image in several)
         while batch := list(itertools.islice(pictures, batch_size)):
             readable = [prepared for _, prepared in batch if not isinstance(prepared, str)]
             found = iter(self.run(readable, threshold) if readable else ())

@@ -93,10 +93,8 @@ class Letterbox:
         pad = steps[1]
         pad_size = pad.get("size")
         if size is None and pad_size is not None and tuple(pad_size) != (width, height):
-            raise UserError(
-                f"the detector's test pipeline pads to {pad_size[0]} x {pad_size[1]} and resizes to {width} x {height}; "
-                "choose one size with `input_size`"
-            )
+            sizes = f"resizes to {width} x {height} and pads to {pad_size[0]} x {pad_size[1]}"
+            raise UserError(f"the detector's test pipeline {sizes}: choose one with `input_size`")
         value = pad.get("pad_val", 0)
         value = value.get("img", 0) if isinstance(value, Mapping) else value
         colours = (value,) * 3 if isinstance(value, int | float) else tuple(value)[::-1]
