@@ -21,6 +21,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_networks(commands)
     _add_exported(commands)
+    _add_exported_detector(commands)
     _add_pictures(commands)
     _add_start_up(commands)
     _add_detection_scoring(commands)
@@ -58,6 +59,15 @@ def _add_exported(commands: "argparse._SubParsersAction[Parser]") -> None:
     command.add_argument("--batch-size", type=int, default=8)
     command.add_argument("--repeats", type=int, default=9)
     command.set_defaults(command=_exported)
+
+
+def _add_exported_detector(commands: "argparse._SubParsersAction[Parser]") -> None:
+    command = commands.add_parser("exported-detector", help="a detector exported, against MMDetection's, on the CPU")
+    command.add_argument("checkpoint", metavar="CHECKPOINT")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="pictures or folders, to calibrate int8 with")
+    command.add_argument("--batch-size", type=int, default=1, help="how many of the pictures are timed, at a time")
+    command.add_argument("--repeats", type=int, default=9)
+    command.set_defaults(command=_exported_detector)
 
 
 def _add_pictures(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -126,6 +136,17 @@ def _exported(options: argparse.Namespace) -> None:
 
     _print_machine()
     print(markdown(compare_exported(options.size, options.batch_size, options.repeats, _tell)), end="")
+
+
+def _exported_detector(options: argparse.Namespace) -> None:
+    from tresnet_downstream.benchmark.exported_detectors import PEER, compare_exported_detector
+    from tresnet_downstream.benchmark.exported_models import markdown
+    from tresnet_downstream.pictures import find_images
+
+    images = find_images(options.images)
+    rows = compare_exported_detector(options.checkpoint, images, options.batch_size, options.repeats, _tell)
+    _print_machine()
+    print(markdown(rows, PEER), end="")
 
 
 def _pictures(options: argparse.Namespace) -> None:

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _lines(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
     from tresnet_downstream.command_line import best_device
-    from tresnet_downstream.deployment.exported import is_exported
+    from tresnet_downstream.deployment.formats import is_exported
     from tresnet_downstream.weights import is_detector, locate
 
     if is_exported(options.model):
@@ -68,8 +68,7 @@ def _lines(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
 
 
 def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
-    from tresnet_downstream.classification.labelling import label_pictures
-    from tresnet_downstream.deployment.exported import ExportedClassifier
+    from tresnet_downstream.deployment.exported import open_exported
 
     of_weight_files = {"config": options.config, **model_options(options)}
     if fixed := [name for name, value in of_weight_files.items() if value is not None]:
@@ -78,10 +77,19 @@ def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[st
         )
     if options.tta:
         raise UserError(f"{options.model}: --tta is for weight files; an exported model has no test-time augmentation")
-    model = ExportedClassifier(options.model, options.device or "cpu")
-    return label_pictures(
-        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json, options.explain
-    )
+    model = open_exported(options.model, options.device or "cpu")
+    given = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
+    if model.kind == "classifier":
+        from tresnet_downstream.classification.labelling import label_pictures
+
+        return label_pictures(model, images, *given, options.explain)
+    if options.explain:
+        raise UserError(f"{options.model}: is a {model.kind}, and `explain` is for classifiers")
+    if model.kind == "joint":
+        from tresnet_downstream.joint.predict import label_and_detect as lines
+    else:
+        from tresnet_downstream.detection.drawing import detect_in_pictures as lines
+    return lines(model, images, *given)
 
 
 def _classifier(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
@@ -103,7 +111,7 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
     if options.explain:
         raise UserError(f"{options.model}: is a detector, and `explain` is for classifiers")
     from tresnet_downstream.detection.drawing import detect_in_pictures
-    from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.detection.predict import LoadedDetector, load_detector
     from tresnet_downstream.joint.predict import gives_labels_and_boxes, label_and_detect
     from tresnet_downstream.running.config import load_config
 
@@ -112,8 +120,9 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
     config = load_config(options.config) if options.config else None
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
-    model = load_detector(options.model, config).to(device)
-    find = label_and_detect if gives_labels_and_boxes(model) else detect_in_pictures
+    detector = load_detector(options.model, config).to(device)
+    find = label_and_detect if gives_labels_and_boxes(detector) else detect_in_pictures
+    model = LoadedDetector(detector)
     return find(model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json)
 
 

@@ -1,4 +1,4 @@
-"""Scores a detector: python tools/test_detection.py CONFIG CHECKPOINT."""
+"""Scores a detector: python tools/test_detection.py CONFIG CHECKPOINT; or an exported one."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tresnet_downstream.command_line import add_report_option, config_parser, re
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, scores, prints the tables and writes scores, the run folder and the report asked for."""
     parser = config_parser("Scores a detector on the test data of its config, the validation data in most.")
-    parser.add_argument("checkpoint", help="such as work_dirs/NAME/epoch_12.pth")
+    parser.add_argument("checkpoint", help="such as work_dirs/NAME/epoch_12.pth, or an exported model.onnx")
     parser.add_argument(
         "--tta",
         action="store_true",
@@ -20,11 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_report_option(parser)
     options = parser.parse_args(arguments)
 
+    from tresnet_downstream.deployment.formats import is_exported
     from tresnet_downstream.detection.training import score_detection
     from tresnet_downstream.evaluation import format_detection_table, write_scored
 
     config = read_config(options)
-    scored = score_detection(config, options.checkpoint, options.launcher, options.tta)
+    ready = None
+    if is_exported(options.checkpoint):
+        from tresnet_downstream.deployment.scoring import ready_detector
+
+        ready = ready_detector(options.checkpoint)
+        changes = {option.partition("=")[0] for option in options.cfg_options} | ({"amp"} if options.amp else set())
+        ready.require_untouched(changes, options.checkpoint)
+    scored = score_detection(config, options.checkpoint, options.launcher, options.tta, ready)
     if scored is None:
         return
     scores, outcome = scored

@@ -4,6 +4,7 @@ import pytest
 import torch
 from deployment.small_networks import classifier, write_pictures
 
+from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.export import export
 from tresnet_downstream.pictures import find_images
 
@@ -21,5 +22,5 @@ def exported(pictures, tmp_path_factory):
     model, folder = classifier(), tmp_path_factory.mktemp("exported")
     paths = {"onnx": folder / "m.onnx", "xml": folder / "m.xml", "int8": folder / "m8.xml"}
     for kind, path in paths.items():
-        export(model, path, find_images([str(pictures)]) if kind == "int8" else ())
+        export(ExportableClassifier(model), path, find_images([str(pictures)]) if kind == "int8" else ())
     return model, paths

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from running.small_data import call, refused
 
 from tresnet_downstream import predict
-from tresnet_downstream.deployment import exported as exported_module
-from tresnet_downstream.deployment.exported import ExportedClassifier
+from tresnet_downstream.deployment.classifier import ExportedClassifier
+from tresnet_downstream.deployment.formats import interface
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import find_images
 
@@ -32,7 +32,7 @@ def test_predictions_are_those_of_the_network(exported, kind, pictures):
 # Opens two files, gives them up in the same order, and has a signal handled, as the end of a DataLoader's worker is.
 TWO = """
 import faulthandler, signal, sys
-from tresnet_downstream.deployment.exported import ExportedClassifier
+from tresnet_downstream.deployment.classifier import ExportedClassifier
 faulthandler.enable()
 opened = [ExportedClassifier(path) for path in sys.argv[1:]]
 while opened:
@@ -112,7 +112,7 @@ class GpuThatDoesNotStart:
 
 @pytest.mark.slow
 def test_a_gpu_that_does_not_start_is_an_error_and_no_cpu(exported, monkeypatch):
-    monkeypatch.setattr(exported_module, "import_module", lambda name: GpuThatDoesNotStart)
+    monkeypatch.setattr(interface, "import_module", lambda name: GpuThatDoesNotStart)
     with pytest.raises(UserError, match="`device` cuda:1: ONNX Runtime cannot start it"):
         ExportedClassifier(exported[1]["onnx"], "cuda:1")
     assert GpuThatDoesNotStart.asked == [("CUDAExecutionProvider", {"device_id": 1})]

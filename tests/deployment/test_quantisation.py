@@ -6,13 +6,16 @@ import pytest
 from deployment.small_networks import classifier, write_pictures
 
 from tresnet_downstream import predict
-from tresnet_downstream.deployment import export as export_module
-from tresnet_downstream.deployment.exported import ExportedClassifier
+from tresnet_downstream.deployment import classifier as classifier_module
+from tresnet_downstream.deployment.classifier import ExportableClassifier, ExportedClassifier
+from tresnet_downstream.deployment.export import export
 from tresnet_downstream.deployment.quantisation import MOST, calibration_pictures
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import find_images
 
-PIPELINE = ({"type": "SquashResize", "size": 64},)
+
+def resized(picture):
+    return picture[:8, :8]
 
 
 def passed_on(items, total, what):
@@ -35,31 +38,47 @@ def test_convolutions_are_int8_and_probabilities_near(exported, pictures):
 
 def test_too_few_pictures_are_refused(pictures):
     files = find_images([str(pictures)])
-    assert calibration_pictures(files[:32], PIPELINE, passed_on).shape == (32, 64, 64, 3)
+    prepared, unreadable = calibration_pictures(files[:32], resized, passed_on)
+    assert [picture.shape for picture in prepared] == [(8, 8, 3)] * 32
+    assert unreadable == []
     with pytest.raises(UserError, match="needs 32 pictures or more to calibrate with, got 31"):
-        calibration_pictures(files[:31], PIPELINE, passed_on)
+        calibration_pictures(files[:31], resized, passed_on)
 
 
 def test_many_pictures_are_thinned_from_first_to_last(pictures, monkeypatch):
     monkeypatch.setattr("tresnet_downstream.deployment.quantisation.MOST", 33)
     files = find_images([str(pictures)])
     seen = []
-    calibration_pictures(files, PIPELINE, lambda items, total, what: seen.extend(items) or items)
+    calibration_pictures(files, resized, lambda items, total, what: seen.extend(items) or items)
     assert (len(seen), seen[0], seen[-1]) == (33, files[0], files[-1])
     assert len(set(seen)) == 33
     assert MOST == 300
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+def test_a_picture_that_cannot_be_read_is_left_out_while_enough_remain(tmp_path):
     folder = write_pictures(tmp_path / "pictures", 33)
     (folder / "007.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"007.png: unreadable image"):
-        calibration_pictures(find_images([str(folder)]), PIPELINE, passed_on)
+    prepared, unreadable = calibration_pictures(find_images([str(folder)]), resized, passed_on)
+    assert len(prepared) == 32
+    assert len(unreadable) == 1
+    assert "007.png: unreadable image" in unreadable[0]
+    (folder / "008.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"needs 32 pictures or more.*31 of 33 can be read.*007.png: unreadable image"):
+        calibration_pictures(find_images([str(folder)]), resized, passed_on)
+
+
+@pytest.mark.slow
+def test_the_message_counts_pictures_that_were_left_out(tmp_path):
+    folder = write_pictures(tmp_path / "pictures", 33)
+    (folder / "007.png").write_text("no picture")
+    written = export(ExportableClassifier(classifier()), tmp_path / "m.xml", find_images([str(folder)]))
+    assert written.pictures == 32
+    assert "left out of the calibration, since they cannot be read: 1; the first: " in str(written)
 
 
 @pytest.mark.slow
 def test_a_network_that_does_not_stand_int8_gets_no_file(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "INT8_TOLERANCE", 1e-6)
+    monkeypatch.setattr(classifier_module, "INT8_TOLERANCE", 1e-6)
     with pytest.raises(UserError, match="in int8 probabilities differ from torch's by"):
-        export_module.export(classifier(), tmp_path / "m.xml", find_images([str(pictures)]))
+        export(ExportableClassifier(classifier()), tmp_path / "m.xml", find_images([str(pictures)]))
     assert not any(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from PIL import Image
 from running.small_data import ROOT, call
 
 from tresnet_downstream.detection.drawing import detect_in_pictures, draw_boxes
-from tresnet_downstream.detection.predict import Detections, detect, load_detector
+from tresnet_downstream.detection.predict import Detections, LoadedDetector, detect, load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.pictures import read_image
@@ -52,7 +52,7 @@ def test_a_threshold_below_that_of_the_config_shows_the_boxes_between(boxes, che
     limit = float(scores[len(scores) // 2])
     model.bbox_head.test_cfg["score_thr"] = limit
     fewer = next(detect(model, image)).scores
-    (line,) = detect_in_pictures(model, [image], threshold=0.0, as_json=True)
+    (line,) = detect_in_pictures(LoadedDetector(model), [image], threshold=0.0, as_json=True)
     assert len(json.loads(line)["boxes"]) == (scores > 0).sum() > len(fewer)
     assert model.bbox_head.test_cfg["score_thr"] == limit
 

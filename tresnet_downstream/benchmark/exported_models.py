@@ -14,8 +14,9 @@ from tresnet_downstream.benchmark.interleaved import Ratio, interleaved, require
 from tresnet_downstream.benchmark.networks import NETWORKS
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.deployment import fuse
-from tresnet_downstream.deployment.export import drawn_pictures, export
-from tresnet_downstream.deployment.exported import ExportedClassifier
+from tresnet_downstream.deployment.classifier import ExportableClassifier, ExportedClassifier
+from tresnet_downstream.deployment.export import export
+from tresnet_downstream.deployment.exportable import drawn_pictures
 from tresnet_downstream.deployment.quantisation import FEWEST
 from tresnet_downstream.errors import UserError
 
@@ -29,7 +30,7 @@ class Row:
     Attributes:
         who: what runs it.
         images_per_second: the median.
-        ratio: images/s as a multiple of timm's, repeat by repeat.
+        ratio: images/s as a multiple of the peer's, repeat by repeat.
     """
 
     who: str
@@ -90,13 +91,13 @@ def _exported(model: ImageClassifier, folder: Path, tell: Callable[[str], object
     models = {}
     for who, (name, pictures) in wanted.items():
         tell(f"exporting for {who}")
-        export(model, folder / name, pictures)
+        export(ExportableClassifier(model), folder / name, pictures)
         models[who] = ExportedClassifier(folder / name)
     return models
 
 
-def markdown(rows: list[Row]) -> str:
+def markdown(rows: list[Row], peer: str = PEER) -> str:
     """A table of what was measured."""
-    lines = [f"| | images/s | x {PEER} |", "| --- | ---: | ---: |"]
+    lines = [f"| | images/s | x {peer} |", "| --- | ---: | ---: |"]
     lines += [f"| {row.who} | {row.images_per_second:.1f} | {row.ratio} |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -23,7 +23,7 @@ from tresnet_downstream.classification.explained_mistakes import with_explanatio
 from tresnet_downstream.classification.losses import REDUCTIONS
 from tresnet_downstream.classification.metrics import MultilabelMetric, TaskMetric, task_metric
 from tresnet_downstream.classification.split_data import build_datasets, summaries
-from tresnet_downstream.classification.tasks import Task, task_of
+from tresnet_downstream.classification.tasks import MULTI_LABEL, SINGLE_LABEL, Task, task_of
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.runs import LEFT_OUT
@@ -37,6 +37,7 @@ from tresnet_downstream.running.checkpoints import (
 from tresnet_downstream.running.config_checks import check_config, mistakes_in_types
 from tresnet_downstream.running.left_out import left_out_of
 from tresnet_downstream.running.provenance import provenance
+from tresnet_downstream.running.ready_model import ReadyModel
 from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import QuietRunner, close, join_processes, set_launcher
 from tresnet_downstream.running.unreadable import UnreadableImagesHook  # noqa: F401 - registers it
@@ -100,6 +101,7 @@ def score_classifier(
     set_here: Set[str] = frozenset(),
     explain: bool = False,
     tta: bool = False,
+    ready: ReadyModel | None = None,
 ) -> tuple[Any, MultilabelRun | SingleLabelRun] | None:
     """Scores a checkpoint on the validation data of a config.
 
@@ -113,6 +115,7 @@ def score_classifier(
         set_here: the places of the config that win over the checkpoint, from :func:`places_set_by`.
         explain: whether the run gets maps of where the network looked at its worst mistakes; see :mod:`explain`.
         tta: scores the mean of the probabilities of each image and its mirror image; the run says so.
+        ready: the model of a file that is no checkpoint.
 
     Returns:
         the scores (:class:`MultilabelScores` or :class:`SingleLabelScores`) and the run, for :func:`write_scored`;
@@ -122,19 +125,17 @@ def score_classifier(
         UserError: if data, config and checkpoint do not fit together.
     """
     join_processes(launcher)
-    checkpoint = read_checkpoint(checkpoint_path)
-    name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
-    classes = class_names(checkpoint, checkpoint_path)
-    check_config(config, ("val",))
-    notes = merge_description(config, read_description(Path(checkpoint_path), checkpoint), set_here)
-    if notes and is_main_process():
-        print("\n".join(notes))
-    runner = _build_runner(config, launcher, None, train=False, classes=classes)
-    require_match(bare(runner.model), state_dict, checkpoint_path)
-    bare(runner.model).load_state_dict(state_dict)
+    if ready is not None and (explain or tta):
+        what = "explain" if explain else "tta"
+        raise UserError(f"{checkpoint_path}: is exported, and `{what}` is for checkpoints; leave it out")
+    if ready is None:
+        name, runner = _runner_of_checkpoint(config, checkpoint_path, weights, launcher, set_here)
+    else:
+        name, runner = "exported", _runner_of_ready(config, ready, launcher, weights, set_here, checkpoint_path)
     if explain:  # what is missing is told before the work
         explanation_method(bare(runner.model).eval())
-    bare(runner.model).tta = tta
+    if tta:
+        bare(runner.model).tta = True
     try:
         scores = runner.val()
     finally:
@@ -149,6 +150,39 @@ def score_classifier(
         pipeline = config.val_dataloader.dataset.get("pipeline", ())
         outcome = with_explanations(outcome, bare(runner.model).eval(), pipeline)
     return metric.scores["raw"], outcome
+
+
+def _runner_of_checkpoint(
+    config: Config, checkpoint_path: str | Path, weights: str | None, launcher: str, set_here: Set[str]
+) -> tuple[str, Runner]:
+    """Which of the checkpoint's weights were chosen, and a runner with them."""
+    checkpoint = read_checkpoint(checkpoint_path)
+    name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
+    classes = class_names(checkpoint, checkpoint_path)
+    check_config(config, ("val",))
+    notes = merge_description(config, read_description(Path(checkpoint_path), checkpoint), set_here)
+    if notes and is_main_process():
+        print("\n".join(notes))
+    runner = _build_runner(config, launcher, None, train=False, classes=classes)
+    require_match(bare(runner.model), state_dict, checkpoint_path)
+    bare(runner.model).load_state_dict(state_dict)
+    return name, runner
+
+
+def _runner_of_ready(
+    config: Config, ready: ReadyModel, launcher: str, weights: str | None, set_here: Set[str], path: str | Path
+) -> Runner:
+    """A runner with a model that needs no checkpoint."""
+    if weights is not None:
+        raise UserError(f"`weights` {weights}: {path} has one set of weights; leave it out")
+    check_config(config, ("val",))
+    ready.require_untouched(set_here, path)
+    if bool(config.model.get("multi_label", True)) != ready.config["multi_label"]:
+        task = MULTI_LABEL if ready.config["multi_label"] else SINGLE_LABEL
+        raise UserError(f"{path}: is a classifier with {task.name}, and the config's has {task.other}")
+    config.model = dict(ready.config)
+    config.val_dataloader.dataset.pipeline = list(ready.pipeline)
+    return _build_runner(config, launcher, None, train=False, classes=ready.classes)
 
 
 def _outcome(

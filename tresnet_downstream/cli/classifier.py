@@ -66,7 +66,11 @@ def score(arguments: Sequence[str] | None = None, *, multi_label: bool) -> None:
     """
     parser = config_parser(f"Scores {_NAMES[multi_label]} on the validation data of a config, or of its options.")
     parser.usage = "%(prog)s [CONFIG] CHECKPOINT [options]"
-    parser.add_argument("checkpoint", nargs="?", help="such as work_dirs/NAME/best.pth; alone, it takes no config")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="such as work_dirs/NAME/best.pth, or an exported model.onnx; alone, it takes no config",
+    )
     parser.add_argument(
         "--weights", choices=["raw", "averaged"], help="by default those that scored better in validation"
     )
@@ -80,10 +84,11 @@ def score(arguments: Sequence[str] | None = None, *, multi_label: bool) -> None:
     from tresnet_downstream.classification.training import score_classifier
     from tresnet_downstream.evaluation import format_single_label_table, format_table, write_scored
 
-    config, set_here = _scoring_config(options)
+    ready = _ready_model(options)
+    config, set_here = _scoring_config(options, ready)
     _require_task(config, options.config, multi_label, "test")
     scored = score_classifier(
-        config, options.checkpoint, options.weights, options.launcher, set_here, options.explain, options.tta
+        config, options.checkpoint, options.weights, options.launcher, set_here, options.explain, options.tta, ready
     )
     if scored is None:
         return
@@ -104,9 +109,21 @@ def _require_task(config: Any, file: str, multi_label: bool, verb: str) -> None:
         raise UserError(f"{file}: is of {_NAMES[not multi_label]}, for {verb}_{_TOOLS[not multi_label]}.py")
 
 
-def _scoring_config(options: argparse.Namespace) -> tuple[Any, set[str]]:
+def _ready_model(options: argparse.Namespace) -> Any:
+    """What runs the exported file that is named in the place of a checkpoint; None for a checkpoint."""
+    from tresnet_downstream.deployment.formats import is_exported
+
+    path = options.checkpoint or options.config
+    if not is_exported(path):
+        return None
+    from tresnet_downstream.deployment.scoring import ready_classifier
+
+    return ready_classifier(path)
+
+
+def _scoring_config(options: argparse.Namespace, ready: Any) -> tuple[Any, set[str]]:
     """The config, of a file or of the checkpoint alone, and the places that options set in it."""
-    from tresnet_downstream.classification.descriptions import read_description
+    from tresnet_downstream.classification.descriptions import Description, read_description
     from tresnet_downstream.classification.scoring_config import scoring_config
     from tresnet_downstream.running.config import read_config_file
     from tresnet_downstream.running.options import places_set_by, with_options
@@ -118,7 +135,11 @@ def _scoring_config(options: argparse.Namespace) -> tuple[Any, set[str]]:
     if Path(options.config).suffix == ".py":
         raise UserError(f"{options.config}: is a config; name the checkpoint after it")
     checkpoint = options.checkpoint = Path(options.config)
-    raw = scoring_config(read_description(checkpoint, read_checkpoint(checkpoint)), checkpoint)
+    if ready is None:
+        description = read_description(checkpoint, read_checkpoint(checkpoint))
+    else:
+        description = Description(ready.config, ready.pipeline)
+    raw = scoring_config(description, checkpoint)
     places = places_set_by(changes, raw)
     config = with_options(raw, changes)
     config.work_dir = options.work_dir or str(Path("work_dirs") / checkpoint.absolute().parent.name)

@@ -1,42 +1,30 @@
 """Export to ONNX and OpenVINO. A file gets its name once what it computes was compared with torch."""
 
-import copy
-import json
+import ast
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
-from tresnet_downstream.backbones import TResNet
-from tresnet_downstream.classification.classifier import ImageClassifier
-from tresnet_downstream.deployment.exported import (
-    INPUT,
-    KEY,
-    OUTPUT,
-    ExportedClassifier,
-    core_of,
-    description,
-    is_exported,
-    picture_size,
-    required,
-)
-from tresnet_downstream.deployment.fuse import fuse
-from tresnet_downstream.deployment.quantisation import Track, calibration_pictures, quantised
+from tresnet_downstream.deployment.exportable import Exportable
+from tresnet_downstream.deployment.exported import ExportedFile
+from tresnet_downstream.deployment.formats import FORMATS, format_of, is_exported
+from tresnet_downstream.deployment.formats.interface import KEY, Arrays, required
+from tresnet_downstream.deployment.quantisation import IN_FLOAT, Track, calibration_pictures
+from tresnet_downstream.deployment.suppression import onnx_translations
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import Earlier, named_if_unwritable, whole_file
 
+T = TypeVar("T")
 # Everything here has been in ONNX since opset 18; TensorRT 10 and ONNX Runtime 1.14 take it.
 OPSET = 18
-# Of the largest logit, or of 1 if that is larger.
-TOLERANCE = 1e-4
-# Mean difference of probabilities beyond which an int8 model is broken rather than rounded.
-INT8_TOLERANCE = 0.05
+# Where torch's exporter writes the modules that a node belongs to.
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True)
@@ -48,160 +36,133 @@ class Export:
         megabytes: size of all of it, in millions of bytes.
         size: height and width of the pictures that it takes, in any number at a time.
         pictures: how many it was compared with torch on.
-        difference: largest difference of a logit; in int8, of a probability.
-        mean_difference: the same, on average.
+        comparison: how far it is from torch, in a line.
         int8: whether it is quantised.
+        unreadable: why calibration pictures were left out.
     """
 
     path: Path
     megabytes: float
     size: tuple[int, int]
     pictures: int
-    difference: float
-    mean_difference: float
+    comparison: str
     int8: bool
+    unreadable: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         height, width = self.size
-        what, kind = ("probabilities", ", int8") if self.int8 else ("logits", "")
-        return (
-            f"wrote {self.path} ({self.megabytes:.1f} MB{kind}): takes pictures of {height} x {width}, any number at a "
-            f"time\n{what} differ from torch's by {self.difference:.1e} at most, {self.mean_difference:.1e} on "
-            f"average, on {self.pictures} pictures"
-        )
+        lines = [
+            f"wrote {self.path} ({self.megabytes:.1f} MB{', int8' if self.int8 else ''}): takes pictures of {height} x "
+            f"{width}, any number at a time",
+            self.comparison,
+        ]
+        if self.unreadable:
+            lines.append(
+                f"left out of the calibration, since they cannot be read: {len(self.unreadable)}; the first: "
+                f"{self.unreadable[0]}"
+            )
+        return "\n".join(lines)
 
 
 def export(
-    model: ImageClassifier,
+    model: Exportable[Any],
     path: str | Path,
     calibration: Sequence[str] = (),
     track: Track = lambda items, total, what: items,
 ) -> Export:
-    """Writes a classifier for ONNX Runtime and TensorRT (``.onnx``) or for OpenVINO (``.xml``), fused and in float32.
+    """Writes a model for ONNX Runtime and TensorRT (``.onnx``) or for OpenVINO (``.xml``).
 
-    The file takes float32 pictures ``images`` of N x 3 x H x W in [0, 1], for any N and the H and W of the model's
-    pipeline, and gives ``logits``, N x C. It also holds what prediction needs: classes, pipeline, ``multi_label``.
+    The number of pictures is free, their height and width are fixed. The file also holds what prediction needs, such as
+    the classes.
 
     Args:
-        model: from :func:`load_model`, in evaluation mode; stays as it is.
+        model: an :class:`ExportableClassifier` or :class:`ExportableDetector`.
         path: the file to write; its folder is made. Another file there is moved aside, see :class:`Earlier`. OpenVINO's
             weights go into the ``.bin`` beside it.
-        calibration: pictures like those to come; with them, an ``.xml`` is int8.
+        calibration: pictures like those to come; with them, an ``.xml`` is int8. Those that cannot be read are
+            left out.
         track: passes items on and shows how far they are.
 
     Raises:
         UserError: for another suffix, a package that is not installed, too few pictures, a folder that cannot be
-            written, a network that does not fit; and if the file's logits are not torch's.
+            written; and if what the file computes is not what torch does.
     """
     path = Path(path)
+    require_target(path, bool(calibration))
+    unreadable: Sequence[str] = ()
+    if calibration:
+        pictures, unreadable = calibration_pictures(calibration, model.prepare, track)
+    else:
+        pictures = list(model.drawn())
+    with _written(path) as partial:
+        format_of(path).save(onnx_program(model), partial, _OneByOne(model, pictures) if calibration else None)
+        comparison = model.compare(ExportedFile(partial).run, pictures, bool(calibration))
+        megabytes = sum(file.stat().st_size for file in format_of(path).files(partial)) / 1e6
+    return Export(path, megabytes, model.size, len(pictures), comparison, bool(calibration), tuple(unreadable))
+
+
+def require_target(path: str | Path, int8: bool) -> None:
+    """Checks a name to export to, before there is a model.
+
+    Raises:
+        UserError: for another suffix, int8 in a format that has none, or a package that is not installed.
+    """
     if not is_exported(path):
         raise UserError(f"{path}: the name must end in .onnx for ONNX, or in .xml for OpenVINO")
-    if calibration and path.suffix.lower() != ".xml":
-        raise UserError(f"{path}: int8 is made by OpenVINO: give a name that ends in .xml")
-    for package in ("onnx", "onnxscript", "onnxruntime" if path.suffix.lower() == ".onnx" else "openvino"):
+    chosen = format_of(path)
+    if int8 and not chosen.has_int8:
+        suffixes = " or ".join(suffix for suffix, each in FORMATS.items() if each.has_int8)
+        raise UserError(f"{path}: int8 is made by OpenVINO: give a name that ends in {suffixes}")
+    for package in ("onnx", "onnxscript", *chosen.packages):
         required(package, str(path))
-    size = picture_size(model.pipeline)
-    pictures = calibration_pictures(calibration, model.pipeline, track) if calibration else drawn_pictures(4, *size)
-    model = _for_inference(model)
-    with torch.inference_mode():
-        # A size that the network does not take would come out of the exporter as an error of its own.
-        model(torch.zeros(1, 3, *size))
-    with _written(path) as partial:
-        program = _onnx_model(model, size)
-        if path.suffix.lower() == ".onnx":
-            required("onnx", str(path)).save(program, partial)
-        else:
-            _save_openvino(program, partial, pictures if calibration else None, model)
-        differences = _differences(model, ExportedClassifier(partial), pictures, bool(calibration))
-        megabytes = sum(file.stat().st_size for file in _files(partial)) / 1e6
-    largest, mean = float(differences.max()), float(differences.mean())
-    return Export(path, megabytes, size, len(pictures), largest, mean, bool(calibration))
 
 
-def drawn_pictures(number: int, height: int, width: int) -> np.ndarray:
-    """Waves, blocks and noise, drawn from one seed: ``number`` x ``height`` x ``width`` x 3, uint8."""
-    draw = np.random.RandomState(0)
-    y, x = np.mgrid[0:height, 0:width]
-    pictures = draw.randint(0, 256, (number, height, width, 3)).astype(np.float64)
-    for picture in pictures:
-        turns = draw.uniform(0.5, 8, (2, 3))
-        waves = np.sin(2 * np.pi * (turns[0] * x[..., None] / width + turns[1] * y[..., None] / height))
-        blocks = ((x // draw.randint(4, 40) + y // draw.randint(4, 40)) % 2)[..., None]
-        picture[:] = 0.2 * picture + 0.4 * (127.5 + 127.5 * waves) + 0.4 * 255 * blocks
-    return pictures.astype(np.uint8)
-
-
-def _for_inference(model: ImageClassifier) -> ImageClassifier:
-    if model.training:
-        raise UserError("the model is in training mode: call model.eval() first")
-    return (fuse(model) if isinstance(model.backbone, TResNet) else copy.deepcopy(model)).cpu().float()
-
-
-def _onnx_model(model: ImageClassifier, size: tuple[int, int]) -> Any:
-    # Two pictures: the exporter takes an axis of length 1 for one that stays so.
-    example = torch.zeros(2, 3, *size)
+def onnx_program(model: Exportable[Any]) -> Any:
+    """The model in ONNX; its nodes that int8 leaves alone have names that begin with :data:`IN_FLOAT`."""
+    batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} if name in model.per_picture else None for name in model.inputs)
     with _quiet(), torch.no_grad():
+        traced = torch.export.export(model.module, model.example(), dynamic_shapes=shapes, strict=False)
         program: Any = torch.onnx.export(
-            model,
-            (example,),
+            traced,
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            input_names=list(model.inputs),
+            output_names=list(model.outputs),
+            custom_translation_table=onnx_translations(),
         )
     proto = program.model_proto
+    if model.int8_modules is not None:
+        for node in proto.graph.node:
+            if not _is_of(node, model.int8_modules):
+                node.name = IN_FLOAT + node.name
     entry = proto.metadata_props.add()
-    entry.key, entry.value = KEY, json.dumps(description(model))
+    entry.key, entry.value = KEY, model.text()
     required("onnx", "export").checker.check_model(proto, full_check=True)
     return proto
 
 
-def _save_openvino(program: Any, path: Path, pictures: np.ndarray | None, model: ImageClassifier) -> None:
-    library = required("openvino", str(path))
-    converted = core_of(library).read_model(program.SerializeToString())
-    if pictures is not None:
-        converted = quantised(converted, pictures)
-    converted.set_rt_info(json.dumps(description(model)), KEY)
-    # Half-precision weights would halve the file and change logits by more than is promised.
-    library.save_model(converted, str(path), compress_to_fp16=False)
+def _is_of(node: Any, modules: Sequence[str]) -> bool:
+    """Whether a node of ONNX belongs to one of these modules or to one below."""
+    scopes: list[str] = next(
+        (ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == _SCOPES), []
+    )
+    module = scopes[-2] if len(scopes) > 1 else ""  # The last is the operation itself.
+    return any(module == name or module.startswith(f"{name}.") for name in modules)
 
 
-def _differences(model: ImageClassifier, exported: ExportedClassifier, pictures: np.ndarray, int8: bool) -> np.ndarray:
-    """Absolute differences from torch for every picture, in one batch of 1 and others of up to 8.
+class _OneByOne(Sequence[Arrays]):
+    """The inputs of each picture alone, made when they are asked for."""
 
-    Raises:
-        UserError: if they are larger than rounding explains.
-    """
-    differences = []
-    largest = 1.0
-    for start, stop in _ranges(len(pictures)):
-        images = pictures[start:stop]
-        if int8:
-            differences.append(np.abs(exported.predict_batch(images) - model.predict_batch(images)))
-            continue
-        batch = images.transpose(0, 3, 1, 2).astype(np.float32) / 255
-        with torch.inference_mode():
-            reference = model(torch.from_numpy(batch)).numpy()
-        differences.append(np.abs(exported.logits(batch) - reference))
-        largest = max(largest, float(np.abs(reference).max()))
-    difference = np.concatenate(differences)
-    if int8 and not difference.mean() <= INT8_TOLERANCE:
-        raise UserError(
-            f"not exported: in int8 probabilities differ from torch's by {difference.mean():.2g} on average, "
-            "so the network does not stand it, or not with these pictures: export it in float32"
-        )
-    if not int8 and not difference.max() <= TOLERANCE * largest:
-        raise UserError(
-            f"not exported: logits of up to {largest:.2g} differ from torch's by up to {difference.max():.2g}"
-        )
-    return difference
+    def __init__(self, model: Exportable[T], pictures: Sequence[T]) -> None:
+        self._model, self._pictures = model, pictures
 
+    def __len__(self) -> int:
+        return len(self._pictures)
 
-def _ranges(count: int) -> Iterator[tuple[int, int]]:
-    yield 0, 1
-    yield from ((start, min(start + 8, count)) for start in range(1, count, 8))
+    def __getitem__(self, index: Any) -> Any:
+        return self._model.batch([self._pictures[index]])
 
 
 @contextmanager
@@ -210,20 +171,12 @@ def _written(path: Path) -> Iterator[Path]:
     earlier = Earlier(path.parent)
     with named_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            partial.touch()  # Before minutes of work, not after them.
-            if path.suffix.lower() == ".onnx":
-                yield partial
-                earlier.keep_unless_same((partial, path.name))
-            else:
-                weights = path.with_suffix(".bin")
-                with whole_file(weights) as partial_weights:
-                    yield partial
-                    earlier.keep_unless_same((partial, path.name), (partial_weights, weights.name))
-
-
-def _files(path: Path) -> Iterable[Path]:
-    return [path] if path.suffix.lower() == ".onnx" else [path, path.with_suffix(".bin")]
+        with ExitStack() as stack:
+            names = format_of(path).files(path)
+            partials = [stack.enter_context(whole_file(name)) for name in reversed(names)]
+            partials[0].touch()  # Before minutes of work, not after them.
+            yield partials[0]
+            earlier.keep_unless_same(*zip(partials, (name.name for name in reversed(names)), strict=True))
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tresnet_downstream.detection.predict import Detections, detect, giving_boxes_from
+from tresnet_downstream.detection.predict import BoxFinder, Detections
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.files import Earlier
@@ -32,7 +32,7 @@ COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114
 
 
 def detect_in_pictures(
-    model: Any,
+    model: BoxFinder,
     images: Sequence[str],
     threshold: float | Thresholds | None = None,
     top_k: int | None = None,
@@ -44,7 +44,7 @@ def detect_in_pictures(
     """A line for each picture; those that cannot be read are passed over and told of at the end.
 
     Args:
-        model: from :func:`load_detector`.
+        model: a :class:`LoadedDetector`, or an exported one.
         images: paths.
         threshold: what the score of a box must be above, 0 to 1, or one for each class; None takes 0.3.
         top_k: most boxes of a picture; None for all.
@@ -72,20 +72,19 @@ def detect_in_pictures(
     names = drawn_names(images) if out is not None else {}
     earlier = Earlier(out) if out is not None else None
     failed = []
-    with giving_boxes_from(float(limits.min()), model):
-        for detections in detect(model, images, batch_size):
-            image = str(detections.image)
-            if detections.error:
-                failed.append(detections.error)
-                if as_json:
-                    yield json.dumps({"image": image, "error": detections.error}, ensure_ascii=False)
-                continue
-            indices = np.flatnonzero(detections.scores > limits[detections.labels])[:top_k]
-            if earlier is not None:
-                picture = draw_boxes(detections, model.classes, indices)
-                write_picture(picture if labels is None else labels.draw(picture, detections), names[image], earlier)
-            of_picture = None if labels is None else labels.of(detections)
-            yield _line(image, detections, model.classes, indices, as_json, of_picture)
+    for detections in model.find(images, batch_size, float(limits.min())):
+        image = str(detections.image)
+        if detections.error:
+            failed.append(detections.error)
+            if as_json:
+                yield json.dumps({"image": image, "error": detections.error}, ensure_ascii=False)
+            continue
+        indices = np.flatnonzero(detections.scores > limits[detections.labels])[:top_k]
+        if earlier is not None:
+            picture = draw_boxes(detections, model.classes, indices)
+            write_picture(picture if labels is None else labels.draw(picture, detections), names[image], earlier)
+        of_picture = None if labels is None else labels.of(detections)
+        yield _line(image, detections, model.classes, indices, as_json, of_picture)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
         raise UserError(f"{failed[0]}{count}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,28 @@ LOADING = (
     *("LoadAnnotations", "LoadEmptyAnnotations", "LoadImageFromFile", "LoadImageFromNDArray"),
     *("LoadPanopticAnnotations", "LoadTrackAnnotations"),
 )
+
+
+class BoxFinder(Protocol):
+    """What finds boxes in pictures: a :class:`LoadedDetector`, and what runs an exported file.
+
+    Attributes:
+        classes: names of the classes, by position.
+    """
+
+    classes: tuple[str, ...]
+
+    def find(
+        self, images: Iterable[Picture], batch_size: int = 1, least_score: float | None = None
+    ) -> Iterator["Detections"]:
+        """What is found in each picture, as :func:`detect`.
+
+        Args:
+            images: as of :func:`detect`.
+            batch_size: most pictures that go through the network together.
+            least_score: gives boxes from this score, also if the detector's config keeps fewer.
+        """
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +141,20 @@ def giving_boxes_from(score: float, model: nn.Module) -> Iterator[None]:
     finally:
         for key, each in higher.items():
             each["score_thr"] = before[key]
+
+
+class LoadedDetector:
+    """A detector from :func:`load_detector` as a :class:`BoxFinder`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.classes = model, tuple(model.classes)
+
+    def find(
+        self, images: Iterable[Picture], batch_size: int = 1, least_score: float | None = None
+    ) -> Iterator[Detections]:
+        """See :class:`BoxFinder`."""
+        with giving_boxes_from(1.0 if least_score is None else least_score, self.model):
+            yield from detect(self.model, images, batch_size)
 
 
 def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: int = 1) -> Iterator[Detections]:

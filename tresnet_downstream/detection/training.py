@@ -1,5 +1,6 @@
 """Object detection with MMDetection: from a config to a running training, or to the scores of a checkpoint."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.provenance import provenance
+from tresnet_downstream.running.ready_model import ReadyModel
 from tresnet_downstream.running.resume_point import checkpoint_to_resume
 from tresnet_downstream.running.runner import close, join_processes, set_launcher
 from tresnet_downstream.weights.public_files import locate
@@ -80,7 +82,11 @@ def best_of(runner: Runner) -> dict[str, Any]:
 
 @interrupts.remembered()
 def score_detection(
-    config: Config, checkpoint_path: str | Path, launcher: str = "none", tta: bool = False
+    config: Config,
+    checkpoint_path: str | Path,
+    launcher: str = "none",
+    tta: bool = False,
+    ready: ReadyModel | None = None,
 ) -> tuple[dict[str, DetectionScores], DetectionRun] | None:
     """Scores a detector on the test data of a config, which in most configs is the validation data.
 
@@ -89,6 +95,7 @@ def score_detection(
         checkpoint_path: a path or URL of a checkpoint of a detector.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
         tta: tests on several views of each image, see :func:`with_test_time_augmentation`; the run says so.
+        ready: the model of a file that is no checkpoint; takes pictures as they are.
 
     Returns:
         the scores by kind, ``bbox`` or ``segm``, and the run for :func:`write_detection_run`; None in all processes
@@ -97,7 +104,7 @@ def score_detection(
     Raises:
         UserError: if data, config and checkpoint do not fit together.
     """
-    runner = scored_runner(config, checkpoint_path, launcher, tta=tta)
+    runner = scored_runner(config, checkpoint_path, launcher, tta=tta, ready=ready)
     return (detection_metric(runner).scores, outcome_of(runner, config, checkpoint_path)) if is_main_process() else None
 
 
@@ -107,20 +114,29 @@ def scored_runner(
     launcher: str = "none",
     runner_class: type[DetectionRunner] = QuietDetectionRunner,
     tta: bool = False,
+    ready: ReadyModel | None = None,
 ) -> Runner:
     """A runner that has scored a checkpoint on the test data of a config; its metrics hold the scores.
 
     Raises:
         UserError: as :func:`score_detection`.
     """
+    if ready is not None and tta:
+        raise UserError(f"{checkpoint_path}: is exported, and `tta` is for checkpoints; leave it out")
     checkpoint_path = locate(checkpoint_path)
-    checkpoint = read_checkpoint(checkpoint_path)
-    classes = checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes")
+    if ready is None:
+        classes = read_checkpoint(checkpoint_path).get("meta", {}).get("dataset_meta", {}).get("classes")
+    else:
+        classes = ready.classes
     follow_options(config)  # before anything here changes what the options are told by
-    for _, dataset in datasets_of(config):
-        if classes and not dataset.get("metainfo"):
+    for split, dataset in datasets_of(config):
+        if classes and (ready is not None or not dataset.get("metainfo")):
             dataset.metainfo = {"classes": tuple(classes)}
-    config.load_from, config.resume = str(checkpoint_path), False
+        if ready is not None and split == "test":
+            dataset.pipeline = _without_preparation(dataset.pipeline)
+    config.load_from, config.resume = None if ready is not None else str(checkpoint_path), False
+    if ready is not None:
+        config.model = ready.config
     tested = with_test_time_augmentation(config) if tta else config
     runner = quiet_runner(tested, launcher, runner_class)
     try:
@@ -158,6 +174,12 @@ def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path) -> D
         | ({} if detector_config(runner.cfg) is runner.cfg.model else {"tta": description_of(runner.cfg)}),
         left_out=metric.unreadable,
     )
+
+
+def _without_preparation(pipeline: Sequence[Any]) -> list[Any]:
+    """A pipeline that reads pictures as the given one does, and gives them as they are."""
+    reading = [step for step in pipeline if str(step.get("type")).rpartition(".")[2].startswith("LoadImage")]
+    return [*reading, {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape")}]
 
 
 def _left_out(metric: metrics.DetectionMetric) -> dict[str, Any]:

@@ -1,0 +1,445 @@
+"""Detectors: from pictures to boxes, with non-maximum suppression inside the file."""
+
+import copy
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmcv.ops import RoIAlign
+from mmdet.models import dense_heads, detectors
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.roi_heads import StandardRoIHead, bbox_heads
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.models.task_modules import coders
+from mmdet.structures import DetDataSample
+from PIL import Image
+from torch import Tensor
+
+from tresnet_downstream.backbones import TResNet
+from tresnet_downstream.deployment.detector_graph import DetectorGraph
+from tresnet_downstream.deployment.exportable import (
+    Exportable,
+    Run,
+    as_network_input,
+    batches,
+    drawn_pictures,
+    stacked,
+)
+from tresnet_downstream.deployment.exported import ExportedFile
+from tresnet_downstream.deployment.fuse import fuse
+from tresnet_downstream.deployment.letterbox import Letterbox
+from tresnet_downstream.detection.predict import Detections
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
+
+IMAGES, SIZES, SCALE_FACTORS, SCORE_THRESHOLD = "images", "sizes", "scale_factors", "score_threshold"
+BOXES, SCORES, LABELS = "boxes", "scores", "labels"
+# What a float32 file may differ by: corners, of the longer side of the picture; and scores.
+BOX_TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-4
+# How many boxes must be found by both. Where two scores, or an overlap and the limit, are equal within rounding,
+# suppression may choose another box.
+LEAST_PAIRED = 0.99
+# In int8: how many of torch's boxes with a score above INT8_SCORE must be found again, with an overlap of INT8_IOU.
+INT8_SCORE, INT8_IOU, INT8_LEAST_PAIRED = 0.3, 0.5, 0.8
+EXPORTED = "RetinaNet, FCOS, ATSS, GFL, RTMDet and Faster R-CNN"
+_ONE_STAGE = (
+    *(detectors.RetinaNet, detectors.FCOS, detectors.ATSS, detectors.GFL, detectors.RTMDet),
+    detectors.SingleStageDetector,
+)
+_HEADS = (
+    *(dense_heads.RetinaHead, dense_heads.FCOSHead, dense_heads.ATSSHead, dense_heads.GFLHead),
+    *(dense_heads.RTMDetHead, dense_heads.RTMDetSepBNHead),
+)
+_BOX_HEADS = (
+    *(bbox_heads.BBoxHead, bbox_heads.ConvFCBBoxHead, bbox_heads.Shared2FCBBoxHead),
+    bbox_heads.Shared4Conv1FCBBoxHead,
+)
+_CODERS = (coders.DeltaXYWHBBoxCoder, coders.DistancePointBBoxCoder)
+Prepared = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Boxes of one picture: K x 4, K scores and K classes."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+class ExportableDetector(Exportable[Prepared]):
+    """A detector to export, its backbone fused if it is a TResNet.
+
+    Inputs and outputs are those of :class:`DetectorGraph`; they are what MMDetection's ``predict`` gives for the same
+    pictures, padded to the same height and width.
+
+    Args:
+        detector: from :func:`load_detector`; stays as it is.
+        size: height and width of the pictures; None takes the test pipeline's.
+
+    Raises:
+        UserError: for a detector that cannot be exported, a pipeline that the file cannot take the place of, and a
+            size that the detector does not take.
+    """
+
+    kind: ClassVar[str] = "detector"
+    inputs: ClassVar[tuple[str, ...]] = (IMAGES, SIZES, SCALE_FACTORS, SCORE_THRESHOLD)
+    outputs: ClassVar[tuple[str, ...]] = (BOXES, SCORES, LABELS)
+    per_picture: ClassVar[tuple[str, ...]] = (IMAGES, SIZES, SCALE_FACTORS)
+    # Not the arithmetic of boxes, whose pixels have more than 256 values.
+    int8_modules: ClassVar[tuple[str, ...] | None] = (
+        *("backbone", "neck", "head.layers", "head.rpn_layers", "head.box_head"),
+    )
+
+    def __init__(self, detector: Any, size: int | None = None) -> None:
+        require_exportable(detector)
+        self._letterbox = Letterbox.of_pipeline(
+            detector.pipeline, int(detector.data_preprocessor.pad_size_divisor), size
+        )
+        self.size = (self._letterbox.height, self._letterbox.width)
+        self._detector = copy.deepcopy(detector).cpu().float()
+        # What MMDetection computes is computed with the network as it is, so that fusing is compared too.
+        fused = copy.copy(self._detector)
+        fused._modules = dict(self._detector._modules)
+        if isinstance(detector.backbone, TResNet):
+            fused.backbone = fuse(self._detector.backbone)
+        self.classes = tuple(detector.classes)
+        self.score_threshold = float(_test_cfg(detector).get("score_thr", 0))
+        try:
+            self.module = DetectorGraph(fused, self.size).eval()
+            with torch.inference_mode():
+                self.module(*self.example())
+        except (RuntimeError, AssertionError, ValueError) as error:
+            height, width = self.size
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the detector takes no pictures of {height} x {width} ({reason}); choose another size with "
+                "`input_size`, such as a multiple of 32"
+            ) from error
+
+    def description(self) -> dict[str, Any]:
+        """Classes, the score that boxes have at least, and how pictures are prepared."""
+        return {
+            "classes": list(self.classes),
+            "score_threshold": self.score_threshold,
+            "picture": self._letterbox.description(),
+        }
+
+    def prepare(self, picture: np.ndarray) -> Prepared:
+        """See :class:`Letterbox`."""
+        return self._letterbox(picture)
+
+    def batch(self, pictures: Sequence[Prepared]) -> dict[str, np.ndarray]:
+        """See :class:`Exportable`; with the score threshold of the detector's config."""
+        return _inputs(pictures, self.score_threshold)
+
+    def example(self) -> tuple[Tensor, ...]:
+        """See :class:`Exportable`."""
+        sizes = torch.tensor([self.size, self.size])
+        return torch.zeros(2, 3, *self.size), sizes, torch.ones(2, 2), torch.tensor([self.score_threshold])
+
+    def drawn(self) -> Sequence[Prepared]:
+        """Pictures of several shapes, larger and smaller than the file's."""
+        height, width = self.size
+        shapes = [(height, width), (height, 2 * width // 3), (2 * height // 3, width), (2 * height, width)]
+        return [self.prepare(drawn_pictures(1, *shape)[0]) for shape in shapes]
+
+    def compare(self, run: Run, pictures: Sequence[Prepared], int8: bool) -> str:
+        """Compares boxes with those of MMDetection's ``predict``.
+
+        In float32, each box must have a partner: same class, scores within :data:`SCORE_TOLERANCE`, corners within
+        :data:`BOX_TOLERANCE`. Boxes of all scores are compared, so that each picture has some. In a picture with as
+        many boxes as are given at most, those with the lowest score may have none.
+        """
+        pairs = _Pairs(INT8_IOU if int8 else None)
+        for part in batches(pictures):
+            # In int8 a score may be lower than the one that it is compared with.
+            inputs = _inputs(part, INT8_SCORE / 3 if int8 else 0.0)
+            reference = self.predicted(part, INT8_SCORE if int8 else 0.0)
+            outputs = run(inputs)
+            for picture, here, there in zip(part, reference, _found(outputs), strict=True):
+                longest = max(self.size) / float(picture[SCALE_FACTORS].min())
+                pairs.add(here, there, longest, outputs[SCORES].shape[1])
+        return pairs.summary_of_int8(len(pictures)) if int8 else pairs.summary(len(pictures))
+
+    @torch.inference_mode()
+    def predicted(self, pictures: Sequence[Prepared], score_threshold: float) -> list[Found]:
+        """What MMDetection finds in pictures that are padded to the file's height and width."""
+        preprocessor = self._detector.data_preprocessor
+        images, samples = [], []
+        for picture in pictures:
+            height, width = picture[SIZES]
+            pixels = np.ascontiguousarray(picture[IMAGES][:height, :width, ::-1].transpose(2, 0, 1))
+            images.append(torch.from_numpy(pixels))
+            shape = (int(height), int(width))
+            factors = tuple(float(factor) for factor in picture[SCALE_FACTORS])
+            samples.append(DetDataSample(metainfo={"img_shape": shape, "ori_shape": shape, "scale_factor": factors}))
+        data = preprocessor({"inputs": images, "data_samples": samples})
+        height, width = self.size
+        padding = (0, width - data["inputs"].shape[3], 0, height - data["inputs"].shape[2])
+        padded = F.pad(data["inputs"], padding, value=preprocessor.pad_value)
+        config = _test_cfg(self._detector)
+        before, config["score_thr"] = config.get("score_thr", 0), score_threshold
+        try:
+            results = self._detector.predict(padded, data["data_samples"], rescale=True)
+        finally:
+            config["score_thr"] = before
+        instances = [result.pred_instances for result in results]
+        return [Found(each.bboxes.numpy(), each.scores.numpy(), each.labels.numpy()) for each in instances]
+
+
+def require_exportable(detector: Any) -> None:
+    """Checks that a detector is one of those that :class:`DetectorGraph` computes.
+
+    Raises:
+        UserError: for any other; says which are.
+    """
+    if detector.training:
+        raise UserError("the detector is in training mode: call detector.eval() first")
+    if getattr(detector, "with_mask", False):
+        raise UserError(
+            f"the detector has a mask head, and exported files give boxes alone; exported are {EXPORTED}, of boxes"
+        )
+    parts = [detector]
+    if type(detector) is detectors.FasterRCNN:
+        roi_head = detector.roi_head
+        parts = [detector.rpn_head, roi_head]
+        known = type(detector.rpn_head) is dense_heads.RPNHead and type(roi_head) is StandardRoIHead
+        if known:
+            parts = [roi_head.bbox_head, roi_head.bbox_roi_extractor, roi_head.bbox_head.bbox_coder]
+            known = (
+                type(roi_head.bbox_head) in _BOX_HEADS
+                and type(roi_head.bbox_roi_extractor) is SingleRoIExtractor
+                and type(roi_head.bbox_head.bbox_coder) is coders.DeltaXYWHBBoxCoder
+                and roi_head.bbox_head.with_cls
+                and roi_head.bbox_head.with_reg
+                and not roi_head.bbox_head.custom_activation
+                and not roi_head.with_shared_head
+                and all(map(_is_average, roi_head.bbox_roi_extractor.roi_layers))
+            )
+        head, configs = detector.rpn_head, [detector.rpn_head.test_cfg, roi_head.test_cfg]
+    else:
+        head = getattr(detector, "bbox_head", None)
+        known = type(detector) in _ONE_STAGE and type(head) in _HEADS
+        known = known and not getattr(getattr(head, "loss_cls", None), "custom_cls_channels", False)
+        parts, configs = [detector, head], [getattr(head, "test_cfg", None)]
+    known = known and type(detector.data_preprocessor) is DetDataPreprocessor
+    if known and type(head.bbox_coder) not in _CODERS:
+        parts, known = [head.bbox_coder], False
+    if not known:
+        names = " with ".join(type(part).__name__ for part in parts if part is not None)
+        raise UserError(f"{names} cannot be exported; exported are {EXPORTED}, with MMDetection's own heads")
+    for place, config in enumerate(configs):
+        _require_test_cfg(config, needs_nms_pre=place == 0)
+
+
+def _is_average(layer: Any) -> bool:
+    return type(layer) is RoIAlign and layer.pool_mode == "avg"
+
+
+def _require_test_cfg(config: Any, needs_nms_pre: bool) -> None:
+    nms = (config or {}).get("nms")
+    if not isinstance(nms, Mapping):
+        raise UserError("model.test_cfg.nms: is not set, and the exported file suppresses boxes by it")
+    unknown = set(nms) - {"type", "iou_threshold", "class_agnostic", "split_thr"}
+    if nms.get("type", "nms") != "nms" or "iou_threshold" not in nms or unknown:
+        raise UserError(
+            f"model.test_cfg.nms={dict(nms)}: cannot be exported; choose dict(type='nms', iou_threshold=...), such as "
+            "by a config (--config)"
+        )
+    for key in ("max_per_img", *(("nms_pre",) if needs_nms_pre else ())):
+        if not (isinstance(config.get(key), int) and config[key] > 0):
+            raise UserError(f"model.test_cfg.{key}={config.get(key)}: give a whole number above 0, to be exported")
+
+
+def _test_cfg(detector: Any) -> Any:
+    return (detector.roi_head if hasattr(detector, "roi_head") else detector.bbox_head).test_cfg
+
+
+def _inputs(pictures: Sequence[Prepared], score_threshold: float) -> dict[str, np.ndarray]:
+    inputs = stacked(pictures)
+    inputs[IMAGES] = as_network_input(inputs[IMAGES])
+    return {**inputs, SCORE_THRESHOLD: np.array([score_threshold], np.float32)}
+
+
+def _found(outputs: Mapping[str, np.ndarray]) -> list[Found]:
+    """The boxes of each picture, without the places where there is none."""
+    rows = zip(outputs[BOXES], outputs[SCORES], outputs[LABELS], strict=True)
+    return [Found(boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0]) for boxes, scores, labels in rows]
+
+
+class _Pairs:
+    """Pairs of boxes that torch and a file found, over pictures.
+
+    Args:
+        least_iou: overlap of pairs; None takes :data:`BOX_TOLERANCE` and :data:`SCORE_TOLERANCE`.
+    """
+
+    def __init__(self, least_iou: float | None) -> None:
+        self._least_iou = least_iou
+        self._boxes = self._paired = 0
+        self._corners: list[float] = [0.0]
+        self._scores: list[float] = [0.0]
+
+    def add(self, reference: Found, found: Found, longest: float, most: int) -> None:
+        """Adds the boxes of one picture; ``longest`` is its longer side, ``most`` how many boxes there may be."""
+        free = np.ones(len(found.scores), bool)
+        lowest = reference.scores.min() * (1 + 1e-3) if len(reference.scores) == most else -1.0
+        for box, score, label in zip(reference.boxes, reference.scores, reference.labels, strict=True):
+            partners = np.flatnonzero(free & (found.labels == label))
+            corner = np.abs(found.boxes[partners] - box).max(1) if len(partners) else np.zeros(0)
+            difference = np.abs(found.scores[partners] - score)
+            if self._least_iou is None:
+                fits = (corner <= BOX_TOLERANCE * longest) & (difference <= SCORE_TOLERANCE)
+            else:
+                fits = _ious(box, found.boxes[partners]) >= self._least_iou
+            if not fits.any():
+                self._boxes += bool(score > lowest)
+                continue
+            chosen = int(np.argmin(np.where(fits, difference, np.inf)))
+            free[partners[chosen]] = False
+            self._boxes += 1
+            self._paired += 1
+            self._corners.append(float(corner[chosen]))
+            self._scores.append(float(difference[chosen]))
+        if self._least_iou is None:
+            self._boxes += int((free & (found.scores > lowest)).sum())
+
+    def summary(self, pictures: int) -> str:
+        """See :meth:`Exportable.compare`."""
+        if self._paired < LEAST_PAIRED * self._boxes:
+            raise UserError(
+                f"not exported: {self._boxes - self._paired} of {self._boxes} boxes differ from torch's in class, in "
+                f"score by more than {SCORE_TOLERANCE:g}, or in a corner by more than {BOX_TOLERANCE:g} of the "
+                "picture's longer side"
+            )
+        return (
+            f"{self._paired} of {self._boxes} boxes are torch's: scores differ by {max(self._scores):.1e} at "
+            f"most, corners by {max(self._corners):.1e} pixels, on {pictures} pictures"
+        )
+
+    def summary_of_int8(self, pictures: int) -> str:
+        """The same for int8."""
+        if not self._boxes:
+            raise UserError(
+                f"not exported: the detector finds no box with a score above {INT8_SCORE} in the {pictures} pictures, "
+                "so int8 cannot be compared with float32: calibrate with pictures that show objects of its classes"
+            )
+        if self._paired < INT8_LEAST_PAIRED * self._boxes:
+            raise UserError(
+                f"not exported: in int8, {self._paired} of the {self._boxes} boxes with a score above {INT8_SCORE} are "
+                "found again, so the network does not stand it, or not with these pictures: export it in float32"
+            )
+        return (
+            f"{self._paired} of {self._boxes} boxes with a score above {INT8_SCORE} are found again (IoU {INT8_IOU}): "
+            f"scores differ by {max(self._scores):.1e} at most, {np.mean(self._scores[1:]):.1e} on average, on "
+            f"{pictures} pictures"
+        )
+
+
+def _ious(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    shared = sides.clip(0).prod(1)
+    return shared / np.maximum((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared, 1e-9)
+
+
+class ExportedDetector:
+    """An exported detector, which finds boxes as :func:`~tresnet_downstream.detection.predict.detect` does.
+
+    Args:
+        source: ``.onnx`` or ``.xml`` that :func:`~tresnet_downstream.deployment.export.export` wrote, or one opened.
+        device: see :class:`ExportedFile`.
+
+    Attributes:
+        kind: ``detector``.
+        path: the file.
+        classes: their names.
+        input_size: height and width of the pictures that the file takes.
+        score_threshold: boxes have a score above it, unless a lower one is asked for.
+
+    Raises:
+        UserError: as :class:`ExportedFile`, and for a file of another kind.
+    """
+
+    kind: ClassVar[str] = "detector"
+
+    def __init__(self, source: str | Path | ExportedFile, device: str = "cpu") -> None:
+        self._file = source if isinstance(source, ExportedFile) else ExportedFile(source, device)
+        self._file.require_kind(self.kind)
+        self.path, content = self._file.path, self._file.description
+        try:
+            self.classes = tuple(str(name) for name in content["classes"])
+            self.score_threshold = float(content["score_threshold"])
+            self._letterbox = Letterbox.of_description(content["picture"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.path}: does not say its classes, or how pictures are prepared; export it with tools/export.py"
+            ) from error
+        self.input_size = (self._letterbox.height, self._letterbox.width)
+        if self._file.shapes.get(IMAGES, ())[1:] != (3, *self.input_size):
+            raise UserError(f"{self.path}: takes other pictures than it says; export it again")
+
+    def find(
+        self, images: Picture | Iterable[Picture], batch_size: int = 1, least_score: float | None = None
+    ) -> Iterator[Detections]:
+        """What is found in each picture, as they come; those that cannot be read say why.
+
+        Args:
+            images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
+            batch_size: most pictures that go through the network together.
+            least_score: boxes have a score above it; None, or a higher one, takes that of the detector's config.
+
+        Raises:
+            UserError: for a batch size below 1, and a file that cannot be run.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
+        threshold = self.score_threshold if least_score is None else min(self.score_threshold, least_score)
+        several = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
+        pictures = ((image, self._prepared(image)) for image in several)
+        while batch := list(itertools.islice(pictures, batch_size)):
+            readable = [prepared for _, prepared in batch if not isinstance(prepared, str)]
+            found = iter(self.run(readable, threshold) if readable else ())
+            for image, prepared in batch:
+                if isinstance(prepared, str):
+                    yield Detections(image, *_nothing(), error=prepared)
+                else:
+                    boxes = next(found)
+                    yield Detections(image, boxes.boxes, boxes.scores, boxes.labels)
+
+    def run(self, pictures: Sequence[Prepared], score_threshold: float) -> list[Found]:
+        """The boxes of pictures that were prepared by the file's :class:`Letterbox`.
+
+        Raises:
+            UserError: if the file cannot be run, or gives something else.
+        """
+        outputs = self._file.run(_inputs(pictures, score_threshold))
+        shapes = {name: value.shape for name, value in outputs.items()}
+        scores = shapes.get(SCORES, ())
+        fits = len(scores) == 2 and scores[0] == len(pictures)
+        if not fits or shapes.get(BOXES) != (*scores, 4) or shapes.get(LABELS) != scores:
+            raise UserError(f"{self.path}: gives other outputs than boxes, scores and labels; export it again")
+        found = _found(outputs)
+        if any((each.labels >= len(self.classes)).any() for each in found):
+            raise UserError(f"{self.path}: gives classes that it has no name for; export it again")
+        return found
+
+    def _prepared(self, image: Picture) -> Prepared | str:
+        try:
+            return self._letterbox(pixels_of(image))
+        except BadImageError as error:
+            return str(error)
+
+
+def _nothing() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+
+
+opened = ExportedDetector
+__all__ = ["EXPORTED", "ExportableDetector", "ExportedDetector", "opened", "require_exportable"]

@@ -1,0 +1,283 @@
+"""A detector of MMDetection as one graph of fixed shapes: from pictures to boxes, its suppression inside.
+
+MMDetection filters candidates by score, picture by picture, so that every tensor behind has a size of its own. Here the
+sizes are fixed: what a filter leaves out stays, with a score below every other. The boxes are the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import GFLHead
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from tresnet_downstream.deployment.suppression import NO_SCORE, kept_by_nms
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What suppression chooses from, for each of N pictures.
+
+    Attributes:
+        boxes: N x K x 4, left, top, right and bottom.
+        scores: N x K; :data:`NO_SCORE` where there is none.
+        groups: N x K, int64: a box suppresses those of its own group alone.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    groups: Tensor
+
+
+class DetectorGraph(nn.Module):
+    """A detector from pictures to a fixed number of boxes for each.
+
+    Args:
+        detector: of MMDetection, of a family that :mod:`.detector` takes, in evaluation mode.
+        size: height and width of the pictures.
+    """
+
+    def __init__(self, detector: Any, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.pixels = _Pixels(detector.data_preprocessor)
+        self.backbone = detector.backbone
+        self.neck = detector.neck if detector.with_neck else nn.Identity()
+        with torch.no_grad():
+            maps = self.neck(self.backbone(torch.zeros(1, 3, *size)))
+        map_sizes = [tuple(each.shape[-2:]) for each in maps]
+        if hasattr(detector, "roi_head"):
+            self.head: nn.Module = TwoStageHead(detector.rpn_head, detector.roi_head, map_sizes)
+        else:
+            self.head = OneStageHead(detector.bbox_head, map_sizes)
+
+    def forward(
+        self, images: Tensor, sizes: Tensor, scale_factors: Tensor, score_threshold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, best first.
+
+        Args:
+            images: N x 3 x H x W in [0, 1], RGB, each picture at the top left.
+            sizes: N x 2, height and width of each picture within ``images``; what lies beyond is not read.
+            scale_factors: N x 2, by how much each picture's width and height were multiplied.
+            score_threshold: 1 value; boxes have a score above it.
+
+        Returns:
+            N x K x 4 boxes in pixels of the pictures before they were resized; N x K scores, 0 where there is no box;
+            N x K classes, int64, -1 where there is no box.
+        """
+        maps = self.neck(self.backbone(self.pixels(images, sizes)))
+        return self.head(maps, sizes.flip(1).repeat(1, 2), scale_factors.repeat(1, 2), score_threshold)
+
+
+class _Pixels(nn.Module):
+    """What MMDetection's preprocessor does: it normalises pictures and pads them with a value behind that."""
+
+    def __init__(self, preprocessor: Any) -> None:
+        super().__init__()
+        mean, std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+        if preprocessor._enable_normalize:
+            mean, std = mean + preprocessor.mean.cpu(), std * preprocessor.std.cpu()
+        # MMDetection reads pictures as BGR; ours are RGB.
+        self.reverse = not preprocessor._channel_conversion
+        # Pixels of 0 to 255 are 255 times ours; where the network takes ours, nothing is computed.
+        self.scale = nn.Buffer(255 / std, persistent=False)
+        self.shift = nn.Buffer(-mean / std, persistent=False)
+        self.is_identity = bool((self.scale == 1).all() and (self.shift == 0).all())
+        self.pad_value = float(preprocessor.pad_value)
+
+    def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """N x 3 x H x W to the same, as the backbone takes it."""
+        if self.reverse:
+            images = images.flip(1)
+        if not self.is_identity:
+            images = images * self.scale + self.shift
+        height, width = images.shape[2:]
+        below = torch.arange(height)[None, :] < sizes[:, :1]
+        left_of = torch.arange(width)[None, :] < sizes[:, 1:]
+        inside = below[:, None, :, None] & left_of[:, None, None, :]
+        return torch.where(inside, images, self.pad_value)
+
+
+class OneStageHead(nn.Module):
+    """A dense head, from feature maps to boxes: ``predict_by_feat`` of MMDetection's ``BaseDenseHead`` and ``GFLHead``.
+
+    Args:
+        head: of MMDetection.
+        map_sizes: height and width of each feature map.
+    """
+
+    def __init__(self, head: Any, map_sizes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.layers, self.test_cfg = head, head.test_cfg
+        self.priors = _Priors(head, map_sizes)
+
+    def forward(
+        self, maps: Sequence[Tensor], limits: Tensor, scale_factors: Tensor, score_threshold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, scores and classes, as of :class:`DetectorGraph`; ``limits`` are width, height, width, height."""
+        levels = []
+        for level, outputs in enumerate(zip(*self.layers(maps), strict=True)):
+            logits, boxes, *factors = (_by_position(output) for output in outputs)
+            classes = _class_scores(self.layers, logits.unflatten(2, (-1, self.layers.cls_out_channels)).flatten(1, 2))
+            boxes = boxes.reshape(boxes.shape[0], classes.shape[1], -1)
+            candidates = classes.flatten(1)
+            candidates = torch.where(candidates > score_threshold, candidates, NO_SCORE)
+            scores, pairs = candidates.topk(min(self.test_cfg.nms_pre, candidates.shape[1]), 1)
+            places = pairs // classes.shape[2]
+            if factors:
+                factor = factors[0].flatten(1).gather(1, places).sigmoid()
+                scores = torch.where(scores > NO_SCORE / 2, scores * factor, NO_SCORE)
+            levels.append((self.priors.decode(level, places, _at(boxes, places)), scores, pairs % classes.shape[2]))
+        boxes, scores, labels = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
+        boxes = self.priors.clipped(boxes, limits) / scale_factors[:, None]
+        scores = without_small(boxes, scores, self.test_cfg)
+        return best(Candidates(boxes, scores, labels), self.test_cfg)
+
+
+class TwoStageHead(nn.Module):
+    """A region proposal network and a box head behind it: MMDetection's ``RPNHead`` and ``StandardRoIHead``."""
+
+    def __init__(self, rpn_head: Any, roi_head: Any, map_sizes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.rpn_layers, self.rpn_cfg = rpn_head, rpn_head.test_cfg
+        self.priors = _Priors(rpn_head, map_sizes)
+        self.box_head, self.test_cfg = roi_head.bbox_head, roi_head.test_cfg
+        extractor = roi_head.bbox_roi_extractor
+        self.extractor, self.strides = extractor, extractor.featmap_strides
+
+    def forward(
+        self, maps: Sequence[Tensor], limits: Tensor, scale_factors: Tensor, score_threshold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As of :class:`OneStageHead`."""
+        proposals, proposal_scores = self._proposals(maps, limits)
+        number, count = proposals.shape[:2]
+        pictures = torch.arange(number, device=proposals.device).to(proposals)[:, None, None].expand(-1, count, 1)
+        regions = torch.cat([pictures, proposals], 2).flatten(0, 1)
+        logits, deltas = self.box_head(self._region_features(maps[: len(self.strides)], regions))
+        scores = logits.softmax(1)[:, :-1].unflatten(0, (-1, count))
+        boxes = deltas.unflatten(0, (-1, count)).unflatten(2, (-1, 4))
+        priors = proposals[:, :, None].expand_as(boxes)
+        coder = self.box_head.bbox_coder
+        boxes = coder.decode(priors.reshape(-1, 4), boxes.reshape(-1, 4)).reshape(boxes.shape)
+        if coder.clip_border:
+            boxes = torch.minimum(boxes.clamp(min=0), limits[:, None, None])
+        boxes = (boxes / scale_factors[:, None, None]).expand(-1, -1, scores.shape[2], -1).flatten(1, 2)
+        labels = torch.arange(scores.shape[2], device=scores.device).expand(scores.shape)
+        is_box = (scores > score_threshold) & (proposal_scores > NO_SCORE / 2)[:, :, None]
+        scores = torch.where(is_box, scores, NO_SCORE)
+        return best(Candidates(boxes, scores.flatten(1), labels.flatten(1)), self.test_cfg)
+
+    def _proposals(self, maps: Sequence[Tensor], limits: Tensor) -> tuple[Tensor, Tensor]:
+        """N x K x 4 boxes and N x K scores, :data:`NO_SCORE` where there is none."""
+        levels = []
+        for level, (logits, deltas) in enumerate(zip(*self.rpn_layers(maps), strict=True)):
+            channels = self.rpn_layers.cls_out_channels
+            classes = _class_scores(self.rpn_layers, _by_position(logits).reshape(logits.shape[0], -1, channels))
+            classes = classes.flatten(1)
+            boxes = _by_position(deltas).reshape(deltas.shape[0], classes.shape[1], 4)
+            scores, places = classes.topk(min(self.rpn_cfg.nms_pre, classes.shape[1]), 1)
+            boxes = self.priors.decode(level, places, _at(boxes, places))
+            levels.append((boxes, scores, torch.full_like(places, level)))
+        boxes, scores, groups = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
+        boxes = self.priors.clipped(boxes, limits)
+        scores = without_small(boxes, scores, self.rpn_cfg)
+        scores, order = _best_kept(Candidates(boxes, scores, groups), self.rpn_cfg)
+        return _at(boxes, order), scores
+
+    def _region_features(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
+        """R x C x h x w for R regions: picture, left, top, right, bottom.
+
+        Every map is asked for every region, and at one cell for those of other maps: the sizes are fixed so.
+        """
+        layers = self.extractor.roi_layers
+        if len(maps) == 1:
+            return _aligned(maps[0], regions, layers[0])
+        levels = self.extractor.map_roi_levels(regions, len(maps))
+        features = None
+        for level, (feature_map, layer) in enumerate(zip(maps, layers, strict=True)):
+            is_here = (levels == level)[:, None]
+            cell = regions.new_tensor([0, 0, 1 / layer.spatial_scale, 1 / layer.spatial_scale])
+            asked = torch.where(is_here, regions[:, 1:], cell)
+            here = _aligned(feature_map, torch.cat([regions[:, :1], asked], 1), layer)
+            features = here if features is None else torch.where(is_here[:, :, None, None], here, features)
+        assert features is not None
+        return features
+
+
+class _Priors(nn.Module):
+    """Anchors or points of a dense head, for maps of fixed sizes."""
+
+    def __init__(self, head: Any, map_sizes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.coder = head.bbox_coder
+        self.is_distribution = isinstance(head, GFLHead)
+        priors = head.prior_generator.grid_priors(list(map_sizes), device="cpu")
+        if self.is_distribution:
+            self.reg_max, self.strides = head.reg_max, [float(stride[0]) for stride in head.prior_generator.strides]
+            self.project = nn.Buffer(head.integral.project.clone(), persistent=False)
+            priors = [head.anchor_center(each) for each in priors]
+        for level, each in enumerate(priors):
+            self.register_buffer(f"level_{level}", each.clone(), persistent=False)
+
+    def decode(self, level: int, places: Tensor, values: Tensor) -> Tensor:
+        """Boxes N x K x 4 of the priors at ``places``, N x K, from what the head says of them, N x K x values."""
+        priors = getattr(self, f"level_{level}")[places]
+        if self.is_distribution:
+            shares = values.unflatten(2, (4, self.reg_max + 1)).softmax(3)
+            values = (shares * self.project).sum(3) * self.strides[level]
+        boxes = self.coder.decode(priors.flatten(0, 1), values.flatten(0, 1))
+        return boxes.reshape(*values.shape[:2], 4)
+
+    def clipped(self, boxes: Tensor, limits: Tensor) -> Tensor:
+        """N x K x 4 boxes, within their pictures where the head's coder clips them."""
+        return torch.minimum(boxes.clamp(min=0), limits[:, None]) if self.coder.clip_border else boxes
+
+
+def without_small(boxes: Tensor, scores: Tensor, test_cfg: Mapping[str, Any]) -> Tensor:
+    """The scores, :data:`NO_SCORE` for boxes that ``min_bbox_size`` leaves out."""
+    least = test_cfg.get("min_bbox_size", -1)
+    if least < 0:
+        return scores
+    return torch.where(((boxes[..., 2:] - boxes[..., :2]) > least).all(-1), scores, NO_SCORE)
+
+
+def best(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, scores and classes that stay, best first; 0 and -1 where there is no box."""
+    scores, order = _best_kept(candidates, test_cfg)
+    is_box = scores > NO_SCORE / 2
+    boxes = torch.where(is_box[..., None], _at(candidates.boxes, order), 0.0)
+    return boxes, torch.where(is_box, scores, 0.0), torch.where(is_box, candidates.groups.gather(1, order), -1)
+
+
+def _best_kept(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor]:
+    """Scores and places of the best ``max_per_img`` candidates that stay; :data:`NO_SCORE` where there are fewer."""
+    boxes, scores = candidates.boxes, candidates.scores
+    if not test_cfg.nms.get("class_agnostic", False):
+        # As MMDetection does: boxes of different groups are moved apart.
+        among = torch.where((scores > NO_SCORE / 2)[..., None], boxes, 0.0)
+        distance = among.flatten(1).amax(1) + 1
+        boxes = boxes + (candidates.groups.to(boxes) * distance[:, None])[..., None]
+    kept = kept_by_nms(boxes, scores, float(test_cfg.nms.iou_threshold))
+    return torch.where(kept > 0, scores, NO_SCORE).topk(min(test_cfg.max_per_img, scores.shape[1]), 1)
+
+
+def _class_scores(head: Any, logits: Tensor) -> Tensor:
+    """Scores of classes, without that of the background."""
+    return logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(-1)[..., :-1]
+
+
+def _by_position(output: Tensor) -> Tensor:
+    """N x C x H x W to N x HW x C."""
+    return output.flatten(2).transpose(1, 2)
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """Rows of N x K x V at N x M places: N x M x V."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
+
+
+def _aligned(feature_map: Tensor, regions: Tensor, layer: Any) -> Tensor:
+    """RoIAlign with the settings of mmcv's layer."""
+    return roi_align(feature_map, regions, layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned)

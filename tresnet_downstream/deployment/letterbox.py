@@ -1,0 +1,167 @@
+"""How a picture is brought to the fixed height and width of an exported detector, as MMDetection's steps would."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tresnet_downstream.errors import UserError
+
+# Steps of a pipeline that leave the pixels as they are.
+_OTHER_STEPS = (
+    *("LoadAnnotations", "LoadEmptyAnnotations", "LoadImageFromFile", "LoadImageFromNDArray"),
+    "PackDetInputs",
+)
+# Arguments of MMDetection's steps that may be set; each to these values alone, where some are named.
+_RESIZE: Mapping[str, tuple[Any, ...]] = {
+    "type": (),
+    "scale": (),
+    "keep_ratio": (),
+    "clip_object_border": (),
+    "backend": ("cv2",),
+    "interpolation": ("bilinear",),
+    "scale_factor": (None,),
+}
+_PAD: Mapping[str, tuple[Any, ...]] = {
+    "type": (),
+    "size": (),
+    "size_divisor": (),
+    "pad_val": (),
+    "padding_mode": ("constant",),
+    "pad_to_square": (False,),
+}
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """A picture is resized, padded on the right and below as its pipeline does, and put at the top left of an image.
+
+    Attributes:
+        height, width: of the image.
+        fit_height, fit_width: that a picture is resized to.
+        keep_ratio: whether it is made as large as fits there and keeps its shape; else it is stretched.
+        pad_divisor: what the pipeline pads sides to a multiple of; 0 stands for the whole image, 1 for none.
+        pad_value: of the pipeline's padding, in RGB.
+    """
+
+    height: int
+    width: int
+    fit_height: int
+    fit_width: int
+    keep_ratio: bool = True
+    pad_divisor: int = 1
+    pad_value: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    @classmethod
+    def of_pipeline(cls, pipeline: Iterable[Any], divisor: int, size: int | None = None) -> "Letterbox":
+        """That of MMDetection's pipeline of test data.
+
+        Args:
+            pipeline: ``Resize``, and ``Pad`` or none; steps that load and pack are passed over.
+            divisor: what the detector pads sides to a multiple of.
+            size: height and width of the image, and of what pictures are resized to; None takes the pipeline's, of
+                which the image's are the next multiples of ``divisor``.
+
+        Raises:
+            UserError: for other steps or arguments, and a size that ``divisor`` does not divide.
+        """
+        steps = [step for step in pipeline if _name_of(step) not in _OTHER_STEPS]
+        names = [_name_of(step) for step in steps]
+        if names not in (["Resize"], ["Resize", "Pad"]):
+            raise UserError(
+                f"the detector's test pipeline has {', '.join(names) or 'no step'}: an exported file takes Resize, or "
+                "Resize and Pad"
+            )
+        for step, known in zip(steps, (_RESIZE, _PAD), strict=False):
+            _require_known(step, known)
+        scale = steps[0].get("scale")
+        fit_width, fit_height = (scale, scale) if isinstance(scale, int) else (scale or (0, 0))
+        if size is not None:
+            if size < 1 or size % divisor:
+                lower, higher = size // divisor * divisor, (max(size, 0) // divisor + 1) * divisor
+                near = f"{lower} or {higher}" if lower > 0 else str(higher)
+                raise UserError(f"`input_size` {size}: the detector takes multiples of {divisor}; give {near}")
+            fit_height = fit_width = size
+        height, width = (math.ceil(side / divisor) * divisor for side in (fit_height, fit_width))
+        if min(height, width) < 1:
+            raise UserError(f"the detector's test pipeline resizes to {scale}: give a width and a height")
+        if len(steps) == 1:
+            return cls(height, width, fit_height, fit_width, bool(steps[0].get("keep_ratio", False)))
+        pad = steps[1]
+        pad_size = pad.get("size")
+        if size is None and pad_size is not None and tuple(pad_size) != (width, height):
+            sizes = f"resizes to {width} x {height} and pads to {pad_size[0]} x {pad_size[1]}"
+            raise UserError(f"the detector's test pipeline {sizes}: choose one with `input_size`")
+        value = pad.get("pad_val", 0)
+        value = value.get("img", 0) if isinstance(value, Mapping) else value
+        colours = (value,) * 3 if isinstance(value, int | float) else tuple(value)[::-1]
+        return cls(
+            *(height, width, fit_height, fit_width),
+            bool(steps[0].get("keep_ratio", False)),
+            int(pad.get("size_divisor") or 0),
+            tuple(float(colour) for colour in colours),
+        )
+
+    @classmethod
+    def of_description(cls, content: Mapping[str, Any]) -> "Letterbox":
+        """From what :meth:`description` gave.
+
+        Raises:
+            ValueError, KeyError, TypeError: for anything else.
+        """
+        height, width, fit_height, fit_width = (
+            int(content[name]) for name in ("height", "width", "fit_height", "fit_width")
+        )
+        pad_value = tuple(float(value) for value in content["pad_value"])
+        box = cls(
+            height, width, fit_height, fit_width, bool(content["keep_ratio"]), int(content["pad_divisor"]), pad_value
+        )
+        if min(box.fit_height, box.fit_width) < 1 or box.fit_height > box.height or box.fit_width > box.width:
+            raise ValueError("sizes that do not fit")
+        if len(pad_value) != 3 or box.pad_divisor < 0:
+            raise ValueError("a padding of no colour")
+        return box
+
+    def description(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    def __call__(self, picture: np.ndarray) -> dict[str, np.ndarray]:
+        """What a detector takes of a picture, height x width x 3, uint8.
+
+        Returns:
+            ``images``: H x W x 3, uint8, black beyond the pipeline's padding; ``sizes``: height and width of the
+            picture in it, with that padding, int64; ``scale_factors``: by how much width and height were multiplied.
+        """
+        height, width = picture.shape[:2]
+        new_height, new_width = self.fit_height, self.fit_width
+        if self.keep_ratio:
+            factor = min(self.fit_height / height, self.fit_width / width)
+            # Rounded as in mmcv.
+            new_height, new_width = (max(1, int(side * factor + 0.5)) for side in (height, width))
+        resized = cv2.resize(picture, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+        image = np.zeros((self.height, self.width, 3), np.uint8)
+        padded = self._padded(new_height, self.height), self._padded(new_width, self.width)
+        image[: padded[0], : padded[1]] = np.array(self.pad_value, np.uint8)
+        image[:new_height, :new_width] = resized
+        factors = np.array([new_width / width, new_height / height], np.float32)
+        return {"images": image, "sizes": np.array(padded, np.int64), "scale_factors": factors}
+
+    def _padded(self, side: int, whole: int) -> int:
+        return whole if self.pad_divisor == 0 else min(math.ceil(side / self.pad_divisor) * self.pad_divisor, whole)
+
+
+def _name_of(step: Any) -> str:
+    return str(step.get("type") if isinstance(step, Mapping) else type(step).__name__).rpartition(".")[2]
+
+
+def _require_known(step: Mapping[str, Any], known: Mapping[str, Sequence[Any]]) -> None:
+    for name, value in step.items():
+        if name not in known or (known[name] and value not in known[name]):
+            raise UserError(
+                f"the detector's test pipeline has {_name_of(step)} with {name}={value!r}, which an exported file "
+                "cannot do; leave it out of the config that the detector is loaded with (--config)"
+            )

@@ -1,0 +1,96 @@
+"""Exported files as models of MMEngine's runner, so that they are scored as checkpoints are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from tresnet_downstream.classification.classifier import ImagePreprocessor, probabilities_of
+from tresnet_downstream.deployment.classifier import ExportedClassifier
+from tresnet_downstream.deployment.exported import ExportedFile
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import MODELS, SCOPE
+from tresnet_downstream.running.ready_model import ReadyModel
+
+
+@MODELS.register_module()
+class ScoredClassifier(BaseModel):
+    """An exported classifier in a validation.
+
+    Args:
+        file: its path.
+        classes: of the data, which must be its own.
+        multi_label: as of :class:`ImageClassifier`.
+    """
+
+    def __init__(self, file: str, classes: Any = None, multi_label: bool = True) -> None:
+        super().__init__(ImagePreprocessor())
+        self.exported, self.multi_label = ExportedClassifier(file), multi_label
+        if classes is not None and tuple(classes) != self.exported.classes:
+            raise UserError(f"{file}: has other classes than the data; export it with those")
+
+    def forward(self, inputs: Tensor, mode: str = "tensor", **_: Any) -> Tensor:
+        """Logits (``mode='tensor'``) or probabilities (``'predict'``) for N x 3 x H x W in [0, 1]."""
+        logits = torch.from_numpy(self.exported.logits(inputs.cpu().numpy()))
+        return probabilities_of(logits, self.multi_label) if mode == "predict" else logits
+
+
+@MODELS.register_module()
+class ScoredDetector(BaseModel):
+    """An exported detector in a test of MMDetection, whose pipeline gives pictures as they are.
+
+    Args:
+        file: its path.
+    """
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        from tresnet_downstream.deployment.detector import ExportedDetector
+
+        self.exported = ExportedDetector(file)
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """Not called: a test calls :meth:`test_step`."""
+        raise NotImplementedError
+
+    def test_step(self, data: Mapping[str, Any]) -> list[Any]:
+        """The samples, with ``pred_instances`` in pixels of their pictures."""
+        from mmengine.structures import InstanceData
+
+        pictures = (each.permute(1, 2, 0).numpy()[:, :, ::-1] for each in data["inputs"])
+        found = self.exported.find(pictures, max(len(data["inputs"]), 1))
+        for sample, detections in zip(data["data_samples"], found, strict=True):
+            sample.pred_instances = InstanceData(
+                bboxes=torch.from_numpy(detections.boxes),
+                scores=torch.from_numpy(detections.scores),
+                labels=torch.from_numpy(detections.labels),
+            )
+        return list(data["data_samples"])
+
+
+def ready_classifier(path: str | Path) -> ReadyModel:
+    """An exported classifier, to be scored.
+
+    Raises:
+        UserError: as :class:`ExportedClassifier`.
+    """
+    model = ExportedClassifier(path)
+    config = {"type": f"{SCOPE}.{ScoredClassifier.__name__}", "file": str(path), "multi_label": model.multi_label}
+    return ReadyModel(config, model.classes, model.pipeline)
+
+
+def ready_detector(path: str | Path) -> ReadyModel:
+    """An exported detector, to be scored.
+
+    Raises:
+        UserError: as :class:`ExportedFile`, and for a file of another kind.
+    """
+    file = ExportedFile(path)
+    file.require_kind("detector")
+    from tresnet_downstream.deployment.detector import ExportedDetector
+
+    config = {"type": f"{SCOPE}.{ScoredDetector.__name__}", "file": str(path)}
+    return ReadyModel(config, ExportedDetector(file).classes)
