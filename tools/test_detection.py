@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tresnet_downstream.cli.detector import ready_model
 from tresnet_downstream.command_line import add_report_option, config_parser, read_config, run, write_report_of
 
 
@@ -20,19 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_report_option(parser)
     options = parser.parse_args(arguments)
 
-    from tresnet_downstream.deployment.formats import is_exported
     from tresnet_downstream.detection.training import score_detection
     from tresnet_downstream.evaluation import format_detection_table, write_scored
 
     config = read_config(options)
-    ready = None
-    if is_exported(options.checkpoint):
-        from tresnet_downstream.deployment.scoring import ready_detector
-
-        ready = ready_detector(options.checkpoint)
-        changes = {option.partition("=")[0] for option in options.cfg_options} | ({"amp"} if options.amp else set())
-        ready.require_untouched(changes, options.checkpoint)
-    scored = score_detection(config, options.checkpoint, options.launcher, options.tta, ready)
+    scored = score_detection(
+        config, options.checkpoint, options.launcher, options.tta, ready_model(options, "detector")
+    )
     if scored is None:
         return
     scores, outcome = scored

@@ -4,13 +4,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tresnet_downstream.cli.detector import ready_model
 from tresnet_downstream.command_line import add_report_option, config_parser, read_config, run, write_report_of
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, scores, prints the tables and writes both run folders and the report asked for."""
     parser = config_parser("Scores the labels and the boxes of one network on the test data of its config.")
-    parser.add_argument("checkpoint", help="such as work_dirs/NAME/epoch_12.pth")
+    parser.add_argument("checkpoint", help="such as work_dirs/NAME/epoch_12.pth, or an exported model.onnx")
     add_report_option(parser)
     options = parser.parse_args(arguments)
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tresnet_downstream.joint.training import score_joint
 
     config = read_config(options)
-    scored = score_joint(config, options.checkpoint, options.launcher)
+    scored = score_joint(config, options.checkpoint, options.launcher, ready_model(options, "joint"))
     if scored is None:
         return
     labels, boxes = scored

@@ -1,5 +1,6 @@
 """Training of detectors, and of networks that give labels too."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,3 +35,25 @@ def train(arguments: Sequence[str] | None, description: str, load: Callable[[], 
     else:
         print("no val AP: nothing was scored")
     print(f"results are in {config.work_dir}")
+
+
+def ready_model(options: argparse.Namespace, kind: str) -> Any:
+    """The model of an exported file in the place of a checkpoint; None for a checkpoint.
+
+    Args:
+        options: of a command that scores.
+        kind: ``detector`` or ``joint``.
+
+    Raises:
+        UserError: the file is of another kind, or an option would change what it computes.
+    """
+    from tresnet_downstream.deployment.formats import is_exported
+
+    if not is_exported(options.checkpoint):
+        return None
+    from tresnet_downstream.deployment.scoring import ready_detector
+
+    ready = ready_detector(options.checkpoint, kind)
+    changes = {option.partition("=")[0] for option in options.cfg_options} | ({"amp"} if options.amp else set())
+    ready.require_untouched(changes, options.checkpoint)
+    return ready

@@ -19,7 +19,7 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.models.task_modules import coders
 from mmdet.structures import DetDataSample
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.deployment.detector_graph import DetectorGraph
@@ -40,6 +40,8 @@ from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
 
 IMAGES, SIZES, SCALE_FACTORS, SCORE_THRESHOLD = "images", "sizes", "scale_factors", "score_threshold"
 BOXES, SCORES, LABELS = "boxes", "scores", "labels"
+# Of labels of the whole picture, which a joint model gives.
+LOGITS = "logits"
 # What a float32 file may differ by: corners, of the longer side of the picture; and scores.
 BOX_TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-4
 # How many boxes must be found by both. Where two scores, or an overlap and the limit, are equal within rounding,
@@ -66,11 +68,12 @@ Prepared = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Found:
-    """Boxes of one picture: K x 4, K scores and K classes."""
+    """Boxes of one picture: K x 4, K scores and K classes; C logits of the whole picture, where a model has them."""
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    logits: np.ndarray | None = None
 
 
 class ExportableDetector(Exportable[Prepared]):
@@ -112,7 +115,7 @@ class ExportableDetector(Exportable[Prepared]):
         self.classes = tuple(detector.classes)
         self.score_threshold = float(_test_cfg(detector).get("score_thr", 0))
         try:
-            self.module = DetectorGraph(fused, self.size).eval()
+            self.module = self.graph(fused).eval()
             with torch.inference_mode():
                 self.module(*self.example())
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -122,6 +125,10 @@ class ExportableDetector(Exportable[Prepared]):
                 f"the detector takes no pictures of {height} x {width} ({reason}); choose another size with "
                 "`input_size`, such as a multiple of 32"
             ) from error
+
+    def graph(self, detector: Any) -> nn.Module:
+        """What is exported, of a detector whose backbone may be fused."""
+        return DetectorGraph(detector, self.size)
 
     def description(self) -> dict[str, Any]:
         """Classes, the score that boxes have at least, and how pictures are prepared."""
@@ -171,6 +178,18 @@ class ExportableDetector(Exportable[Prepared]):
     @torch.inference_mode()
     def predicted(self, pictures: Sequence[Prepared], score_threshold: float) -> list[Found]:
         """What MMDetection finds in pictures that are padded to the file's height and width."""
+        images, samples = self.padded(pictures)
+        config = _test_cfg(self._detector)
+        before, config["score_thr"] = config.get("score_thr", 0), score_threshold
+        try:
+            results = self._detector.predict(images, samples, rescale=True)
+        finally:
+            config["score_thr"] = before
+        instances = [result.pred_instances for result in results]
+        return [Found(each.bboxes.numpy(), each.scores.numpy(), each.labels.numpy()) for each in instances]
+
+    def padded(self, pictures: Sequence[Prepared]) -> tuple[Tensor, list[DetDataSample]]:
+        """What MMDetection's preprocessor makes of pictures, padded to the file's height and width; and the samples."""
         preprocessor = self._detector.data_preprocessor
         images, samples = [], []
         for picture in pictures:
@@ -183,15 +202,7 @@ class ExportableDetector(Exportable[Prepared]):
         data = preprocessor({"inputs": images, "data_samples": samples})
         height, width = self.size
         padding = (0, width - data["inputs"].shape[3], 0, height - data["inputs"].shape[2])
-        padded = F.pad(data["inputs"], padding, value=preprocessor.pad_value)
-        config = _test_cfg(self._detector)
-        before, config["score_thr"] = config.get("score_thr", 0), score_threshold
-        try:
-            results = self._detector.predict(padded, data["data_samples"], rescale=True)
-        finally:
-            config["score_thr"] = before
-        instances = [result.pred_instances for result in results]
-        return [Found(each.bboxes.numpy(), each.scores.numpy(), each.labels.numpy()) for each in instances]
+        return F.pad(data["inputs"], padding, value=preprocessor.pad_value), data["data_samples"]
 
 
 def require_exportable(detector: Any) -> None:
@@ -270,8 +281,13 @@ def _inputs(pictures: Sequence[Prepared], score_threshold: float) -> dict[str, n
 
 def _found(outputs: Mapping[str, np.ndarray]) -> list[Found]:
     """The boxes of each picture, without the places where there is none."""
-    rows = zip(outputs[BOXES], outputs[SCORES], outputs[LABELS], strict=True)
-    return [Found(boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0]) for boxes, scores, labels in rows]
+    count = len(outputs[BOXES])
+    of_pictures = outputs.get(LOGITS, [None] * count)
+    rows = zip(outputs[BOXES], outputs[SCORES], outputs[LABELS], of_pictures, strict=True)
+    return [
+        Found(boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0], logits)
+        for boxes, scores, labels, logits in rows
+    ]
 
 
 class _Pairs:
@@ -411,7 +427,14 @@ class ExportedDetector:
                     yield Detections(image, *_nothing(), error=prepared)
                 else:
                     boxes = next(found)
-                    yield Detections(image, boxes.boxes, boxes.scores, boxes.labels)
+                    yield Detections(
+                        *(image, boxes.boxes, boxes.scores, boxes.labels),
+                        label_probabilities=self.label_probabilities(boxes),
+                    )
+
+    def label_probabilities(self, found: Found) -> np.ndarray | None:
+        """Probabilities of labels of the whole picture, float32 of shape (C,); None of a detector."""
+        return None
 
     def run(self, pictures: Sequence[Prepared], score_threshold: float) -> list[Found]:
         """The boxes of pictures that were prepared by the file's :class:`Letterbox`.

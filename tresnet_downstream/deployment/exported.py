@@ -18,6 +18,7 @@ from tresnet_downstream.json_reading import parse_json
 KINDS = {
     "classifier": "tresnet_downstream.deployment.classifier",
     "detector": "tresnet_downstream.deployment.detector",
+    "joint": "tresnet_downstream.deployment.joint",
 }
 
 
@@ -87,7 +88,7 @@ class ExportedFile:
 
 
 def open_exported(path: str | Path, device: str = "cpu") -> Any:
-    """An exported model of any kind: an ``ExportedClassifier`` or an ``ExportedDetector``; both have ``kind``.
+    """An exported model of any kind: an ``ExportedClassifier``, ``ExportedDetector`` or ``ExportedJoint``.
 
     Raises:
         UserError: as :class:`ExportedFile`.

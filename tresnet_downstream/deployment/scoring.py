@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tresnet_downstream.classification.classifier import ImagePreprocessor, probabilities_of
 from tresnet_downstream.deployment.classifier import ExportedClassifier
-from tresnet_downstream.deployment.exported import ExportedFile
+from tresnet_downstream.deployment.exported import ExportedFile, open_exported
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS, SCOPE
 from tresnet_downstream.running.ready_model import ReadyModel
@@ -40,7 +40,7 @@ class ScoredClassifier(BaseModel):
 
 @MODELS.register_module()
 class ScoredDetector(BaseModel):
-    """An exported detector in a test of MMDetection, whose pipeline gives pictures as they are.
+    """An exported detector or joint model in a test of MMDetection, whose pipeline gives pictures as they are.
 
     Args:
         file: its path.
@@ -48,16 +48,14 @@ class ScoredDetector(BaseModel):
 
     def __init__(self, file: str) -> None:
         super().__init__()
-        from tresnet_downstream.deployment.detector import ExportedDetector
-
-        self.exported = ExportedDetector(file)
+        self.exported = open_exported(file)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Not called: a test calls :meth:`test_step`."""
         raise NotImplementedError
 
     def test_step(self, data: Mapping[str, Any]) -> list[Any]:
-        """The samples, with ``pred_instances`` in pixels of their pictures."""
+        """The samples, with ``pred_instances`` in pixels of their pictures; of joint models ``label_probabilities`` too."""
         from mmengine.structures import InstanceData
 
         pictures = (each.permute(1, 2, 0).numpy()[:, :, ::-1] for each in data["inputs"])
@@ -68,6 +66,8 @@ class ScoredDetector(BaseModel):
                 scores=torch.from_numpy(detections.scores),
                 labels=torch.from_numpy(detections.labels),
             )
+            if detections.label_probabilities is not None:
+                sample.label_probabilities = torch.from_numpy(detections.label_probabilities)
         return list(data["data_samples"])
 
 
@@ -82,15 +82,17 @@ def ready_classifier(path: str | Path) -> ReadyModel:
     return ReadyModel(config, model.classes, model.pipeline)
 
 
-def ready_detector(path: str | Path) -> ReadyModel:
-    """An exported detector, to be scored.
+def ready_detector(path: str | Path, kind: str = "detector") -> ReadyModel:
+    """An exported detector, or joint model, to be scored.
+
+    Args:
+        path: the file.
+        kind: ``detector`` or ``joint``.
 
     Raises:
         UserError: as :class:`ExportedFile`, and for a file of another kind.
     """
     file = ExportedFile(path)
-    file.require_kind("detector")
-    from tresnet_downstream.deployment.detector import ExportedDetector
-
+    file.require_kind(kind)
     config = {"type": f"{SCOPE}.{ScoredDetector.__name__}", "file": str(path)}
-    return ReadyModel(config, ExportedDetector(file).classes)
+    return ReadyModel(config, open_exported(path).classes)

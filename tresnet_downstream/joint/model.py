@@ -186,18 +186,33 @@ def mask_of(features: Tensor, data_samples: Sequence[Any]) -> Tensor | None:
 
     A position on the edge of an image belongs to it.
     """
-    rows, columns = features.shape[-2:]
-    sizes = []
-    for sample in data_samples:
-        if "batch_input_shape" not in sample or "img_shape" not in sample:
-            return None
-        (height, width), (of_image_height, of_image_width) = sample.batch_input_shape, sample.img_shape[:2]
-        sizes.append((-(-of_image_height * rows // height), -(-of_image_width * columns // width)))
-    if all(size == (rows, columns) for size in sizes):
+    if any("batch_input_shape" not in sample or "img_shape" not in sample for sample in data_samples):
         return None
-    limits = torch.tensor(sizes, device=features.device)
-    y, x = (torch.arange(count, device=features.device) for count in (rows, columns))
-    return (y[None, :, None] < limits[:, 0, None, None]) & (x[None, None, :] < limits[:, 1, None, None])
+    whole = [tuple(sample.batch_input_shape) for sample in data_samples]
+    sizes = [tuple(sample.img_shape[:2]) for sample in data_samples]
+    if not sizes:
+        return None
+    mask = mask_of_sizes(features, torch.tensor(sizes, device=features.device), whole[0])
+    return None if bool(mask.all()) else mask
+
+
+def mask_of_sizes(features: Tensor, sizes: Tensor, whole: Sequence[int]) -> Tensor:
+    """Which positions of a feature map belong to images of these heights and widths within a batch.
+
+    Args:
+        features: N x C x H x W.
+        sizes: N x 2 heights and widths, in pixels, whole numbers.
+        whole: height and width of the batch in pixels.
+
+    Returns:
+        N x H x W, bool.
+    """
+    reached = []
+    for axis, (count, pixels) in enumerate(zip(features.shape[-2:], whole, strict=True)):
+        # The start of each position, compared in whole numbers.
+        starts = torch.arange(count, device=features.device) * int(pixels)
+        reached.append(starts[None] < sizes[:, axis : axis + 1] * count)
+    return reached[0][:, :, None] & reached[1][:, None, :]
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from tresnet_downstream.registry import HOOKS, MODELS, RUNNERS, SCOPE
 from tresnet_downstream.running.runner import QuietRunner
 
 MODEL, METRIC = f"{SCOPE}.LabelsAndBoxes", f"{SCOPE}.LabelsMetric"
+# Of a file that was exported, which is scored in the place of a checkpoint.
+EXPORTED = f"{SCOPE}.ScoredDetector"
 DATA, BATCHES = f"{SCOPE}.LabelledBoxes", f"{SCOPE}.AlternatingBatchSampler"
 OUR_IMPORT = f"{SCOPE}.joint"
 # Keys of `labels` in a config.
@@ -57,6 +59,9 @@ class JointRunner(DetectionRunner):
         wrapped = cfg.model.get("type") == MODEL  # in the copy of a config that a training leaves
         super().adjust(cfg)
         _import_again(cfg)
+        _add_metrics(cfg, labels)
+        if cfg.model.get("type") == EXPORTED:
+            return
         classes = _classes(cfg)
         if not wrapped:
             cfg.model = ConfigDict(type=MODEL, detector=cfg.model)
@@ -70,18 +75,17 @@ class JointRunner(DetectionRunner):
                 require_classes(f"labels.start_from.{part}: {path}", classes_of(part, path), classes)
             cfg.model.init_cfg = {"type": "Parts", **start}
         _add_files(cfg, labels)
-        _add_metrics(cfg, labels)
 
     @property
     def detector(self) -> nn.Module:
         """The detector within."""
         inner: Any = detector_of(self.model)
-        return inner.detector
+        return getattr(inner, "detector", inner)
 
     @property
     def detector_config(self) -> Any:
         """The config of the detector within."""
-        return self.cfg.model.detector
+        return self.cfg.model.get("detector", self.cfg.model)
 
 
 @RUNNERS.register_module()

@@ -14,6 +14,7 @@ from tresnet_downstream.joint import data, metrics, model  # noqa: F401 - regist
 from tresnet_downstream.joint.metrics import LabelsMetric
 from tresnet_downstream.joint.runner import QuietJointRunner
 from tresnet_downstream.running.provenance import provenance
+from tresnet_downstream.running.ready_model import ReadyModel
 from tresnet_downstream.weights.public_files import locate
 
 
@@ -29,7 +30,7 @@ def train_joint(
 
 @interrupts.remembered()
 def score_joint(
-    config: Config, checkpoint_path: str | Path, launcher: str = "none"
+    config: Config, checkpoint_path: str | Path, launcher: str = "none", ready: ReadyModel | None = None
 ) -> tuple[tuple[MultilabelScores, MultilabelRun], tuple[dict[str, DetectionScores], DetectionRun]] | None:
     """Scores the labels and the boxes of a checkpoint on the test data of a config.
 
@@ -37,6 +38,7 @@ def score_joint(
         config: with the key ``labels``, from :func:`load_config`, with ``work_dir``.
         checkpoint_path: a path or URL of a checkpoint of such a training.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
+        ready: the model of a file that is no checkpoint; takes pictures as they are.
 
     Returns:
         scores and run of the labels, and those of the boxes by kind; None in all processes but the first.
@@ -44,7 +46,7 @@ def score_joint(
     Raises:
         UserError: if data, config and checkpoint do not fit together.
     """
-    runner = scored_runner(config, checkpoint_path, launcher, QuietJointRunner)
+    runner = scored_runner(config, checkpoint_path, launcher, QuietJointRunner, ready=ready)
     if not is_main_process():
         return None
     metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, LabelsMetric))
@@ -57,7 +59,7 @@ def score_joint(
         image_folder=image_folder(dataset),
         threshold=metric.threshold,
         top_k=metric.top_k,
-        about=provenance(config, locate(checkpoint_path), metric.labels_file, "raw"),
+        about=provenance(config, locate(checkpoint_path), metric.labels_file, "raw" if ready is None else "exported"),
         left_out=metric.unreadable,
     )
     boxes = outcome_of(runner, config, checkpoint_path)

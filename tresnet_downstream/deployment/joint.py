@@ -1,0 +1,127 @@
+"""Joint models: from pictures to labels and boxes, in one file."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tresnet_downstream.classification.classifier import probabilities_of
+from tresnet_downstream.deployment.classifier import INT8_TOLERANCE
+from tresnet_downstream.deployment.detector import (
+    LOGITS,
+    ExportableDetector,
+    ExportedDetector,
+    Found,
+    Prepared,
+)
+from tresnet_downstream.deployment.detector_graph import DetectorGraph
+from tresnet_downstream.deployment.exportable import Run, batches
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.joint.model import LabelsAndBoxes, mask_of_sizes
+
+# What logits of labels may differ by, of the largest or of 1.
+LOGIT_TOLERANCE = 1e-4
+
+
+class JointGraph(DetectorGraph):
+    """A :class:`DetectorGraph` with a head of labels on the backbone's last feature map."""
+
+    def __init__(self, detector: Any, size: tuple[int, int], label_head: Any) -> None:
+        super().__init__(detector, size)
+        self.label_head, self.size = label_head, size
+
+    def forward(  # type: ignore[override]
+        self, images: Tensor, sizes: Tensor, scale_factors: Tensor, score_threshold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As :class:`DetectorGraph`, and N x C logits."""
+        features = self.backbone(self.pixels(images, sizes))
+        logits = self.label_head(features[-1], mask=mask_of_sizes(features[-1], sizes, self.size))
+        limits, factors = sizes.flip(1).repeat(1, 2), scale_factors.repeat(1, 2)
+        return *self.head(self.neck(features), limits, factors, score_threshold), logits
+
+
+class ExportableJoint(ExportableDetector):
+    """A joint model to export; what :class:`ExportableDetector` says of boxes holds here.
+
+    Args:
+        model: from :func:`load_detector`, a :class:`LabelsAndBoxes`; stays as it is.
+        size: height and width of the pictures; None takes the test pipeline's.
+
+    Raises:
+        UserError: as :class:`ExportableDetector`, and for a model that multiplies scores of boxes by probabilities.
+    """
+
+    kind: ClassVar[str] = "joint"
+    outputs: ClassVar[tuple[str, ...]] = (*ExportableDetector.outputs, LOGITS)
+    int8_modules: ClassVar[tuple[str, ...] | None] = (*(ExportableDetector.int8_modules or ()), "label_head")
+
+    def __init__(self, model: LabelsAndBoxes, size: int | None = None) -> None:
+        if model.rescore is not None:
+            raise UserError(
+                "labels.rescore: the scores of boxes are multiplied by probabilities of labels, which exported files "
+                "do not do; leave it out"
+            )
+        self._model: Any = copy.deepcopy(model).cpu().float().eval()
+        detector = copy.copy(self._model.detector)
+        detector.classes, detector.pipeline = model.classes, model.pipeline
+        super().__init__(detector, size)
+
+    def graph(self, detector: Any) -> JointGraph:
+        """See :class:`ExportableDetector`."""
+        return JointGraph(detector, self.size, self._model.label_head)
+
+    def compare(self, run: Run, pictures: Sequence[Prepared], int8: bool) -> str:
+        """Compares boxes as :class:`ExportableDetector` does, and logits with those of the model in torch.
+
+        In float32, logits must agree to 1e-4 of the largest (or of 1); in int8, probabilities to 0.05 on average.
+        """
+        boxes = super().compare(run, pictures, int8)
+        here, there = [], []
+        for part in batches(pictures):
+            there.append(run(self.batch(part))[LOGITS])
+            here.append(self._logits(part))
+        logits, exported = np.concatenate(here), np.concatenate(there)
+        if int8:
+            difference = np.abs(_probabilities(logits) - _probabilities(exported))
+            if not difference.mean() <= INT8_TOLERANCE:
+                raise UserError(
+                    f"not exported: in int8 probabilities of labels differ from torch's by {difference.mean():.2g} on "
+                    "average, so the network does not stand it, or not with these pictures: export it in float32"
+                )
+            return f"{boxes}\nprobabilities of labels differ by {difference.mean():.1e} on average"
+        difference = np.abs(logits - exported)
+        if not difference.max() <= LOGIT_TOLERANCE * max(1.0, float(np.abs(logits).max())):
+            raise UserError(f"not exported: logits of labels differ from torch's by up to {difference.max():.2g}")
+        return f"{boxes}\nlogits of labels differ by {difference.max():.1e} at most"
+
+    @torch.inference_mode()
+    def _logits(self, pictures: Sequence[Prepared]) -> np.ndarray:
+        """By the network as it is, not fused."""
+        images, samples = self.padded(pictures)
+        for sample in samples:
+            sample.set_metainfo({"batch_input_shape": self.size})
+        logits: Tensor = self._model.logits(self._model.detector.backbone(images), samples)
+        return logits.numpy()
+
+
+class ExportedJoint(ExportedDetector):
+    """An exported joint model: an :class:`ExportedDetector` that gives labels too."""
+
+    kind: ClassVar[str] = "joint"
+
+    def label_probabilities(self, found: Found) -> np.ndarray | None:
+        """Probabilities of labels of the whole picture, float32 of shape (C,)."""
+        if found.logits is None or found.logits.shape != (len(self.classes),):
+            raise UserError(f"{self.path}: gives no logits of its {len(self.classes)} classes; export it again")
+        return _probabilities(found.logits)
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    return probabilities_of(torch.from_numpy(logits), multi_label=True).numpy()
+
+
+opened = ExportedJoint
+__all__ = ["ExportableJoint", "ExportedJoint", "opened"]
