@@ -55,7 +55,7 @@ class ScoredDetector(BaseModel):
         raise NotImplementedError
 
     def test_step(self, data: Mapping[str, Any]) -> list[Any]:
-        """The samples, with ``pred_instances`` in pixels of their pictures; joint models add ``label_probabilities``."""
+        """The samples, with ``pred_instances`` in pixels of their pictures; joint models add probabilities."""
         from mmengine.structures import InstanceData
 
         pictures = (each.permute(1, 2, 0).numpy()[:, :, ::-1] for each in data["inputs"])
