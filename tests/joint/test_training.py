@@ -13,8 +13,9 @@ from detection.small_boxes import call, flags
 from detection.small_boxes import train as train_detector
 from joint.small_joint import CONFIG, train
 from mmengine.config import Config
+from running.small_data import ROOT
 
-from tresnet_downstream import detection  # noqa: F401
+from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification.annotations import read_annotations
 from tresnet_downstream.detection.predict import detect, load_detector
 from tresnet_downstream.evaluation.runs import read_outcome
@@ -233,3 +234,27 @@ def test_images_of_the_table_that_are_not_there_are_named(some_boxes, tmp_path):
     table.write_text(table.read_text() + "train_99.png,disc\n")
     arguments = [CONFIG, "--work-dir", tmp_path, *flags(data, labels__train__ann_file=table)]
     refused(arguments, "lacks 1 images", "train_99.png")
+
+
+def test_a_classifiers_checkpoint_starts_the_labels_and_equals_them(boxes, tmp_path):
+    places = {"train_annotations": "train.json", "train_images": "pictures", "val_images": "pictures"}
+    options = {"data_root": boxes, **places, "val_annotations": "val.json", "image_size": 64, "batch_size": 4}
+    options |= {"model.backbone.layers": "(1,1,1,1)", "model.backbone.width": 0.125, "model.head.num_classes": None}
+    options |= {"num_workers": 0, "max_epochs": 1}
+    arguments = ["--cfg-options", *(f"{key}={value}" for key, value in options.items())]
+    status, _, err = call("train_multilabel", [ROOT / "configs/digits_tresnet.py", "--work-dir", tmp_path, *arguments])
+    assert status == 0, err
+    start = tmp_path / "best.pth"
+    changes = {"labels__start_from__labels": start, "optim_wrapper__optimizer__lr": 0, "train_cfg__max_epochs": 1}
+    changes |= {"model__backbone__norm_eval": True, "val_dataloader__dataset__pipeline__1__scale": "(64,64)"}
+    train(boxes, tmp_path / "joint", **changes)
+    model, classifier = load_detector(tmp_path / "joint" / "epoch_1.pth"), load_model(start)
+    own = model.detector.backbone.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in classifier.backbone.state_dict().items())
+    assert torch.equal(model.label_head.fc.weight, classifier.head.fc.weight)
+    images = sorted(map(str, (boxes / "pictures").glob("val*")))
+    here = torch.tensor([found.label_probabilities.tolist() for found in detect(model, images)])
+    there = torch.from_numpy(predict(classifier.to(memory_format=torch.contiguous_format), images))
+    assert torch.allclose(here, there, atol=1e-6)
+    both = {**changes, "labels__start_from__boxes": tmp_path / "joint" / "epoch_1.pth"}
+    refused([CONFIG, "--work-dir", tmp_path / "both", *flags(boxes, **both)], "epoch_1.pth")
