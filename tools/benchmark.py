@@ -141,10 +141,8 @@ def _exported(options: argparse.Namespace) -> None:
 def _exported_detector(options: argparse.Namespace) -> None:
     from tresnet_downstream.benchmark.exported_detectors import PEER, compare_exported_detector
     from tresnet_downstream.benchmark.exported_models import markdown
-    from tresnet_downstream.pictures import find_images
 
-    images = find_images(options.images)
-    rows = compare_exported_detector(options.checkpoint, images, options.batch_size, options.repeats, _tell)
+    rows = compare_exported_detector(options.checkpoint, options.images, options.batch_size, options.repeats, _tell)
     _print_machine()
     print(markdown(rows, PEER), end="")
 

@@ -55,7 +55,10 @@ def test_mistakes_are_one_line_and_2(arguments, message, tiny):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["networks", "tiny"], ["exported"], ["pictures", "none.jpg"], ["start-up"], ["detection-scoring"]],
+    [
+        *(["networks", "tiny"], ["exported"], ["exported-detector", "none.pth", "none.jpg"], ["pictures", "none.jpg"]),
+        *(["start-up"], ["detection-scoring"]),
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_no_repeats_are_refused_before_any_work(arguments, tiny):

@@ -9,14 +9,14 @@ from typing import Any
 from tresnet_downstream.benchmark.exported_models import Row
 from tresnet_downstream.benchmark.interleaved import interleaved, require_repeats, speed_ratio
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import read_image
+from tresnet_downstream.pictures import find_images, read_image
 
 PEER = "MMDetection, eager"
 
 
 def compare_exported_detector(
     checkpoint: str | Path,
-    images: Sequence[str],
+    patterns: Sequence[str],
     batch_size: int = 1,
     repeats: int = 9,
     tell: Callable[[str], object] = lambda line: None,
@@ -25,7 +25,7 @@ def compare_exported_detector(
 
     Args:
         checkpoint: of a detector that can be exported.
-        images: paths of pictures, which int8 is calibrated with; the first ``batch_size`` are timed.
+        patterns: pictures, folders or patterns, which int8 is calibrated with; the first ``batch_size`` are timed.
         batch_size: pictures at a time.
         repeats: timed calls of each, after one that warms up.
         tell: told in a line what is going on.
@@ -34,6 +34,7 @@ def compare_exported_detector(
         UserError: for numbers that are too small, a package that is missing, and a detector that cannot be exported.
     """
     require_repeats(repeats)
+    images = find_images(patterns)
     if not 1 <= batch_size <= len(images):
         raise UserError(f"`batch_size` {batch_size}: give a whole number, 1 to the {len(images)} pictures there are")
     from tresnet_downstream.deployment.detector import ExportableDetector, ExportedDetector

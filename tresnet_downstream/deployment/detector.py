@@ -11,13 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv.ops import RoIAlign
-from mmdet.models import dense_heads, detectors
-from mmdet.models.data_preprocessors import DetDataPreprocessor
-from mmdet.models.roi_heads import StandardRoIHead, bbox_heads
-from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
-from mmdet.models.task_modules import coders
-from mmdet.structures import DetDataSample
 from PIL import Image
 from torch import Tensor, nn
 
@@ -34,6 +27,7 @@ from tresnet_downstream.deployment.exportable import (
 from tresnet_downstream.deployment.exported import ExportedFile
 from tresnet_downstream.deployment.fuse import fuse
 from tresnet_downstream.deployment.letterbox import Letterbox
+from tresnet_downstream.detection import mmcv, mmdet
 from tresnet_downstream.detection.predict import Detections
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
@@ -49,20 +43,21 @@ BOX_TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-4
 LEAST_PAIRED = 0.99
 # In int8: how many of torch's boxes with a score above INT8_SCORE must be found again, with an overlap of INT8_IOU.
 INT8_SCORE, INT8_IOU, INT8_LEAST_PAIRED = 0.3, 0.5, 0.8
+models: Any = mmdet.models
 EXPORTED = "RetinaNet, FCOS, ATSS, GFL, RTMDet and Faster R-CNN"
 _ONE_STAGE = (
-    *(detectors.RetinaNet, detectors.FCOS, detectors.ATSS, detectors.GFL, detectors.RTMDet),
-    detectors.SingleStageDetector,
+    *(models.RetinaNet, models.FCOS, models.ATSS, models.GFL, models.RTMDet),
+    models.SingleStageDetector,
 )
 _HEADS = (
-    *(dense_heads.RetinaHead, dense_heads.FCOSHead, dense_heads.ATSSHead, dense_heads.GFLHead),
-    *(dense_heads.RTMDetHead, dense_heads.RTMDetSepBNHead),
+    *(models.RetinaHead, models.FCOSHead, models.ATSSHead, models.GFLHead),
+    *(models.RTMDetHead, models.RTMDetSepBNHead),
 )
 _BOX_HEADS = (
-    *(bbox_heads.BBoxHead, bbox_heads.ConvFCBBoxHead, bbox_heads.Shared2FCBBoxHead),
-    bbox_heads.Shared4Conv1FCBBoxHead,
+    *(models.BBoxHead, models.ConvFCBBoxHead, models.Shared2FCBBoxHead),
+    models.Shared4Conv1FCBBoxHead,
 )
-_CODERS = (coders.DeltaXYWHBBoxCoder, coders.DistancePointBBoxCoder)
+_CODERS = (models.task_modules.coders.DeltaXYWHBBoxCoder, models.task_modules.coders.DistancePointBBoxCoder)
 Prepared = dict[str, np.ndarray]
 
 
@@ -198,7 +193,11 @@ class ExportableDetector(Exportable[Prepared]):
             images.append(torch.from_numpy(pixels))
             shape = (int(height), int(width))
             factors = tuple(float(factor) for factor in picture[SCALE_FACTORS])
-            samples.append(DetDataSample(metainfo={"img_shape": shape, "ori_shape": shape, "scale_factor": factors}))
+            samples.append(
+                mmdet.structures.DetDataSample(
+                    metainfo={"img_shape": shape, "ori_shape": shape, "scale_factor": factors}
+                )
+            )
         data = preprocessor({"inputs": images, "data_samples": samples})
         height, width = self.size
         padding = (0, width - data["inputs"].shape[3], 0, height - data["inputs"].shape[2])
@@ -218,16 +217,16 @@ def require_exportable(detector: Any) -> None:
             f"the detector has a mask head, and exported files give boxes alone; exported are {EXPORTED}, of boxes"
         )
     parts = [detector]
-    if type(detector) is detectors.FasterRCNN:
+    if type(detector) is models.FasterRCNN:
         roi_head = detector.roi_head
         parts = [detector.rpn_head, roi_head]
-        known = type(detector.rpn_head) is dense_heads.RPNHead and type(roi_head) is StandardRoIHead
+        known = type(detector.rpn_head) is models.RPNHead and type(roi_head) is models.StandardRoIHead
         if known:
             parts = [roi_head.bbox_head, roi_head.bbox_roi_extractor, roi_head.bbox_head.bbox_coder]
             known = (
                 type(roi_head.bbox_head) in _BOX_HEADS
-                and type(roi_head.bbox_roi_extractor) is SingleRoIExtractor
-                and type(roi_head.bbox_head.bbox_coder) is coders.DeltaXYWHBBoxCoder
+                and type(roi_head.bbox_roi_extractor) is models.SingleRoIExtractor
+                and type(roi_head.bbox_head.bbox_coder) is models.task_modules.coders.DeltaXYWHBBoxCoder
                 and roi_head.bbox_head.with_cls
                 and roi_head.bbox_head.with_reg
                 and not roi_head.bbox_head.custom_activation
@@ -240,7 +239,7 @@ def require_exportable(detector: Any) -> None:
         known = type(detector) in _ONE_STAGE and type(head) in _HEADS
         known = known and not getattr(getattr(head, "loss_cls", None), "custom_cls_channels", False)
         parts, configs = [detector, head], [getattr(head, "test_cfg", None)]
-    known = known and type(detector.data_preprocessor) is DetDataPreprocessor
+    known = known and type(detector.data_preprocessor) is models.DetDataPreprocessor
     if known and type(head.bbox_coder) not in _CODERS:
         parts, known = [head.bbox_coder], False
     if not known:
@@ -251,7 +250,7 @@ def require_exportable(detector: Any) -> None:
 
 
 def _is_average(layer: Any) -> bool:
-    return type(layer) is RoIAlign and layer.pool_mode == "avg"
+    return type(layer) is mmcv.ops.RoIAlign and layer.pool_mode == "avg"
 
 
 def _require_test_cfg(config: Any, needs_nms_pre: bool) -> None:

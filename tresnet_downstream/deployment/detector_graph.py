@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import GFLHead
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
@@ -212,7 +211,7 @@ class _Priors(nn.Module):
     def __init__(self, head: Any, map_sizes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         self.coder = head.bbox_coder
-        self.is_distribution = isinstance(head, GFLHead)
+        self.is_distribution = hasattr(head, "integral")  # GFL's: shares of distances
         priors = head.prior_generator.grid_priors(list(map_sizes), device="cpu")
         if self.is_distribution:
             self.reg_max, self.strides = head.reg_max, [float(stride[0]) for stride in head.prior_generator.strides]
@@ -259,8 +258,9 @@ def _best_kept(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor]:
         among = torch.where((scores > NO_SCORE / 2)[..., None], boxes, 0.0)
         distance = among.flatten(1).amax(1) + 1
         boxes = boxes + (candidates.groups.to(boxes) * distance[:, None])[..., None]
-    kept = kept_by_nms(boxes, scores, float(test_cfg.nms.iou_threshold))
-    return torch.where(kept > 0, scores, NO_SCORE).topk(min(test_cfg.max_per_img, scores.shape[1]), 1)
+    most = min(test_cfg.max_per_img, scores.shape[1])
+    kept = kept_by_nms(boxes, scores, float(test_cfg.nms.iou_threshold), most)
+    return torch.where(kept > 0, scores, NO_SCORE).topk(most, 1)
 
 
 def _class_scores(head: Any, logits: Tensor) -> Tensor:
