@@ -183,7 +183,7 @@ class ExportableDetector(Exportable[Prepared]):
         instances = [result.pred_instances for result in results]
         return [Found(each.bboxes.numpy(), each.scores.numpy(), each.labels.numpy()) for each in instances]
 
-    def padded(self, pictures: Sequence[Prepared]) -> tuple[Tensor, list[DetDataSample]]:
+    def padded(self, pictures: Sequence[Prepared]) -> tuple[Tensor, list[Any]]:
         """What MMDetection's preprocessor makes of pictures, padded to the file's height and width; and the samples."""
         preprocessor = self._detector.data_preprocessor
         images, samples = [], []
