@@ -215,3 +215,17 @@ def test_a_loss_that_is_not_finite_names_the_images():
 def test_a_model_that_is_no_detector_is_refused():
     with pytest.raises(UserError, match="is no detector of its own"):
         LabelsAndBoxes({"type": "tresnet_downstream.LinearHead", "in_channels": 3, "num_classes": 2}, HEAD, LOSS)
+
+
+def test_a_head_of_labels_initialises_itself():
+    from tresnet_downstream.classification import LinearHead
+    from tresnet_downstream.registry import MODELS
+
+    @MODELS.register_module(force=True)
+    class HeadOfOnes(LinearHead):
+        def init_weights(self):
+            torch.nn.init.ones_(self.fc.weight)
+
+    model = joint(label_head={"type": "tresnet_downstream.HeadOfOnes", "num_classes": 2})
+    model.init_weights()
+    assert (model.label_head.fc.weight == 1).all()

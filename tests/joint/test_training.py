@@ -258,3 +258,121 @@ def test_a_classifiers_checkpoint_starts_the_labels_and_equals_them(boxes, tmp_p
     assert torch.allclose(here, there, atol=1e-6)
     both = {**changes, "labels__start_from__boxes": tmp_path / "joint" / "epoch_1.pth"}
     refused([CONFIG, "--work-dir", tmp_path / "both", *flags(boxes, **both)], "epoch_1.pth")
+
+
+def test_the_config_in_the_work_dir_follows_options(some_boxes, tmp_path):
+    data, table = some_boxes
+    train(data, tmp_path / "run", labels__train__ann_file=table, train_cfg__max_epochs=1)
+    (data / "pictures" / "train_02.png").write_bytes(b"nothing")
+    changes = [
+        "on_bad_image=skip",
+        "labels.keep_empty=True",
+        "labels.threshold=0.25",
+        "train_dataloader.batch_sampler.drop_last=True",
+    ]
+    copied = tmp_path / "run" / Config.fromfile(CONFIG).filename.rpartition("/")[2]
+    status, _, err = call("train_joint", [copied, "--work-dir", tmp_path / "again", "--cfg-options", *changes])
+    assert status == 0, err
+    used = Config.fromfile(tmp_path / "again" / copied.name)
+    metric = used.val_evaluator[-1]
+    assert (metric.type, metric.threshold, metric.keep_empty) == ("tresnet_downstream.LabelsMetric", 0.25, True)
+    assert len(used.val_evaluator) == 2
+    assert used.train_dataloader.dataset.labels.ann_file == str(table)
+    assert used.train_dataloader.batch_sampler.drop_last
+
+
+def labelled(data, table, *steps, **options):
+    from tresnet_downstream.joint.data import LabelledBoxes
+
+    load = [{"type": "mmdet.LoadImageFromFile"}, {"type": "mmdet.LoadAnnotations", "with_bbox": True}]
+    return LabelledBoxes(
+        ann_file=str(data / "train.json"),
+        data_prefix={"img": str(data / "pictures")},
+        labels={"ann_file": str(table)},
+        pipeline=[*load, *steps, {"type": "mmdet.PackDetInputs"}],
+        **options,
+    )
+
+
+def test_in_the_place_of_an_image_comes_one_of_its_kind(some_boxes):
+    data, table = some_boxes
+    for name in ("train_08.png", "train_12.png"):  # the last with boxes, the last with labels alone
+        (data / "pictures" / name).write_bytes(b"nothing")
+    dataset = labelled(data, table, on_bad_image="skip")
+    assert dataset[7]["data_samples"].img_path.endswith("train_01.png")
+    assert dataset[11]["data_samples"].img_path.endswith("train_09.png")
+    prepare = dataset.pipeline.transforms[-1].transform
+    # The pipeline leaves out an image, as a crop without a box does.
+    dataset.pipeline.transforms[-1].transform = lambda given: None if given["img_id"] == 3 else prepare(given)
+    assert all(dataset[2]["data_samples"].has_boxes for _ in range(20))
+
+
+def test_labels_are_those_of_the_images_that_indices_choose(some_boxes):
+    data, table = some_boxes
+    assert labelled(data, table, indices=[11, 0, 9]).with_boxes.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "mmdet.CachedMosaic", "img_scale": (64, 64)},
+        {"type": "mmdet.CopyPaste"},
+        {"type": "mmcv.RandomApply", "transforms": [{"type": "mmdet.CachedMixUp", "img_scale": (64, 64)}]},
+    ],
+    ids=lambda step: step["type"],
+)
+def test_pipelines_that_mix_images_are_refused_beside_a_file_of_labels(some_boxes, step):
+    from tresnet_downstream.errors import UserError
+
+    with pytest.raises(UserError, match="mixes images"):
+        labelled(*some_boxes, step)
+
+
+def test_batches_of_samplers_without_an_end(some_boxes):
+    from itertools import islice
+
+    from mmengine.dataset import InfiniteSampler
+
+    from tresnet_downstream.errors import UserError
+    from tresnet_downstream.joint.data import AlternatingBatchSampler
+
+    dataset = labelled(*some_boxes)
+    sampler = InfiniteSampler(dataset, seed=3)
+    parts = []
+    for rank in range(2):
+        sampler.rank, sampler.world_size = rank, 2
+        parts.append(list(islice(AlternatingBatchSampler(sampler, 2), 30)))
+    assert all(len(batch) == 2 for part in parts for batch in part)
+    for first, second in zip(*parts, strict=True):
+        assert len({index < 8 for index in first + second}) == 1
+    assert {index for part in parts for batch in part for index in batch} == set(range(12))
+    with pytest.raises(UserError, match="RandomSampler"):
+        AlternatingBatchSampler(torch.utils.data.RandomSampler(dataset), 2)
+
+
+def labels_metric(data, **options):
+    from tresnet_downstream.joint.metrics import LabelsMetric
+
+    metric = LabelsMetric(ann_file=str(data / "val.json"), **options)
+    metric.dataset_meta = {"classes": ("disc", "square")}
+    return metric
+
+
+def test_images_of_another_file_are_not_scored_under_its_names(boxes):
+    from tresnet_downstream.errors import UserError
+
+    sample = {"img_id": 2, "label_probabilities": torch.tensor([0.5, 0.5])}
+    metric = labels_metric(boxes)
+    metric.process({}, [{**sample, "img_path": f"{boxes}/pictures/val_02.png"}])
+    assert metric.results[0][0] == "val_02.png"
+    for other in ({"img_path": f"{boxes}/pictures/train_02.png"}, {"img_id": 99}):
+        with pytest.raises(UserError, match=r"must be of this one file"):
+            metric.process({}, [{**sample, **other}])
+
+
+def test_images_that_a_file_of_labels_lacks_in_validation_are_counted(boxes, tmp_path, capsys):
+    rows = [(f"val_{number:02}.png", ("disc", "square")) for number in range(2, 7)]
+    labels_metric(boxes, labels_file=str(write_table(tmp_path / "labels.csv", rows)))
+    out = capsys.readouterr()
+    assert "has labels of 5 of the 6 images" in out.out + out.err
+    assert "none of val_01.png" in out.out + out.err

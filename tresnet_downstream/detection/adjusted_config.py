@@ -99,6 +99,7 @@ def tell_of_schedule(cfg: Config) -> None:
 
 def use_checked_components(cfg: Config) -> None:
     """Puts our data set and metric in the place of MMDetection's; the metric where our data gives the labels."""
+    written = _as_written(cfg)
     for split in SPLITS:
         if (cfg.get(f"{split}_dataloader") or {}).get("num_workers") == 0:
             cfg[f"{split}_dataloader"].persistent_workers = False
@@ -107,8 +108,9 @@ def use_checked_components(cfg: Config) -> None:
             dataset.type = OUR_DATA
         if dataset.type == OUR_DATA:
             for key in DATA_OPTIONS:
-                if cfg.get(key):
-                    dataset.setdefault(key, cfg[key])
+                # In the copy of a config that a training leaves, every data set has them.
+                if cfg.get(key) and dataset.get(key) in (None, written.get(key)):
+                    dataset[key] = cfg[key]
             if split != "train" and dataset.get("on_bad_image") == "skip":
                 # A neighbour in its place would be scored twice.
                 dataset.on_bad_image = "leave_out"

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
@@ -155,11 +156,12 @@ class CocoBoxes(CocoDataset):
         Raises:
             UserError: if it is missing or cannot be read, and ``on_bad_image`` is ``error``.
         """
+        alike, position = self._alike(idx)
         sample, passed_over, reason = first_readable(
-            lambda place: self._prepared(self.get_data_info(place)),
-            lambda place: self._name_of(self.get_data_info(place)),
-            idx,
-            len(self),
+            lambda place: self._prepared(self.get_data_info(int(alike[place]))),
+            lambda place: self._name_of(self.get_data_info(int(alike[place]))),
+            position,
+            len(alike),
             self.on_bad_image,
         )
         if reason:
@@ -169,6 +171,10 @@ class CocoBoxes(CocoDataset):
         elif passed_over:
             _note(sample, PASSED_OVER, passed_over)
         return sample
+
+    def _alike(self, idx: int) -> tuple[Sequence[int] | np.ndarray, int]:
+        """The places of pictures that may stand in the place of one, in order, and where it is itself among them."""
+        return range(len(self)), idx
 
     def _prepared(self, record: dict[str, Any]) -> Any:
         try:

@@ -2,11 +2,12 @@
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import Sampler
 
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, of_labelled_images
@@ -46,6 +47,33 @@ class LabelledBoxes(CocoBoxes):
         self.label_options = dict(labels)
         self.labels: MultilabelAnnotations | None = None
         super().__init__(*args, **kwargs)
+        if mixing := next(_mixing(self.pipeline), None):
+            raise UserError(
+                f"train_dataloader.dataset.pipeline: {mixing} mixes images, and the file of labels has labels of whole "
+                "images: leave it out, or take the labels of the boxes (no `labels.train`)"
+            )
+
+    def full_init(self) -> None:
+        """Reads the data as MMEngine does, and keeps which images have boxes, of those that ``indices`` chooses too."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        records = map(self.get_data_info, range(len(self)))
+        self.with_boxes = np.array([record.get("has_boxes", True) for record in records])
+
+    def prepare_data(self, idx: int) -> Any:
+        """As :class:`CocoBoxes`; in the place of an image comes one that has boxes too, or has none either."""
+        sample = super().prepare_data(idx)
+        for _ in range(self.max_refetch):
+            if sample is not None:
+                break
+            # A step of the pipeline left the image out; MMEngine would take any other.
+            sample = super().prepare_data(int(np.random.choice(self._alike(idx)[0])))  # noqa: NPY002 - as MMEngine
+        return sample
+
+    def _alike(self, idx: int) -> tuple[Sequence[int] | np.ndarray, int]:
+        places = np.flatnonzero(self.with_boxes == self.with_boxes[idx])
+        return places, int(np.searchsorted(places, idx))
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Leaves out images as :class:`CocoBoxes` does, and adds those that have labels alone."""
@@ -95,7 +123,6 @@ class LabelledBoxes(CocoBoxes):
                 f"{self.label_options['ann_file']}: does not list {len(without_labels):,} of the images with boxes, "
                 f"such as {without_labels[0]}; their labels are the classes of their boxes"
             )
-        self.with_boxes = np.array([True] * len(with_boxes) + [False] * len(alone))
         return [*with_boxes, *alone]
 
     def _read_labels(self) -> MultilabelAnnotations:
@@ -131,14 +158,22 @@ class AlternatingBatchSampler(Sampler[list[int]]):
     A batch is given when it is full; at the end come those that are not.
 
     Args:
-        sampler: of a :class:`LabelledBoxes`.
+        sampler: of a :class:`LabelledBoxes`: ``DefaultSampler`` or ``InfiniteSampler``.
         batch_size: images of a batch.
         drop_last: whether batches that are not full are left out.
         by_shape: whether images with boxes that are wider than high stand in batches of their own, as MMDetection's
             ``AspectRatioBatchSampler`` has it.
+
+    Raises:
+        UserError: for another sampler.
     """
 
     def __init__(self, sampler: Any, batch_size: int, drop_last: bool = False, by_shape: bool = False) -> None:
+        if not isinstance(sampler, DefaultSampler | InfiniteSampler):
+            raise UserError(
+                f"train_dataloader.sampler: with `labels.train` it must be DefaultSampler or InfiniteSampler, not "
+                f"{type(sampler).__name__}"
+            )
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
         dataset = sampler.dataset
         # 0: labels alone; 1 and 2: with boxes.
@@ -168,9 +203,24 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         counts = np.bincount(self.kinds)
         return int((counts // whole if self.drop_last else -(-counts // whole)).sum())
 
-    def _order(self) -> list[int]:
-        """The images of the epoch in the sampler's order, of all processes."""
+    def _order(self) -> Iterator[int]:
+        """The images in the sampler's order, of all processes: those of the epoch, or without an end."""
         of_all = copy.copy(self.sampler)
         of_all.rank, of_all.world_size = 0, 1
-        of_all.num_samples = of_all.total_size = len(self.kinds)
-        return [int(index) for index in of_all]
+        if isinstance(of_all, InfiniteSampler):
+            of_all.indices = of_all._indices_of_rank()
+        else:
+            of_all.num_samples = of_all.total_size = len(self.kinds)
+        return map(int, of_all)
+
+
+def _mixing(step: Any) -> Iterator[str]:
+    """The names of the steps of a pipeline, also within others, that make one image of several."""
+    if isinstance(step, list | tuple):
+        for each in step:
+            yield from _mixing(each)
+        return
+    # MMDetection's Mosaic, MixUp and CopyPaste; CachedMosaic and CachedMixUp keep images of before.
+    if any(hasattr(step, name) for name in ("results_cache", "get_indexes", "get_indices")):
+        yield type(step).__name__
+    yield from _mixing(getattr(step, "transforms", ()))

@@ -13,6 +13,7 @@ from tresnet_downstream.detection.box_files import read_boxes
 from tresnet_downstream.detection.loading import UNREADABLE
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.formats import read_file
+from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import METRICS
 
 
@@ -45,7 +46,7 @@ class LabelsMetric(MultilabelMetric):
     ) -> None:
         super().__init__(threshold, top_k)
         boxes, _, _ = read_boxes(ann_file, labelled=labels_file is None)
-        self.labels_file = labels_file or ann_file
+        self.ann_file, self.labels_file = ann_file, labels_file or ann_file
         self.names = {image["id"]: image["file_name"] for image in boxes.content["images"]}
         labels = of_labelled_images(self.labels_file, read_file(self.labels_file), keep_empty, difficult)
         self.classes_of_file = labels.classes
@@ -57,12 +58,24 @@ class LabelsMetric(MultilabelMetric):
         }
         if not self.rows:
             raise UserError(f"{self.labels_file}: has labels of no image of {ann_file}")
+        if labels_file is not None and len(self.rows) < len(wanted):
+            without = next(name for name in self.names.values() if os.path.normpath(name) not in self.rows)
+            tell(
+                f"{labels_file}: has labels of {len(self.rows):,} of the {len(wanted):,} images of {ann_file}, and none "
+                f"of {without}; the labels of the others are not scored"
+            )
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Keeps each image's name, probabilities and targets, or why it cannot be read."""
         columns = self._columns()
         for sample in data_samples:
-            name = self.names[sample["img_id"]]
+            name = self.names.get(sample["img_id"])
+            path = sample.get("img_path")
+            if name is None or (path and not _ends_with(path, name)):
+                raise UserError(
+                    f"{self.ann_file}: its image {sample['img_id']} is {name}, and {path} is to be scored; the data of "
+                    "a validation must be of this one file"
+                )
             target = self.rows.get(os.path.normpath(name))
             # Images without labels stay until all processes' rows are together.
             row = {"raw": sample["label_probabilities"].cpu().numpy()}
@@ -83,3 +96,9 @@ class LabelsMetric(MultilabelMetric):
                 f"{known}{', ...' if len(self.classes_of_file) > 10 else ''}"
             )
         return [self.classes_of_file.index(name) for name in classes]
+
+
+def _ends_with(path: str, name: str) -> bool:
+    """Whether a path is that of the image of this name in some folder."""
+    parts = [part for part in os.path.normpath(name).split(os.sep) if part not in ("", "..")]
+    return os.path.normpath(path).split(os.sep)[-len(parts) :] == parts

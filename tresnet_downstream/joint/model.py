@@ -87,10 +87,12 @@ class LabelsAndBoxes(BaseModel):
             return getattr(modules["detector"], name)
 
     def init_weights(self) -> None:
-        """Initialises the detector, and starts parts from files where ``init_cfg`` names them."""
+        """Initialises detector and head of labels, and starts parts from files where ``init_cfg`` names them."""
         from tresnet_downstream.joint.starting import start_from
 
         self.detector.init_weights()
+        if hasattr(self.label_head, "init_weights"):
+            self.label_head.init_weights()
         self._is_init = True
         start_from(self, **{part: self.parts_to_start_from.get(part) for part in PARTS})
 

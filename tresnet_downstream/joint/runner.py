@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from tresnet_downstream.detection.adjusted_config import SPLITS, annotation_file, datasets_of
+from tresnet_downstream.detection.adjusted_config import OUR_DATA, SPLITS, annotation_file, datasets_of
 from tresnet_downstream.detection.hooks import DetectionProgressHook
 from tresnet_downstream.detection.network_check import detector_of
 from tresnet_downstream.detection.runner import DetectionRunner
@@ -57,10 +57,13 @@ class JointRunner(DetectionRunner):
         if detector_config(cfg) is not cfg.model:
             raise UserError("test-time augmentation is for detectors without labels; score without it")
         wrapped = cfg.model.get("type") == MODEL  # in the copy of a config that a training leaves
+        _take_files_away(cfg)
         super().adjust(cfg)
         _import_again(cfg)
         _add_metrics(cfg, labels)
         if cfg.model.get("type") == EXPORTED:
+            if any(value is not None for value in dict(labels.get("rescore") or {}).values()):
+                raise UserError("labels.rescore: an exported file does not multiply scores of boxes; leave it out")
             return
         classes = _classes(cfg)
         if not wrapped:
@@ -149,6 +152,23 @@ def _import_again(cfg: Config) -> None:
         cfg.custom_imports.imports = [*imports, OUR_IMPORT]
 
 
+def _take_files_away(cfg: Config) -> None:
+    """Undoes what :func:`_add_files` did in the copy of a config that a training leaves, so that options have effect."""
+    for _, dataset in datasets_of(cfg):
+        if dataset.get("type") == DATA:
+            dataset.type = OUR_DATA
+            dataset.pop("labels", None)
+    batches = (cfg.get("train_dataloader") or {}).get("batch_sampler") or {}
+    if batches.get("type") != BATCHES:
+        return
+    drop_last = batches.get("drop_last", False)
+    if batches.get("by_shape"):
+        cfg.train_dataloader.batch_sampler = {"type": "AspectRatioBatchSampler", "drop_last": drop_last}
+    else:
+        cfg.train_dataloader.pop("batch_sampler")
+        cfg.train_dataloader.drop_last = drop_last
+
+
 def _add_files(cfg: Config, labels: Mapping[str, Any]) -> None:
     """Gives the training data its file of labels, and the batches that such data needs."""
     files = {key: value for key, value in dict(labels.get("train") or {}).items() if value is not None}
@@ -163,8 +183,13 @@ def _add_files(cfg: Config, labels: Mapping[str, Any]) -> None:
                 f"{cfg.train_dataloader.dataset.type} does; take the labels of the boxes, or another data set"
             )
         dataset.type, dataset.labels = DATA, files
-    by_shape = "AspectRatio" in str((cfg.train_dataloader.get("batch_sampler") or {}).get("type"))
-    cfg.train_dataloader.batch_sampler = {"type": BATCHES, "by_shape": by_shape}
+    before = cfg.train_dataloader.get("batch_sampler") or {}
+    cfg.train_dataloader.batch_sampler = {
+        "type": BATCHES,
+        "by_shape": "AspectRatio" in str(before.get("type")),
+        # Torch takes it from whatever makes the batches.
+        "drop_last": bool(cfg.train_dataloader.pop("drop_last", False) or before.get("drop_last", False)),
+    }
     # A batch without boxes has no gradient for the neck and the head of boxes.
     cfg.find_unused_parameters = True
 
@@ -176,9 +201,8 @@ def _add_metrics(cfg: Config, labels: Mapping[str, Any]) -> None:
         if not evaluators:
             continue
         listed = [evaluators] if isinstance(evaluators, Mapping) else list(evaluators)
-        if any(each.get("type") == METRIC for each in listed):
-            continue
         metric = {"type": METRIC, "ann_file": annotation_file(dataset), **options}
         if file := dict(labels.get("val") or {}).get("ann_file"):
             metric["labels_file"] = str(file)
-        cfg[f"{split}_evaluator"] = [*listed, metric]
+        # The copy of a config that a training leaves has one, which options must reach.
+        cfg[f"{split}_evaluator"] = [*(each for each in listed if each.get("type") != METRIC), metric]
