@@ -14,6 +14,7 @@ from detection.small_boxes import train as train_detector
 from joint.small_joint import CONFIG, train
 from mmengine.config import Config
 from running.small_data import ROOT
+from running.torchrun import train_on_processes
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification.annotations import read_annotations
@@ -179,6 +180,15 @@ def test_labels_for_all_images_and_boxes_for_some(some_boxes, tmp_path):
     assert "does not list 1 of the images with boxes, such as train_01.png" in out
     assert "mAP of labels" in out
     train(data, tmp_path / "run", "--resume", labels__train__ann_file=table)
+
+
+def test_two_processes_train_images_with_and_without_boxes(some_boxes, tmp_path):
+    data, table = some_boxes
+    changes = {"labels__train__ann_file": table, "train_cfg__max_epochs": 1, "train_dataloader__batch_size": 2}
+    options = flags(data, **changes, optim_wrapper__accumulative_counts=2)
+    ended = train_on_processes(2, CONFIG, tmp_path, *options, tool="train_joint")
+    assert ended.status == 0, ended.err
+    assert "mAP of labels" in ended.out
 
 
 def test_batches_alternate_between_images_with_boxes_and_without(some_boxes):

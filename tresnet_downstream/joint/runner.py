@@ -153,7 +153,7 @@ def _import_again(cfg: Config) -> None:
 
 
 def _take_files_away(cfg: Config) -> None:
-    """Undoes what :func:`_add_files` did in the copy of a config that a training leaves, so that options have effect."""
+    """Undoes :func:`_add_files` in the copy of a config that a training leaves, so that options have effect."""
     for _, dataset in datasets_of(cfg):
         if dataset.get("type") == DATA:
             dataset.type = OUR_DATA
@@ -192,6 +192,8 @@ def _add_files(cfg: Config, labels: Mapping[str, Any]) -> None:
     }
     # A batch without boxes has no gradient for the neck and the head of boxes.
     cfg.find_unused_parameters = True
+    if "model_wrapper_cfg" in cfg:
+        cfg.model_wrapper_cfg.find_unused_parameters = True
 
 
 def _add_metrics(cfg: Config, labels: Mapping[str, Any]) -> None:
