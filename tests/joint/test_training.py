@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from detection.small_boxes import train as train_detector
 from joint.small_joint import CONFIG, train
 from mmengine.config import Config
 from running.small_data import ROOT
+from running.test_mid_epoch import INTERRUPTING
 from running.torchrun import train_on_processes
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification.annotations import read_annotations
 from tresnet_downstream.detection.predict import detect, load_detector
 from tresnet_downstream.evaluation.runs import read_outcome
+from tresnet_downstream.running.signals import TrainingStopped
 from tresnet_downstream.weights import is_detector, read_checkpoint
 
 
@@ -386,3 +389,18 @@ def test_images_that_a_file_of_labels_lacks_in_validation_are_counted(boxes, tmp
     out = capsys.readouterr()
     assert "has labels of 5 of the 6 images" in out.out + out.err
     assert "none of val_01.png" in out.out + out.err
+
+
+def test_a_training_resumed_within_an_epoch_equals_one_that_was_not_interrupted(some_boxes, tmp_path):
+    data, table = some_boxes
+    exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
+    changes = {"labels__train__ann_file": table, "train_dataloader__batch_size": 2, "train_cfg__max_epochs": 1}
+    train(data, tmp_path / "whole", **changes)
+    config = tmp_path / "interrupting.py"
+    hook = f"dict(type='mmengine.Interrupting', number={int(signal.SIGTERM)}, batch=3, place='step')"
+    config.write_text(f"_base_ = [{CONFIG!r}]\ncustom_hooks = [{hook}]\n")
+    with pytest.raises(TrainingStopped):
+        call("train_joint", [config, "--work-dir", tmp_path / "cut", *flags(data, **changes)])
+    assert list((tmp_path / "cut").glob("epoch_1_step_*.pth"))
+    train(data, tmp_path / "cut", "--resume", **changes)
+    assert same_weights(tmp_path / "whole" / "epoch_1.pth", tmp_path / "cut" / "epoch_1.pth")
