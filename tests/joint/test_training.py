@@ -246,7 +246,24 @@ def test_images_of_the_table_that_are_not_there_are_named(some_boxes, tmp_path):
     data, table = some_boxes
     table.write_text(table.read_text() + "train_99.png,disc\n")
     arguments = [CONFIG, "--work-dir", tmp_path, *flags(data, labels__train__ann_file=table)]
-    refused(arguments, "lacks 1 images", "train_99.png")
+    refused(arguments, "labels.train.images: 1 of 5 images are not in", "train_99.png", "on_bad_image=skip")
+
+
+def test_images_that_a_table_names_from_another_folder_are_found_again(some_boxes):
+    data, table = some_boxes
+    write_table(table, [(f"pictures/train_{number:02}.png", ("disc", "square")) for number in range(2, 13)])
+    dataset = labelled(data, table, labels={"ann_file": str(table), "images": str(data)})
+    assert dataset.with_boxes.tolist() == [True] * 8 + [False] * 4
+    assert [dataset.get_data_info(index)["label_row"] for index in range(12)] == [-1, *range(11)]
+
+
+def test_one_name_in_two_folders_is_refused(some_boxes, tmp_path):
+    from tresnet_downstream.errors import UserError
+
+    data, table = some_boxes
+    shutil.copytree(data / "pictures", tmp_path / "copied")
+    with pytest.raises(UserError, match="name one folder that holds the images of both files"):
+        labelled(data, table, labels={"ann_file": str(table), "images": str(tmp_path / "copied")})
 
 
 def test_a_classifiers_checkpoint_starts_the_labels_and_equals_them(boxes, tmp_path):
@@ -301,9 +318,8 @@ def labelled(data, table, *steps, **options):
     return LabelledBoxes(
         ann_file=str(data / "train.json"),
         data_prefix={"img": str(data / "pictures")},
-        labels={"ann_file": str(table)},
         pipeline=[*load, *steps, {"type": "mmdet.PackDetInputs"}],
-        **options,
+        **{"labels": {"ann_file": str(table)}, **options},
     )
 
 
