@@ -311,6 +311,18 @@ def test_the_config_in_the_work_dir_follows_options(some_boxes, tmp_path):
     assert used.train_dataloader.batch_sampler.drop_last
 
 
+def test_the_config_in_the_work_dir_can_start_without_the_files_of_before(trained_detector, boxes, tmp_path):
+    start = trained_detector[0] / "epoch_2.pth"
+    train(boxes, tmp_path / "run", labels__start_from__boxes=start, train_cfg__max_epochs=1)
+    copied = tmp_path / "run" / Config.fromfile(CONFIG).filename.rpartition("/")[2]
+    for changes, file in ((["labels.start_from.boxes=None"], None), ([], str(start))):
+        again = [copied, "--work-dir", tmp_path / "again", "--overwrite"]
+        status, _, err = call("train_joint", [*again, "--cfg-options", "train_cfg.max_epochs=1", *changes])
+        assert status == 0, err
+        used = Config.fromfile(tmp_path / "again" / copied.name)
+        assert used.model.get("init_cfg", {}).get("boxes") == file
+
+
 def labelled(data, table, *steps, **options):
     from tresnet_downstream.joint.data import LabelledBoxes
 

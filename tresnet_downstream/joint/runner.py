@@ -68,6 +68,7 @@ class JointRunner(DetectionRunner):
         classes = _classes(cfg)
         if not wrapped:
             cfg.model = ConfigDict(type=MODEL, detector=cfg.model)
+        cfg.model.pop("init_cfg", None)  # of the copy; `labels.start_from` says what holds now
         cfg.model.update({OF_MODEL[key]: _scoped(value) for key, value in labels.items() if key in OF_MODEL})
         cfg.model.label_head = {**cfg.model.label_head, "num_classes": len(classes)}
         start = {part: path for part, path in dict(labels.get("start_from") or {}).items() if path}
