@@ -83,6 +83,11 @@ def test_scores_are_those_of_the_checkpoint(checkpoint, exported, boxes, tmp_pat
         assert status == 0, err
         scores.append(json.loads((tmp_path / model.suffix[1:] / "labels" / "scores.json").read_text()))
     assert scores[0]["headline"]["mAP"] == pytest.approx(scores[1]["headline"]["mAP"])
+    rescoring = tmp_path / "rescoring.py"
+    rescoring.write_text(f"_base_ = [{CONFIG!r}]\nlabels = dict(rescore=dict(scale=0.9, shift=-0.2))\n")
+    status, _, err = call("test_joint", [rescoring, exported, "--work-dir", tmp_path / "y", *options])
+    assert status == 2
+    assert "labels.rescore: an exported file does not multiply" in err
     status, _, err = call("test_detection", [CONFIG, exported, "--work-dir", tmp_path / "x"])
     assert status == 2
     assert "is an exported joint, not a detector" in err

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 import torch
@@ -14,11 +15,14 @@ from detection.small_boxes import train as train_detector
 from joint.small_joint import CONFIG, train
 from mmengine.config import Config
 from running.small_data import ROOT
+from running.test_mid_epoch import INTERRUPTING
+from running.torchrun import train_on_processes
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification.annotations import read_annotations
 from tresnet_downstream.detection.predict import detect, load_detector
 from tresnet_downstream.evaluation.runs import read_outcome
+from tresnet_downstream.running.signals import TrainingStopped
 from tresnet_downstream.weights import is_detector, read_checkpoint
 
 
@@ -181,6 +185,15 @@ def test_labels_for_all_images_and_boxes_for_some(some_boxes, tmp_path):
     train(data, tmp_path / "run", "--resume", labels__train__ann_file=table)
 
 
+def test_two_processes_train_images_with_and_without_boxes(some_boxes, tmp_path):
+    data, table = some_boxes
+    changes = {"labels__train__ann_file": table, "train_cfg__max_epochs": 1, "train_dataloader__batch_size": 2}
+    options = flags(data, **changes, optim_wrapper__accumulative_counts=2)
+    ended = train_on_processes(2, CONFIG, tmp_path, *options, tool="train_joint")
+    assert ended.status == 0, ended.err
+    assert "mAP of labels" in ended.out
+
+
 def test_batches_alternate_between_images_with_boxes_and_without(some_boxes):
     from mmengine.dataset import DefaultSampler
 
@@ -233,7 +246,24 @@ def test_images_of_the_table_that_are_not_there_are_named(some_boxes, tmp_path):
     data, table = some_boxes
     table.write_text(table.read_text() + "train_99.png,disc\n")
     arguments = [CONFIG, "--work-dir", tmp_path, *flags(data, labels__train__ann_file=table)]
-    refused(arguments, "lacks 1 images", "train_99.png")
+    refused(arguments, "labels.train.images: 1 of 5 images are not in", "train_99.png", "on_bad_image=skip")
+
+
+def test_images_that_a_table_names_from_another_folder_are_found_again(some_boxes):
+    data, table = some_boxes
+    write_table(table, [(f"pictures/train_{number:02}.png", ("disc", "square")) for number in range(2, 13)])
+    dataset = labelled(data, table, labels={"ann_file": str(table), "images": str(data)})
+    assert dataset.with_boxes.tolist() == [True] * 8 + [False] * 4
+    assert [dataset.get_data_info(index)["label_row"] for index in range(12)] == [-1, *range(11)]
+
+
+def test_one_name_in_two_folders_is_refused(some_boxes, tmp_path):
+    from tresnet_downstream.errors import UserError
+
+    data, table = some_boxes
+    shutil.copytree(data / "pictures", tmp_path / "copied")
+    with pytest.raises(UserError, match="name one folder that holds the images of both files"):
+        labelled(data, table, labels={"ann_file": str(table), "images": str(tmp_path / "copied")})
 
 
 def test_a_classifiers_checkpoint_starts_the_labels_and_equals_them(boxes, tmp_path):
@@ -281,6 +311,18 @@ def test_the_config_in_the_work_dir_follows_options(some_boxes, tmp_path):
     assert used.train_dataloader.batch_sampler.drop_last
 
 
+def test_the_config_in_the_work_dir_can_start_without_the_files_of_before(trained_detector, boxes, tmp_path):
+    start = trained_detector[0] / "epoch_2.pth"
+    train(boxes, tmp_path / "run", labels__start_from__boxes=start, train_cfg__max_epochs=1)
+    copied = tmp_path / "run" / Config.fromfile(CONFIG).filename.rpartition("/")[2]
+    for changes, file in ((["labels.start_from.boxes=None"], None), ([], str(start))):
+        again = [copied, "--work-dir", tmp_path / "again", "--overwrite"]
+        status, _, err = call("train_joint", [*again, "--cfg-options", "train_cfg.max_epochs=1", *changes])
+        assert status == 0, err
+        used = Config.fromfile(tmp_path / "again" / copied.name)
+        assert used.model.get("init_cfg", {}).get("boxes") == file
+
+
 def labelled(data, table, *steps, **options):
     from tresnet_downstream.joint.data import LabelledBoxes
 
@@ -288,9 +330,8 @@ def labelled(data, table, *steps, **options):
     return LabelledBoxes(
         ann_file=str(data / "train.json"),
         data_prefix={"img": str(data / "pictures")},
-        labels={"ann_file": str(table)},
         pipeline=[*load, *steps, {"type": "mmdet.PackDetInputs"}],
-        **options,
+        **{"labels": {"ann_file": str(table)}, **options},
     )
 
 
@@ -376,3 +417,18 @@ def test_images_that_a_file_of_labels_lacks_in_validation_are_counted(boxes, tmp
     out = capsys.readouterr()
     assert "has labels of 5 of the 6 images" in out.out + out.err
     assert "none of val_01.png" in out.out + out.err
+
+
+def test_a_training_resumed_within_an_epoch_equals_one_that_was_not_interrupted(some_boxes, tmp_path):
+    data, table = some_boxes
+    exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
+    changes = {"labels__train__ann_file": table, "train_dataloader__batch_size": 2, "train_cfg__max_epochs": 1}
+    train(data, tmp_path / "whole", **changes)
+    config = tmp_path / "interrupting.py"
+    hook = f"dict(type='mmengine.Interrupting', number={int(signal.SIGTERM)}, batch=3, place='step')"
+    config.write_text(f"_base_ = [{CONFIG!r}]\ncustom_hooks = [{hook}]\n")
+    with pytest.raises(TrainingStopped):
+        call("train_joint", [config, "--work-dir", tmp_path / "cut", *flags(data, **changes)])
+    assert list((tmp_path / "cut").glob("epoch_1_step_*.pth"))
+    train(data, tmp_path / "cut", "--resume", **changes)
+    assert same_weights(tmp_path / "whole" / "epoch_1.pth", tmp_path / "cut" / "epoch_1.pth")

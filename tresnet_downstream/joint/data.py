@@ -10,6 +10,7 @@ import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import Sampler
 
+from tresnet_downstream.bad_images import require_images
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, of_labelled_images
 from tresnet_downstream.detection.datasets import CocoBoxes
 from tresnet_downstream.errors import UserError
@@ -46,6 +47,7 @@ class LabelledBoxes(CocoBoxes):
             raise UserError("labels.train.ann_file: name the file of labels, or leave `labels.train` out")
         self.label_options = dict(labels)
         self.labels: MultilabelAnnotations | None = None
+        self.columns: list[int] = []  # of the file, in the order of the classes of boxes
         super().__init__(*args, **kwargs)
         if mixing := next(_mixing(self.pipeline), None):
             raise UserError(
@@ -79,34 +81,34 @@ class LabelledBoxes(CocoBoxes):
         """Leaves out images as :class:`CocoBoxes` does, and adds those that have labels alone."""
         with_boxes = super().filter_data()
         self.labels = labels = self._read_labels()
-        places = {os.path.normpath(name): place for place, name in enumerate(labels.paths())}
+        self.columns = [labels.classes.index(name) for name in self._metainfo["classes"]]
+        folder = self.label_options.get("images") or self._image_folder
+        # By path, since the two files may name images from different folders.
+        paths = [os.path.abspath(os.path.join(folder, name)) for name in labels.paths()]
+        places = {path: place for place, path in enumerate(paths)}
         without_labels = []
         for record in with_boxes:
-            record["label_row"] = places.get(os.path.normpath(self._name_of(record)), -1)
+            record["label_row"] = places.get(os.path.abspath(record["img_path"]), -1)
             if record["label_row"] < 0:
                 without_labels.append(self._name_of(record))
-        folder = self.label_options.get("images") or self._image_folder
-        listed = {os.path.normpath(self._name_of(record)) for record in with_boxes}
-        added = [name for name in labels.paths() if os.path.normpath(name) not in listed]
-        if len(added) < len(places) and os.path.abspath(folder) != os.path.abspath(self._image_folder):
-            both = next(name for name in labels.paths() if os.path.normpath(name) in listed)
+        listed = {os.path.abspath(record["img_path"]) for record in with_boxes}
+        added = [name for name, path in zip(labels.paths(), paths, strict=True) if path not in listed]
+        names = {os.path.normpath(self._name_of(record)) for record in with_boxes}
+        if both := next((name for name in added if os.path.normpath(name) in names), None):
             # The same name in two folders may be two images.
             raise UserError(
                 f"{self.label_options['ann_file']}: {both} is a name in {folder} and in {self._image_folder}; name one "
                 "folder that holds the images of both files"
             )
-        if missing := missing_images(folder, added, self.label_options["ann_file"], self.outside_paths):
-            raise UserError(
-                f"labels.train.images: {folder} lacks {len(missing):,} images of {self.label_options['ann_file']}, "
-                f"such as {missing[0]}"
-            )
+        missing = missing_images(folder, added, self.label_options["ann_file"], self.outside_paths)
+        require_images("labels.train.images", folder, missing, len(added), self.on_bad_image)
         next_id = 1 + max((int(record["img_id"]) for record in self.data_list), default=0)
         alone: list[dict[str, Any]] = [
             {
                 "img_id": next_id + number,
                 "img_path": os.path.join(folder, name),
                 "instances": [],
-                "label_row": places[os.path.normpath(name)],
+                "label_row": places[os.path.abspath(os.path.join(folder, name))],
                 "has_boxes": False,
                 # Not known before the image is read.
                 "height": None,
@@ -146,8 +148,7 @@ class LabelledBoxes(CocoBoxes):
             return sample
         packed.set_metainfo({"has_boxes": record.get("has_boxes", True)})
         if self.labels is not None and record["label_row"] >= 0:
-            columns = [self.labels.classes.index(name) for name in self._metainfo["classes"]]
-            packed.image_labels = torch.from_numpy(self.labels.target(record["label_row"])[columns])
+            packed.image_labels = torch.from_numpy(self.labels.target(record["label_row"])[self.columns])
         return sample
 
 

@@ -61,8 +61,8 @@ class LabelsMetric(MultilabelMetric):
         if labels_file is not None and len(self.rows) < len(wanted):
             without = next(name for name in self.names.values() if os.path.normpath(name) not in self.rows)
             tell(
-                f"{labels_file}: has labels of {len(self.rows):,} of the {len(wanted):,} images of {ann_file}, and none "
-                f"of {without}; the labels of the others are not scored"
+                f"{labels_file}: has labels of {len(self.rows):,} of the {len(wanted):,} images of {ann_file}, none of "
+                f"{without}; the labels of the others are not scored"
             )
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:

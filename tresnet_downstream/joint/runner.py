@@ -68,6 +68,7 @@ class JointRunner(DetectionRunner):
         classes = _classes(cfg)
         if not wrapped:
             cfg.model = ConfigDict(type=MODEL, detector=cfg.model)
+        cfg.model.pop("init_cfg", None)  # of the copy; `labels.start_from` says what holds now
         cfg.model.update({OF_MODEL[key]: _scoped(value) for key, value in labels.items() if key in OF_MODEL})
         cfg.model.label_head = {**cfg.model.label_head, "num_classes": len(classes)}
         start = {part: path for part, path in dict(labels.get("start_from") or {}).items() if path}
@@ -153,7 +154,7 @@ def _import_again(cfg: Config) -> None:
 
 
 def _take_files_away(cfg: Config) -> None:
-    """Undoes what :func:`_add_files` did in the copy of a config that a training leaves, so that options have effect."""
+    """Undoes :func:`_add_files` in the copy of a config that a training leaves, so that options have effect."""
     for _, dataset in datasets_of(cfg):
         if dataset.get("type") == DATA:
             dataset.type = OUR_DATA
@@ -192,6 +193,8 @@ def _add_files(cfg: Config, labels: Mapping[str, Any]) -> None:
     }
     # A batch without boxes has no gradient for the neck and the head of boxes.
     cfg.find_unused_parameters = True
+    if "model_wrapper_cfg" in cfg:
+        cfg.model_wrapper_cfg.find_unused_parameters = True
 
 
 def _add_metrics(cfg: Config, labels: Mapping[str, Any]) -> None:

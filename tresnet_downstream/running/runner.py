@@ -358,7 +358,7 @@ def set_launcher(config: Config, launcher: str) -> None:
             "type": "MMDistributedDataParallel",
             "broadcast_buffers": False,
             "device_ids": device_ids,
-            "find_unused_parameters": False,
+            "find_unused_parameters": bool(config.get("find_unused_parameters", False)),
         }
 
 
