@@ -50,6 +50,16 @@ def write_mask_rcnn(folder):
     return path
 
 
+def write_faster_rcnn(folder):
+    """Writes the config of a small Faster R-CNN; gives its path."""
+    path = folder / "small_faster_rcnn.py"
+    text = MASK_RCNN.replace("        mask_roi_extractor=extractor,\n", "").replace(
+        ",\n        mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1)", ""
+    )
+    path.write_text(text.format(base=str(ROOT / "configs" / "faster_rcnn_tresnet_m.py")))
+    return path
+
+
 def mask_rcnn_flags(data, **changes):
     """``--cfg-options`` of its training; dots of a key are written as two underscores."""
     options = data_options(data) | {

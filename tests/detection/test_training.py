@@ -14,7 +14,17 @@ import torch
 
 pytest.importorskip("mmdet", reason="needs the detection set-up")
 
-from detection.small_boxes import CONFIG, ROOT, call, data_options, flags, make_boxes, train
+from detection.small_boxes import (
+    CONFIG,
+    ROOT,
+    call,
+    data_options,
+    flags,
+    make_boxes,
+    mask_rcnn_flags,
+    train,
+    write_faster_rcnn,
+)
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from running.test_resume_point import KINDS, damage
@@ -443,3 +453,16 @@ def test_labels_follow_the_order_of_the_classes_asked_for(boxes):
             for dataset in (by_id, asked)
         )
         assert one == [1 - label for label in other]
+
+
+def test_a_missing_operator_of_mmcv_is_named_with_the_detector(boxes, tmp_path):
+    pytest.importorskip("mmcv_on_torchvision", reason="compiled mmcv has every operator")
+    config = tmp_path / "config.py"
+    base = write_faster_rcnn(tmp_path)
+    config.write_text(
+        f"_base_ = [{str(base)!r}]\n"
+        "layer = dict(_delete_=True, type='PrRoIPool', output_size=7)\n"
+        "model = dict(roi_head=dict(bbox_roi_extractor=dict(roi_layer=layer)))\n"
+    )
+    arguments = [config, "--work-dir", tmp_path / "run", *mask_rcnn_flags(boxes)]
+    refused(arguments, "FasterRCNN needs another operator", "prroi_pool_forward", "compile mmcv")

@@ -2,6 +2,8 @@
 
 import copy
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging import FileHandler
 from pathlib import Path
 from typing import Any, ClassVar
@@ -132,7 +134,7 @@ class DetectionRunner(FolderRunner):
 
     def train(self) -> Any:
         """Trains, once the parts of the detector fit one another and the data."""
-        with mistakes_in_types():
+        with mistakes_in_types(), self._naming_missing_operators():
             self._check_parts()
             if has_masks(self.detector):
                 require_mask_loading(self.cfg, self.detector_config)
@@ -140,19 +142,33 @@ class DetectionRunner(FolderRunner):
 
     def val(self) -> Any:
         """Validates, once the parts of the detector fit one another."""
-        with mistakes_in_types():
+        with mistakes_in_types(), self._naming_missing_operators():
             self._check_parts()
             return super().val()
 
     def test(self) -> Any:
         """Scores, once the parts of the detector fit one another; with test-time augmentation, boxes alone."""
-        with mistakes_in_types():
+        with mistakes_in_types(), self._naming_missing_operators():
             self._check_parts()
             if self.detector_config is not self.cfg.model:
                 check_views(self.cfg)
                 if has_masks(detector_of(self.model)):
                     raise UserError("test-time augmentation merges boxes, and this detector has a head for masks")
             return super().test()
+
+    @contextmanager
+    def _naming_missing_operators(self) -> Iterator[None]:
+        """Inside, an operator of mmcv that is not installed ends in one line, which names it and the detector.
+
+        Raises:
+            UserError: for such an operator.
+        """
+        try:
+            yield
+        except NotImplementedError as error:
+            if "mmcv._ext." not in str(error):
+                raise
+            raise UserError(f"model: {type(self.detector).__name__} needs another operator: {error}") from error
 
     def _check_parts(self) -> None:
         check_network(self.detector, self.detector_config)
