@@ -261,7 +261,7 @@ def _require_test_cfg(config: Any, needs_nms_pre: bool) -> None:
     if nms.get("type", "nms") != "nms" or "iou_threshold" not in nms or unknown:
         raise UserError(
             f"model.test_cfg.nms={dict(nms)}: cannot be exported; choose dict(type='nms', iou_threshold=...), such as "
-            "by a config (--config)"
+            "by a config (`config`)"
         )
     for key in ("max_per_img", *(("nms_pre",) if needs_nms_pre else ())):
         if not (isinstance(config.get(key), int) and config[key] > 0):

@@ -163,5 +163,5 @@ def _require_known(step: Mapping[str, Any], known: Mapping[str, Sequence[Any]]) 
         if name not in known or (known[name] and value not in known[name]):
             raise UserError(
                 f"the detector's test pipeline has {_name_of(step)} with {name}={value!r}, which an exported file "
-                "cannot do; leave it out of the config that the detector is loaded with (--config)"
+                "cannot do; leave it out of the config that the detector is loaded with (`config`)"
             )
