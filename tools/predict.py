@@ -85,11 +85,11 @@ def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[st
         return label_pictures(model, images, *given, options.explain)
     if options.explain:
         raise UserError(f"{options.model}: is a {model.kind}, and `explain` is for classifiers")
-    if model.kind == "joint":
-        from tresnet_downstream.joint.predict import label_and_detect as lines
-    else:
-        from tresnet_downstream.detection.drawing import detect_in_pictures as lines
-    return lines(model, images, *given)
+    from tresnet_downstream.detection.drawing import detect_in_pictures
+    from tresnet_downstream.joint.predict import LabelsOfPictures
+
+    labels = LabelsOfPictures(model.classes) if model.kind == "joint" else None
+    return detect_in_pictures(model, images, *given, labels)
 
 
 def _classifier(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
@@ -112,7 +112,7 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
         raise UserError(f"{options.model}: is a detector, and `explain` is for classifiers")
     from tresnet_downstream.detection.drawing import detect_in_pictures
     from tresnet_downstream.detection.predict import LoadedDetector, load_detector
-    from tresnet_downstream.joint.predict import gives_labels_and_boxes, label_and_detect
+    from tresnet_downstream.joint.predict import LabelsOfPictures, gives_labels_and_boxes
     from tresnet_downstream.running.config import load_config
 
     if options.tta:
@@ -121,9 +121,9 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
     detector = load_detector(options.model, config).to(device)
-    find = label_and_detect if gives_labels_and_boxes(detector) else detect_in_pictures
-    model = LoadedDetector(detector)
-    return find(model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json)
+    labels = LabelsOfPictures(detector.classes) if gives_labels_and_boxes(detector) else None
+    given = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
+    return detect_in_pictures(LoadedDetector(detector), images, *given, labels)
 
 
 if __name__ == "__main__":

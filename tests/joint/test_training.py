@@ -149,7 +149,7 @@ def test_classes_that_differ_are_named(boxes, trained_detector, tmp_path):
         content["categories"][0]["name"] = "cube"
         (data / f"{split}.json").write_text(json.dumps(content))
     start = {"labels__start_from__boxes": trained_detector[0] / "epoch_2.pth"}
-    words = "its classes are not those of the boxes: it lacks 1 (cube) and has in addition 1 (square)"
+    words = "its classes are not the 2 wanted: it lacks 1 (cube) and adds 1 (square)"
     refused([CONFIG, "--work-dir", tmp_path / "run", *flags(data, **start)], words)
 
 
@@ -235,7 +235,7 @@ def test_a_table_of_other_classes_says_how_they_differ(some_boxes, tmp_path):
     data, table = some_boxes
     table.write_text(table.read_text().replace("square", "cube"))
     arguments = [CONFIG, "--work-dir", tmp_path, *flags(data, labels__train__ann_file=table)]
-    refused(arguments, "lacks 1 (square)", "has in addition 1 (cube)")
+    refused(arguments, "lacks 1 (square)", "adds 1 (cube)")
 
 
 def test_images_of_the_table_that_are_not_there_are_named(some_boxes, tmp_path):

@@ -64,7 +64,7 @@ def read_coco_file(
     names_of_classes = tuple(category_names[place] for place in by_id)
     if classes is not None and not others and tuple(classes) != names_of_classes:
         refuse_duplicates(file, "name in `classes`", classes)
-        raise UserError(f"{file}: {_difference(names_of_classes, tuple(classes))}")
+        raise UserError(f"{file}: {class_difference(names_of_classes, tuple(classes))}")
     return LabelledImages(
         names=names,
         classes=names_of_classes,
@@ -130,7 +130,7 @@ def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return places, known[places] == ids
 
 
-def _difference(in_file: tuple[str, ...], expected: tuple[str, ...]) -> str:
+def class_difference(in_file: tuple[str, ...], expected: tuple[str, ...]) -> str:
     """Say in one line how the file's classes differ from those expected, none of which is there twice."""
     if set(in_file) == set(expected):
         place = [one == other for one, other in zip(in_file, expected, strict=True)].index(False)

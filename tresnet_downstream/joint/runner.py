@@ -12,6 +12,7 @@ from tresnet_downstream.detection.network_check import detector_of
 from tresnet_downstream.detection.runner import DetectionRunner
 from tresnet_downstream.detection.tta import detector_config
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.formats.coco import class_difference
 from tresnet_downstream.joint.model import PARTS
 from tresnet_downstream.joint.starting import classes_of
 from tresnet_downstream.registry import HOOKS, MODELS, RUNNERS, SCOPE
@@ -101,33 +102,18 @@ class QuietJointRunner(QuietRunner, JointRunner):
 class JointProgressHook(DetectionProgressHook):
     """A bar on a terminal, and one line for each epoch with the loss, AP and mAP."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.last_map: float | None = None
-
     def scores_text(self, metrics: Mapping[str, Any]) -> str:
         """AP of the boxes and mAP of the labels, in percent."""
         parts = [super().scores_text(metrics)]
         if "mAP" in metrics:
-            self.last_map = float(metrics["mAP"])
-            parts.append(f"mAP of labels {self.last_map:.2f}")
+            parts.append(f"mAP of labels {metrics['mAP']:.2f}")
         return ", ".join(filter(None, parts))
 
 
 def require_classes(what: str, given: tuple[str, ...], wanted: tuple[str, ...]) -> None:
     """Raises UserError, which says how they differ, unless the names are the same in the same order."""
-    if given == wanted:
-        return
-    lacking, foreign = ([n for n in a if n not in b] for a, b in ((wanted, given), (given, wanted)))
-    differences = [
-        f"{verb} {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for verb, names in (("lacks", lacking), ("has in addition", foreign))
-        if names
-    ]
-    if not differences:
-        place = [one == other for one, other in zip(given, wanted, strict=True)].index(False)
-        differences = [f"has them in another order: class {place} is {given[place]!r}, not {wanted[place]!r}"]
-    raise UserError(f"{what}: its classes are not those of the boxes: it {' and '.join(differences)}")
+    if given != wanted:
+        raise UserError(f"{what}: {class_difference(given, wanted)}; they must be the classes of the boxes")
 
 
 def _scoped(part: Any) -> Any:
