@@ -1,37 +1,27 @@
 """The maker of the embedded digits: what it promises about its files, run on small sets."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tresnet_downstream import digits as digits_module
+from tresnet_downstream.cli.digits import main
+from tresnet_downstream.command_line import run
+
 pytest.importorskip("sklearn")
 
-SCRIPT = Path(__file__).parents[2] / "data" / "make_digits.py"
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_digits", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_digits = load_script()
+SCRIPT = Path(__file__).parents[1] / "data" / "make_digits.py"
 
 
 def make(out: Path, train: int = 30, val: int = 8, **options: int) -> int:
     arguments = {"out": out, "train": train, "val": val, **options}
-    return make_digits.main([word for name, value in arguments.items() for word in (f"--{name}", str(value))])
+    return run(main, [word for name, value in arguments.items() for word in (f"--{name}", str(value))])
 
 
 def annotations(out: Path, split: str) -> dict[str, Any]:
@@ -72,7 +62,7 @@ def test_another_seed_gives_other_pictures(made: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_splits_share_no_handwriting(seed: int) -> None:
-    samples = make_digits.load_samples(seed)
+    samples = digits_module.load_samples(seed)
     train, val = set(samples["train"].numbers), set(samples["val"].numbers)
     assert not train & val
     assert 0.97 * 1797 < len(train | val) < 1797  # scikit-learn's set, less what cannot be read
@@ -124,9 +114,9 @@ def test_all_classes_appear(made: Path) -> None:
 
 @pytest.mark.parametrize("size", [64, 128, 200])
 def test_boxes_are_tight_around_what_is_visible(size: int) -> None:
-    samples = make_digits.load_samples(0)["train"]
+    samples = digits_module.load_samples(0)["train"]
     for number in range(20):
-        _, digits, owner = make_digits.draw_picture(np.random.default_rng([3, number]), samples, size)
+        _, digits, owner = digits_module.draw_picture(np.random.default_rng([3, number]), samples, size)
         assert set(np.unique(owner)) - {0} == set(range(1, len(digits) + 1))
         for k, (_, (left, top, right, bottom)) in enumerate(digits, start=1):
             inside = owner[top:bottom, left:right] == k
@@ -136,10 +126,10 @@ def test_boxes_are_tight_around_what_is_visible(size: int) -> None:
 
 
 def test_strokes_stand_out_from_the_ground() -> None:
-    samples = make_digits.load_samples(0)["train"]
+    samples = digits_module.load_samples(0)["train"]
     contrasts = []
     for number in range(40):
-        picture, digits, owner = make_digits.draw_picture(np.random.default_rng([5, number]), samples, 128)
+        picture, digits, owner = digits_module.draw_picture(np.random.default_rng([5, number]), samples, 128)
         luma = np.asarray(picture.convert("L"), dtype=float)
         for k, (_, (left, top, right, bottom)) in enumerate(digits, start=1):
             window, part = luma[top:bottom, left:right], owner[top:bottom, left:right]
@@ -151,11 +141,11 @@ def test_no_place_hides_more_than_a_quarter_of_a_digit() -> None:
     owner = np.zeros((100, 100), dtype=np.intp)
     owner[20:80, 20:80] = 1
     for seed in range(50):
-        box = make_digits.find_place(np.random.default_rng(seed), (40, 40), owner, [3600])
+        box = digits_module.find_place(np.random.default_rng(seed), (40, 40), owner, [3600])
         assert box is None or (owner[box] == 1).sum() <= 0.25 * 3600
     owner[20:30] = 0  # 600 of the 3600 pixels are hidden already
     for seed in range(50):
-        box = make_digits.find_place(np.random.default_rng(seed), (40, 40), owner, [3600])
+        box = digits_module.find_place(np.random.default_rng(seed), (40, 40), owner, [3600])
         assert box is None or (owner[box] == 1).sum() <= 0.25 * 3600 - 600
 
 
@@ -220,7 +210,7 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_invalid_argument_ends_in_one_line_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
 ) -> None:
-    assert make_digits.main(["--out", str(tmp_path / "digits"), *option]) == 2
+    assert run(main, ["--out", str(tmp_path / "digits"), *option]) == 2
     message = capsys.readouterr().err
     assert option[0] in message
     assert message.count("\n") == 1
@@ -243,7 +233,7 @@ def test_interrupted_run_leaves_the_old_set_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int
 ) -> None:
     assert make(tmp_path / "digits", train=2, val=1) == 0
-    before, draw = contents(tmp_path), make_digits.draw_picture
+    before, draw = contents(tmp_path), digits_module.draw_picture
     calls = iter(range(3))
 
     def fail_at_the_third(*arguments: Any) -> Any:
@@ -251,6 +241,6 @@ def test_interrupted_run_leaves_the_old_set_and_nothing_else(
             raise error
         return draw(*arguments)
 
-    monkeypatch.setattr(make_digits, "draw_picture", fail_at_the_third)
+    monkeypatch.setattr(digits_module, "draw_picture", fail_at_the_third)
     assert make(tmp_path / "digits", train=5, val=1) == status
     assert contents(tmp_path) == before

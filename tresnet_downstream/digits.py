@@ -1,0 +1,291 @@
+"""The sample data: small images with several handwritten digits, with labels and boxes in COCO format.
+
+The handwriting is real: the 1,797 samples of 8x8 pixels that scikit-learn bundles, so nothing is downloaded. Each
+image shows one to five digits of varied size, slant and colour on a varied background, so the set serves
+multi-label classification (which digits are there) and detection (where they are).
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from PIL.Image import Resampling, Transform
+
+from tresnet_downstream.errors import UserError
+
+VERSION = 1  # to be raised with every change that alters a made file
+GENERATOR = "make_digits.py"
+SPLITS = ("train", "val")  # the position is part of each picture's seed
+LICENCE = {"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}
+SOURCE = "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, doi:10.24432/C50P49, test set"
+OPTIONS = {  # default, least, meaning
+    "train": (3000, 1, "training pictures"),
+    "val": (500, 1, "validation pictures"),
+    "size": (128, 64, "side of a picture in pixels"),
+    "seed": (0, 0, "another seed gives another set"),
+}
+TRAIN_SHARE = 0.8  # of each class's samples
+MAX_DIGITS = 5
+DIGIT_LENGTH = (30.0, 62.0)  # longer side of a digit before it is turned, in pixels of a picture of 128
+MAX_COVERED = 0.15  # share of a digit's stroke that later digits may hide
+MIN_CONTRAST = 80.0  # between stroke and ground, in luma of 0 to 255
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+JPEG_QUALITY = 92
+
+Array = NDArray[Any]
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first outside
+Rng = np.random.Generator
+
+
+class Samples(NamedTuple):
+    """The handwriting of one split."""
+
+    images: Array  # (n, 12, 12), float32, ink from 0 to 1 with an empty rim of two
+    labels: Array  # (n,), 0 to 9
+    numbers: Array  # (n,), position in scikit-learn's data set
+
+
+def load_samples(seed: int) -> dict[str, Samples]:
+    """Reads the handwriting and parts it, class by class, into disjoint samples for each split.
+
+    A sample whose three nearest neighbours do not all wear its label is left out (3%): a person cannot read
+    most of those either. Raises UserError if scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits  # here, since importing it takes a second
+    except ImportError:
+        advice = 'pip install "tresnet-downstream[digits]"'
+        raise UserError(f"scikit-learn, which holds the handwriting, is missing: {advice}") from None
+    data = load_digits()
+    flat, labels = data.data, data.target
+    squares = (flat**2).sum(1)
+    distances = squares[:, None] + squares - 2 * flat @ flat.T
+    np.fill_diagonal(distances, np.inf)
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :3]
+    readable = (labels[nearest] == labels[:, None]).all(1)
+    images = np.pad(data.images / 16, ((0, 0), (2, 2), (2, 2))).astype(np.float32)
+    shuffled = np.random.default_rng([seed, len(SPLITS)]).permutation(np.flatnonzero(readable))
+    classes = [shuffled[labels[shuffled] == label] for label in range(10)]
+    train = np.concatenate([numbers[: round(TRAIN_SHARE * len(numbers))] for numbers in classes])
+    parts = {"train": train, "val": np.setdiff1d(shuffled, train)}
+    return {split: Samples(images[numbers], labels[numbers], numbers) for split, numbers in parts.items()}
+
+
+def draw_ground(rng: Rng, size: int) -> Array:
+    """Draws a dark ground, flat, graded, cloudy or rough, float32 of shape (3, size, size), 0 to 255."""
+    base = np.clip(rng.uniform(5, 110) + rng.normal(0, 30, (3, 1, 1)), 0, 255).astype(np.float32)
+    kind = rng.integers(4)
+    pattern = np.zeros((size, size), dtype=np.float32)
+    if kind == 1:
+        angle = rng.uniform(0, 2 * math.pi)
+        ramp = np.linspace(-1, 1, size, dtype=np.float32) / math.sqrt(2)
+        pattern = ramp * math.cos(angle) + ramp[:, None] * math.sin(angle)
+    elif kind > 1:
+        cells = rng.integers(3, 8) if kind == 2 else rng.integers(20, 44)
+        noise = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
+        pattern = np.clip(np.asarray(noise.resize((size, size), Resampling.BICUBIC)), -1, 1)
+    # Dark enough, with the swing, to leave a bright colour more than the least contrast.
+    swing = rng.uniform(-40, 40, (3, 1, 1)).astype(np.float32) * (0.6 if kind == 3 else 1)
+    return np.clip(base + pattern * swing, 0, 255)
+
+
+def draw_distractor(rng: Rng, canvas: Array) -> None:
+    """Lays a blob or a line from edge to edge, neither of them a digit, on a canvas of (3, size, size)."""
+    size = canvas.shape[1]
+    draw = ImageDraw.Draw(mask := Image.new("L", (size, size)))
+    x, y = rng.uniform(0, size, 2)
+    if rng.random() < 0.5:
+        rx, ry = rng.uniform(0.03, 0.09, 2) * size
+        draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=255)
+    else:
+        angle, width = rng.uniform(0, math.pi), round(rng.uniform(0.012, 0.03) * size)
+        dx, dy = 2 * size * math.cos(angle), 2 * size * math.sin(angle)
+        draw.line((x - dx, y - dy, x + dx, y + dy), fill=255, width=width)
+    alpha = np.asarray(mask, dtype=np.float32) / 255 * rng.uniform(0.4, 0.9)
+    canvas += (rng.uniform(0, 255, (3, 1, 1)).astype(np.float32) - canvas) * alpha
+
+
+def tight_box(mask: Array) -> Box:
+    """Gives the smallest box around what is true."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def render_stroke(rng: Rng, image: Array, length: float) -> Array:
+    """Enlarges one sample with a random turn, slant, width and weight.
+
+    `image` is ink of shape (12, 12), 0 to 1; `length` is the longer side of the upright digit in pixels. Gives
+    coverage of shape (h, w), float32, 0 to 1: the digit is where it is at least 0.5, and touches all four sides.
+    """
+    threshold = rng.uniform(0.42, 0.56)  # the lower, the bolder
+    left, top, right, bottom = tight_box(image > threshold)
+    scale, middle = length / max(right - left, bottom - top), np.array([left + right, top + bottom]) / 2
+    angle, slant, aspect = math.radians(rng.uniform(-14, 14)), rng.uniform(-0.2, 0.2), rng.uniform(0.87, 1.15)
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    to_sample = np.array([[1 / aspect, slant], [0, 1]]) @ turn / scale
+    side = math.ceil(1.4 * length) + 4  # the turn lengthens no sample by more than 1.3
+    matrix = np.column_stack([to_sample, middle - to_sample.sum(1) * side / 2]).ravel().tolist()
+    ink = np.asarray(Image.fromarray(image).transform((side, side), Transform.AFFINE, matrix, Resampling.BICUBIC))
+    left, top, right, bottom = tight_box(ink >= threshold)
+    # The slope grows with the scale, so that every stroke's edge is one to two pixels soft.
+    slope = scale * rng.uniform(0.5, 1)
+    return np.clip((ink[top:bottom, left:right] - threshold) * slope + 0.5, 0, 1)
+
+
+def find_place(rng: Rng, shape: tuple[int, ...], owner: Array, totals: list[int]) -> tuple[slice, slice] | None:
+    """Looks for a box of `shape` (height, width) that may hide what it holds of the digits that are there.
+
+    `owner` tells which digit each pixel shows, shape (size, size): 0 for the ground, k for the k-th digit;
+    `totals` has the pixels of each digit's whole stroke. Gives rows and columns, or None after twelve tries.
+    """
+    visible = np.bincount(owner.ravel(), minlength=len(totals) + 1)[1:]
+    for _ in range(12):
+        top, left = (int(rng.integers(1, len(owner) - length)) for length in shape)
+        box = slice(top, top + shape[0]), slice(left, left + shape[1])
+        inside = np.bincount(owner[box].ravel(), minlength=len(totals) + 1)[1:]
+        if np.all(visible - inside >= (1 - MAX_COVERED) * np.array(totals)):
+            return box
+    return None
+
+
+def choose_colour(rng: Rng, around: Array) -> Array:
+    """Chooses a colour brighter than the pixels around it, of shape (3, n); both from 0 to 255."""
+    colours = np.concatenate([rng.uniform(0, 255, (20, 3)), [[0, 0, 0], [255, 255, 255]]]).astype(np.float32)
+    contrast = (colours @ LUMA)[:, None] - LUMA @ around
+    lost = (contrast < MIN_CONTRAST).mean(1)  # share of the pixels, for each colour
+    return colours[np.argmax(lost <= max(0.01, lost.min()))]
+
+
+def draw_picture(rng: Rng, samples: Samples, size: int) -> tuple[Image.Image, list[tuple[int, Box]], Array]:
+    """Draws one picture.
+
+    Gives it with, for each digit, its position in `samples` and the box around what is visible of it, and with
+    the digit that each pixel shows, shape (size, size): 0 for the ground, k for the k-th digit.
+    """
+    canvas = draw_ground(rng, size)
+    for _ in range(rng.choice(3, p=[0.7, 0.2, 0.1])):
+        draw_distractor(rng, canvas)
+    owner = np.zeros((size, size), dtype=np.intp)
+    totals: list[int] = []
+    chosen: list[int] = []
+    for _ in range(rng.integers(1, MAX_DIGITS + 1)):
+        index = int(rng.choice(np.flatnonzero(samples.labels == rng.integers(10))))
+        length, box = rng.uniform(*DIGIT_LENGTH), None
+        while box is None and length >= DIGIT_LENGTH[0]:
+            stroke = render_stroke(rng, samples.images[index], length * size / 128)
+            box = find_place(rng, stroke.shape, owner, totals)
+            length *= 0.8
+        if box is None:
+            continue  # the picture is full
+        window = canvas[:, box[0], box[1]]
+        colour = choose_colour(rng, window[:, ::2, ::2].reshape(3, -1))
+        window += (colour[:, None, None] - window) * (stroke * rng.uniform(0.88, 1))
+        chosen.append(index)
+        owner[box][stroke >= 0.5] = len(chosen)
+        totals.append(int((stroke >= 0.5).sum()))
+    canvas += (rng.random((size, size), dtype=np.float32) - 0.5) * rng.uniform(0, 16)
+    bands = [Image.fromarray(band) for band in np.clip(canvas + 0.5, 0, 255).astype(np.uint8)]
+    digits = [(index, tight_box(owner == k)) for k, index in enumerate(chosen, start=1)]
+    return Image.merge("RGB", bands), digits, owner
+
+
+def make_split(folder: Path, split: str, samples: Samples, info: dict[str, Any], numbers: Iterable[int]) -> None:
+    """Writes the pictures of these numbers to `folder/split`, and `folder/annotations/instances_split.json`."""
+    (folder / split).mkdir()
+    seed, size = info["arguments"]["seed"], info["arguments"]["size"]
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number in numbers:
+        rng = np.random.default_rng([seed, SPLITS.index(split), number])
+        picture, digits, _ = draw_picture(rng, samples, size)
+        name = f"{number:06d}.jpg"
+        picture.save(folder / split / name, quality=JPEG_QUALITY)
+        images.append({"id": number, "file_name": name, "width": size, "height": size, "license": LICENCE["id"]})
+        for index, (left, top, right, bottom) in digits:
+            keys = {"id": len(annotations) + 1, "image_id": number, "category_id": int(samples.labels[index]) + 1}
+            box = {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)}
+            outline = {"segmentation": [[left, top, right, top, right, bottom, left, bottom]], "iscrowd": 0}
+            annotations.append({**keys, **box, **outline, "sample": int(samples.numbers[index])})
+    categories = [{"id": digit + 1, "name": str(digit), "supercategory": "digit"} for digit in range(10)]
+    content = {"info": info, "licenses": [LICENCE], "categories": categories, "images": images}
+    (folder / "annotations").mkdir(exist_ok=True)
+    text = json.dumps({**content, "annotations": annotations})
+    (folder / "annotations" / f"instances_{split}.json").write_text(text, encoding="utf-8")
+
+
+def is_made(out: Path, info: Mapping[str, Any]) -> bool:
+    """Whether a folder holds this set, complete.
+
+    Raises:
+        UserError: the folder holds files that this module did not make.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        files = [out / "annotations" / f"instances_{split}.json" for split in SPLITS]
+        infos = [json.loads(file.read_text(encoding="utf-8"))["info"] for file in files]
+        ours = all(other["generator"] == GENERATOR for other in infos)
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours or any(entry.name not in (*SPLITS, "annotations") for entry in out.iterdir()):
+        raise UserError(f"{out}: holds files that are not of the sample data; name another folder as `out`")
+    counts = {split: len(list((out / split).glob("*.jpg"))) for split in SPLITS}
+    return all(other == info for other in infos) and counts.items() <= info["arguments"].items()
+
+
+def make_digits(
+    out: str | Path,
+    *,
+    train: int = OPTIONS["train"][0],
+    val: int = OPTIONS["val"][0],
+    size: int = OPTIONS["size"][0],
+    seed: int = OPTIONS["seed"][0],
+    track: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, total, what: items,
+) -> bool:
+    """Makes the sample data in a folder, unless the folder holds the same set already.
+
+    The set appears under its name only when it is complete; a set made with other arguments is replaced.
+
+    Args:
+        out: the folder, with ``train/``, ``val/`` and ``annotations/instances_{train,val}.json`` afterwards.
+        train: number of training images, at least 1.
+        val: number of validation images, at least 1.
+        size: height and width of an image in pixels, at least 64.
+        seed: at least 0; another seed gives another set.
+        track: ``function(items, total, what)`` that shows progress as it passes the items on.
+
+    Returns:
+        Whether anything was made.
+
+    Raises:
+        UserError: for an argument below its least value, a folder that holds other files, or a missing scikit-learn.
+    """
+    arguments = {"train": train, "val": val, "size": size, "seed": seed}
+    for name, (_, least, _) in OPTIONS.items():
+        if arguments[name] < least:
+            raise UserError(f"`{name}`: got {arguments[name]}, must be at least {least}")
+    out = Path(out).resolve()
+    made_with = {"generator": GENERATOR, "version": VERSION, "arguments": arguments, "source": SOURCE}
+    info = {"description": "Handwritten digits in small pictures, with labels and boxes", **made_with}
+    if is_made(out, info):
+        return False
+    samples = load_samples(seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # However the work ends, the temporary folder is removed, and with it a set that was replaced.
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        fresh = Path(temporary, "fresh")
+        fresh.mkdir()
+        for split in SPLITS:
+            count = arguments[split]
+            make_split(fresh, split, samples[split], info, track(range(1, count + 1), count, split))
+        if out.exists():
+            os.rename(out, Path(temporary, "replaced"))
+        os.rename(fresh, out)
+    return True
