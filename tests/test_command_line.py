@@ -8,7 +8,8 @@ import torch
 from mmengine.config import Config
 from running.small_data import DIGITS, ROOT, call, make_small_data, options, refused, tool, train
 
-from tresnet_downstream.command_line import config_parser, run
+from tresnet_downstream.cli.train import parser
+from tresnet_downstream.command_line import run
 from tresnet_downstream.errors import UserError
 
 TOOLS = ["train_multilabel", "test_multilabel"]
@@ -75,6 +76,7 @@ def test_control_c_that_a_library_took_for_an_error_is_130_too(capsys):
 
 PRINTING = """
 import sys
+from tresnet_downstream.cli.train import parser
 from tresnet_downstream.command_line import run
 
 def main(arguments):
@@ -85,6 +87,7 @@ sys.exit(run(main, []))
 """
 BREAKING_A_PIPE = """
 import os, sys
+from tresnet_downstream.cli.train import parser
 from tresnet_downstream.command_line import run
 
 def main(arguments):
@@ -124,7 +127,7 @@ def test_fault_of_ours_keeps_its_traceback():
 
 @pytest.mark.parametrize(("arguments", "amp"), [([], None), (["--amp"], "bfloat16"), (["--amp", "float16"], "float16")])
 def test_amp_without_a_type_is_bfloat16(arguments, amp):
-    assert config_parser("").parse_args(["mine.py", *arguments]).amp == amp
+    assert parser().parse_args(["mine.py", *arguments]).amp == amp
 
 
 @pytest.mark.parametrize("name", TOOLS)

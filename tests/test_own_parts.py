@@ -11,7 +11,7 @@ import torch
 from running.small_data import CLASSES, DIGITS, ROOT, call, make_small_data, options, refused
 
 from tresnet_downstream import load_model, registry
-from tresnet_downstream.command_line import _import_file
+from tresnet_downstream.cli.options import import_file
 from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.formats import FORMATS
 
@@ -259,6 +259,6 @@ def test_a_metric_of_mmengines_kind_may_give_any_names_and_values(data, tmp_path
 def test_a_file_is_imported_once(tmp_path):
     (name, path) = import_options(tmp_path, ["own_head.py"])
     assert name == "--import"
-    _import_file(str(path))
-    _import_file(str(path))
+    import_file(str(path))
+    import_file(str(path))
     assert registry.MODELS.get("MaxPoolHead") is not None

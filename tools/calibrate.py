@@ -1,41 +1,9 @@
-"""Calibrates probabilities of labels: python tools/calibrate.py RUN."""
+"""Calibrates probabilities of labels on a scored run: python tools/calibrate.py --help."""
 
 import sys
-from collections.abc import Sequence
 
-from tresnet_downstream.command_line import Parser, run
-from tresnet_downstream.errors import UserError
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, fits scale and shift of the logits and prints them."""
-    parser = Parser(
-        description="Fits sigmoid(scale * logit + shift) to the labels of a run (Platt scaling), for `labels.rescore`."
-    )
-    parser.add_argument("run", metavar="RUN", help="a scored run of a multi-label network, or of labels and boxes")
-    parser.add_argument("--apply", nargs="+", default=[], metavar="RUN", help="other splits to judge it on")
-    options = parser.parse_args(arguments)
-
-    import numpy as np
-
-    from tresnet_downstream.evaluation.calibration import platt_scaling, reliability
-    from tresnet_downstream.evaluation.outcomes import JointRun, MultilabelRun
-    from tresnet_downstream.evaluation.runs import read_outcome
-
-    scaling: tuple[float, float] | None = None
-    for folder in (options.run, *options.apply):
-        outcome = read_outcome(folder)
-        labels = outcome.labels if isinstance(outcome, JointRun) else outcome
-        if not isinstance(labels, MultilabelRun):
-            raise UserError(f"{folder}: is no run with several labels per image")
-        scaling = scaling or platt_scaling(labels.probabilities, labels.targets)
-        p = np.clip(np.asarray(labels.probabilities, np.float64), 1e-9, 1 - 1e-9)
-        after = 1 / (1 + np.exp(-(scaling[0] * np.log(p / (1 - p)) + scaling[1])))
-        errors = [reliability(each, labels.targets).error for each in (labels.probabilities, after)]
-        print(f"{folder}: expected calibration error {errors[0]:.2f}, calibrated {errors[1]:.2f}")
-    assert scaling is not None
-    print(f"--cfg-options labels.rescore.scale={scaling[0]:.4f} labels.rescore.shift={scaling[1]:.4f}")
-
+from tresnet_downstream.cli.calibrate import main
+from tresnet_downstream.command_line import run
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -1,74 +1,9 @@
-"""Checks data before a training: python tools/check_data.py CONFIG | --annotations FILE --images DIR."""
+"""Finds faults of annotations and images before a training: python tools/check_data.py --help."""
 
-import os
 import sys
-from collections.abc import Sequence
 
-from tresnet_downstream.command_line import Parser, add_import_option, progress, run
-
-ERRORS_FOUND = 1
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the command line, checks and prints; gives 1 if a finding is an error, otherwise 0."""
-    options = _parser().parse_args(arguments)
-
-    from tresnet_downstream.data_check import MAX_DISTANCE, check_data, table, write_json
-    from tresnet_downstream.data_check.command import clean, require_cleanable, sources_asked_for
-
-    sources = sources_asked_for(
-        options.config, options.cfg_options, options.annotations, options.images, options.task, options.outside_paths
-    )
-    if options.fix:
-        require_cleanable(sources)
-    max_distance = MAX_DISTANCE if options.max_distance is None else options.max_distance
-    report = check_data(sources, options.workers, max_distance, progress)
-    print(table(report))
-    if options.json:
-        write_json(report, options.json)
-        print(f"wrote {options.json}")
-    if options.fix:
-        for line in clean(report, options.fix, options.overwrite, is_folder=options.config is not None):
-            print(line)
-    return ERRORS_FOUND if report.has_errors else 0
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        description="Checks annotations and images before a training. Exit status: 0 without errors, 1 if a finding "
-        "is an error, 2 if the command is wrong."
-    )
-    parser.add_argument("config", nargs="?", help="a file of configs/, of either task: all its splits are checked")
-    add_import_option(parser)
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the config")
-    parser.add_argument("--annotations", metavar="FILE", help="in place of a config: a COCO .json or a .csv file")
-    parser.add_argument("--images", metavar="DIR", help="what the names in FILE are relative to")
-    parser.add_argument(
-        "--task",
-        choices=["classification", "detection"],
-        help="what FILE is for; detection if it has boxes, by default",
-    )
-    parser.add_argument(
-        "--outside-paths", action="store_true", help="names in FILE may lead out of DIR; in a config, a key of it"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that read images; one for each core"
-    )
-    parser.add_argument(
-        "--max-distance",
-        type=int,
-        metavar="BITS",
-        help="images look alike if at most so many of the 64 bits of their hashes differ; 6 by default",
-    )
-    parser.add_argument("--json", metavar="FILE", help="writes all findings there")
-    parser.add_argument(
-        "--fix",
-        metavar="OUT",
-        help="writes cleaned annotation files: the file OUT; with a config, a file for each split in the folder OUT",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="lets --fix overwrite files")
-    return parser
-
+from tresnet_downstream.cli.check import main
+from tresnet_downstream.command_line import run
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -1,69 +1,9 @@
-"""Exports a classifier or detector: python tools/export.py MODEL OUT.onnx, or OUT.xml for OpenVINO, int8 as well."""
+"""Exports a classifier or detector to ONNX or OpenVINO, int8 as well: python tools/export.py --help."""
 
-import argparse
 import sys
-from collections.abc import Sequence
-from typing import Any
 
-from tresnet_downstream.command_line import Parser, add_model_options, model_options, progress, run
-from tresnet_downstream.errors import UserError
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, exports, and says what was written and how far it is from torch."""
-    parser = Parser(description="Exports a classifier or detector; what it computes is compared with torch.")
-    parser.add_argument("model", help="a weight file, URL, or name that tools/weights.py lists")
-    parser.add_argument("out", help="the file to write: .onnx, or .xml for OpenVINO")
-    parser.add_argument(
-        "--int8",
-        nargs="+",
-        default=[],
-        metavar="IMAGE",
-        help="quantises, calibrated with these pictures or folders: some hundred like those to come",
-    )
-    parser.add_argument("--config", help="of a detector that MMDetection's own tools trained without ours")
-    add_model_options(parser)
-    options = parser.parse_args(arguments)
-
-    from tresnet_downstream.deployment.export import export, require_target
-    from tresnet_downstream.deployment.formats import is_exported
-    from tresnet_downstream.pictures import find_images
-    from tresnet_downstream.weights import is_detector, locate
-
-    if is_exported(options.model):
-        raise UserError(f"{options.model}: is exported already; give the weights that it was made from")
-    require_target(options.out, bool(options.int8))
-    exportable = _detector if options.config or is_detector(locate(options.model)) else _classifier
-    print(export(exportable(options), options.out, find_images(options.int8), progress))
-
-
-def _classifier(options: argparse.Namespace) -> Any:
-    from tresnet_downstream.classification.model_files import load_model
-    from tresnet_downstream.deployment.classifier import ExportableClassifier
-
-    return ExportableClassifier(load_model(options.model, **model_options(options)))
-
-
-def _detector(options: argparse.Namespace) -> Any:
-    from tresnet_downstream.deployment.detector import ExportableDetector
-    from tresnet_downstream.deployment.joint import ExportableJoint
-    from tresnet_downstream.detection.predict import load_detector
-    from tresnet_downstream.joint.predict import gives_labels_and_boxes
-    from tresnet_downstream.running.config import load_config
-
-    of_classifiers = {name: value for name, value in model_options(options).items() if name != "input_size"}
-    if unused := [name for name, value in of_classifiers.items() if value is not None]:
-        raise UserError(f"{options.model}: is a detector, and `{unused[0]}` is for classifiers; leave it out")
-    config = load_config(options.config) if options.config else None
-    if config is not None and "test_dataloader" not in config:
-        raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
-    detector = load_detector(options.model, config)
-    return (
-        ExportableJoint(detector, options.size)
-        if gives_labels_and_boxes(detector)
-        else ExportableDetector(detector, options.size)
-    )
-
+from tresnet_downstream.cli.export import main
+from tresnet_downstream.command_line import run
 
 if __name__ == "__main__":
     sys.exit(run(main))

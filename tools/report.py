@@ -1,43 +1,9 @@
-"""Writes a report of one or more runs: python tools/report.py RUN [RUN ...] --out DIR."""
+"""Writes a report of one or more scored runs: python tools/report.py --help."""
 
 import sys
-from collections.abc import Sequence
 
-from tresnet_downstream.command_line import Parser, progress, run
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, reads the run folders and writes the report."""
-    parser = Parser(
-        description="Writes a page of scores, curves and mistakes from what the test tools left; no network needed."
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="work dirs that were scored; compared with the first")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where report.html and the rest go")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the runs; their folders' names by default")
-    parser.add_argument("--resamples", type=int, default=1000, help="for 95%% intervals; 0 for none")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
-    parser.add_argument("--thresholds", metavar="FILE", help="from tools/thresholds.py, in place of the config's")
-    parser.add_argument("--images", metavar="DIR", help="where the images lie, if not where you scored them")
-    parser.add_argument("--outside-paths", action="store_true", help="show images that lie outside their folder, too")
-    options = parser.parse_args(arguments)
-
-    from tresnet_downstream.evaluation.report import write_report
-    from tresnet_downstream.wording import worded
-
-    for path in write_report(
-        options.runs,
-        options.out,
-        options.names,
-        options.resamples,
-        options.thresholds,
-        options.images,
-        options.seed,
-        progress,
-        tell=lambda note: print(worded(note)),
-        outside_paths=options.outside_paths,
-    ):
-        print(f"wrote {path}")
-
+from tresnet_downstream.cli.report import main
+from tresnet_downstream.command_line import run
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -1,25 +1,9 @@
-"""Proposes a ResNet-RS for a budget: python tools/scale.py --budget 10 (billions of multiply-adds for an image)."""
+"""Proposes a ResNet-RS for a budget of multiply-adds: python tools/scale.py --help."""
 
 import sys
-from collections.abc import Sequence
 
-from tresnet_downstream.command_line import Parser, run
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line and prints the ladder and the proposal."""
-    parser = Parser(description="Shows the ladder of ResNet-RS and proposes the depth and input size for a budget.")
-    parser.add_argument("--budget", type=float, metavar="N", help="10^9 multiply-adds for the forward pass of an image")
-    options = parser.parse_args(arguments)
-
-    from tresnet_downstream.backbones.resnet_rs import ladder_table, rung_for
-
-    chosen = None if options.budget is None else rung_for(options.budget)
-    print(ladder_table(chosen))
-    print("Scale the depth where training takes hundreds of epochs, the width where it is short; and the size slowly.")
-    if chosen:
-        print(f"in a config: backbone=dict(type='TimmNetwork', model='{chosen.model}'), image_size={chosen.input_size}")
-
+from tresnet_downstream.cli.scale import main
+from tresnet_downstream.command_line import run
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -1,39 +1,9 @@
-"""Chooses thresholds: python tools/thresholds.py RUN --objective f1 --out thresholds.json."""
+"""Chooses thresholds on a scored run: python tools/thresholds.py --help."""
 
 import sys
-from collections.abc import Sequence
 
-from tresnet_downstream.command_line import Parser, progress, run
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, chooses, prints what the thresholds give and writes them."""
-    parser = Parser(
-        description="Chooses thresholds on a run for tools/predict.py --thresholds and tools/report.py --thresholds."
-    )
-    parser.add_argument("run", metavar="RUN", help="a work dir that was scored")
-    parser.add_argument(
-        "--objective",
-        default="f1",
-        help="f1, precision=0.9 (the greatest recall with at least that precision) or recall=0.9 (the reverse)",
-    )
-    parser.add_argument("--scope", choices=["per-class", "global"], default="per-class")
-    parser.add_argument("--apply", nargs="+", default=[], metavar="RUN", help="other splits to judge them on")
-    parser.add_argument("--out", required=True, metavar="FILE", help="such as thresholds.json")
-    options = parser.parse_args(arguments)
-
-    from tresnet_downstream.evaluation.run_thresholds import format_judgement, notes_on, thresholds_for
-    from tresnet_downstream.evaluation.thresholds import Objective, require_place, write_thresholds
-
-    require_place(options.out)
-    thresholds = thresholds_for(options.run, Objective.parse(options.objective), options.scope, progress)
-    for block in [format_judgement(folder, thresholds) for folder in (options.run, *options.apply)]:
-        print(f"{block}\n")
-    for note in notes_on(thresholds):
-        print(note)
-    write_thresholds(thresholds, options.out)
-    print(f"wrote {options.out}")
-
+from tresnet_downstream.cli.thresholds import main
+from tresnet_downstream.command_line import run
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -1,23 +1,13 @@
-"""Trains a detector: python tools/train_detection.py configs/retinanet_tresnet_m.py."""
+"""Trains a detector: python tools/train_detection.py --help."""
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
-from tresnet_downstream.cli.detector import train
+from tresnet_downstream.cli.tasks import DETECTION
+from tresnet_downstream.cli.train import main as train
 from tresnet_downstream.command_line import run
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains."""
-    train(arguments, "Trains a detector.", _train_detection)
-
-
-def _train_detection() -> Callable[..., dict[str, Any]]:
-    from tresnet_downstream.detection.training import train_detection
-
-    return train_detection
-
+main = partial(train, task=DETECTION)
 
 if __name__ == "__main__":
     sys.exit(run(main, resumable=True))

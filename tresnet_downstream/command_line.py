@@ -1,13 +1,11 @@
-"""What the tools share: options, and how they end."""
+"""What all commands share: their parser, how they end, and the progress bar. Their options are in `cli/options.py`."""
 
 import argparse
-import importlib.util
 import os
 import select
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from tresnet_downstream import interrupts, wording
@@ -31,7 +29,28 @@ PARAMETERS = {"size": "input_size", "cfg_options": "options", "images": "num_ima
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser by whose options the library's messages name parameters, see :mod:`tresnet_downstream.wording`."""
+    """A parser whose options :mod:`tresnet_downstream.wording` uses to name parameters in messages.
+
+    Args:
+        args: as of :class:`argparse.ArgumentParser`.
+        examples: arguments of commands that the help shows, such as ``"MODEL image.jpg"``.
+        note: a last line of the help.
+        kwargs: as of :class:`argparse.ArgumentParser`; ``prog`` is the command that the user ran.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), note: str = "", **kwargs: Any) -> None:
+        kwargs.setdefault("prog", wording.program())
+        kwargs.setdefault("formatter_class", _Formatter)
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.note = note
+
+    def format_help(self) -> str:
+        """The help, with the examples and the note after the options."""
+        start = self.prog if wording.program() else f"python tools/{self.prog}"
+        examples = "".join(f"  {start} {example}\n" for example in self.examples)
+        ending = (f"\nexamples:\n{examples}" if examples else "") + (f"\n{self.note}\n" if self.note else "")
+        return wording.worded(super().format_help()) + wording.worded(ending)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses the arguments; those of a subcommand are parsed by its own parser."""
@@ -52,10 +71,24 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Adds the default of an option to its help, where it has one and the help does not say so itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = action.option_strings and action.default not in (None, False, [], argparse.SUPPRESS)
+        if action.help is None or not has_default or "default" in action.help:
+            return action.help
+        shown = " ".join(map(str, action.default)) if isinstance(action.default, list) else "%(default)s"
+        return f"{action.help} (default: {shown})"
+
+
 def run(
-    main: Callable[[Sequence[str] | None], int | None], arguments: Sequence[str] | None = None, resumable: bool = False
+    main: Callable[[Sequence[str] | None], int | None],
+    arguments: Sequence[str] | None = None,
+    resumable: bool = False,
+    program: str | None = None,
 ) -> int:
-    """Calls a tool's ``main`` and gives its exit status: a user's mistake is one line and 2, Ctrl-C is 130.
+    """Calls a command's ``main`` and returns its exit status: a user's mistake is one line and 2, Ctrl-C is 130.
 
     If the reader of standard output, such as ``head``, has closed it, the tool ends without a message and with 0.
 
@@ -63,6 +96,7 @@ def run(
         main: the tool; may give an exit status, and None is 0.
         arguments: of its command line; those of the process if None.
         resumable: whether ``--resume`` goes on where Ctrl-C ended it.
+        program: the command as the user typed it, such as ``tresnet train``; None for a script of ``tools/``.
     """
     # Set here, before any worker starts: Albumentations otherwise asks the network for a newer version.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -70,7 +104,7 @@ def run(
         warnings.filterwarnings("ignore", message=text)
     silence_failing_logs()
     try:
-        with interrupts.remembered(), wording.of_command():
+        with interrupts.remembered(), wording.of_command(program):
             try:
                 status = main(arguments) or 0
                 sys.stdout.flush()
@@ -124,158 +158,6 @@ def _is_first_to_tell() -> bool:
 def is_mistake(error: BaseException) -> bool:
     """Whether a user's mistake is told, rather than a failure of the system."""
     return isinstance(error, UserError) and not isinstance(error, NotWrittenError)
-
-
-def read_config(options: argparse.Namespace) -> Any:
-    """The config that the parsed command line asks for, with its changes, ``--amp`` among them, and a work dir."""
-    from tresnet_downstream.running.config import load_config
-
-    config = load_config(options.config, [*options.cfg_options, *([f"amp={options.amp}"] if options.amp else [])])
-    config.work_dir = options.work_dir or str(Path("work_dirs") / Path(options.config).stem)
-    return config
-
-
-def config_parser(description: str) -> Parser:
-    """A parser with the options that every tool has that reads a config."""
-    parser = Parser(description=description)
-    parser.add_argument("config", help="a file of configs/")
-    add_import_option(parser)
-    parser.add_argument(
-        "--work-dir",
-        help="where results go; by default work_dirs/ and the name of the config, or of the checkpoint's folder "
-        "if a checkpoint is scored without a config",
-    )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="changes to the config, such as data_root=/data/coco image_size=224",
-    )
-    parser.add_argument(
-        "--amp",
-        nargs="?",
-        const="bfloat16",
-        choices=["bfloat16", "float16"],
-        help="mixed precision; bfloat16 if no type is named",
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch"],
-        default="none",
-        help="pytorch under torchrun; one process by default",
-    )
-    return parser
-
-
-def add_import_option(parser: argparse.ArgumentParser) -> None:
-    """The option of tools that build networks, for parts of the user's own."""
-    parser.add_argument(
-        "--import",
-        action=_Import,
-        dest="imported",
-        metavar="FILE",
-        help="a Python file of yours that registers parts, such as a head; is run first, and may be given again",
-    )
-
-
-class _Import(argparse.Action):
-    """Imports the file as soon as the command line is read: whatever is built after that may name its parts."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
-        _import_file(values)
-
-
-def _import_file(path: str) -> None:
-    """Runs a file of the user's, once, as the module that its name says."""
-    file = Path(path)
-    name = file.stem
-    known = getattr(sys.modules.get(name), "__file__", None)
-    if known is not None and file.is_file() and file.samefile(known):
-        return
-    if not file.is_file() or file.suffix != ".py":
-        raise UserError(f"--import {path}: no such Python file")
-    if name in sys.modules or not name.isidentifier():
-        raise UserError(f"--import {path}: {name} is the name of another module, or none; rename the file")
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Named as by an import statement: worker processes that are started anew find it so.
-    sys.path.append(str(file.resolve().parent))
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"--import {path}: {type(error).__name__}: {error}") from error
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options of tools that load a weight file."""
-    add_import_option(parser)
-    parser.add_argument("--variant", help="of the backbone, for a check; the file's shapes decide")
-    parser.add_argument(
-        "--slopes",
-        type=float,
-        nargs=2,
-        metavar=("STEM", "BLOCKS"),
-        help="negative slopes of the leaky ReLU; they cannot be inferred from tensor shapes",
-    )
-    parser.add_argument("--weights", choices=["raw", "averaged"], help="by default those that scored better")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the pictures, in place of the file's")
-    parser.add_argument("--network", metavar="NAME", help="timm's name of the network that a file of timm is of")
-
-
-def model_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of ``load_model`` that :func:`add_model_options` parsed."""
-    return {
-        "variant": options.variant,
-        "slopes": options.slopes,
-        "weights": options.weights,
-        "input_size": options.size,
-        "network": options.network,
-    }
-
-
-def add_mirror_option(parser: argparse.ArgumentParser) -> None:
-    """The option of tools that predict with classifiers."""
-    parser.add_argument(
-        "--tta",
-        action="store_true",
-        help="test-time augmentation: the mean of the probabilities of each image and its mirror image",
-    )
-
-
-def add_report_option(parser: argparse.ArgumentParser) -> None:
-    """The option of tools that score."""
-    parser.add_argument("--report", metavar="DIR", help="writes a report there: report.html and the same as Markdown")
-
-
-def write_report_of(folder: Path, out: str | None) -> None:
-    """Writes the report of a run folder, if one is asked for, and says where it is."""
-    if out is None:
-        return
-    from tresnet_downstream.evaluation import write_report
-
-    for path in write_report(folder, out, track=progress, tell=print):
-        print(f"wrote {path}")
-
-
-def best_device(name: str | None) -> str:
-    """The device asked for, or else the first GPU, or else the CPU.
-
-    Raises:
-        UserError: if torch does not know it, or has none such here.
-    """
-    import torch
-
-    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

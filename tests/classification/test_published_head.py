@@ -9,7 +9,7 @@ from tresnet_downstream import load_model
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.classification.convert import convert
 from tresnet_downstream.classification.model_files import read_weight_file
-from tresnet_downstream.command_line import _import_file
+from tresnet_downstream.cli.options import import_file
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
 from tresnet_downstream.weights import to_release
@@ -47,7 +47,7 @@ SMALL = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
 def _csra(tmp_path):
     path = list(sys.path)
     (tmp_path / "own_csra.py").write_text(CSRA)
-    _import_file(str(tmp_path / "own_csra.py"))
+    import_file(str(tmp_path / "own_csra.py"))
     yield
     MODELS.module_dict.pop("CSRAHead", None)
     HEADS.pop("CSRAHead", None)

@@ -62,7 +62,7 @@ def test_an_interrupted_write_leaves_no_folder_that_looks_whole(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         write_multilabel_run(run, tmp_path / "run")
     assert not [path.name for path in (tmp_path / "run").iterdir() if ".partial" in path.name]
-    with pytest.raises(UserError, match=r"is incomplete or no run folder: it has no run\.json; tools/test_multilabel"):
+    with pytest.raises(UserError, match=r"is incomplete or no run folder: it has no run\.json; tresnet score"):
         read_run(tmp_path / "run")
 
 
@@ -91,7 +91,7 @@ def test_a_missing_or_damaged_file_of_a_detector_is_named(tmp_path, name):
     [
         ({"version": 2}, r"run\.json: has version 2 of its format, and this toolkit reads 1; update it"),
         ({"version": "1"}, "has version '1'"),
-        ({"format": "x"}, r"is not of the format tresnet_downstream\.run; the test tools write such files"),
+        ({"format": "x"}, r"is not of the format tresnet_downstream\.run; tresnet score writes such files"),
         ({"task": "poetry"}, r"run\.json: `task` is 'poetry', not multilabel, single_label or detection"),
         ({"classes": None}, "`classes` is 'None', not a list of names"),
         ({"classes": [1, 2]}, "`classes` is"),

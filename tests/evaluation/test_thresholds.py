@@ -156,7 +156,7 @@ def test_files_give_back_every_threshold(tmp_path):
     ("change", "message"),
     [
         ({"version": 2}, "has version 2 of its format, and this toolkit reads 1; update it"),
-        ({"format": "other"}, "is not of the format tresnet_downstream.thresholds; tools/thresholds.py writes such"),
+        ({"format": "other"}, "is not of the format tresnet_downstream.thresholds; tresnet thresholds writes such"),
         ({"thresholds": {"a": "0.5"}}, "the threshold of 'a' is '0.5', not a number or null"),
         ({"thresholds": {"a": math.nan}}, "the threshold of 'a' is nan"),
         ({"thresholds": {"a": 10**90}}, "the threshold of 'a' is 1000"),

@@ -195,7 +195,7 @@ class HeadWithoutMask(nn.Module):
         ({"loss_weights": {"labels": -1}}, "labels.loss_weights.labels=-1"),
         ({"loss_weights": "leanred"}, "or 'learned'"),
         ({"loss_weights": {"masks": 1}}, "dict\\(labels=..., boxes=...\\)"),
-        ({"rescore": {"scale": 1}}, "tools/calibrate.py"),
+        ({"rescore": {"scale": 1}}, "tresnet calibrate"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(options, words):

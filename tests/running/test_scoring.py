@@ -135,10 +135,17 @@ def test_weights_that_give_no_number_are_told_with_the_first_picture(scored, dat
 
 def test_configs_of_the_other_task_are_told_by_both_tools(tmp_path):
     detector = str(ROOT / "configs" / "digits_retinanet_tresnet.py")
-    refused("train_multilabel", [detector, "--work-dir", tmp_path], "is a detector's config", "train_detection.py")
+    refused(
+        "train_multilabel", [detector, "--work-dir", tmp_path], "is a config of a detector", "tools/train_detection.py"
+    )
     pytest.importorskip("mmdet", reason="needs the detection set-up")
-    refused("train_detection", [DIGITS, "--work-dir", tmp_path], "is a classifier's config", "train_multilabel.py")
-    refused("train_detection", [FOLDERS, "--work-dir", tmp_path], "is a classifier's config", "train_classifier.py")
+    refused(
+        "train_detection",
+        [DIGITS, "--work-dir", tmp_path],
+        "is a config of a multi-label classifier",
+        "train_multilabel.py",
+    )
+    refused("train_detection", [FOLDERS, "--work-dir", tmp_path], "is a config of a classifier", "train_classifier.py")
 
 
 def left_out(path):

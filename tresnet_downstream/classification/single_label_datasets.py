@@ -71,7 +71,7 @@ class SingleLabelDataset(MultiLabelDataset):
         if len(wrong):
             raise UserError(
                 f"{self.annotation_file}: {len(wrong):,} of {len(annotations):,} images do not have exactly one label, "
-                f"such as {annotations.path(int(wrong[0]))!r}; tools/train_multilabel.py takes images with several"
+                f"such as {annotations.path(int(wrong[0]))!r}; MultiLabelDataset takes images with several"
             )
         return annotations
 

@@ -1,4 +1,4 @@
-"""What ``tools/check_data.py`` is asked for: its sources, and the cleaned files."""
+"""What ``tresnet check`` is asked for: its sources, and the cleaned files."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from tresnet_downstream.running.config import load_config
 
 
 def sources_asked_for(
-    config: str | None,
+    config: str | Path | None,
     options: Sequence[str] = (),
     annotations: str | None = None,
     images: str | None = None,

@@ -139,7 +139,7 @@ class ExportedClassifier:
             self.multi_label = bool(content["multi_label"])
             self.pipeline: tuple[dict[str, Any], ...] = tuple(dict(step) for step in content["pipeline"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path}: does not say its classes; export it with tools/export.py") from error
+            raise UserError(f"{self.path}: does not say its classes; export it with tresnet export") from error
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """N x C logits for N x 3 x H x W in [0, 1], float32.

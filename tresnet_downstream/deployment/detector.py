@@ -394,7 +394,7 @@ class ExportedDetector:
             self._letterbox = Letterbox.of_description(content["picture"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self.path}: does not say its classes, or how pictures are prepared; export it with tools/export.py"
+                f"{self.path}: does not say its classes, or how pictures are prepared; export it with tresnet export"
             ) from error
         self.input_size = (self._letterbox.height, self._letterbox.width)
         if self._file.shapes.get(IMAGES, ())[1:] != (3, *self.input_size):

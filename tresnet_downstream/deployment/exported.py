@@ -47,7 +47,7 @@ class ExportedFile:
             raise UserError(f"{path}: there is no such file")
         self._session = format_of(path).session(self.path, device)
         self.shapes = self._session.shapes
-        not_ours = f"{path}: does not say its classes; export it with tools/export.py"
+        not_ours = f"{path}: does not say its classes; export it with tresnet export"
         try:
             content = parse_json(self._session.description or "", path)
         except ValueError as error:

@@ -53,7 +53,7 @@ def read_boxes(
     boxes = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4)
     if not trusted and (convention := other_convention(boxes, np.array(sizes, float).reshape(-1, 2)[file.image_of])):
         raise UserError(
-            f"{path}: {convention}; tools/check_data.py checks the whole file, and trust_boxes=True takes the boxes as "
+            f"{path}: {convention}; tresnet check checks the whole file, and trust_boxes=True takes the boxes as "
             "they are"
         )
     faults = [

@@ -109,7 +109,7 @@ class CocoBoxes(CocoDataset):
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
             tell(f"{self.ann_file}: {self.dropped.total():,} boxes dropped ({reasons})")
         if beyond_edge:
-            tell(f"warning: {self.ann_file}: {beyond_edge}; tools/check_data.py names them")
+            tell(f"warning: {self.ann_file}: {beyond_edge}; tresnet check names them")
         if not self.test_mode:
             self._require_boxes(file.content["annotations"])
         self.missing = missing_images(self._image_folder, file.names, self.ann_file, self.outside_paths)

@@ -45,7 +45,7 @@ class LoadCheckedImage(LoadImageFromFile):
             (height, width), path = image.shape[:2], results["img_path"]
             raise WrongSizeError(
                 f"{path}: is {width} x {height}, upright, and {size[1]} x {size[0]} by the annotation file, which "
-                "boxes are measured in; tools/check_data.py names all such pictures, and trust_boxes=True takes them "
+                "boxes are measured in; tresnet check names all such pictures, and trust_boxes=True takes them "
                 "as they are"
             )
         image = np.ascontiguousarray(image[:, :, ::-1])

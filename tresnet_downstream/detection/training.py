@@ -199,10 +199,9 @@ def quiet_runner(config: Config, launcher: str, runner_class: type[DetectionRunn
         UserError: the config is of another task, or does not fit.
     """
     if config.get("default_scope") == SCOPE:
-        name = "multilabel" if (config.get("model") or {}).get("multi_label", True) else "classifier"
-        raise UserError(f"{config.filename}: is a classifier's config, for train_{name}.py and test_{name}.py")
+        raise UserError(f"{config.filename}: is a classifier's config, not a detector's; tresnet train takes both")
     if config.get("labels") and runner_class is QuietDetectionRunner:
-        raise UserError(f"{config.filename}: is of labels and boxes in one pass, for train_joint.py and test_joint.py")
+        raise UserError(f"{config.filename}: is of labels and boxes in one pass; tresnet train takes it")
     join_processes(launcher)
     set_launcher(config, launcher)
     bar, hooks = {"type": f"{SCOPE}.{runner_class.progress_hook}"}, config.get("custom_hooks") or []

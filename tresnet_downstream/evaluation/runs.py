@@ -161,9 +161,8 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / DESCRIPTION).is_file():
         what = "is incomplete or no run folder: it has no run.json" if folder.is_dir() else "no such folder"
-        tools = "tools/test_multilabel.py, test_classifier.py and test_detection.py"
-        raise UserError(f"{folder}: {what}; {tools} write run folders")
-    content = read_versioned(folder / DESCRIPTION, FORMAT, VERSION, "the test tools write such files")
+        raise UserError(f"{folder}: {what}; tresnet score writes run folders")
+    content = read_versioned(folder / DESCRIPTION, FORMAT, VERSION, "tresnet score writes such files")
     check_description(str(folder / DESCRIPTION), content)
     if content["task"] == "multilabel":
         return _read_multilabel(folder, content)

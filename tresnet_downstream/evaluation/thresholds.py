@@ -305,11 +305,11 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
     Raises:
         UserError: the file is missing, no such file, of a newer version, or has a threshold that is no number.
     """
-    content = read_versioned(path, FORMAT, VERSION, "tools/thresholds.py writes such files")
+    content = read_versioned(path, FORMAT, VERSION, "tresnet thresholds writes such files")
     of_class, chosen_on = content.get("thresholds"), content.get("chosen_on")
     if not isinstance(of_class, dict) or not isinstance(chosen_on, dict):
         raise UserError(
-            f"{path}: is malformed: `thresholds` or `chosen_on` is no object; write it again with tools/thresholds.py"
+            f"{path}: is malformed: `thresholds` or `chosen_on` is no object; write it again with tresnet thresholds"
         )
     for name, threshold in of_class.items():
         if threshold is not None and not (type(threshold) in (int, float) and -1e30 < threshold < 1e30):
@@ -322,7 +322,7 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
     }
     if wrong := [key for key, is_right in right.items() if not is_right]:
         what = f"`{wrong[0]}` is {str(content.get(wrong[0]))[:60]!r}"
-        raise UserError(f"{path}: is malformed: {what}; write it again with tools/thresholds.py")
+        raise UserError(f"{path}: is malformed: {what}; write it again with tresnet thresholds")
     return Thresholds(
         of_class=of_class,
         task=content["task"],

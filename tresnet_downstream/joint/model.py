@@ -41,7 +41,7 @@ class LabelsAndBoxes(BaseModel):
         loss_weights: factors of the two losses, ``dict(labels=1.0, boxes=1.0)``; or ``'learned'``: each loss L is
             ``L / (2 v) + log(v) / 2`` with a trained variance v (Kendall et al., 2018, arXiv:1705.07115).
         rescore: ``dict(scale=..., shift=...)`` multiplies the score of each box by the probability of its label,
-            ``sigmoid(scale * logit + shift)``, as ``tools/calibrate.py`` fits it; None leaves the scores as they are.
+            ``sigmoid(scale * logit + shift)``, as ``tresnet calibrate`` fits it; None leaves the scores as they are.
         init_cfg: ``dict(type='Parts', labels=FILE, boxes=FILE)`` starts the head of labels from a classifier's file,
             and the detector from a detector's; each brings its backbone.
 
@@ -261,6 +261,6 @@ def _checked_rescoring(rescore: Mapping[str, float] | None) -> dict[str, float] 
         return None
     if set(rescore) != {"scale", "shift"} or not all(isinstance(value, int | float) for value in rescore.values()):
         raise UserError(
-            f"labels.rescore={dict(rescore)!r}: give dict(scale=..., shift=...), as tools/calibrate.py does"
+            f"labels.rescore={dict(rescore)!r}: give dict(scale=..., shift=...), as tresnet calibrate does"
         )
     return {name: float(value) for name, value in rescore.items()}

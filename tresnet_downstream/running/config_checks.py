@@ -47,7 +47,7 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
         UserError: for a part that is missing, a path that is left to the user, or a number that is none.
     """
     if config.get("default_scope", SCOPE) != SCOPE:
-        raise UserError(f"{config.filename}: is a detector's config, for train_detection.py and test_detection.py")
+        raise UserError(f"{config.filename}: is a detector's config, not a classifier's; tresnet train takes both")
     if lacking := [key for key in PARTS if key not in config]:
         raise UserError(f"{config.filename}: has no {', '.join(lacking)}; the files of configs/_base_ bring them")
     if config.get("sync_bn"):

@@ -47,7 +47,7 @@ def fill_mirror(folder: str | Path, files: Sequence[str | Path] = ()) -> Iterato
 def _published_name(file: str | Path) -> str:
     name = Path(file).name
     if not any(name == place.file_name for entry in CATALOGUE.values() for place in entry.places):
-        raise UserError(f"{file}: no public file has this name; `tools/weights.py show` says what a file holds")
+        raise UserError(f"{file}: no public file has this name; `tresnet weights show` says what a file holds")
     if not Path(file).is_file():
         raise UserError(f"{file}: no such file")
     return name

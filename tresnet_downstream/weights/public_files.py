@@ -58,7 +58,7 @@ def locate(source: str | Path) -> Path:
     if not text.startswith(SCHEME) and Path(source).exists():
         return Path(source)
     nearest = difflib.get_close_matches(text.removeprefix(SCHEME), CATALOGUE, n=3, cutoff=0.5)
-    hint = f"the nearest names of the catalogue are {', '.join(nearest)}" if nearest else "tools/weights.py lists names"
+    hint = f"the nearest names of the catalogue are {', '.join(nearest)}" if nearest else "tresnet weights lists names"
     what = "no such name in the catalogue" if text.startswith(SCHEME) else "no such file"
     raise UserError(f"{source}: {what}; {hint}")
 

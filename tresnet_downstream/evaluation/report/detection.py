@@ -218,7 +218,7 @@ def _threshold_figure(analysis: DetectionAnalysis, place: int, chosen: int, seve
     return Figure(
         "thresholds" + (f"_{place}" if several else ""),
         "Precision, recall and F1 by threshold" + (f" of {analysis.name}" if several else ""),
-        "At IoU 0.5; another class is chosen above. tools/thresholds.py chooses thresholds on one split for another.",
+        "At IoU 0.5; another class is chosen above. tresnet thresholds chooses thresholds on one split for another.",
         drawn,
         chart="thresholds",
         frame=frame,

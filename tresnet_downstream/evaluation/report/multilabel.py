@@ -199,7 +199,7 @@ def _details(analysis: Analysis, place: int, chosen: int, several: bool, options
     behaviour = Section(
         f"Thresholds and calibration{of_run}",
         notes=[
-            "tools/thresholds.py chooses thresholds, for each class or for all, and tools/predict.py uses them. Those "
+            "tresnet thresholds chooses thresholds, for each class or for all, and tresnet predict uses them. Those "
             "found on the images that they are judged by flatter: choose on one split, score on another."
         ],
         figures=[

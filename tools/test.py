@@ -1,0 +1,9 @@
+"""Scores what a config says, of any task; ``mim test tresnet_downstream CONFIG`` runs it."""
+
+import sys
+
+from tresnet_downstream.cli.score import main
+from tresnet_downstream.command_line import run
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,9 @@
+"""Trains what a config says, of any task; ``mim train tresnet_downstream CONFIG`` runs it."""
+
+import sys
+
+from tresnet_downstream.cli.train import main
+from tresnet_downstream.command_line import run
+
+if __name__ == "__main__":
+    sys.exit(run(main, resumable=True))

@@ -1,0 +1,120 @@
+"""Lists the packaged configs, prints one with the meaning of its keys, or copies one."""
+
+import pprint
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.cli.config_names import config_path, packaged_folder, packaged_names
+from tresnet_downstream.cli.options import add_cfg_options
+from tresnet_downstream.command_line import Parser
+from tresnet_downstream.errors import UserError
+
+_WIDTH = 100
+
+
+def parser() -> Parser:
+    """The parser of ``tresnet config``."""
+    parser = Parser(
+        description="Without a name, lists the packaged configs. With one, prints the config with all that it "
+        "inherits, its references resolved, and the meaning of each key.",
+        examples=("digits_tresnet --cfg-options image_size=64", "coco_tresnet_l_448 --out my_configs"),
+        note="In a config of your own, _base_ = ['coco_tresnet_l_448.py'] takes all keys of a file beside it.",
+    )
+    parser.add_argument("config", nargs="?", help="the name of a packaged config, or a config file")
+    add_cfg_options(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", help="copies the config there, with the files that it inherits from, to be changed"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line and lists, prints or copies.
+
+    Raises:
+        UserError: there is no such config, it cannot be read, or a copy would overwrite another file.
+    """
+    options = parser().parse_args(arguments)
+    if options.config is None:
+        if options.out or options.cfg_options:
+            raise UserError("`out` and `cfg_options` are for one config; name it")
+        print(_listed())
+        return
+    path = config_path(options.config)
+    if options.out is None:
+        print(_printed(path, options.cfg_options))
+    elif options.cfg_options:
+        raise UserError("`cfg_options`: a copy is of the files as they are; change the copy, or leave `out` out")
+    else:
+        for copy in copy_config(path, options.out):
+            print(f"wrote {copy}")
+
+
+def _listed() -> str:
+    """A line for each packaged config."""
+    from tresnet_downstream.running.config_keys import summary_of
+
+    names = packaged_names()
+    width = max(map(len, names))
+    rest = " " * (width + 2)
+    return "\n".join(
+        textwrap.fill(
+            summary_of(packaged_folder() / f"{name}.py").partition(". ")[0].rstrip("."),
+            width=_WIDTH + 20,
+            initial_indent=f"{name:{width}}  ",
+            subsequent_indent=rest,
+        )
+        for name in names
+    )
+
+
+def _printed(path: Path, changes: Sequence[str]) -> str:
+    """A config as text that is a config again: short values first, each key with its meaning."""
+    from tresnet_downstream.running.config import load_config
+    from tresnet_downstream.running.config_keys import meanings_of, summary_of
+
+    meanings = meanings_of(path)
+    values: dict[str, Any] = load_config(path, changes)._cfg_dict.to_dict()
+    blocks = [f"# {path.stem}: {line}" for line in [summary_of(path)] if line]
+    short, long = [], []
+    for key, value in sorted(values.items()):
+        text = pprint.pformat(value, width=_WIDTH, sort_dicts=False)
+        comment = f"# {meanings[key]}" if key in meanings else ""
+        if "\n" in text or len(text) > _WIDTH // 2:
+            long.append(f"\n{comment}\n{key} = {text}".replace("\n\n", "\n"))
+        else:
+            short.append((f"{key} = {text}", comment))
+    width = max((len(text) for text, _ in short), default=0)
+    blocks += [f"{text:{width}}  {comment}".rstrip() for text, comment in short]
+    return "\n".join([*blocks, *long])
+
+
+def copy_config(path: Path, out: str | Path) -> list[Path]:
+    """Copies a config and the files that it inherits from into a folder, with the same places relative to one another.
+
+    Args:
+        path: of the config.
+        out: the folder; made if it does not exist.
+
+    Returns:
+        the files that were written; those that are there already, with the same content, are left out.
+
+    Raises:
+        UserError: a file of one of these names with another content is there, or the folder cannot be written.
+    """
+    from tresnet_downstream.files import whole_file
+    from tresnet_downstream.running.config_keys import with_bases
+
+    files = list(dict.fromkeys(with_bases(path)))
+    texts = {Path(out, file.relative_to(path.parent)): file.read_text(encoding="utf-8") for file in files}
+    for copy, text in texts.items():
+        if copy.exists() and copy.read_text(encoding="utf-8") != text:
+            raise UserError(f"{copy}: is another file; name another folder as `out`, or move it")
+    written = [copy for copy in texts if not copy.exists()]
+    for copy in written:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(copy) as partial:
+            partial.write_text(texts[copy], encoding="utf-8")
+    return written

@@ -1,0 +1,77 @@
+"""Exports a classifier or detector to ONNX or OpenVINO, int8 as well."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from tresnet_downstream.cli.config_names import config_path
+from tresnet_downstream.cli.options import add_model_options, model_options
+from tresnet_downstream.command_line import Parser, progress
+from tresnet_downstream.errors import UserError
+
+
+def parser() -> Parser:
+    """The parser of ``tresnet export``."""
+    parser = Parser(
+        description="Exports a classifier or detector; what it computes is compared with torch.",
+        examples=(
+            "work_dirs/digits_tresnet/best.pth digits.onnx",
+            "work_dirs/digits_tresnet/best.pth digits.xml --int8 data/digits/train",
+        ),
+    )
+    parser.add_argument("model", help="a weight file, URL, or name that tresnet weights lists")
+    parser.add_argument("out", help="the file to write: .onnx, or .xml for OpenVINO")
+    parser.add_argument(
+        "--int8",
+        nargs="+",
+        default=[],
+        metavar="IMAGE",
+        help="quantises, calibrated with these pictures or folders: some hundred like those to come",
+    )
+    parser.add_argument("--config", help="of a detector that MMDetection's own tools trained without ours")
+    add_model_options(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, exports, and says what was written and how far it is from torch."""
+    options = parser().parse_args(arguments)
+
+    from tresnet_downstream.deployment.export import export, require_target
+    from tresnet_downstream.deployment.formats import is_exported
+    from tresnet_downstream.pictures import find_images
+    from tresnet_downstream.weights import is_detector, locate
+
+    if is_exported(options.model):
+        raise UserError(f"{options.model}: is exported already; give the weights that it was made from")
+    require_target(options.out, bool(options.int8))
+    exportable = _detector if options.config or is_detector(locate(options.model)) else _classifier
+    print(export(exportable(options), options.out, find_images(options.int8), progress))
+
+
+def _classifier(options: argparse.Namespace) -> Any:
+    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.deployment.classifier import ExportableClassifier
+
+    return ExportableClassifier(load_model(options.model, **model_options(options)))
+
+
+def _detector(options: argparse.Namespace) -> Any:
+    from tresnet_downstream.deployment.detector import ExportableDetector
+    from tresnet_downstream.deployment.joint import ExportableJoint
+    from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.joint.predict import gives_labels_and_boxes
+    from tresnet_downstream.running.config import load_config
+
+    of_classifiers = {name: value for name, value in model_options(options).items() if name != "input_size"}
+    if unused := [name for name, value in of_classifiers.items() if value is not None]:
+        raise UserError(f"{options.model}: is a detector, and `{unused[0]}` is for classifiers; leave it out")
+    config = load_config(config_path(options.config)) if options.config else None
+    if config is not None and "test_dataloader" not in config:
+        raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
+    detector: Any = load_detector(options.model, config)
+    return (
+        ExportableJoint(detector, options.size)
+        if gives_labels_and_boxes(detector)
+        else ExportableDetector(detector, options.size)
+    )

@@ -1,0 +1,66 @@
+"""The installed command: ``tresnet COMMAND ...``, with one module of this folder for each command."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from tresnet_downstream.command_line import Parser, run
+from tresnet_downstream.version import __version__
+
+
+class Command(NamedTuple):
+    """A command of ``tresnet``: the module has ``parser()`` and ``main(arguments)``."""
+
+    module: str
+    summary: str
+    resumable: bool = False
+
+
+COMMANDS = {
+    "demo": Command("demo", "make the sample data, train on it, score and write a report"),
+    "config": Command("config", "list the packaged configs, print one with the meaning of its keys, copy one"),
+    "check": Command("check", "find faults of annotations and images before a training"),
+    "train": Command("train", "train a classifier, a detector or both in one network", resumable=True),
+    "score": Command("score", "score a checkpoint or an exported model"),
+    "report": Command("report", "write a report of scored runs, compared with one another"),
+    "thresholds": Command("thresholds", "choose thresholds for each class on a scored run"),
+    "calibrate": Command("calibrate", "calibrate probabilities on a scored run"),
+    "predict": Command("predict", "label images or find boxes, with a checkpoint or an exported model"),
+    "export": Command("export", "export a model to ONNX or OpenVINO, int8 as well"),
+    "weights": Command("weights", "list, show, convert, fetch and verify weight files"),
+    "maps": Command("maps", "measure explanations against boxes"),
+    "scale": Command("scale", "propose a ResNet-RS for a budget of multiply-adds"),
+    "benchmark": Command("benchmark", "measure speed and memory beside other networks"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status.
+
+    Args:
+        arguments: of the command line, the command first; those of the process by default.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in COMMANDS:
+        name, *rest = words
+        command = COMMANDS[name]
+        module = import_module(f"{__package__}.{command.module}")
+        return run(module.main, rest, command.resumable, program=f"tresnet {name}")
+    return run(_help, words, program="tresnet")
+
+
+def _help(arguments: Sequence[str] | None) -> None:
+    """Parses a command line without a command: ``--help``, ``--version`` or a mistake."""
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    parser = Parser(
+        usage="tresnet COMMAND ...",
+        description="Multi-label image classification and object detection with the TResNet family.",
+        note=f"commands:\n{listed}\n\ntresnet COMMAND --help shows the options and examples of a command.",
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", action="help", help="show this help and exit")
+    parser.add_argument("--version", action="version", version=__version__, help="show the version and exit")
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of those below")
+    parser.parse_args(arguments)

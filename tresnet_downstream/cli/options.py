@@ -1,0 +1,284 @@
+"""The options that several commands have: each is defined once, with one meaning, and reaches the config's keys.
+
+``--size``, ``--batch-size``, ``--workers``, ``--seed`` and ``--threshold`` are short for config keys, which
+:data:`CONFIG_KEYS` lists for each task.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.cli.config_names import config_path
+from tresnet_downstream.cli.tasks import CLASSIFIER, DETECTION, JOINT, MULTILABEL, TASKS
+from tresnet_downstream.command_line import Parser, progress
+from tresnet_downstream.errors import UserError
+
+_CLASSIFIERS_KEYS = {
+    "size": ("image_size",),
+    "batch_size": ("batch_size",),
+    "workers": ("num_workers",),
+    "seed": ("seed",),
+    "threshold": ("threshold",),
+}
+_DETECTORS_KEYS = {
+    "batch_size": ("{loader}.batch_size",),
+    "workers": ("{loader}.num_workers", "val_dataloader.num_workers"),
+    "seed": ("randomness.seed",),
+}
+# The config keys that an option sets, for each task; {loader} is the loader of the images that are trained or scored.
+CONFIG_KEYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    MULTILABEL: _CLASSIFIERS_KEYS,
+    CLASSIFIER: {name: keys for name, keys in _CLASSIFIERS_KEYS.items() if name != "threshold"},
+    DETECTION: _DETECTORS_KEYS,
+    JOINT: {**_DETECTORS_KEYS, "threshold": ("labels.threshold",)},
+}
+# What a user can do instead, where a task has no key for an option.
+_INSTEAD = {
+    ("size", DETECTION): "a detector's pipelines set the size, such as train_pipeline and test_pipeline",
+    ("size", JOINT): "a detector's pipelines set the size, such as train_pipeline and test_pipeline",
+}
+KEYS_NOTE = "config keys: tresnet config CONFIG prints every key with its default and meaning."
+
+
+def config_parser(description: str, examples: Iterable[str]) -> Parser:
+    """A parser with the options of the commands that train or score by a config."""
+    parser = Parser(description=description, examples=tuple(examples), note=KEYS_NOTE)
+    parser.add_argument("config", help="a config file, or the name of a packaged one (tresnet config lists them)")
+    add_import_option(parser)
+    parser.add_argument(
+        "--out",
+        "--work-dir",
+        dest="out",
+        metavar="DIR",
+        help="the folder for results (default: work_dirs/ and the name of the config, or of the checkpoint's folder "
+        "if a checkpoint is scored without a config)",
+    )
+    add_cfg_options(parser)
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the images (default: the config's)")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images per batch of each process (default: the config's)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (default: the config's)")
+    add_device_option(parser)
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        choices=["bfloat16", "float16"],
+        help="mixed precision; bfloat16 if no type is named",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch"],
+        default="none",
+        help="pytorch under torchrun; one process by default",
+    )
+    return parser
+
+
+def changes_of(options: argparse.Namespace, task: str, loader: str) -> list[str]:
+    """The changes to a config, ``key=value``, that the options and ``--cfg-options`` ask for.
+
+    Args:
+        options: of a command that :func:`config_parser` began.
+        task: of the config.
+        loader: the config's loader of the images, such as ``train_dataloader``.
+
+    Raises:
+        UserError: for an option that the task does not have, or one whose key is among ``--cfg-options``.
+    """
+    changes = []
+    by_key = {change.partition("=")[0] for change in options.cfg_options}
+    for name in ("size", "batch_size", "workers", "seed", "threshold"):
+        value = getattr(options, name, None)
+        if value is None:
+            continue
+        if name not in CONFIG_KEYS[task]:
+            instead = _INSTEAD.get((name, task), "leave it out")
+            raise UserError(f"`{name}` {value}: {options.config} is a config of {TASKS[task].network}; {instead}")
+        keys = list(dict.fromkeys(key.format(loader=loader) for key in CONFIG_KEYS[task][name]))
+        if both := by_key & set(keys):
+            raise UserError(f"`{name}` {value}: `cfg_options` sets {both.pop()} too; leave one of them out")
+        changes += [f"{key}={value}" for key in keys]
+        if name == "workers" and value == 0 and loader in keys[0]:
+            # torch refuses workers that persist where there are none.
+            changes += [f"{key.rpartition('.')[0]}.persistent_workers=False" for key in keys]
+    return [*changes, *options.cfg_options, *([f"amp={options.amp}"] if options.amp else [])]
+
+
+def read_config(options: argparse.Namespace, task: str, loader: str) -> Any:
+    """The config that the options ask for, with its changes and its work dir.
+
+    Raises:
+        UserError: as :func:`~tresnet_downstream.running.config.load_config`, and as :func:`changes_of`.
+    """
+    from tresnet_downstream.running.config import load_config
+
+    config = load_config(config_path(options.config), changes_of(options, task, loader))
+    config.work_dir = options.out or str(Path("work_dirs") / Path(options.config).stem)
+    return config
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Changes of any key of a config."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="changes to the config, such as data_root=/data/coco image_size=224",
+    )
+
+
+def add_seed_option(parser: argparse.ArgumentParser) -> None:
+    """The seed of a training."""
+    parser.add_argument("--seed", type=int, metavar="N", help="of all random draws (default: the config's)")
+
+
+def add_threshold_option(parser: argparse._ActionsContainer, help: str) -> None:
+    """The probability or score from which something counts as predicted."""
+    parser.add_argument("--threshold", type=float, metavar="P", help=help)
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """The device of the network."""
+    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first GPU, or else the CPU)")
+
+
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that build networks, for parts of the user's own."""
+    parser.add_argument(
+        "--import",
+        action=_Import,
+        dest="imported",
+        metavar="FILE",
+        help="a Python file of yours that registers parts, such as a head; is run first, and may be given again",
+    )
+
+
+class _Import(argparse.Action):
+    """Imports the file as soon as the command line is read: whatever is built after that may name its parts."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        import_file(values)
+
+
+def import_file(path: str) -> None:
+    """Runs a file of the user's, once, as the module that its name says.
+
+    Raises:
+        UserError: there is no such file, its name is that of another module, or running it fails.
+    """
+    file = Path(path)
+    name = file.stem
+    known = getattr(sys.modules.get(name), "__file__", None)
+    if known is not None and file.is_file() and file.samefile(known):
+        return
+    if not file.is_file() or file.suffix != ".py":
+        raise UserError(f"--import {path}: no such Python file")
+    if name in sys.modules or not name.isidentifier():
+        raise UserError(f"--import {path}: {name} is the name of another module, or none; rename the file")
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Named as by an import statement: worker processes that are started anew find it so.
+    sys.path.append(str(file.resolve().parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"--import {path}: {type(error).__name__}: {error}") from error
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that load a weight file."""
+    add_import_option(parser)
+    parser.add_argument("--variant", help="of the backbone, for a check; the file's shapes decide")
+    parser.add_argument(
+        "--slopes",
+        type=float,
+        nargs=2,
+        metavar=("STEM", "BLOCKS"),
+        help="negative slopes of the leaky ReLU; they cannot be inferred from tensor shapes",
+    )
+    parser.add_argument(
+        "--weights", choices=["raw", "averaged"], help="default: those that scored better in validation"
+    )
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the images (default: the file's)")
+    parser.add_argument("--network", metavar="NAME", help="timm's name of the network that a file of timm is of")
+
+
+def model_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of ``load_model`` that :func:`add_model_options` parsed."""
+    return {
+        "variant": options.variant,
+        "slopes": options.slopes,
+        "weights": options.weights,
+        "input_size": options.size,
+        "network": options.network,
+    }
+
+
+def add_report_option(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that score."""
+    parser.add_argument("--report", metavar="DIR", help="writes a report there: report.html and the same as Markdown")
+
+
+def write_report_of(folder: Path, out: str | None) -> None:
+    """Writes the report of a run folder, if one is asked for, and says where it is."""
+    if out is None:
+        return
+    from tresnet_downstream.evaluation import write_report
+
+    for path in write_report(folder, out, track=progress, tell=print):
+        print(f"wrote {path}")
+
+
+def best_device(name: str | None) -> str:
+    """The device asked for, or else the first GPU, or else the CPU.
+
+    Raises:
+        UserError: if torch does not know it, or has none such here.
+    """
+    import torch
+
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"`device` {device}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def use_device(name: str | None, launcher: str) -> None:
+    """Makes the runner of MMEngine, which takes the first device that there is, find the one asked for.
+
+    Must be called before anything asks torch for a GPU.
+
+    Raises:
+        UserError: the device is not here, or MMEngine would take another.
+    """
+    if name is None:
+        return
+    kind, _, index = name.partition(":")
+    if launcher != "none" and index:
+        raise UserError(f"`device` {name}: torchrun gives each process a device of its own; leave the index out")
+    if kind == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif kind == "cuda" and index:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        if visible != [""] and not (index.isdigit() and int(index) < len(visible)):
+            raise UserError(f"`device` {name}: CUDA_VISIBLE_DEVICES shows {len(visible)} devices")
+        os.environ["CUDA_VISIBLE_DEVICES"] = index if visible == [""] else visible[int(index)]
+        name = "cuda"
+    best_device(name)
+    from mmengine.device import get_device
+
+    if get_device() != kind:
+        raise UserError(f"`device` {name}: MMEngine trains and scores on {get_device()} here; leave it out")

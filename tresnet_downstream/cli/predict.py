@@ -1,0 +1,136 @@
+"""Labels images, or finds boxes, with a checkpoint or an exported model."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tresnet_downstream.cli.config_names import config_path
+from tresnet_downstream.cli.options import (
+    add_device_option,
+    add_model_options,
+    add_threshold_option,
+    best_device,
+    model_options,
+)
+from tresnet_downstream.command_line import Parser, progress
+from tresnet_downstream.errors import UserError
+
+
+def parser() -> Parser:
+    """The parser of ``tresnet predict``."""
+    parser = Parser(
+        description="Labels pictures with their probabilities; a detector finds boxes.",
+        examples=(
+            "m_in1k image.jpg photos/ --top-k 3",
+            "work_dirs/digits_tresnet/best.pth data/digits/val --threshold 0.5 --out drawn",
+        ),
+    )
+    parser.add_argument("model", help="a weight file, exported model, URL, or name that tresnet weights lists")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, folders, or patterns in quotes")
+    limits = parser.add_mutually_exclusive_group()
+    add_threshold_option(
+        limits, "probability above which a label or box is shown (default: 0.5 for several labels, 0.3 for boxes)"
+    )
+    limits.add_argument("--thresholds", metavar="FILE", help="one for each class, from tresnet thresholds")
+    parser.add_argument("--top-k", type=int, help="most labels or boxes of a picture; 5 for single-label weights")
+    parser.add_argument("--out", metavar="DIR", help="draws each picture with its labels or boxes there")
+    parser.add_argument(
+        "--explain", action="store_true", help="draws where a classifier looks for each label, too; needs --out"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON lines in place of text")
+    parser.add_argument("--batch-size", type=int, metavar="N", default=16, help="images per batch")
+    add_device_option(parser)
+    parser.add_argument("--config", help="of a detector that MMDetection's own tools trained without ours")
+    add_model_options(parser)
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation of a classifier: the mean of the probabilities of each image and its mirror image",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, predicts and prints a line for each picture."""
+    options = parser().parse_args(arguments)
+
+    from tresnet_downstream.pictures import find_images
+
+    if options.thresholds:
+        from tresnet_downstream.evaluation.thresholds import read_thresholds
+
+        options.threshold = read_thresholds(options.thresholds)
+    images = find_images(options.images)
+    lines = _lines(options, images)
+    for line in progress(lines, len(images), "predict"):
+        print(line)
+
+
+def _lines(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
+    from tresnet_downstream.deployment.formats import is_exported
+    from tresnet_downstream.weights import is_detector, locate
+
+    if is_exported(options.model):
+        return _exported(options, images)
+    device = best_device(options.device)
+    label = _detector if options.config or is_detector(locate(options.model)) else _classifier
+    return label(options, images, device)
+
+
+def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
+    from tresnet_downstream.deployment.exported import open_exported
+
+    of_weight_files = {"config": options.config, **model_options(options)}
+    if fixed := [name for name, value in of_weight_files.items() if value is not None]:
+        raise UserError(
+            f"{options.model}: `{fixed[0]}` is for weight files; an exported model is what it was exported as"
+        )
+    if options.tta:
+        raise UserError(f"{options.model}: `tta` is for weight files; an exported model has no test-time augmentation")
+    model = open_exported(options.model, options.device or "cpu")
+    given = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
+    if model.kind == "classifier":
+        from tresnet_downstream.classification.labelling import label_pictures
+
+        return label_pictures(model, images, *given, options.explain)
+    if options.explain:
+        raise UserError(f"{options.model}: is a {model.kind}, and `explain` is for classifiers")
+    from tresnet_downstream.detection.drawing import detect_in_pictures
+    from tresnet_downstream.joint.predict import LabelsOfPictures
+
+    labels = LabelsOfPictures(model.classes) if model.kind == "joint" else None
+    return detect_in_pictures(model, images, *given, labels)
+
+
+def _classifier(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
+    from tresnet_downstream.backbones import TResNet
+    from tresnet_downstream.classification.labelling import label_pictures
+    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.deployment import fuse
+
+    model = load_model(options.model, **model_options(options)).to(device)
+    if isinstance(model.backbone, TResNet):
+        model = fuse(model)
+    model.tta = options.tta
+    return label_pictures(
+        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json, options.explain
+    )
+
+
+def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
+    if options.explain:
+        raise UserError(f"{options.model}: is a detector, and `explain` is for classifiers")
+    from tresnet_downstream.detection.drawing import detect_in_pictures
+    from tresnet_downstream.detection.predict import LoadedDetector, load_detector
+    from tresnet_downstream.joint.predict import LabelsOfPictures, gives_labels_and_boxes
+    from tresnet_downstream.running.config import load_config
+
+    if options.tta:
+        raise UserError(f"{options.model}: `tta` is for classifiers; tresnet score has it for detectors")
+    config = load_config(config_path(options.config)) if options.config else None
+    if config is not None and "test_dataloader" not in config:
+        raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
+    detector: Any = load_detector(options.model, config).to(device)
+    labels = LabelsOfPictures(detector.classes) if gives_labels_and_boxes(detector) else None
+    given = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
+    return detect_in_pictures(LoadedDetector(detector), images, *given, labels)

@@ -1,0 +1,237 @@
+"""Scores a checkpoint or an exported model: labels, boxes or both, as the config says."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.cli.config_names import config_path
+from tresnet_downstream.cli.options import (
+    add_report_option,
+    add_threshold_option,
+    changes_of,
+    config_parser,
+    read_config,
+    use_device,
+    write_report_of,
+)
+from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, DETECTORS, JOINT, MULTILABEL, TASKS, require_task
+from tresnet_downstream.command_line import Parser
+from tresnet_downstream.errors import UserError
+
+# Options that only some tasks have, besides those that are short for config keys.
+_TASKS_OF = {"weights": CLASSIFIERS, "explain": CLASSIFIERS, "tta": (*CLASSIFIERS, DETECTION)}
+_LOADERS = {DETECTION: "test_dataloader", JOINT: "test_dataloader"}
+_EXAMPLES = {
+    None: (
+        "digits_tresnet work_dirs/digits_tresnet/best.pth --report report",
+        "digits_retinanet_tresnet detector.onnx --out scored",
+    ),
+    MULTILABEL: (
+        "configs/digits_tresnet.py work_dirs/digits_tresnet/best.pth --report report",
+        "work_dirs/digits_tresnet/best.pth --cfg-options val_annotations=test.json val_images=test",
+    ),
+    "classifier": (
+        "configs/tiny_imagenet_tresnet_64.py work_dirs/tiny_imagenet_tresnet_64/best.pth --tta",
+        "work_dirs/tiny_imagenet_tresnet_64/best.pth --cfg-options val_images=other",
+    ),
+    DETECTION: (
+        "configs/digits_retinanet_tresnet.py work_dirs/digits_retinanet_tresnet/epoch_4.pth --report report",
+        "configs/digits_retinanet_tresnet.py detector.onnx --out scored",
+    ),
+    JOINT: (
+        "configs/digits_labels_and_boxes.py work_dirs/digits_labels_and_boxes/epoch_4.pth --report report",
+        "configs/digits_labels_and_boxes.py joint.onnx --out scored",
+    ),
+}
+
+
+def parser(task: str | None = None) -> Parser:
+    """The parser of ``tresnet score``, or of the script of one task."""
+    network = "a network" if task is None else TASKS[task].network
+    data = "the test data of a config" if task in DETECTORS else "the validation data of a config, or of its options"
+    parser = config_parser(f"Scores {network} on {data}.", _EXAMPLES[task])
+    alone = ""
+    if task not in DETECTORS:
+        parser.usage = "%(prog)s [CONFIG] CHECKPOINT [options]"
+        alone = "; that of a classifier can be scored without a config"
+    parser.add_argument(
+        "checkpoint",
+        nargs=None if task in DETECTORS else "?",
+        help=f"such as work_dirs/NAME/best.pth, or an exported model.onnx{alone}",
+    )
+    if task != DETECTION:
+        add_threshold_option(parser, "probability above which a label counts as predicted (default: the config's)")
+    if task not in DETECTORS:
+        parser.add_argument(
+            "--weights",
+            choices=["raw", "averaged"],
+            help="of a classifier (default: those that scored better in validation)",
+        )
+        parser.add_argument(
+            "--explain",
+            action="store_true",
+            help="keeps where a classifier looked at its worst mistakes, for reports",
+        )
+    if task != JOINT:
+        parser.add_argument(
+            "--tta",
+            action="store_true",
+            help="test-time augmentation: the mean of the probabilities of each image and its mirror image; for "
+            "detectors the config's tta_model and tta_pipeline, or else the boxes of both, merged",
+        )
+    add_report_option(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> None:
+    """Parses the command line, scores, prints the table and writes scores, the run folder and the report asked for.
+
+    Args:
+        arguments: of the command line; those of the process by default.
+        task: that the config must have, a key of :data:`~tresnet_downstream.cli.tasks.TASKS`; None takes any.
+
+    Raises:
+        UserError: for a config or a checkpoint of another task, an option that the task does not have, and what
+            scoring raises.
+    """
+    options = parser(task).parse_args(arguments)
+    use_device(options.device, options.launcher)
+    if options.checkpoint is None:
+        _score_classifier(options, None, task)
+        return
+
+    from tresnet_downstream.running.config import read_config_file
+
+    raw = read_config_file(config_path(options.config))
+    actual = require_task(raw, task, "test")
+    for name, tasks in _TASKS_OF.items():
+        if getattr(options, name, None) and actual not in tasks:
+            raise UserError(f"`{name}`: {options.config} is a config of {TASKS[actual].network}; leave it out")
+    if actual in CLASSIFIERS:
+        _score_classifier(options, raw, actual)
+    elif actual == DETECTION:
+        _score_detector(options)
+    else:
+        _score_joint(options)
+
+
+def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -> None:
+    """Scores a classifier by a config, or by its checkpoint alone."""
+    from tresnet_downstream.classification.training import score_classifier
+    from tresnet_downstream.evaluation import format_single_label_table, format_table, write_scored
+    from tresnet_downstream.running.options import places_set_by
+
+    ready = _ready_classifier(options)
+    if raw is None:
+        config, set_here, task = _config_of_checkpoint(options, ready, task)
+    else:
+        assert task is not None
+        config = read_config(options, task, "val_dataloader")
+        set_here = places_set_by(changes_of(options, task, "val_dataloader"), raw)
+    scored = score_classifier(
+        config, options.checkpoint, options.weights, options.launcher, set_here, options.explain, options.tta, ready
+    )
+    if scored is None:
+        return
+    scores, outcome = scored
+    table = format_table if task == MULTILABEL else format_single_label_table
+    tta = ", tta" if options.tta else ""
+    print(table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights{tta}"))
+    for name, value in outcome.about.get("metrics", {}).items():
+        print(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
+    folder = Path(config.work_dir)
+    for path in write_scored(scores, outcome, folder):
+        print(f"wrote {path}")
+    write_report_of(folder, options.report)
+
+
+def _ready_classifier(options: argparse.Namespace) -> Any:
+    """What runs the exported file that is named in the place of a checkpoint; None for a checkpoint."""
+    from tresnet_downstream.deployment.formats import is_exported
+
+    path = options.checkpoint or options.config
+    if not is_exported(path):
+        return None
+    from tresnet_downstream.deployment.scoring import ready_classifier
+
+    return ready_classifier(path)
+
+
+def _config_of_checkpoint(options: argparse.Namespace, ready: Any, task: str | None) -> tuple[Any, set[str], str]:
+    """The config that a checkpoint alone describes, the places that options set in it, and its task."""
+    from tresnet_downstream.classification.descriptions import Description, read_description
+    from tresnet_downstream.classification.scoring_config import scoring_config
+    from tresnet_downstream.running.options import places_set_by, with_options
+    from tresnet_downstream.weights import read_checkpoint
+
+    if Path(options.config).suffix == ".py":
+        raise UserError(f"{options.config}: is a config; name the checkpoint after it")
+    checkpoint = options.checkpoint = Path(options.config)
+    if ready is None:
+        description = read_description(checkpoint, read_checkpoint(checkpoint))
+    else:
+        description = Description(ready.config, ready.pipeline)
+    raw = scoring_config(description, checkpoint)
+    actual = require_task(raw, task, "test")
+    changes = changes_of(options, actual, "val_dataloader")
+    places = places_set_by(changes, raw)
+    config = with_options(raw, changes)
+    config.work_dir = options.out or str(Path("work_dirs") / checkpoint.absolute().parent.name)
+    return config, places, actual
+
+
+def _score_detector(options: argparse.Namespace) -> None:
+    from tresnet_downstream.detection.training import score_detection
+    from tresnet_downstream.evaluation import format_detection_table, write_scored
+
+    config = read_config(options, DETECTION, _LOADERS[DETECTION])
+    ready = _ready_detector(options, "detector")
+    scored = score_detection(config, options.checkpoint, options.launcher, options.tta, ready)
+    if scored is None:
+        return
+    scores, outcome = scored
+    for kind, scores_of_kind in scores.items():
+        print(format_detection_table(scores_of_kind, f"{options.checkpoint}, {kind}{', tta' if options.tta else ''}"))
+    folder = Path(config.work_dir)
+    for path in write_scored(scores, outcome, folder):
+        print(f"wrote {path}")
+    write_report_of(folder, options.report)
+
+
+def _score_joint(options: argparse.Namespace) -> None:
+    from tresnet_downstream.evaluation import format_detection_table, format_table, write_scored
+    from tresnet_downstream.evaluation.runs import PARTS
+    from tresnet_downstream.joint.training import score_joint
+
+    config = read_config(options, JOINT, _LOADERS[JOINT])
+    scored = score_joint(config, options.checkpoint, options.launcher, _ready_detector(options, "joint"))
+    if scored is None:
+        return
+    labels, boxes = scored
+    print(format_table(labels[0], f"{options.checkpoint}, labels"))
+    for kind, scores_of_kind in boxes[0].items():
+        print(format_detection_table(scores_of_kind, f"{options.checkpoint}, {kind}"))
+    folder = Path(config.work_dir)
+    written = (*write_scored(*labels, folder / PARTS[0]), *write_scored(*boxes, folder / PARTS[1]))
+    for path in written:
+        print(f"wrote {path}")
+    write_report_of(folder, options.report)
+
+
+def _ready_detector(options: argparse.Namespace, kind: str) -> Any:
+    """The model of an exported file in the place of a checkpoint; None for a checkpoint.
+
+    Raises:
+        UserError: the file is of another kind, or an option would change what it computes.
+    """
+    from tresnet_downstream.deployment.formats import is_exported
+
+    if not is_exported(options.checkpoint):
+        return None
+    from tresnet_downstream.deployment.scoring import ready_detector
+
+    ready = ready_detector(options.checkpoint, kind)
+    changes = {option.partition("=")[0] for option in options.cfg_options} | ({"amp"} if options.amp else set())
+    ready.require_untouched(changes, options.checkpoint)
+    return ready

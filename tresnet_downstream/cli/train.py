@@ -1,0 +1,104 @@
+"""Trains a classifier, a detector or both in one network, as the config says."""
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from tresnet_downstream.cli.config_names import config_path
+from tresnet_downstream.cli.options import add_seed_option, config_parser, read_config, use_device
+from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, JOINT, MULTILABEL, TASKS, require_task
+from tresnet_downstream.command_line import Parser
+
+# Where the function is that trains a detector; it is imported when it is needed, since that takes seconds.
+_TRAINERS = {
+    DETECTION: ("tresnet_downstream.detection.training", "train_detection"),
+    JOINT: ("tresnet_downstream.joint.training", "train_joint"),
+}
+_EXAMPLES = {
+    None: ("digits_tresnet --seed 1", "custom_tresnet_m_448 --size 224 --cfg-options data_root=photos"),
+    MULTILABEL: (
+        "configs/digits_tresnet.py --seed 1",
+        "configs/coco_tresnet_l_448.py --amp --cfg-options data_root=coco",
+    ),
+    "classifier": (
+        "configs/tiny_imagenet_tresnet_64.py --seed 1",
+        "configs/folders_tresnet_m_224.py --batch-size 32 --cfg-options data_root=photos",
+    ),
+    DETECTION: (
+        "configs/digits_retinanet_tresnet.py --seed 1",
+        "configs/retinanet_tresnet_m.py --amp --batch-size 4 --cfg-options data_root=coco/",
+    ),
+    JOINT: (
+        "configs/digits_labels_and_boxes.py --seed 1",
+        "configs/digits_labels_and_boxes.py --cfg-options labels.loss_weights=learned",
+    ),
+}
+
+
+def parser(task: str | None = None) -> Parser:
+    """The parser of ``tresnet train``, or of the script of one task."""
+    network = "the network of a config" if task is None else TASKS[task].network
+    parser = config_parser(f"Trains {network}.", _EXAMPLES[task])
+    add_seed_option(parser)
+    parser.add_argument("--resume", action="store_true", help="goes on from the newest checkpoint in the folder")
+    parser.add_argument("--overwrite", action="store_true", help="moves a run that the folder holds aside")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> None:
+    """Parses the command line, trains and prints the best score and where the results are.
+
+    Args:
+        arguments: of the command line; those of the process by default.
+        task: that the config must have, a key of :data:`~tresnet_downstream.cli.tasks.TASKS`; None takes any.
+
+    Raises:
+        UserError: for a config of another task, an option that the task does not have, and what training raises.
+    """
+    options = parser(task).parse_args(arguments)
+    use_device(options.device, options.launcher)
+
+    from tresnet_downstream.running.config import read_config_file
+
+    task = require_task(read_config_file(config_path(options.config)), task, "train")
+    config = read_config(options, task, "train_dataloader")
+    train = _train_classifier if task in CLASSIFIERS else _train_detector
+    train(config, task, options)
+
+
+def _train_classifier(config: Any, task: str, options: argparse.Namespace) -> None:
+    from mmengine.dist import is_main_process
+
+    from tresnet_downstream.classification.training import train_classifier
+
+    best = train_classifier(config, options.resume, options.launcher, options.overwrite)
+    if not is_main_process():
+        return
+    name = config.default_hooks.checkpoint.get("save_best", "mAP" if task == MULTILABEL else "top1")
+    if "epoch" in best:
+        step = f"step {best['step']}, " if "step" in best else ""
+        score = best[name] if name in best else best[f"{best['weights']}/{name}"]
+        print(f"best val {name} {score:.2f} ({best['weights']} weights, {step}epoch {best['epoch']})")
+    elif task == MULTILABEL:
+        print(f"no val {name}: the validation data shows none of the classes")
+    else:
+        print(f"no val {name}: nothing was scored")
+    print(f"results are in {config.work_dir}")
+
+
+def _train_detector(config: Any, task: str, options: argparse.Namespace) -> None:
+    from mmengine.dist import is_main_process
+
+    module, function = _TRAINERS[task]
+    best = getattr(import_module(module), function)(config, options.resume, options.launcher, options.overwrite)
+    if not is_main_process():
+        return
+    if "last_AP" in best:
+        print(f"last val AP {best['last_AP']:.2f}; the config keeps no best checkpoint (save_best)")
+    elif best:
+        name = next(key for key in best if key != "checkpoint")
+        print(f"best val {name} {best[name]:.2f}, in {best['checkpoint']}")
+    else:
+        print("no val AP: nothing was scored")
+    print(f"results are in {config.work_dir}")

@@ -1,0 +1,115 @@
+"""Lists, shows, converts, fetches and verifies weight files."""
+
+import argparse
+from collections.abc import Sequence
+
+from tresnet_downstream.cli.options import add_device_option, add_model_options, best_device, model_options
+from tresnet_downstream.command_line import Parser, progress
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line and calls the command."""
+    options = parser().parse_args(arguments)
+    options.command(options)
+
+
+def parser() -> Parser:
+    """The parser of ``tresnet weights``."""
+    parser = Parser(
+        description="Lists, shows, converts, fetches and verifies weight files.",
+        examples=("show m_in1k", "convert work_dirs/digits_tresnet/best.pth digits.safetensors --to timm"),
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="every public file: name, data, classes, size, published score")
+    command.set_defaults(command=_list)
+
+    command = commands.add_parser("show", help="what a file is, in ten lines")
+    command.add_argument("file", help="a path, URL or name of the list")
+    add_model_options(command)
+    command.set_defaults(command=_show)
+
+    command = commands.add_parser("convert", help="writes a file in another project's format")
+    command.add_argument("file", help="a path, URL or name of the list")
+    command.add_argument("out", help="the file to write: .pth, or .safetensors for timm")
+    command.add_argument("--to", required=True, choices=["timm", "release", "tresnet"], help="the format")
+    add_model_options(command)
+    command.set_defaults(command=_convert)
+
+    command = commands.add_parser("fetch", help="fetches a public file into the cache and prints its path")
+    command.add_argument("name", help="a name of the list, or a URL")
+    command.set_defaults(command=_fetch)
+
+    command = commands.add_parser(
+        "mirror", help="copies the public files that are here into a folder for TRESNET_MIRROR"
+    )
+    command.add_argument("folder", metavar="DIR")
+    command.add_argument("files", nargs="*", metavar="FILE", help="files fetched by other means, under their own names")
+    command.set_defaults(command=_mirror)
+
+    command = commands.add_parser("verify", help="scores weights and compares with the published figure")
+    command.add_argument("file", metavar="NAME", help="a name of the list, or a path")
+    command.add_argument("--data", required=True, help="folder of MS-COCO, of VOC or of ImageNet")
+    command.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="ground truth of ImageNet's images in one folder without class folders; docs/weights.md lists the forms",
+    )
+    command.add_argument("--year", type=int, default=2014, choices=[2014, 2017], help="of MS-COCO")
+    command.add_argument("--batch-size", type=int, default=16)
+    add_device_option(command)
+    add_model_options(command)
+    command.set_defaults(command=_verify)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> None:
+    from tresnet_downstream.weights.catalogue import catalogue_table
+
+    print(catalogue_table())
+
+
+def _show(options: argparse.Namespace) -> None:
+    from tresnet_downstream.classification.model_files import read_weight_file
+    from tresnet_downstream.classification.weight_file import describe
+    from tresnet_downstream.wording import worded
+
+    print(worded(describe(read_weight_file(options.file, **model_options(options)))))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from tresnet_downstream.classification.convert import convert
+    from tresnet_downstream.classification.model_files import read_weight_file
+
+    file = read_weight_file(options.file, **model_options(options))
+    print(f"wrote {convert(file, options.out, options.to)}")
+    if file.inexact:
+        print(f"{file.inexact} norm weights below 1e-5 have no exact form and are taken as that")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from tresnet_downstream.weights.public_files import locate
+
+    print(locate(options.name))
+
+
+def _mirror(options: argparse.Namespace) -> None:
+    from tresnet_downstream.weights.mirror import fill_mirror
+
+    for name, done in fill_mirror(options.folder, options.files):
+        print(f"{name:34} {done}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.classification.verify import count_images, published_score, verify
+
+    published = published_score(options.file)
+    model = load_model(options.file, **model_options(options)).to(best_device(options.device))
+    steps = verify(model, options.data, options.year, options.batch_size, options.labels)
+    *_, result = progress(steps, count_images(model, options.data, options.year, options.labels), "verify")
+    assert result is not None
+    print(f"measured   {result.metric} {result.percent:.2f} on {result.num_images:,} pictures")
+    if published is not None:
+        print(f"published  {result.metric} {published:.2f}")
+        print(f"difference {result.percent - published:+.2f}")

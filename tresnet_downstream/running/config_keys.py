@@ -1,0 +1,140 @@
+"""What the top-level keys of a config mean: from the comments beside them, or else from a table.
+
+A key's meaning is the comment at the end of its assignment, in the config or in a file that it inherits from. Keys
+that MMEngine and MMDetection define, and those whose value is a part of the config, are in :data:`MEANINGS`.
+"""
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+MEANINGS = {
+    "auto_scale_lr": "MMDetection's: the batch size that the learning rate is for; used by mim's --auto-scale-lr",
+    "average_decay": "decay of the averaged weights, per optimiser step; 0 for none",
+    "backend_args": "MMDetection's: where files are read from; None is the local disk",
+    "base_lr": "learning rate of the paper's batch size",
+    "channels": "channels of the backbone's feature maps",
+    "checkpoints": "which checkpoints a detector's training keeps, and the score of the best one",
+    "classes": "names of the classes, in the order of the network's outputs",
+    "custom_hooks": "hooks beside MMEngine's",
+    "data_root": "folder that the names of files and folders are relative to",
+    "data_source": "where the data comes from; shown if data_root is missing",
+    "dataset_name": "torchvision's class of the data set",
+    "dataset_type": "MMDetection's class of the data set",
+    "default_hooks": "MMEngine's hooks: checkpoints, logs, timer, schedule",
+    "default_scope": "the registry in which names of components are looked up",
+    "dropout": "probability of dropout in the head",
+    "drop_path_rate": "stochastic depth: the probability of leaving out the last block",
+    "env_cfg": "MMEngine's settings of processes and cuDNN",
+    "image_scale": "longest and shortest side of the resized images",
+    "image_size": "side of the images in pixels, in training and validation",
+    "img_scales": "sizes of the images in test-time augmentation",
+    "interval": "epochs between checkpoints and validations",
+    "label_smoothing": "share of the target probability that is spread over all classes",
+    "labelled": "what the training and validation data sets have in common",
+    "labels": "the head of labels beside a detector's boxes: head, loss, weights, data",
+    "load_from": "checkpoint whose weights the training starts from; None for none",
+    "log_level": "least level of the messages in the log",
+    "log_processor": "MMEngine's smoothing of logged values",
+    "max_epochs": "epochs of the schedule",
+    "max_lr": "largest learning rate of the schedule",
+    "model": "the network: backbone, head or detector, and losses",
+    "network": "timm's name of the backbone",
+    "num_workers": "processes that read images",
+    "of_torchvision": "what the training and validation data sets have in common",
+    "optim_wrapper": "the optimiser, its weight decay and its gradients",
+    "param_scheduler": "schedule of the learning rate",
+    "pixels": "how a detector's images are normalised and padded",
+    "pretrained": "weights that the backbone starts from: a file, or a name that tresnet weights lists",
+    "randomness": "the seed of all random draws, and whether cuDNN is deterministic",
+    "resume": "whether the training goes on from the newest checkpoint; set by resume options",
+    "runner_type": "the class that runs trainings and tests",
+    "seed": "seed of all random draws",
+    "stage2_num_epochs": "epochs at the end with the second pipeline",
+    "stop_epoch": "last epoch, if the training ends before its schedule; None for the whole schedule",
+    "test_cfg": "MMEngine's loop of tests",
+    "test_dataloader": "how test images are read",
+    "test_evaluator": "scores of the test images",
+    "test_pipeline": "steps that prepare a test image",
+    "train_annotations": "file of the training labels, relative to data_root",
+    "train_cfg": "MMEngine's loop of trainings: epochs, and epochs between validations",
+    "train_dataloader": "how training images are read: data set, batches, processes",
+    "train_images": "folder of the training images, relative to data_root",
+    "train_pipeline": "steps that prepare and augment a training image",
+    "train_pipeline_stage2": "steps of the training images at the end of the training",
+    "train_split": "torchvision's name of the training split",
+    "tresnet_l": "backbone of a detector: TResNet-L from ImageNet weights",
+    "tresnet_l_channels": "channels of its feature maps, for the neck",
+    "tresnet_m": "backbone of a detector: TResNet-M from ImageNet weights",
+    "tresnet_m_channels": "channels of its feature maps, for the neck",
+    "tta_model": "how the boxes of test-time augmentation are merged",
+    "tta_pipeline": "augmented versions of a test image",
+    "val_annotations": "file of the validation labels, relative to data_root",
+    "val_cfg": "MMEngine's loop of validations",
+    "val_dataloader": "how validation images are read: data set, batches, processes",
+    "val_evaluator": "scores of the validation images",
+    "val_images": "folder of the validation images, relative to data_root",
+    "val_list": "list of the validation images",
+    "val_pipeline": "steps that prepare a validation image",
+    "val_split": "torchvision's name of the validation split",
+    "vis_backends": "MMDetection's writers of logs",
+    "visualizer": "writers of logs, such as TensorBoard",
+    "weight_decay": "weight decay of the convolutions' and linear layers' weights",
+}
+
+
+def meanings_of(path: Path) -> dict[str, str]:
+    """The meaning of every top-level key of a config that has one.
+
+    Args:
+        path: of the config.
+
+    Returns:
+        the meanings by key: the comments of the config and of the files that it inherits from, the config's own first,
+        over those of :data:`MEANINGS`.
+    """
+    meanings = dict(MEANINGS)
+    for file in reversed(list(with_bases(path))):
+        meanings |= _comments_of(file)
+    return meanings
+
+
+def with_bases(path: Path) -> Iterator[Path]:
+    """A config and the files of the same folders that it inherits from; files of other packages are left out."""
+    yield path
+    for assignment in _assignments(path.read_text(encoding="utf-8")):
+        if assignment[0] == "_base_":
+            bases = ast.literal_eval(assignment[1])
+            for base in [bases] if isinstance(bases, str) else bases:
+                if "::" not in base:
+                    yield from with_bases((path.parent / base).resolve())
+
+
+def summary_of(path: Path) -> str:
+    """The first comment of a config, in one line."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            lines.append(line.lstrip("# "))
+        elif lines or line.strip():
+            break
+    return " ".join(lines)
+
+
+def _assignments(text: str) -> Iterator[tuple[str, ast.expr, int]]:
+    """Name, value and last line of the assignments at a config's top level."""
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.end_lineno:
+            yield node.targets[0].id, node.value, node.end_lineno
+
+
+def _comments_of(path: Path) -> dict[str, str]:
+    text = path.read_text(encoding="utf-8")
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type == tokenize.COMMENT and token.line.strip() != token.string
+    }
+    return {name: comments[line] for name, _, line in _assignments(text) if line in comments}
