@@ -37,7 +37,9 @@ def _add_networks(commands: "argparse._SubParsersAction[Parser]") -> None:
     command.add_argument(
         "networks", nargs="*", metavar="NETWORK", help="tresnet_m, timm_tresnet_m and resnet50 by default; or all"
     )
-    command.add_argument("--tasks", nargs="+", default=["training", "inference"], metavar="TASK")
+    command.add_argument(
+        "--tasks", nargs="+", default=["training", "inference"], metavar="TASK", help="training, inference"
+    )
     command.add_argument(
         "--types", nargs="+", default=["float32"], metavar="TYPE", help="float32, bfloat16, float16 (a GPU's)"
     )
@@ -45,63 +47,73 @@ def _add_networks(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--forms", nargs="+", default=["eager"], metavar="FORM", help="eager, compiled, fused (TResNet's inference)"
     )
     command.add_argument(
-        "--sizes", nargs="+", default=["224"], metavar="PIXELS", help="or published: each at the size of its score"
+        "--sizes",
+        nargs="+",
+        default=["224"],
+        metavar="PIXELS",
+        help="sides of the images; published takes the size of each network's published score",
     )
-    command.add_argument("--batch-size", type=int, default=8)
-    command.add_argument("--repeats", type=int, default=9, help="timed steps of each, after one that warms up")
-    command.add_argument("--peer", metavar="NETWORK", help="whose eager form each speed is divided by")
-    command.add_argument("--largest-batch", action="store_true", help="finds it by bisection; on a CPU by arithmetic")
+    command.add_argument("--batch-size", type=int, metavar="N", default=8, help="images per batch")
+    command.add_argument(
+        "--repeats", type=int, default=9, metavar="N", help="timed steps of each candidate, after one to warm up"
+    )
+    command.add_argument("--peer", metavar="NETWORK", help="network whose eager form is the unit of speed")
+    command.add_argument(
+        "--largest-batch",
+        action="store_true",
+        help="find the largest batch that fits, by bisection; on a CPU by arithmetic",
+    )
     add_device_option(command)
-    command.add_argument("--out", metavar="DIR", help="writes table.md, table.json and plot.png there")
+    command.add_argument("--out", metavar="DIR", help="folder for table.md, table.json and plot.png")
     command.set_defaults(command=_networks)
 
 
 def _add_exported(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("exported", help="TResNet-M fused and exported, against timm's, on the CPU")
-    command.add_argument("--size", type=int, default=224, metavar="PIXELS")
-    command.add_argument("--batch-size", type=int, default=8)
-    command.add_argument("--repeats", type=int, default=9)
+    command.add_argument("--size", type=int, default=224, metavar="PIXELS", help="side of the images")
+    command.add_argument("--batch-size", type=int, metavar="N", default=8, help="images per batch")
+    command.add_argument("--repeats", type=int, metavar="N", default=9, help="timed rounds")
     command.set_defaults(command=_exported)
 
 
 def _add_exported_detector(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("exported-detector", help="a detector exported, against MMDetection's, on the CPU")
-    command.add_argument("checkpoint", metavar="CHECKPOINT")
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="of a detector")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="pictures or folders, to calibrate int8 with")
-    command.add_argument("--batch-size", type=int, default=1, help="how many of the pictures are timed, at a time")
-    command.add_argument("--repeats", type=int, default=9)
+    command.add_argument("--batch-size", type=int, metavar="N", default=1, help="images per batch")
+    command.add_argument("--repeats", type=int, metavar="N", default=9, help="timed rounds")
     command.set_defaults(command=_exported_detector)
 
 
 def _add_pictures(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("pictures", help="from JPEG files to the device, against the ASL release's way")
     command.add_argument("images", nargs="+", metavar="PATH", help="JPEG files, or folders of them")
-    command.add_argument("--size", type=int, default=448, metavar="PIXELS")
-    command.add_argument("--repeats", type=int, default=9)
+    command.add_argument("--size", type=int, default=448, metavar="PIXELS", help="side of the images")
+    command.add_argument("--repeats", type=int, metavar="N", default=9, help="timed rounds")
     command.set_defaults(command=_pictures)
 
 
 def _add_start_up(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("start-up", help="of a training with annotations of MS-COCO's size")
-    command.add_argument("--repeats", type=int, default=5)
+    command.add_argument("--repeats", type=int, metavar="N", default=5, help="timed rounds")
     command.set_defaults(command=_start_up)
 
 
 def _add_detection_scoring(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("detection-scoring", help="COCO's twelve numbers, against pycocotools")
-    command.add_argument("--images", type=int, default=2_000)
-    command.add_argument("--boxes", type=int, default=166_056)
-    command.add_argument("--repeats", type=int, default=3)
-    command.add_argument("--seed", type=int, default=0, help="of the boxes")
+    command.add_argument("--images", type=int, metavar="N", default=2_000, help="number of images")
+    command.add_argument("--boxes", type=int, metavar="N", default=166_056, help="number of predicted boxes")
+    command.add_argument("--repeats", type=int, metavar="N", default=3, help="timed rounds")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the boxes")
     command.set_defaults(command=_detection_scoring)
 
 
 def _add_joint(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("joint", help="labels and boxes in one pass, against the detector alone, on the CPU")
     command.add_argument("checkpoint", help="of a network for labels and boxes")
-    command.add_argument("--size", type=int, default=128, help="side of the pictures")
-    command.add_argument("--batch-size", type=int, default=8)
-    command.add_argument("--repeats", type=int, default=15)
+    command.add_argument("--size", type=int, default=128, metavar="PIXELS", help="side of the images")
+    command.add_argument("--batch-size", type=int, metavar="N", default=8, help="images per batch")
+    command.add_argument("--repeats", type=int, metavar="N", default=15, help="timed rounds")
     command.set_defaults(command=_joint)
 
 

@@ -13,7 +13,9 @@ def parser() -> Parser:
         examples=("work_dirs/digits_tresnet", "work_dirs/digits_labels_and_boxes --apply scored/other"),
     )
     parser.add_argument("run", metavar="RUN", help="a scored run of a multi-label network, or of labels and boxes")
-    parser.add_argument("--apply", nargs="+", default=[], metavar="RUN", help="other splits to judge it on")
+    parser.add_argument(
+        "--apply", nargs="+", default=[], metavar="RUN", help="runs of other splits to score the calibration on"
+    )
     return parser
 
 

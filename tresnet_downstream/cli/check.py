@@ -53,34 +53,36 @@ def parser() -> Parser:
     )
     add_import_option(parser)
     add_cfg_options(parser)
-    parser.add_argument("--annotations", metavar="FILE", help="in place of a config: a COCO .json or a .csv file")
-    parser.add_argument("--images", metavar="DIR", help="what the names in FILE are relative to")
+    parser.add_argument(
+        "--annotations", metavar="FILE", help="annotation file to check instead of a config: COCO .json or .csv"
+    )
+    parser.add_argument("--images", metavar="DIR", help="folder that the names in FILE are relative to")
     parser.add_argument(
         "--task",
         choices=["classification", "detection"],
-        help="what FILE is for; detection if it has boxes, by default",
+        help="task of FILE (default: detection if it has boxes)",
     )
     parser.add_argument(
-        "--outside-paths", action="store_true", help="names in FILE may lead out of DIR; in a config, a key of it"
+        "--outside-paths", action="store_true", help="allow names in FILE to lead out of DIR; a config has a key for it"
     )
     parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
         default=os.cpu_count() or 1,
-        help="processes that read images; one for each core by default",
+        help="processes that read images (default: one for each core)",
     )
     parser.add_argument(
         "--max-distance",
         type=int,
         metavar="BITS",
-        help="images look alike if at most so many of the 64 bits of their hashes differ; 6 by default",
+        help="largest number of differing bits, of 64, in the hashes of similar images (default: 6)",
     )
-    parser.add_argument("--json", metavar="FILE", help="writes all findings there")
+    parser.add_argument("--json", metavar="FILE", help="JSON file to write all findings to")
     parser.add_argument(
         "--fix",
         metavar="OUT",
-        help="writes cleaned annotation files: the file OUT; with a config, a file for each split in the folder OUT",
+        help="write cleaned annotations: the file OUT or, with a config, a file for each split in the folder OUT",
     )
-    parser.add_argument("--overwrite", action="store_true", help="lets --fix overwrite files")
+    parser.add_argument("--overwrite", action="store_true", help="allow --fix to overwrite files")
     return parser

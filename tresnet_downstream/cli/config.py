@@ -25,7 +25,7 @@ def parser() -> Parser:
     parser.add_argument("config", nargs="?", help="the name of a packaged config, or a config file")
     add_cfg_options(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="copies the config there, with the files that it inherits from, to be changed"
+        "--out", metavar="DIR", help="folder to copy the config to, with the files that it inherits from"
     )
     return parser
 

@@ -38,7 +38,7 @@ def config_path(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix == ".py" and path.is_file():
         return path
-    by_name = path.suffix == "" and path.parent == Path()
+    by_name = path.suffix == "" and str(name) == path.name
     packaged = packaged_folder() / f"{name}.py"
     if by_name and packaged.is_file():
         from tresnet_downstream.notices import tell  # imports torch

@@ -26,9 +26,11 @@ def parser() -> Parser:
         nargs="+",
         default=[],
         metavar="IMAGE",
-        help="quantises, calibrated with these pictures or folders: some hundred like those to come",
+        help="quantise to int8, calibrated with these images or folders: some hundred, like those to come",
     )
-    parser.add_argument("--config", help="of a detector that MMDetection's own tools trained without ours")
+    parser.add_argument(
+        "--config", metavar="FILE", help="config of a detector that was trained without this package's runner"
+    )
     add_model_options(parser)
     return parser
 

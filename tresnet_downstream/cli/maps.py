@@ -17,11 +17,14 @@ def parser() -> Parser:
         ),
     )
     parser.add_argument("checkpoint", help="a classifier, such as work_dirs/NAME/best.pth")
-    parser.add_argument("--annotations", required=True, metavar="FILE", help="pictures with boxes, such as COCO's")
-    parser.add_argument("--images", required=True, metavar="DIR", help="what the pictures' names are relative to")
-    parser.add_argument("--most", type=int, metavar="N", help="pictures that are looked at; all by default")
+    parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO file of images with boxes")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder that the names in FILE are relative to")
+    parser.add_argument("--most", type=int, metavar="N", help="largest number of images to measure (default: all)")
     parser.add_argument(
-        "--untrained", type=int, metavar="SEED", help="takes random weights in the same network, for comparison"
+        "--untrained",
+        type=int,
+        metavar="SEED",
+        help="measure the same network with random weights of this seed, for comparison",
     )
     add_device_option(parser)
     add_model_options(parser)

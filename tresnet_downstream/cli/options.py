@@ -69,13 +69,13 @@ def config_parser(description: str, examples: Iterable[str]) -> Parser:
         nargs="?",
         const="bfloat16",
         choices=["bfloat16", "float16"],
-        help="mixed precision; bfloat16 if no type is named",
+        help="mixed precision, in bfloat16 if no type is given (default: float32)",
     )
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch"],
         default="none",
-        help="pytorch under torchrun; one process by default",
+        help="pytorch if torchrun starts the command",
     )
     return parser
 
@@ -130,13 +130,13 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="changes to the config, such as data_root=/data/coco image_size=224",
+        help="config keys to change, such as data_root=/data/coco image_size=224",
     )
 
 
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
     """The seed of a training."""
-    parser.add_argument("--seed", type=int, metavar="N", help="of all random draws (default: the config's)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of all random draws (default: the config's)")
 
 
 def add_threshold_option(parser: argparse._ActionsContainer, help: str) -> None:
@@ -146,7 +146,9 @@ def add_threshold_option(parser: argparse._ActionsContainer, help: str) -> None:
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
     """The device of the network."""
-    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first GPU, or else the CPU)")
+    parser.add_argument(
+        "--device", help="device of the network, such as cpu or cuda:1 (default: the first GPU, or else the CPU)"
+    )
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:
@@ -156,7 +158,7 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
         action=_Import,
         dest="imported",
         metavar="FILE",
-        help="a Python file of yours that registers parts, such as a head; is run first, and may be given again",
+        help="Python file that registers components of your own, such as a head; may be repeated",
     )
 
 
@@ -199,7 +201,11 @@ def import_file(path: str) -> None:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The options of commands that load a weight file."""
     add_import_option(parser)
-    parser.add_argument("--variant", help="of the backbone, for a check; the file's shapes decide")
+    parser.add_argument(
+        "--variant",
+        metavar="NAME",
+        help="variant of the backbone that the file must have (default: what its shapes say)",
+    )
     parser.add_argument(
         "--slopes",
         type=float,
@@ -208,10 +214,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="negative slopes of the leaky ReLU; they cannot be inferred from tensor shapes",
     )
     parser.add_argument(
-        "--weights", choices=["raw", "averaged"], help="default: those that scored better in validation"
+        "--weights",
+        choices=["raw", "averaged"],
+        help="weights of a checkpoint to use (default: those that scored better in validation)",
     )
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the images (default: the file's)")
-    parser.add_argument("--network", metavar="NAME", help="timm's name of the network that a file of timm is of")
+    parser.add_argument("--network", metavar="NAME", help="timm's name of the network, for a weight file of timm")
 
 
 def model_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -227,7 +235,9 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
     """The option of commands that score."""
-    parser.add_argument("--report", metavar="DIR", help="writes a report there: report.html and the same as Markdown")
+    parser.add_argument(
+        "--report", metavar="DIR", help="folder to write a report to: report.html, and the same as Markdown"
+    )
 
 
 def write_report_of(folder: Path, out: str | None) -> None:

@@ -19,28 +19,37 @@ from tresnet_downstream.errors import UserError
 def parser() -> Parser:
     """The parser of ``tresnet predict``."""
     parser = Parser(
-        description="Labels pictures with their probabilities; a detector finds boxes.",
+        description="Labels images with their probabilities, or finds boxes with a detector.",
         examples=(
             "m_in1k image.jpg photos/ --top-k 3",
             "work_dirs/digits_tresnet/best.pth data/digits/val --threshold 0.5 --out drawn",
         ),
     )
     parser.add_argument("model", help="a weight file, exported model, URL, or name that tresnet weights lists")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, folders, or patterns in quotes")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, folders, or patterns in quotes")
     limits = parser.add_mutually_exclusive_group()
     add_threshold_option(
         limits, "probability above which a label or box is shown (default: 0.5 for several labels, 0.3 for boxes)"
     )
-    limits.add_argument("--thresholds", metavar="FILE", help="one for each class, from tresnet thresholds")
-    parser.add_argument("--top-k", type=int, help="most labels or boxes of a picture; 5 for single-label weights")
-    parser.add_argument("--out", metavar="DIR", help="draws each picture with its labels or boxes there")
-    parser.add_argument(
-        "--explain", action="store_true", help="draws where a classifier looks for each label, too; needs --out"
+    limits.add_argument(
+        "--thresholds", metavar="FILE", help="thresholds for each class, a file from tresnet thresholds"
     )
-    parser.add_argument("--json", action="store_true", help="JSON lines in place of text")
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="largest number of labels or boxes of an image (default: 5 for one label per image)",
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder for the images with their labels or boxes drawn")
+    parser.add_argument(
+        "--explain", action="store_true", help="draw maps of where a classifier looks for each label; needs --out"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON lines instead of text")
     parser.add_argument("--batch-size", type=int, metavar="N", default=16, help="images per batch")
     add_device_option(parser)
-    parser.add_argument("--config", help="of a detector that MMDetection's own tools trained without ours")
+    parser.add_argument(
+        "--config", metavar="FILE", help="config of a detector that was trained without this package's runner"
+    )
     add_model_options(parser)
     parser.add_argument(
         "--tta",

@@ -14,14 +14,24 @@ def parser() -> Parser:
             "work_dirs/first work_dirs/second --names small large --out comparison",
         ),
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="work dirs that were scored; compared with the first")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where report.html and the rest go")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the runs; their folders' names by default")
-    parser.add_argument("--resamples", type=int, default=1000, help="for 95%% intervals; 0 for none")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
-    parser.add_argument("--thresholds", metavar="FILE", help="from tresnet thresholds, in place of the config's")
-    parser.add_argument("--images", metavar="DIR", help="where the images lie, if not where you scored them")
-    parser.add_argument("--outside-paths", action="store_true", help="show images that lie outside their folder, too")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folders of scored runs; the first is the reference of all differences"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for report.html and its files")
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="names of the runs (default: those of their folders)"
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=1000, metavar="N", help="bootstrap resamples for 95%% intervals; 0 for none"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples")
+    parser.add_argument(
+        "--thresholds",
+        metavar="FILE",
+        help="thresholds for each class, a file from tresnet thresholds (default: the config's)",
+    )
+    parser.add_argument("--images", metavar="DIR", help="folder of the images, if they were moved after scoring")
+    parser.add_argument("--outside-paths", action="store_true", help="show images outside of their folder too")
     return parser
 
 

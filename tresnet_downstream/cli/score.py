@@ -66,12 +66,12 @@ def parser(task: str | None = None) -> Parser:
         parser.add_argument(
             "--weights",
             choices=["raw", "averaged"],
-            help="of a classifier (default: those that scored better in validation)",
+            help="weights of a classifier's checkpoint to score (default: those that scored better in validation)",
         )
         parser.add_argument(
             "--explain",
             action="store_true",
-            help="keeps where a classifier looked at its worst mistakes, for reports",
+            help="store maps of where a classifier looked in its worst mistakes, for reports",
         )
     if task != JOINT:
         parser.add_argument(

@@ -14,15 +14,23 @@ def parser() -> Parser:
             "work_dirs/digits_tresnet --objective precision=0.9 --out thresholds.json",
         ),
     )
-    parser.add_argument("run", metavar="RUN", help="a work dir that was scored")
+    parser.add_argument("run", metavar="RUN", help="folder of a scored run")
     parser.add_argument(
         "--objective",
         default="f1",
+        metavar="NAME",
         help="f1, precision=0.9 (the greatest recall with at least that precision) or recall=0.9 (the reverse)",
     )
-    parser.add_argument("--scope", choices=["per-class", "global"], default="per-class")
-    parser.add_argument("--apply", nargs="+", default=[], metavar="RUN", help="other splits to judge them on")
-    parser.add_argument("--out", required=True, metavar="FILE", help="such as thresholds.json")
+    parser.add_argument(
+        "--scope",
+        choices=["per-class", "global"],
+        default="per-class",
+        help="a threshold for each class, or one for all",
+    )
+    parser.add_argument(
+        "--apply", nargs="+", default=[], metavar="RUN", help="runs of other splits to score the thresholds on"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as thresholds.json")
     return parser
 
 

@@ -41,8 +41,10 @@ def parser(task: str | None = None) -> Parser:
     network = "the network of a config" if task is None else TASKS[task].network
     parser = config_parser(f"Trains {network}.", _EXAMPLES[task])
     add_seed_option(parser)
-    parser.add_argument("--resume", action="store_true", help="goes on from the newest checkpoint in the folder")
-    parser.add_argument("--overwrite", action="store_true", help="moves a run that the folder holds aside")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start anew, and move the run that the folder holds aside"
+    )
     return parser
 
 

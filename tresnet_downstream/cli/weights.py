@@ -32,7 +32,9 @@ def parser() -> Parser:
     command = commands.add_parser("convert", help="writes a file in another project's format")
     command.add_argument("file", help="a path, URL or name of the list")
     command.add_argument("out", help="the file to write: .pth, or .safetensors for timm")
-    command.add_argument("--to", required=True, choices=["timm", "release", "tresnet"], help="the format")
+    command.add_argument(
+        "--to", required=True, choices=["timm", "release", "tresnet"], help="format of the file to write"
+    )
     add_model_options(command)
     command.set_defaults(command=_convert)
 
@@ -43,20 +45,20 @@ def parser() -> Parser:
     command = commands.add_parser(
         "mirror", help="copies the public files that are here into a folder for TRESNET_MIRROR"
     )
-    command.add_argument("folder", metavar="DIR")
+    command.add_argument("folder", metavar="DIR", help="the mirror, a folder")
     command.add_argument("files", nargs="*", metavar="FILE", help="files fetched by other means, under their own names")
     command.set_defaults(command=_mirror)
 
     command = commands.add_parser("verify", help="scores weights and compares with the published figure")
     command.add_argument("file", metavar="NAME", help="a name of the list, or a path")
-    command.add_argument("--data", required=True, help="folder of MS-COCO, of VOC or of ImageNet")
+    command.add_argument("--data", required=True, metavar="DIR", help="folder of MS-COCO, PASCAL VOC or ImageNet")
     command.add_argument(
         "--labels",
         metavar="FILE",
         help="ground truth of ImageNet's images in one folder without class folders; docs/weights.md lists the forms",
     )
-    command.add_argument("--year", type=int, default=2014, choices=[2014, 2017], help="of MS-COCO")
-    command.add_argument("--batch-size", type=int, default=16)
+    command.add_argument("--year", type=int, default=2014, choices=[2014, 2017], metavar="YEAR", help="year of MS-COCO")
+    command.add_argument("--batch-size", type=int, metavar="N", default=16, help="images per batch")
     add_device_option(command)
     add_model_options(command)
     command.set_defaults(command=_verify)
