@@ -30,21 +30,10 @@ help:
 	@echo "make clean  removes the environment and what demo made"
 
 demo: $(VENV)/digits.installed
-	$(BIN)/python data/make_digits.py
-	$(BIN)/python tools/train_multilabel.py configs/digits_tresnet.py --overwrite
-	$(BIN)/python tools/test_multilabel.py configs/digits_tresnet.py work_dirs/digits_tresnet/best.pth \
-		--report work_dirs/digits_tresnet/report
-	@echo "the report is work_dirs/digits_tresnet/report/report.html"
+	$(BIN)/tresnet demo
 
 demo-detection: $(VENV)/demo-detection.installed
-	$(BIN)/python data/make_digits.py
-	$(BIN)/python tools/train_detection.py configs/digits_retinanet_tresnet.py --overwrite
-	$(BIN)/python tools/test_detection.py configs/digits_retinanet_tresnet.py work_dirs/digits_retinanet_tresnet/best_*.pth \
-		--report work_dirs/digits_retinanet_tresnet/report
-	$(BIN)/python tools/predict.py work_dirs/digits_retinanet_tresnet/best_*.pth data/digits/val/00000[1-8].jpg \
-		--threshold 0.5 --out work_dirs/digits_retinanet_tresnet/drawn
-	@echo "pictures with boxes are in work_dirs/digits_retinanet_tresnet/drawn"
-	@echo "the report is work_dirs/digits_retinanet_tresnet/report/report.html"
+	$(BIN)/tresnet demo detection
 
 benchmark: $(VENV)/benchmark.installed
 	$(BIN)/python tools/benchmark.py networks --forms eager fused --peer timm_tresnet_m --out work_dirs/benchmark

@@ -5,16 +5,15 @@ scoring.
 """
 
 from tresnet_downstream.errors import UserError
-
-SET_UP = "pip install -e '.[detection]' ./mmcv_ext"
+from tresnet_downstream.running.config import DETECTION_SET_UP
 
 try:
     import mmcv.ops
     import mmdet
 except (ImportError, AssertionError) as error:  # mmdet asserts that mmcv's version is one of its own
-    raise UserError(f"detection needs MMDetection and mmcv's operators ({error}); {SET_UP}") from error
+    raise UserError(f"detection needs MMDetection and mmcv's operators ({error}); {DETECTION_SET_UP}") from error
 
-from tresnet_downstream import backbones  # noqa: E402
-from tresnet_downstream.detection import datasets, metrics  # noqa: E402
+from tresnet_downstream import backbones
+from tresnet_downstream.detection import datasets, metrics
 
-__all__ = ["SET_UP", "backbones", "datasets", "metrics", "mmcv", "mmdet"]
+__all__ = ["backbones", "datasets", "metrics", "mmcv", "mmdet"]

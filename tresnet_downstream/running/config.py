@@ -18,6 +18,8 @@ from tresnet_downstream.files import whole_file
 from tresnet_downstream.running.options import with_options
 from tresnet_downstream.running.references import resolved, with_references
 
+# The second package is built from the folder mmcv_ext of the sources.
+DETECTION_SET_UP = "pip install 'tresnet-downstream[detection]' mmcv-on-torchvision, or '.[detection]' ./mmcv_ext in a clone"
 SET_BY_TRAINING = ("work_dir", "launcher", "model_wrapper_cfg", "overwrite", "resume")
 
 
@@ -36,6 +38,8 @@ def read_config_file(path: str | Path) -> Config:
     try:
         return Config.fromfile(str(path))
     except Exception as error:
+        if "mmdet is not installed" in str(error):  # as MMEngine says of _base_ = 'mmdet::...'
+            raise UserError(f"{path}: is a detector's config, which needs MMDetection; {DETECTION_SET_UP}") from error
         # A config is Python: whatever its author's mistake raises belongs to the file.
         raise UserError(f"{path}: cannot be read as a config: {' '.join(str(error).split())}") from error
 
