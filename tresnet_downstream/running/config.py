@@ -19,7 +19,9 @@ from tresnet_downstream.running.options import with_options
 from tresnet_downstream.running.references import resolved, with_references
 
 # The second package is built from the folder mmcv_ext of the sources.
-DETECTION_SET_UP = "pip install 'tresnet-downstream[detection]' mmcv-on-torchvision, or '.[detection]' ./mmcv_ext in a clone"
+DETECTION_SET_UP = (
+    "pip install 'tresnet-downstream[detection]' mmcv-on-torchvision, or '.[detection]' ./mmcv_ext in a clone"
+)
 SET_BY_TRAINING = ("work_dir", "launcher", "model_wrapper_cfg", "overwrite", "resume")
 
 
