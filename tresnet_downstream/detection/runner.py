@@ -76,7 +76,8 @@ class DetectionRunner(FolderRunner):
 
     progress_hook: ClassVar[str] = "DetectionProgressHook"
     replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {
-        "checkpoint": ("CheckpointHook", OrderedCheckpointHook.__name__)
+        **FolderRunner.replaced_hooks,
+        "checkpoint": ("CheckpointHook", OrderedCheckpointHook.__name__),
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -44,6 +44,7 @@ class JointRunner(DetectionRunner):
     """
 
     progress_hook: ClassVar[str] = "JointProgressHook"
+    part_roots: ClassVar[tuple[str, ...]] = ("", "detector.")
 
     @classmethod
     def adjust(cls, cfg: Config) -> None:

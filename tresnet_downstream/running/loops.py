@@ -11,6 +11,7 @@ from torch import nn
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import LOOPS
+from tresnet_downstream.running.freezing import freeze_settings, freezing_of
 from tresnet_downstream.running.mid_epoch import leave_out, mid_epoch_checkpoints, sums_of_accounts
 from tresnet_downstream.running.optimisation import optimizer_steps
 
@@ -50,6 +51,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self.validated_iter = -1
         self.accounts: dict[str, list[float]] = {}
         self.checkpoints = mid_epoch_checkpoints(runner.cfg)
+        self.freezing = freezing_of(runner)
         if val_steps is not None and (self.val_interval != 1 or kwargs.get("dynamic_intervals")):
             tell(f"val_steps={val_steps} replaces the intervals between validations in train_cfg")
 
@@ -90,9 +92,10 @@ class TrainLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """Trains an epoch, or the part of it before a validation that stops the training."""
         done, self.accounts = self.batches_of_epoch, {}
+        self.freezing.begin_epoch(self.runner, self._epoch)
         self.runner.call_hook("before_train_epoch")
         self.within_epoch = True
-        self.runner.model.train()
+        self.freezing.train(self.runner)
         if done:
             leave_out(self.dataloader, done)
         for number, batch in enumerate(self.dataloader, start=done + 1):
@@ -113,7 +116,7 @@ class TrainLoop(EpochBasedTrainLoop):
             if self.validates_after_batch(self._iter):
                 self.checkpoints.before_validation(self)
                 self.validate()
-                self.runner.model.train()
+                self.freezing.train(self.runner)
             self.checkpoints.after_step(self)
         self.runner.call_hook("before_next_batch")
 
@@ -172,6 +175,8 @@ def check_step_settings(config: Config) -> None:
     steps, train_cfg = config.get("val_steps"), config.get("train_cfg") or {}
     mid_epoch_checkpoints(config)  # looks at its two settings
     if "val_steps" not in loop_config(train_cfg, None):
+        if freeze_settings(config):
+            raise UserError("freeze: counts epochs, and the config trains by iterations; freeze parts by the model")
         for key in ("checkpoint_steps", "checkpoint_minutes"):
             if config.get(key) is not None:
                 kind = train_cfg.get("type", "IterBasedTrainLoop")

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, LogProcessor, Runner
 from mmengine.visualization import Visualizer
 
@@ -26,7 +27,8 @@ from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running import folders, processes, progress, signals
-from tresnet_downstream.running.checkpoints import require_finite
+from tresnet_downstream.running.checkpoints import bare, require_finite
+from tresnet_downstream.running.clipping import with_clipping
 from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
@@ -36,6 +38,7 @@ from tresnet_downstream.running.mean_losses import with_mean_losses
 from tresnet_downstream.running.mid_epoch import batches_of_epoch, batches_stay
 from tresnet_downstream.running.partial_files import remove_partial_files
 from tresnet_downstream.running.progress import ProgressHook, position
+from tresnet_downstream.running.rates import give_factors, rate_factors, rate_settings, take_effect
 from tresnet_downstream.running.resume_point import newest_whole_checkpoint
 from tresnet_downstream.running.resumed_state import require_optimisation, require_parts
 from tresnet_downstream.running.resuming import ConfigSchedule, images_of_a_step, require_same_run, run_settings
@@ -54,8 +57,11 @@ class FolderRunner(Runner):
     """
 
     # What stands in the place of MMEngine's hooks, by the key in `default_hooks`; the second, with `val_steps` only.
-    replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {}
+    replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {"param_scheduler": ("ParamSchedulerHook", "ScheduleHook")}
     hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {"logger": ("LoggerHook", "StepLoggerHook")}
+
+    # What may stand before the names of parts in `lr_factors` and `freeze`.
+    part_roots: ClassVar[tuple[str, ...]] = ("",)
 
     _timestamp: str
     run_id = ""
@@ -95,6 +101,14 @@ class FolderRunner(Runner):
             names = {str(wrapper.get(key)).removeprefix(f"{SCOPE}.") for key in ("type", "constructor")}
             if names & {"RecipeOptimWrapper", "MatrixDecayConstructor"}:
                 wrapper["epoch_length"] = len(built.dataloader)
+        return built
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
+        """Builds the optimiser, which clips gradients and has learning rates by part as the config says."""
+        built = super().build_optim_wrapper(with_clipping(optim_wrapper, self.cfg))
+        if settings := rate_settings(self.cfg):
+            model = bare(self.model)
+            give_factors(built, model, rate_factors(settings, model, self.part_roots))
         return built
 
     def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
@@ -261,6 +275,8 @@ class FolderRunner(Runner):
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
             scored: Any = getattr(getattr(self._val_loop, "dataloader", None), "dataset", None)
             self.settings["free"]["validation pictures"] = len(scored) if hasattr(scored, "__len__") else None
+        if fn_name == "before_run" and isinstance(self.optim_wrapper, OptimWrapper):
+            take_effect(self.optim_wrapper)
         if fn_name == "before_train" and is_main_process():
             for split, loop in (("train", self._train_loop), ("val", self._val_loop)):
                 dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
