@@ -4,6 +4,8 @@ stop_epoch = None
 val_steps = None  # optimiser steps between validations; None validates after each epoch
 checkpoint_steps = None  # optimiser steps between further checkpoints within epochs
 checkpoint_minutes = None  # the same in minutes
+patience = None  # validations without a better score of the best checkpoint after which the training ends
+min_delta = 0.0  # what a score must be better by to count for that, in its unit: percent
 clip_grad = None  # largest norm of the gradients of a step; None for no clipping
 lr_factors = dict()  # factors on the learning rate by part of the model: dict(backbone=0.1, head=1.0)
 layer_decay = None  # factor on the learning rate from each layer of the backbone to the one before it, such as 0.8

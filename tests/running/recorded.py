@@ -1,8 +1,11 @@
 """Configs of two lines, and what a training does at each step: learning rates, what has gradients, what trains."""
 
+import signal
+
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from running.small_data import DIGITS
+from running.small_data import CUSTOM, DIGITS
+from running.test_mid_epoch import config_with
 
 STEPS = []
 
@@ -30,4 +33,11 @@ def two_lines(folder, line, base=DIGITS, record=False):
     hook = "custom_hooks = [*_base_.get('custom_hooks', []), dict(type='mmengine.RecordedSteps')]\n" if record else ""
     path = folder / f"{len(list(folder.glob('*.py')))}_two_lines.py"
     path.write_text(f"_base_ = [{base!r}]\n{line}\n{hook}")
+    return path
+
+
+def interrupting(folder, batch, place, line):
+    """A config as :func:`two_lines` writes it, whose training a signal ends after a batch."""
+    path = config_with(folder, signal.SIGTERM, batch, place)
+    path.write_text(f"{path.read_text().replace(CUSTOM, DIGITS)}{line}\n")
     return path

@@ -39,17 +39,19 @@ def norms(data, folder, line, **changes):
 def test_each_step_has_at_most_the_norm_that_the_config_says(data, tmp_path, changes):
     free, _ = norms(data, tmp_path / "a", "clip_grad = None", max_epochs=1, **changes)
     clipped, _ = norms(data, tmp_path / "b", "clip_grad = 0.5", max_epochs=1, **changes)
-    assert len(free) == len(clipped) == 3
-    if changes.get("amp") != "float16":  # without clipping, the optimiser sees scaled gradients
+    if changes.get("amp") == "float16":  # whose first step searches for a scale; unclipped gradients stay scaled
+        assert len(clipped) >= 2
+    else:
+        assert len(free) == len(clipped) == 3
         assert min(free) > 0.5
-    assert clipped == pytest.approx([0.5] * 3, rel=1e-2)
+    assert clipped == pytest.approx([0.5] * len(clipped), rel=1e-2)
 
 
 def test_the_key_replaces_what_the_config_has_for_its_optimiser_and_a_line_says_so(data, tmp_path):
     line = "optim_wrapper = dict(clip_grad=dict(max_norm=0.25))"
     kept, printed = norms(data, tmp_path / "a", line, max_epochs=1)
     assert kept == pytest.approx([0.25] * 3, rel=1e-2)
-    assert "replaces" not in printed
+    assert "clip_grad=" not in printed
     replaced, printed = norms(data, tmp_path / "b", f"{line}; clip_grad = 0.5", max_epochs=1)
     assert replaced == pytest.approx([0.5] * 3, rel=1e-2)
     assert "clip_grad=0.5 replaces optim_wrapper.clip_grad={'max_norm': 0.25}" in printed
@@ -64,6 +66,8 @@ def test_resumed_run_with_clipping_equals_the_uninterrupted_one(data, tmp_path):
     assert_bit_for_bit_equal(tmp_path / "parts/epoch_2.pth", tmp_path / "whole/epoch_2.pth")
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "True", "'much'", "dict(max_norm=1)"])
+@pytest.mark.parametrize("value", ["0", "-1", "True", "'much'", "(1, 2)"])
 def test_other_values_end_in_one_line(data, tmp_path, value):
-    refuses_to_train(data, tmp_path / "run", "clip_grad=", "above 0", config=two_lines(tmp_path, f"clip_grad = {value}"))
+    refuses_to_train(
+        data, tmp_path / "run", "clip_grad=", "above 0", config=two_lines(tmp_path, f"clip_grad = {value}")
+    )

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from running.recorded import STEPS, two_lines
-from running.small_data import DIGITS, options, refuses_to_train, train
-from running.test_mid_epoch import config_with
+from running.recorded import STEPS, interrupting, two_lines
+from running.small_data import options, refuses_to_train, train
 from running.test_resume import assert_bit_for_bit_equal, read
 from running.torchrun import train_on_processes
 
@@ -60,11 +59,9 @@ def test_run_resumed_in_or_after_the_frozen_phase_equals_the_uninterrupted_one(
 
 
 def test_run_resumed_within_a_frozen_epoch_equals_the_uninterrupted_one(data, frozen_for_two_epochs, tmp_path):
-    interrupting = config_with(tmp_path, 15, 4, "step")
-    text = interrupting.read_text().replace(interrupting.read_text().split("'")[1], DIGITS)
-    interrupting.write_text(f"{text}{FREEZE}\n")
+    config = interrupting(tmp_path, 4, "step", FREEZE)
     with pytest.raises(TrainingStopped):
-        train(data, tmp_path / "run", config=interrupting, max_epochs=3, keep_checkpoints=3)
+        train(data, tmp_path / "run", config=config, max_epochs=3, keep_checkpoints=3)
     assert (tmp_path / "run/last_checkpoint").read_text().startswith("epoch_2_step_")
     config = two_lines(tmp_path, FREEZE)
     train(data, tmp_path / "run", "--resume", config=config, max_epochs=3, keep_checkpoints=3)

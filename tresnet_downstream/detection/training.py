@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from tresnet_downstream import interrupts
 from tresnet_downstream.detection import metrics
 from tresnet_downstream.detection.adjusted_config import annotation_file, datasets_of, follow_options, image_folder
+from tresnet_downstream.detection.checkpoint_files import in_percent, title_of
 from tresnet_downstream.detection.hooks import DetectionProgressHook
 from tresnet_downstream.detection.runner import DetectionRunner, QuietDetectionRunner
 from tresnet_downstream.detection.tta import description_of, detector_config, with_test_time_augmentation
@@ -72,10 +73,8 @@ def best_of(runner: Runner) -> dict[str, Any]:
     best = getattr(hook, "best_ckpt_path", None)
     score = runner.message_hub.get_info("best_score") if best else None
     if score is not None and score >= 0:
-        # By what the config says; MMDetection's scores are shares, ours of labels are in percent.
-        key = getattr(hook, "key_indicators", ["coco/bbox_mAP"])[0]
-        name = "AP" if key == "coco/bbox_mAP" else key
-        return {name: (100 if key.startswith("coco/") else 1) * float(score), "checkpoint": best}
+        key = getattr(hook, "key_indicators", ["coco/bbox_mAP"])[0]  # by what the config says
+        return {title_of(key): in_percent(key, score), "checkpoint": best}
     last = next((hook.last_ap for hook in runner.hooks if isinstance(hook, DetectionProgressHook)), None)
     return {} if last is None or last < 0 else {"last_AP": last}
 

@@ -25,8 +25,7 @@ class TrainLoop(EpochBasedTrainLoop):
 
     All of it depends on the number of batches trained alone, so a resumed run validates at the same steps.
     Departures from MMEngine: the last epoch is validated also where the training ends between two validations; and
-    with ``val_steps``, a training that a validation stops ends at once. The epoch then has no checkpoint, since a
-    run resumed from it would leave the rest of the epoch out.
+    with ``val_steps``, a training that a validation stops ends at once, with a checkpoint within the epoch.
 
     Args:
         runner: the runner.
@@ -102,7 +101,6 @@ class TrainLoop(EpochBasedTrainLoop):
             self.run_iter(number - 1, batch)
             self.between_batches()
             if self._stopped_by_validation() and number < len(self.dataloader):
-                tell(f"stopped by a validation at step {self.step}; epoch {self.current_epoch} has no checkpoint")
                 return
         if self.runner.val_loop is not None:
             self.accounts = sums_of_accounts(self.runner)
@@ -121,9 +119,12 @@ class TrainLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_next_batch")
 
     def validate(self) -> None:
-        """Validates the model as it is."""
+        """Validates the model as it is; if that stops the training, a checkpoint is written."""
+        goes_on = not self.stop_training
         self.runner.val_loop.run()
         self.validated_iter = self._iter
+        if goes_on and self.stop_training:
+            self.checkpoints.write(self)
 
     def validates_after_epoch(self, epoch: int) -> bool:
         """Whether a validation follows this epoch, from 1; with ``val_steps``, only steps decide."""

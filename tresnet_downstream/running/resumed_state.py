@@ -23,6 +23,7 @@ _PARTS: Mapping[tuple[str, ...], tuple[type, ...]] = {
     ("meta", "run", "fixed"): _DICT,
     ("meta", "run", "free"): _DICT,
     ("meta", "accounts"): _DICT,
+    ("meta", "validated"): _DICT,
     ("meta", "dataset_meta"): _DICT,
     ("meta", "dataset_meta", "classes"): _LIST,
     ("message_hub",): _DICT,

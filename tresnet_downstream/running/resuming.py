@@ -47,6 +47,8 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         "max_epochs": config.train_cfg.get("max_epochs"),
         "val_steps": config.get("val_steps"),
         "clip_grad": config.get("clip_grad"),
+        "patience": config.get("patience"),
+        "min_delta": config.get("min_delta") or None,
         "freeze": by_part("freeze", config.get("freeze")) or None,
         "freeze_statistics": None if config.get("freeze_statistics", True) else False,
         "batch_size": loader.get("batch_size"),

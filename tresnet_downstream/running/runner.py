@@ -30,6 +30,7 @@ from tresnet_downstream.running import folders, processes, progress, signals
 from tresnet_downstream.running.checkpoints import bare, require_finite
 from tresnet_downstream.running.clipping import with_clipping
 from tresnet_downstream.running.config import save_config
+from tresnet_downstream.running.early_stopping import PatienceHook
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
 from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
@@ -67,7 +68,7 @@ class FolderRunner(Runner):
     run_id = ""
     settings: dict[str, Any] | None = None
     resumed_id: str | None = None
-    _resuming = False
+    _resuming = _has_optimiser = False
     _batches_of_epoch = 0  # trained before the checkpoint that is resumed
     _accounts: Mapping[str, Sequence[float]] = MappingProxyType({})
     _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
@@ -105,7 +106,10 @@ class FolderRunner(Runner):
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
         """Builds the optimiser, which clips gradients and has learning rates by part as the config says."""
+        if self._has_optimiser:  # MMEngine asks again where a run is resumed
+            return optim_wrapper
         built = super().build_optim_wrapper(with_clipping(optim_wrapper, self.cfg))
+        self._has_optimiser = True
         if settings := rate_settings(self.cfg):
             model = bare(self.model)
             give_factors(built, model, rate_factors(settings, model, self.part_roots))
@@ -129,8 +133,9 @@ class FolderRunner(Runner):
         super().register_default_hooks(hooks)
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """Registers the config's hooks, and last the one that notes each validation."""
+        """Registers the config's hooks, the one that may end a training early, and last what notes each validation."""
         super().register_hooks(*args, **kwargs)
+        self.register_hook(PatienceHook.of(self.cfg))
         self.register_hook(LastValidationHook())
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
