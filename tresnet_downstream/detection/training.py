@@ -11,7 +11,13 @@ from mmengine.runner import Runner
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.detection import metrics
-from tresnet_downstream.detection.adjusted_config import annotation_file, datasets_of, follow_options, image_folder
+from tresnet_downstream.detection.adjusted_config import (
+    annotation_file,
+    datasets_of,
+    follow_options,
+    image_folder,
+    take_split,
+)
 from tresnet_downstream.detection.checkpoint_files import in_percent, title_of
 from tresnet_downstream.detection.hooks import DetectionProgressHook
 from tresnet_downstream.detection.runner import DetectionRunner, QuietDetectionRunner
@@ -86,8 +92,9 @@ def score_detection(
     launcher: str = "none",
     tta: bool = False,
     ready: ReadyModel | None = None,
+    split: str = "val",
 ) -> tuple[dict[str, DetectionScores], DetectionRun] | None:
-    """Scores a detector on the test data of a config, which in most configs is the validation data.
+    """Scores a detector on the validation data of a config, or on its test data, which in most configs is the same.
 
     Args:
         config: of MMDetection, from :func:`load_config`, with ``work_dir``.
@@ -95,6 +102,7 @@ def score_detection(
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
         tta: tests on several views of each image, see :func:`with_test_time_augmentation`; the run says so.
         ready: the model of a file that is no checkpoint; takes pictures as they are.
+        split: ``val`` for ``val_dataloader``, or ``test`` for ``test_dataloader``; the run says which.
 
     Returns:
         the scores by kind, ``bbox`` or ``segm``, and the run for :func:`write_detection_run`; None in all processes
@@ -103,8 +111,10 @@ def score_detection(
     Raises:
         UserError: if data, config and checkpoint do not fit together.
     """
-    runner = scored_runner(config, checkpoint_path, launcher, tta=tta, ready=ready)
-    return (detection_metric(runner).scores, outcome_of(runner, config, checkpoint_path)) if is_main_process() else None
+    runner = scored_runner(config, checkpoint_path, launcher, tta=tta, ready=ready, split=split)
+    if not is_main_process():
+        return None
+    return detection_metric(runner).scores, outcome_of(runner, config, checkpoint_path, split)
 
 
 def scored_runner(
@@ -114,8 +124,9 @@ def scored_runner(
     runner_class: type[DetectionRunner] = QuietDetectionRunner,
     tta: bool = False,
     ready: ReadyModel | None = None,
+    split: str = "val",
 ) -> Runner:
-    """A runner that has scored a checkpoint on the test data of a config; its metrics hold the scores.
+    """A runner that has scored a checkpoint on a split of a config's data; its metrics hold the scores.
 
     Raises:
         UserError: as :func:`score_detection`.
@@ -128,21 +139,24 @@ def scored_runner(
     else:
         classes = ready.classes
     follow_options(config)  # before anything here changes what the options are told by
-    for split, dataset in datasets_of(config):
+    take_split(config, split)
+    for each, dataset in datasets_of(config):
         if classes and (ready is not None or not dataset.get("metainfo")):
             dataset.metainfo = {"classes": tuple(classes)}
-        if ready is not None and split == "test":
+        if ready is not None and each == "test":
             dataset.pipeline = _without_preparation(dataset.pipeline)
     config.load_from, config.resume = None if ready is not None else str(checkpoint_path), False
     if ready is not None:
         config.model = ready.config
     tested = with_test_time_augmentation(config) if tta else config
-    runner = quiet_runner(tested, launcher, runner_class)
+    runner: Any = quiet_runner(tested, launcher, runner_class)
+    runner.scored_split = split
     try:
         runner.test()
     finally:
         close(runner)
-    return runner
+    scored: Runner = runner
+    return scored
 
 
 def detection_metric(runner: Runner) -> metrics.DetectionMetric:
@@ -157,7 +171,7 @@ def detection_metric(runner: Runner) -> metrics.DetectionMetric:
     return metric
 
 
-def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path) -> DetectionRun:
+def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path, split: str = "val") -> DetectionRun:
     """What a runner has scored, for a run folder."""
     metric = detection_metric(runner)
     dataset = next(dataset for split, dataset in datasets_of(config) if split == "test")
@@ -169,6 +183,7 @@ def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path) -> D
         image_folder=image_folder(dataset),
         backend=metric.backend,
         about=provenance(config, locate(checkpoint_path), annotation_file(dataset))
+        | {"split": split}
         | _left_out(metric)
         | ({} if detector_config(runner.cfg) is runner.cfg.model else {"tta": description_of(runner.cfg)}),
         left_out=metric.unreadable,

@@ -19,7 +19,7 @@ from tresnet_downstream.running.top_level import OF_PARTS, has_effect, keys_read
 # Stands for the value of an option while it is looked for.
 _MARK = "<set>"
 # Have no default: the user's own data.
-DATA_KEYS = ("train_annotations", "train_images", "val_annotations", "val_images")
+DATA_KEYS = tuple(f"{split}_{what}" for split in ("train", "val", "test") for what in ("annotations", "images"))
 
 
 def with_options(config: Config, options: Sequence[str]) -> Config:

@@ -55,6 +55,7 @@ READ_IN_BOTH = (
     "patience",
     "resume",
     "sync_bn",
+    "test_dataloader",
     "val_steps",
     "work_dir",
 )
@@ -69,7 +70,6 @@ READ_OF_DETECTORS = (
     "log_processor",
     "runner_type",
     "test_cfg",
-    "test_dataloader",
     "test_evaluator",
     "tta_model",
     "tta_pipeline",
