@@ -1,4 +1,4 @@
-"""What a user sets of a detector's training by one key: rates by part, frozen parts, clipping, early stopping, splits."""
+"""What a user sets of a detector's training by one key: rates by part, frozen parts, clipping, early end, splits."""
 
 import json
 import shutil
@@ -18,6 +18,7 @@ from running.torchrun import train_on_processes
 
 from tresnet_downstream.detection.training import score_detection
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.running import folders
 from tresnet_downstream.running.config import load_config
 
 NORMS = []
@@ -124,7 +125,7 @@ def test_training_ends_early_and_says_why_and_a_resumed_one_trains_no_more(boxes
     out, _ = run(boxes, tmp_path / "run", config, train_cfg__max_epochs=6)
     (line,) = [line for line in out.splitlines() if line.startswith("stopped at")]
     assert line.startswith("stopped at epoch 3: no better AP by more than 200 for 2 validations (best ")
-    assert (tmp_path / "run/last_checkpoint").read_text() == "epoch_3.pth"
+    assert folders.last_checkpoint(tmp_path / "run").name == "epoch_3.pth"
     best = read(next((tmp_path / "run").glob("best_*")))["message_hub"]["runtime_info"]["best_score"]
     assert line.endswith(f"(best {100 * best:.2f})")
     out, _ = run(boxes, tmp_path / "run", config, "--resume", train_cfg__max_epochs=6)

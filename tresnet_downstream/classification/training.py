@@ -35,6 +35,7 @@ from tresnet_downstream.running.checkpoints import (
     plain,
 )
 from tresnet_downstream.running.config_checks import check_config, mistakes_in_types
+from tresnet_downstream.running.early_stopping import BestScore
 from tresnet_downstream.running.left_out import left_out_of
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.ready_model import ReadyModel
@@ -89,6 +90,16 @@ def train_classifier(
     finally:
         close(runner)
     return next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
+
+
+def best_score(config: Config, best: Mapping[str, Any]) -> BestScore | None:
+    """The score in what :func:`train_classifier` gave that chose the best epoch; None if nothing was scored."""
+    if "epoch" not in best:
+        return None
+    checkpoint = _with_best(config.default_hooks, task_of(config))["checkpoint"]
+    name = checkpoint["save_best"]
+    value = best[name] if name in best else best[f"{best['weights']}/{name}"]
+    return BestScore(name, float(value), -1 if checkpoint.get("rule") == "less" else 1)
 
 
 @interrupts.remembered()

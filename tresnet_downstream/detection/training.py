@@ -1,6 +1,6 @@
 """Object detection with MMDetection: from a config to a running training, or to the scores of a checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.registry import SCOPE
+from tresnet_downstream.running.early_stopping import BestScore
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.ready_model import ReadyModel
 from tresnet_downstream.running.resume_point import checkpoint_to_resume
@@ -83,6 +84,15 @@ def best_of(runner: Runner) -> dict[str, Any]:
         return {title_of(key): in_percent(key, score), "checkpoint": best}
     last = next((hook.last_ap for hook in runner.hooks if isinstance(hook, DetectionProgressHook)), None)
     return {} if last is None or last < 0 else {"last_AP": last}
+
+
+def best_score(config: Config, best: Mapping[str, Any]) -> BestScore | None:
+    """The score in what :func:`train_detection` gave: of the best epoch or, if none is kept, the last one scored."""
+    name = next((key for key in best if key != "checkpoint"), None)
+    if name is None:
+        return None
+    checkpoint = (config.get("default_hooks") or {}).get("checkpoint") or {}
+    return BestScore(name, float(best[name]), -1 if checkpoint.get("rule") == "less" else 1)
 
 
 @interrupts.remembered()
