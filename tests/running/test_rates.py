@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from running.recorded import STEPS, two_lines
+from running.recorded import STEPS, interrupting, two_lines
 from running.small_data import refuses_to_train, train
 from running.test_resume import assert_bit_for_bit_equal, read
 from torch import nn
@@ -21,6 +21,7 @@ from tresnet_downstream.running.rates import (
     take_effect,
     without_factors,
 )
+from tresnet_downstream.running.signals import TrainingStopped
 
 
 def rates_of(data, folder, line, **changes):
@@ -87,6 +88,16 @@ def test_resumed_run_with_factors_equals_the_uninterrupted_one(data, tmp_path, l
     train(data, tmp_path / "parts", config=config, max_epochs=3, stop_epoch=1)
     train(data, tmp_path / "parts", "--resume", config=config, max_epochs=3)
     assert_bit_for_bit_equal(tmp_path / "parts/epoch_3.pth", tmp_path / "whole/epoch_3.pth")
+
+
+def test_run_resumed_within_an_epoch_has_the_same_factors(data, tmp_path):
+    line = "lr_factors = dict(backbone=0.1); layer_decay = 0.9"
+    train(data, tmp_path / "whole", config=two_lines(tmp_path, line))
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path / "parts", config=interrupting(tmp_path, 4, "step", line))
+    assert (tmp_path / "parts/last_checkpoint").read_text().startswith("epoch_2_step_")
+    train(data, tmp_path / "parts", "--resume", config=two_lines(tmp_path, line))
+    assert_bit_for_bit_equal(tmp_path / "parts/epoch_2.pth", tmp_path / "whole/epoch_2.pth")
 
 
 def test_run_resumed_with_another_peak_has_the_factors_on_the_new_schedule(data, tmp_path):

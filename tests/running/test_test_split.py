@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from running.recorded import two_lines
-from running.small_data import DIGITS, ROOT, options, train
+from running.small_data import DIGITS, ROOT, options, train, with_test_split
 from running.small_folders import FOLDERS, make_class_folders
 from running.small_folders import options as folder_options
 from running.small_folders import train as train_folders
@@ -23,15 +23,7 @@ WARNING = "images of the {} split are in the training data too"
 
 @pytest.fixture(scope="module")
 def three_splits(data, tmp_path_factory):
-    """The small data, of whose validation images five are for the test."""
-    folder = tmp_path_factory.mktemp("three") / "data"
-    shutil.copytree(data, folder)
-    content = json.loads((folder / "val.json").read_text())
-    for name, images in (("val", content["images"][:6]), ("test", content["images"][6:])):
-        ids = {image["id"] for image in images}
-        annotations = [each for each in content["annotations"] if each["image_id"] in ids]
-        (folder / f"{name}.json").write_text(json.dumps({**content, "images": images, "annotations": annotations}))
-    return folder
+    return with_test_split(data, tmp_path_factory.mktemp("three") / "data")
 
 
 def config_of(folder, lines="test_annotations = 'test.json'; test_images = 'pictures'"):

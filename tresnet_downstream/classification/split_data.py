@@ -132,9 +132,11 @@ def _paths_by_config(config: Config, split: str) -> list[str] | None:
         file = part.get("annotation_file")
         if file is not None and not is_small(os.path.join(part.get("data_root") or "", file)):
             return None
+    # What is not there is not fetched for this.
+    quiet = {**node, "download": False} if "download" in node else node
     try:
-        return paths_of(DATASETS.build(_with_cache(node, str(Path(config.work_dir).absolute().parent / ".cache"))))
-    except UserError:
+        return paths_of(DATASETS.build(_with_cache(quiet, str(Path(config.work_dir).absolute().parent / ".cache"))))
+    except (UserError, TypeError, KeyError, OSError):
         return None
 
 
