@@ -50,6 +50,7 @@ def test_training_ends_at_the_first_validation_that_patience_says(data, tmp_path
     assert len(last) == 5
     printed = train(data, tmp_path / "run", config=two_lines(tmp_path, NEVER), max_epochs=5)
     assert epochs(printed) == ["epoch 1", "epoch 2", "epoch 3"]
+    assert "stopped by" not in printed
     assert stops(printed) == [
         f"stopped at epoch 3: no better mAP by more than 200 for 2 validations (best {max(scores[:3]):.2f})"
     ]

@@ -151,6 +151,8 @@ class PatienceHook(Hook):
         self._add([Validated(_place(loop), float(score.value))])
         if self._has_waited() and loop.iter < loop.max_iters:
             loop.stop_training = True
+            if isinstance(loop, TrainLoop):
+                loop.stop_is_told = True
             tell(f"stopped at {_place_text(loop)}: {self._reason()}")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

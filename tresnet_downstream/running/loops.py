@@ -37,6 +37,7 @@ class TrainLoop(EpochBasedTrainLoop):
 
     Attributes:
         within_epoch: whether an epoch was begun and is not complete.
+        stop_is_told: whether a hook that stopped the training has said so.
         validated_iter: number of batches after which the model was validated last; -1 if it was not.
         accounts: sums of the hooks' accounts at the end of an epoch that is validated later, for its checkpoint.
     """
@@ -48,6 +49,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self.val_steps = val_steps
         self.within_epoch = False
         self.validated_iter = -1
+        self.stop_is_told = False
         self.accounts: dict[str, list[float]] = {}
         self.checkpoints = mid_epoch_checkpoints(runner.cfg)
         self.freezing = freezing_of(runner)
@@ -125,6 +127,9 @@ class TrainLoop(EpochBasedTrainLoop):
         self.validated_iter = self._iter
         if goes_on and self.stop_training:
             self.checkpoints.write(self)
+            if not self.stop_is_told and self._iter < self.max_iters:  # a hook of MMEngine's tells its log alone
+                place = f"epoch {self.current_epoch}" if self.val_steps is None else f"step {self.step}"
+                tell(f"stopped by a validation at {place}")
 
     def validates_after_epoch(self, epoch: int) -> bool:
         """Whether a validation follows this epoch, from 1; with ``val_steps``, only steps decide."""
