@@ -25,8 +25,8 @@ The commands of `tresnet`, and the scripts of `tools/` in a clone, which call th
 | | classifiers | detectors, and labels with boxes |
 |---|---|---|
 | `--size` | `image_size` | refused: the pipelines set the size |
-| `--batch-size` | `batch_size` | `train_dataloader.batch_size`, or `test_dataloader.batch_size` in `score` |
-| `--workers` | `num_workers` | `num_workers` of the training or test loader, and of the validation loader |
+| `--batch-size` | `batch_size` | `train_dataloader.batch_size`; in `score` that of `val_dataloader` or, with `--split test`, `test_dataloader` |
+| `--workers` | `num_workers` | `num_workers` of the same loader, and of the validation loader |
 | `--seed` | `seed` | `randomness.seed` |
 | `--threshold` | `threshold`, of several labels | `labels.threshold`, with boxes alone refused |
 

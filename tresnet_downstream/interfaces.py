@@ -27,6 +27,9 @@ class Backbone(Protocol):
         out_indices: the stages that are returned, counted from 0.
         feature_info: for each stage a dict with ``channels``, the width of its feature map.
         name: shown in messages and reports.
+
+    For ``layer_decay`` it needs a method ``layer_numbers(unit)``: the number of the layer of each parameter by its
+    name, in the order of execution; ``unit`` is ``block`` or ``stage``.
     """
 
     out_indices: tuple[int, ...]
@@ -81,6 +84,8 @@ class LabelledPictures(Protocol):
         metainfo: a dict with ``classes``, which MMEngine carries into checkpoints.
         image_folder: the folder that the pictures' names are relative to.
         annotation_file: the file of the labels, shown in reports.
+
+    With a method ``image_paths()``, the paths of all images, it is told how many images splits share.
     """
 
     classes: tuple[str, ...]

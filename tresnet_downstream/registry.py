@@ -39,7 +39,11 @@ FUNCTIONS = _child(ROOT_FUNCTIONS, "classification")
 TRANSFORMS = _child(ROOT_TRANSFORMS, "classification")
 METRICS = _child(ROOT_METRICS, "classification")
 LOOPS = _child(ROOT_LOOPS, "running.loops", "classification.loops")
-HOOKS = _child(ROOT_HOOKS, "running.hooks", "running.checkpoints", "running.progress", "running.validation")
+HOOKS = _child(
+    ROOT_HOOKS,
+    *("running.hooks", "running.checkpoints", "running.early_stopping", "running.progress", "running.rates"),
+    "running.validation",
+)
 LOG_PROCESSORS = _child(ROOT_LOG_PROCESSORS, "running.mean_losses")
 OPTIMIZERS = _child(ROOT_OPTIMIZERS, "running.optimisation")
 OPTIM_WRAPPERS = _child(ROOT_OPTIM_WRAPPERS, "running.optimisation")

@@ -8,6 +8,7 @@ labels = dict(
     start_from=dict(labels=None, boxes=None),  # a classifier's file and a detector's
     train=dict(ann_file=None, images=None),  # a file of labels and the folder of its images; None: those of the boxes
     val=dict(ann_file=None),
+    test=dict(ann_file=None),  # None: that of val
     rescore=dict(scale=None, shift=None),  # from tools/calibrate.py: box scores times probabilities of their labels
     keep_empty=False,  # True scores the labels of images without any annotation too
     difficult='unknown',  # or 'positive': VOC's objects that are marked as difficult, in the scores of labels

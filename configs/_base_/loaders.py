@@ -15,6 +15,7 @@ train_dataloader = dict(
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='tresnet_downstream.collate_pictures'),
     dataset=dict(data_root='$data_root', seed='$seed', pipeline='$train_pipeline'))
+# Of the validation data, by which the best epoch is chosen; and of the test data, which scoring alone reads.
 val_dataloader = dict(
     batch_size='$batch_size',
     num_workers='$num_workers',
@@ -22,3 +23,4 @@ val_dataloader = dict(
     sampler=dict(type='EpochSampler', shuffle=False),
     collate_fn=dict(type='tresnet_downstream.collate_pictures'),
     dataset=dict(data_root='$data_root', pipeline='$val_pipeline'))
+test_dataloader = val_dataloader

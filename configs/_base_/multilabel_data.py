@@ -4,6 +4,8 @@ train_annotations = None  # COCO instances file, CSV or list of VOC, relative to
 train_images = None
 val_annotations = None
 val_images = None
+test_annotations = None  # images that no epoch is chosen by, for a score at the end
+test_images = None
 keep_empty = False  # pictures without any label: left out, as published, or kept
 difficult = 'unknown'  # what VOC's objects marked as difficult say of an image: 'unknown' (neither) or 'positive'
 
@@ -27,5 +29,6 @@ labelled = dict(
 train_dataloader = dict(
     dataset=dict(labelled, annotation_file='$train_annotations', image_folder='$train_images', reduced_decoding=True))
 val_dataloader = dict(dataset=dict(labelled, annotation_file='$val_annotations', image_folder='$val_images'))
+test_dataloader = dict(dataset=dict(labelled, annotation_file='$test_annotations', image_folder='$test_images'))
 val_evaluator = dict(type='MultilabelMetric', threshold='$threshold', top_k=3)
 threshold = 0.5  # probability above which a class counts as predicted

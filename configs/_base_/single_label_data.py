@@ -4,6 +4,8 @@ train_images = None  # a folder of images for each class, relative to data_root;
 train_annotations = None  # a CSV or COCO file with one label for each image, in place of class folders
 val_images = None
 val_annotations = None
+test_images = None  # images that no epoch is chosen by, for a score at the end
+test_annotations = None
 
 image_size = 224
 
@@ -25,4 +27,5 @@ labelled = dict(
 train_dataloader = dict(
     dataset=dict(labelled, annotation_file='$train_annotations', image_folder='$train_images'))
 val_dataloader = dict(dataset=dict(labelled, annotation_file='$val_annotations', image_folder='$val_images'))
+test_dataloader = dict(dataset=dict(labelled, annotation_file='$test_annotations', image_folder='$test_images'))
 val_evaluator = dict(type='SingleLabelMetric')

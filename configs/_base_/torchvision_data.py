@@ -4,6 +4,7 @@ data_root = 'data'
 dataset_name = 'CIFAR10'
 train_split = 'train'
 val_split = 'test'
+test_split = None  # images that no epoch is chosen by, for a score at the end
 download = False  # whether torchvision may fetch the data set into data_root
 
 of_torchvision = dict(
@@ -11,3 +12,4 @@ of_torchvision = dict(
 train_dataloader = dict(
     dataset=dict(of_torchvision, split='$train_split', seed='$seed', pipeline='$train_pipeline'))
 val_dataloader = dict(dataset=dict(of_torchvision, split='$val_split', pipeline='$val_pipeline'))
+test_dataloader = dict(dataset=dict(of_torchvision, split='$test_split', pipeline='$val_pipeline'))

@@ -13,6 +13,14 @@ trust_boxes = False  # True takes boxes as they are, also where they look like c
 val_steps = None  # optimiser steps between validations; None validates after epochs, by train_cfg.val_interval
 checkpoint_steps = None  # optimiser steps between further checkpoints within epochs
 checkpoint_minutes = None  # the same in minutes
+patience = None  # validations without a better score of the best checkpoint after which the training ends
+min_delta = 0.0  # what a score must be better by to count for that, in its unit: percent
+clip_grad = None  # largest norm of the gradients of a step; None for no clipping
+lr_factors = dict()  # factors on the learning rate by part of the model: dict(backbone=0.1, head=1.0)
+layer_decay = None  # factor on the learning rate from each layer of the backbone to the one before it, such as 0.8
+layer_decay_unit = 'block'  # what a layer is: 'block' or 'stage'
+freeze = dict()  # epochs for which parts of the model are frozen, or 'always': dict(backbone=3)
+freeze_statistics = True  # False: frozen parts stay in training mode, and their norms' statistics move
 
 # The parts below are put into a model by name; a config's own keys may change them.
 # RGB in [0, 1], as the weights want, and sides that every stage divides.

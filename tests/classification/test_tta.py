@@ -78,7 +78,7 @@ def test_logits_and_losses_do_not_change(trained):
 
 def test_the_run_its_report_and_the_table_say_so(scored):
     folder, out = scored
-    assert "weights, tta" in out
+    assert "weights, val split, tta" in out
     text = "mean of the probabilities of each image and its mirror image"
     assert read_run(folder).about["tta"] == text
     assert json.loads((folder / "scores.json").read_text())["run"]["tta"] == text

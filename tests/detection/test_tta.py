@@ -76,7 +76,7 @@ def test_boxes_are_those_of_the_image_and_its_mirror_image_merged(boxes, gfl, sc
 
 def test_the_run_its_report_and_the_table_say_so(scored):
     folder, out = scored
-    assert "epoch_1.pth, bbox, tta" in out
+    assert "epoch_1.pth, bbox, val split, tta" in out
     tta = read_run(folder).about["tta"]
     assert tta["views"] == "RandomFlip(prob=1.0) or RandomFlip(prob=0.0)"
     assert tta["model"] == "DetTTAModel {'tta_cfg': {'nms': {'type': 'nms', 'iou_threshold': 0.5}, 'max_per_img': 100}}"

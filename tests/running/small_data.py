@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,17 @@ def make_small_data(folder, num_train=24, num_val=11):
             annotation["id"] = number + 1
         content = {"images": images, "annotations": annotations, "categories": categories}
         (folder / f"{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def with_test_split(data, folder):
+    """A copy of the small data of whose validation images all but six are in ``test.json``; gives its folder."""
+    shutil.copytree(data, folder)
+    content = json.loads((folder / "val.json").read_text())
+    for name, images in (("val", content["images"][:6]), ("test", content["images"][6:])):
+        ids = {image["id"] for image in images}
+        annotations = [each for each in content["annotations"] if each["image_id"] in ids]
+        (folder / f"{name}.json").write_text(json.dumps({**content, "images": images, "annotations": annotations}))
     return folder
 
 

@@ -42,6 +42,16 @@ class Backbone(PretrainedModule):
         """Every norm of the network."""
         return [module for module in self.modules() if isinstance(module, ActivatedBatchNorm)]
 
+    def layer_numbers(self, unit: str) -> dict[str, int]:
+        """The layer of each parameter in the order of execution, by name: 0 for the stem.
+
+        Args:
+            unit: ``block``, a layer for each block of the stages, or ``stage``.
+        """
+        layers = [self.stem, *(self.stages if unit == "stage" else chain.from_iterable(self.stages))]
+        numbers = {id(p): number for number, layer in enumerate(layers) for p in layer.parameters()}
+        return {name: numbers[id(parameter)] for name, parameter in self.named_parameters()}
+
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of any published style, of a detector or of a classifier, under this backbone's names."""
         translated = translate(state_dict)

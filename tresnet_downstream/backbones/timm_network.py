@@ -92,6 +92,22 @@ class TimmNetwork(PretrainedModule):
             self.register_buffer(key, values, persistent=False)
         self._freeze()
 
+    def layer_numbers(self, unit: str) -> dict[str, int]:
+        """The layer of each parameter in the order of execution, by name, as timm groups them.
+
+        Args:
+            unit: ``block`` or ``stage``; a vision transformer's blocks are also its stages.
+
+        Raises:
+            UserError: if timm does not say the order of the network's layers.
+        """
+        from timm.models import group_parameters
+
+        if not hasattr(self.network, "group_matcher"):
+            raise UserError(f"layer_decay: timm does not say the order of the layers of {self.name}; use lr_factors")
+        numbers = group_parameters(self.network, self.network.group_matcher(coarse=unit == "stage"), reverse=True)
+        return {f"network.{name}": number for name, number in numbers.items()}
+
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Names of timm become this module's; a classifier's ``backbone.`` and a wrapper's ``module.`` go."""
         own = self.state_dict().keys()

@@ -153,6 +153,10 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         """Why images of the annotation file are no samples, by name."""
         return dict.fromkeys(self.annotations.unlabelled(), "has no label")
 
+    def image_paths(self) -> list[str]:
+        """The paths of all images."""
+        return [os.path.join(self.image_folder, path) for path in self.annotations.paths()]
+
     def picture_size(self) -> tuple[int, int] | None:
         """Height and width of the pictures that the pipeline gives, in pixels; None if they depend on the file's."""
         sides = ((_BLACK_SIDE, _BLACK_SIDE), (_BLACK_SIDE * 3 // 4, _BLACK_SIDE))

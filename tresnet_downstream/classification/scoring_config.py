@@ -38,7 +38,8 @@ def scoring_config(description: Description, path: str | Path) -> Config:
     if not description.classifier.get("multi_label", True):
         _for_one_label(content)
     if description.dataset is not None:
-        content["val_dataloader"]["dataset"] = _of_the_users(path, description.dataset, DATASETS)
+        for loader in _LOADERS:
+            content[loader]["dataset"] = _of_the_users(path, description.dataset, DATASETS)
     if description.metrics:
         metrics = [_of_the_users(path, metric, METRICS) for metric in description.metrics]
         content["val_evaluator"] = [content["val_evaluator"], *metrics]
@@ -49,11 +50,12 @@ def _for_one_label(content: dict[str, Any]) -> None:
     """Makes a scoring config one for one label per image: class folders, or a file if `val_annotations` names one."""
     for key in ("keep_empty", "difficult", "threshold", "top_k"):
         content.pop(key, None)
-    dataset = content["val_dataloader"]["dataset"]
-    content["val_dataloader"]["dataset"] = {
-        **{key: value for key, value in dataset.items() if key not in ("keep_empty", "difficult")},
-        "type": "SingleLabelDataset",
-    }
+    for loader in _LOADERS:
+        dataset = content[loader]["dataset"]
+        content[loader]["dataset"] = {
+            **{key: value for key, value in dataset.items() if key not in ("keep_empty", "difficult")},
+            "type": "SingleLabelDataset",
+        }
     content["val_evaluator"] = {"type": "SingleLabelMetric"}
 
 
@@ -69,6 +71,7 @@ def _of_the_users(path: str | Path, part: Mapping[str, Any], registry: Registry)
     return without_paths({key: value for key, value in part.items() if (key, value) != ("outside_paths", True)})
 
 
+_LOADERS = ("val_dataloader", "test_dataloader")
 _LABEL_DEFAULTS = {"threshold": 0.5, "top_k": 3}
 # What configs/_base_ says of validation. Parts of training are there for the check of configs alone.
 _SCORING: dict[str, Any] = {
@@ -77,6 +80,8 @@ _SCORING: dict[str, Any] = {
     "data_root": "",
     "val_annotations": None,
     "val_images": None,
+    "test_annotations": None,
+    "test_images": None,
     "data_source": "it holds your own data",
     "keep_empty": False,
     "difficult": "unknown",
@@ -96,6 +101,25 @@ _SCORING: dict[str, Any] = {
             "data_root": "$data_root",
             "annotation_file": "$val_annotations",
             "image_folder": "$val_images",
+            "keep_empty": "$keep_empty",
+            "difficult": "$difficult",
+            "on_bad_image": "$on_bad_image",
+            "outside_paths": "$outside_paths",
+            "source": "$data_source",
+            "pipeline": "$val_pipeline",
+        },
+    },
+    "test_dataloader": {
+        "batch_size": "$batch_size",
+        "num_workers": "$num_workers",
+        "persistent_workers": True,
+        "sampler": {"type": "EpochSampler", "shuffle": False},
+        "collate_fn": {"type": f"{SCOPE}.collate_pictures"},
+        "dataset": {
+            "type": "MultiLabelDataset",
+            "data_root": "$data_root",
+            "annotation_file": "$test_annotations",
+            "image_folder": "$test_images",
             "keep_empty": "$keep_empty",
             "difficult": "$difficult",
             "on_bad_image": "$on_bad_image",

@@ -124,7 +124,7 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.pipeline = build_pipeline(pipeline)
-        self.seed = seed
+        self.seed, self.name, self.split = seed, name, split
         self.parts = [_torchvision(name, data_root, part, download, dict(options or {})) for part in split.split("+")]
         labels = [_labels(part, name) for part in self.parts]
         self.ends = np.cumsum([len(part) for part in labels])
@@ -155,6 +155,16 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
             "passed_over": "",
             "unreadable": "",
         }
+
+    def image_paths(self) -> list[str]:
+        """The paths of all images; where they are no files of their own, what names each one in its part."""
+        paths = []
+        for part, name, end in zip(self.parts, self.split.split("+"), self.ends.tolist(), strict=True):
+            stored = _stored_paths(part, self.image_folder)
+            numbers = (f"torchvision/{self.name}/{name}/{number}" for number in range(len(part)))
+            paths += stored or list(numbers)
+            assert len(paths) == end
+        return [os.path.join(self.image_folder, path) for path in paths]
 
     def image(self, index: int) -> np.ndarray:
         """An image as it is, before the pipeline: uint8 of shape (height, width, 3), RGB."""

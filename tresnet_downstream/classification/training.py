@@ -22,7 +22,7 @@ from tresnet_downstream.classification.explain import explanation_method
 from tresnet_downstream.classification.explained_mistakes import with_explanations
 from tresnet_downstream.classification.losses import REDUCTIONS
 from tresnet_downstream.classification.metrics import MultilabelMetric, TaskMetric, task_metric
-from tresnet_downstream.classification.split_data import build_datasets, summaries
+from tresnet_downstream.classification.split_data import build_datasets, summaries, take_split, tell_shared_images
 from tresnet_downstream.classification.tasks import MULTI_LABEL, SINGLE_LABEL, Task, task_of
 from tresnet_downstream.errors import NonFiniteLossError, UserError
 from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
@@ -35,6 +35,7 @@ from tresnet_downstream.running.checkpoints import (
     plain,
 )
 from tresnet_downstream.running.config_checks import check_config, mistakes_in_types
+from tresnet_downstream.running.early_stopping import BestScore
 from tresnet_downstream.running.left_out import left_out_of
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.ready_model import ReadyModel
@@ -91,6 +92,16 @@ def train_classifier(
     return next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
 
 
+def best_score(config: Config, best: Mapping[str, Any]) -> BestScore | None:
+    """The score in what :func:`train_classifier` gave that chose the best epoch; None if nothing was scored."""
+    if "epoch" not in best:
+        return None
+    checkpoint = _with_best(config.default_hooks, task_of(config))["checkpoint"]
+    name = checkpoint["save_best"]
+    value = best[name] if name in best else best[f"{best['weights']}/{name}"]
+    return BestScore(name, float(value), -1 if checkpoint.get("rule") == "less" else 1)
+
+
 @interrupts.remembered()
 @mistakes_in_types()
 def score_classifier(
@@ -102,8 +113,9 @@ def score_classifier(
     explain: bool = False,
     tta: bool = False,
     ready: ReadyModel | None = None,
+    split: str = "val",
 ) -> tuple[Any, MultilabelRun | SingleLabelRun] | None:
-    """Scores a checkpoint on the validation data of a config.
+    """Scores a checkpoint on the validation data of a config, or on its test data.
 
     Model and pipeline are the checkpoint's, where it describes them; a line says where the config differs.
 
@@ -116,6 +128,7 @@ def score_classifier(
         explain: whether the run gets maps of where the network looked at its worst mistakes; see :mod:`explain`.
         tta: scores the mean of the probabilities of each image and its mirror image; the run says so.
         ready: the model of a file that is no checkpoint.
+        split: ``val``, or ``test`` for ``test_annotations`` and ``test_images``; the run says which.
 
     Returns:
         the scores (:class:`MultilabelScores` or :class:`SingleLabelScores`) and the run, for :func:`write_scored`;
@@ -128,10 +141,11 @@ def score_classifier(
     if ready is not None and (explain or tta):
         what = "explain" if explain else "tta"
         raise UserError(f"{checkpoint_path}: is exported, and `{what}` is for checkpoints; leave it out")
+    set_here = take_split(config, split, set_here)
     if ready is None:
-        name, runner = _runner_of_checkpoint(config, checkpoint_path, weights, launcher, set_here)
+        name, runner = _runner_of_checkpoint(config, checkpoint_path, weights, launcher, set_here, split)
     else:
-        name, runner = "exported", _runner_of_ready(config, ready, launcher, weights, set_here, checkpoint_path)
+        name, runner = "exported", _runner_of_ready(config, ready, launcher, weights, set_here, checkpoint_path, split)
     if explain:  # what is missing is told before the work
         explanation_method(bare(runner.model).eval())
     if tta:
@@ -144,8 +158,7 @@ def score_classifier(
     if not is_main_process():
         return None
     outcome = _outcome(config, checkpoint_path, name, runner.val_dataloader.dataset, metric, scores)
-    if tta:
-        outcome = replace(outcome, about={**outcome.about, "tta": TTA})
+    outcome = replace(outcome, about={**outcome.about, "split": split, **({"tta": TTA} if tta else {})})
     if explain:
         pipeline = config.val_dataloader.dataset.get("pipeline", ())
         outcome = with_explanations(outcome, bare(runner.model).eval(), pipeline)
@@ -153,36 +166,47 @@ def score_classifier(
 
 
 def _runner_of_checkpoint(
-    config: Config, checkpoint_path: str | Path, weights: str | None, launcher: str, set_here: Set[str]
+    config: Config,
+    checkpoint_path: str | Path,
+    weights: str | None,
+    launcher: str,
+    set_here: Set[str],
+    split: str,
 ) -> tuple[str, Runner]:
     """Which of the checkpoint's weights were chosen, and a runner with them."""
     checkpoint = read_checkpoint(checkpoint_path)
     name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
     classes = class_names(checkpoint, checkpoint_path)
-    check_config(config, ("val",))
+    check_config(config, (split,))
     notes = merge_description(config, read_description(Path(checkpoint_path), checkpoint), set_here)
     if notes and is_main_process():
         print("\n".join(notes))
-    runner = _build_runner(config, launcher, None, train=False, classes=classes)
+    runner = _build_runner(config, launcher, None, train=False, classes=classes, split=split)
     require_match(bare(runner.model), state_dict, checkpoint_path)
     bare(runner.model).load_state_dict(state_dict)
     return name, runner
 
 
 def _runner_of_ready(
-    config: Config, ready: ReadyModel, launcher: str, weights: str | None, set_here: Set[str], path: str | Path
+    config: Config,
+    ready: ReadyModel,
+    launcher: str,
+    weights: str | None,
+    set_here: Set[str],
+    path: str | Path,
+    split: str,
 ) -> Runner:
     """A runner with a model that needs no checkpoint."""
     if weights is not None:
         raise UserError(f"`weights` {weights}: {path} has one set of weights; leave it out")
-    check_config(config, ("val",))
+    check_config(config, (split,))
     ready.require_untouched(set_here, path)
     if bool(config.model.get("multi_label", True)) != ready.config["multi_label"]:
         task = MULTI_LABEL if ready.config["multi_label"] else SINGLE_LABEL
         raise UserError(f"{path}: is a classifier with {task.name}, and the config's has {task.other}")
     config.model = dict(ready.config)
     config.val_dataloader.dataset.pipeline = list(ready.pipeline)
-    return _build_runner(config, launcher, None, train=False, classes=ready.classes)
+    return _build_runner(config, launcher, None, train=False, classes=ready.classes, split=split)
 
 
 def _outcome(
@@ -210,11 +234,16 @@ def _outcome(
 
 
 def _build_runner(
-    config: Config, launcher: str, resume_from: Path | None, train: bool, classes: Sequence[str] | None = None
+    config: Config,
+    launcher: str,
+    resume_from: Path | None,
+    train: bool,
+    classes: Sequence[str] | None = None,
+    split: str = "val",
 ) -> Runner:
-    check_config(config, ("train", "val") if train else ("val",))
+    check_config(config, ("train", "val") if train else (split,))
     init_default_scope(config.default_scope)
-    datasets = build_datasets(config, train, classes)
+    datasets = build_datasets(config, train, classes, split)
     task = task_of(config)
     if train and not task.multi_label:
         _require_several_classes(datasets["train"].classes)
@@ -250,8 +279,10 @@ def _build_runner(
         randomness=config.randomness,
         cfg=config,
     )
-    for line in summaries(config, datasets, train):
+    for line in summaries(config, datasets, train, split):
         tell(line)
+    if is_main_process():
+        tell_shared_images(config, datasets, train, split)
     if train:
         runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss, task)
         runner.description = describe_training(config, len(datasets["val"].classes))

@@ -21,7 +21,6 @@ from tresnet_downstream.errors import UserError
 
 # Options that only some tasks have, besides those that are short for config keys.
 _TASKS_OF = {"weights": CLASSIFIERS, "explain": CLASSIFIERS, "tta": (*CLASSIFIERS, DETECTION)}
-_LOADERS = {DETECTION: "test_dataloader", JOINT: "test_dataloader"}
 _EXAMPLES = {
     None: (
         "digits_tresnet work_dirs/digits_tresnet/best.pth --report report",
@@ -49,8 +48,14 @@ _EXAMPLES = {
 def parser(task: str | None = None) -> Parser:
     """The parser of ``tresnet score``, or of the script of one task."""
     network = "a network" if task is None else TASKS[task].network
-    data = "the test data of a config" if task in DETECTORS else "the validation data of a config, or of its options"
+    data = "the validation or test data of a config, or of its options"
     parser = config_parser(f"Scores {network} on {data}.", _EXAMPLES[task])
+    parser.add_argument(
+        "--split",
+        choices=["val", "test"],
+        default="val",
+        help="the data: val_dataloader's, by which the best epoch was chosen, or test_dataloader's (default: val)",
+    )
     alone = ""
     if task not in DETECTORS:
         parser.usage = "%(prog)s [CONFIG] CHECKPOINT [options]"
@@ -127,23 +132,35 @@ def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -
         config, set_here, task = _config_of_checkpoint(options, ready, task)
     else:
         assert task is not None
-        config = read_config(options, task, "val_dataloader")
-        set_here = places_set_by(changes_of(options, task, "val_dataloader"), raw)
+        config = read_config(options, task, f"{options.split}_dataloader")
+        set_here = places_set_by(changes_of(options, task, f"{options.split}_dataloader"), raw)
     scored = score_classifier(
-        config, options.checkpoint, options.weights, options.launcher, set_here, options.explain, options.tta, ready
+        config,
+        options.checkpoint,
+        options.weights,
+        options.launcher,
+        set_here,
+        options.explain,
+        options.tta,
+        ready,
+        options.split,
     )
     if scored is None:
         return
     scores, outcome = scored
     table = format_table if task == MULTILABEL else format_single_label_table
-    tta = ", tta" if options.tta else ""
-    print(table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights{tta}"))
+    print(table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights{_how(options)}"))
     for name, value in outcome.about.get("metrics", {}).items():
         print(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
     folder = Path(config.work_dir)
     for path in write_scored(scores, outcome, folder):
         print(f"wrote {path}")
     write_report_of(folder, options.report)
+
+
+def _how(options: argparse.Namespace) -> str:
+    """What a table's title says besides: the split, and test-time augmentation."""
+    return f", {options.split} split{', tta' if getattr(options, 'tta', False) else ''}"
 
 
 def _ready_classifier(options: argparse.Namespace) -> Any:
@@ -174,7 +191,7 @@ def _config_of_checkpoint(options: argparse.Namespace, ready: Any, task: str | N
         description = Description(ready.config, ready.pipeline)
     raw = scoring_config(description, checkpoint)
     actual = require_task(raw, task, "test")
-    changes = changes_of(options, actual, "val_dataloader")
+    changes = changes_of(options, actual, f"{options.split}_dataloader")
     places = places_set_by(changes, raw)
     config = with_options(raw, changes)
     config.work_dir = options.out or str(Path("work_dirs") / checkpoint.absolute().parent.name)
@@ -185,14 +202,14 @@ def _score_detector(options: argparse.Namespace) -> None:
     from tresnet_downstream.detection.training import score_detection
     from tresnet_downstream.evaluation import format_detection_table, write_scored
 
-    config = read_config(options, DETECTION, _LOADERS[DETECTION])
+    config = read_config(options, DETECTION, f"{options.split}_dataloader")
     ready = _ready_detector(options, "detector")
-    scored = score_detection(config, options.checkpoint, options.launcher, options.tta, ready)
+    scored = score_detection(config, options.checkpoint, options.launcher, options.tta, ready, options.split)
     if scored is None:
         return
     scores, outcome = scored
     for kind, scores_of_kind in scores.items():
-        print(format_detection_table(scores_of_kind, f"{options.checkpoint}, {kind}{', tta' if options.tta else ''}"))
+        print(format_detection_table(scores_of_kind, f"{options.checkpoint}, {kind}{_how(options)}"))
     folder = Path(config.work_dir)
     for path in write_scored(scores, outcome, folder):
         print(f"wrote {path}")
@@ -204,14 +221,15 @@ def _score_joint(options: argparse.Namespace) -> None:
     from tresnet_downstream.evaluation.runs import PARTS
     from tresnet_downstream.joint.training import score_joint
 
-    config = read_config(options, JOINT, _LOADERS[JOINT])
-    scored = score_joint(config, options.checkpoint, options.launcher, _ready_detector(options, "joint"))
+    config = read_config(options, JOINT, f"{options.split}_dataloader")
+    ready = _ready_detector(options, "joint")
+    scored = score_joint(config, options.checkpoint, options.launcher, ready, options.split)
     if scored is None:
         return
     labels, boxes = scored
-    print(format_table(labels[0], f"{options.checkpoint}, labels"))
+    print(format_table(labels[0], f"{options.checkpoint}, labels{_how(options)}"))
     for kind, scores_of_kind in boxes[0].items():
-        print(format_detection_table(scores_of_kind, f"{options.checkpoint}, {kind}"))
+        print(format_detection_table(scores_of_kind, f"{options.checkpoint}, {kind}{_how(options)}"))
     folder = Path(config.work_dir)
     written = (*write_scored(*labels, folder / PARTS[0]), *write_scored(*boxes, folder / PARTS[1]))
     for path in written:

@@ -9,6 +9,7 @@ from tresnet_downstream.cli.config_names import config_path
 from tresnet_downstream.cli.options import add_seed_option, config_parser, read_config, use_device
 from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, JOINT, MULTILABEL, TASKS, require_task
 from tresnet_downstream.command_line import Parser
+from tresnet_downstream.errors import UserError
 
 # Where the function is that trains a detector; it is imported when it is needed, since that takes seconds.
 _TRAINERS = {
@@ -41,6 +42,13 @@ def parser(task: str | None = None) -> Parser:
     network = "the network of a config" if task is None else TASKS[task].network
     parser = config_parser(f"Trains {network}.", _EXAMPLES[task])
     add_seed_option(parser)
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="train with each seed in a folder seed_N of its own, and write their mean and its 95%% interval",
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the folder")
     parser.add_argument(
         "--overwrite", action="store_true", help="start anew, and move the run that the folder holds aside"
@@ -64,24 +72,56 @@ def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> 
     from tresnet_downstream.running.config import read_config_file
 
     task = require_task(read_config_file(config_path(options.config)), task, "train")
+    if options.seeds is not None:
+        _train_seeds(options, task)
+        return
     config = read_config(options, task, "train_dataloader")
     train = _train_classifier if task in CLASSIFIERS else _train_detector
     train(config, task, options)
 
 
+def _train_seeds(options: argparse.Namespace, task: str) -> None:
+    """Trains with several seeds and prints the table of their scores."""
+    from mmengine.dist import is_main_process
+
+    from tresnet_downstream.running.several_seeds import TABLE, table_of, train_seeds
+
+    if options.seed is not None:
+        raise UserError(f"`seed` {options.seed}: `seeds` names the seeds; leave one of them out")
+
+    def config_of(seed: int) -> Any:
+        return read_config(argparse.Namespace(**{**vars(options), "seed": seed}), task, "train_dataloader")
+
+    work_dir = config_of(options.seeds[0]).work_dir
+    if task in CLASSIFIERS:
+        from tresnet_downstream.classification.training import best_score, train_classifier
+
+        train: Any = train_classifier
+    else:
+        from tresnet_downstream.detection.training import best_score
+
+        module, function = _TRAINERS[task]
+        train = getattr(import_module(module), function)
+    train_seeds(
+        options.seeds, work_dir, config_of, train, best_score, options.resume, options.launcher, options.overwrite
+    )
+    if is_main_process():
+        print(table_of(work_dir))
+        print(f"results are in {work_dir}; {TABLE} has this table")
+
+
 def _train_classifier(config: Any, task: str, options: argparse.Namespace) -> None:
     from mmengine.dist import is_main_process
 
-    from tresnet_downstream.classification.training import train_classifier
+    from tresnet_downstream.classification.training import best_score, train_classifier
 
     best = train_classifier(config, options.resume, options.launcher, options.overwrite)
     if not is_main_process():
         return
     name = config.default_hooks.checkpoint.get("save_best", "mAP" if task == MULTILABEL else "top1")
-    if "epoch" in best:
+    if (score := best_score(config, best)) is not None:
         step = f"step {best['step']}, " if "step" in best else ""
-        score = best[name] if name in best else best[f"{best['weights']}/{name}"]
-        print(f"best val {name} {score:.2f} ({best['weights']} weights, {step}epoch {best['epoch']})")
+        print(f"best val {name} {score.value:.2f} ({best['weights']} weights, {step}epoch {best['epoch']})")
     elif task == MULTILABEL:
         print(f"no val {name}: the validation data shows none of the classes")
     else:

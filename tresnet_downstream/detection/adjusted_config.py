@@ -14,6 +14,8 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.formats import read_classes
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
+from tresnet_downstream.running.split_overlap import SPLITS as SCORED
+from tresnet_downstream.running.split_overlap import require_split
 
 # What checks more than MMDetection's CocoDataset and CocoMetric, and stands in their place.
 OUR_DATA, OUR_METRIC = f"{SCOPE}.CocoBoxes", f"{SCOPE}.DetectionMetric"
@@ -56,6 +58,38 @@ def follow_options(cfg: Config) -> None:
         for evaluator, original in zip(_listed(cfg.get(f"{split}_evaluator") or []), before, strict=False):
             if "ann_file" in evaluator and evaluator.ann_file == original.get("ann_file"):
                 evaluator.ann_file = annotation_file(dataset)
+
+
+def take_split(cfg: Config, split: str) -> None:
+    """Lets a test score the split that is asked for: ``val`` puts the validation data in the place of the test data.
+
+    Args:
+        cfg: after :func:`follow_options`; is changed in place.
+        split: ``val`` or ``test``.
+
+    Raises:
+        UserError: for another split, and if the config has no data of this one.
+    """
+    require_split(split)
+    if not cfg.get(f"{split}_dataloader"):
+        others = [each for each in SCORED if cfg.get(f"{each}_dataloader")]
+        instead = f"; it has split {others[0]}" if others else ""
+        raise UserError(f"`split` {split}: the config has no {split}_dataloader{instead}")
+    files = {each: [(annotation_file(d), image_folder(d)) for s, d in datasets_of(cfg) if s == each] for each in SCORED}
+    is_same = files["val"] == files["test"] and bool(files["val"])
+    if split == "test":
+        if is_same:
+            tell("note: the test data of the config is its validation data, by which the best epoch was chosen")
+        return
+    if cfg.get("test_dataloader") and not is_same:
+        tell("note: scores are of the val split; the config has other data for `split` test")
+    if is_same:
+        return  # with what the test's own keys change, such as a pipeline
+    cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
+    if not cfg.get("test_cfg"):
+        cfg.test_cfg = {"type": "TestLoop"}
+    if cfg.get("labels"):
+        cfg.labels.test = copy.deepcopy(cfg.labels.get("val"))
 
 
 def _views(cfg: Config, part: str) -> Any:

@@ -1,7 +1,7 @@
 """The files that a detector's training keeps: its last checkpoints and its best one."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
+from tresnet_downstream.running.early_stopping import BestScore
 from tresnet_downstream.running.validation import BEST
 from tresnet_downstream.weights.reading import read_checkpoint
 
@@ -28,6 +29,8 @@ class OrderedCheckpointHook(EpochCheckpointHook):
     """
 
     filename_tmpl: str
+    key_indicators: list[str]
+    rules: list[str | None]
     last_ckpt: str | None
     best_ckpt_path: str | None
     out_dir: str
@@ -51,6 +54,18 @@ class OrderedCheckpointHook(EpochCheckpointHook):
         if is_main_process():
             tell(f"{faults[0]}; the next validation writes another one")
             folders.forget_validation(runner.work_dir)
+
+    def best_score(self, metrics: Mapping[str, Any]) -> BestScore | None:
+        """The score of a validation that chooses the best checkpoint, the first that ``save_best`` names, in percent.
+
+        Of a score that is no share from 0 to 1, as MMDetection's of boxes are, the value is as it is.
+        """
+        if not self.save_best:
+            return None
+        key = self.key_indicators[0]
+        if key not in metrics:
+            return None
+        return BestScore(title_of(key), in_percent(key, metrics[key]), -1 if self.rules[0] == "less" else 1)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         outdated: list[int] = []
@@ -111,6 +126,16 @@ class OrderedCheckpointHook(EpochCheckpointHook):
         for path in postponed.paths:
             if path not in best and backend.isfile(path):
                 backend.remove(path)
+
+
+def title_of(key: str) -> str:
+    """What lines call a score."""
+    return "AP" if key == "coco/bbox_mAP" else key
+
+
+def in_percent(key: str, value: float) -> float:
+    """The value of a score; MMDetection's of boxes and masks are shares, ours of labels are in percent."""
+    return (100 if key.startswith("coco/") else 1) * float(value)
 
 
 class _PostponedRemovals:

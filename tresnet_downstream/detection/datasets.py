@@ -69,6 +69,7 @@ class CocoBoxes(CocoDataset):
         require_on_bad_image(on_bad_image)
         self.dropped: Counter[str] = Counter()
         self.left_out: dict[str, str] = {}
+        self.names: tuple[str, ...] = ()
         self.missing: list[str] = []
         self.outside_paths, self.on_bad_image, self.trust_boxes = outside_paths, on_bad_image, trust_boxes
         steps = kwargs.get("pipeline") or ()
@@ -91,6 +92,7 @@ class CocoBoxes(CocoDataset):
             trusted=self.trust_boxes,
             classes=self._metainfo.get("classes"),
         )
+        self.names = tuple(file.names)
         classes = tuple(self._metainfo.get("classes") or file.classes)
         if unknown := [name for name in classes if name not in file.classes]:
             known = ", ".join(file.classes[:10]) + (", ..." if len(file.classes) > 10 else "")
@@ -171,6 +173,11 @@ class CocoBoxes(CocoDataset):
         elif passed_over:
             _note(sample, PASSED_OVER, passed_over)
         return sample
+
+    def image_paths(self) -> list[str]:
+        """The paths of the images of the file that are not left out."""
+        kept = (name for name in self.names if name not in self.left_out)
+        return [os.path.join(self._image_folder, name) for name in kept]
 
     def _alike(self, idx: int) -> tuple[Sequence[int] | np.ndarray, int]:
         """The places of pictures that may stand in the place of one, in order, and where it is itself among them."""

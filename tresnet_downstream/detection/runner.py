@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -34,6 +35,7 @@ from tresnet_downstream.detection.network_check import (
     detector_of,
     has_masks,
 )
+from tresnet_downstream.detection.shared_images import tell_shared_images
 from tresnet_downstream.detection.tta import check_views, detector_config
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
@@ -74,9 +76,11 @@ class DetectionRunner(FolderRunner):
     * a training overwrites no run, see :class:`FolderRunner`: ``overwrite=True`` moves the one in its folder aside.
     """
 
+    scored_split = "test"  # what the data of a test is called
     progress_hook: ClassVar[str] = "DetectionProgressHook"
     replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {
-        "checkpoint": ("CheckpointHook", OrderedCheckpointHook.__name__)
+        **FolderRunner.replaced_hooks,
+        "checkpoint": ("CheckpointHook", OrderedCheckpointHook.__name__),
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -190,6 +194,8 @@ class DetectionRunner(FolderRunner):
                 dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
                 if classes := classes_with_boxes(getattr(dataset, "metainfo", None)):
                     check_classes(self.detector, self.detector_config, classes)
+            if is_main_process():
+                tell_shared_images(self)
         super().call_hook(fn_name, **kwargs)
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:

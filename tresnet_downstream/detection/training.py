@@ -1,6 +1,6 @@
 """Object detection with MMDetection: from a config to a running training, or to the scores of a checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,14 @@ from mmengine.runner import Runner
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.detection import metrics
-from tresnet_downstream.detection.adjusted_config import annotation_file, datasets_of, follow_options, image_folder
+from tresnet_downstream.detection.adjusted_config import (
+    annotation_file,
+    datasets_of,
+    follow_options,
+    image_folder,
+    take_split,
+)
+from tresnet_downstream.detection.checkpoint_files import in_percent, title_of
 from tresnet_downstream.detection.hooks import DetectionProgressHook
 from tresnet_downstream.detection.runner import DetectionRunner, QuietDetectionRunner
 from tresnet_downstream.detection.tta import description_of, detector_config, with_test_time_augmentation
@@ -19,6 +26,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import DetectionRun, DetectionScores
 from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.registry import SCOPE
+from tresnet_downstream.running.early_stopping import BestScore
 from tresnet_downstream.running.provenance import provenance
 from tresnet_downstream.running.ready_model import ReadyModel
 from tresnet_downstream.running.resume_point import checkpoint_to_resume
@@ -72,12 +80,19 @@ def best_of(runner: Runner) -> dict[str, Any]:
     best = getattr(hook, "best_ckpt_path", None)
     score = runner.message_hub.get_info("best_score") if best else None
     if score is not None and score >= 0:
-        # By what the config says; MMDetection's scores are shares, ours of labels are in percent.
-        key = getattr(hook, "key_indicators", ["coco/bbox_mAP"])[0]
-        name = "AP" if key == "coco/bbox_mAP" else key
-        return {name: (100 if key.startswith("coco/") else 1) * float(score), "checkpoint": best}
+        key = getattr(hook, "key_indicators", ["coco/bbox_mAP"])[0]  # by what the config says
+        return {title_of(key): in_percent(key, score), "checkpoint": best}
     last = next((hook.last_ap for hook in runner.hooks if isinstance(hook, DetectionProgressHook)), None)
     return {} if last is None or last < 0 else {"last_AP": last}
+
+
+def best_score(config: Config, best: Mapping[str, Any]) -> BestScore | None:
+    """The score in what :func:`train_detection` gave: of the best epoch or, if none is kept, the last one scored."""
+    name = next((key for key in best if key != "checkpoint"), None)
+    if name is None:
+        return None
+    checkpoint = (config.get("default_hooks") or {}).get("checkpoint") or {}
+    return BestScore(name, float(best[name]), -1 if checkpoint.get("rule") == "less" else 1)
 
 
 @interrupts.remembered()
@@ -87,8 +102,9 @@ def score_detection(
     launcher: str = "none",
     tta: bool = False,
     ready: ReadyModel | None = None,
+    split: str = "val",
 ) -> tuple[dict[str, DetectionScores], DetectionRun] | None:
-    """Scores a detector on the test data of a config, which in most configs is the validation data.
+    """Scores a detector on the validation data of a config, or on its test data, which in most configs is the same.
 
     Args:
         config: of MMDetection, from :func:`load_config`, with ``work_dir``.
@@ -96,6 +112,7 @@ def score_detection(
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
         tta: tests on several views of each image, see :func:`with_test_time_augmentation`; the run says so.
         ready: the model of a file that is no checkpoint; takes pictures as they are.
+        split: ``val`` for ``val_dataloader``, or ``test`` for ``test_dataloader``; the run says which.
 
     Returns:
         the scores by kind, ``bbox`` or ``segm``, and the run for :func:`write_detection_run`; None in all processes
@@ -104,8 +121,10 @@ def score_detection(
     Raises:
         UserError: if data, config and checkpoint do not fit together.
     """
-    runner = scored_runner(config, checkpoint_path, launcher, tta=tta, ready=ready)
-    return (detection_metric(runner).scores, outcome_of(runner, config, checkpoint_path)) if is_main_process() else None
+    runner = scored_runner(config, checkpoint_path, launcher, tta=tta, ready=ready, split=split)
+    if not is_main_process():
+        return None
+    return detection_metric(runner).scores, outcome_of(runner, config, checkpoint_path, split)
 
 
 def scored_runner(
@@ -115,8 +134,9 @@ def scored_runner(
     runner_class: type[DetectionRunner] = QuietDetectionRunner,
     tta: bool = False,
     ready: ReadyModel | None = None,
+    split: str = "val",
 ) -> Runner:
-    """A runner that has scored a checkpoint on the test data of a config; its metrics hold the scores.
+    """A runner that has scored a checkpoint on a split of a config's data; its metrics hold the scores.
 
     Raises:
         UserError: as :func:`score_detection`.
@@ -129,21 +149,24 @@ def scored_runner(
     else:
         classes = ready.classes
     follow_options(config)  # before anything here changes what the options are told by
-    for split, dataset in datasets_of(config):
+    take_split(config, split)
+    for each, dataset in datasets_of(config):
         if classes and (ready is not None or not dataset.get("metainfo")):
             dataset.metainfo = {"classes": tuple(classes)}
-        if ready is not None and split == "test":
+        if ready is not None and each == "test":
             dataset.pipeline = _without_preparation(dataset.pipeline)
     config.load_from, config.resume = None if ready is not None else str(checkpoint_path), False
     if ready is not None:
         config.model = ready.config
     tested = with_test_time_augmentation(config) if tta else config
-    runner = quiet_runner(tested, launcher, runner_class)
+    runner: Any = quiet_runner(tested, launcher, runner_class)
+    runner.scored_split = split
     try:
         runner.test()
     finally:
         close(runner)
-    return runner
+    scored: Runner = runner
+    return scored
 
 
 def detection_metric(runner: Runner) -> metrics.DetectionMetric:
@@ -158,7 +181,7 @@ def detection_metric(runner: Runner) -> metrics.DetectionMetric:
     return metric
 
 
-def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path) -> DetectionRun:
+def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path, split: str = "val") -> DetectionRun:
     """What a runner has scored, for a run folder."""
     metric = detection_metric(runner)
     dataset = next(dataset for split, dataset in datasets_of(config) if split == "test")
@@ -170,6 +193,7 @@ def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path) -> D
         image_folder=image_folder(dataset),
         backend=metric.backend,
         about=provenance(config, locate(checkpoint_path), annotation_file(dataset))
+        | {"split": split}
         | _left_out(metric)
         | ({} if detector_config(runner.cfg) is runner.cfg.model else {"tta": description_of(runner.cfg)}),
         left_out=metric.unreadable,

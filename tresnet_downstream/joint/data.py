@@ -47,6 +47,7 @@ class LabelledBoxes(CocoBoxes):
             raise UserError("labels.train.ann_file: name the file of labels, or leave `labels.train` out")
         self.label_options = dict(labels)
         self.labels: MultilabelAnnotations | None = None
+        self.paths_alone: list[str] = []
         self.columns: list[int] = []  # of the file, in the order of the classes of boxes
         super().__init__(*args, **kwargs)
         if mixing := next(_mixing(self.pipeline), None):
@@ -72,6 +73,10 @@ class LabelledBoxes(CocoBoxes):
             # A step of the pipeline left the image out; MMEngine would take any other.
             sample = super().prepare_data(int(np.random.choice(self._alike(idx)[0])))  # noqa: NPY002 - as MMEngine
         return sample
+
+    def image_paths(self) -> list[str]:
+        """The paths of the images with boxes and of those with labels alone."""
+        return [*super().image_paths(), *self.paths_alone]
 
     def _alike(self, idx: int) -> tuple[Sequence[int] | np.ndarray, int]:
         places = np.flatnonzero(self.with_boxes == self.with_boxes[idx])
@@ -102,6 +107,7 @@ class LabelledBoxes(CocoBoxes):
             )
         missing = missing_images(folder, added, self.label_options["ann_file"], self.outside_paths)
         require_images("labels.train.images", folder, missing, len(added), self.on_bad_image)
+        self.paths_alone = [os.path.join(folder, name) for name in added]
         next_id = 1 + max((int(record["img_id"]) for record in self.data_list), default=0)
         alone: list[dict[str, Any]] = [
             {

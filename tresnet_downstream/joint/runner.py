@@ -26,7 +26,7 @@ OUR_IMPORT = f"{SCOPE}.joint"
 # Keys of `labels` in a config.
 OF_MODEL = {"head": "label_head", "loss": "label_loss", "loss_weights": "loss_weights", "rescore": "rescore"}
 OF_METRIC = ("keep_empty", "difficult", "threshold", "top_k")
-OTHERS = ("start_from", "train", "val")
+OTHERS = ("start_from", "train", "val", "test")
 
 
 @RUNNERS.register_module()
@@ -38,12 +38,14 @@ class JointRunner(DetectionRunner):
 
     * ``head``, ``loss``, ``loss_weights`` and ``rescore``: see :class:`LabelsAndBoxes`;
     * ``start_from``: ``dict(labels=FILE, boxes=FILE)``, a classifier's file and a detector's that training starts from;
-    * ``train`` and ``val``: ``dict(ann_file=..., images=...)``, files of labels (COCO, table, VOC) and the folder of
-      their images, where the labels are not those of the boxes; see :class:`LabelledBoxes`;
+    * ``train``, ``val`` and ``test``: ``dict(ann_file=..., images=...)``, files of labels (COCO, table, VOC) and the
+      folder of their images, where the labels are not those of the boxes; see :class:`LabelledBoxes`; without one of
+      its own, ``test`` has that of ``val``;
     * ``keep_empty``, ``difficult``, ``threshold``, ``top_k``: see :class:`LabelsMetric`.
     """
 
     progress_hook: ClassVar[str] = "JointProgressHook"
+    part_roots: ClassVar[tuple[str, ...]] = ("", "detector.")
 
     @classmethod
     def adjust(cls, cfg: Config) -> None:
@@ -191,7 +193,8 @@ def _add_metrics(cfg: Config, labels: Mapping[str, Any]) -> None:
             continue
         listed = [evaluators] if isinstance(evaluators, Mapping) else list(evaluators)
         metric = {"type": METRIC, "ann_file": annotation_file(dataset), **options}
-        if file := dict(labels.get("val") or {}).get("ann_file"):
+        files = (dict(labels.get(each) or {}).get("ann_file") for each in dict.fromkeys((split, "val")))
+        if file := next(filter(None, files), None):
             metric["labels_file"] = str(file)
         # The copy of a config that a training leaves has one, which options must reach.
         cfg[f"{split}_evaluator"] = [*(each for each in listed if each.get("type") != METRIC), metric]

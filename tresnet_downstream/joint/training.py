@@ -30,15 +30,20 @@ def train_joint(
 
 @interrupts.remembered()
 def score_joint(
-    config: Config, checkpoint_path: str | Path, launcher: str = "none", ready: ReadyModel | None = None
+    config: Config,
+    checkpoint_path: str | Path,
+    launcher: str = "none",
+    ready: ReadyModel | None = None,
+    split: str = "val",
 ) -> tuple[tuple[MultilabelScores, MultilabelRun], tuple[dict[str, DetectionScores], DetectionRun]] | None:
-    """Scores the labels and the boxes of a checkpoint on the test data of a config.
+    """Scores the labels and the boxes of a checkpoint on the validation data of a config, or on its test data.
 
     Args:
         config: with the key ``labels``, from :func:`load_config`, with ``work_dir``.
         checkpoint_path: a path or URL of a checkpoint of such a training.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
         ready: the model of a file that is no checkpoint; takes pictures as they are.
+        split: ``val`` for ``val_dataloader``, or ``test`` for ``test_dataloader``; both runs say which.
 
     Returns:
         scores and run of the labels, and those of the boxes by kind; None in all processes but the first.
@@ -46,11 +51,11 @@ def score_joint(
     Raises:
         UserError: if data, config and checkpoint do not fit together.
     """
-    runner = scored_runner(config, checkpoint_path, launcher, QuietJointRunner, ready=ready)
+    runner = scored_runner(config, checkpoint_path, launcher, QuietJointRunner, ready=ready, split=split)
     if not is_main_process():
         return None
     metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, LabelsMetric))
-    dataset = next(dataset for split, dataset in datasets_of(config) if split == "test")
+    dataset = next(dataset for each, dataset in datasets_of(config) if each == "test")
     of_labels = MultilabelRun(
         probabilities=metric.probabilities["raw"],
         targets=metric.targets,
@@ -59,8 +64,9 @@ def score_joint(
         image_folder=image_folder(dataset),
         threshold=metric.threshold,
         top_k=metric.top_k,
-        about=provenance(config, locate(checkpoint_path), metric.labels_file, "raw" if ready is None else "exported"),
+        about=provenance(config, locate(checkpoint_path), metric.labels_file, "raw" if ready is None else "exported")
+        | {"split": split},
         left_out=metric.unreadable,
     )
-    boxes = outcome_of(runner, config, checkpoint_path)
+    boxes = outcome_of(runner, config, checkpoint_path, split)
     return (metric.scores["raw"], of_labels), (detection_metric(runner).scores, boxes)

@@ -25,6 +25,7 @@ from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
+from tresnet_downstream.running.early_stopping import BestScore
 from tresnet_downstream.running.loops import TrainLoop, training_loop
 from tresnet_downstream.weights import schemes  # noqa: F401 - MMEngine's loaders, safe
 from tresnet_downstream.weights.integrity import first_not_finite, require_usable
@@ -184,6 +185,11 @@ class CheckpointHook(Hook):
         runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         with whole_file(Path(runner.work_dir) / "best.pth") as partial:
             torch.save(checkpoint, partial)
+
+    def best_score(self, metrics: Mapping[str, Any]) -> BestScore | None:
+        """The score of a validation that chooses ``best.pth``: the better one of raw and averaged weights."""
+        _, score = self._chosen(metrics)
+        return None if score is None else BestScore(self.save_best, float(score), self.sign)
 
     def _chosen(self, metrics: Mapping[str, Any]) -> tuple[str | None, float | None]:
         """The weights that score better by ``save_best``, and their score; None if no metric gives it."""

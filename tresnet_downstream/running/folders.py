@@ -22,7 +22,13 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked, require_unused
 
 RUN_ID, LAST_CHECKPOINT, LAST_VALIDATION = "run_id", "last_checkpoint", "last_validation.json"
-_OF_A_VALIDATION = {"iter": (int,), "epoch": (int,), "best_score": (int, float), "best_ckpt": (str,)}
+_OF_A_VALIDATION = {
+    "iter": (int,),
+    "epoch": (int,),
+    "best_score": (int, float),
+    "best_ckpt": (str,),
+    "validated": (dict,),
+}
 _RESUMABLE = re.compile(r"(?:epoch|iter)_(\d+)(?:_step_(\d+))?\.pth")
 # Of the checkpoints within epochs, all of which are removed once their epoch has its own.
 _KEEP_WITHIN_EPOCHS = 2
@@ -108,7 +114,10 @@ def last_validation(work_dir: str | Path) -> dict[str, Any]:
 
 
 def write_validation(work_dir: str | Path, note: dict[str, Any]) -> None:
-    """Notes a validation: ``iter`` batches trained, ``epoch`` if it came after an epoch, MMEngine's best checkpoint."""
+    """Notes a validation: ``iter`` batches trained, ``epoch`` if it came after an epoch, MMEngine's best checkpoint.
+
+    ``validated`` holds the scores of all validations so far, see :mod:`early_stopping`.
+    """
     with whole_file(Path(work_dir) / LAST_VALIDATION) as partial:
         partial.write_text(json.dumps(note))
 

@@ -11,6 +11,7 @@ from torch import nn
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import LOOPS
+from tresnet_downstream.running.freezing import freeze_settings, freezing_of
 from tresnet_downstream.running.mid_epoch import leave_out, mid_epoch_checkpoints, sums_of_accounts
 from tresnet_downstream.running.optimisation import optimizer_steps
 
@@ -24,8 +25,7 @@ class TrainLoop(EpochBasedTrainLoop):
 
     All of it depends on the number of batches trained alone, so a resumed run validates at the same steps.
     Departures from MMEngine: the last epoch is validated also where the training ends between two validations; and
-    with ``val_steps``, a training that a validation stops ends at once. The epoch then has no checkpoint, since a
-    run resumed from it would leave the rest of the epoch out.
+    with ``val_steps``, a training that a validation stops ends at once, with a checkpoint within the epoch.
 
     Args:
         runner: the runner.
@@ -37,6 +37,7 @@ class TrainLoop(EpochBasedTrainLoop):
 
     Attributes:
         within_epoch: whether an epoch was begun and is not complete.
+        stop_is_told: whether a hook that stopped the training has said so.
         validated_iter: number of batches after which the model was validated last; -1 if it was not.
         accounts: sums of the hooks' accounts at the end of an epoch that is validated later, for its checkpoint.
     """
@@ -48,8 +49,10 @@ class TrainLoop(EpochBasedTrainLoop):
         self.val_steps = val_steps
         self.within_epoch = False
         self.validated_iter = -1
+        self.stop_is_told = False
         self.accounts: dict[str, list[float]] = {}
         self.checkpoints = mid_epoch_checkpoints(runner.cfg)
+        self.freezing = freezing_of(runner)
         if val_steps is not None and (self.val_interval != 1 or kwargs.get("dynamic_intervals")):
             tell(f"val_steps={val_steps} replaces the intervals between validations in train_cfg")
 
@@ -90,16 +93,16 @@ class TrainLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """Trains an epoch, or the part of it before a validation that stops the training."""
         done, self.accounts = self.batches_of_epoch, {}
+        self.freezing.begin_epoch(self.runner, self._epoch)
         self.runner.call_hook("before_train_epoch")
         self.within_epoch = True
-        self.runner.model.train()
+        self.freezing.train(self.runner)
         if done:
             leave_out(self.dataloader, done)
         for number, batch in enumerate(self.dataloader, start=done + 1):
             self.run_iter(number - 1, batch)
             self.between_batches()
             if self._stopped_by_validation() and number < len(self.dataloader):
-                tell(f"stopped by a validation at step {self.step}; epoch {self.current_epoch} has no checkpoint")
                 return
         if self.runner.val_loop is not None:
             self.accounts = sums_of_accounts(self.runner)
@@ -113,14 +116,20 @@ class TrainLoop(EpochBasedTrainLoop):
             if self.validates_after_batch(self._iter):
                 self.checkpoints.before_validation(self)
                 self.validate()
-                self.runner.model.train()
+                self.freezing.train(self.runner)
             self.checkpoints.after_step(self)
         self.runner.call_hook("before_next_batch")
 
     def validate(self) -> None:
-        """Validates the model as it is."""
+        """Validates the model as it is; if that stops the training, a checkpoint is written."""
+        goes_on = not self.stop_training
         self.runner.val_loop.run()
         self.validated_iter = self._iter
+        if goes_on and self.stop_training:
+            self.checkpoints.write(self)
+            if not self.stop_is_told and self._iter < self.max_iters:  # a hook of MMEngine's tells its log alone
+                place = f"epoch {self.current_epoch}" if self.val_steps is None else f"step {self.step}"
+                tell(f"stopped by a validation at {place}")
 
     def validates_after_epoch(self, epoch: int) -> bool:
         """Whether a validation follows this epoch, from 1; with ``val_steps``, only steps decide."""
@@ -172,6 +181,8 @@ def check_step_settings(config: Config) -> None:
     steps, train_cfg = config.get("val_steps"), config.get("train_cfg") or {}
     mid_epoch_checkpoints(config)  # looks at its two settings
     if "val_steps" not in loop_config(train_cfg, None):
+        if freeze_settings(config):
+            raise UserError("freeze: counts epochs, and the config trains by iterations; freeze parts by the model")
         for key in ("checkpoint_steps", "checkpoint_minutes"):
             if config.get(key) is not None:
                 kind = train_cfg.get("type", "IterBasedTrainLoop")

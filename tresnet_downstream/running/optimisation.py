@@ -137,12 +137,20 @@ class MatrixDecayConstructor:
 
     Args:
         optim_wrapper_cfg: config of the wrapper, with ``optimizer``.
-        paramwise_cfg: takes nothing; MMEngine passes it.
+        paramwise_cfg: must be empty; MMEngine passes it. Learning rates by part are set by ``lr_factors`` and
+            ``layer_decay``, see :mod:`rates`.
+
+    Raises:
+        UserError: for a ``paramwise_cfg`` that is not empty.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         if paramwise_cfg:
-            raise UserError("paramwise_cfg has no effect with MatrixDecayConstructor: leave it out")
+            raise UserError(
+                "optim_wrapper.paramwise_cfg: is not for MatrixDecayConstructor, by which norms and biases have no "
+                "weight decay; set lr_factors=dict(backbone=0.1) or layer_decay=0.8 for learning rates by part, or "
+                "optim_wrapper.constructor='DefaultOptimWrapperConstructor', which takes paramwise_cfg as MMEngine does"
+            )
         self.wrapper = dict(optim_wrapper_cfg)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
@@ -167,7 +175,8 @@ class OneCycle(OneCycleLR, _ParamScheduler):  # the second base is there for MME
 
     Args:
         optimizer: the wrapper, from MMEngine.
-        max_lr: the peak.
+        max_lr: the peak; of a group whose rate differs from the optimiser's by a factor (MMEngine's
+            ``paramwise_cfg``), times that factor.
         end: number of iterations; MMEngine gives those of the whole training.
         pct_start: share of the iterations that go up.
         by_epoch: False; the schedule knows iterations only.
@@ -182,7 +191,9 @@ class OneCycle(OneCycleLR, _ParamScheduler):  # the second base is there for MME
         if pct_start * end == 1:
             # torch divides by the length of the rise, 0 here; a little longer, the first step has the lowest rate.
             pct_start *= 1 + 1e-9
-        super().__init__(optimizer.optimizer, max_lr, total_steps=end, pct_start=pct_start)
+        base = optimizer.optimizer.defaults.get("lr")
+        peaks = [max_lr * (group["lr"] / base if base else 1) for group in optimizer.optimizer.param_groups]
+        super().__init__(optimizer.optimizer, peaks, total_steps=end, pct_start=pct_start)
         # Else torch warns where accumulation, or float16's search for a scale, puts off the first step.
         optimizer.optimizer._opt_called = True
 

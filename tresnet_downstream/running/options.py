@@ -14,12 +14,12 @@ from mmengine.registry import Registry
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.references import resolved
-from tresnet_downstream.running.top_level import has_effect, keys_read, nearest_keys, without_effect
+from tresnet_downstream.running.top_level import OF_PARTS, has_effect, keys_read, nearest_keys, without_effect
 
 # Stands for the value of an option while it is looked for.
 _MARK = "<set>"
 # Have no default: the user's own data.
-DATA_KEYS = ("train_annotations", "train_images", "val_annotations", "val_images")
+DATA_KEYS = tuple(f"{split}_{what}" for split in ("train", "val", "test") for what in ("annotations", "images"))
 
 
 def with_options(config: Config, options: Sequence[str]) -> Config:
@@ -28,6 +28,11 @@ def with_options(config: Config, options: Sequence[str]) -> Config:
         key, separator, value = option.partition("=")
         if not separator or not key:
             raise UserError(f"`options` {option}: write it as key=value")
+        root, _, part = key.partition(".")
+        if root in OF_PARTS and part and isinstance(config.get(root), Mapping):
+            # The name of a part has dots too, and one may lie within another.
+            config.merge_from_dict({root: {part: _parse(value, None)}})
+            continue
         _require_key(config, key, str(config.filename))
         current = _current(config, key)
         new = _parse(value, current)

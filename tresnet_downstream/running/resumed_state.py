@@ -23,6 +23,7 @@ _PARTS: Mapping[tuple[str, ...], tuple[type, ...]] = {
     ("meta", "run", "fixed"): _DICT,
     ("meta", "run", "free"): _DICT,
     ("meta", "accounts"): _DICT,
+    ("meta", "validated"): _DICT,
     ("meta", "dataset_meta"): _DICT,
     ("meta", "dataset_meta", "classes"): _LIST,
     ("message_hub",): _DICT,
@@ -36,7 +37,7 @@ _PARTS: Mapping[tuple[str, ...], tuple[type, ...]] = {
     ("averaged_steps",): _WHOLE,
 }
 # What torch's optimisers read of a group; others of its settings have defaults, or are of newer releases.
-_OF_A_GROUP = ("params", "lr", "betas", "eps", "momentum", "weight_decay")
+_OF_A_GROUP = ("params", "lr", "lr_factor", "scheduled_lr", "betas", "eps", "momentum", "weight_decay")
 _KEPT = {optim.Adam: ("step", "exp_avg", "exp_avg_sq"), optim.AdamW: ("step", "exp_avg", "exp_avg_sq")}
 _REQUIRED = (
     *(("meta", "epoch"), ("meta", "iter")),

@@ -15,7 +15,9 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.checkpoints import plain
+from tresnet_downstream.running.parts import by_part
 from tresnet_downstream.running.provenance import without_start
+from tresnet_downstream.running.rates import without_factors
 
 # Arguments of models that change no result.
 WITHOUT_EFFECT = ("with_cp",)
@@ -44,6 +46,11 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         "weight_decay": optimizer.pop("weight_decay", 0.0),
         "max_epochs": config.train_cfg.get("max_epochs"),
         "val_steps": config.get("val_steps"),
+        "clip_grad": config.get("clip_grad"),
+        "patience": config.get("patience"),
+        "min_delta": config.get("min_delta") or None,
+        "freeze": by_part("freeze", config.get("freeze")) or None,
+        "freeze_statistics": None if config.get("freeze_statistics", True) else False,
         "batch_size": loader.get("batch_size"),
         "processes": processes,
         "accumulation": wrapper.get("accumulative_counts", 1),
@@ -58,6 +65,10 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         "loss": loss,
         "weight_average": [hook for hook in hooks if str(hook.get("type")).endswith(("WeightAverageHook", "EMAHook"))],
         "optimizer": optimizer,
+        # They decide which groups the optimiser has, and so which of its state is whose.
+        "lr_factors": by_part("lr_factors", config.get("lr_factors")) or None,
+        "layer_decay": config.get("layer_decay"),
+        "layer_decay_unit": config.get("layer_decay_unit") if config.get("layer_decay") is not None else None,
         # What chose the best checkpoint so far: scores of two kinds cannot be compared.
         "save_best": ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best"),
     }
@@ -163,7 +174,7 @@ class ConfigSchedule:
         loop._iter = loop.epoch * epoch_length + batches
         by_epoch = [schedule for schedule in schedules if schedule.by_epoch]
         by_step = [schedule for schedule in schedules if not schedule.by_epoch]
-        with warnings.catch_warnings():
+        with without_factors(runner.optim_wrapper), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of schedules that step without their optimiser
             for _ in range(loop.epoch):
                 for schedule in by_step * epoch_length + by_epoch:

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, LogProcessor, Runner
 from mmengine.visualization import Visualizer
 
@@ -26,8 +27,10 @@ from tresnet_downstream.files import whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running import folders, processes, progress, signals
-from tresnet_downstream.running.checkpoints import require_finite
+from tresnet_downstream.running.checkpoints import bare, require_finite
+from tresnet_downstream.running.clipping import with_clipping
 from tresnet_downstream.running.config import save_config
+from tresnet_downstream.running.early_stopping import PatienceHook
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
 from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
@@ -36,6 +39,7 @@ from tresnet_downstream.running.mean_losses import with_mean_losses
 from tresnet_downstream.running.mid_epoch import batches_of_epoch, batches_stay
 from tresnet_downstream.running.partial_files import remove_partial_files
 from tresnet_downstream.running.progress import ProgressHook, position
+from tresnet_downstream.running.rates import give_factors, rate_factors, rate_settings, take_effect
 from tresnet_downstream.running.resume_point import newest_whole_checkpoint
 from tresnet_downstream.running.resumed_state import require_optimisation, require_parts
 from tresnet_downstream.running.resuming import ConfigSchedule, images_of_a_step, require_same_run, run_settings
@@ -54,14 +58,17 @@ class FolderRunner(Runner):
     """
 
     # What stands in the place of MMEngine's hooks, by the key in `default_hooks`; the second, with `val_steps` only.
-    replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {}
+    replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {"param_scheduler": ("ParamSchedulerHook", "ScheduleHook")}
     hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {"logger": ("LoggerHook", "StepLoggerHook")}
+
+    # What may stand before the names of parts in `lr_factors` and `freeze`.
+    part_roots: ClassVar[tuple[str, ...]] = ("",)
 
     _timestamp: str
     run_id = ""
     settings: dict[str, Any] | None = None
     resumed_id: str | None = None
-    _resuming = False
+    _resuming = _has_optimiser = False
     _batches_of_epoch = 0  # trained before the checkpoint that is resumed
     _accounts: Mapping[str, Sequence[float]] = MappingProxyType({})
     _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
@@ -97,6 +104,17 @@ class FolderRunner(Runner):
                 wrapper["epoch_length"] = len(built.dataloader)
         return built
 
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
+        """Builds the optimiser, which clips gradients and has learning rates by part as the config says."""
+        if self._has_optimiser:  # MMEngine asks again where a run is resumed
+            return optim_wrapper
+        built = super().build_optim_wrapper(with_clipping(optim_wrapper, self.cfg))
+        self._has_optimiser = True
+        if settings := rate_settings(self.cfg):
+            model = bare(self.model)
+            give_factors(built, model, rate_factors(settings, model, self.part_roots))
+        return built
+
     def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
         """Builds the loop; in a training, its workers are there until the training ends."""
         built: BaseLoop = super().build_val_loop(loop)
@@ -115,8 +133,9 @@ class FolderRunner(Runner):
         super().register_default_hooks(hooks)
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """Registers the config's hooks, and last the one that notes each validation."""
+        """Registers the config's hooks, the one that may end a training early, and last what notes each validation."""
         super().register_hooks(*args, **kwargs)
+        self.register_hook(PatienceHook.of(self.cfg))
         self.register_hook(LastValidationHook())
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
@@ -261,6 +280,8 @@ class FolderRunner(Runner):
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
             scored: Any = getattr(getattr(self._val_loop, "dataloader", None), "dataset", None)
             self.settings["free"]["validation pictures"] = len(scored) if hasattr(scored, "__len__") else None
+        if fn_name == "before_run" and isinstance(self.optim_wrapper, OptimWrapper):
+            take_effect(self.optim_wrapper)
         if fn_name == "before_train" and is_main_process():
             for split, loop in (("train", self._train_loop), ("val", self._val_loop)):
                 dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)

@@ -37,19 +37,30 @@ READ_IN_BOTH = (
     "activation_checkpointing",
     "checkpoint_minutes",
     "checkpoint_steps",
+    "clip_grad",
     "compile",
     "custom_imports",
     "efficient_conv_bn_eval",
     "find_unused_parameters",
+    "freeze",
+    "freeze_statistics",
     "launcher",
+    "layer_decay",
+    "layer_decay_unit",
     "load_from",
+    "lr_factors",
+    "min_delta",
     "model_wrapper_cfg",
     "overwrite",
+    "patience",
     "resume",
     "sync_bn",
+    "test_dataloader",
     "val_steps",
     "work_dir",
 )
+# Those of dicts whose keys are names of the model's parts, which are checked once the model is there.
+OF_PARTS = ("freeze", "lr_factors")
 # Of detectors: by MMEngine's `Runner.from_cfg`, MMDetection's tools, and `DetectionRunner`.
 READ_OF_DETECTORS = (
     "auto_scale_lr",
@@ -59,7 +70,6 @@ READ_OF_DETECTORS = (
     "log_processor",
     "runner_type",
     "test_cfg",
-    "test_dataloader",
     "test_evaluator",
     "tta_model",
     "tta_pipeline",

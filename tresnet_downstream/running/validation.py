@@ -12,6 +12,7 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import bare, plain
+from tresnet_downstream.running.early_stopping import validated_so_far
 from tresnet_downstream.running.loops import TrainLoop, training_loop, validation_is_due
 from tresnet_downstream.running.mid_epoch import accounts
 from tresnet_downstream.running.progress import position
@@ -69,6 +70,7 @@ class LastValidationHook(Hook):
             return
         info = runner.message_hub.runtime_info
         note = {"iter": loop.iter, **{key: plain(info[key]) for key in BEST if key in info}}
+        note |= validated_so_far(runner)
         if isinstance(loop, TrainLoop) and not loop.within_epoch:
             note["epoch"] = loop.epoch
         folders.write_validation(runner.work_dir, note)

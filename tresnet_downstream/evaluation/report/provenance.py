@@ -13,6 +13,7 @@ _TITLES = {
     "weights": "which of them",
     "checkpoint_sha256": "their SHA-256",
     "config": "config",
+    "split": "split",
     "data": "data",
     "data_sha256": "its SHA-256",
     "images": "images",
@@ -56,6 +57,8 @@ def _texts(run: Run) -> dict[str, str]:
 def _text(key: str, value: Any) -> str:
     if key == "model" and isinstance(value, Mapping):
         return " + ".join(_component(part) for part in _components(value))
+    if key == "split":
+        return f"{value} split"
     if key == "unreadable" and isinstance(value, Mapping):
         return some_of([str(name) for name in value])
     if isinstance(value, Mapping):

@@ -1,0 +1,212 @@
+"""Trainings that end where the score of the best checkpoint gets no better.
+
+Whether a training ends is a function of the scores of its validations so far. They are kept in checkpoints and, since a
+checkpoint is written before its validation, in the folder's note of the last validation: a resumed run has both.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.notices import tell
+from tresnet_downstream.registry import HOOKS
+from tresnet_downstream.running import folders
+from tresnet_downstream.running.loops import TrainLoop, training_loop
+
+
+class BestScore(NamedTuple):
+    """The score that chooses the best checkpoint.
+
+    Attributes:
+        name: as lines and messages call it.
+        value: in the unit that lines have, which is percent for the scores of this package.
+        sign: 1 if a higher score is better, otherwise -1.
+    """
+
+    name: str
+    value: float
+    sign: int
+
+
+@runtime_checkable
+class ChoosesBest(Protocol):
+    """A hook that keeps the best checkpoint."""
+
+    def best_score(self, metrics: dict[str, Any]) -> BestScore | None:
+        """The score of a validation that counts; None if the hook goes by none."""
+
+
+class Validated(NamedTuple):
+    """A validation of a training: epochs trained before it (iterations, of a loop over those), and its score."""
+
+    place: float
+    score: float
+
+
+def validations_waited(scores: Sequence[float], sign: int, min_delta: float) -> int:
+    """How many of the last scores were not better than the best before them by more than ``min_delta``.
+
+    Args:
+        scores: oldest first; NaN is never better.
+        sign: 1 if higher is better, otherwise -1.
+        min_delta: what a score must be better by, 0 or more.
+
+    Example:
+        >>> validations_waited([10.0, 12.0, 12.4, 11.0], 1, 0.5)
+        2
+    """
+    best, waited = -math.inf, 0
+    for score in scores:
+        if sign * score > best + min_delta:
+            best, waited = sign * score, 0
+        else:
+            waited += 1
+    return waited
+
+
+@HOOKS.register_module()
+class PatienceHook(Hook):
+    """Ends a training after so many validations without a better score of the best checkpoint.
+
+    Of raw and averaged weights, the better score of each validation counts.
+
+    Args:
+        patience: validations without a better score; None never ends a training.
+        min_delta: what a score must be better by to count, in the unit of the score, such as percent.
+
+    Attributes:
+        validated: the validations so far.
+
+    Raises:
+        UserError: for a patience that is no whole number from 1, and a ``min_delta`` below 0.
+    """
+
+    # After the hook that keeps the best checkpoint, and before the note of the validation is written.
+    priority = "VERY_LOW"
+
+    def __init__(self, patience: int | None = None, min_delta: float = 0.0) -> None:
+        if patience is not None and (type(patience) is not int or patience < 1):
+            raise UserError(f"patience={patience!r}: give a number of validations, at least 1, or None")
+        if type(min_delta) not in (int, float) or not 0 <= min_delta < math.inf:
+            raise UserError(f"min_delta={min_delta!r}: give a number, at least 0")
+        self.patience, self.min_delta = patience, min_delta
+        self.validated: list[Validated] = []
+        self.name, self.sign = "score", 1
+
+    @classmethod
+    def of(cls, config: Config) -> "PatienceHook":
+        """The hook that ``patience`` and ``min_delta`` of a config ask for."""
+        return cls(config.get("patience"), config.get("min_delta", 0.0))
+
+    def before_run(self, runner: Runner) -> None:
+        """Checks that there is a score to go by.
+
+        Raises:
+            UserError: if the training does not validate, or keeps no best checkpoint.
+        """
+        if self.patience is None or training_loop(runner) is None:
+            return
+        if runner._val_loop is None:
+            raise UserError(f"patience={self.patience}: the config does not validate, so no score can get better")
+        if not any(isinstance(hook, ChoosesBest) and getattr(hook, "save_best", None) for hook in runner.hooks):
+            raise UserError(
+                f"patience={self.patience}: goes by the score that chooses the best checkpoint; name it in "
+                "default_hooks.checkpoint.save_best"
+            )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Takes up the scores of the run that is resumed."""
+        if getattr(runner, "_resuming", False):
+            self._take_up(checkpoint["meta"].get("validated"))
+
+    def before_train(self, runner: Runner) -> None:
+        """Adds the scores of validations after the checkpoint was written; trains nothing if it had waited enough."""
+        loop = runner.train_loop
+        if loop.iter == 0:
+            return
+        notes = [folders.last_validation(runner.work_dir).get("validated")]
+        broadcast_object_list(notes)  # the other processes may see another disk
+        self._take_up(notes[0])
+        self.validated = [each for each in self.validated if each.place <= _place(loop)]
+        if self._has_waited():
+            loop.stop_training = True
+            tell(f"nothing is left to train: {self._reason()}; a larger `patience` goes on")
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Keeps the score, and ends the training if it has waited enough."""
+        loop = training_loop(runner)
+        if loop is None or not metrics:
+            return
+        scores = (hook.best_score(metrics) for hook in runner.hooks if isinstance(hook, ChoosesBest))
+        score = next(filter(None, scores), None)
+        if score is None:
+            return
+        self.name, self.sign = score.name, score.sign
+        self._add([Validated(_place(loop), float(score.value))])
+        if self._has_waited() and loop.iter < loop.max_iters:
+            loop.stop_training = True
+            if isinstance(loop, TrainLoop):
+                loop.stop_is_told = True
+            tell(f"stopped at {_place_text(loop)}: {self._reason()}")
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Adds the scores so far."""
+        checkpoint["meta"]["validated"] = self.plain()
+
+    def plain(self) -> dict[str, Any]:
+        """The scores so far as plain data."""
+        several = [[each.place, None if math.isnan(each.score) else each.score] for each in self.validated]
+        return {"score": self.name, "sign": self.sign, "validations": several}
+
+    def _take_up(self, stored: Any) -> None:
+        """Adds what :meth:`plain` gave; of older releases there is none, and what is damaged counts as none."""
+        try:
+            name, sign = str(stored["score"]), stored["sign"]
+            rows = [(place, math.nan if score is None else score) for place, score in stored["validations"]]
+            several = [Validated(float(place), float(score)) for place, score in rows]
+        except (KeyError, TypeError, ValueError):
+            return
+        if sign in (1, -1):
+            self.name, self.sign = name, sign
+            self._add(several)
+
+    def _add(self, several: Sequence[Validated]) -> None:
+        places = {each.place: each for each in (*self.validated, *several)}
+        self.validated = [places[place] for place in sorted(places)]
+
+    def _waited(self) -> int:
+        return validations_waited([each.score for each in self.validated], self.sign, self.min_delta)
+
+    def _has_waited(self) -> bool:
+        return self.patience is not None and self._waited() >= self.patience
+
+    def _reason(self) -> str:
+        waited, best = self._waited(), max((self.sign * each.score for each in self.validated), default=math.nan)
+        by = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        count = "1 validation" if waited == 1 else f"{waited} validations"
+        return f"no better {self.name}{by} for {count} (best {self.sign * best:.2f})"
+
+
+def validated_so_far(runner: Runner) -> dict[str, Any]:
+    """The scores of a training's validations, for the folder's note of the last one."""
+    hook = next((hook for hook in runner.hooks if isinstance(hook, PatienceHook)), None)
+    return {} if hook is None else {"validated": hook.plain()}
+
+
+def _place(loop: BaseLoop) -> float:
+    """Where a training stands, whatever the number of batches in an epoch is; iterations of a loop without epochs."""
+    if isinstance(loop, EpochBasedTrainLoop):
+        return float(loop.iter / len(loop.dataloader))
+    return float(loop.iter)
+
+
+def _place_text(loop: BaseLoop) -> str:
+    if not isinstance(loop, TrainLoop):
+        return f"iteration {loop.iter}"
+    return f"epoch {loop.current_epoch}" if loop.val_steps is None else f"step {loop.step} (epoch {loop.current_epoch})"

@@ -1,0 +1,175 @@
+"""Learning rates by part and by layer: each group of the optimiser has its factor on the schedule's learning rate.
+
+A group with a factor has two keys besides torch's: ``lr_factor``, and ``scheduled_lr``, what the schedules made of the
+config's learning rate; ``lr`` is their product. Schedules see and change the rates without factors
+(:func:`without_factors`), so that this holds for each of them, also for one that has rates of its own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import ParamSchedulerHook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from torch import nn
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.registry import HOOKS
+from tresnet_downstream.running.layer_order import UNITS, layer_numbers
+from tresnet_downstream.running.parts import by_part, parameters_of
+
+BACKBONE = "backbone"
+
+
+class RateSettings(NamedTuple):
+    """The keys of a config that set learning rates by part.
+
+    Attributes:
+        factors: by the names of parts.
+        decay: factor from each layer of the backbone to the one before it; None for none.
+        unit: what a layer is: ``block`` or ``stage``.
+    """
+
+    factors: dict[str, float]
+    decay: float | None
+    unit: str
+
+    def __bool__(self) -> bool:
+        return bool(self.factors) or self.decay is not None
+
+
+def rate_settings(config: Config) -> RateSettings:
+    """Reads ``lr_factors``, ``layer_decay`` and ``layer_decay_unit`` of a config.
+
+    Raises:
+        UserError: for a factor that is no number above 0, a decay that is not above 0 and at most 1, another unit.
+    """
+    factors, decay = by_part("lr_factors", config.get("lr_factors")), config.get("layer_decay")
+    for part, factor in factors.items():
+        if type(factor) not in (int, float) or not 0 < factor < float("inf"):
+            raise UserError(
+                f"lr_factors: {part}={factor!r}: give a number above 0; freeze=dict({part}='always') trains a part not "
+                "at all"
+            )
+    if decay is not None and (type(decay) not in (int, float) or not 0 < decay <= 1):
+        raise UserError(f"layer_decay={decay!r}: give a number above 0, at most 1, or None")
+    unit = config.get("layer_decay_unit", UNITS[0])
+    if unit not in UNITS:
+        raise UserError(f"layer_decay_unit={unit!r}: choose {' or '.join(UNITS)}")
+    return RateSettings(factors, decay, unit)
+
+
+def rate_factors(settings: RateSettings, model: nn.Module, roots: tuple[str, ...] = ("",)) -> dict[str, float]:
+    """The factor on the learning rate of each parameter: that of its part, times that of its layer.
+
+    With a decay of d and layers 0 (the stem) to L of the backbone, layer n has the factor d ** (L + 1 - n); what is
+    outside of the backbone has 1. That is timm's and MMDetection's rule, after BEiT (arXiv:2106.08254) and ELECTRA.
+
+    Args:
+        settings: from :func:`rate_settings`.
+        model: without the wrapper of several processes.
+        roots: what may stand before the names of parts.
+
+    Raises:
+        UserError: for a part that the model does not have, and for a backbone whose layers are not known.
+    """
+    owners = parameters_of("lr_factors", settings.factors, model, roots)
+    factors = {name: float(settings.factors.get(owners.get(name, ""), 1)) for name, _ in model.named_parameters()}
+    if settings.decay is None:
+        return factors
+    prefix = next((f"{root}{BACKBONE}." for root in roots if _has(model, f"{root}{BACKBONE}")), None)
+    if prefix is None:
+        raise UserError(f"layer_decay: the model has no part {BACKBONE!r}, whose layers it is for; use lr_factors")
+    numbers = layer_numbers(model.get_submodule(prefix[:-1]), settings.unit)
+    last = max(numbers.values(), default=0)
+    for name, number in numbers.items():
+        if prefix + name in factors:  # a parameter that two modules share has one name
+            factors[prefix + name] *= settings.decay ** (last + 1 - number)
+    return factors
+
+
+def _has(model: nn.Module, name: str) -> bool:
+    try:
+        model.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
+
+
+def give_factors(optimiser: OptimWrapper | OptimWrapperDict, model: nn.Module, factors: dict[str, float]) -> None:
+    """Divides the groups of an optimiser by factor, and notes it in each; :func:`take_effect` puts them in.
+
+    Args:
+        optimiser: before schedules are built for it.
+        model: whose parameters it has.
+        factors: by the names of the model's parameters.
+    """
+    by_id = {id(parameter): factors[name] for name, parameter in model.named_parameters()}
+    for wrapper in _wrappers(optimiser):
+        groups: list[dict[str, Any]] = []
+        for group in wrapper.optimizer.param_groups:
+            members: dict[float, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                members.setdefault(by_id.get(id(parameter), 1.0), []).append(parameter)
+            settings = {key: value for key, value in group.items() if key != "params"}
+            groups += [{"params": each, **settings, "lr_factor": factor} for factor, each in sorted(members.items())]
+        wrapper.optimizer.param_groups[:] = groups
+        if len(groups) > 1 and wrapper.base_param_settings is None:
+            # As MMEngine has it for several groups: the rate without factors, for the logs.
+            wrapper.base_param_settings = {"params": torch.tensor([0.0]), **wrapper.optimizer.defaults}
+
+
+def take_effect(optimiser: OptimWrapper | OptimWrapperDict) -> None:
+    """Puts the factors into the learning rates, once the schedules have set the first ones."""
+    for group in _groups(optimiser):
+        group["scheduled_lr"] = group["lr"]
+        group["lr"] = group["scheduled_lr"] * group["lr_factor"]
+
+
+@contextmanager
+def without_factors(optimiser: OptimWrapper | OptimWrapperDict) -> Iterator[None]:
+    """Inside, the groups have the learning rates without factors; what schedules make of them has them afterwards."""
+    groups = [group for group in _groups(optimiser) if "scheduled_lr" in group]
+    for group in groups:
+        group["lr"] = group["scheduled_lr"]
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["scheduled_lr"] = group["lr"]
+            group["lr"] = group["scheduled_lr"] * group["lr_factor"]
+
+
+def _wrappers(optimiser: OptimWrapper | OptimWrapperDict) -> list[Any]:
+    return list(optimiser.values()) if isinstance(optimiser, OptimWrapperDict) else [optimiser]
+
+
+def _groups(optimiser: OptimWrapper | OptimWrapperDict) -> list[dict[str, Any]]:
+    groups = (group for wrapper in _wrappers(optimiser) for group in wrapper.optimizer.param_groups)
+    return [group for group in groups if "lr_factor" in group]
+
+
+@HOOKS.register_module()
+class ScheduleHook(ParamSchedulerHook):
+    """MMEngine's hook of schedules, whose groups may have factors on the learning rate."""
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Steps the schedules that count steps."""
+        with without_factors(runner.optim_wrapper):
+            super().after_train_iter(runner, *args, **kwargs)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Steps the schedules that count epochs."""
+        with without_factors(runner.optim_wrapper):
+            super().after_train_epoch(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Steps the schedules that go by a score."""
+        if isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict):  # a config, or None, without a training
+            with without_factors(runner.optim_wrapper):
+                super().after_val_epoch(runner, metrics)
+        else:
+            super().after_val_epoch(runner, metrics)

@@ -1,0 +1,212 @@
+"""One training with several seeds, each in a folder of its own, and a table of their scores."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.repeated_scores import format_seeds, repeated_scores
+from tresnet_downstream.evaluation.text import json_text, plain, write_files
+from tresnet_downstream.files import Earlier
+from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.notices import tell
+from tresnet_downstream.running import folders
+from tresnet_downstream.running.early_stopping import BestScore
+from tresnet_downstream.running.resuming import changes, run_settings
+from tresnet_downstream.running.runner import join_processes
+
+TABLE, RESULTS = "seeds.txt", "seeds.json"
+FORMAT, VERSION = "tresnet_downstream.seeds", 1
+
+Train = Callable[[Config, bool, str, bool], dict[str, Any]]
+
+
+def train_seeds(
+    seeds: Sequence[int],
+    work_dir: str | Path,
+    config_of: Callable[[int], Config],
+    train: Train,
+    score_of: Callable[[Config, Mapping[str, Any]], BestScore | None],
+    resume: bool = False,
+    launcher: str = "none",
+    overwrite: bool = False,
+) -> dict[int, float]:
+    """Trains with each of several seeds in ``work_dir/seed_N``, and writes a table of the best scores.
+
+    ``seeds.txt`` and ``seeds.json`` in ``work_dir`` have each seed's score, and their mean, standard deviation and 95%
+    t interval; they are written after each seed. With ``resume``, seeds that are in ``seeds.json`` are not trained
+    again, one that was interrupted goes on, and further ones are added.
+
+    Args:
+        seeds: whole numbers from 0, each once.
+        work_dir: the folder.
+        config_of: gives the config with a seed; its ``work_dir`` is set here.
+        train: :func:`train_classifier`, :func:`train_detection` or :func:`train_joint`.
+        score_of: the score in what ``train`` gives; None if nothing was scored.
+        resume: goes on with what ``work_dir`` holds.
+        launcher: ``pytorch`` under torchrun, otherwise ``none``.
+        overwrite: moves the results and the runs that the folders of these seeds hold aside.
+
+    Returns:
+        the scores by seed, those of earlier calls too.
+
+    Raises:
+        UserError: for seeds that are none; for a folder that holds a run without ``resume`` or ``overwrite``; for
+            settings that differ from those of the seeds that are there; and for what ``train`` raises.
+    """
+    _check(seeds)
+    join_processes(launcher)
+    folder = Path(work_dir)
+    for seed in seeds:
+        folders.check(_folder(folder, seed), resume, overwrite)
+    if not (resume or overwrite) and (folder / RESULTS).exists():
+        raise UserError(
+            f"{folder}: holds scores of several seeds already: `resume` goes on with them, `overwrite` moves them "
+            "aside, and `work_dir` names another folder"
+        )
+    stored = _agreed(_read(folder / RESULTS) if resume and is_main_process() else {})
+    if overwrite and is_main_process():
+        Earlier(folder).keep(TABLE, RESULTS)
+    for number, seed in enumerate(seeds, 1):
+        config = config_of(seed)
+        config.work_dir = str(_folder(folder, seed))
+        settings = _settings(config)
+        _require_same(folder / RESULTS, stored, settings)
+        if _agreed(_is_finished(folder, stored, seed)):
+            tell(f"seed {seed} ({number} of {len(seeds)}): is trained; {_folder(folder, seed)} has it")
+            continue
+        tell(f"seed {seed} ({number} of {len(seeds)}):")
+        began = int(time.time())
+        holds_run = _agreed(folders.holds_run(config.work_dir))
+        best = train(config, resume and holds_run, launcher, overwrite)
+        score = score_of(config, best)
+        if score is None:
+            raise UserError(f"{config.work_dir}: nothing was scored, so seeds cannot be compared")
+        record = {
+            "seed": seed,
+            "score": score.value,
+            "run_id": _agreed(_run_id(folder, seed)),
+            "folder": _folder(folder, seed).name,
+            "best": plain(dict(best)),
+        }
+        others = [each for each in stored.get("seeds", ()) if each["seed"] != seed]
+        stored = {"score": score.name, "settings": settings, "seeds": [*others, record]}
+        if is_main_process():
+            _write(folder, stored)
+        while int(time.time()) == began:  # MMEngine names the log of a run by the second
+            time.sleep(0.05)
+    return _scores(stored)
+
+
+def table_of(work_dir: str | Path) -> str:
+    """The table that :func:`train_seeds` wrote.
+
+    Raises:
+        UserError: there is none.
+    """
+    content = _read(Path(work_dir) / RESULTS)
+    if not content:
+        raise UserError(f"{work_dir}: has no {RESULTS}")
+    return format_seeds(content["score"], _scores(content))
+
+
+def _check(seeds: Sequence[int]) -> None:
+    if not seeds:
+        raise UserError("`seeds`: name at least one")
+    for seed in seeds:
+        if type(seed) is not int or not 0 <= seed < 2**32:
+            raise UserError(f"`seeds`: {seed!r} is no whole number from 0 to 2**32 - 1")
+    if twice := [seed for seed in seeds if list(seeds).count(seed) > 1]:
+        raise UserError(f"`seeds`: {twice[0]} is named twice")
+
+
+def _folder(folder: Path, seed: int) -> Path:
+    return folder / f"seed_{seed}"
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What all seeds share."""
+    settings = run_settings(config, get_world_size())
+    settings["fixed"].pop("seed", None)
+    shared: dict[str, Any] = plain(settings)
+    return shared
+
+
+def _require_same(path: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises UserError unless the seeds that are there were trained with these settings."""
+    if not stored:
+        return
+    groups = ("fixed", "free")
+    if differ := [each for group in groups for each in changes(stored["settings"][group], settings[group])]:
+        others = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
+        raise UserError(
+            f"{path}: the seeds in it were trained otherwise: {differ[0]}{others}: keep it, or give `overwrite` or "
+            "another `work_dir`"
+        )
+
+
+def _is_finished(folder: Path, stored: Mapping[str, Any], seed: int) -> bool:
+    """Whether a seed's score is there, and its folder still holds the run that it is of."""
+    record = next((each for each in stored.get("seeds", ()) if each["seed"] == seed), None)
+    return record is not None and bool(record["run_id"]) and record["run_id"] == _run_id(folder, seed)
+
+
+def _run_id(folder: Path, seed: int) -> str:
+    try:
+        return (_folder(folder, seed) / folders.RUN_ID).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _agreed(value: Any) -> Any:
+    """The first process's value, in all processes."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What :func:`_write` wrote; empty if it is not there.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    if not path.is_file():
+        return {}
+    content = parse_json(path.read_bytes(), path)
+    keys = {"format": str, "version": int, "score": str, "settings": dict, "seeds": list}
+    is_whole = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in keys.items())
+    if not is_whole or content["format"] != FORMAT or content["version"] != VERSION or not _are_records(content):
+        raise UserError(f"{path}: is damaged, or no scores of several seeds; give `overwrite` or another `work_dir`")
+    result: dict[str, Any] = content
+    return result
+
+
+def _are_records(content: Mapping[str, Any]) -> bool:
+    kinds = {"seed": (int,), "score": (int, float), "run_id": (str,)}
+    return {"fixed", "free"} <= content["settings"].keys() and all(
+        isinstance(each, dict) and all(type(each.get(key)) in types for key, types in kinds.items())
+        for each in content["seeds"]
+    )
+
+
+def _scores(stored: Mapping[str, Any]) -> dict[int, float]:
+    return {each["seed"]: float(each["score"]) for each in sorted(stored["seeds"], key=lambda each: each["seed"])}
+
+
+def _write(folder: Path, stored: Mapping[str, Any]) -> None:
+    scores = _scores(stored)
+    total = repeated_scores(list(scores.values()))
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        **stored,
+        "mean": total.mean,
+        "std": total.std,
+        "interval": [total.low, total.high],
+    }
+    write_files(folder, {TABLE: f"{format_seeds(stored['score'], scores)}\n", RESULTS: json_text(content)})
