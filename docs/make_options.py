@@ -25,7 +25,7 @@ The commands of `tresnet`, and the scripts of `tools/` in a clone, which call th
 | | classifiers | detectors, and labels with boxes |
 |---|---|---|
 | `--size` | `image_size` | refused: the pipelines set the size |
-| `--batch-size` | `batch_size` | `train_dataloader.batch_size`; in `score` that of `val_dataloader` or, with `--split test`, `test_dataloader` |
+| `--batch-size` | `batch_size` | `batch_size` of `train_dataloader`; in `score` of the loader of `--split` |
 | `--workers` | `num_workers` | `num_workers` of the same loader, and of the validation loader |
 | `--seed` | `seed` | `randomness.seed` |
 | `--threshold` | `threshold`, of several labels | `labels.threshold`, with boxes alone refused |
