@@ -14,8 +14,8 @@ from running.small_data import call, refused
 
 from tresnet_downstream.deployment import detector as detector_module
 from tresnet_downstream.deployment.detector import ExportableDetector
-from tresnet_downstream.deployment.formats import interface
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.formats import interface
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,12 @@ from detection.small_boxes import flags
 from joint.small_joint import CONFIG, train
 from running.small_data import call
 
-from tresnet_downstream.deployment.detector import LOGITS
 from tresnet_downstream.deployment.export import export
-from tresnet_downstream.deployment.exported import open_exported
 from tresnet_downstream.deployment.joint import ExportableJoint
 from tresnet_downstream.detection.predict import detect, load_detector
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported import open_exported
+from tresnet_downstream.exported.detector import LOGITS
 
 pytestmark = pytest.mark.slow
 
