@@ -8,6 +8,7 @@ pytest.importorskip("mmdet", reason="needs the detection set-up")
 
 import onnx
 import torch
+from cli.without_torch import run_without
 from deployment.small_detectors import CLASSES, small_detector
 from detection.small_boxes import CONFIG, flags
 from running.small_data import call, refused
@@ -60,6 +61,18 @@ def test_predict_gives_the_lines_that_the_checkpoint_gives(suffix, files, checkp
             assert box["label"] == other["label"]
             assert box["score"] == pytest.approx(other["score"], abs=2e-5)
             assert box["box"] == pytest.approx(other["box"], abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "xml"])
+def test_predict_needs_neither_torch_nor_mmdetection(suffix, files, boxes, tmp_path):
+    arguments = [files[suffix], *sorted((boxes / "pictures").glob("val_*.png")), "--json", "--threshold", 0.01, "--out"]
+    done = run_without("predict", *arguments, tmp_path / "without")
+    status, out, err = call("predict", [*arguments, tmp_path / "with"])
+    assert (done.returncode, done.stdout, done.stderr) == (status, out, err) == (0, out, "")
+    assert out.count('"score"') > 3
+    for file in (tmp_path / "with").iterdir():
+        assert file.read_bytes() == (tmp_path / "without" / file.name).read_bytes()
 
 
 @pytest.mark.slow

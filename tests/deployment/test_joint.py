@@ -9,6 +9,7 @@ pytest.importorskip("mmdet", reason="needs the detection set-up")
 pytest.importorskip("onnxruntime", reason="needs the extra export")
 pytest.importorskip("onnxscript", reason="needs the extra export")
 
+from cli.without_torch import run_without
 from detection.small_boxes import flags
 from joint.small_joint import CONFIG, train
 from running.small_data import call
@@ -73,6 +74,16 @@ def test_predict_gives_both(checkpoint, exported, boxes, tmp_path):
     assert list(lines[1]) == ["image", "labels", "boxes"]
     assert [each["label"] for each in lines[0]["labels"]] == [each["label"] for each in lines[1]["labels"]]
     assert lines[0]["boxes"][0]["score"] == pytest.approx(lines[1]["boxes"][0]["score"], abs=1e-4)
+
+
+def test_predict_needs_neither_torch_nor_mmdetection(exported, boxes, tmp_path):
+    arguments = [exported, *sorted((boxes / "pictures").glob("val_*.png")), "--json", "--threshold", 0.01, "--out"]
+    done = run_without("predict", *arguments, tmp_path / "without")
+    status, out, err = call("predict", [*arguments, tmp_path / "with"])
+    assert (done.returncode, done.stdout, done.stderr) == (status, out, err) == (0, out, "")
+    assert '"labels"' in out
+    for file in (tmp_path / "with").iterdir():
+        assert file.read_bytes() == (tmp_path / "without" / file.name).read_bytes()
 
 
 def test_scores_are_those_of_the_checkpoint(checkpoint, exported, boxes, tmp_path):
