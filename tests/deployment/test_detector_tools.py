@@ -11,7 +11,7 @@ import torch
 from cli.without_torch import run_without
 from deployment.small_detectors import CLASSES, small_detector
 from detection.small_boxes import CONFIG, flags
-from running.small_data import call, refused
+from running.small_data import DIGITS, call, refused
 
 from tresnet_downstream.deployment import detector as detector_module
 from tresnet_downstream.deployment.detector import ExportableDetector
@@ -104,7 +104,7 @@ def test_options_that_an_exported_file_cannot_follow_are_refused(files, boxes, t
     changes = [*flags_of_data(boxes), "model.test_cfg.score_thr=0.5"]
     refused("test_detection", [*arguments, *changes], "model.test_cfg.score_thr", "what it was exported as")
     refused("test_detection", [*arguments, "--amp", *flags_of_data(boxes)], "amp", "what it was exported as")
-    refused("test_multilabel", [CONFIG, files["onnx"]], "m.onnx", "is an exported detector, not a classifier")
+    refused("test_multilabel", [DIGITS, files["onnx"]], "m.onnx", "is an exported detector, not a classifier")
     refused("predict", [files["onnx"], boxes / "pictures", "--size", 64], "--size", "exported")
 
 

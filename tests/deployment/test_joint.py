@@ -10,6 +10,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra export")
 pytest.importorskip("onnxscript", reason="needs the extra export")
 
 from cli.without_torch import run_without
+from detection.small_boxes import CONFIG as DETECTOR
 from detection.small_boxes import flags
 from joint.small_joint import CONFIG, train
 from running.small_data import call
@@ -99,7 +100,7 @@ def test_scores_are_those_of_the_checkpoint(checkpoint, exported, boxes, tmp_pat
     status, _, err = call("test_joint", [rescoring, exported, "--work-dir", tmp_path / "y", *options])
     assert status == 2
     assert "labels.rescore: an exported file does not multiply" in err
-    status, _, err = call("test_detection", [CONFIG, exported, "--work-dir", tmp_path / "x"])
+    status, _, err = call("test_detection", [DETECTOR, exported, "--work-dir", tmp_path / "x"])
     assert status == 2
     assert "is an exported joint, not a detector" in err
 

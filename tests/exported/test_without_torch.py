@@ -77,7 +77,16 @@ def test_pipeline_of_other_transforms_is_built_as_in_training(ten, tmp_path):
     straight = predict(ExportedClassifier(write_classifier(tmp_path / "s.onnx", SQUASH, 32)), files)
     assert np.abs(found - straight).max() > 0.01
     done = run_without("predict", path, ten)
-    assert "No module named" in done.stderr or "import of torch halted" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {path}: its pipeline (SquashResize, HorizontalFlip) needs torch")
+    assert done.stderr.count("\n") == 1
+
+
+def test_weight_files_say_that_they_need_torch(ten):
+    done = run_without("predict", "best.pth", ten)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: best.pth: weight files need torch")
+    assert done.stderr.count("\n") == 1
 
 
 def test_pipeline_that_cannot_be_built_is_one_line(ten, tmp_path):

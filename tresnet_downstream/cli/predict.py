@@ -71,7 +71,13 @@ def _lines(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
 
     if is_exported(options.model):
         return _exported(options, images)
-    from tresnet_downstream.weights import is_detector, locate
+    try:
+        from tresnet_downstream.weights import is_detector, locate
+    except ImportError as error:
+        raise UserError(
+            f"{options.model}: weight files need torch ({error}): pip install tresnet-downstream, or give an exported "
+            "model"
+        ) from error
 
     device = best_device(options.device)
     label = _detector if options.config or is_detector(locate(options.model)) else _classifier

@@ -56,13 +56,20 @@ class ExportedClassifier:
         those of :mod:`registry`, which imports torch.
 
         Raises:
-            UserError: for steps that are not registered, or arguments that do not fit them.
+            UserError: for steps that are not registered, arguments that do not fit them, or steps of Albumentations
+                where it or torch is not installed.
         """
         prepare = preparation_of(self.pipeline)
         if prepare is not None:
             return prepare
-        from tresnet_downstream.classification.transforms import build_pipeline
-
+        try:
+            from tresnet_downstream.classification.transforms import build_pipeline
+        except ImportError as error:
+            steps = ", ".join(str(step.get("type")) for step in self.pipeline)
+            raise UserError(
+                f"{self.path}: its pipeline ({steps}) needs torch and Albumentations ({error}): pip install "
+                "tresnet-downstream"
+            ) from error
         pipeline = build_pipeline(self.pipeline)
         return lambda picture: pipeline(image=picture)["image"]
 
