@@ -248,7 +248,7 @@ def exported(suffix):
 
     def call(folder):
         from tresnet_downstream import predict
-        from tresnet_downstream.deployment.classifier import ExportedClassifier
+        from tresnet_downstream.exported import ExportedClassifier
 
         files = {path.suffix: path for path in (folder.parent / "made").glob("m.*")}
         for path in files.values():
@@ -312,8 +312,9 @@ def prepare(group):
     from deployment.small_networks import classifier
 
     from tresnet_downstream import predict
-    from tresnet_downstream.deployment.classifier import ExportableClassifier, ExportedClassifier
+    from tresnet_downstream.deployment.classifier import ExportableClassifier
     from tresnet_downstream.deployment.export import export
+    from tresnet_downstream.exported import ExportedClassifier
 
     os.mkdir("made")
     for path in ("made/m.onnx", "made/m.xml"):

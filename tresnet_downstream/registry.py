@@ -25,7 +25,7 @@ from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
-SCOPE = "tresnet_downstream"
+from tresnet_downstream.scope import SCOPE
 
 
 def _child(parent: Registry, *rooms: str) -> Registry:

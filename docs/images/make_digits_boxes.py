@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tresnet_downstream.detection.drawing import draw_boxes
 from tresnet_downstream.detection.predict import detect, load_detector
+from tresnet_downstream.prediction.boxed_pictures import draw_boxes
 
 COLUMNS, SIDE, GAP = 4, 300, 8
 THRESHOLD = 0.5

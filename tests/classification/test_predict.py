@@ -11,10 +11,11 @@ from torchvision.transforms import v2
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
-from tresnet_downstream.classification.predict import labels_of
-from tresnet_downstream.classification.transforms import resize_and_crop
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import find_images
+from tresnet_downstream.prediction.labels import labels_of
+from tresnet_downstream.prediction.preparation import preparation_of
+from tresnet_downstream.prediction.resizing import resize_and_crop
 from tresnet_downstream.weights.formats import to_release
 
 SMALL = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
@@ -184,6 +185,9 @@ class Memory:
 
     def __init__(self, room):
         self.room = room
+
+    def preparation(self):
+        return preparation_of(self.pipeline)
 
     def predict_batch(self, images):
         if len(images) > self.room:

@@ -11,8 +11,9 @@ from torchvision.transforms.functional import center_crop, resize
 
 from tresnet_downstream.classification.datasets import augment
 from tresnet_downstream.classification.timm_transforms import posterize
-from tresnet_downstream.classification.transforms import build_pipeline, resize_and_crop
+from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.prediction.resizing import resize_and_crop
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,13 @@ import torch
 from deployment.small_detectors import CHANGES, CLASSES, pictures, small_detector
 from PIL import Image
 
-from tresnet_downstream.deployment.detector import (
-    ExportableDetector,
-    ExportedDetector,
-    _found,
-    _inputs,
-)
+from tresnet_downstream.deployment.detector import ExportableDetector
 from tresnet_downstream.deployment.export import export
-from tresnet_downstream.deployment.exported import ExportedFile
 from tresnet_downstream.detection.predict import LoadedDetector
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported import ExportedDetector
+from tresnet_downstream.exported.detector import found_in, inputs_of
+from tresnet_downstream.exported.file import ExportedFile
 
 FAMILIES = tuple(CHANGES)
 
@@ -43,10 +40,10 @@ def assert_same(found, reference):
 
 
 def in_torch(exportable, prepared, threshold):
-    inputs = _inputs(prepared, threshold)
+    inputs = inputs_of(prepared, threshold)
     with torch.inference_mode():
         outputs = exportable.module(*(torch.from_numpy(inputs[name]) for name in exportable.inputs))
-    return _found(dict(zip(exportable.outputs, (output.numpy() for output in outputs), strict=True)))
+    return found_in(dict(zip(exportable.outputs, (output.numpy() for output in outputs), strict=True)))
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3])

@@ -8,14 +8,15 @@ pytest.importorskip("mmdet", reason="needs the detection set-up")
 
 import onnx
 import torch
+from cli.without_torch import run_without
 from deployment.small_detectors import CLASSES, small_detector
 from detection.small_boxes import CONFIG, flags
-from running.small_data import call, refused
+from running.small_data import DIGITS, call, refused
 
 from tresnet_downstream.deployment import detector as detector_module
 from tresnet_downstream.deployment.detector import ExportableDetector
-from tresnet_downstream.deployment.formats import interface
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.formats import interface
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +65,18 @@ def test_predict_gives_the_lines_that_the_checkpoint_gives(suffix, files, checkp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["onnx", "xml"])
+def test_predict_needs_neither_torch_nor_mmdetection(suffix, files, boxes, tmp_path):
+    arguments = [files[suffix], *sorted((boxes / "pictures").glob("val_*.png")), "--json", "--threshold", 0.01, "--out"]
+    done = run_without("predict", *arguments, tmp_path / "without")
+    status, out, err = call("predict", [*arguments, tmp_path / "with"])
+    assert (done.returncode, done.stdout, done.stderr) == (status, out, err) == (0, out, "")
+    assert out.count('"score"') > 3
+    for file in (tmp_path / "with").iterdir():
+        assert file.read_bytes() == (tmp_path / "without" / file.name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "xml"])
 def test_scores_are_those_of_the_checkpoint(suffix, files, checkpoint, boxes, tmp_path):
     scores = {}
     for model in (checkpoint, files[suffix]):
@@ -91,7 +104,7 @@ def test_options_that_an_exported_file_cannot_follow_are_refused(files, boxes, t
     changes = [*flags_of_data(boxes), "model.test_cfg.score_thr=0.5"]
     refused("test_detection", [*arguments, *changes], "model.test_cfg.score_thr", "what it was exported as")
     refused("test_detection", [*arguments, "--amp", *flags_of_data(boxes)], "amp", "what it was exported as")
-    refused("test_multilabel", [CONFIG, files["onnx"]], "m.onnx", "is an exported detector, not a classifier")
+    refused("test_multilabel", [DIGITS, files["onnx"]], "m.onnx", "is an exported detector, not a classifier")
     refused("predict", [files["onnx"], boxes / "pictures", "--size", 64], "--size", "exported")
 
 

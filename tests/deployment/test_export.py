@@ -12,12 +12,13 @@ import torch
 from deployment.small_networks import TIMM, V2, classifier
 from running.small_data import ROOT, call, refused
 
-from tresnet_downstream.deployment.classifier import ExportableClassifier, ExportedClassifier
+from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.export import export
 from tresnet_downstream.deployment.exportable import drawn_pictures
-from tresnet_downstream.deployment.exported import ExportedFile
-from tresnet_downstream.deployment.formats import interface
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported import ExportedClassifier
+from tresnet_downstream.exported.file import ExportedFile
+from tresnet_downstream.exported.formats import interface
 
 
 def images(number, height=64, width=64):

@@ -9,16 +9,18 @@ pytest.importorskip("mmdet", reason="needs the detection set-up")
 pytest.importorskip("onnxruntime", reason="needs the extra export")
 pytest.importorskip("onnxscript", reason="needs the extra export")
 
+from cli.without_torch import run_without
+from detection.small_boxes import CONFIG as DETECTOR
 from detection.small_boxes import flags
 from joint.small_joint import CONFIG, train
 from running.small_data import call
 
-from tresnet_downstream.deployment.detector import LOGITS
 from tresnet_downstream.deployment.export import export
-from tresnet_downstream.deployment.exported import open_exported
 from tresnet_downstream.deployment.joint import ExportableJoint
 from tresnet_downstream.detection.predict import detect, load_detector
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported import open_exported
+from tresnet_downstream.exported.detector import LOGITS
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +77,16 @@ def test_predict_gives_both(checkpoint, exported, boxes, tmp_path):
     assert lines[0]["boxes"][0]["score"] == pytest.approx(lines[1]["boxes"][0]["score"], abs=1e-4)
 
 
+def test_predict_needs_neither_torch_nor_mmdetection(exported, boxes, tmp_path):
+    arguments = [exported, *sorted((boxes / "pictures").glob("val_*.png")), "--json", "--threshold", 0.01, "--out"]
+    done = run_without("predict", *arguments, tmp_path / "without")
+    status, out, err = call("predict", [*arguments, tmp_path / "with"])
+    assert (done.returncode, done.stdout, done.stderr) == (status, out, err) == (0, out, "")
+    assert '"labels"' in out
+    for file in (tmp_path / "with").iterdir():
+        assert file.read_bytes() == (tmp_path / "without" / file.name).read_bytes()
+
+
 def test_scores_are_those_of_the_checkpoint(checkpoint, exported, boxes, tmp_path):
     scores = []
     for model in (checkpoint, exported):
@@ -88,7 +100,7 @@ def test_scores_are_those_of_the_checkpoint(checkpoint, exported, boxes, tmp_pat
     status, _, err = call("test_joint", [rescoring, exported, "--work-dir", tmp_path / "y", *options])
     assert status == 2
     assert "labels.rescore: an exported file does not multiply" in err
-    status, _, err = call("test_detection", [CONFIG, exported, "--work-dir", tmp_path / "x"])
+    status, _, err = call("test_detection", [DETECTOR, exported, "--work-dir", tmp_path / "x"])
     assert status == 2
     assert "is an exported joint, not a detector" in err
 

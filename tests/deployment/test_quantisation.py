@@ -7,10 +7,11 @@ from deployment.small_networks import classifier, write_pictures
 
 from tresnet_downstream import predict
 from tresnet_downstream.deployment import classifier as classifier_module
-from tresnet_downstream.deployment.classifier import ExportableClassifier, ExportedClassifier
+from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.export import export
 from tresnet_downstream.deployment.quantisation import MOST, calibration_pictures
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported import ExportedClassifier
 from tresnet_downstream.pictures import find_images
 
 

@@ -10,11 +10,12 @@ from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
 from PIL import Image
 from running.small_data import ROOT, call
 
-from tresnet_downstream.detection.drawing import detect_in_pictures, draw_boxes
-from tresnet_downstream.detection.predict import Detections, LoadedDetector, detect, load_detector
+from tresnet_downstream.detection.predict import LoadedDetector, detect, load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.pictures import read_image
+from tresnet_downstream.prediction.boxed_pictures import detect_in_pictures, draw_boxes
+from tresnet_downstream.prediction.boxes import Detections
 from tresnet_downstream.running.config import load_config
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.stored_config import check_stored

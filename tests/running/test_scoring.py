@@ -12,8 +12,8 @@ from running.small_folders import FOLDERS
 
 from tresnet_downstream.classification.explain import explain
 from tresnet_downstream.classification.model_files import load_model
-from tresnet_downstream.classification.predict import predict
 from tresnet_downstream.evaluation import multilabel_scores, read_run
+from tresnet_downstream.prediction.labels import predict
 
 KINDS = ("false_positives", "false_negatives")
 

@@ -37,9 +37,10 @@ def compare_exported_detector(
     images = find_images(patterns)
     if not 1 <= batch_size <= len(images):
         raise UserError(f"`batch_size` {batch_size}: give a whole number, 1 to the {len(images)} pictures there are")
-    from tresnet_downstream.deployment.detector import ExportableDetector, ExportedDetector
+    from tresnet_downstream.deployment.detector import ExportableDetector
     from tresnet_downstream.deployment.export import export
     from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.exported import ExportedDetector
 
     model = ExportableDetector(load_detector(checkpoint))
     pictures = [model.prepare(read_image(file)) for file in images[:batch_size]]

@@ -14,11 +14,12 @@ from tresnet_downstream.benchmark.interleaved import Ratio, interleaved, require
 from tresnet_downstream.benchmark.networks import NETWORKS
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.deployment import fuse
-from tresnet_downstream.deployment.classifier import ExportableClassifier, ExportedClassifier
+from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.export import export
 from tresnet_downstream.deployment.exportable import drawn_pictures
 from tresnet_downstream.deployment.quantisation import FEWEST
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported import ExportedClassifier
 
 PEER = "timm_tresnet_m"
 

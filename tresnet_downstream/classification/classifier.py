@@ -10,7 +10,9 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from tresnet_downstream.classification.heads import PooledFeatures
+from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import NonFiniteLossError, UserError, is_out_of_memory
+from tresnet_downstream.prediction.preparation import Preparation
 from tresnet_downstream.registry import MODELS, SCOPE, takes_argument
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.pretrained import PretrainedModule
@@ -102,6 +104,15 @@ class ImageClassifier(PretrainedModule, BaseModel):
     def probabilities(self, logits: Tensor) -> Tensor:
         """N x C logits to N x C probabilities, in float32 at least."""
         return probabilities_of(logits, self.multi_label)
+
+    def preparation(self) -> Preparation:
+        """The pipeline as a function of a picture, uint8 of shape (height, width, 3).
+
+        Raises:
+            UserError: as :func:`build_pipeline`.
+        """
+        pipeline = build_pipeline(self.pipeline)
+        return lambda picture: pipeline(image=picture)["image"]
 
     @torch.inference_mode()
     def predict_batch(self, images: np.ndarray) -> np.ndarray:

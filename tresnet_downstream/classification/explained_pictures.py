@@ -1,6 +1,7 @@
 """A picture's labels with the maps of where the network looks for each, on one sheet."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.explain import ATTENTION, GRAD_CAM, explain, explanation_method
 from tresnet_downstream.heat_maps import overlay
 from tresnet_downstream.pictures import read_image
+from tresnet_downstream.prediction.labelled_pictures import Explain
 
 # The longer side of each panel in pixels, panels side by side, and panels in all: more would not be looked at.
 PANEL, COLUMNS, MOST = 320, 4, 15
@@ -19,6 +21,16 @@ _TEXTS = {
     ATTENTION: "attention of the query of the class's group",
     GRAD_CAM: "Grad-CAM: what speaks for the class",
 }
+
+
+def explainer(model: Any) -> Explain:
+    """What draws :func:`explained_picture` with this model.
+
+    Raises:
+        UserError: as :func:`explanation_method`.
+    """
+    explanation_method(model)
+    return partial(explained_picture, model)
 
 
 def explained_picture(

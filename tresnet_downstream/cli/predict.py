@@ -76,18 +76,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _lines(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
-    from tresnet_downstream.deployment.formats import is_exported
-    from tresnet_downstream.weights import is_detector, locate
+    from tresnet_downstream.exported import is_exported
 
     if is_exported(options.model):
         return _exported(options, images)
+    try:
+        from tresnet_downstream.weights import is_detector, locate
+    except ImportError as error:
+        raise UserError(
+            f"{options.model}: weight files need torch ({error}): pip install tresnet-downstream, or give an exported "
+            "model"
+        ) from error
+
     device = best_device(options.device)
     label = _detector if options.config or is_detector(locate(options.model)) else _classifier
     return label(options, images, device)
 
 
 def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[str]:
-    from tresnet_downstream.deployment.exported import open_exported
+    from tresnet_downstream.exported import ExportedClassifier, open_exported
 
     of_weight_files = {"config": options.config, **model_options(options)}
     if fixed := [name for name, value in of_weight_files.items() if value is not None]:
@@ -96,42 +103,40 @@ def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[st
         )
     if options.tta:
         raise UserError(f"{options.model}: `tta` is for weight files; an exported model has no test-time augmentation")
-    model = open_exported(options.model, options.device or "cpu")
-    given = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
-    if model.kind == "classifier":
-        from tresnet_downstream.classification.labelling import label_pictures
-
-        return label_pictures(model, images, *given, options.explain)
     if options.explain:
-        raise UserError(f"{options.model}: is a {model.kind}, and `explain` is for classifiers")
-    from tresnet_downstream.detection.drawing import detect_in_pictures
-    from tresnet_downstream.joint.predict import LabelsOfPictures
+        raise UserError(f"{options.model}: `explain` is for weight files; an exported model gives no feature maps")
+    model = open_exported(options.model, options.device or "cpu")
+    shown = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
+    if isinstance(model, ExportedClassifier):
+        from tresnet_downstream.prediction.labelled_pictures import label_pictures
 
-    labels = LabelsOfPictures(model.classes) if model.kind == "joint" else None
-    return detect_in_pictures(model, images, *given, labels)
+        return label_pictures(model, images, *shown)
+    from tresnet_downstream.prediction.boxed_pictures import detect_in_pictures
+
+    return detect_in_pictures(model, images, *shown)
 
 
 def _classifier(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
     from tresnet_downstream.backbones import TResNet
-    from tresnet_downstream.classification.labelling import label_pictures
+    from tresnet_downstream.classification.explained_pictures import explainer
     from tresnet_downstream.classification.model_files import load_model
     from tresnet_downstream.deployment import fuse
+    from tresnet_downstream.prediction.labelled_pictures import label_pictures
 
     model = load_model(options.model, **model_options(options)).to(device)
     if isinstance(model.backbone, TResNet):
         model = fuse(model)
     model.tta = options.tta
-    return label_pictures(
-        model, images, options.threshold, options.top_k, options.batch_size, options.out, options.json, options.explain
-    )
+    shown = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
+    return label_pictures(model, images, *shown, explainer(model) if options.explain else None)
 
 
 def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
     if options.explain:
         raise UserError(f"{options.model}: is a detector, and `explain` is for classifiers")
-    from tresnet_downstream.detection.drawing import detect_in_pictures
+    from tresnet_downstream import joint  # noqa: F401 - registers networks for labels and boxes
     from tresnet_downstream.detection.predict import LoadedDetector, load_detector
-    from tresnet_downstream.joint.predict import LabelsOfPictures, gives_labels_and_boxes
+    from tresnet_downstream.prediction.boxed_pictures import detect_in_pictures
     from tresnet_downstream.running.config import load_config
 
     if options.tta:
@@ -140,6 +145,5 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
     detector: Any = load_detector(options.model, config).to(device)
-    labels = LabelsOfPictures(detector.classes) if gives_labels_and_boxes(detector) else None
-    given = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
-    return detect_in_pictures(LoadedDetector(detector), images, *given, labels)
+    shown = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
+    return detect_in_pictures(LoadedDetector(detector), images, *shown)

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.registry import SCOPE
+from tresnet_downstream.scope import SCOPE
 
 
 class Task(NamedTuple):

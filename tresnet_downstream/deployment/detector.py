@@ -1,41 +1,36 @@
 """Detectors: from pictures to boxes, with non-maximum suppression inside the file."""
 
 import copy
-import itertools
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.deployment.detector_graph import DetectorGraph
-from tresnet_downstream.deployment.exportable import (
-    Exportable,
-    Run,
-    as_network_input,
-    batches,
-    drawn_pictures,
-    stacked,
-)
-from tresnet_downstream.deployment.exported import ExportedFile
+from tresnet_downstream.deployment.exportable import Exportable, Run, batches, drawn_pictures
 from tresnet_downstream.deployment.fuse import fuse
-from tresnet_downstream.deployment.letterbox import Letterbox
 from tresnet_downstream.detection import mmcv, mmdet
-from tresnet_downstream.detection.predict import Detections
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
+from tresnet_downstream.exported.detector import (
+    BOXES,
+    IMAGES,
+    LABELS,
+    SCALE_FACTORS,
+    SCORE_THRESHOLD,
+    SCORES,
+    SIZES,
+    Found,
+    Prepared,
+    found_in,
+    inputs_of,
+)
+from tresnet_downstream.exported.file import DETECTOR
+from tresnet_downstream.exported.letterbox import Letterbox
 
-IMAGES, SIZES, SCALE_FACTORS, SCORE_THRESHOLD = "images", "sizes", "scale_factors", "score_threshold"
-BOXES, SCORES, LABELS = "boxes", "scores", "labels"
-# Of labels of the whole picture, which a joint model gives.
-LOGITS = "logits"
 # What a float32 file may differ by: corners, of the longer side of the picture; and scores.
 BOX_TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-4
 # How many boxes must be found by both. Where two scores, or an overlap and the limit, are equal within rounding,
@@ -58,17 +53,6 @@ _BOX_HEADS = (
     models.Shared4Conv1FCBBoxHead,
 )
 _CODERS = (models.task_modules.coders.DeltaXYWHBBoxCoder, models.task_modules.coders.DistancePointBBoxCoder)
-Prepared = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Found:
-    """Boxes of one picture: K x 4, K scores and K classes; C logits of the whole picture, where a model has them."""
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray | None = None
 
 
 class ExportableDetector(Exportable[Prepared]):
@@ -86,7 +70,7 @@ class ExportableDetector(Exportable[Prepared]):
             size that the detector does not take.
     """
 
-    kind: ClassVar[str] = "detector"
+    kind: ClassVar[str] = DETECTOR
     inputs: ClassVar[tuple[str, ...]] = (IMAGES, SIZES, SCALE_FACTORS, SCORE_THRESHOLD)
     outputs: ClassVar[tuple[str, ...]] = (BOXES, SCORES, LABELS)
     per_picture: ClassVar[tuple[str, ...]] = (IMAGES, SIZES, SCALE_FACTORS)
@@ -139,7 +123,7 @@ class ExportableDetector(Exportable[Prepared]):
 
     def batch(self, pictures: Sequence[Prepared]) -> dict[str, np.ndarray]:
         """See :class:`Exportable`; with the score threshold of the detector's config."""
-        return _inputs(pictures, self.score_threshold)
+        return inputs_of(pictures, self.score_threshold)
 
     def example(self) -> tuple[Tensor, ...]:
         """See :class:`Exportable`."""
@@ -162,10 +146,10 @@ class ExportableDetector(Exportable[Prepared]):
         pairs = _Pairs(INT8_IOU if int8 else None)
         for part in batches(pictures):
             # In int8 a score may be lower than the one that it is compared with.
-            inputs = _inputs(part, INT8_SCORE / 3 if int8 else 0.0)
+            inputs = inputs_of(part, INT8_SCORE / 3 if int8 else 0.0)
             reference = self.predicted(part, INT8_SCORE if int8 else 0.0)
             outputs = run(inputs)
-            for picture, here, there in zip(part, reference, _found(outputs), strict=True):
+            for picture, here, there in zip(part, reference, found_in(outputs), strict=True):
                 longest = max(self.size) / float(picture[SCALE_FACTORS].min())
                 pairs.add(here, there, longest, outputs[SCORES].shape[1])
         return pairs.summary_of_int8(len(pictures)) if int8 else pairs.summary(len(pictures))
@@ -272,23 +256,6 @@ def _test_cfg(detector: Any) -> Any:
     return (detector.roi_head if hasattr(detector, "roi_head") else detector.bbox_head).test_cfg
 
 
-def _inputs(pictures: Sequence[Prepared], score_threshold: float) -> dict[str, np.ndarray]:
-    inputs = stacked(pictures)
-    inputs[IMAGES] = as_network_input(inputs[IMAGES])
-    return {**inputs, SCORE_THRESHOLD: np.array([score_threshold], np.float32)}
-
-
-def _found(outputs: Mapping[str, np.ndarray]) -> list[Found]:
-    """The boxes of each picture, without the places where there is none."""
-    count = len(outputs[BOXES])
-    of_pictures = outputs.get(LOGITS, [None] * count)
-    rows = zip(outputs[BOXES], outputs[SCORES], outputs[LABELS], of_pictures, strict=True)
-    return [
-        Found(boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0], logits)
-        for boxes, scores, labels, logits in rows
-    ]
-
-
 class _Pairs:
     """Pairs of boxes that torch and a file found, over pictures.
 
@@ -362,106 +329,3 @@ def _ious(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     shared = sides.clip(0).prod(1)
     return shared / np.maximum((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared, 1e-9)
-
-
-class ExportedDetector:
-    """An exported detector, which finds boxes as :func:`~tresnet_downstream.detection.predict.detect` does.
-
-    Args:
-        source: ``.onnx`` or ``.xml`` that :func:`~tresnet_downstream.deployment.export.export` wrote, or one opened.
-        device: see :class:`ExportedFile`.
-
-    Attributes:
-        kind: ``detector``.
-        path: the file.
-        classes: their names.
-        input_size: height and width of the pictures that the file takes.
-        score_threshold: boxes have a score above it, unless a lower one is asked for.
-
-    Raises:
-        UserError: as :class:`ExportedFile`, and for a file of another kind.
-    """
-
-    kind: ClassVar[str] = "detector"
-
-    def __init__(self, source: str | Path | ExportedFile, device: str = "cpu") -> None:
-        self._file = source if isinstance(source, ExportedFile) else ExportedFile(source, device)
-        self._file.require_kind(self.kind)
-        self.path, content = self._file.path, self._file.description
-        try:
-            self.classes = tuple(str(name) for name in content["classes"])
-            self.score_threshold = float(content["score_threshold"])
-            self._letterbox = Letterbox.of_description(content["picture"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.path}: does not say its classes, or how pictures are prepared; export it with tresnet export"
-            ) from error
-        self.input_size = (self._letterbox.height, self._letterbox.width)
-        if self._file.shapes.get(IMAGES, ())[1:] != (3, *self.input_size):
-            raise UserError(f"{self.path}: takes other pictures than it says; export it again")
-
-    def find(
-        self, images: Picture | Iterable[Picture], batch_size: int = 1, least_score: float | None = None
-    ) -> Iterator[Detections]:
-        """What is found in each picture, as they come; those that cannot be read say why.
-
-        Args:
-            images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
-            batch_size: most pictures that go through the network together.
-            least_score: boxes have a score above it; None, or a higher one, takes that of the detector's config.
-
-        Raises:
-            UserError: for a batch size below 1, and a file that cannot be run.
-        """
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
-        threshold = self.score_threshold if least_score is None else min(self.score_threshold, least_score)
-        several = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
-        pictures = ((image, self._prepared(image)) for image in several)
-        while batch := list(itertools.islice(pictures, batch_size)):
-            readable = [prepared for _, prepared in batch if not isinstance(prepared, str)]
-            found = iter(self.run(readable, threshold) if readable else ())
-            for image, prepared in batch:
-                if isinstance(prepared, str):
-                    yield Detections(image, *_nothing(), error=prepared)
-                else:
-                    boxes = next(found)
-                    yield Detections(
-                        *(image, boxes.boxes, boxes.scores, boxes.labels),
-                        label_probabilities=self.label_probabilities(boxes),
-                    )
-
-    def label_probabilities(self, found: Found) -> np.ndarray | None:
-        """Probabilities of labels of the whole picture, float32 of shape (C,); None of a detector."""
-        return None
-
-    def run(self, pictures: Sequence[Prepared], score_threshold: float) -> list[Found]:
-        """The boxes of pictures that were prepared by the file's :class:`Letterbox`.
-
-        Raises:
-            UserError: if the file cannot be run, or gives something else.
-        """
-        outputs = self._file.run(_inputs(pictures, score_threshold))
-        shapes = {name: value.shape for name, value in outputs.items()}
-        scores = shapes.get(SCORES, ())
-        fits = len(scores) == 2 and scores[0] == len(pictures)
-        if not fits or shapes.get(BOXES) != (*scores, 4) or shapes.get(LABELS) != scores:
-            raise UserError(f"{self.path}: gives other outputs than boxes, scores and labels; export it again")
-        found = _found(outputs)
-        if any((each.labels >= len(self.classes)).any() for each in found):
-            raise UserError(f"{self.path}: gives classes that it has no name for; export it again")
-        return found
-
-    def _prepared(self, image: Picture) -> Prepared | str:
-        try:
-            return self._letterbox(pixels_of(image))
-        except BadImageError as error:
-            return str(error)
-
-
-def _nothing() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-
-
-opened = ExportedDetector
-__all__ = ["EXPORTED", "ExportableDetector", "ExportedDetector", "opened", "require_exportable"]

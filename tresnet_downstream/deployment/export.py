@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import torch
 
 from tresnet_downstream.deployment.exportable import Exportable
-from tresnet_downstream.deployment.exported import ExportedFile
 from tresnet_downstream.deployment.formats import FORMATS, format_of, is_exported
-from tresnet_downstream.deployment.formats.interface import KEY, Arrays, required
 from tresnet_downstream.deployment.quantisation import IN_FLOAT, Track, calibration_pictures
 from tresnet_downstream.deployment.suppression import onnx_translations
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.file import ExportedFile
+from tresnet_downstream.exported.formats.interface import KEY, Arrays, required
 from tresnet_downstream.files import Earlier, named_if_unwritable, whole_file
 
 T = TypeVar("T")

@@ -2,18 +2,17 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from tresnet_downstream.deployment.formats.interface import Arrays
+from tresnet_downstream.exported.file import VERSION
+from tresnet_downstream.exported.formats.interface import Arrays
 
 T = TypeVar("T")
 Run = Callable[[Arrays], dict[str, np.ndarray]]
-# Of what exported files say of themselves; files without a version are of version 1.
-VERSION = 1
 
 
 class Exportable(ABC, Generic[T]):
@@ -94,13 +93,3 @@ def drawn_pictures(number: int, height: int, width: int) -> np.ndarray:
 def batches(pictures: Sequence[T], most: int = 8) -> list[Sequence[T]]:
     """The first picture alone, and the others up to ``most`` at a time."""
     return [pictures[:1], *(pictures[start : start + most] for start in range(1, len(pictures), most))]
-
-
-def stacked(pictures: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The inputs of single pictures, with a first axis of pictures."""
-    return {name: np.stack([picture[name] for picture in pictures]) for name in pictures[0]}
-
-
-def as_network_input(images: np.ndarray) -> np.ndarray:
-    """N x H x W x 3, uint8, to N x 3 x H x W in [0, 1], float32."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 255

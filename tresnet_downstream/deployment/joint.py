@@ -8,19 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tresnet_downstream.classification.classifier import probabilities_of
 from tresnet_downstream.deployment.classifier import INT8_TOLERANCE
-from tresnet_downstream.deployment.detector import (
-    LOGITS,
-    ExportableDetector,
-    ExportedDetector,
-    Found,
-    Prepared,
-)
+from tresnet_downstream.deployment.detector import ExportableDetector
 from tresnet_downstream.deployment.detector_graph import DetectorGraph
 from tresnet_downstream.deployment.exportable import Run, batches
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.detector import LOGITS, Prepared
+from tresnet_downstream.exported.file import JOINT
 from tresnet_downstream.joint.model import LabelsAndBoxes, mask_of_sizes
+from tresnet_downstream.prediction.probabilities import probabilities_of
 
 # What logits of labels may differ by, of the largest or of 1.
 LOGIT_TOLERANCE = 1e-4
@@ -54,7 +50,7 @@ class ExportableJoint(ExportableDetector):
         UserError: as :class:`ExportableDetector`, and for a model that multiplies scores of boxes by probabilities.
     """
 
-    kind: ClassVar[str] = "joint"
+    kind: ClassVar[str] = JOINT
     outputs: ClassVar[tuple[str, ...]] = (*ExportableDetector.outputs, LOGITS)
     int8_modules: ClassVar[tuple[str, ...] | None] = (*(ExportableDetector.int8_modules or ()), "label_head")
 
@@ -79,13 +75,14 @@ class ExportableJoint(ExportableDetector):
         In float32, logits must agree to 1e-4 of the largest (or of 1); in int8, probabilities to 0.05 on average.
         """
         boxes = super().compare(run, pictures, int8)
-        here, there = [], []
+        references, results = [], []
         for part in batches(pictures):
-            there.append(run(self.batch(part))[LOGITS])
-            here.append(self._logits(part))
-        logits, exported = np.concatenate(here), np.concatenate(there)
+            results.append(run(self.batch(part))[LOGITS])
+            references.append(self._logits(part))
+        logits, exported = np.concatenate(references), np.concatenate(results)
         if int8:
-            difference = np.abs(_probabilities(logits) - _probabilities(exported))
+            here, there = (probabilities_of(each, multi_label=True) for each in (logits, exported))
+            difference = np.abs(here - there)
             if not difference.mean() <= INT8_TOLERANCE:
                 raise UserError(
                     f"not exported: in int8 probabilities of labels differ from torch's by {difference.mean():.2g} on "
@@ -105,23 +102,3 @@ class ExportableJoint(ExportableDetector):
             sample.set_metainfo({"batch_input_shape": self.size})
         logits: Tensor = self._model.logits(self._model.detector.backbone(images), samples)
         return logits.numpy()
-
-
-class ExportedJoint(ExportedDetector):
-    """An exported joint model: an :class:`ExportedDetector` that gives labels too."""
-
-    kind: ClassVar[str] = "joint"
-
-    def label_probabilities(self, found: Found) -> np.ndarray | None:
-        """Probabilities of labels of the whole picture, float32 of shape (C,)."""
-        if found.logits is None or found.logits.shape != (len(self.classes),):
-            raise UserError(f"{self.path}: gives no logits of its {len(self.classes)} classes; export it again")
-        return _probabilities(found.logits)
-
-
-def _probabilities(logits: np.ndarray) -> np.ndarray:
-    return probabilities_of(torch.from_numpy(logits), multi_label=True).numpy()
-
-
-opened = ExportedJoint
-__all__ = ["ExportableJoint", "ExportedJoint", "opened"]

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tresnet_downstream.deployment.formats.interface import required
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.formats.interface import required
 from tresnet_downstream.pictures import BadImageError, read_image
 
 T = TypeVar("T")

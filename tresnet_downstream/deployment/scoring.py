@@ -8,10 +8,11 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from tresnet_downstream.classification.classifier import ImagePreprocessor, probabilities_of
-from tresnet_downstream.deployment.classifier import ExportedClassifier
-from tresnet_downstream.deployment.exported import ExportedFile, open_exported
+from tresnet_downstream.classification.classifier import ImagePreprocessor
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported import ExportedClassifier, open_exported
+from tresnet_downstream.exported.file import DETECTOR, ExportedFile
+from tresnet_downstream.prediction.probabilities import probabilities_of
 from tresnet_downstream.registry import MODELS, SCOPE
 from tresnet_downstream.running.ready_model import ReadyModel
 
@@ -34,8 +35,8 @@ class ScoredClassifier(BaseModel):
 
     def forward(self, inputs: Tensor, mode: str = "tensor", **_: Any) -> Tensor:
         """Logits (``mode='tensor'``) or probabilities (``'predict'``) for N x 3 x H x W in [0, 1]."""
-        logits = torch.from_numpy(self.exported.logits(inputs.cpu().numpy()))
-        return probabilities_of(logits, self.multi_label) if mode == "predict" else logits
+        logits = self.exported.logits(inputs.cpu().numpy())
+        return torch.from_numpy(probabilities_of(logits, self.multi_label) if mode == "predict" else logits)
 
 
 @MODELS.register_module()
@@ -48,7 +49,9 @@ class ScoredDetector(BaseModel):
 
     def __init__(self, file: str) -> None:
         super().__init__()
-        self.exported = open_exported(file)
+        exported = open_exported(file)
+        assert not isinstance(exported, ExportedClassifier)  # as `ready_detector` has checked
+        self.exported = exported
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Not called: a test calls :meth:`test_step`."""
@@ -82,7 +85,7 @@ def ready_classifier(path: str | Path) -> ReadyModel:
     return ReadyModel(config, model.classes, model.pipeline)
 
 
-def ready_detector(path: str | Path, kind: str = "detector") -> ReadyModel:
+def ready_detector(path: str | Path, kind: str = DETECTOR) -> ReadyModel:
     """An exported detector, or joint model, to be scored.
 
     Args:

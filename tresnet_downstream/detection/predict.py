@@ -4,9 +4,8 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch import nn
 
 from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
+from tresnet_downstream.prediction.boxes import Detections, unread
 from tresnet_downstream.running.stored_config import check_stored, few_modules
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match, without_second_names
@@ -30,52 +30,6 @@ LOADING = (
     *("LoadAnnotations", "LoadEmptyAnnotations", "LoadImageFromFile", "LoadImageFromNDArray"),
     *("LoadPanopticAnnotations", "LoadTrackAnnotations"),
 )
-
-
-class BoxFinder(Protocol):
-    """What finds boxes in pictures: a :class:`LoadedDetector`, and what runs an exported file.
-
-    Attributes:
-        classes: names of the classes, by position.
-    """
-
-    classes: tuple[str, ...]
-
-    def find(
-        self, images: Iterable[Picture], batch_size: int = 1, least_score: float | None = None
-    ) -> Iterator["Detections"]:
-        """What is found in each picture, as :func:`detect`.
-
-        Args:
-            images: as of :func:`detect`.
-            batch_size: most pictures that go through the network together.
-            least_score: gives boxes from this score, also if the detector's config keeps fewer.
-        """
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What a detector finds in one picture, best first.
-
-    Attributes:
-        image: the picture, as it was given.
-        boxes: left, top, right and bottom in pixels of the picture, float32 of shape (K, 4).
-        scores: 0 to 1, float32 of shape (K,).
-        labels: classes by position, int64 of shape (K,).
-        masks: bool of shape (K, height, width); None if the detector has none.
-        error: why the picture cannot be read, in one line; then nothing is found.
-        label_probabilities: of each class in the whole picture, float32 of shape (C,); None if the network gives boxes
-            alone, see :mod:`tresnet_downstream.joint`.
-    """
-
-    image: Picture
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    masks: np.ndarray | None = None
-    error: str = ""
-    label_probabilities: np.ndarray | None = None
 
 
 def load_detector(source: str | Path, config: Config | None = None) -> nn.Module:
@@ -144,7 +98,7 @@ def giving_boxes_from(score: float, model: nn.Module) -> Iterator[None]:
 
 
 class LoadedDetector:
-    """A detector from :func:`load_detector` as a :class:`BoxFinder`."""
+    """A detector from :func:`load_detector` as a :class:`~tresnet_downstream.prediction.boxes.BoxFinder`."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.classes = model, tuple(model.classes)
@@ -152,7 +106,7 @@ class LoadedDetector:
     def find(
         self, images: Iterable[Picture], batch_size: int = 1, least_score: float | None = None
     ) -> Iterator[Detections]:
-        """See :class:`BoxFinder`."""
+        """See :class:`~tresnet_downstream.prediction.boxes.BoxFinder`."""
         with giving_boxes_from(1.0 if least_score is None else least_score, self.model):
             yield from detect(self.model, images, batch_size)
 
@@ -239,9 +193,7 @@ def _detect_batch(model: Any, batch: Sequence[tuple[Picture, dict[str, Any] | st
         samples = iter(model.test_step(inputs) if readable else ())
     for image, data in batch:
         if isinstance(data, str):
-            yield Detections(
-                image, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), error=data
-            )
+            yield unread(image, data)
             continue
         sample = next(samples)
         instances = sample.pred_instances.cpu()

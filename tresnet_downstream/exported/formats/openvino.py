@@ -1,23 +1,20 @@
 """OpenVINO's files (``.xml``, with the weights in the ``.bin`` beside it), in float32 or int8."""
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.deployment.formats.interface import (
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.formats.interface import (
     KEY,
     Arrays,
-    Format,
     Session,
     kind_and_index,
     last_line,
     required,
 )
-from tresnet_downstream.deployment.quantisation import quantised
-from tresnet_downstream.errors import UserError
 
 
 @cache
@@ -68,17 +65,3 @@ class OpenVinoSession(Session):
 
 def _sides(shape: Any) -> tuple[int, ...]:
     return tuple(0 if side.is_dynamic else side.get_length() for side in shape)
-
-
-def save(program: Any, path: Path, calibration: Sequence[Arrays] | None) -> None:
-    """See :class:`Format`."""
-    library = required("openvino", str(path))
-    converted = core_of(library).read_model(program.SerializeToString())
-    if calibration is not None:
-        converted = quantised(converted, calibration)
-    converted.set_rt_info(next(entry.value for entry in program.metadata_props if entry.key == KEY), KEY)
-    # Half-precision weights would halve the file and change results by more than is promised.
-    library.save_model(converted, str(path), compress_to_fp16=False)
-
-
-FORMAT = Format(("openvino",), save, lambda path: (path.with_suffix(".bin"), path), OpenVinoSession, has_int8=True)

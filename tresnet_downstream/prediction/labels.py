@@ -1,4 +1,4 @@
-"""Probabilities for pictures: from arrays, files, folders and patterns to labels, in batches."""
+"""Probabilities of labels of pictures, in batches: with a network in torch as with an exported file."""
 
 import itertools
 import os
@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
+from tresnet_downstream.prediction.preparation import Preparation
 
 
 class Predictor(Protocol):
-    """What prediction asks of a network: an ``ImageClassifier``, fused or not, and what runs an exported file.
+    """What prediction asks of a network: an ``ImageClassifier``, fused or not, or an ``ExportedClassifier``.
 
     Attributes:
         classes: names of the classes, in the order of the probabilities.
@@ -26,10 +26,18 @@ class Predictor(Protocol):
         training: whether it is in training mode.
     """
 
-    classes: tuple[str, ...] | None
     pipeline: tuple[dict[str, Any], ...]
     multi_label: bool
     training: bool
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """See above."""
+        ...
+
+    def preparation(self) -> Preparation:
+        """The pipeline as a function of a picture."""
+        ...
 
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3."""
@@ -85,15 +93,15 @@ def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 
         raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
     if model.training:
         raise UserError("the model is in training mode: call model.eval() first")
-    pipeline = build_pipeline(model.pipeline)
+    prepare = model.preparation()
 
-    def prepare(image: Picture) -> np.ndarray | str:
+    def prepared(image: Picture) -> np.ndarray | str:
         try:
-            return pipeline(image=pixels_of(image))["image"]
+            return prepare(pixels_of(image))
         except BadImageError as error:
             return str(error)
 
-    for batch in _batches(_ahead(prepare, images, 2 * batch_size), batch_size):
+    for batch in _batches(_ahead(prepared, images, 2 * batch_size), batch_size):
         readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
         rows = iter(_probabilities(model, np.stack(readable)) if readable else ())
         for image, pixels in batch:

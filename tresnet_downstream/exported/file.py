@@ -1,25 +1,21 @@
-"""Exported files: opened by suffix, and run as the kind of model that they say they are."""
+"""An exported file, opened by its suffix, and what it says of itself."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.deployment.exportable import VERSION
-from tresnet_downstream.deployment.formats import FORMATS, format_of, is_exported
-from tresnet_downstream.deployment.formats.interface import Arrays, last_line
 from tresnet_downstream.errors import UserError, is_out_of_memory
+from tresnet_downstream.exported.formats import SESSIONS, is_exported, opened
+from tresnet_downstream.exported.formats.interface import Arrays, last_line
 from tresnet_downstream.json_reading import parse_json
 
-# The module of each kind, whose function `opened` makes a model of an `ExportedFile`. Imported when it is asked for:
-# that of detectors needs MMDetection.
-KINDS = {
-    "classifier": "tresnet_downstream.deployment.classifier",
-    "detector": "tresnet_downstream.deployment.detector",
-    "joint": "tresnet_downstream.deployment.joint",
-}
+CLASSIFIER, DETECTOR, JOINT = "classifier", "detector", "joint"
+# Of models.
+KINDS = (CLASSIFIER, DETECTOR, JOINT)
+# Of what exported files say of themselves; files without a version are of version 1.
+VERSION = 1
 
 
 class ExportedFile:
@@ -31,7 +27,7 @@ class ExportedFile:
 
     Attributes:
         path: the file.
-        kind: of model, a key of :data:`KINDS`.
+        kind: of model, one of :data:`KINDS`.
         description: what else it says of itself.
         shapes: of its inputs, by name; 0 for a side that is free.
 
@@ -42,10 +38,10 @@ class ExportedFile:
     def __init__(self, path: str | Path, device: str = "cpu") -> None:
         self.path = Path(path)
         if not is_exported(path):
-            raise UserError(f"{path}: exported models end in {' or '.join(FORMATS)}")
+            raise UserError(f"{path}: exported models end in {' or '.join(SESSIONS)}")
         if not self.path.is_file():
             raise UserError(f"{path}: there is no such file")
-        self._session = format_of(path).session(self.path, device)
+        self._session = opened(self.path, device)
         self.shapes = self._session.shapes
         not_ours = f"{path}: does not say its classes; export it with tresnet export"
         try:
@@ -56,7 +52,7 @@ class ExportedFile:
             raise UserError(not_ours)
         self.description: Mapping[str, Any] = content
         # Before there were others, all files were of classifiers and did not say so.
-        self.kind = content.get("kind", "classifier")
+        self.kind = content.get("kind", CLASSIFIER)
         version = content.get("version", 1)
         if version != VERSION:
             raise UserError(
@@ -85,13 +81,3 @@ class ExportedFile:
             if is_out_of_memory(error):
                 raise
             raise UserError(f"{self.path}: cannot be run ({last_line(error)}); export it again") from error
-
-
-def open_exported(path: str | Path, device: str = "cpu") -> Any:
-    """An exported model of any kind: an ``ExportedClassifier``, ``ExportedDetector`` or ``ExportedJoint``.
-
-    Raises:
-        UserError: as :class:`ExportedFile`.
-    """
-    file = ExportedFile(path, device)
-    return import_module(KINDS[file.kind]).opened(file)

@@ -1,17 +1,15 @@
-"""What a format of exported files gives: it writes a file, and opens one in the library that runs it."""
+"""What a format of exported files gives: it opens a file in the library that runs it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tresnet_downstream.errors import UserError
 
-# Under this key an exported file says what it is: JSON, see `exported.ExportedFile`.
+# Under this key an exported file says what it is: JSON, see `file.ExportedFile`.
 KEY = "tresnet_downstream"
 # The inputs of one or several pictures, by name; most have a first axis of pictures.
 Arrays = Mapping[str, np.ndarray]
@@ -31,26 +29,6 @@ class Session(ABC):
     @abstractmethod
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """The outputs by name."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format of exported files.
-
-    Attributes:
-        packages: what writing needs, all in the extra ``export``.
-        save: writes an ONNX program, which describes itself under :data:`KEY`, to a path; given the inputs of single
-            pictures to calibrate with, in int8.
-        files: all files that belong to a path; the last is the path itself.
-        session: opens a file on a device.
-        has_int8: whether it can be int8.
-    """
-
-    packages: tuple[str, ...]
-    save: Callable[[Any, Path, Sequence[Arrays] | None], None]
-    files: Callable[[Path], tuple[Path, ...]]
-    session: Callable[[Path, str], Session]
-    has_int8: bool = False
 
 
 def required(package: str, what: str) -> Any:

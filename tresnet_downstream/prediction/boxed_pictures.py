@@ -3,30 +3,19 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tresnet_downstream.detection.predict import BoxFinder, Detections
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.files import Earlier
 from tresnet_downstream.pictures import drawn_names, pixels_of, require_apart, write_picture
+from tresnet_downstream.prediction import labelled_pictures
+from tresnet_downstream.prediction.boxes import BoxFinder, Detections
+from tresnet_downstream.prediction.labels import labels_of
 
 THRESHOLD = 0.3
-
-
-class PictureLabels(Protocol):
-    """What a network says of the whole picture beside its boxes."""
-
-    def of(self, detections: Detections) -> Sequence[tuple[str, float]]:
-        """Names and probabilities of the labels, best first."""
-
-    def draw(self, picture: Image.Image, detections: Detections) -> Image.Image:
-        """The picture with its labels."""
-
-
 # Told apart also by those who see no red or green (Okabe and Ito, 2008); used in turn.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
@@ -39,19 +28,20 @@ def detect_in_pictures(
     batch_size: int = 1,
     out: str | Path | None = None,
     as_json: bool = False,
-    labels: PictureLabels | None = None,
 ) -> Iterator[str]:
     """A line for each picture; those that cannot be read are passed over and told of at the end.
 
+    If the network gives labels of the whole picture too, those with a probability above 0.5 stand before the boxes, as
+    ``labels``.
+
     Args:
-        model: a :class:`LoadedDetector`, or an exported one.
+        model: a ``LoadedDetector``, or an exported one.
         images: paths.
         threshold: what the score of a box must be above, 0 to 1, or one for each class; None takes 0.3.
         top_k: most boxes of a picture; None for all.
         batch_size: most pictures that go through the network together.
         out: folder for the pictures with their boxes.
         as_json: whether lines are JSON objects of ``image`` and ``boxes``, or ``error``.
-        labels: of the whole picture, of a network that gives them too; they stand before the boxes, as ``labels``.
 
     Yields:
         the lines.
@@ -80,14 +70,22 @@ def detect_in_pictures(
                 yield json.dumps({"image": image, "error": detections.error}, ensure_ascii=False)
             continue
         indices = np.flatnonzero(detections.scores > limits[detections.labels])[:top_k]
+        labels = _labels_of_picture(detections, model.classes)
         if earlier is not None:
             picture = draw_boxes(detections, model.classes, indices)
-            write_picture(picture if labels is None else labels.draw(picture, detections), names[image], earlier)
-        of_picture = None if labels is None else labels.of(detections)
-        yield _line(image, detections, model.classes, indices, as_json, of_picture)
+            picture = picture if labels is None else labelled_pictures.labels_below(picture, labels)
+            write_picture(picture, names[image], earlier)
+        yield _line(image, detections, model.classes, indices, as_json, labels)
     if failed:
         count = f"; {len(failed)} of {len(images)} pictures could not be read" if len(images) > 1 else ""
         raise UserError(f"{failed[0]}{count}")
+
+
+def _labels_of_picture(detections: Detections, classes: Sequence[str]) -> list[tuple[str, float]] | None:
+    """Names and probabilities of the labels of the whole picture, best first; None if the network gives boxes alone."""
+    if detections.label_probabilities is None:
+        return None
+    return labels_of(detections.label_probabilities, classes, labelled_pictures.THRESHOLD, None)
 
 
 def _line(

@@ -10,8 +10,8 @@ from mmdet.datasets import transforms  # noqa: F401 - registers MMDetection's co
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
-from tresnet_downstream.deployment.letterbox import Letterbox
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.letterbox import Letterbox
 
 LANDSCAPE = {"type": "Resize", "scale": (128, 96), "keep_ratio": True}
 SQUARE = {"type": "Resize", "scale": (96, 96), "keep_ratio": True}

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper
 from running.small_data import call, refused
 
 from tresnet_downstream import predict
-from tresnet_downstream.deployment.classifier import ExportedClassifier
-from tresnet_downstream.deployment.formats import interface
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported import ExportedClassifier
+from tresnet_downstream.exported.formats import interface
 from tresnet_downstream.pictures import find_images
 
 
@@ -32,7 +32,7 @@ def test_predictions_are_those_of_the_network(exported, kind, pictures):
 # Opens two files, gives them up in the same order, and has a signal handled, as the end of a DataLoader's worker is.
 TWO = """
 import faulthandler, signal, sys
-from tresnet_downstream.deployment.classifier import ExportedClassifier
+from tresnet_downstream.exported import ExportedClassifier
 faulthandler.enable()
 opened = [ExportedClassifier(path) for path in sys.argv[1:]]
 while opened:

@@ -2,23 +2,23 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tresnet_downstream.classification.classifier import ImageClassifier
-from tresnet_downstream.classification.explain import explanation_method
-from tresnet_downstream.classification.explained_pictures import explained_picture
-from tresnet_downstream.classification.predict import Predictor, chosen_classes, labels_of, predict_each
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.files import Earlier
 from tresnet_downstream.pictures import drawn_names, read_image, require_apart, write_picture
+from tresnet_downstream.prediction.labels import Predictor, chosen_classes, labels_of, predict_each
 
 # Where nobody says which labels to give: those more likely than not, or the likeliest five of a softmax.
 THRESHOLD, TOP_K = 0.5, 5
+# Draws where a network looks for each label: from the picture's path, names and probabilities of the labels, and the
+# numbers of their classes.
+Explain = Callable[[str, Sequence[tuple[str, float]], Sequence[int]], Image.Image]
 
 
 def label_pictures(
@@ -29,7 +29,7 @@ def label_pictures(
     batch_size: int = 16,
     out: str | Path | None = None,
     as_json: bool = False,
-    explain: bool = False,
+    explain: Explain | None = None,
 ) -> Iterator[str]:
     """A line for each picture; those that cannot be read are passed over and told of at the end.
 
@@ -43,7 +43,8 @@ def label_pictures(
         out: folder for the pictures with their labels.
         as_json: whether lines are JSON objects of ``image`` and ``labels``, or ``error``; with ``explain`` also of
             ``explanation``, the file that was written, or null where no label is shown.
-        explain: whether a picture of where the network looks for each label is drawn too: ``NAME_explained.jpg``.
+        explain: draws where the network looks for each label, too, into ``NAME_explained.jpg``; see
+            :func:`classification.explained_pictures.explainer`.
 
     Yields:
         the lines.
@@ -58,10 +59,8 @@ def label_pictures(
         raise UserError(f"threshold={threshold:g}: give a probability, 0 to 1")
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k={top_k}: give a whole number, at least 1")
-    if explain and out is None:
+    if explain is not None and out is None:
         raise UserError("`explain` draws pictures: name the folder that they go to as `out`")
-    if explain:
-        explanation_method(model)
     if threshold is None and top_k is None:
         threshold, top_k = (THRESHOLD, None) if model.multi_label else (None, TOP_K)
     limits = threshold.limits(model.classes, "multilabel") if isinstance(threshold, Thresholds) else threshold
@@ -81,11 +80,10 @@ def label_pictures(
         if earlier is not None:
             write_picture(draw_labels(image, labels), names[image], earlier)
         explanation = {}
-        if explain and earlier is not None:
+        if explain is not None and earlier is not None:
             if labels:
                 chosen = chosen_classes(prediction.probabilities, limits, top_k)
-                drawn = explained_picture(cast(ImageClassifier, model), image, labels, chosen)
-                write_picture(drawn, names[_explained(image)], earlier)
+                write_picture(explain(image, labels, chosen), names[_explained(image)], earlier)
             explanation = {"explanation": str(earlier.folder / names[_explained(image)]) if labels else None}
         yield _json_line(image, labels, explanation) if as_json else _text_line(image, labels)
     if failed:

@@ -1,21 +1,18 @@
 """ONNX files (``.onnx``), run by ONNX Runtime."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.deployment.formats.interface import (
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.formats.interface import (
     KEY,
     Arrays,
-    Format,
     Session,
     kind_and_index,
     last_line,
     required,
 )
-from tresnet_downstream.errors import UserError
 
 
 class OnnxRuntimeSession(Session):
@@ -49,12 +46,3 @@ class OnnxRuntimeSession(Session):
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """See :class:`Session`."""
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
-
-
-def save(program: Any, path: Path, calibration: Sequence[Arrays] | None) -> None:
-    """See :class:`Format`."""
-    assert calibration is None
-    required("onnx", str(path)).save(program, path)
-
-
-FORMAT = Format(("onnxruntime",), save, lambda path: (path,), OnnxRuntimeSession)

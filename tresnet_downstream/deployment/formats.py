@@ -1,0 +1,57 @@
+"""Formats that models are exported to, by the suffix of a name. `exported/formats/` opens their files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.deployment.quantisation import quantised
+from tresnet_downstream.exported.formats import is_exported
+from tresnet_downstream.exported.formats.interface import KEY, Arrays, required
+from tresnet_downstream.exported.formats.openvino import core_of
+
+__all__ = ["FORMATS", "Format", "format_of", "is_exported"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported files.
+
+    Attributes:
+        packages: what writing needs, all in the extra ``export``.
+        save: writes an ONNX program, which describes itself under :data:`KEY`, to a path; given the inputs of single
+            pictures to calibrate with, in int8.
+        files: all files that belong to a path; the last is the path itself.
+        has_int8: whether it can be int8.
+    """
+
+    packages: tuple[str, ...]
+    save: Callable[[Any, Path, Sequence[Arrays] | None], None]
+    files: Callable[[Path], tuple[Path, ...]]
+    has_int8: bool = False
+
+
+def _save_onnx(program: Any, path: Path, calibration: Sequence[Arrays] | None) -> None:
+    assert calibration is None
+    required("onnx", str(path)).save(program, path)
+
+
+def _save_openvino(program: Any, path: Path, calibration: Sequence[Arrays] | None) -> None:
+    library = required("openvino", str(path))
+    converted = core_of(library).read_model(program.SerializeToString())
+    if calibration is not None:
+        converted = quantised(converted, calibration)
+    converted.set_rt_info(next(entry.value for entry in program.metadata_props if entry.key == KEY), KEY)
+    # Half-precision weights would halve the file and change results by more than is promised.
+    library.save_model(converted, str(path), compress_to_fp16=False)
+
+
+FORMATS: Mapping[str, Format] = {
+    ".onnx": Format(("onnxruntime",), _save_onnx, lambda path: (path,)),
+    ".xml": Format(("openvino",), _save_openvino, lambda path: (path.with_suffix(".bin"), path), has_int8=True),
+}
+
+
+def format_of(path: str | Path) -> Format:
+    """The format that the suffix of a name stands for."""
+    return FORMATS[Path(path).suffix.lower()]

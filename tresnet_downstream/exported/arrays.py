@@ -1,0 +1,15 @@
+"""From pictures to the inputs of exported files."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def stacked(pictures: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The inputs of single pictures, with a first axis of pictures."""
+    return {name: np.stack([picture[name] for picture in pictures]) for name in pictures[0]}
+
+
+def as_network_input(images: np.ndarray) -> np.ndarray:
+    """N x H x W x 3, uint8, to N x 3 x H x W in [0, 1], float32."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 255

@@ -1,0 +1,22 @@
+"""Exported joint models: labels beside boxes."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.detector import ExportedDetector, Found
+from tresnet_downstream.exported.file import JOINT
+from tresnet_downstream.prediction.probabilities import probabilities_of
+
+
+class ExportedJoint(ExportedDetector):
+    """An exported joint model: an :class:`ExportedDetector` that gives labels too."""
+
+    kind: ClassVar[str] = JOINT
+
+    def label_probabilities(self, found: Found) -> np.ndarray | None:
+        """Probabilities of labels of the whole picture, float32 of shape (C,)."""
+        if found.logits is None or found.logits.shape != (len(self.classes),):
+            raise UserError(f"{self.path}: gives no logits of its {len(self.classes)} classes; export it again")
+        return probabilities_of(found.logits, multi_label=True)
