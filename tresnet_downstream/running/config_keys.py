@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MEANINGS = {
-    "auto_scale_lr": "MMDetection's: the batch size that the learning rate is for; used by mim's --auto-scale-lr",
+    "auto_scale_lr": "the batch size of the learning rate, for MMDetection's own scaling",
     "average_decay": "decay of the averaged weights, per optimiser step; 0 for none",
     "backend_args": "MMDetection's: where files are read from; None is the local disk",
     "base_lr": "learning rate of the paper's batch size",
