@@ -47,6 +47,7 @@ READ_IN_BOTH = (
     "overwrite",
     "resume",
     "sync_bn",
+    "tracker",
     "val_steps",
     "work_dir",
 )
