@@ -138,8 +138,9 @@ class TrackerHook(Hook):
         self._close(FAILED if isinstance(error, Exception) else STOPPED)
 
     def _send(self, record: Record | None) -> None:
-        for delivery in self.deliveries if record is not None else ():
-            delivery.send(record)
+        if record is not None:
+            for delivery in self.deliveries:
+                delivery.send(record)
 
     def _close(self, status: str) -> None:
         deliveries, self.deliveries = self.deliveries, []
@@ -171,7 +172,7 @@ class _Recorder(BaseVisBackend):
 
 
 def best_results(runner: Runner) -> tuple[dict[str, float], dict[str, str]]:
-    """The best scores of a training as ``best/NAME``, and facts of the checkpoint with them, or else of the last one."""
+    """The best scores of a training as ``best/NAME``, and facts of their checkpoint, or else of the last one."""
     scalars: dict[str, Any] = {}
     best: Path | None = None
     for hook in runner.hooks:

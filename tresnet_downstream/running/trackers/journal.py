@@ -80,7 +80,7 @@ class Journal:
         self, place: float, step: int, scalars: Mapping[str, float], facts: Mapping[str, str], files: Mapping[str, str]
     ) -> Record | None:
         """Records what came out of a training or a scoring, unless the last record of the same names says the same."""
-        content = {"scalars": dict(scalars), "facts": dict(facts), "files": dict(files)}
+        content: dict[str, dict[str, Any]] = {"scalars": dict(scalars), "facts": dict(facts), "files": dict(files)}
         names = {key: set(part) for key, part in content.items()}
         for record in reversed(self.records):
             before = {key: getattr(record, key) for key in content}

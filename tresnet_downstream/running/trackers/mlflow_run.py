@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,7 @@ class MlflowRun:
 
         The folder may be moved aside before the run begins.
         """
-        import mlflow.tracking  # noqa: F401 - a package that does not work is told of before
-
+        import_module("mlflow.tracking")  # a package that does not work is told of before
         if self.uri:
             self._experiment()
 
@@ -56,9 +56,7 @@ class MlflowRun:
         return self.setting.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI") or ""
 
     def _experiment(self) -> Any:
-        from mlflow.tracking import MlflowClient
-
-        self.client = MlflowClient(self.uri or f"sqlite:///{self.folder / DATABASE}")
+        self.client = import_module("mlflow.tracking").MlflowClient(self.uri or f"sqlite:///{self.folder / DATABASE}")
         name = self.setting.get("experiment") or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         return name, self.client.get_experiment_by_name(name)
 
@@ -86,15 +84,14 @@ class MlflowRun:
 
     def _send_config(self, config: Mapping[str, Any]) -> None:
         """Logs parameters; one that a resumed training changed stands in a tag, since MLflow keeps the first value."""
-        from mlflow.entities import Param, RunTag
-
+        entities = import_module("mlflow.entities")
         params = {_name(key): str(value)[:_LONGEST_VALUE] for key, value in config.items()}
         before = self.client.get_run(self.run_id).data.params
-        new = [Param(key, value) for key, value in params.items() if key not in before]
+        new = [entities.Param(key, value) for key, value in params.items() if key not in before]
         for batch in _batches(new, _PARAMS):
             self.client.log_batch(self.run_id, params=batch)
         changed = [
-            RunTag(f"resumed.{key}"[:_LONGEST_NAME], value[:_LONGEST_TAG])
+            entities.RunTag(f"resumed.{key}"[:_LONGEST_NAME], value[:_LONGEST_TAG])
             for key, value in params.items()
             if key in before and before[key] != value
         ]
@@ -110,7 +107,10 @@ class MlflowRun:
             for metric in self.client.get_metric_history(self.run_id, name)
         }
         lacking = [
-            metric for record in records for metric in _metrics(record) if (metric[0], metric[3], metric[2]) not in there
+            metric
+            for record in records
+            for metric in _metrics(record)
+            if (metric[0], metric[3], metric[2]) not in there
         ]
         self._send_metrics(lacking)
         for record in records:
@@ -122,10 +122,9 @@ class MlflowRun:
         self._send_results(record)
 
     def _send_metrics(self, metrics: Sequence[tuple[str, float, int, int]]) -> None:
-        from mlflow.entities import Metric
-
+        metric_type = import_module("mlflow.entities").Metric
         for batch in _batches(metrics, _METRICS):
-            self.client.log_batch(self.run_id, metrics=[Metric(*metric) for metric in batch])
+            self.client.log_batch(self.run_id, metrics=[metric_type(*metric) for metric in batch])
 
     def _send_results(self, record: Record) -> None:
         for name, value in record.facts.items():

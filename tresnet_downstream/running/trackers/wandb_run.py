@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +35,15 @@ class WandbRun:
     @property
     def mode(self) -> str:
         """``online``, ``offline``, ``disabled`` or another of the package's; the config wins over the environment."""
-        import wandb
-
-        return str(self.setting.get("mode") or wandb.setup().settings.mode)
+        return str(self.setting.get("mode") or _wandb().setup().settings.mode)
 
     def connect(self) -> None:
         """Logs in with the key that the user has stored, where the mode needs it."""
-        import wandb
-
         if self.mode not in ("offline", "dryrun", "disabled"):
-            wandb.login(verify=True)
+            _wandb().login(verify=True)
 
     def open(self, run: TrackedRun, records: Sequence[Record]) -> None:
         """Opens or makes the run, and logs the records that the server lacks."""
-        import wandb
-
         is_online = self.mode not in ("offline", "dryrun", "disabled")
         directory = Path(os.environ.get("WANDB_DIR") or self.folder)
         if not is_online:
@@ -56,12 +51,12 @@ class WandbRun:
         defaults = {"name": self.folder.name}
         if "WANDB_PROJECT" not in os.environ:
             defaults["project"] = PROJECT
-        self.run = wandb.init(
+        self.run = _wandb().init(
             **{**defaults, **self.setting},
             id=run.run_id,
             dir=str(directory),
             resume="allow" if is_online else None,
-            settings=wandb.Settings(console="off"),
+            settings=_wandb().Settings(console="off"),
         )
         if run.config is not None:
             self.run.config.update(dict(run.config), allow_val_change=True)
@@ -100,11 +95,9 @@ class WandbRun:
         self.run.log({**scalars, "step": record.step, "epoch": record.place}, step=record.number)
 
     def _send_files(self, name: str, path: Path) -> None:
-        import wandb
-
         if not path.exists():
             return
-        artifact = wandb.Artifact(f"{name}-{self.run.id}", type=name)
+        artifact = _wandb().Artifact(f"{name}-{self.run.id}", type=name)
         if path.is_dir():
             artifact.add_dir(str(path))
         else:
@@ -114,3 +107,7 @@ class WandbRun:
     def close(self, status: str) -> None:
         """Ends the run."""
         self.run.finish(exit_code=0 if status == FINISHED else 1)
+
+
+def _wandb() -> Any:
+    return import_module("wandb")  # takes a second
