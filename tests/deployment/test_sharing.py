@@ -116,7 +116,7 @@ def test_shared_model_gives_the_logits_of_its_checkpoint(tmp_path, name):
     timm = pytest.importorskip("timm")
     theirs = timm.create_model(f"local-dir:{tmp_path / 'shared'}", pretrained=True).eval()
     config = timm.data.resolve_model_data_config(theirs)
-    assert (config["input_size"], config["crop_mode"]) == ((3, 64, 64), "squash")
+    assert (list(config["input_size"]), config["crop_mode"]) == ([3, 64, 64], "squash")
     assert theirs.pretrained_cfg["label_names"] == CLASSES
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
     # timm adds up in another order.
@@ -244,7 +244,7 @@ def test_exported_file_comes_without_places_in_source_files(exported, tmp_path):
     torch.save({"state_dict": model.state_dict(), "meta": meta}, tmp_path / "best.pth")
     share(tmp_path / "best.pth", tmp_path / "shared", "mit", exported=paths["onnx"])
     assert str(ROOT).encode() not in (tmp_path / "shared" / "model.onnx").read_bytes()
-    from tresnet_downstream.deployment import open_exported
+    from tresnet_downstream.deployment.exported import open_exported
 
     image = np.full((64, 64, 3), 120, np.uint8)
     opened = open_exported(tmp_path / "shared" / "model.onnx")

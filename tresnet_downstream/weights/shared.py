@@ -17,6 +17,7 @@ from tresnet_downstream.text_files import read_text
 from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, translate
 
 CONFIG, WEIGHTS, KEY, VERSION = "config.json", "model.safetensors", "tresnet_downstream", 1
+_TUPLE = "__tuple__"
 CLASSIFIER, DETECTOR = "classifier", "detector"
 
 
@@ -52,6 +53,24 @@ def description_beside(path: Path) -> dict[str, Any] | None:
     return dict(description)
 
 
+def to_json(node: Any) -> Any:
+    """Plain values as JSON has them; a tuple, which MMDetection tells from a list, becomes a dict of one key."""
+    if isinstance(node, Mapping):
+        return {str(key): to_json(value) for key, value in node.items()}
+    if isinstance(node, tuple):
+        return {_TUPLE: [to_json(item) for item in node]}
+    return [to_json(item) for item in node] if isinstance(node, list) else node
+
+
+def from_json(node: Any) -> Any:
+    """The inverse of :func:`to_json`."""
+    if isinstance(node, Mapping):
+        if set(node) == {_TUPLE} and isinstance(node[_TUPLE], list):
+            return tuple(from_json(item) for item in node[_TUPLE])
+        return {key: from_json(value) for key, value in node.items()}
+    return [from_json(item) for item in node] if isinstance(node, list) else node
+
+
 def require_safetensors(path: Path, start: bytes) -> None:
     """Raises UserError if ``config.json`` describes a file that, by its first bytes, is not of safetensors."""
     if description_beside(path) is not None and start[8:9] != b"{":
@@ -68,7 +87,7 @@ def as_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if description is None:
         return dict(tensors)
     state_dict = _under_our_names(path, tensors, description.get("names"), description.get("classifier_layer"))
-    return {"state_dict": state_dict, "meta": dict(description["meta"])}
+    return {"state_dict": state_dict, "meta": from_json(description["meta"])}
 
 
 def _under_our_names(path: Path, tensors: Mapping[str, Tensor], names: Any, layer: Any) -> dict[str, Tensor]:

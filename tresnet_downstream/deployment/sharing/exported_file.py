@@ -44,7 +44,9 @@ def _require_same(path: Path, model: SharedModel) -> None:
     assert model.file is not None
     network = assembled(replace(model.file, state_dict=dict(model.file.state_dict)))
     exported = open_exported(path)
-    side = exported.input_size
+    side = model.file.input_size
+    if tuple(exported.input_size) != (side, side):
+        raise UserError(f"{path}: takes images of another size than {model.path}; export that one")
     images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
     off = float(np.abs(exported.predict_batch(images) - network.predict_batch(images)).max())
     if not off < _TOLERANCE:

@@ -23,7 +23,7 @@ from tresnet_downstream.running.folders import move_aside
 from tresnet_downstream.weights.formats import OURS
 from tresnet_downstream.weights.integrity import save_safetensors
 from tresnet_downstream.weights.public_files import locate
-from tresnet_downstream.weights.shared import CLASSIFIER, CONFIG, KEY, VERSION, WEIGHTS, description_beside
+from tresnet_downstream.weights.shared import CLASSIFIER, CONFIG, KEY, VERSION, WEIGHTS, description_beside, to_json
 
 CARD, THRESHOLDS = "README.md", "thresholds.json"
 
@@ -127,15 +127,15 @@ def _write_weights(model: SharedModel, folder: Path, limits: Thresholds | None) 
     pictures = torch.rand(2, 3, side, side, generator=generator)
     with torch.inference_mode():
         logits = ours(pictures)
-        if not isinstance(model.timm, str) and find_spec("timm") is not None:
-            difference = difference_from_timm(folder, logits, pictures, model.timm)
-            if isinstance(difference, str) or not difference <= TOLERANCE:
-                reason = difference if isinstance(difference, str) else f"timm's logits are off by {difference:.1e}"
-                model = replace(model, timm=reason, tensors=model.file.state_dict, names=OURS)
-                _write(model, folder, limits)
-        again = load_model(folder)(pictures)
-    if not torch.equal(again, logits):
-        raise UserError(f"{model.path}: its copy gives other logits, so it is not shared; report this")
+    if isinstance(model.timm, TimmForm) and find_spec("timm") is not None:
+        difference = difference_from_timm(folder, logits, pictures, model.timm)
+        if isinstance(difference, str) or not difference <= TOLERANCE:
+            reason = difference if isinstance(difference, str) else f"timm's logits are off by {difference:.1e}"
+            model = replace(model, timm=reason, tensors=model.file.state_dict, names=OURS)
+            _write(model, folder, limits)
+    before, again = ours.state_dict(), load_model(folder).state_dict()
+    if before.keys() != again.keys() or not all(torch.equal(tensor, again[key]) for key, tensor in before.items()):
+        raise UserError(f"{model.path}: its copy has other weights, so it is not shared; report this")
     return model
 
 
@@ -164,7 +164,7 @@ def _config(model: SharedModel, limits: Thresholds | None) -> dict[str, Any]:
             "label_names": list(model.classes),
             "pretrained_cfg": {"num_classes": count, **form.config},
         }
-    return {**config, KEY: {**ours, "meta": meta}}
+    return {**config, KEY: {**ours, "meta": to_json(meta)}}
 
 
 def _thresholds_for(model: SharedModel, path: str | Path) -> Thresholds:
