@@ -97,8 +97,8 @@ def assembled(file: WeightFile) -> ImageClassifier:
 def _laid_out(tensor: Tensor) -> Tensor:
     """A tensor as a network in training has it, so that the same weights give the same numbers from any kind of file.
 
-    Kernels round otherwise for row-major strides, which `contiguous` takes for channels-last ones of a 1 x 1 filter, and
-    for other places in memory than torch's own, where safetensors puts them.
+    Kernels round otherwise for row-major strides, which `contiguous` takes for channels-last ones of a 1 x 1 filter,
+    and where safetensors puts a tensor at another alignment in memory than torch's own.
     """
     layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
     wanted = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta", memory_format=layout)

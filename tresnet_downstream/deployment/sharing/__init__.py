@@ -1,4 +1,4 @@
-"""Shared folders for the Hugging Face hub: :func:`share` writes what ``load_model``, ``load_detector`` and timm read."""
+"""Folders for the Hugging Face hub: :func:`share` writes what ``load_model``, ``load_detector`` and timm read."""
 
 from tresnet_downstream.deployment.sharing.folder import Shared, share
 

@@ -258,7 +258,8 @@ def _use(model: SharedModel, repository: str, files: Sequence[str]) -> str:
         parts.append(_with_timm(model, repository))
     if EXPORTED in files:
         parts.append(
-            f"`{EXPORTED}` runs without torch, by ONNX Runtime; `tresnet_downstream.deployment.exported.open_exported` opens it."
+            f"`{EXPORTED}` runs without torch, by ONNX Runtime; `open_exported` of "
+            "`tresnet_downstream.deployment.exported` opens it."
         )
     return "\n\n".join(parts)
 

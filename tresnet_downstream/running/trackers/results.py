@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.runs import PARTS
 from tresnet_downstream.evaluation.scored import SCORE_FILES
 from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.notices import tell
@@ -24,8 +25,8 @@ _NOT_SCORES = ("format", "version", "run")
 def log_scored(config: Config, checkpoint: str | Path, folder: str | Path, report: str | Path | None = None) -> None:
     """Logs what a scoring wrote as ``scored/NAME``, and its report, to the trackers that the config names.
 
-    They go to the run whose folder holds the checkpoint. Whatever prevents that is told in one line: the scores are
-    on the disk already.
+    They go to the run whose folder holds the checkpoint. Whatever prevents that is told in one line: the scores are on
+    the disk already.
 
     Args:
         config: of the scoring, with the key ``tracker``.
@@ -45,9 +46,13 @@ def log_scored(config: Config, checkpoint: str | Path, folder: str | Path, repor
 def _log(settings: Any, checkpoint: Path, folder: Path, report: str | Path | None) -> None:
     run_folder = checkpoint.absolute().parent
     run_id = _run_of(checkpoint, run_folder)
-    content = parse_json(read_text(folder / SCORE_FILES[0]), folder / SCORE_FILES[0])
-    scores = {f"scored/{name}": value for name, value in _numbers(content)}
-    about = stored_at(content, "run") or {}
+    # Labels and boxes of one network have a folder each.
+    parts = {"": folder} if (folder / SCORE_FILES[0]).is_file() else {f"{part}/": folder / part for part in PARTS}
+    scores, about = {}, {}
+    for prefix, place in parts.items():
+        content = parse_json(read_text(place / SCORE_FILES[0]), place / SCORE_FILES[0])
+        scores |= {f"scored/{prefix}{name}": value for name, value in _numbers(content)}
+        about |= stored_at(content, "run") or {}
     keys = ("checkpoint_sha256", "weights", "data_sha256", "tta")
     facts = {f"scored/{key}": str(about[key]) for key in keys if about.get(key)}
     files = {} if report is None else {"report": str(Path(report).absolute())}
