@@ -15,4 +15,4 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, keep='$keep_checkpoints'),
     logger=dict(type='LoggerHook', interval=50))
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
-tracker = dict(type='tensorboard')  # or 'wandb', 'mlflow', dict(type='wandb', ...), a list of these, None
+tracker = dict(type='tensorboard')  # where runs are logged: 'wandb', 'mlflow', dict(type='wandb', ...), a list, None
