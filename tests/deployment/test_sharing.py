@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from deployment.small_networks import SMALL, TIMM, V2, classifier
+from running.small_data import call, refused
 
 from tresnet_downstream import load_model
 from tresnet_downstream.classification.predict import predict
@@ -23,6 +24,7 @@ from tresnet_downstream.evaluation import multilabel_scores
 from tresnet_downstream.evaluation.outcomes import MultilabelRun
 from tresnet_downstream.evaluation.scored import write_scored
 from tresnet_downstream.evaluation.thresholds import Thresholds, write_thresholds
+from tresnet_downstream.weights import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ["cat", "dog", "Ærø", "d", "e"]
@@ -430,6 +432,24 @@ def test_upload_is_the_clients_and_its_errors_are_one_line(tmp_path, monkeypatch
     with pytest.raises(UserError, match="OWNER/NAME"):
         share(tmp_path / "best.pth", tmp_path / "other", "mit", push_to="birds")
     assert not (tmp_path / "other").exists()
+
+
+def test_command_shares_and_says_what_is_left_to_do(tmp_path):
+    write_checkpoint(tmp_path / "best.pth", **WITH_DECODER)
+    arguments = ["share", tmp_path / "best.pth", tmp_path / "shared"]
+    status, out, err = call("weights", [*arguments, "--licence", "mit", "--name", "My birds"])
+    assert (status, err) == (0, "")
+    assert "README.md, config.json, model.safetensors" in out
+    assert "timm cannot read it: timm has no network with a MLDecoderHead" in out
+    assert "# My birds" in (tmp_path / "shared" / "README.md").read_text()
+    refused("weights", [*arguments, "--licence", "mit", "--private"], "--private", "--push-to")
+    with pytest.raises(SystemExit):
+        call("weights", arguments)
+
+
+def test_folder_in_the_place_of_a_checkpoint_is_named(shared):
+    with pytest.raises(UserError, match=r"is a folder; name a file, of a shared folder .*model\.safetensors"):
+        read_checkpoint(shared[1])
 
 
 def test_shared_detector_is_read_and_finds_the_same(trained_detector, tmp_path, boxes):

@@ -23,7 +23,7 @@ from torch import Tensor
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import is_regular, open_regular
 from tresnet_downstream.weights.integrity import require_digest, require_usable, require_whole_records
-from tresnet_downstream.weights.shared import as_checkpoint, require_safetensors
+from tresnet_downstream.weights.shared import WEIGHTS, as_checkpoint, require_safetensors
 
 # Where a checkpoint has its weights. MMEngine's own average stands in `state_dict` itself.
 RAW = ("state_dict", "model")
@@ -79,6 +79,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
             or tensors that `require_usable` refuses.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file, of a shared folder {path / WEIGHTS}")
     if not is_regular(path):
         raise UserError(f"{path}: no such checkpoint")
     try:

@@ -49,7 +49,7 @@ class Record:
 
 
 class Journal:
-    """The journal of a run.
+    """The journal of a run. The run's folder must be locked: one process alone writes.
 
     Args:
         folder: of the run.
@@ -60,7 +60,9 @@ class Journal:
     def __init__(self, folder: str | Path, run_id: str, settings: str = "") -> None:
         self.path = Path(folder) / JOURNAL
         self.records: list[Record] = []
-        header, records = _read(self.path)
+        header, records, length = _read(self.path)
+        if length < (self.path.stat().st_size if self.path.is_file() else 0):
+            os.truncate(self.path, length)  # the rest of a line that a killed process could not complete
         if header.get("run_id") == run_id:
             self.records = records
         else:
@@ -110,7 +112,7 @@ def unfinished_start(folder: str | Path, settings: str) -> str | None:
     For a folder without checkpoints: a training that was killed before its first one, and is started again, is the
     same run for a tracker.
     """
-    header, _ = _read(Path(folder) / JOURNAL)
+    header = _read(Path(folder) / JOURNAL)[0]
     run_id = header.get("run_id")
     return run_id if isinstance(run_id, str) and header.get("settings") == settings else None
 
@@ -121,16 +123,14 @@ def journal_id(folder: str | Path) -> str | None:
     return run_id if isinstance(run_id, str) else None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[Record]]:
-    """Header and records; the rest of a line that a killed process could not complete is cut off."""
+def _read(path: Path) -> tuple[dict[str, Any], list[Record], int]:
+    """Header, records, and the length of the whole lines in bytes."""
     try:
         with open_regular(path) as file:
             content = file.read()
     except FileNotFoundError:
-        return {}, []
+        return {}, [], 0
     whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
     lines = [_parsed(line) for line in whole.splitlines()]
     header = lines[0] if lines else {}
     records: list[Record] = []
@@ -147,7 +147,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Record]]:
             damaged += 1
     if damaged:
         tell(f"{path}: {damaged} lines are damaged and are not sent to trackers again")
-    return header, records
+    return header, records, len(whole)
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -48,9 +48,10 @@ def _log(settings: Any, checkpoint: Path, folder: Path, report: str | Path | Non
     run_id = _run_of(checkpoint, run_folder)
     # Labels and boxes of one network have a folder each.
     parts = {"": folder} if (folder / SCORE_FILES[0]).is_file() else {f"{part}/": folder / part for part in PARTS}
-    scores, about = {}, {}
-    for prefix, place in parts.items():
-        content = parse_json(read_text(place / SCORE_FILES[0]), place / SCORE_FILES[0])
+    scores: dict[str, float] = {}
+    about: dict[str, Any] = {}
+    for prefix, part in parts.items():
+        content = parse_json(read_text(part / SCORE_FILES[0]), part / SCORE_FILES[0])
         scores |= {f"scored/{prefix}{name}": value for name, value in _numbers(content)}
         about |= stored_at(content, "run") or {}
     keys = ("checkpoint_sha256", "weights", "data_sha256", "tta")
