@@ -9,6 +9,7 @@ import errno
 import filecmp
 import gzip
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,31 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         # Of a file system that is read-only or gone, nothing can be removed.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Gives a new folder beside ``path`` to write files into; it gets its own name once all of them are whole.
+
+    What stands under ``path`` must have been moved by the end of the block. An end by an error leaves nothing.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    path = Path(path).absolute()
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with named_if_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            for file in partial.iterdir():
+                _sync(file)
+            os.rename(partial, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

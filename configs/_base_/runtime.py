@@ -14,5 +14,5 @@ log_level = 'INFO'
 default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, keep='$keep_checkpoints'),
     logger=dict(type='LoggerHook', interval=50))
-visualizer = dict(
-    type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+tracker = dict(type='tensorboard')  # where runs are logged: 'wandb', 'mlflow', dict(type='wandb', ...), a list, None

@@ -4,6 +4,7 @@
 __import__('tresnet_downstream.detection.training')  # with an import statement MMEngine reads a config as another kind
 runner_type = 'tresnet_downstream.DetectionRunner'
 overwrite = False  # True moves a run that the work dir holds aside
+tracker = dict(type='tensorboard')  # where runs are logged: 'wandb', 'mlflow', dict(type='wandb', ...), a list, None
 amp = None  # 'bfloat16' or 'float16'
 coco_eval = 'pycocotools'  # or 'faster_coco_eval': the same scores in a tenth of the time
 voc_rules = None  # '2007' or '2010' also scores the boxes by PASCAL VOC's rules, as voc_mAP

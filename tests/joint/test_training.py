@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from running.torchrun import train_on_processes
 
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification.annotations import read_annotations
+from tresnet_downstream.deployment.sharing import share
 from tresnet_downstream.detection.predict import detect, load_detector
 from tresnet_downstream.evaluation.runs import read_outcome
 from tresnet_downstream.running.signals import TrainingStopped
@@ -428,3 +430,13 @@ def test_a_training_resumed_within_an_epoch_equals_one_that_was_not_interrupted(
     assert list((tmp_path / "cut").glob("epoch_1_step_*.pth"))
     train(data, tmp_path / "cut", "--resume", **changes)
     assert same_weights(tmp_path / "whole" / "epoch_1.pth", tmp_path / "cut" / "epoch_1.pth")
+
+
+def test_a_shared_folder_gives_labels_and_boxes(trained, boxes, tmp_path):
+    work_dir, _ = trained
+    share(work_dir / "epoch_2.pth", tmp_path / "shared", "mit")
+    models = [load_detector(source) for source in (work_dir / "epoch_2.pth", tmp_path / "shared")]
+    picture = next((boxes / "pictures").iterdir())
+    first, second = (next(detect(model, picture)) for model in models)
+    np.testing.assert_array_equal(first.boxes, second.boxes)
+    np.testing.assert_array_equal(first.label_probabilities, second.label_probabilities)

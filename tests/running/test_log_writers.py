@@ -1,61 +1,23 @@
-"""Writers of logs of other packages: MLflow's store, and errors in one line."""
-
-import sys
-from types import SimpleNamespace
+"""MMEngine's writers of logs: TensorBoard's by the key `tracker`, and errors of others in one line."""
 
 import pytest
 from mmengine.registry import VISBACKENDS
 from mmengine.visualization import BaseVisBackend
 from mmengine.visualization.vis_backend import force_init_env
-from running.small_data import refuses_to_train, train
+from running.small_data import refuses_to_train
 
-from tresnet_downstream.running.log_writers import with_mlflow_store
+from tresnet_downstream.running.log_writers import with_tensorboard
 
-MLFLOW = {"type": "MLflowVisBackend"}
-
-
-def store(work_dir, **backend):
-    (given,) = with_mlflow_store({"vis_backends": [{**MLFLOW, **backend}]}, work_dir)["vis_backends"]
-    return given
+LOCAL, TENSORBOARD = {"type": "LocalVisBackend"}, {"type": "mmengine.TensorboardVisBackend"}
 
 
-def test_mlflow_keeps_its_runs_in_a_database_in_the_run_folder(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert store(tmp_path) == {
-        **MLFLOW,
-        "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
-        "exp_name": tmp_path.name,
-        "artifact_location": f"file://{tmp_path}/mlflow_artifacts",
-    }
-
-
-def test_mlflow_store_of_the_config_or_the_environment_wins(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
-    assert store(tmp_path) == {**MLFLOW, "tracking_uri": "http://server"}
-    assert store(tmp_path, tracking_uri="http://other") == {**MLFLOW, "tracking_uri": "http://other"}
-
-
-def test_other_writers_stay_as_they_are(tmp_path):
-    visualizer = {"type": "Visualizer", "vis_backends": [{"type": "TensorboardVisBackend"}]}
-    assert with_mlflow_store(visualizer, tmp_path) == visualizer
-    assert with_mlflow_store({"type": "Visualizer"}, tmp_path)["vis_backends"] == []
-
-
-def test_training_gives_mlflow_the_database_of_its_folder(data, tmp_path, monkeypatch):
-    """As MLflow 3, which raises for a store of files."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    uris = []
-    names = ["create_experiment", "end_run", "log_artifact", "log_metric", "log_metrics", "log_params", "log_text"]
-    fake = SimpleNamespace(
-        __spec__=SimpleNamespace(origin="mlflow.py"),
-        set_tracking_uri=uris.append,
-        get_experiment_by_name=lambda name: name,
-        set_experiment=lambda name: None,
-        **{name: lambda *_, **__: None for name in names},
-    )
-    monkeypatch.setitem(sys.modules, "mlflow", fake)
-    train(data, tmp_path / "run", max_epochs=1, visualizer__vis_backends__1__type="MLflowVisBackend")
-    assert uris == [f"sqlite:///{tmp_path / 'run'}/mlflow.db"]
+def test_tensorboard_is_added_where_it_is_named_and_not_there():
+    named = [{"type": "tensorboard"}]
+    assert with_tensorboard({"vis_backends": [LOCAL]}, named)["vis_backends"] == [LOCAL, TENSORBOARD]
+    assert with_tensorboard({"type": "Visualizer"}, named)["vis_backends"] == [TENSORBOARD]
+    own = {"vis_backends": [{"type": "TensorboardVisBackend"}]}
+    assert with_tensorboard(own, named) == own
+    assert with_tensorboard({"vis_backends": [LOCAL]}, [{"type": "wandb"}])["vis_backends"] == [LOCAL]
 
 
 @pytest.fixture
@@ -81,5 +43,5 @@ def test_writer_that_cannot_start_is_one_line(data, tmp_path):
         tmp_path / "run",
         "LoginVisBackend cannot start (No API key configured)",
         "leave it out",
-        visualizer__vis_backends__1__type="LoginVisBackend",
+        visualizer__vis_backends__0__type="LoginVisBackend",
     )

@@ -50,6 +50,8 @@ class ImageClassifier(PretrainedModule, BaseModel):
         pipeline: the transforms that bring a picture to the size wanted, as a config has them; empty unless the
             model came from a file.
         input_size: side of the pictures that the pipeline gives, in pixels; 0 without one.
+        thresholds: of each class, above which its probability counts as found (None: never); None unless the model came
+            from a shared folder that has some. Nothing here applies them.
         tta: test-time augmentation: whether predicted probabilities are the mean of those of each picture and of its
             mirror image, as the pipeline gives them; False unless it is set. It takes twice the time.
 
@@ -74,6 +76,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         self.multi_label = multi_label
         self.pipeline: tuple[dict[str, Any], ...] = ()
         self.input_size = 0
+        self.thresholds: dict[str, float | None] | None = None
         self.tta = False
         _require_arguments("model.backbone", backbone, ("out_indices",))
         self.backbone = _build({"out_indices": (-1,), **backbone})

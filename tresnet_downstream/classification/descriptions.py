@@ -117,7 +117,7 @@ def without_paths(node: Any) -> Any:
     if isinstance(node, Mapping):
         parts = {key: without_paths(value) for key, value in node.items()}
         return {key: value for key, value in parts.items() if not (isinstance(value, str) and _leads_away(value))}
-    return [without_paths(item) for item in node] if isinstance(node, list | tuple) else node
+    return type(node)(without_paths(item) for item in node) if isinstance(node, list | tuple) else node
 
 
 def _leads_away(path: str) -> bool:

@@ -26,6 +26,8 @@ from tresnet_downstream.weights.reading import read_checkpoint, stored_at, unwra
 _SINGLE_LABEL = (1000, 11221, 10450, 196)
 # Where neither the file nor the catalogue says.
 _SIZES = {True: 448, False: 224}
+# In bytes, of what torch allocates on a CPU.
+_ALIGNMENT = 64
 _COUNTER = ".num_batches_tracked"
 _NAME_OF_TIMM = "if the file is from timm, `network` names its network"
 
@@ -46,7 +48,8 @@ def load_model(
     network it is of; the module of a head or backbone of your own must be imported before.
 
     Args:
-        path_or_name: a path, an ``https://`` URL or a name of the catalogue, such as ``l_coco_asl_448``.
+        path_or_name: a path, an ``https://`` URL or a name of the catalogue, such as ``l_coco_asl_448``; a folder that
+            was shared, or ``hf://OWNER/NAME`` with ``@REVISION`` behind it if need be, see :func:`locate`.
         variant: the backbone's, for a check; the shapes decide.
         slopes: leaky slopes of stem and blocks. Shapes cannot tell them: 1e-2 and 1e-3 are taken unless the
             checkpoint or the catalogue says otherwise. The V2-L that was trained on Stanford Cars has 1e-6, 1e-6.
@@ -59,7 +62,7 @@ def load_model(
 
     Returns:
         a network in evaluation mode: N x 3 x H x W in [0, 1] to N x C logits, or to pooled features if the file
-        has no head. It has ``classes``, ``input_size``, ``variant``, ``multi_label`` and ``pipeline``.
+        has no head. It has ``classes``, ``input_size``, ``variant``, ``multi_label``, ``pipeline`` and ``thresholds``.
 
     Raises:
         UserError: if the file cannot be read, is of another network, contradicts ``variant``, names a part that is
@@ -85,11 +88,23 @@ def assembled(file: WeightFile) -> ImageClassifier:
         if name in expected and not expected[name].is_floating_point():
             tensor = tensor.to(expected[name].dtype)  # counts, which some files hold as floats
         elif tensor.is_floating_point():
-            layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
-            tensor = tensor.to(dtype).contiguous(memory_format=layout)
+            tensor = _laid_out(tensor.to(dtype))
         state_dict[name] = tensor
     classifier.load_state_dict(state_dict, assign=True)
     return classifier
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
+    """A tensor as a network in training has it, so that the same weights give the same numbers from any kind of file.
+
+    Kernels round otherwise for row-major strides, which `contiguous` takes for channels-last ones of a 1 x 1 filter,
+    and where safetensors puts a tensor at another alignment in memory than torch's own.
+    """
+    layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+    wanted = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta", memory_format=layout)
+    if tensor.stride() == wanted.stride() and tensor.data_ptr() % _ALIGNMENT == 0:
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype, memory_format=layout).copy_(tensor)
 
 
 def read_weight_file(
@@ -143,7 +158,27 @@ def read_weight_file(
         pipeline=pipeline,
         entry=entry,
         named=names is not None,
+        thresholds=_thresholds(path, checkpoint, classes),
     )
+
+
+def _thresholds(path: Path, checkpoint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, float | None] | None:
+    """The thresholds in a shared folder's description; None if it has none.
+
+    Raises:
+        UserError: they are not one number, or None, for each class.
+    """
+    stored = stored_at(checkpoint, "meta", "thresholds")
+    if stored is None:
+        return None
+    of_class = stored if isinstance(stored, Mapping) else {}
+    if set(of_class) != set(classes) or not all(each is None or _is_finite_number(each) for each in of_class.values()):
+        raise UserError(f"{path}: its thresholds are not a number for each of its classes")
+    return {name: of_class[name] for name in classes}
+
+
+def _is_finite_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e30
 
 
 def _entry_of(path_or_name: str | Path) -> PublicWeight | None:

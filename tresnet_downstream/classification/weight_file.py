@@ -39,6 +39,7 @@ class WeightFile:
         named: whether the names of the classes are the file's, or the data set's.
         described: the classifier's config, if the file is a checkpoint that describes itself.
         name: the backbone's name, where the classifier is described.
+        thresholds: of each class, where the file is of a shared folder that has some.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class WeightFile:
     named: bool = False
     described: dict[str, Any] | None = None
     name: str = ""
+    thresholds: dict[str, float | None] | None = None
 
     @property
     def variant(self) -> str:
@@ -89,7 +91,7 @@ class WeightFile:
         else:
             classifier = self._built()
         classifier.classes, classifier.pipeline = self.classes, self.pipeline
-        classifier.input_size = self.input_size
+        classifier.input_size, classifier.thresholds = self.input_size, self.thresholds
         return classifier.eval()
 
     def _built(self) -> ImageClassifier:

@@ -156,6 +156,16 @@ def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -
     for path in write_scored(scores, outcome, folder):
         print(f"wrote {path}")
     write_report_of(folder, options.report)
+    _log(options, config, folder)
+
+
+def _log(options: argparse.Namespace, config: Any, folder: Path) -> None:
+    """Logs scores and report to the trackers that the config names."""
+    from tresnet_downstream.deployment.formats import is_exported
+    from tresnet_downstream.running.trackers.results import log_scored
+
+    if not is_exported(options.checkpoint):
+        log_scored(config, options.checkpoint, folder, options.report)
 
 
 def _how(options: argparse.Namespace) -> str:
@@ -214,6 +224,7 @@ def _score_detector(options: argparse.Namespace) -> None:
     for path in write_scored(scores, outcome, folder):
         print(f"wrote {path}")
     write_report_of(folder, options.report)
+    _log(options, config, folder)
 
 
 def _score_joint(options: argparse.Namespace) -> None:
@@ -235,6 +246,7 @@ def _score_joint(options: argparse.Namespace) -> None:
     for path in written:
         print(f"wrote {path}")
     write_report_of(folder, options.report)
+    _log(options, config, folder)
 
 
 def _ready_detector(options: argparse.Namespace, kind: str) -> Any:

@@ -1,10 +1,17 @@
-"""Lists, shows, converts, fetches and verifies weight files."""
+"""Lists, shows, converts, fetches, shares and verifies weight files."""
 
 import argparse
 from collections.abc import Sequence
 
-from tresnet_downstream.cli.options import add_device_option, add_model_options, best_device, model_options
+from tresnet_downstream.cli.options import (
+    add_device_option,
+    add_import_option,
+    add_model_options,
+    best_device,
+    model_options,
+)
 from tresnet_downstream.command_line import Parser, progress
+from tresnet_downstream.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parser() -> Parser:
     """The parser of ``tresnet weights``."""
     parser = Parser(
-        description="Lists, shows, converts, fetches and verifies weight files.",
+        description="Lists, shows, converts, fetches, shares and verifies weight files.",
         examples=("show m_in1k", "convert work_dirs/digits_tresnet/best.pth digits.safetensors --to timm"),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -48,6 +55,28 @@ def parser() -> Parser:
     command.add_argument("folder", metavar="DIR", help="the mirror, a folder")
     command.add_argument("files", nargs="*", metavar="FILE", help="files fetched by other means, under their own names")
     command.set_defaults(command=_mirror)
+
+    command = commands.add_parser("share", help="writes a folder for the Hugging Face hub: weights and a model card")
+    command.add_argument("checkpoint", help="a path, URL or name of the list, of a classifier or detector")
+    command.add_argument("out", metavar="DIR", help="the folder to write")
+    command.add_argument(
+        "--licence", required=True, metavar="NAME", help="licence of the weights, as the hub names it: apache-2.0"
+    )
+    command.add_argument(
+        "--weights",
+        choices=["raw", "averaged"],
+        help="weights of a checkpoint to share (default: those that scored better in validation)",
+    )
+    command.add_argument(
+        "--scored", metavar="DIR", help="run folder of this checkpoint (default: the checkpoint's folder, if it is one)"
+    )
+    command.add_argument("--thresholds", metavar="FILE", help="thresholds of the classes, to go with the weights")
+    command.add_argument("--exported", metavar="FILE", help="the model's .onnx file, to go with the weights")
+    command.add_argument("--name", help="name of the model (default: that of the repository or the folder)")
+    command.add_argument("--push-to", metavar="OWNER/NAME", help="repository of the hub to upload the folder to")
+    command.add_argument("--private", action="store_true", help="makes the repository private, if it is not there yet")
+    add_import_option(command)
+    command.set_defaults(command=_share)
 
     command = commands.add_parser("verify", help="scores weights and compares with the published figure")
     command.add_argument("file", metavar="NAME", help="a name of the list, or a path")
@@ -100,6 +129,33 @@ def _mirror(options: argparse.Namespace) -> None:
 
     for name, done in fill_mirror(options.folder, options.files):
         print(f"{name:34} {done}")
+
+
+def _share(options: argparse.Namespace) -> None:
+    from tresnet_downstream.deployment.sharing import share
+
+    if options.private and options.push_to is None:
+        raise UserError("`private` is for a repository; name one by `push_to`")
+    shared = share(
+        options.checkpoint,
+        options.out,
+        options.licence,
+        weights=options.weights,
+        scored=options.scored,
+        thresholds=options.thresholds,
+        exported=options.exported,
+        name=options.name,
+        push_to=options.push_to,
+        private=options.private,
+    )
+    print(f"wrote {shared.folder}: {', '.join(shared.files)}")
+    if shared.not_in_timm:
+        print(f"timm cannot read it: {shared.not_in_timm}; load_model and load_detector do")
+    print(
+        f"uploaded to {shared.url}"
+        if shared.url
+        else f"the author's part of {shared.folder}/README.md is to be written"
+    )
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
@@ -14,6 +13,7 @@ from tresnet_downstream.registry import DATASETS, SCOPE
 from tresnet_downstream.running.options import DATA_KEYS
 from tresnet_downstream.running.references import refers_to, with_references
 from tresnet_downstream.running.top_level import PARTS
+from tresnet_downstream.running.trackers.settings import is_installed, require_trackers
 
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+::(.+?) registry")
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
@@ -65,6 +65,7 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     if config.get("average_decay", 0) >= 1:
         raise UserError(f"average_decay={config.average_decay!r}: give a number from 0 to below 1")
     _check_writers(config.visualizer)
+    require_trackers(config)
 
 
 def unset_keys(config: Config, splits: Sequence[str]) -> list[str]:
@@ -104,17 +105,11 @@ def _check_writers(visualizer: Any) -> None:
     """Names the package that a writer of logs needs and that is not installed; MMEngine would say so in the run."""
     for writer in (visualizer or {}).get("vis_backends") or ():
         package = WRITERS.get(str(writer.get("type")).rpartition(".")[2]) if isinstance(writer, Mapping) else None
-        if package is not None and not _is_installed(package):
+        if package is not None and not is_installed(package):
             raise UserError(
                 f"visualizer.vis_backends: {writer['type']} needs the package {package}, which is not installed: "
                 f"pip install {package}, or leave it out"
             )
-
-
-def _is_installed(package: str) -> bool:
-    """Whether the package can be imported; a mere folder of that name, as some writers leave, does not count."""
-    spec = find_spec(package)
-    return spec is not None and spec.origin is not None
 
 
 @contextlib.contextmanager

@@ -198,21 +198,22 @@ def move_aside(path: str | Path) -> Path:
     return aside
 
 
-def begin(work_dir: str | Path, log_dir: str | Path, locks: ExitStack) -> str:
+def begin(work_dir: str | Path, log_dir: str | Path, locks: ExitStack, run_id: str | None = None) -> str:
     """Begins a new run in a folder that this process has locked; moves the run that it holds aside.
 
     Args:
         work_dir: the folder.
         log_dir: the log's folder in it, which stays.
         locks: takes the lock of the folder that stands in the place of one moved aside.
+        run_id: of a run that came to no checkpoint here, and starts again; None for a new one.
 
     Returns:
-        the id of the new run.
+        the id of the run.
 
     Raises:
         UserError: if the folder cannot be moved, or another training took its place meanwhile.
     """
-    folder, run_id = Path(work_dir), uuid.uuid4().hex
+    folder, run_id = Path(work_dir), run_id or uuid.uuid4().hex
     if holds_run(folder):
         aside = move_aside(folder)
         folder = folder.resolve()

@@ -1,43 +1,26 @@
-"""MMEngine's writers of logs that other packages bring: where MLflow keeps its runs, and errors in one line."""
+"""MMEngine's writers of logs: TensorBoard's by the key ``tracker``, and errors of others in one line."""
 
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.visualization import LocalVisBackend, TensorboardVisBackend, Visualizer
 
 from tresnet_downstream.errors import UserError
-
-MLFLOW = "MLflowVisBackend"
-DATABASE, ARTIFACTS = "mlflow.db", "mlflow_artifacts"
+from tresnet_downstream.running.trackers.settings import TENSORBOARD
 
 
-def with_mlflow_store(visualizer: Mapping[str, Any], work_dir: str | Path) -> dict[str, Any]:
-    """The config of a visualizer in which every ``MLflowVisBackend`` says where MLflow keeps its runs.
-
-    Without ``tracking_uri`` MMEngine takes a folder of files, which MLflow 3 refuses, and overrides the environment's
-    ``MLFLOW_TRACKING_URI``. Here it is the environment's, or else a database in the run folder.
+def with_tensorboard(visualizer: Mapping[str, Any], trackers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The config of a visualizer, with TensorBoard's writer where the trackers name it and it has none.
 
     Args:
         visualizer: the config, which stays as it is.
-        work_dir: the run folder.
+        trackers: from :func:`tracker_settings`.
     """
-    folder = Path(work_dir).resolve()
-    from_environment = os.environ.get("MLFLOW_TRACKING_URI")
-    store = {"tracking_uri": from_environment}
-    if not from_environment:
-        # A name of its own: the files of MLflow's experiment "Default" go to where the command is typed.
-        store = {
-            "tracking_uri": f"sqlite:///{folder / DATABASE}",
-            "exp_name": folder.name,
-            "artifact_location": (folder / ARTIFACTS).as_uri(),
-        }
-    backends = [
-        {**store, **backend} if _name(backend) == MLFLOW and "tracking_uri" not in backend else backend
-        for backend in visualizer.get("vis_backends") or []
-    ]
+    backends = list(visualizer.get("vis_backends") or [])
+    is_there = any(_name(backend) == TensorboardVisBackend.__name__ for backend in backends)
+    if not is_there and any(tracker["type"] == TENSORBOARD for tracker in trackers):
+        backends.append({"type": f"mmengine.{TensorboardVisBackend.__name__}"})
     return {**visualizer, "vis_backends": backends}
 
 
@@ -58,7 +41,8 @@ def start_writers(visualizer: Visualizer) -> None:
             # Whatever the package raises: the training has nothing to do with it.
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"visualizer: {type(backend).__name__} cannot start ({reason}); mend that, or leave it out"
+                f"visualizer: {type(backend).__name__} cannot start ({reason}); mend that, or leave it out "
+                "(the key tracker has 'wandb' and 'mlflow')"
             ) from error
 
 

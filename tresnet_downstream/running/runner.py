@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -33,7 +34,7 @@ from tresnet_downstream.running.config import save_config
 from tresnet_downstream.running.early_stopping import PatienceHook
 from tresnet_downstream.running.folder_lock import FolderInUseError, locked
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, write_left_out
-from tresnet_downstream.running.log_writers import start_writers, with_mlflow_store
+from tresnet_downstream.running.log_writers import start_writers, with_tensorboard
 from tresnet_downstream.running.loops import TrainLoop, check_step_settings, loop_config
 from tresnet_downstream.running.mean_losses import with_mean_losses
 from tresnet_downstream.running.mid_epoch import batches_of_epoch, batches_stay
@@ -45,6 +46,9 @@ from tresnet_downstream.running.resumed_state import require_optimisation, requi
 from tresnet_downstream.running.resuming import ConfigSchedule, images_of_a_step, require_same_run, run_settings
 from tresnet_downstream.running.system import close_logs, prepare_workers
 from tresnet_downstream.running.top_level import tell_unread_keys
+from tresnet_downstream.running.trackers.hook import TrackerHook, settings_digest
+from tresnet_downstream.running.trackers.journal import unfinished_start
+from tresnet_downstream.running.trackers.settings import TENSORBOARD, require_trackers
 from tresnet_downstream.running.validation import LastValidationHook
 from tresnet_downstream.system_errors import names_folder
 
@@ -66,6 +70,7 @@ class FolderRunner(Runner):
 
     _timestamp: str
     run_id = ""
+    settings_digest = ""
     settings: dict[str, Any] | None = None
     resumed_id: str | None = None
     _resuming = _has_optimiser = False
@@ -75,6 +80,7 @@ class FolderRunner(Runner):
     _images_of_a_step: str | None = None  # in words, where they depend on a change
 
     def __init__(self, model: Any, work_dir: str, *args: Any, **kwargs: Any) -> None:
+        self.trackers = require_trackers(kwargs.get("cfg") or {})
         with names_folder(work_dir):
             super().__init__(model, work_dir, *args, **kwargs)
 
@@ -133,15 +139,17 @@ class FolderRunner(Runner):
         super().register_default_hooks(hooks)
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """Registers the config's hooks, the one that may end a training early, and last what notes each validation."""
+        """Registers the config's hooks, that of patience, that of trackers, and last what notes each validation."""
         super().register_hooks(*args, **kwargs)
         self.register_hook(PatienceHook.of(self.cfg))
+        if any(setting["type"] != TENSORBOARD for setting in self.trackers):
+            self.register_hook(TrackerHook(self.trackers))
         self.register_hook(LastValidationHook())
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
         """Builds the writers of logs; one that cannot start is told in one line."""
         if isinstance(visualizer, dict):
-            visualizer = with_mlflow_store(visualizer, self.work_dir)
+            visualizer = with_tensorboard(visualizer, self.trackers)
         built = super().build_visualizer(visualizer)
         start_writers(built)
         return built
@@ -159,6 +167,9 @@ class FolderRunner(Runner):
         check_step_settings(self.cfg)
         tell_unread_keys(self.cfg)
         with names_folder(self.work_dir), contextlib.ExitStack() as locks:
+            for hook in self.hooks:
+                if isinstance(hook, TrackerHook):
+                    hook.connect(self.work_dir)
             self._take_folder(locks)
             if self._stops_in_order():
                 locks.enter_context(signals.deferred(self.world_size))
@@ -184,6 +195,7 @@ class FolderRunner(Runner):
         """Locks the folder until ``locks`` is closed, and begins a new run in it or finds the one to resume."""
         overwrite = bool(self.cfg.get("overwrite"))
         self.settings = run_settings(self.cfg, self.world_size)
+        self.settings_digest = settings_digest(self.settings)
         folder = Path(self.work_dir).resolve()
         source: str | None = self.__dict__["_load_from"]
         within = source is not None and folder in Path(source).resolve().parents
@@ -203,7 +215,8 @@ class FolderRunner(Runner):
             raise UserError(f"load_from: {source} lies in the folder that is moved aside; copy it elsewhere")
         barrier()
         if is_main_process() and not resume:
-            self.run_id = folders.begin(self.work_dir, self.log_dir, locks)
+            again = None if overwrite or folders.holds_run(folder) else unfinished_start(folder, self.settings_digest)
+            self.run_id = folders.begin(self.work_dir, self.log_dir, locks, again)
             self._save_config()
         barrier()
 
@@ -390,6 +403,8 @@ def close(runner: Runner) -> None:
     for hook in runner.hooks:
         if isinstance(hook, ProgressHook):
             hook.close()
+        elif isinstance(hook, TrackerHook):
+            hook.close(sys.exc_info()[1])
     try:
         if is_main_process():
             with names_folder(runner.work_dir):

@@ -56,6 +56,7 @@ READ_IN_BOTH = (
     "resume",
     "sync_bn",
     "test_dataloader",
+    "tracker",
     "val_steps",
     "work_dir",
 )

@@ -22,8 +22,9 @@ from tresnet_downstream.weights.download import (
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.head_names import num_classes
 from tresnet_downstream.weights.hub import SCHEME as HUB
-from tresnet_downstream.weights.hub import fetch_from_hub, in_hub_cache
+from tresnet_downstream.weights.hub import fetch_from_hub, fetch_repository, in_hub_cache, is_repository
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+from tresnet_downstream.weights.shared import in_folder
 
 SCHEME = "tresnet://"
 _WEB = ("http://", "https://")
@@ -42,6 +43,9 @@ def catalogue_name(source: str | Path) -> str | None:
 def locate(source: str | Path) -> Path:
     """The file that a path, an ``https://`` URL, a catalogue name or ``tresnet://NAME`` means; fetched if need be.
 
+    A folder that was shared means its weights; ``hf://OWNER/NAME``, or ``hf://OWNER/NAME@REVISION``, means those of a
+    repository of the Hugging Face hub, and ``hf://OWNER/NAME/FILE`` one file of it.
+
     A name of the catalogue is looked for in the caches first, then in the mirrors that ``$TRESNET_MIRROR`` lists, then
     at the published places.
 
@@ -52,11 +56,11 @@ def locate(source: str | Path) -> Path:
         return in_cache(CATALOGUE[name]) or _from_first_place(name, CATALOGUE[name])
     text = str(source)
     if text.startswith(HUB):
-        return fetch_from_hub(text)
+        return fetch_repository(text) if is_repository(text) else fetch_from_hub(text)
     if text.startswith(_WEB):
         return fetch(text)
     if not text.startswith(SCHEME) and Path(source).exists():
-        return Path(source)
+        return in_folder(source) if Path(source).is_dir() else Path(source)
     nearest = difflib.get_close_matches(text.removeprefix(SCHEME), CATALOGUE, n=3, cutoff=0.5)
     hint = f"the nearest names of the catalogue are {', '.join(nearest)}" if nearest else "tresnet weights lists names"
     what = "no such name in the catalogue" if text.startswith(SCHEME) else "no such file"

@@ -23,6 +23,7 @@ from torch import Tensor
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import is_regular, open_regular
 from tresnet_downstream.weights.integrity import require_digest, require_usable, require_whole_records
+from tresnet_downstream.weights.shared import WEIGHTS, as_checkpoint, require_safetensors
 
 # Where a checkpoint has its weights. MMEngine's own average stands in `state_dict` itself.
 RAW = ("state_dict", "model")
@@ -62,7 +63,8 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
 def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = True) -> dict[str, Any]:
     """Reads a ``.pth`` file of ``torch.save``, in its zip or its older form, or a ``.safetensors`` file.
 
-    The content decides, not the name.
+    The content decides, not the name. With the ``config.json`` of a shared folder beside it, ``model.safetensors`` is a
+    checkpoint, see :mod:`.shared`.
 
     Args:
         path: the file.
@@ -70,13 +72,15 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
         finite: whether weights that are not finite are refused; False for showing what a file holds.
 
     Returns:
-        the dict in the file; of a safetensors file, the tensors by name.
+        the dict in the file; of a safetensors file without a description, the tensors by name.
 
     Raises:
         UserError: if the file is missing, empty, cut off, damaged, no weight file, holds objects that are not loaded,
             or tensors that `require_usable` refuses.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file, of a shared folder {path / WEIGHTS}")
     if not is_regular(path):
         raise UserError(f"{path}: no such checkpoint")
     try:
@@ -84,6 +88,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
             start = file.read(512)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    require_safetensors(path, start)
     reader = _reader_for(path, start)
     try:
         with warnings.catch_warnings():
@@ -159,10 +164,10 @@ def _reader_for(path: Path, start: bytes) -> Callable[[Path, Any], Any]:
     return _read_torch if kind == "torch" else _read_safetensors
 
 
-def _read_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
     tensors = load_file(path)
     require_digest(path, tensors)
-    return tensors
+    return as_checkpoint(path, tensors)
 
 
 def _read_torch(path: Path, map_location: Any) -> Any:

@@ -1,0 +1,323 @@
+"""The model card: what the checkpoint and a scored run say of a model, and a section that the author is to write."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tresnet_downstream.deployment.sharing.exported_file import EXPORTED
+from tresnet_downstream.deployment.sharing.model import SharedModel
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.outcomes import DetectionRun, JointRun, MultilabelRun, Run, SingleLabelRun
+from tresnet_downstream.evaluation.report import detection_analysis, multilabel_analysis, single_label_analysis
+from tresnet_downstream.evaluation.report.options import Options
+from tresnet_downstream.evaluation.report.score_rows import Score
+from tresnet_downstream.evaluation.runs import DESCRIPTION, read_outcome
+from tresnet_downstream.evaluation.thresholds import Thresholds
+from tresnet_downstream.notices import tell
+from tresnet_downstream.version import __version__
+from tresnet_downstream.weights.download import sha256_of
+from tresnet_downstream.weights.reading import stored_at
+from tresnet_downstream.weights.shared import CLASSIFIER, CONFIG, WEIGHTS
+
+_LICENCE = re.compile(r"[A-Za-z0-9][\w.+-]*")
+_MOST_CLASSES = 200
+_PLACEHOLDER = (
+    "> **To be written by the author:** what the model is for, on what kind of images; what it is not for; known "
+    "limits and biases of the data. Delete this note then."
+)
+_FILES = {
+    WEIGHTS: "the weights",
+    CONFIG: "what timm and tresnet-downstream need to build the network and prepare images",
+    "README.md": "this card",
+    "thresholds.json": "a threshold for each class",
+    EXPORTED: "the network for ONNX Runtime",
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a run folder.
+
+    Attributes:
+        rows: for each part of the run its title, and its scores.
+        about: of the run.
+        num_images: that were scored.
+    """
+
+    rows: list[tuple[str, list[Score]]]
+    about: Mapping[str, Any]
+    num_images: int
+
+
+def scores_of(model: SharedModel, scored: str | Path | None, resamples: int = 1000) -> Scores | None:
+    """The scores of a run folder, which must be of the model.
+
+    Args:
+        model: the model.
+        scored: the run folder; None takes the checkpoint's folder if that is one of this model, and says so if it is
+            one of another.
+        resamples: of the bootstrap.
+
+    Raises:
+        UserError: the folder cannot be read, or is of another checkpoint or of its other weights.
+    """
+    beside = model.path.parent
+    folder = Path(scored) if scored is not None else beside
+    if scored is None and not any((folder / part / DESCRIPTION).is_file() for part in (".", "labels", "boxes")):
+        return None
+    try:
+        outcome = read_outcome(folder)
+        parts: list[Run] = [outcome.labels, outcome.boxes] if isinstance(outcome, JointRun) else [outcome]
+        _require_same(model, parts[0].about, folder)
+    except UserError as error:
+        if scored is not None:
+            raise
+        tell(f"note: the card has no scores of the run beside the checkpoint: {error}")
+        return None
+    options = Options(resamples=resamples)
+    rows = [row for part in parts for row in _scores(part, options)]
+    first = parts[0]
+    count = len(first.image_ids) if isinstance(first, DetectionRun) else len(first.images)
+    return Scores(rows, first.about, count)
+
+
+def _require_same(model: SharedModel, about: Mapping[str, Any], folder: Path) -> None:
+    if about.get("checkpoint_sha256") != sha256_of(model.path):
+        raise UserError(f"{folder}: is a run of another checkpoint than {model.path}; score that one")
+    if about.get("weights", model.weights) != model.weights:
+        raise UserError(f"{folder}: is a run of the {about['weights']} weights, and the {model.weights} are shared")
+
+
+def _scores(run: Run, options: Options) -> Iterator[tuple[str, list[Score]]]:
+    if isinstance(run, MultilabelRun):
+        weights = options.weights(len(run.images))
+        yield "labels", list(multilabel_analysis.analyse("", run, weights, options).scores_told())
+    elif isinstance(run, SingleLabelRun):
+        weights = options.weights(len(run.images))
+        yield "classes", list(single_label_analysis.analyse("", run, weights).scores_told())
+    else:
+        weights = options.weights(len(run.image_ids))
+        for kind in sorted(run.predictions):
+            analysis = detection_analysis.analyse_detections("", run, kind, weights, options)
+            yield {"bbox": "boxes", "segm": "masks"}[kind], list(analysis.scores_told())
+
+
+def model_card(
+    model: SharedModel,
+    title: str,
+    licence: str,
+    scores: Scores | None,
+    thresholds: Thresholds | None,
+    files: Sequence[str],
+    repository: str | None,
+) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        model: the model.
+        title: its name.
+        licence: as the hub names it.
+        scores: of a run folder, if there is one.
+        thresholds: that are in the folder.
+        files: in the folder.
+        repository: ``OWNER/NAME``, if it is known.
+
+    Raises:
+        UserError: for a licence that is no name of one.
+    """
+    sections = [
+        _header(model, licence),
+        f"# {_line(title)}\n\n{_summary(model)}",
+        f"## Intended use\n\n{_PLACEHOLDER}",
+        f"## Training\n\n{_training(model)}",
+        f"## Scores\n\n{_score_tables(model, scores)}",
+        f"## Use\n\n{_use(model, repository or 'OWNER/NAME', files)}",
+        *([f"## Thresholds\n\n{_thresholds(thresholds)}"] if thresholds is not None else []),
+        f"## Classes\n\n{_classes(model)}",
+        f"## Files\n\n{_table(['file', 'content'], [[f'`{name}`', _FILES[name]] for name in files])}",
+        f"Written by tresnet-downstream {__version__} with torch {torch.__version__}.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _header(model: SharedModel, licence: str) -> str:
+    if not _LICENCE.fullmatch(licence):
+        raise UserError(f"`licence` {licence}: give its name at the hub, such as apache-2.0, cc-by-4.0 or other")
+    is_classifier = model.kind == CLASSIFIER
+    task = "image-classification" if is_classifier else "object-detection"
+    in_timm = not isinstance(model.timm, str)
+    tags = [task, "tresnet-downstream", *(["timm"] if in_timm else [])]
+    if model.file is not None and model.file.multi_label:
+        tags.append("multi-label-classification")
+    lines = [
+        f"license: {json.dumps(licence)}",
+        f"library_name: {'timm' if in_timm else 'tresnet-downstream'}",
+        f"pipeline_tag: {task}",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+    ]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _summary(model: SharedModel) -> str:
+    count = f"{len(model.classes):,} class{'' if len(model.classes) == 1 else 'es'}"
+    if model.file is None:
+        return f"A detector, {_line(str(model.meta['model']['detector'].get('type')))}, of {count}."
+    file = model.file
+    kind = "several labels per image" if file.multi_label else "one label per image"
+    what = f"TResNet, variant {file.variant}" if file.backbone["type"].endswith("TResNet") else file.variant
+    if file.variant == "custom":
+        sizes = file.layout().backbone.variant
+        what = f"TResNet of {', '.join(map(str, sizes.layers))} blocks and width {sizes.width:g}"
+    head = file.head["type"] if file.head else ""
+    return (
+        f"A classifier with {kind}: {_line(what)}, with a {_line(head)}, {count}, "
+        f"images of {file.input_size} x {file.input_size} pixels. The weights are the {model.weights} ones of the "
+        "checkpoint."
+    )
+
+
+def _training(model: SharedModel) -> str:
+    settings: dict[Any, Any] = {}
+    for key in ("free", "fixed"):
+        part = stored_at(model.training, "run", key)
+        settings |= part if isinstance(part, Mapping) else {}
+    rows = [[_line(str(key)), _line(_short(value))] for key, value in settings.items() if _tells(key, value)]
+    if "epoch" in model.training:
+        rows.insert(0, ["epochs trained", _line(str(model.training["epoch"]))])
+    if not rows:
+        return "The checkpoint does not say how it was trained."
+    return _table(["setting", "value"], rows)
+
+
+def _tells(key: Any, value: Any) -> bool:
+    """Whether a setting is for a card: set, and not the network, which config.json has."""
+    return key not in ("model", "val_steps", "processes", "save_best", "param_scheduler") and value not in (
+        None,
+        [],
+        {},
+    )
+
+
+def _short(value: Any) -> str:
+    """A setting in words: components by their type and arguments."""
+    if isinstance(value, Mapping):
+        kind = str(value.get("type", "")).rpartition(".")[2]
+        arguments = ", ".join(
+            f"{key}={_short(item)}" for key, item in value.items() if key != "type" and item is not None
+        )
+        return f"{kind}({arguments})" if kind else arguments
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_short, value))
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
+
+
+def _score_tables(model: SharedModel, scores: Scores | None) -> str:
+    if scores is None:
+        numbers = {
+            key: value for key, value in model.score.items() if type(value) in (int, float) and "/" not in str(key)
+        }
+        rows = [[_line(str(key)), f"{value:.2f}"] for key, value in numbers.items() if key not in ("epoch", "step")]
+        if not rows:
+            return "The checkpoint says no scores."
+        return f"{_table(['score', 'value'], rows)}\n\nOf the validation in training, without intervals."
+    parts = []
+    for title, told in scores.rows:
+        rows = [[_line(score.title), _number(score.value), _interval(score)] for score in told]
+        heading = f"### {title.capitalize()}\n\n" if len(scores.rows) > 1 else ""
+        parts.append(heading + _table(["score, %", "value", "95% interval"], rows))
+    about = scores.about
+    data = f" of `{_line(Path(str(about['data'])).name)}`" if about.get("data") else ""
+    tta = f" With test-time augmentation: {_line(str(about['tta']))}." if about.get("tta") else ""
+    parts.append(
+        f"On {scores.num_images:,} images{data}, scored on {_line(str(about.get('date', ''))[:10])}.{tta} Intervals: "
+        "bootstrap over images, 1,000 resamples; they tell how a score may come out on other images of the same kind."
+    )
+    return "\n\n".join(parts)
+
+
+def _number(value: float) -> str:
+    return "" if value != value else f"{value:.2f}"
+
+
+def _interval(score: Score) -> str:
+    ends = score.interval()
+    return "" if ends is None or ends[0] != ends[0] else f"{ends[0]:.2f} to {ends[1]:.2f}"
+
+
+def _use(model: SharedModel, repository: str, files: Sequence[str]) -> str:
+    parts = [_with_ours(model, repository)]
+    if isinstance(model.timm, str):
+        parts.append(f"timm cannot read this model: {_line(model.timm)}.")
+    else:
+        parts.append(_with_timm(model, repository))
+    if EXPORTED in files:
+        parts.append(
+            f"`{EXPORTED}` runs without torch, by ONNX Runtime; `open_exported` of "
+            "`tresnet_downstream.deployment.exported` opens it."
+        )
+    return "\n\n".join(parts)
+
+
+def _with_ours(model: SharedModel, repository: str) -> str:
+    if model.kind == CLASSIFIER:
+        code = (
+            "from tresnet_downstream import load_model, predict\n\n"
+            f'model = load_model("hf://{repository}")\n'
+            'probabilities = predict(model, "image.jpg")[0]  # in the order of model.classes'
+        )
+    else:
+        code = (
+            "from tresnet_downstream.detection.predict import detect, load_detector\n\n"
+            f'model = load_detector("hf://{repository}")\n'
+            'detections = next(detect(model, "image.jpg"))  # boxes, scores and labels'
+        )
+    return f"With tresnet-downstream:\n\n```python\n{code}\n```"
+
+
+def _with_timm(model: SharedModel, repository: str) -> str:
+    assert model.file is not None
+    last = "logits.sigmoid()" if model.file.multi_label else "logits.softmax(-1)"
+    code = (
+        "import timm\nfrom PIL import Image\n\n"
+        f'model = timm.create_model("hf-hub:{repository}", pretrained=True).eval()\n'
+        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n"
+        'logits = model(transform(Image.open("image.jpg").convert("RGB"))[None])\n'
+        f"probabilities = {last}  # in the order of model.pretrained_cfg's label_names"
+    )
+    notes = ["timm resizes with Pillow, so probabilities differ slightly from those above."]
+    if not isinstance(model.timm, str) and not model.timm.is_exact:
+        notes.append(
+            "Images are prepared by steps that timm does not have; its transform only brings them to the size."
+        )
+    link = "[timm](https://github.com/huggingface/pytorch-image-models)"
+    return f"With {link}:\n\n```python\n{code}\n```\n\n{' '.join(notes)}"
+
+
+def _thresholds(thresholds: Thresholds) -> str:
+    return (
+        f"`thresholds.json` has a threshold for each class ({_line(thresholds.objective)}, {thresholds.scope}): a "
+        "class counts as found where its probability is above it. `load_model` gives them as `model.thresholds`."
+    )
+
+
+def _classes(model: SharedModel) -> str:
+    shown = ", ".join(_line(name) for name in model.classes[:_MOST_CLASSES])
+    rest = len(model.classes) - _MOST_CLASSES
+    more = f" and {rest:,} more, in `{CONFIG}`" if rest > 0 else ""
+    return f"{len(model.classes):,}, in the order of the outputs: {shown}{more}."
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _line(text: str) -> str:
+    """A text of the user's as one line of Markdown."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,54 @@
+"""The exported file of a shared model, without what tells of the machine that wrote it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tresnet_downstream.classification.model_files import assembled
+from tresnet_downstream.deployment.sharing.model import SharedModel
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.file import ExportedFile
+from tresnet_downstream.exported.formats.interface import required
+from tresnet_downstream.exported.opening import open_exported
+
+EXPORTED = "model.onnx"
+_TOLERANCE = 1e-2  # of probabilities; exported files are in 32 bits
+
+
+def copy_exported(path: str | Path, model: SharedModel, folder: Path) -> None:
+    """Copies an ONNX file of the model; the places in source files that torch notes at each node are left out.
+
+    Raises:
+        UserError: it is no ONNX file of this toolkit, or of other classes.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise UserError(f"{path}: `exported` takes an .onnx file")
+    classes = tuple(ExportedFile(path).description.get("classes") or ())
+    if classes != model.classes:
+        raise UserError(f"{path}: is of other classes than {model.path}; export that checkpoint")
+    if model.file is not None:
+        _require_same(path, model)
+    onnx: Any = required("onnx", str(path))
+    program = onnx.load(path)
+    for graph in (program.graph, *program.functions):
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    onnx.save(program, folder / EXPORTED)
+
+
+def _require_same(path: Path, model: SharedModel) -> None:
+    """Raises UserError unless an exported classifier gives the model's probabilities."""
+    assert model.file is not None
+    network = assembled(replace(model.file, state_dict=dict(model.file.state_dict)))
+    exported = open_exported(path)
+    side = model.file.input_size
+    if tuple(exported.input_size) != (side, side):
+        raise UserError(f"{path}: takes images of another size than {model.path}; export that one")
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+    off = float(np.abs(exported.predict_batch(images) - network.predict_batch(images)).max())
+    if not off < _TOLERANCE:
+        raise UserError(f"{path}: gives other probabilities than {model.path} (by up to {off:.2g}); export that one")

@@ -1,0 +1,123 @@
+"""The model that is shared, from its checkpoint: weights, description, and the form that timm reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tresnet_downstream.classification.descriptions import without_paths
+from tresnet_downstream.classification.model_files import read_weight_file
+from tresnet_downstream.classification.weight_file import WeightFile, not_finite
+from tresnet_downstream.deployment.sharing.timm_form import TimmForm, timm_form
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.running.checkpoints import plain
+from tresnet_downstream.weights.formats import OURS
+from tresnet_downstream.weights.reading import class_names, read_checkpoint, stored_at, unwrap
+from tresnet_downstream.weights.shared import CLASSIFIER, DETECTOR
+
+# What a checkpoint says of the training, which a card tells.
+_OF_TRAINING = ("epoch", "step", "run")
+
+
+@dataclass(frozen=True)
+class SharedModel:
+    """What is shared.
+
+    Attributes:
+        path: the checkpoint.
+        kind: ``classifier`` or ``detector``.
+        tensors: the weights, under the names that are written.
+        names: which these are: ``release``, ``timm`` or ``tresnet``.
+        meta: what a checkpoint of this toolkit has in ``meta``.
+        weights: ``raw`` or ``averaged``.
+        classes: names of the classes.
+        training: ``epoch``, ``step`` and the settings of the training, where the checkpoint says them.
+        score: of the validation that chose these weights; empty if the checkpoint says none.
+        file: of a classifier, with its weights under our names.
+        timm: what timm reads; or else why timm cannot, in words.
+    """
+
+    path: Path
+    kind: str
+    tensors: Mapping[str, Tensor]
+    names: str
+    meta: dict[str, Any]
+    weights: str
+    classes: tuple[str, ...]
+    training: Mapping[str, Any]
+    score: Mapping[str, Any]
+    file: WeightFile | None
+    timm: TimmForm | str
+
+
+def shared_model(path: Path, weights: str | None) -> SharedModel:
+    """Reads the checkpoint of a classifier or a detector.
+
+    Args:
+        path: the checkpoint.
+        weights: ``raw`` or ``averaged``; None takes those that scored better.
+
+    Raises:
+        UserError: as :func:`read_weight_file`, and for a detector that does not describe itself, and a network
+            without classes.
+    """
+    checkpoint = read_checkpoint(path)
+    training = {key: value for key in _OF_TRAINING if (value := stored_at(checkpoint, "meta", key)) is not None}
+    stored = checkpoint.get("score")
+    score: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
+    if isinstance(detector := stored_at(checkpoint, "meta", "model", "detector"), Mapping):
+        return _detector(path, checkpoint, detector, weights, training)
+    file = read_weight_file(path, weights=weights)
+    if bad := not_finite(file.state_dict):
+        raise UserError(f"{path}: holds numbers that are not finite, in {bad[0]} and {len(bad) - 1} more")
+    if file.head is None:
+        raise UserError(f"{path}: is a backbone without a head; classifiers and detectors can be shared")
+    form = timm_form(file)
+    described = stored_at(checkpoint, "meta", "model")
+    labels = described.get("labels") if isinstance(described, Mapping) else None
+    meta = {
+        "model": {"classifier": file.classifier, "pipeline": list(file.pipeline), "labels": labels or {}},
+        "dataset_meta": {"classes": list(file.classes)},
+    }
+    return SharedModel(
+        path=path,
+        kind=CLASSIFIER,
+        tensors=file.state_dict if isinstance(form, str) else form.tensors,
+        names=OURS if isinstance(form, str) else form.names,
+        meta=without_paths(plain(meta)),
+        weights=file.weights,
+        classes=file.classes,
+        training=training,
+        score=score,
+        file=file,
+        timm=form,
+    )
+
+
+def _detector(
+    path: Path, checkpoint: Mapping[str, Any], detector: Mapping[str, Any], weights: str | None, training: Any
+) -> SharedModel:
+    if weights == "averaged":
+        raise UserError(f"{path}: `weights` averaged: detectors have one set of weights; leave it out")
+    classes = class_names(checkpoint, path)
+    if not classes:
+        raise UserError(f"{path}: does not name its classes, so it cannot be shared")
+    meta = {
+        "model": {"detector": detector, "pipeline": stored_at(checkpoint, "meta", "model", "pipeline") or []},
+        "dataset_meta": {"classes": list(classes)},
+    }
+    return SharedModel(
+        path=path,
+        kind=DETECTOR,
+        tensors=unwrap(checkpoint, "raw", path)[1],
+        names=OURS,
+        meta=without_paths(plain(meta)),
+        weights="raw",
+        classes=classes,
+        training=training,
+        score={},
+        file=None,
+        timm="timm has no detectors",
+    )

@@ -1,0 +1,179 @@
+"""What a run logs, as lines of JSON in its folder, from which any tracker can be brought up to date.
+
+A tracker may lose what it was given last when the process is killed, or be out of reach for a while. The journal does
+not: each record is in the file before a tracker sees it. Scalars that a resumed training computes again are not
+recorded again, so a record is there once however often the training was killed.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tresnet_downstream.files import Earlier, open_regular
+from tresnet_downstream.notices import tell
+
+JOURNAL = "tracked.jsonl"
+TRAIN, VAL, RESULTS = "train", "val", "results"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was logged at one place of a training, or after it.
+
+    Attributes:
+        number: of the record in its journal, from 0.
+        milliseconds: when it was recorded, since 1970.
+        kind: ``train`` and ``val`` for scalars of training and validation; ``results`` for what came out.
+        place: epochs trained, with the part of the one that is not complete.
+        step: optimiser steps done.
+        scalars: numbers by name.
+        facts: texts by name, such as the SHA-256 of a checkpoint.
+        files: paths of files or folders that belong to the run, by the name that they get there.
+    """
+
+    number: int
+    milliseconds: int
+    kind: str
+    place: float
+    step: int
+    scalars: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+class Journal:
+    """The journal of a run. The run's folder must be locked: one process alone writes.
+
+    Args:
+        folder: of the run.
+        run_id: of the run. A journal of another run is moved to a folder ``earlier_N``.
+        settings: a digest of the run's settings, for :func:`unfinished_start`.
+    """
+
+    def __init__(self, folder: str | Path, run_id: str, settings: str = "") -> None:
+        self.path = Path(folder) / JOURNAL
+        self.records: list[Record] = []
+        header, records, length = _read(self.path)
+        if length < (self.path.stat().st_size if self.path.is_file() else 0):
+            os.truncate(self.path, length)  # the rest of a line that a killed process could not complete
+        if header.get("run_id") == run_id:
+            self.records = records
+        else:
+            Earlier(folder).keep(JOURNAL)
+            self._append({"run_id": run_id, "settings": settings})
+        self._last = {(record.kind, name): record.place for record in self.records for name in record.scalars}
+
+    def add_scalars(self, kind: str, place: float, step: int, scalars: Mapping[str, float]) -> Record | None:
+        """Records those scalars that were not recorded at this place or a later one; None if there are none."""
+        new = {name: value for name, value in scalars.items() if place > self._last.get((kind, name), -1.0)}
+        if not new:
+            return None
+        self._last.update(dict.fromkeys(((kind, name) for name in new), place))
+        return self._add(kind, place, step, scalars=new)
+
+    def add_results(
+        self, place: float, step: int, scalars: Mapping[str, float], facts: Mapping[str, str], files: Mapping[str, str]
+    ) -> Record | None:
+        """Records what came out of a training or a scoring, unless the last record of the same names says the same."""
+        content: dict[str, dict[str, Any]] = {"scalars": dict(scalars), "facts": dict(facts), "files": dict(files)}
+        names = {key: set(part) for key, part in content.items()}
+        for record in reversed(self.records):
+            before = {key: getattr(record, key) for key in content}
+            if record.kind == RESULTS and {key: set(part) for key, part in before.items()} == names:
+                if before == content:
+                    return None
+                break
+        return self._add(RESULTS, place, step, **content)
+
+    def _add(self, kind: str, place: float, step: int, **content: Any) -> Record:
+        number = self.records[-1].number + 1 if self.records else 0
+        record = Record(number, time.time_ns() // 1_000_000, kind, place, step, **content)
+        self._append(asdict(record))
+        self.records.append(record)
+        return record
+
+    def _append(self, content: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(content)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def unfinished_start(folder: str | Path, settings: str) -> str | None:
+    """The id of a run that has a journal; None without one, or if it was of other settings.
+
+    For a folder without checkpoints: a training that was killed before its first one, and is started again, is the
+    same run for a tracker.
+    """
+    header = _read(Path(folder) / JOURNAL)[0]
+    run_id = header.get("run_id")
+    return run_id if isinstance(run_id, str) and header.get("settings") == settings else None
+
+
+def journal_id(folder: str | Path) -> str | None:
+    """The id of the run that a folder's journal is of; None without a journal."""
+    run_id = _read(Path(folder) / JOURNAL)[0].get("run_id")
+    return run_id if isinstance(run_id, str) else None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[Record], int]:
+    """Header, records, and the length of the whole lines in bytes."""
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except FileNotFoundError:
+        return {}, [], 0
+    whole = content[: content.rfind(b"\n") + 1]
+    lines = [_parsed(line) for line in whole.splitlines()]
+    header = lines[0] if lines else {}
+    records: list[Record] = []
+    damaged = 0
+    for line in lines[1:]:
+        try:
+            record = Record(**line)
+        except TypeError:
+            damaged += 1
+            continue
+        if _is_record(record):
+            records.append(record)
+        else:
+            damaged += 1
+    if damaged:
+        tell(f"{path}: {damaged} lines are damaged and are not sent to trackers again")
+    return header, records, len(whole)
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_record(record: Record) -> bool:
+    numbers = (record.number, record.milliseconds, record.step)
+    return (
+        all(type(number) is int for number in numbers)
+        and type(record.place) in (int, float)
+        and all(isinstance(part, dict) for part in (record.scalars, record.facts, record.files))
+        and all(type(value) in (int, float) for value in record.scalars.values())
+    )
+
+
+def scalars_of(tags: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among the values of a log: plain ones, numpy's, and tensors of one element."""
+    values = {str(name): _plain_number(value) for name, value in tags.items()}
+    return {name: value for name, value in values.items() if type(value) in (int, float)}
+
+
+def _plain_number(value: Any) -> Any:
+    is_one = isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1)
+    return value.item() if is_one else value

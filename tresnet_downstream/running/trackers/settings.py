@@ -1,0 +1,91 @@
+"""The key ``tracker`` of a config: which trackers a run logs to, with their options."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine.config import Config
+
+from tresnet_downstream.errors import UserError
+
+TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
+# What each takes besides its type; everything else is set by the environment variables of the packages.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    TENSORBOARD: (),
+    WANDB: ("project", "entity", "name", "group", "notes", "tags", "mode"),
+    MLFLOW: ("tracking_uri", "experiment", "name", "tags"),
+}
+WANDB_MODES = ("online", "offline", "disabled")
+_EXAMPLE = "dict(type='wandb', project='mine')"
+
+
+def tracker_settings(value: Any) -> list[dict[str, Any]]:
+    """The trackers that a config names, each as a dict with ``type`` and the options that are set.
+
+    Args:
+        value: of the key ``tracker``: a name, a dict with ``type`` and options, a list of these, or None.
+
+    Raises:
+        UserError: for another name or option, or a tracker that is named twice.
+
+    >>> tracker_settings(["tensorboard", {"type": "wandb", "mode": "offline"}])
+    [{'type': 'tensorboard'}, {'type': 'wandb', 'mode': 'offline'}]
+    """
+    if value is None:
+        return []
+    given = [value] if isinstance(value, str | Mapping) or not isinstance(value, Sequence) else list(value)
+    settings = [_setting(each) for each in given]
+    kinds = [setting["type"] for setting in settings]
+    if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise UserError(f"tracker: names {twice} twice; name it once")
+    return settings
+
+
+def _setting(given: Any) -> dict[str, Any]:
+    setting = {"type": given} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else {}
+    kind = setting.get("type")
+    if kind not in OPTIONS:
+        raise UserError(f"tracker={given!r}: give {', '.join(map(repr, OPTIONS))}, {_EXAMPLE}, a list of these or None")
+    if unknown := [key for key in setting if key not in ("type", *OPTIONS[kind])]:
+        known = f"there are {', '.join(OPTIONS[kind])}" if OPTIONS[kind] else "it takes none"
+        raise UserError(f"tracker: {kind} has no option {unknown[0]!r}; {known}")
+    setting = {key: _checked(kind, key, option) for key, option in setting.items() if option is not None}
+    if setting.get("mode", WANDB_MODES[0]) not in WANDB_MODES:
+        raise UserError(f"tracker.mode={setting['mode']!r}: give {', '.join(map(repr, WANDB_MODES))}")
+    return setting
+
+
+def _checked(kind: str, key: str, value: Any) -> Any:
+    if key == "tags" and kind == WANDB:
+        if isinstance(value, list | tuple) and all(isinstance(tag, str) for tag in value):
+            return list(value)
+        raise UserError(f"tracker.tags={value!r}: give a list of texts to wandb")
+    if key == "tags":
+        if isinstance(value, Mapping):
+            return {str(name): str(tag) for name, tag in value.items()}
+        raise UserError(f"tracker.tags={value!r}: give a dict of texts to mlflow")
+    if not isinstance(value, str):
+        raise UserError(f"tracker.{key}={value!r}: give a text")
+    return value
+
+
+def require_trackers(config: Config) -> list[dict[str, Any]]:
+    """Reads the key ``tracker``, and looks whether the packages are installed.
+
+    Raises:
+        UserError: for a value that is none, or a package that is not installed.
+    """
+    settings = tracker_settings(config.get("tracker"))
+    for setting in settings:
+        if not is_installed(kind := setting["type"]):
+            raise UserError(
+                f"tracker={kind!r}: needs the package {kind}, which is not installed: "
+                f"pip install 'tresnet-downstream[{kind}]', or set tracker=None"
+            )
+    return settings
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; a mere folder of its name, as some writers leave, does not count."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None

@@ -1,0 +1,113 @@
+"""A run at Weights & Biases: its id there is the id of the run's folder."""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.notices import tell
+from tresnet_downstream.running.trackers.journal import RESULTS, Record
+from tresnet_downstream.running.trackers.tracker import FINISHED, TrackedRun
+
+PROJECT = "tresnet-downstream"
+
+
+class WandbRun:
+    """Writes a run with the package ``wandb``.
+
+    W&B counts what is logged by steps that only grow, and drops what has a smaller one. They are the numbers of the
+    journal's records here, so that the server's last one says what it has. The charts are drawn over ``step``,
+    optimiser steps, and ``epoch``.
+
+    Args:
+        setting: arguments of ``wandb.init``, where they are set.
+        folder: of the run, where W&B keeps its files unless the environment's ``WANDB_DIR`` names another one.
+    """
+
+    name = "wandb"
+
+    def __init__(self, setting: Mapping[str, Any], folder: Path) -> None:
+        self.setting = {key: value for key, value in setting.items() if key != "type"}
+        self.folder = folder.resolve()
+        self.run: Any = None
+
+    @property
+    def mode(self) -> str:
+        """``online``, ``offline``, ``disabled`` or another of the package's; the config wins over the environment."""
+        return str(self.setting.get("mode") or _wandb().setup().settings.mode)
+
+    def connect(self) -> None:
+        """Logs in with the key that the user has stored, where the mode needs it."""
+        if self.mode not in ("offline", "dryrun", "disabled"):
+            _wandb().login(verify=True)
+
+    def open(self, run: TrackedRun, records: Sequence[Record]) -> None:
+        """Opens or makes the run, and logs the records that the server lacks."""
+        is_online = self.mode not in ("offline", "dryrun", "disabled")
+        directory = Path(os.environ.get("WANDB_DIR") or self.folder)
+        if not is_online:
+            self._set_aside(directory, run.run_id)
+        defaults = {"name": self.folder.name}
+        if "WANDB_PROJECT" not in os.environ:
+            defaults["project"] = PROJECT
+        self.run = _wandb().init(
+            **{**defaults, **self.setting},
+            id=run.run_id,
+            dir=str(directory),
+            resume="allow" if is_online else None,
+            settings=_wandb().Settings(console="off"),
+        )
+        if run.config is not None:
+            self.run.config.update(dict(run.config), allow_val_change=True)
+        for place in ("step", "epoch"):
+            self.run.define_metric(place, hidden=True)
+        for kind in ("train", "val"):
+            self.run.define_metric(f"{kind}/*", step_metric="step")
+        first = self.run.step if is_online else 0
+        for record in records:
+            if record.kind == RESULTS or record.number >= first:
+                self.send(record)
+
+    @staticmethod
+    def _set_aside(directory: Path, run_id: str) -> None:
+        """Moves what earlier processes of the run left offline to ``wandb/replaced``: the new file gets all of the run.
+
+        A killed process leaves a file without its last records, and W&B does not go on with it.
+        """
+        for path in sorted(directory.glob(f"wandb/offline-run-*-{run_id}")):
+            replaced = path.parent / "replaced"
+            replaced.mkdir(exist_ok=True)
+            target, number = replaced / path.name, 1
+            while os.path.lexists(target):
+                target, number = replaced / f"{path.name}_{number}", number + 1
+            path.rename(target)
+            tell(f"wandb: the new offline file gets the whole run; the one before is now in {target}")
+
+    def send(self, record: Record) -> None:
+        """Logs one record."""
+        if record.kind == RESULTS:
+            self.run.summary.update({**record.scalars, **record.facts})
+            for name, path in record.files.items():
+                self._send_files(name, Path(path))
+            return
+        scalars = {f"{record.kind}/{name}": value for name, value in record.scalars.items()}
+        self.run.log({**scalars, "step": record.step, "epoch": record.place}, step=record.number)
+
+    def _send_files(self, name: str, path: Path) -> None:
+        if not path.exists():
+            return
+        artifact = _wandb().Artifact(f"{name}-{self.run.id}", type=name)
+        if path.is_dir():
+            artifact.add_dir(str(path))
+        else:
+            artifact.add_file(str(path))
+        self.run.log_artifact(artifact)
+
+    def close(self, status: str) -> None:
+        """Ends the run."""
+        self.run.finish(exit_code=0 if status == FINISHED else 1)
+
+
+def _wandb() -> Any:
+    return import_module("wandb")  # takes a second

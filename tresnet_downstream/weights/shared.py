@@ -1,0 +1,121 @@
+"""Shared folders: ``model.safetensors`` beside a ``config.json``, as the Hugging Face hub and timm have them.
+
+``config.json`` is timm's, with the key ``tresnet_downstream`` for what a checkpoint says in its ``meta``. Together the
+two files are a checkpoint; neither can hold a program. :mod:`tresnet_downstream.deployment.sharing` writes them.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.text_files import read_text
+from tresnet_downstream.weights.formats import OURS, RELEASE, TIMM, translate
+
+CONFIG, WEIGHTS, KEY, VERSION = "config.json", "model.safetensors", "tresnet_downstream", 1
+_TUPLE = "__tuple__"
+CLASSIFIER, DETECTOR = "classifier", "detector"
+
+
+def in_folder(folder: str | Path) -> Path:
+    """The weights in a shared folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    path = Path(folder) / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{folder}: is a folder without {WEIGHTS}; name a file, or a folder that was shared")
+    return path
+
+
+def description_beside(path: Path) -> dict[str, Any] | None:
+    """What the ``config.json`` beside a file of weights says of them for this toolkit; None if it says nothing.
+
+    Raises:
+        UserError: it is damaged, or of a newer version.
+    """
+    config = path.with_name(CONFIG)
+    if path.name != WEIGHTS or not config.is_file():
+        return None
+    content = parse_json(read_text(config), config)
+    description = content.get(KEY) if isinstance(content, Mapping) else None
+    if description is None:
+        return None
+    if not isinstance(description, Mapping) or not isinstance(description.get("meta"), Mapping):
+        raise UserError(f"{config}: {KEY} is {json.dumps(description)[:60]}, no description of a model")
+    if description.get("version") != VERSION:
+        raise UserError(f"{config}: is of another version ({description.get('version')!r}); update the package")
+    return dict(description)
+
+
+def to_json(node: Any) -> Any:
+    """Plain values as JSON has them; a tuple, which MMDetection tells from a list, becomes a dict of one key."""
+    if isinstance(node, Mapping):
+        return {str(key): to_json(value) for key, value in node.items()}
+    if isinstance(node, tuple):
+        return {_TUPLE: [to_json(item) for item in node]}
+    return [to_json(item) for item in node] if isinstance(node, list) else node
+
+
+def from_json(node: Any) -> Any:
+    """The inverse of :func:`to_json`."""
+    if isinstance(node, Mapping):
+        if set(node) == {_TUPLE} and isinstance(node[_TUPLE], list):
+            return tuple(from_json(item) for item in node[_TUPLE])
+        return {key: from_json(value) for key, value in node.items()}
+    return [from_json(item) for item in node] if isinstance(node, list) else node
+
+
+def require_safetensors(path: Path, start: bytes) -> None:
+    """Raises UserError if ``config.json`` describes a file that, by its first bytes, is not of safetensors."""
+    if description_beside(path) is not None and start[8:9] != b"{":
+        raise UserError(f"{path}: is no safetensors file, which {CONFIG} describes; nothing else is read from a folder")
+
+
+def as_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The checkpoint that a file of weights is with the description beside it; the tensors alone if there is none.
+
+    Raises:
+        UserError: as :func:`description_beside`, and for weights whose names are not those that the description says.
+    """
+    description = description_beside(path)
+    if description is None:
+        return dict(tensors)
+    state_dict = _under_our_names(path, tensors, description.get("names"), description.get("classifier_layer"))
+    return {"state_dict": state_dict, "meta": from_json(description["meta"])}
+
+
+def _under_our_names(path: Path, tensors: Mapping[str, Tensor], names: Any, layer: Any) -> dict[str, Tensor]:
+    if names == OURS:
+        return dict(tensors)
+    if names == TIMM and isinstance(layer, str):
+        return from_timm_network(tensors, layer)
+    translated = translate(tensors) if names == RELEASE else None
+    if translated is None or translated.unused:
+        raise UserError(f"{path}: does not hold the weights that {CONFIG} describes (names={names!r})")
+    return translated.state_dict
+
+
+def from_timm_network(tensors: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
+    """The weights of a network of timm with its classifier ``layer``, under the names of a classifier of ours."""
+    ours = {}
+    for name, tensor in tensors.items():
+        place, _, kind = name.rpartition(".")
+        ours[f"head.fc.{kind}" if place == layer else f"backbone.network.{name}"] = tensor
+    return ours
+
+
+def to_timm_network(tensors: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
+    """The inverse of :func:`from_timm_network`; the scaling of pictures, which timm does outside, is left out."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        if name.startswith("head.fc."):
+            renamed[f"{layer}.{name.removeprefix('head.fc.')}"] = tensor
+        elif name.startswith("backbone.network."):
+            renamed[name.removeprefix("backbone.network.")] = tensor
+    return renamed
