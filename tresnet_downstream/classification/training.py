@@ -1,5 +1,6 @@
 """Classification, with several labels or one: from a config to a running training, or to the scores of a checkpoint."""
 
+import copy
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from tresnet_downstream import interrupts
+from tresnet_downstream.classification.class_balance import ClassBalance
 from tresnet_downstream.classification.data_summary import pipeline_text, size_text
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.description_merge import merge_description
@@ -80,7 +82,9 @@ def train_classifier(
     init_cfg = config.model.backbone.pop("init_cfg", None)
     runner = _build_runner(config, launcher, checkpoint, train=True)
     if checkpoint is None:
+        head = copy.deepcopy(bare(runner.model).head.state_dict())
         _start_from(runner, config, init_cfg)
+        runner.class_balance.set_bias(bare(runner.model), config, head)
     try:
         runner.train()
     except NonFiniteLossError as error:
@@ -253,12 +257,13 @@ def _build_runner(
         split: Runner.build_dataloader(_loader_config(config, split, dataset), seed=seed)
         for split, dataset in datasets.items()
     }
+    balance = ClassBalance.of(config, datasets["train"]) if train else None
     evaluator = Evaluator(config.val_evaluator)
     task_metric(evaluator.metrics, task.metric)  # raises if there is none
     set_launcher(config, launcher)
     folders.make(config.work_dir)
     runner = QuietRunner(
-        model=config.model,
+        model=config.model if balance is None else balance.weighted(config.model),
         work_dir=config.work_dir,
         train_dataloader=loaders.get("train"),
         train_cfg=config.train_cfg if train else None,
@@ -283,9 +288,16 @@ def _build_runner(
         tell(line)
     if is_main_process():
         tell_shared_images(config, datasets, train, split)
-    if train:
+    if balance is not None:
+        for line in balance.told(loaders["train"]):
+            tell(line)
+        runner.class_balance = balance
+        runner.data_settings = balance.settings()
         runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss, task)
-        runner.description = describe_training(config, len(datasets["val"].classes))
+        runner.description = {
+            **describe_training(config, len(datasets["val"].classes)),
+            "training": balance.description(loaders["train"]),
+        }
     return runner
 
 

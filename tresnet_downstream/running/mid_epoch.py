@@ -24,7 +24,10 @@ from tresnet_downstream.running import folders, signals
 # Processes agree every so many steps, since on a GPU each agreement waits for the device.
 AGREEMENT_INTERVAL = 5
 # Settings that decide which pictures are in a batch, and which batches in a step.
-_CUT_EPOCHS = ("batch_size", "processes", "training pictures", "accumulation")
+_CUT_EPOCHS = (
+    *("batch_size", "processes", "training pictures", "accumulation"),
+    *("sampling", "repeat_threshold", "training labels"),
+)
 
 
 class MidEpochCheckpoints:
