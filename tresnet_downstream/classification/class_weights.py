@@ -121,8 +121,8 @@ def set_initial_bias(head: nn.Module, biases: NDArray[np.float64]) -> None:
     bias: Any = getattr(head, "class_bias", None)
     if not isinstance(bias, Tensor) or tuple(bias.shape) != biases.shape:
         raise UserError(
-            f"initial_bias: {type(head).__name__} has no attribute `class_bias`, the parameter of {len(biases)} numbers "
-            "that is added to its logits; give it one, or leave initial_bias out"
+            f"initial_bias: {type(head).__name__} has no attribute `class_bias`, the parameter of {len(biases)} "
+            "numbers that is added to its logits; give it one, or leave initial_bias out"
         )
     with torch.no_grad():
         bias.copy_(torch.from_numpy(biases))

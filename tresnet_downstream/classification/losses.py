@@ -22,8 +22,8 @@ class MultiLabelLoss(nn.Module, ABC):
 
     Args:
         reduction: ``sum`` over pictures and classes, as published, or their ``mean`` over the known entries.
-        class_weights: C factors, of the loss of the entries where each class is present; entries where it is absent keep
-            theirs. None for 1.
+        class_weights: C factors of the loss where each class is present; where it is absent, the loss stays as it is.
+            None for 1.
     """
 
     class_weights: Tensor | None
@@ -124,9 +124,7 @@ class FocalLoss(MultiLabelLoss):
         class_weights: see :class:`MultiLabelLoss`.
     """
 
-    def __init__(
-        self, gamma: float = 2, reduction: str = "sum", class_weights: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, gamma: float = 2, reduction: str = "sum", class_weights: Sequence[float] | None = None) -> None:
         super().__init__(reduction, class_weights)
         self.gamma = gamma
 

@@ -2,7 +2,8 @@
 
 Each image has an expected number of visits, its factor. ``visits`` makes whole numbers of the factors for one epoch, by
 stochastic rounding: the number is the factor rounded down or up, and its mean over epochs is the factor. One uniform
-number rounds all images (systematic sampling), so that the number of visits in an epoch stays within one of the sum of the factors.
+number rounds all images (systematic sampling), so that the number of visits in an epoch stays within one of the sum of
+the factors.
 """
 
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def balanced_factors(labels: ClassLabels) -> NDArray[np.float64]:
     """
     positives = labels.positives()
     sizes = np.diff(labels.indptr)
-    share = np.count_nonzero(sizes) / max(1, np.count_nonzero(positives))
+    share = int(np.count_nonzero(sizes)) / max(1, int(np.count_nonzero(positives)))
     of_labels = share / np.maximum(positives, 1)[labels.indices]
     sums = np.bincount(_image_of(labels), of_labels, minlength=len(labels))
     return np.where(sizes > 0, sums, 1.0).round(_DIGITS)
@@ -104,13 +105,10 @@ def visits_by(sampling: str, labels: ClassLabels, threshold: float | None) -> Vi
         raise UserError(f"sampling={sampling!r}: no image shows a class")
     how = ""
     if sampling == "repeat_factor":
-        source = "the median frequency of the classes"
-        if threshold is None:
-            threshold = float(np.median(positives[shown])) / len(labels)
-        else:
-            source = "as set"
-        factors = repeat_factors(labels, threshold)
-        how = f" with repeat_threshold {threshold:.3g} ({source})"
+        share = float(np.median(positives[shown])) / len(labels) if threshold is None else float(threshold)
+        factors = repeat_factors(labels, share)
+        source = "the median frequency of the classes" if threshold is None else "as set"
+        how = f" with repeat_threshold {share:.3g} ({source})"
     else:
         factors = balanced_factors(labels)
     length = int(np.ceil(np.sum(factors).round(_DIGITS - 3)))

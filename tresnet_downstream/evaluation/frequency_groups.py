@@ -1,8 +1,9 @@
 """Scores of frequent and rare classes: head, middle and tail, by the number of training images that show a class.
 
-Two rules are common. LVIS (Gupta et al., 2019) calls classes with 1 to 10 training images rare and with up to 100 common;
-ImageNet-LT (Liu et al., 2019) calls those below 20 few-shot and those above 100 many-shot. On a data set of another size
-such cutoffs may put all classes into one group. So the default is thirds of the classes, in the order of their counts.
+Two rules are common. LVIS (Gupta et al., 2019) calls classes with 1 to 10 training images rare and with up to 100
+common; ImageNet-LT (Liu et al., 2019) calls those below 20 few-shot and those above 100 many-shot. On a data set of
+another size such cutoffs may put all classes into one group. So the default is thirds of the classes, in the order of
+their counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.text import aligned, percent
 
 NAMES = ("head", "middle", "tail")
-# Of thirds: where the most frequent class has fewer than so many times the images of the least frequent one, there is no
-# tail to speak of.
+# Of thirds: the least ratio of the images of the most and the least frequent class; below it there is no tail.
 LEAST_RATIO = 2
 
 
@@ -50,11 +51,15 @@ class FrequencyGroup:
     most: int
 
     @property
+    def images_text(self) -> str:
+        """How many training images its classes have, such as ``44 to 103``."""
+        return f"{self.least:,}" if self.least == self.most else f"{self.least:,} to {self.most:,}"
+
+    @property
     def title(self) -> str:
-        """For tables, such as ``tail: 3 classes, 44 to 103 training images``."""
+        """For reports, such as ``tail (3 classes, 44 to 103 training images)``."""
         count = len(self.places)
-        images = f"{self.least:,}" if self.least == self.most else f"{self.least:,} to {self.most:,}"
-        return f"{self.name}: {count:,} class{'es' if count > 1 else ''}, {images} training images"
+        return f"{self.name} ({count:,} class{'es' if count > 1 else ''}, {self.images_text} training images)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +117,17 @@ def group_scores(groups: Sequence[FrequencyGroup], scores: NDArray[np.float64]) 
     return tuple(each)
 
 
-def groups_as_json(scores: Sequence[GroupScore], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Plain data of groups and their scores, for ``scores.json``."""
-    return [
+def frequency_table(title: str, scores: Sequence[GroupScore]) -> list[str]:
+    """Lines for a terminal: a group in each; none without groups."""
+    rows = [
+        [each.group.name, percent(each.score), f"{len(each.group.places):,}", each.group.images_text] for each in scores
+    ]
+    return aligned([title, "%", "classes", "training images of a class"], rows) if rows else []
+
+
+def frequencies_as_json(scores: Sequence[GroupScore], classes: Sequence[str]) -> dict[str, Any]:
+    """What ``scores.json`` has of the groups, under the key ``by_frequency``; nothing without groups."""
+    groups = [
         {
             "group": each.group.name,
             "score": each.score,
@@ -123,6 +136,7 @@ def groups_as_json(scores: Sequence[GroupScore], classes: Sequence[str]) -> list
         }
         for each in scores
     ]
+    return {"by_frequency": groups} if groups else {}
 
 
 def counts_as_json(counts: TrainingCounts) -> dict[str, Any]:
@@ -138,7 +152,9 @@ def counts_from_json(content: Any) -> TrainingCounts | None:
     if not all(isinstance(name, str) and type(count) is int and count >= 0 for name, count in images.items()):
         return None
     cutoffs = content.get("cutoffs")
-    return TrainingCounts(dict(images), (cutoffs[0], cutoffs[1]) if are_cutoffs(cutoffs) else None)
+    if cutoffs is not None and not are_cutoffs(cutoffs):
+        return None
+    return TrainingCounts(dict(images), None if cutoffs is None else (cutoffs[0], cutoffs[1]))
 
 
 def require_cutoffs(value: Any) -> None:
