@@ -57,8 +57,8 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         "amp": wrapper.get("amp"),
         "param_scheduler": _without(config.get("param_scheduler"), ("max_lr",)),
         "train_pipeline": pipeline,
-        "sampling": sampler.get("sampling"),
-        "repeat_threshold": sampler.get("repeat_threshold"),
+        "sampling": sampler.get("sampling", config.get("sampling")),
+        "repeat_threshold": sampler.get("repeat_threshold", config.get("repeat_threshold")),
         "class_weights": config.get("class_weights"),
         "effective_beta": config.get("effective_beta") if config.get("class_weights") == "effective" else None,
     }

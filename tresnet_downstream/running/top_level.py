@@ -81,6 +81,8 @@ READ_OF_DETECTORS = (
     "data_root",
     "outside_paths",
     "on_bad_image",
+    "repeat_threshold",
+    "sampling",
     "trust_boxes",
     "voc_rules",
 )
