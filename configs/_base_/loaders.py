@@ -7,7 +7,7 @@ outside_paths = False  # whether names of images may lead out of their folder, b
 # Rare classes, see docs/imbalance.md.
 sampling = None  # 'repeat_factor' or 'class_balanced': images of rare classes come more often in an epoch
 repeat_threshold = None  # repeat_factor repeats classes that a smaller share of the images shows; None: their median
-class_weights = None  # in the loss: 'inverse', 'effective', {class name: weight} or a list of numbers
+class_weights = {}  # in the loss: 'inverse', 'effective', {class name: weight} or a list of numbers; {} for none
 effective_beta = 0.999  # of class_weights='effective'
 initial_bias = None  # 'frequencies': the head begins with the frequencies of the classes
 frequency_cutoffs = None  # (10, 100): tail up to 10 training images, middle up to 100; None: thirds of the classes

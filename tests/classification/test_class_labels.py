@@ -46,7 +46,8 @@ def test_labels_of_several_are_the_targets_that_are_present(data):
 
 
 def test_unknown_labels_are_neither_shown_nor_counted_in_frequencies(data, tmp_path):
-    lines = ["path,label,unknown", "train_00.jpg,cat,dog", "train_01.jpg,,cat", "train_02.jpg,dog,", "train_03.jpg,dog,"]
+    lines = ["path,label,unknown", "train_00.jpg,cat,dog", "train_01.jpg,,cat"]
+    lines += ["train_02.jpg,dog,", "train_03.jpg,dog,"]
     (tmp_path / "one.csv").write_text("\n".join(lines) + "\n")
     dataset = MultiLabelDataset(str(tmp_path / "one.csv"), str(data / "pictures"), PIPELINE)
     labels = class_labels_of(dataset, "sampling")

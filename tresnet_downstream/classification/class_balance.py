@@ -24,6 +24,7 @@ from tresnet_downstream.evaluation.frequency_groups import require_cutoffs
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import MODELS, takes_argument
 from tresnet_downstream.running.checkpoints import plain
+from tresnet_downstream.running.resuming import weights_setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class ClassBalance:
             UserError: for a value that a key may not have, a loss that takes no weights, and a data set that does not
                 tell its labels to a key that needs them.
         """
-        kind, bias = config.get("class_weights"), config.get("initial_bias")
+        kind, bias = weights_setting(config), config.get("initial_bias")
         require_cutoffs(config.get("frequency_cutoffs"))
         if bias is not None and bias not in BIASES:
             raise UserError(f"initial_bias={bias!r}: choose {' or '.join(map(repr, BIASES))}, or None")

@@ -59,7 +59,7 @@ def class_weights(value: Any, labels: ClassLabels, beta: float = 0.999) -> NDArr
     return np.asarray(numbers, np.float64)
 
 
-_CHOICES = "choose 'inverse', 'effective', numbers by class name, a list of numbers, or None"
+_CHOICES = "choose 'inverse', 'effective', numbers by class name, a list of numbers, or {} for none"
 
 
 def _from_counts(value: str, counts: NDArray[np.int64], beta: float) -> NDArray[np.float64]:

@@ -59,8 +59,8 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         "train_pipeline": pipeline,
         "sampling": sampler.get("sampling", config.get("sampling")),
         "repeat_threshold": sampler.get("repeat_threshold", config.get("repeat_threshold")),
-        "class_weights": config.get("class_weights"),
-        "effective_beta": config.get("effective_beta") if config.get("class_weights") == "effective" else None,
+        "class_weights": weights_setting(config),
+        "effective_beta": config.get("effective_beta") if weights_setting(config) == "effective" else None,
     }
     fixed = {
         "seed": (config.get("randomness") or {}).get("seed"),
@@ -186,6 +186,15 @@ class ConfigSchedule:
                     schedule.step()
             for schedule in by_step * batches:
                 schedule.step()
+
+
+def weights_setting(config: Config) -> Any:
+    """The key ``class_weights`` of a config; None for no weights, which is ``{}`` in configs/_base_.
+
+    MMEngine merges a dict of weights into no other value.
+    """
+    value = config.get("class_weights")
+    return None if value == {} else value
 
 
 def _pipeline_of(dataset: Any) -> list[Any]:
