@@ -243,7 +243,8 @@ def test_a_data_set_of_ones_own_tells_its_labels_or_is_refused(data, tmp_path, m
     monkeypatch.setitem(DATASETS.module_dict, "TellingData", TellingData)
     config = tmp_path / "mine.py"
     text = (
-        "_base_ = ['{}']\ntrain_dataloader = dict(dataset=dict(_delete_=True, type='{}', pipeline='$train_pipeline'))\n"
+        "_base_ = ['{}']\ntrain_dataloader = dict(dataset=dict(_delete_=True, type='{}', file='$train_annotations',"
+        "folder='$train_images', pipeline='$train_pipeline'))\n"
     )
     config.write_text(text.format(DIGITS, "OwnData"))
     for key, value in (("sampling", "repeat_factor"), ("class_weights", "inverse"), ("initial_bias", "frequencies")):
