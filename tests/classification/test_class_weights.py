@@ -140,6 +140,8 @@ def test_a_single_label_loss_weighs_images_by_their_class_and_mixed_ones_by_thei
 def test_weights_follow_the_module_and_are_no_part_of_checkpoints(kind):
     loss = kind(class_weights=WEIGHTS)
     assert loss.state_dict() == {}
+    with pytest.raises(UserError, match="class_weights: has 3 numbers, and there are 4 classes"):
+        loss(torch.zeros(2, 4), torch.zeros((2, 4) if kind in MULTI_LABEL else 2, dtype=torch.int64))
     assert loss.double().class_weights.dtype == torch.float64
     targets = torch.randint(2, (2, 3), dtype=torch.int8) if kind in MULTI_LABEL else torch.tensor([0, 2])
     assert loss.float()(torch.randn(2, 3).bfloat16(), targets).dtype == torch.float32

@@ -110,6 +110,7 @@ def test_changes_of_weights_and_sampling_between_epochs_are_told_and_take_effect
         "sampling",
         "class_weights",
         "training labels",
+        "labels of class_weights",
     ]
     assert "sampling: class_balanced: 24 draws of 24 images in an epoch" in printed
     refuses_to_train(

@@ -127,10 +127,11 @@ class ClassBalance:
                 yield "note: sampling and class_weights both raise rare classes; their effects multiply"
 
     def settings(self) -> dict[str, Any]:
-        """What a resumed run is compared with: changed labels change weights and sampling."""
-        if self.labels is None or (self.weights is None and self.config["sampling"] is None):
+        """What a resumed run is compared with: changed labels change the batches of an epoch, or the weights."""
+        if self.labels is None:
             return {}
-        return {"training labels": self.labels.digest()}
+        uses = {"training labels": self.config["sampling"], "labels of class_weights": self.config["class_weights"]}
+        return {name: self.labels.digest() for name, value in uses.items() if value is not None}
 
     def description(self, loader: Any) -> dict[str, Any]:
         """What checkpoints say, as plain data; :func:`~.descriptions.read_description` reads the counts."""

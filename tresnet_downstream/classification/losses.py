@@ -44,6 +44,7 @@ class MultiLabelLoss(nn.Module, ABC):
 
         Raises:
             ValueError: if the shapes differ.
+            UserError: if there are weights for another number of classes.
         """
         if logits.shape != targets.shape:
             raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape")
@@ -52,6 +53,7 @@ class MultiLabelLoss(nn.Module, ABC):
         logits = torch.where(known, at_least_float32(logits), 0)
         losses = self.entries(logits, targets.clamp(min=0).to(logits.dtype))
         if self.class_weights is not None:
+            require_one_for_each_class(self.class_weights, logits)
             losses = torch.where(targets > 0, losses * self.class_weights.to(losses.dtype), losses)
         total = torch.where(known, losses, 0).sum()
         return total if self.reduction == "sum" else total / known.sum().clamp(min=1)
@@ -138,6 +140,12 @@ class FocalLoss(MultiLabelLoss):
 def weights_tensor(weights: Sequence[float] | None) -> Tensor | None:
     """Weights of classes as a tensor of shape (C,); None for none."""
     return None if weights is None else torch.tensor([float(weight) for weight in weights])
+
+
+def require_one_for_each_class(weights: Tensor, logits: Tensor) -> None:
+    """Raises UserError unless there are as many weights as columns of the logits."""
+    if len(weights) != logits.shape[1]:
+        raise UserError(f"class_weights: has {len(weights)} numbers, and there are {logits.shape[1]} classes")
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -11,7 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tresnet_downstream.classification.losses import at_least_float32, weights_tensor
+from tresnet_downstream.classification.losses import (
+    at_least_float32,
+    require_one_for_each_class,
+    weights_tensor,
+)
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS
 
@@ -46,6 +50,7 @@ class SingleLabelLoss(nn.Module, ABC):
 
         Raises:
             ValueError: if the targets have another shape.
+            UserError: if there are weights for another number of classes.
         """
         logits = at_least_float32(logits)
         if targets.shape == logits.shape and targets.is_floating_point():
@@ -60,6 +65,7 @@ class SingleLabelLoss(nn.Module, ABC):
         smooth = shares * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
         losses = self.of_images(logits, shares, smooth)
         if self.class_weights is not None:
+            require_one_for_each_class(self.class_weights, logits)
             losses = losses * (shares @ self.class_weights.to(shares.dtype))
         return losses.mean()
 
