@@ -88,7 +88,7 @@ def train_classifier(
     init_cfg = config.model.backbone.pop("init_cfg", None)
     runner = _build_runner(config, launcher, checkpoint, train=True)
     if checkpoint is None:
-        head = copy.deepcopy(bare(runner.model).head.state_dict())
+        head = copy.deepcopy(bare(runner.model).head.state_dict()) if config.get("initial_bias") else {}
         _start_from(runner, config, init_cfg)
         runner.class_balance.set_bias(bare(runner.model), config, head)
     try:
