@@ -244,3 +244,37 @@ def test_interrupted_run_leaves_the_old_set_and_nothing_else(
     monkeypatch.setattr(digits_module, "draw_picture", fail_at_the_third)
     assert make(tmp_path / "digits", train=5, val=1) == status
     assert contents(tmp_path) == before
+
+
+def shares_of(out: Path, split: str) -> np.ndarray:
+    counts = np.bincount([box["category_id"] - 1 for box in annotations(out, split)["annotations"]], minlength=10)
+    return counts / counts.sum()
+
+
+def test_long_tail_makes_training_digits_rarer_from_0_to_9_and_leaves_validation_as_it_is(tmp_path: Path) -> None:
+    assert make(tmp_path / "even", train=400, val=40) == 0
+    assert run(main, ["--out", str(tmp_path / "tail"), "--train", "400", "--val", "40", "--long-tail", "100"]) == 0
+    expected = 100 ** -(np.arange(10) / 9)
+    assert expected[0] / expected[-1] == pytest.approx(100)
+    expected /= expected.sum()
+    np.testing.assert_allclose(digits_module.long_tailed_shares(100), expected)
+    count = len(annotations(tmp_path / "tail", "train")["annotations"])
+    error = np.sqrt(expected * (1 - expected) / count)
+    assert (abs(shares_of(tmp_path / "tail", "train") - expected) < 5 * error).all()
+    assert abs(shares_of(tmp_path / "even", "train") - 0.1).max() < 0.05
+    even, tail = contents(tmp_path / "even"), contents(tmp_path / "tail")
+    pictures = [name for name in even if name.startswith("val/")]
+    assert len(pictures) == 40
+    assert all(even[name] == tail[name] for name in pictures)
+    assert "long_tail" not in annotations(tmp_path / "even", "train")["info"]["arguments"]
+    assert annotations(tmp_path / "tail", "train")["info"]["arguments"]["long_tail"] == 100
+
+
+def test_a_long_tail_of_1_is_the_set_without(made: Path, tmp_path: Path) -> None:
+    assert run(main, ["--out", str(tmp_path / "one"), "--train", "30", "--val", "8", "--long-tail", "1"]) == 0
+    assert contents(tmp_path / "one") == contents(made)
+
+
+def test_an_even_set_has_the_digits_that_it_had_before_there_were_long_tails(made: Path) -> None:
+    labels = [box["category_id"] for box in annotations(made, "train")["annotations"][:12]]
+    assert labels == [7, 2, 1, 5, 3, 10, 1, 4, 2, 4, 9, 7]

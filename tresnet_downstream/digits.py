@@ -30,7 +30,9 @@ OPTIONS = {  # default, least, meaning
     "val": (500, 1, "validation pictures"),
     "size": (128, 64, "side of a picture in pixels"),
     "seed": (0, 0, "another seed gives another set"),
+    "long_tail": (1, 1, "how many times more often a training picture gets a 0 than a 9; 1 for a balanced set"),
 }
+NUM_CLASSES = 10
 TRAIN_SHARE = 0.8  # of each class's samples
 MAX_DIGITS = 5
 DIGIT_LENGTH = (30.0, 62.0)  # longer side of a digit before it is turned, in pixels of a picture of 128
@@ -72,7 +74,7 @@ def load_samples(seed: int) -> dict[str, Samples]:
     readable = (labels[nearest] == labels[:, None]).all(1)
     images = np.pad(data.images / 16, ((0, 0), (2, 2), (2, 2))).astype(np.float32)
     shuffled = np.random.default_rng([seed, len(SPLITS)]).permutation(np.flatnonzero(readable))
-    classes = [shuffled[labels[shuffled] == label] for label in range(10)]
+    classes = [shuffled[labels[shuffled] == label] for label in range(NUM_CLASSES)]
     train = np.concatenate([numbers[: round(TRAIN_SHARE * len(numbers))] for numbers in classes])
     parts = {"train": train, "val": np.setdiff1d(shuffled, train)}
     return {split: Samples(images[numbers], labels[numbers], numbers) for split, numbers in parts.items()}
@@ -163,8 +165,19 @@ def choose_colour(rng: Rng, around: Array) -> Array:
     return colours[np.argmax(lost <= max(0.01, lost.min()))]
 
 
-def draw_picture(rng: Rng, samples: Samples, size: int) -> tuple[Image.Image, list[tuple[int, Box]], Array]:
-    """Draws one picture.
+def long_tailed_shares(ratio: float) -> Array:
+    """The shares of the digits 0 to 9 of a long-tailed set, float64 of shape (10,), which sum to 1.
+
+    They fall geometrically: digit d has ``ratio ** (d / 9)`` times less than digit 0.
+    """
+    shares = float(ratio) ** -np.linspace(0, 1, NUM_CLASSES)
+    return shares / shares.sum()
+
+
+def draw_picture(
+    rng: Rng, samples: Samples, size: int, shares: Array | None = None
+) -> tuple[Image.Image, list[tuple[int, Box]], Array]:
+    """Draws one picture, with digits drawn by their `shares`, shape (10,), or evenly.
 
     Gives it with, for each digit, its position in `samples` and the box around what is visible of it, and with
     the digit that each pixel shows, shape (size, size): 0 for the ground, k for the k-th digit.
@@ -176,7 +189,9 @@ def draw_picture(rng: Rng, samples: Samples, size: int) -> tuple[Image.Image, li
     totals: list[int] = []
     chosen: list[int] = []
     for _ in range(rng.integers(1, MAX_DIGITS + 1)):
-        index = int(rng.choice(np.flatnonzero(samples.labels == rng.integers(10))))
+        # Two draws of other kinds: a balanced set stays what it was before there were long-tailed ones.
+        label = rng.integers(NUM_CLASSES) if shares is None else rng.choice(NUM_CLASSES, p=shares)
+        index = int(rng.choice(np.flatnonzero(samples.labels == label)))
         length, box = rng.uniform(*DIGIT_LENGTH), None
         while box is None and length >= DIGIT_LENGTH[0]:
             stroke = render_stroke(rng, samples.images[index], length * size / 128)
@@ -200,11 +215,13 @@ def make_split(folder: Path, split: str, samples: Samples, info: dict[str, Any],
     """Writes the pictures of these numbers to `folder/split`, and `folder/annotations/instances_split.json`."""
     (folder / split).mkdir()
     seed, size = info["arguments"]["seed"], info["arguments"]["size"]
+    ratio = info["arguments"].get("long_tail", 1)
+    shares = long_tailed_shares(ratio) if ratio > 1 and split == "train" else None
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in numbers:
         rng = np.random.default_rng([seed, SPLITS.index(split), number])
-        picture, digits, _ = draw_picture(rng, samples, size)
+        picture, digits, _ = draw_picture(rng, samples, size, shares)
         name = f"{number:06d}.jpg"
         picture.save(folder / split / name, quality=JPEG_QUALITY)
         images.append({"id": number, "file_name": name, "width": size, "height": size, "license": LICENCE["id"]})
@@ -213,7 +230,7 @@ def make_split(folder: Path, split: str, samples: Samples, info: dict[str, Any],
             box = {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)}
             outline = {"segmentation": [[left, top, right, top, right, bottom, left, bottom]], "iscrowd": 0}
             annotations.append({**keys, **box, **outline, "sample": int(samples.numbers[index])})
-    categories = [{"id": digit + 1, "name": str(digit), "supercategory": "digit"} for digit in range(10)]
+    categories = [{"id": digit + 1, "name": str(digit), "supercategory": "digit"} for digit in range(NUM_CLASSES)]
     content = {"info": info, "licenses": [LICENCE], "categories": categories, "images": images}
     (folder / "annotations").mkdir(exist_ok=True)
     text = json.dumps({**content, "annotations": annotations})
@@ -247,6 +264,7 @@ def make_digits(
     val: int = OPTIONS["val"][0],
     size: int = OPTIONS["size"][0],
     seed: int = OPTIONS["seed"][0],
+    long_tail: int = OPTIONS["long_tail"][0],
     track: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, total, what: items,
 ) -> bool:
     """Makes the sample data in a folder, unless the folder holds the same set already.
@@ -259,6 +277,8 @@ def make_digits(
         val: number of validation images, at least 1.
         size: height and width of an image in pixels, at least 64.
         seed: at least 0; another seed gives another set.
+        long_tail: at least 1. The digits of training images are drawn with frequencies that fall geometrically from
+            digit 0 to digit 9, by this ratio in all; validation images stay balanced. 1 draws all digits evenly.
         track: ``function(items, total, what)`` that shows progress as it passes the items on.
 
     Returns:
@@ -267,10 +287,12 @@ def make_digits(
     Raises:
         UserError: for an argument below its least value, a folder that holds other files, or a missing scikit-learn.
     """
-    arguments = {"train": train, "val": val, "size": size, "seed": seed}
+    arguments = {"train": train, "val": val, "size": size, "seed": seed, "long_tail": long_tail}
     for name, (_, least, _) in OPTIONS.items():
         if arguments[name] < least:
             raise UserError(f"`{name}`: got {arguments[name]}, must be at least {least}")
+    if long_tail == 1:
+        del arguments["long_tail"]  # as in the files of before there were long-tailed sets
     out = Path(out).resolve()
     made_with = {"generator": GENERATOR, "version": VERSION, "arguments": arguments, "source": SOURCE}
     info = {"description": "Handwritten digits in small pictures, with labels and boxes", **made_with}

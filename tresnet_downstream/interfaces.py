@@ -45,7 +45,9 @@ class Head(Protocol):
 
     Its constructor takes ``in_channels`` and ``num_classes``, besides what the config gives. The head of a release that
     is to be read from its files has an entry in :data:`weights.head_names.HEADS` too, and a class method
-    ``arguments_from(weights)``: from the head's tensors, by name, to the arguments but ``in_channels``.
+    ``arguments_from(weights)``: from the head's tensors, by name, to the arguments but ``in_channels``. One that is to
+    begin with the frequencies of the classes (``initial_bias``) has an attribute ``class_bias``: the parameter of
+    num_classes numbers that is added to the logits.
     """
 
     num_classes: int
@@ -66,7 +68,8 @@ class Loss(Protocol):
     """From logits and targets to one number; registered in ``MODELS``, a ``torch.nn.Module``.
 
     It may have an attribute ``reduction``: ``sum`` or ``mean``, whichever the number is over the batch. Without it, the
-    number is taken for a mean.
+    number is taken for a mean. With the config key ``class_weights`` its constructor gets the argument of that name:
+    C numbers.
     """
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -75,6 +78,10 @@ class Loss(Protocol):
 
 class LabelledPictures(Protocol):
     """A data set of pictures with labels; registered in ``DATASETS``, a ``torch.utils.data.Dataset``.
+
+    The keys ``sampling``, ``class_weights`` and ``initial_bias`` ask it for its labels: by a method
+    ``get_cat_ids(index)``, the numbers of the classes that a picture shows. With ``sampling`` the first number of a
+    pair (epoch, index) is that of a visit: another one for each visit of a picture in each epoch.
 
     Its constructor takes ``pipeline``, and ``classes``, by which the validation data has the columns of the training
     data.

@@ -24,6 +24,7 @@ from mmengine.registry import PARAM_SCHEDULERS as ROOT_PARAM_SCHEDULERS
 from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
+from torch import nn
 
 from tresnet_downstream.scope import SCOPE
 
@@ -55,5 +56,7 @@ RUNNERS = _child(ROOT_RUNNERS)
 
 def takes_argument(component: Callable[..., Any], name: str) -> bool:
     """Whether a registered class or function takes an argument: by its name, or as one of ``**kwargs``."""
+    if getattr(component, "__init__", None) is nn.Module.__init__:
+        return False  # it takes **kwargs, and refuses all
     parameters = inspect.signature(component).parameters
     return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -4,6 +4,14 @@ data_source = 'it holds your own data'  # printed if data_root is not there
 on_bad_image = 'error'  # 'skip' trains and scores without pictures that cannot be read, and counts them
 outside_paths = False  # whether names of images may lead out of their folder, by '..', absolute paths or links
 
+# Rare classes, see docs/imbalance.md.
+sampling = None  # 'repeat_factor' or 'class_balanced': images of rare classes come more often in an epoch
+repeat_threshold = None  # repeat_factor repeats classes that a smaller share of the images shows; None: their median
+class_weights = {}  # in the loss: 'inverse', 'effective', {class name: weight} or a list of numbers; {} for none
+effective_beta = 0.999  # of class_weights='effective'
+initial_bias = None  # 'frequencies': the head begins with the frequencies of the classes
+frequency_cutoffs = None  # (10, 100): tail up to 10 training images, middle up to 100; None: thirds of the classes
+
 batch_size = 64  # of each process
 num_workers = 8
 
@@ -12,7 +20,8 @@ train_dataloader = dict(
     num_workers='$num_workers',
     persistent_workers=True,
     drop_last=False,
-    sampler=dict(type='EpochSampler', shuffle=True),
+    sampler=dict(
+        type='EpochSampler', shuffle=True, sampling='$sampling', repeat_threshold='$repeat_threshold'),
     collate_fn=dict(type='tresnet_downstream.collate_pictures'),
     dataset=dict(data_root='$data_root', seed='$seed', pipeline='$train_pipeline'))
 # Of the validation data, by which the best epoch is chosen; and of the test data, which scoring alone reads.

@@ -344,7 +344,7 @@ def test_loss_that_does_not_say_its_reduction_trains_and_is_told_of(whole, tmp_p
     [
         ("val", "RepeatDataset", "one annotation file"),
         ("val", "ConcatDataset", "one annotation file"),
-        ("train", "ClassBalancedDataset", "one class for each image"),
+        ("train", "ClassBalancedDataset", "sampling='repeat_factor' repeats images of rare classes"),
     ],
 )
 def test_data_sets_that_cannot_join_others_there_are_refused_by_name(whole, tmp_path, split, kind, advice):

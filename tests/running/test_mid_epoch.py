@@ -102,6 +102,16 @@ def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(
     assert not list((tmp_path / "run").glob("epoch_*_step_*"))
 
 
+def test_a_run_that_is_resumed_within_an_epoch_by_worker_processes_leaves_the_same_batches_out(
+    data, undisturbed, tmp_path
+):
+    """Torch's loader makes two iterators of the batches at its first epoch."""
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path / "run", config=config_with(tmp_path, signal.SIGTERM, 9, "step"), **RANDOM)
+    train(data, tmp_path / "run", "--resume", config=CUSTOM, **{**RANDOM, "num_workers": 1})
+    assert_bit_for_bit_equal(tmp_path / "run/epoch_3.pth", undisturbed[0] / "epoch_3.pth")
+
+
 def test_losses_of_an_epoch_whose_validation_a_signal_ended_stay_with_that_epoch(data, undisturbed, tmp_path):
     changes = {**RANDOM, "default_hooks__checkpoint__interval": 2}  # the first epoch has no checkpoint but the signal's
     with pytest.raises(TrainingStopped):

@@ -56,8 +56,8 @@ class ImageClassifier(PretrainedModule, BaseModel):
             mirror image, as the pipeline gives them; False unless it is set. It takes twice the time.
 
     Raises:
-        UserError: if the head's ``num_classes`` does not match ``classes``, or labels are mixed for a loss that takes
-            one class for each image.
+        UserError: if the head's ``num_classes`` does not match ``classes``, labels are mixed for a loss that takes
+            one class for each image, or the loss has weights for another number of classes.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         self.loss = None if loss is None else _build(loss)
         self.batch_transforms = nn.ModuleList(_build(transform) for transform in batch_transforms)
         self._require_loss_of_shares()
+        self._require_weights_of_all_classes()
         # The convolutions' fast layout, on CPUs and on tensor cores alike; the pictures come in it.
         self.to(memory_format=torch.channels_last)
 
@@ -200,6 +201,13 @@ class ImageClassifier(PretrainedModule, BaseModel):
                 f"model.batch_transforms: {type(mixing[0]).__name__} makes targets shares of several classes, and "
                 f"{type(self.loss).__name__} takes none; choose CrossEntropy, or set the attribute `takes_shares` of "
                 "your own loss"
+            )
+
+    def _require_weights_of_all_classes(self) -> None:
+        weights = getattr(self.loss, "class_weights", None)
+        if isinstance(weights, Tensor) and len(weights) != self.head.num_classes:
+            raise UserError(
+                f"model.loss.class_weights: has {len(weights)} numbers, and there are {self.head.num_classes} classes"
             )
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

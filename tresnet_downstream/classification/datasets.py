@@ -20,6 +20,8 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from tresnet_downstream.bad_images import first_readable, require_images, require_on_bad_image
 from tresnet_downstream.classification.annotation_cache import cached_annotations
 from tresnet_downstream.classification.annotations import MultilabelAnnotations
+from tresnet_downstream.classification.class_labels import ClassLabels, class_labels_of
+from tresnet_downstream.classification.sampling import visits_by
 from tresnet_downstream.classification.transforms import build_pipeline, enough_pixels
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.image_paths import missing_images
@@ -148,6 +150,19 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         """The target of a sample: int8 of shape (C,), 1 shown, 0 not shown, -1 unverified."""
         return torch.from_numpy(self.annotations.target(index))
 
+    def class_labels(self, key: str) -> ClassLabels:
+        """The classes that each image shows; ``key`` is of the config, for messages."""
+        annotations = self.annotations
+        shown = annotations.values == 1
+        before = np.concatenate([[0], np.cumsum(shown)])
+        return ClassLabels(
+            classes=annotations.classes,
+            indptr=before[annotations.indptr].astype(np.int64),
+            indices=annotations.indices[shown],
+            unknown=annotations.unknown_per_class(),
+            images=annotations.positives_per_class(),
+        )
+
     @property
     def left_out(self) -> dict[str, str]:
         """Why images of the annotation file are no samples, by name."""
@@ -223,40 +238,76 @@ def collate_pictures(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Visits every sample once an epoch and gives pairs (epoch, index), by which workers learn the epoch.
+    """Visits the samples of an epoch and gives pairs (epoch, index), by which workers learn the epoch.
 
-    The permutation is a function of seed and epoch. Of several processes, rank r of w takes the samples
+    The order is a function of seed and epoch. Of several processes, rank r of w takes the samples
     r, r + w, ... of it; where they do not come out even, the first samples are visited again.
+
+    Every sample is visited once, unless ``sampling`` says otherwise: see :mod:`.sampling`. The number of visits of each
+    sample is then drawn for each epoch. Visit k of a sample in epoch e has the draws of epoch ``e * most + k``, where
+    ``most`` is the greatest number of visits: the pair that is given has that number.
 
     Args:
         dataset: anything with a length.
         shuffle: whether to permute the samples.
         seed: of the permutation, 0 or more; None, which MMEngine passes for ``diff_rank_seed``, has the
             processes agree on one.
+        sampling: ``repeat_factor`` or ``class_balanced``; None visits every sample once.
+        repeat_threshold: share of the images below which ``repeat_factor`` repeats a class; None takes the median
+            frequency of the classes.
 
     Attributes:
         deals_in_turn: True: the batches of all processes together are those of one process with the whole batch, so a
             run may be resumed with another number of processes within an epoch.
+        visits: how often each sample is visited; None if each is once.
+
+    Raises:
+        UserError: as :func:`~.sampling.visits_by`, and with ``sampling`` for a data set that does not tell its labels.
     """
 
     deals_in_turn = True
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = 0) -> None:
-        self.length = len(dataset)
+    def __init__(
+        self,
+        dataset: Sized,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        sampling: str | None = None,
+        repeat_threshold: float | None = None,
+    ) -> None:
+        self.visits = None
+        if sampling is not None:
+            self.visits = visits_by(sampling, class_labels_of(dataset, "sampling"), repeat_threshold)
+        self.length = len(dataset) if self.visits is None else self.visits.length
+        self.samples = len(dataset)
         self.shuffle = shuffle
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self.rank, self.world_size = get_dist_info()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
+        epochs, order = self._visited()
         if self.shuffle:
             # The spawn key keeps these draws apart from those of the samples.
-            seeds = np.random.SeedSequence([self.seed, self.epoch], spawn_key=(1,))
-            order = np.random.default_rng(seeds).permutation(self.length)
-        padded = np.resize(order, len(self) * self.world_size)
-        for index in padded[self.rank :: self.world_size].tolist():
-            yield self.epoch, index
+            permutation = self._generator(1).permutation(len(order))
+            epochs, order = epochs[permutation], order[permutation]
+        # Both repeat alike where they are too short.
+        epochs, order = (np.resize(values, len(self) * self.world_size) for values in (epochs, order))
+        mine = slice(self.rank, None, self.world_size)
+        yield from zip(epochs[mine].tolist(), order[mine].tolist(), strict=True)
+
+    def _visited(self) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch whose draws each visit has, and its sample, in the order of the samples."""
+        samples = np.arange(self.samples)
+        if self.visits is None:
+            return np.full(self.samples, self.epoch), samples
+        counts = self.visits.draw(self._generator(2))
+        order = np.repeat(samples, counts)
+        number = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.epoch * self.visits.most + number, order
+
+    def _generator(self, key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch], spawn_key=(key,)))
 
     def __len__(self) -> int:
         return -(-self.length // self.world_size)

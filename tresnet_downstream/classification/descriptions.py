@@ -6,6 +6,8 @@ The description is ``meta["model"]`` of a checkpoint, plain values alone:
   ``num_classes``, and without loss, classes and the files that training started from;
 - ``pipeline``: the transforms of the validation data, with their sizes;
 - ``labels``: ``threshold`` and ``top_k`` of the validation's scores, where the config has them;
+- ``training``: what the training did about rare classes, and how many images show each class, see
+  :class:`ClassBalance`;
 - ``dataset`` and ``metrics``: the config of a validation data set whose class is the user's own, with references such
   as ``$val_annotations`` and without absolute paths, and those of metrics besides the task's own.
 
@@ -24,12 +26,13 @@ from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.tasks import task_of
 from tresnet_downstream.classification.transforms import build_pipeline, names_for_checkpoints
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.frequency_groups import TrainingCounts, counts_from_json
 from tresnet_downstream.registry import DATASETS, MODELS, SCOPE, TRANSFORMS
 from tresnet_downstream.running.checkpoints import plain
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.references import with_references
 from tresnet_downstream.running.stored_config import check_stored
-from tresnet_downstream.weights.reading import stored_at
+from tresnet_downstream.weights.reading import class_names, stored_at
 
 # Keys of the model's config that no description has: those of training, and the classes, which are in `dataset_meta`.
 NOT_DESCRIBED = ("loss", "batch_transforms", "classes")
@@ -59,6 +62,7 @@ class Description:
         labels: ``threshold`` and ``top_k``, those that the checkpoint says.
         dataset: config of the validation data set, if it is one of the user's.
         metrics: configs of the user's metrics.
+        training: how many training images show each class; None if the checkpoint does not say.
     """
 
     classifier: dict[str, Any] | None = None
@@ -66,6 +70,7 @@ class Description:
     labels: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] | None = None
     metrics: tuple[dict[str, Any], ...] = ()
+    training: TrainingCounts | None = None
 
 
 def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
@@ -146,7 +151,17 @@ def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
         labels={key: labels[key] for key in _LABELS if _is_number(labels.get(key))},
         dataset=dataset[0] if dataset else None,
         metrics=_parts_of_ones_own(path, content.get("metrics") or []),
+        training=_training_counts(content.get("training"), class_names(checkpoint, path)),
     )
+
+
+def _training_counts(training: Any, classes: Sequence[str] | None) -> TrainingCounts | None:
+    """How many training images show each class, if a checkpoint says so in a form that can be read."""
+    counts = training.get("class_images") if isinstance(training, Mapping) else None
+    if classes is None or not isinstance(counts, list | tuple) or len(counts) != len(classes):
+        return None
+    cutoffs = training.get("frequency_cutoffs")
+    return counts_from_json({"images": dict(zip(classes, counts, strict=True)), "cutoffs": cutoffs})
 
 
 def _parts_of_ones_own(path: Path, parts: Any) -> tuple[dict[str, Any], ...]:

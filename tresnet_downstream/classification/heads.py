@@ -6,6 +6,8 @@ in the releases are in ``weights/head_names.py``.
 Each takes ``mask``, N x H x W: True where a position of the feature map is of the image and not of the padding around
 it; None where there is no padding. Padding has no part in the logits.
 
+Each has an attribute ``class_bias``: the parameter of one number for each class that is added to the logits.
+
 The step that gives the logits runs in the precision of its weights, under autocast too: logits of 8 bits, as in
 bfloat16, put many pictures at the same place of a ranking.
 """
@@ -43,6 +45,11 @@ class LinearHead(nn.Module):
         """The arguments, but ``in_channels``, of the head that these weights are of."""
         return {"num_classes": len(weights["fc.weight"])}
 
+    @property
+    def class_bias(self) -> nn.Parameter:
+        """The bias of the logits, (num_classes,)."""
+        return self.fc.bias
+
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""
         with torch.autocast(features.device.type, enabled=False):
@@ -73,6 +80,11 @@ class BottleneckHead(nn.Module):
     def arguments_from(cls, weights: Mapping[str, Tensor]) -> dict[str, int]:
         """The arguments, but ``in_channels``, of the head that these weights are of."""
         return {"num_classes": len(weights["fc.weight"]), "bottleneck_channels": len(weights["bottleneck.weight"])}
+
+    @property
+    def class_bias(self) -> nn.Parameter:
+        """The bias of the logits, (num_classes,)."""
+        return self.fc.bias
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""
@@ -155,6 +167,11 @@ class MLDecoderHead(nn.Module):
             "embed_dim": embed_dim,
             "feedforward_dim": len(weights["decoder.linear1.weight"]),
         }
+
+    @property
+    def class_bias(self) -> nn.Parameter:
+        """The bias of the logits, (num_classes,)."""
+        return self.group_bias
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""

@@ -13,6 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from tresnet_downstream.classification.annotations import joined
+from tresnet_downstream.classification.class_labels import ClassLabels, class_labels_of, joined_labels
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS, takes_argument
@@ -42,6 +43,10 @@ class _Joined(Dataset[dict[str, Any]]):
         self.annotation_file = _listed(part.annotation_file for part in self.parts)
         self.image_folder = _listed(part.image_folder for part in self.parts)
         self.num_missing = sum(getattr(part, "num_missing", 0) for part in self.parts)
+
+    def class_labels(self, key: str) -> ClassLabels:
+        """The classes that each sample shows, of all parts; ``key`` is of the config, for messages."""
+        return joined_labels([class_labels_of(part, key) for part in self.parts])
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -77,6 +82,10 @@ class RepeatDataset(_Joined):
 
     def __len__(self) -> int:
         return self.times * len(self.parts[0])
+
+    def class_labels(self, key: str) -> ClassLabels:
+        """The classes that each sample shows: the images of the data set, ``times`` times."""
+        return joined_labels([class_labels_of(self.parts[0], key)], self.times)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """The sample for ``(epoch, index)``; an index alone is of epoch 0."""

@@ -5,6 +5,7 @@ computed in float32 at least, under autocast too, and give one number.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,15 @@ class MultiLabelLoss(nn.Module, ABC):
 
     Args:
         reduction: ``sum`` over pictures and classes, as published, or their ``mean`` over the known entries.
+        class_weights: C factors of the loss where each class is present; where it is absent, the loss stays as it is.
+            None for 1.
     """
 
-    def __init__(self, reduction: str = "sum") -> None:
+    class_weights: Tensor | None
+
+    def __init__(self, reduction: str = "sum", class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
+        self.register_buffer("class_weights", weights_tensor(class_weights), persistent=False)
         if reduction not in REDUCTIONS:
             raise UserError(f"reduction={reduction!r} is unknown: choose one of {', '.join(REDUCTIONS)}")
         self.reduction = reduction
@@ -38,6 +44,7 @@ class MultiLabelLoss(nn.Module, ABC):
 
         Raises:
             ValueError: if the shapes differ.
+            UserError: if there are weights for another number of classes.
         """
         if logits.shape != targets.shape:
             raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape")
@@ -45,6 +52,9 @@ class MultiLabelLoss(nn.Module, ABC):
         # Also before the loss: an infinite gradient times 0 would be no number.
         logits = torch.where(known, at_least_float32(logits), 0)
         losses = self.entries(logits, targets.clamp(min=0).to(logits.dtype))
+        if self.class_weights is not None:
+            require_one_for_each_class(self.class_weights, logits)
+            losses = torch.where(targets > 0, losses * self.class_weights.to(losses.dtype), losses)
         total = torch.where(known, losses, 0).sum()
         return total if self.reduction == "sum" else total / known.sum().clamp(min=1)
 
@@ -72,6 +82,7 @@ class AsymmetricLoss(MultiLabelLoss):
         eps: least value that a logarithm is taken of.
         detach_focal_weight: takes the focusing factors as constants in the gradient, as the release trains.
         reduction: see :class:`MultiLabelLoss`.
+        class_weights: see :class:`MultiLabelLoss`.
     """
 
     def __init__(
@@ -82,8 +93,9 @@ class AsymmetricLoss(MultiLabelLoss):
         eps: float = 1e-8,
         detach_focal_weight: bool = True,
         reduction: str = "sum",
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction, class_weights)
         if min(gamma_neg, gamma_pos) < 0 or not 0 <= clip < 1:
             raise UserError(f"gamma_neg={gamma_neg}, gamma_pos={gamma_pos}, clip={clip}: powers from 0, clip in [0, 1)")
         self.gamma_neg, self.gamma_pos, self.clip, self.eps = gamma_neg, gamma_pos, clip, eps
@@ -111,10 +123,11 @@ class FocalLoss(MultiLabelLoss):
     Args:
         gamma: focusing power.
         reduction: see :class:`MultiLabelLoss`.
+        class_weights: see :class:`MultiLabelLoss`.
     """
 
-    def __init__(self, gamma: float = 2, reduction: str = "sum") -> None:
-        super().__init__(reduction)
+    def __init__(self, gamma: float = 2, reduction: str = "sum", class_weights: Sequence[float] | None = None) -> None:
+        super().__init__(reduction, class_weights)
         self.gamma = gamma
 
     def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -122,6 +135,17 @@ class FocalLoss(MultiLabelLoss):
         # From logarithms, which keep the gradient where the probability rounds to 0 or 1.
         truth = torch.where(targets > 0.5, logits, -logits)
         return -F.logsigmoid(truth) * torch.exp(self.gamma * F.logsigmoid(-truth))
+
+
+def weights_tensor(weights: Sequence[float] | None) -> Tensor | None:
+    """Weights of classes as a tensor of shape (C,); None for none."""
+    return None if weights is None else torch.tensor([float(weight) for weight in weights])
+
+
+def require_one_for_each_class(weights: Tensor, logits: Tensor) -> None:
+    """Raises UserError unless there are as many weights as columns of the logits."""
+    if len(weights) != logits.shape[1]:
+        raise UserError(f"class_weights: has {len(weights)} numbers, and there are {logits.shape[1]} classes")
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ _SCORING: dict[str, Any] = {
     "batch_size": 32,
     "num_workers": 2,
     "amp": None,
+    "frequency_cutoffs": None,
     "val_dataloader": {
         "batch_size": "$batch_size",
         "num_workers": "$num_workers",

@@ -12,6 +12,7 @@ from filelock import BaseFileLock, FileLock
 from torch.utils.data import Dataset
 
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, of_class_folders
+from tresnet_downstream.classification.class_labels import ClassLabels, single_labels
 from tresnet_downstream.classification.datasets import MultiLabelDataset, augment
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
@@ -165,6 +166,10 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
             paths += stored or list(numbers)
             assert len(paths) == end
         return [os.path.join(self.image_folder, path) for path in paths]
+
+    def class_labels(self, key: str) -> ClassLabels:
+        """The class of each image; ``key`` is of the config, for messages."""
+        return single_labels(self.classes, self.labels)
 
     def image(self, index: int) -> np.ndarray:
         """An image as it is, before the pipeline: uint8 of shape (height, width, 3), RGB."""

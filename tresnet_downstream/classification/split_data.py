@@ -167,8 +167,8 @@ def _refuse_joined(split: str, dataset: Mapping[str, Any]) -> None:
         return
     if issubclass(kind, ClassBalancedDataset):
         raise UserError(
-            f"{split}_dataloader.dataset: {kind.__name__} needs one class for each image; RepeatDataset and "
-            "ConcatDataset take images of several"
+            f"{split}_dataloader.dataset: {kind.__name__} is for detectors; sampling='repeat_factor' repeats images of "
+            "rare classes here"
         )
     if split == "val" and issubclass(kind, ConcatDataset | RepeatDataset):
         raise UserError(

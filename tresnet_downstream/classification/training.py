@@ -1,5 +1,6 @@
 """Classification, with several labels or one: from a config to a running training, or to the scores of a checkpoint."""
 
+import copy
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from tresnet_downstream import interrupts
+from tresnet_downstream.classification.class_balance import ClassBalance
 from tresnet_downstream.classification.data_summary import pipeline_text, size_text
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.classification.description_merge import merge_description
@@ -25,6 +27,12 @@ from tresnet_downstream.classification.metrics import MultilabelMetric, TaskMetr
 from tresnet_downstream.classification.split_data import build_datasets, summaries, take_split, tell_shared_images
 from tresnet_downstream.classification.tasks import MULTI_LABEL, SINGLE_LABEL, Task, task_of
 from tresnet_downstream.errors import NonFiniteLossError, UserError
+from tresnet_downstream.evaluation.frequency_groups import (
+    TrainingCounts,
+    frequency_groups,
+    group_scores,
+    require_cutoffs,
+)
 from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.runs import LEFT_OUT
 from tresnet_downstream.notices import tell
@@ -80,7 +88,9 @@ def train_classifier(
     init_cfg = config.model.backbone.pop("init_cfg", None)
     runner = _build_runner(config, launcher, checkpoint, train=True)
     if checkpoint is None:
+        head = copy.deepcopy(bare(runner.model).head.state_dict()) if config.get("initial_bias") else {}
         _start_from(runner, config, init_cfg)
+        runner.class_balance.set_bias(bare(runner.model), config, head)
     try:
         runner.train()
     except NonFiniteLossError as error:
@@ -142,8 +152,10 @@ def score_classifier(
         what = "explain" if explain else "tta"
         raise UserError(f"{checkpoint_path}: is exported, and `{what}` is for checkpoints; leave it out")
     set_here = take_split(config, split, set_here)
+    require_cutoffs(config.get("frequency_cutoffs"))
+    training = None
     if ready is None:
-        name, runner = _runner_of_checkpoint(config, checkpoint_path, weights, launcher, set_here, split)
+        name, runner, training = _runner_of_checkpoint(config, checkpoint_path, weights, launcher, set_here, split)
     else:
         name, runner = "exported", _runner_of_ready(config, ready, launcher, weights, set_here, checkpoint_path, split)
     if explain:  # what is missing is told before the work
@@ -158,11 +170,15 @@ def score_classifier(
     if not is_main_process():
         return None
     outcome = _outcome(config, checkpoint_path, name, runner.val_dataloader.dataset, metric, scores)
-    outcome = replace(outcome, about={**outcome.about, "split": split, **({"tta": TTA} if tta else {})})
+    about = {**outcome.about, "split": split, **({"tta": TTA} if tta else {})}
+    outcome = replace(outcome, about=about, training=training)
     if explain:
         pipeline = config.val_dataloader.dataset.get("pipeline", ())
         outcome = with_explanations(outcome, bare(runner.model).eval(), pipeline)
-    return metric.scores["raw"], outcome
+    scored = metric.scores["raw"]
+    of_classes = scored.ap if isinstance(outcome, MultilabelRun) else scored.recall
+    groups = frequency_groups(training, outcome.classes)
+    return replace(scored, by_frequency=group_scores(groups, of_classes)), outcome
 
 
 def _runner_of_checkpoint(
@@ -172,19 +188,28 @@ def _runner_of_checkpoint(
     launcher: str,
     set_here: Set[str],
     split: str,
-) -> tuple[str, Runner]:
-    """Which of the checkpoint's weights were chosen, and a runner with them."""
+) -> tuple[str, Runner, TrainingCounts | None]:
+    """Which of the checkpoint's weights were chosen, a runner with them, and the counts of the training data."""
     checkpoint = read_checkpoint(checkpoint_path)
     name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
     classes = class_names(checkpoint, checkpoint_path)
     check_config(config, (split,))
-    notes = merge_description(config, read_description(Path(checkpoint_path), checkpoint), set_here)
+    description = read_description(Path(checkpoint_path), checkpoint)
+    notes = merge_description(config, description, set_here)
     if notes and is_main_process():
         print("\n".join(notes))
     runner = _build_runner(config, launcher, None, train=False, classes=classes, split=split)
     require_match(bare(runner.model), state_dict, checkpoint_path)
     bare(runner.model).load_state_dict(state_dict)
-    return name, runner
+    return name, runner, _with_cutoffs(description.training, config, set_here)
+
+
+def _with_cutoffs(training: TrainingCounts | None, config: Config, set_here: Set[str]) -> TrainingCounts | None:
+    """The counts of a checkpoint, with the cutoffs of the config if it has some, or an option set them."""
+    cutoffs = config.get("frequency_cutoffs")
+    if training is None or (cutoffs is None and "frequency_cutoffs" not in set_here):
+        return training
+    return replace(training, cutoffs=None if cutoffs is None else (cutoffs[0], cutoffs[1]))
 
 
 def _runner_of_ready(
@@ -253,12 +278,13 @@ def _build_runner(
         split: Runner.build_dataloader(_loader_config(config, split, dataset), seed=seed)
         for split, dataset in datasets.items()
     }
+    balance = ClassBalance.of(config, datasets["train"]) if train else None
     evaluator = Evaluator(config.val_evaluator)
     task_metric(evaluator.metrics, task.metric)  # raises if there is none
     set_launcher(config, launcher)
     folders.make(config.work_dir)
     runner = QuietRunner(
-        model=config.model,
+        model=config.model if balance is None else balance.weighted(config.model),
         work_dir=config.work_dir,
         train_dataloader=loaders.get("train"),
         train_cfg=config.train_cfg if train else None,
@@ -283,9 +309,16 @@ def _build_runner(
         tell(line)
     if is_main_process():
         tell_shared_images(config, datasets, train, split)
-    if train:
+    if balance is not None:
+        for line in balance.told(loaders["train"]):
+            tell(line)
+        runner.class_balance = balance
+        runner.data_settings = balance.settings()
         runner.optim_wrapper["reduction"] = _reduction(bare(runner.model).loss, task)
-        runner.description = describe_training(config, len(datasets["val"].classes))
+        runner.description = {
+            **describe_training(config, len(datasets["val"].classes)),
+            "training": balance.description(loaders["train"]),
+        }
     return runner
 
 

@@ -11,7 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(description="Makes small images with several handwritten digits, with labels and boxes.")
     parser.add_argument("--out", metavar="DIR", default="data/digits", help="the folder to make (%(default)s)")
     for name, (default, _, meaning) in OPTIONS.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (%(default)s)")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"{meaning} (%(default)s)")
     options = vars(parser.parse_args(arguments))
     out = options.pop("out")
     if make_digits(out, **options, track=progress):

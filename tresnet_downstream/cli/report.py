@@ -30,6 +30,13 @@ def parser() -> Parser:
         metavar="FILE",
         help="thresholds for each class, a file from tresnet thresholds (default: the config's)",
     )
+    parser.add_argument(
+        "--frequency-cutoffs",
+        nargs=2,
+        type=int,
+        metavar=("TAIL", "MIDDLE"),
+        help="most training images of a class of the tail and of the middle, for their scores (default: the config's)",
+    )
     parser.add_argument("--images", metavar="DIR", help="folder of the images, if they were moved after scoring")
     parser.add_argument("--outside-paths", action="store_true", help="show images outside of their folder too")
     return parser
@@ -53,5 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         progress,
         tell=lambda note: print(worded(note)),
         outside_paths=options.outside_paths,
+        frequency_cutoffs=options.frequency_cutoffs,
     ):
         print(f"wrote {path}")

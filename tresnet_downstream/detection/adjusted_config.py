@@ -1,12 +1,14 @@
 """What :class:`DetectionRunner` changes in a config of MMDetection: paths, checked components, classes."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import ClassBalancedDataset
 from mmengine.fileio import join_path
 
 from tresnet_downstream.detection.tta import detector_config
@@ -19,6 +21,7 @@ from tresnet_downstream.running.split_overlap import require_split
 
 # What checks more than MMDetection's CocoDataset and CocoMetric, and stands in their place.
 OUR_DATA, OUR_METRIC = f"{SCOPE}.CocoBoxes", f"{SCOPE}.DetectionMetric"
+BALANCED = ClassBalancedDataset.__name__
 SPLITS = ("train", "val", "test")
 # The keys of the top level that every data set gets which does not set them itself.
 DATA_OPTIONS = ("outside_paths", "on_bad_image", "trust_boxes")
@@ -159,6 +162,41 @@ def use_checked_components(cfg: Config) -> None:
                 for key in ("trust_boxes", "voc_rules"):
                     if cfg.get(key):
                         evaluator.setdefault(key, cfg[key])
+
+
+def repeat_rare_classes(cfg: Config) -> None:
+    """Puts MMEngine's ``ClassBalancedDataset`` around the training data where ``sampling`` is ``repeat_factor``.
+
+    Raises:
+        UserError: for another ``sampling``, or a ``repeat_threshold`` that is no share.
+    """
+    sampling, threshold = cfg.get("sampling"), cfg.get("repeat_threshold")
+    if sampling is None or "train_dataloader" not in cfg:
+        return
+    if sampling != "repeat_factor":
+        raise UserError(f"sampling={sampling!r}: detectors take 'repeat_factor' or None")
+    if type(threshold) not in (int, float) or not 0 < threshold <= 1:
+        raise UserError(f"repeat_threshold={threshold!r}: give a share of the images, above 0 to 1")
+    holder = cfg.train_dataloader
+    # What mixes images takes them from the data within, and does not tell the classes of a mixed one.
+    while _plain_name(holder.dataset) == "MultiImageMixDataset":
+        holder = holder.dataset
+    if str(holder.dataset.get("type")).rpartition(".")[2] != BALANCED:
+        holder.dataset = {"type": f"mmengine.{BALANCED}", "dataset": holder.dataset}
+    holder.dataset.oversample_thr = threshold  # in the copy of a config that a training leaves, it may be another
+
+
+def draws_text(dataset: Any) -> str:
+    """What is told of data that ``ClassBalancedDataset`` repeats; empty for others."""
+    while dataset is not None and not isinstance(dataset, ClassBalancedDataset):
+        dataset = getattr(dataset, "dataset", None)
+    if dataset is None:
+        return ""
+    images = len(dataset.dataset)
+    return (
+        f"sampling: repeat_factor with repeat_threshold {dataset.oversample_thr:.3g}: {len(dataset):,} draws of "
+        f"{images:,} images in an epoch, each image up to {max(Counter(dataset.repeat_indices).values())} times"
+    )
 
 
 def fill_neck_channels(cfg: Config) -> None:

@@ -18,10 +18,12 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from tresnet_downstream.detection.adjusted_config import (
+    draws_text,
     fill_neck_channels,
     follow_options,
     import_again,
     prepare_pixels,
+    repeat_rare_classes,
     require_mask_loading,
     set_classes,
     tell_of_schedule,
@@ -63,6 +65,7 @@ class DetectionRunner(FolderRunner):
     * COCO data sets and metrics are built in their checked form (:class:`CocoBoxes`, :class:`DetectionMetric`);
       ``coco_eval`` names what computes the scores;
     * the neck's ``in_channels`` follow the backbone where the config leaves them None;
+    * with ``sampling="repeat_factor"`` images of rare classes are repeated, by MMDetection's ``ClassBalancedDataset``;
     * a TResNet gets RGB in [0, 1] and padded sides where the config has the pixels of MMDetection's own networks;
     * the seed is 0 where the config has no ``randomness``;
     * hooks of ours run beside the config's: :data:`OUR_HOOKS`;
@@ -132,6 +135,7 @@ class DetectionRunner(FolderRunner):
         follow_options(cfg)
         use_checked_components(cfg)
         set_classes(cfg)
+        repeat_rare_classes(cfg)
         fill_neck_channels(cfg)
         prepare_pixels(cfg)
         import_again(cfg)
@@ -192,6 +196,8 @@ class DetectionRunner(FolderRunner):
         if fn_name == "before_run":
             for loop in (self._train_loop, self._val_loop, self._test_loop):
                 dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
+                if loop is self._train_loop and (draws := draws_text(dataset)):
+                    tell(draws)
                 if classes := classes_with_boxes(getattr(dataset, "metainfo", None)):
                     check_classes(self.detector, self.detector_config, classes)
             if is_main_process():

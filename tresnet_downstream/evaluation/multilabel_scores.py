@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tresnet_downstream.evaluation.frequency_groups import GroupScore
 from tresnet_downstream.evaluation.tracking import Track, in_threads, silently
 
 Floats = NDArray[np.float64]
@@ -59,6 +60,8 @@ class MultilabelScores:
         support: (C,) number of positives.
         unknown: (C,) number of unknown entries.
         absent: Names of the classes with no positive, which every mean over classes leaves out.
+        by_frequency: The mAP of head, middle and tail, where the frequencies in the training data are known, see
+            `frequency_groups`.
     """
 
     classes: tuple[str, ...]
@@ -75,6 +78,7 @@ class MultilabelScores:
     support: Counts
     unknown: Counts
     absent: tuple[str, ...]
+    by_frequency: tuple[GroupScore, ...] = ()
 
 
 def average_precision(scores: ArrayLike, targets: ArrayLike) -> float:

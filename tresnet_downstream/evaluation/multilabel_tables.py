@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tresnet_downstream.evaluation.frequency_groups import frequencies_as_json, frequency_table
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
 from tresnet_downstream.evaluation.text import (
     aligned,
@@ -49,6 +50,7 @@ def format_table(scores: MultilabelScores, names: str = "") -> str:
     blocks = [
         [names] if names else [],
         _headline(scores),
+        frequency_table("mAP by frequency in training", scores.by_frequency),
         _operating_points(scores),
         _class_table(scores),
     ]
@@ -136,6 +138,7 @@ def _as_json(scores: MultilabelScores, extra: Mapping[str, Any]) -> str:
         },
         "at_threshold": {"threshold": scores.threshold, **asdict(scores.at_threshold)},
         "at_top_k": {"top_k": scores.top_k, **asdict(scores.at_top_k)},
+        **frequencies_as_json(scores.by_frequency, scores.classes),
         "per_class": _per_class(scores),
         "run": extra,
     }

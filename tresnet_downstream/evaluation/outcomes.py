@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tresnet_downstream.evaluation.frequency_groups import TrainingCounts
+
 
 @dataclass(frozen=True, eq=False)
 class Explanations:
@@ -44,6 +46,7 @@ class MultilabelRun:
         left_out: why images of the annotation file were not scored, by name; ``read_run`` leaves it empty.
         scored_here: whether this account wrote ``image_folder``; a report follows no other, see :mod:`origin`.
         explanations: where the network looked at its worst mistakes; None if nobody asked.
+        training: how many training images show each class; None where that is not known.
     """
 
     probabilities: NDArray
@@ -57,6 +60,7 @@ class MultilabelRun:
     left_out: Mapping[str, str] = field(default_factory=dict)
     scored_here: bool = True
     explanations: Explanations | None = None
+    training: TrainingCounts | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +77,7 @@ class SingleLabelRun:
         left_out: as of :class:`MultilabelRun`.
         scored_here: as of :class:`MultilabelRun`.
         explanations: as of :class:`MultilabelRun`.
+        training: as of :class:`MultilabelRun`.
     """
 
     probabilities: NDArray
@@ -84,6 +89,7 @@ class SingleLabelRun:
     left_out: Mapping[str, str] = field(default_factory=dict)
     scored_here: bool = True
     explanations: Explanations | None = None
+    training: TrainingCounts | None = None
 
 
 @dataclass(frozen=True, eq=False)

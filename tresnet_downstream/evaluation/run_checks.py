@@ -9,6 +9,7 @@ import numpy as np
 from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_id, is_mask, is_number
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.coco_index import BACKENDS
+from tresnet_downstream.evaluation.frequency_groups import counts_from_json
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, SingleLabelRun
 from tresnet_downstream.limits import limit
 from tresnet_downstream.text_files import refuse_duplicates
@@ -46,6 +47,11 @@ def check_description(where: str, content: Mapping[str, Any]) -> None:
             ),
             "coco_eval": (lambda value: value in BACKENDS, " or ".join(BACKENDS)),
         }
+    if content.get("training") is not None:
+        keys["training"] = (
+            lambda value: counts_from_json(value) is not None,
+            "an object of `images`, a number for each class, and `cutoffs`, two numbers or null",
+        )
     if content.get("explanations") is not None:
         keys["explanations"] = (_describes_maps, "an object of method, maps and side")
     for key, (is_right, expected) in keys.items():

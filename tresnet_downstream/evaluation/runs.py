@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.frequency_groups import counts_as_json, counts_from_json
 from tresnet_downstream.evaluation.origin import is_of_this_account, origin_of
 from tresnet_downstream.evaluation.outcomes import (
     DetectionRun,
@@ -187,6 +188,8 @@ def describe(run: Run) -> dict[str, Any]:
     if isinstance(run, MultilabelRun | SingleLabelRun) and run.explanations is not None:
         count, side = run.explanations.maps.shape[:2]
         common["explanations"] = {"method": run.explanations.method, "maps": count, "side": side}
+    if isinstance(run, MultilabelRun | SingleLabelRun) and run.training is not None:
+        common["training"] = counts_as_json(run.training)
     if isinstance(run, MultilabelRun):
         return {**common, "num_images": len(run.images), "threshold": run.threshold, "top_k": run.top_k}
     if isinstance(run, SingleLabelRun):
@@ -245,6 +248,7 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
         threshold=content["threshold"],
         top_k=content["top_k"],
         explanations=_explanations(folder, content),
+        training=counts_from_json(content.get("training")),
         **_common(content),
     )
     check_arrays(run, str(folder))
@@ -259,6 +263,7 @@ def _read_single_label(folder: Path, content: Mapping[str, Any]) -> SingleLabelR
         labels=_array(folder, "labels", (count,)),
         images=_images(folder, count),
         explanations=_explanations(folder, content),
+        training=counts_from_json(content.get("training")),
         **_common(content),
     )
     check_labels(run, str(folder))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tresnet_downstream.evaluation.frequency_groups import GroupScore
+
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
@@ -51,6 +53,8 @@ class SingleLabelScores:
         of_label: (N,) probability of the image's own class, from 0 to 1.
         rank: (N,) how many classes come before the image's own, 0 where it is right.
         confusions: pairs of classes taken for another, the most frequent first.
+        by_frequency: the mean of `recall` over head, middle and tail, where the frequencies in the training data are
+            known, see `frequency_groups`.
     """
 
     classes: tuple[str, ...]
@@ -69,6 +73,7 @@ class SingleLabelScores:
     of_label: Floats
     rank: Counts
     confusions: tuple[Confusion, ...]
+    by_frequency: tuple[GroupScore, ...] = ()
 
 
 def single_label_scores(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tresnet_downstream.evaluation.frequency_groups import frequencies_as_json, frequency_table
 from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores
 from tresnet_downstream.evaluation.text import (
     aligned,
@@ -41,7 +42,8 @@ def format_single_label_table(scores: SingleLabelScores, names: str = "") -> str
     ]
     if never := int((scores.support == 0).sum()):
         lines.append(f"left out of the mean per class, since no image is of them: {never:,} classes")
-    blocks = [[names] if names else [], lines, _confusions(scores), _class_table(scores)]
+    groups = frequency_table("mean accuracy by frequency in training", scores.by_frequency)
+    blocks = [[names] if names else [], lines, groups, _confusions(scores), _class_table(scores)]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
@@ -74,6 +76,7 @@ def write_single_label_scores(
             "num_classes": len(names),
             "absent": [names[c] for c in np.flatnonzero(scores.support == 0)],
         },
+        **frequencies_as_json(scores.by_frequency, names),
         "confusions": [
             {"label": names[each.label], "predicted": names[each.predicted], "images": each.count}
             for each in scores.confusions[:_PAIRS_WRITTEN]

@@ -24,7 +24,10 @@ from tresnet_downstream.running import folders, signals
 # Processes agree every so many steps, since on a GPU each agreement waits for the device.
 AGREEMENT_INTERVAL = 5
 # Settings that decide which pictures are in a batch, and which batches in a step.
-_CUT_EPOCHS = ("batch_size", "processes", "training pictures", "accumulation")
+_CUT_EPOCHS = (
+    *("batch_size", "processes", "training pictures", "accumulation"),
+    *("sampling", "repeat_threshold", "training labels"),
+)
 
 
 class MidEpochCheckpoints:
@@ -175,8 +178,10 @@ class RemainingBatches:
         self.batch_sampler, self.first = batch_sampler, first
 
     def __iter__(self) -> Iterator[Any]:
+        # A generator, so that nothing happens before the first batch: torch's loader with worker processes makes two
+        # iterators at its first epoch, and uses the second.
         first, self.first = self.first, 0
-        return islice(iter(self.batch_sampler), first, None)
+        yield from islice(iter(self.batch_sampler), first, None)
 
     def __len__(self) -> int:
         return len(self.batch_sampler)

@@ -37,7 +37,7 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
     loss = model.pop("loss", None)
     model.pop("classes", None)  # compared where the weights are loaded
     wrapper, loader = config.optim_wrapper, config.train_dataloader
-    optimizer = dict(wrapper.get("optimizer") or {})
+    optimizer, sampler = dict(wrapper.get("optimizer") or {}), loader.get("sampler") or {}
     lr_name = "max_lr" if "max_lr" in config else "optim_wrapper.optimizer.lr"
     pipeline = _pipeline_of(loader.get("dataset"))
     hooks = [hook for hook in config.get("custom_hooks") or [] if isinstance(hook, Mapping)]
@@ -57,12 +57,17 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         "amp": wrapper.get("amp"),
         "param_scheduler": _without(config.get("param_scheduler"), ("max_lr",)),
         "train_pipeline": pipeline,
+        "sampling": sampler.get("sampling", config.get("sampling")),
+        "repeat_threshold": sampler.get("repeat_threshold", config.get("repeat_threshold")),
+        "class_weights": weights_setting(config),
+        "effective_beta": config.get("effective_beta") if weights_setting(config) == "effective" else None,
     }
     fixed = {
         "seed": (config.get("randomness") or {}).get("seed"),
         "image_size": _image_sizes(pipeline),  # fixed, though the rest of the pipeline is free
         "model": model,
         "loss": loss,
+        "initial_bias": config.get("initial_bias"),
         "weight_average": [hook for hook in hooks if str(hook.get("type")).endswith(("WeightAverageHook", "EMAHook"))],
         "optimizer": optimizer,
         # They decide which groups the optimiser has, and so which of its state is whose.
@@ -181,6 +186,15 @@ class ConfigSchedule:
                     schedule.step()
             for schedule in by_step * batches:
                 schedule.step()
+
+
+def weights_setting(config: Config) -> Any:
+    """The key ``class_weights`` of a config; None for no weights, which is ``{}`` in configs/_base_.
+
+    MMEngine merges a dict of weights into no other value.
+    """
+    value = config.get("class_weights")
+    return None if value == {} else value
 
 
 def _pipeline_of(dataset: Any) -> list[Any]:

@@ -72,6 +72,8 @@ class FolderRunner(Runner):
     run_id = ""
     settings_digest = ""
     settings: dict[str, Any] | None = None
+    # What the data adds to the free settings, by the names that messages use; set by the task.
+    data_settings: Mapping[str, Any] = MappingProxyType({})
     resumed_id: str | None = None
     _resuming = _has_optimiser = False
     _batches_of_epoch = 0  # trained before the checkpoint that is resumed
@@ -291,6 +293,7 @@ class FolderRunner(Runner):
         if fn_name == "before_run" and self.settings is not None and hasattr(self.train_dataloader.dataset, "__len__"):
             # Known once the data set is built; the length of the schedule follows from it.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
+            self.settings["free"].update(self.data_settings)
             scored: Any = getattr(getattr(self._val_loop, "dataloader", None), "dataset", None)
             self.settings["free"]["validation pictures"] = len(scored) if hasattr(scored, "__len__") else None
         if fn_name == "before_run" and isinstance(self.optim_wrapper, OptimWrapper):

@@ -62,6 +62,8 @@ READ_IN_BOTH = (
 )
 # Those of dicts whose keys are names of the model's parts, which are checked once the model is there.
 OF_PARTS = ("freeze", "lr_factors")
+# Of classifiers: by `classification/training.py`.
+READ_OF_CLASSIFIERS = ("class_weights", "effective_beta", "initial_bias", "frequency_cutoffs")
 # Of detectors: by MMEngine's `Runner.from_cfg`, MMDetection's tools, and `DetectionRunner`.
 READ_OF_DETECTORS = (
     "auto_scale_lr",
@@ -80,6 +82,8 @@ READ_OF_DETECTORS = (
     "data_root",
     "outside_paths",
     "on_bad_image",
+    "repeat_threshold",
+    "sampling",
     "trust_boxes",
     "voc_rules",
 )
@@ -88,7 +92,8 @@ _REFERENCE = re.compile(r"\$\{?(\w+)")
 
 def keys_read(config: Config) -> set[str]:
     """The keys that code reads by name, whether the config has them or not."""
-    return {*PARTS, *READ_IN_BOTH, *(() if config.get("default_scope") == SCOPE else READ_OF_DETECTORS)}
+    of_task = READ_OF_CLASSIFIERS if config.get("default_scope") == SCOPE else READ_OF_DETECTORS
+    return {*PARTS, *READ_IN_BOTH, *of_task}
 
 
 def has_effect(config: Config, key: str) -> bool:

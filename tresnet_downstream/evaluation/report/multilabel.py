@@ -28,7 +28,13 @@ from tresnet_downstream.evaluation.report.parts import (
     worst_first,
 )
 from tresnet_downstream.evaluation.report.provenance import provenance_table
-from tresnet_downstream.evaluation.report.score_rows import INTERVALS, comparison_section, score_table
+from tresnet_downstream.evaluation.report.score_rows import (
+    INTERVALS,
+    comparison_section,
+    groups_note,
+    groups_of,
+    score_table,
+)
 from tresnet_downstream.evaluation.report.thumbnails import thumbnails_of
 
 # What a page holds: enough to see everything that matters, little enough to be mailed.
@@ -57,7 +63,8 @@ def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], optio
     """
     runs = in_one_order(runs, names)
     weights = options.weights(len(runs[0].images))
-    analyses = [analyse(name, run, weights, options) for name, run in zip(names, runs, strict=True)]
+    groups = groups_of(runs, options)
+    analyses = [analyse(name, run, weights, options, groups) for name, run in zip(names, runs, strict=True)]
     first = analyses[0]
     chosen = opening_class(first.scores.ap, first.scores.support)
     sections = [
@@ -85,6 +92,7 @@ def multilabel_report(runs: Sequence[MultilabelRun], names: Sequence[str], optio
 def _headline(analyses: Sequence[Analysis], resamples: int) -> Section:
     notes = [_TIES, _POINTS, *([INTERVALS.format(resamples)] if resamples else [])]
     scores = analyses[0].scores
+    notes += groups_note([a.run for a in analyses], [a.name for a in analyses], analyses[0].groups)
     if scores.unknown.any():
         notes.append(f"{scores.unknown.sum():,} entries of unknown target are left out of every score.")
     if scores.absent:

@@ -1,6 +1,6 @@
 """What is found out about a multi-label run before it is shown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ from tresnet_downstream.evaluation.bootstrap import (
     mean_over_classes,
 )
 from tresnet_downstream.evaluation.calibration import Reliability, reliability
+from tresnet_downstream.evaluation.frequency_groups import FrequencyGroup
 from tresnet_downstream.evaluation.mistakes import Confusions, Mistake, confusions, worst_mistakes
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores, columns, multilabel_scores
 from tresnet_downstream.evaluation.outcomes import MultilabelRun
 from tresnet_downstream.evaluation.report.options import Options
-from tresnet_downstream.evaluation.report.score_rows import Score
+from tresnet_downstream.evaluation.report.score_rows import Score, scores_of_groups
 from tresnet_downstream.evaluation.thresholds import ThresholdCurve, threshold_curve
 from tresnet_downstream.evaluation.tracking import Track
 
@@ -62,11 +63,13 @@ class Analysis:
     false_negatives: list[Mistake]
     ap_samples: NDArray[np.float64] | None
     point_samples: tuple[dict[str, NDArray], dict[str, NDArray]] | None
+    groups: Sequence[FrequencyGroup] = ()
 
     def scores_told(self) -> Iterator[Score]:
         """mAP, both operating points, and how far the probabilities are off."""
         samples = None if self.ap_samples is None else mean_over_classes(self.ap_samples)
         yield Score("mAP", "mAP", self.scores.mAP, samples)
+        yield from scores_of_groups("mAP", "mAP", self.groups, self.scores.ap, self.ap_samples)
         threshold = self.scores.threshold
         limit = f"score > {threshold:g}" if isinstance(threshold, float) else "chosen thresholds"
         points = (
@@ -81,7 +84,13 @@ class Analysis:
         yield Score("ECE_of_classes", "ECE, mean of classes (lower is better)", self.reliability.class_error)
 
 
-def analyse(name: str, run: MultilabelRun, weights: NDArray[np.int16] | None, options: Options) -> Analysis:
+def analyse(
+    name: str,
+    run: MultilabelRun,
+    weights: NDArray[np.int16] | None,
+    options: Options,
+    groups: Sequence[FrequencyGroup] = (),
+) -> Analysis:
     """Scores a run and looks into it.
 
     Args:
@@ -89,6 +98,7 @@ def analyse(name: str, run: MultilabelRun, weights: NDArray[np.int16] | None, op
         run: from :func:`read_run`.
         weights: of the bootstrap's resamples; None for no intervals.
         options: see :class:`Options`.
+        groups: of classes by their frequency in training, which get scores of their own.
     """
     probabilities, targets = run.probabilities, run.targets
     limit: float | NDArray = (
@@ -113,6 +123,7 @@ def analyse(name: str, run: MultilabelRun, weights: NDArray[np.int16] | None, op
         false_negatives=false_negatives,
         ap_samples=ap_samples,
         point_samples=point_samples,
+        groups=groups,
     )
 
 

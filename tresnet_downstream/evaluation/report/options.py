@@ -20,6 +20,8 @@ class Options:
         thresholds: what a score must be above to count as predicted, in the place of the run's own.
         images: the folder of the images, if they no longer lie where they were scored, or another account scored them.
         outside_paths: whether images may lie outside their folder.
+        frequency_cutoffs: for head, middle and tail, in the place of those of the runs: the most training images of a
+            class of the tail and of the middle.
         track: counts the work.
     """
 
@@ -28,6 +30,7 @@ class Options:
     thresholds: Thresholds | None = None
     images: str | None = None
     outside_paths: bool = False
+    frequency_cutoffs: tuple[int, int] | None = None
     track: Track = silently
 
     def weights(self, num_images: int) -> NDArray[np.int16] | None:

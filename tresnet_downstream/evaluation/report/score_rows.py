@@ -1,11 +1,19 @@
 """Tables of scores that every kind of report has: with intervals, and run against run."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from tresnet_downstream.evaluation.bootstrap import Interval, difference_interval, interval
+from tresnet_downstream.evaluation.bootstrap import (
+    Interval,
+    difference_interval,
+    interval,
+    mean_over_classes,
+)
+from tresnet_downstream.evaluation.frequency_groups import FrequencyGroup, frequency_groups, group_scores
+from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.report.comparison import verdict
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Column, Section, Table
@@ -13,6 +21,11 @@ from tresnet_downstream.evaluation.report.parts import Column, Section, Table
 INTERVALS = (
     "Intervals: bootstrap over images, {:,} resamples; basic ones for means over classes, percentiles for single "
     "classes. They tell how a score may come out on other images of the same kind, not after another training."
+)
+
+GROUPS = (
+    "Head, middle and tail are classes by the number of training images that show them: thirds of the classes, unless "
+    "cutoffs were set. The score of a group is the mean over its classes."
 )
 
 
@@ -48,6 +61,46 @@ class Score(NamedTuple):
     def interval(self) -> Interval | None:
         """From where to where it may lie."""
         return None if self.samples is None else interval(self.samples, self.value)
+
+
+def scores_of_groups(
+    key: str, title: str, groups: Sequence[FrequencyGroup], of_classes: NDArray, samples: NDArray | None
+) -> Iterator[Score]:
+    """The mean score of each group of classes.
+
+    Args:
+        key: of the mean over all classes.
+        title: its title.
+        groups: from :func:`~tresnet_downstream.evaluation.frequency_groups.frequency_groups`.
+        of_classes: (C,) scores of the classes, in percent, nan without.
+        samples: (R, C) the same in each resample; None where there are none.
+    """
+    for each in group_scores(groups, of_classes):
+        drawn = None if samples is None else mean_over_classes(samples[:, each.group.places])
+        yield Score(f"{key}/{each.group.name}", f"{title}, {each.group.title}", each.score, drawn)
+
+
+def groups_of(runs: Sequence[MultilabelRun] | Sequence[SingleLabelRun], options: Options) -> list[FrequencyGroup]:
+    """Head, middle and tail by the training data of the first run that tells it, for all runs alike."""
+    counts = next((run.training for run in runs if run.training is not None), None)
+    if counts is not None and options.frequency_cutoffs is not None:
+        counts = replace(counts, cutoffs=options.frequency_cutoffs)
+    return frequency_groups(counts, runs[0].classes)
+
+
+def groups_note(
+    runs: Sequence[MultilabelRun] | Sequence[SingleLabelRun], names: Sequence[str], groups: Sequence[FrequencyGroup]
+) -> list[str]:
+    """What is to say of head, middle and tail: the rule, and that the runs were trained on other data."""
+    if not groups:
+        return []
+    counts_of = [run.training for run in runs]
+    told = {name: counts for name, counts in zip(names, counts_of, strict=True) if counts is not None}
+    first, counts = next(iter(told.items()))
+    notes = [GROUPS]
+    if len(told) < len(runs) or any(other.images != counts.images for other in told.values()):
+        notes.append(f"The runs do not all say the same of their training data; head, middle and tail are {first}'s.")
+    return notes
 
 
 class Scored(Protocol):

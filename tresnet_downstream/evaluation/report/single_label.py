@@ -27,7 +27,13 @@ from tresnet_downstream.evaluation.report.parts import (
     worst_first,
 )
 from tresnet_downstream.evaluation.report.provenance import provenance_table
-from tresnet_downstream.evaluation.report.score_rows import INTERVALS, comparison_section, score_table
+from tresnet_downstream.evaluation.report.score_rows import (
+    INTERVALS,
+    comparison_section,
+    groups_note,
+    groups_of,
+    score_table,
+)
 from tresnet_downstream.evaluation.report.single_label_analysis import PAIRS, Analysis, analyse, as_json, class_scores
 from tresnet_downstream.evaluation.report.thumbnails import thumbnails_of
 
@@ -51,7 +57,8 @@ def single_label_report(runs: Sequence[SingleLabelRun], names: Sequence[str], op
         raise UserError("thresholds are for several labels: with one label per image, the highest probability decides")
     runs = _in_one_order(runs, names)
     weights = options.weights(len(runs[0].images))
-    analyses = [analyse(name, run, weights) for name, run in zip(names, runs, strict=True)]
+    groups = groups_of(runs, options)
+    analyses = [analyse(name, run, weights, groups) for name, run in zip(names, runs, strict=True)]
     first = analyses[0]
     sections = [
         Section("Where this comes from", tables=[provenance_table(names, runs, None)]),
@@ -107,6 +114,7 @@ def _in_one_order(runs: Sequence[SingleLabelRun], names: Sequence[str]) -> list[
 
 def _headline(analyses: Sequence[Analysis], resamples: int) -> Section:
     notes = [INTERVALS.format(resamples)] if resamples else []
+    notes += groups_note([a.run for a in analyses], [a.name for a in analyses], analyses[0].groups)
     scores = analyses[0].scores
     absent = [scores.classes[c] for c in np.flatnonzero(scores.support == 0)]
     if absent:

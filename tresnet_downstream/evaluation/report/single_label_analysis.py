@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.bootstrap import Interval, class_interval, mean_over_classes
+from tresnet_downstream.evaluation.frequency_groups import FrequencyGroup
 from tresnet_downstream.evaluation.outcomes import SingleLabelRun
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.score_rows import (
@@ -15,6 +16,7 @@ from tresnet_downstream.evaluation.report.score_rows import (
     bootstrap_as_json,
     differences_as_json,
     scores_as_json,
+    scores_of_groups,
 )
 from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores, confidence_bins, single_label_scores
 
@@ -40,6 +42,7 @@ class Analysis:
     run: SingleLabelRun
     scores: SingleLabelScores
     resampled: Resampled | None
+    groups: Sequence[FrequencyGroup] = ()
 
     def scores_told(self) -> Iterator[Score]:
         """Top-1, top-5, the mean over the classes, and how far the probabilities are off."""
@@ -48,6 +51,9 @@ class Analysis:
         yield Score("top1", "top-1", self.scores.top1, None if drawn is None else drawn.top1)
         yield Score("top5", "top-5", self.scores.top5, None if drawn is None else drawn.top5)
         yield Score("mean_per_class", "mean accuracy of the classes", self.scores.mean_per_class, means)
+        samples = None if drawn is None else drawn.recall
+        title = "mean accuracy of the classes"
+        yield from scores_of_groups("mean_per_class", title, self.groups, self.scores.recall, samples)
         yield Score("ECE", "calibration error (lower is better)", self.scores.calibration_error)
 
     def confidence(self) -> tuple[NDArray, NDArray, NDArray]:
@@ -57,16 +63,19 @@ class Analysis:
         return claimed / filled, right / filled, count
 
 
-def analyse(name: str, run: SingleLabelRun, weights: NDArray[np.int16] | None) -> Analysis:
+def analyse(
+    name: str, run: SingleLabelRun, weights: NDArray[np.int16] | None, groups: Sequence[FrequencyGroup] = ()
+) -> Analysis:
     """Scores a run and resamples it.
 
     Args:
         name: what to call it.
         run: from :func:`read_run`.
         weights: of the bootstrap's resamples, (R, N); None for no intervals.
+        groups: of classes by their frequency in training, which get scores of their own.
     """
     scores = single_label_scores(run.probabilities, run.labels, run.classes)
-    return Analysis(name, run, scores, None if weights is None else _resampled(scores, run, weights))
+    return Analysis(name, run, scores, None if weights is None else _resampled(scores, run, weights), groups)
 
 
 def _resampled(scores: SingleLabelScores, run: SingleLabelRun, weights: NDArray[np.int16]) -> Resampled:

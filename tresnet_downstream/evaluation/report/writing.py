@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation.frequency_groups import require_cutoffs
 from tresnet_downstream.evaluation.outcomes import DetectionRun, JointRun, MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.report import (
     detection,
@@ -72,6 +73,7 @@ def write_report(
     track: Track = silently,
     tell: Callable[[str], None] = lambda note: None,
     outside_paths: bool = False,
+    frequency_cutoffs: Sequence[int] | None = None,
 ) -> list[Path]:
     """Writes the report of one run, or of several side by side.
 
@@ -90,6 +92,8 @@ def write_report(
         track: counts the work.
         tell: called with what a user should know, such as that images are missing.
         outside_paths: whether images may lie outside their folder, by ``..``, absolute paths or symbolic links.
+        frequency_cutoffs: for the scores of head, middle and tail, in the place of the runs' own: the most training
+            images of a class of the tail, and of the middle.
 
     Returns:
         the paths, the page first.
@@ -116,7 +120,16 @@ def write_report(
         raise UserError(f"{out}: is a run folder, whose scores a report would replace; choose another folder")
     runs = [read_outcome(folder) for folder in folders]
     called = _names(folders) if names is None else list(names)
-    options = Options(resamples, seed, thresholds, None if images is None else str(images), outside_paths, track)
+    require_cutoffs(frequency_cutoffs)
+    options = Options(
+        resamples=resamples,
+        seed=seed,
+        thresholds=thresholds,
+        images=None if images is None else str(images),
+        outside_paths=outside_paths,
+        frequency_cutoffs=None if frequency_cutoffs is None else (frequency_cutoffs[0], frequency_cutoffs[1]),
+        track=track,
+    )
     kinds = {type(run) for run in runs}
     if len(kinds) > 1:
         tasks = ", ".join(f"{name} ({_KINDS[type(run)]})" for name, run in zip(called, runs, strict=True))

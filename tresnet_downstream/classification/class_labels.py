@@ -1,0 +1,122 @@
+"""Which classes the images of a data set show, as counts and sparse rows: what class weights, sampling and biases need.
+
+Data sets of ours have a method ``class_labels``. One of the user's own tells its labels by MMEngine's method
+``get_cat_ids(index)``, which gives the numbers of the classes that an image shows.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tresnet_downstream.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class ClassLabels:
+    """The classes that each of N images shows, of C classes.
+
+    Attributes:
+        classes: the C names.
+        indptr: where each image's classes begin in ``indices`` and, last, where all end, int64 of shape (N + 1,).
+        indices: the classes, int of shape (L,), each once for an image.
+        unknown: number of images of which nobody knows whether they show each class, int64 of shape (C,).
+        images: number of images that show each class, of which one that is listed several times counts once, int64 of
+            shape (C,).
+    """
+
+    classes: tuple[str, ...]
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.integer]
+    unknown: NDArray[np.int64]
+    images: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def positives(self) -> NDArray[np.int64]:
+        """The number of samples that show each class: (C,)."""
+        return np.bincount(self.indices, minlength=len(self.classes))
+
+    def frequencies(self) -> NDArray[np.float64]:
+        """The share of the samples that show each class, of those of which it is known: (C,), nan where none is."""
+        known = len(self) - self.unknown
+        return self.positives() / np.where(known > 0, known, np.nan)
+
+    def classes_without_image(self) -> str:
+        """The names of the classes that no image shows, as text; empty if there are none."""
+        never = np.flatnonzero(self.positives() == 0)
+        names = ", ".join(repr(self.classes[c]) for c in never[:3])
+        return names + (f" and {len(never) - 3:,} more" if len(never) > 3 else "")
+
+    def digest(self) -> str:
+        """A short text that changes with the labels."""
+        parts = (self.indptr.astype("<i8"), self.indices.astype("<i8"), self.unknown.astype("<i8"))
+        checksum = 0
+        for part in parts:
+            checksum = zlib.crc32(part.tobytes(), checksum)
+        return f"{len(self.indices):,} of {len(self):,} images, checksum {checksum:08x}"
+
+
+def single_labels(classes: Sequence[str], labels: NDArray[np.integer]) -> ClassLabels:
+    """Those of N images with one label each, from N numbers of classes."""
+    none = np.zeros(len(classes), np.int64)
+    images = np.bincount(labels, minlength=len(classes))
+    return ClassLabels(tuple(classes), np.arange(len(labels) + 1), labels, none, images)
+
+
+def joined_labels(parts: Sequence[ClassLabels], times: int = 1) -> ClassLabels:
+    """Those of several data sets, one after the other, all of it ``times`` times; their classes are the same."""
+    rows = [part for _ in range(times) for part in parts]
+    sizes = np.concatenate([np.diff(part.indptr) for part in rows])
+    return ClassLabels(
+        classes=parts[0].classes,
+        indptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        indices=np.concatenate([part.indices for part in rows]),
+        unknown=np.sum([part.unknown for part in rows], axis=0),
+        images=np.sum([part.images for part in parts], axis=0),
+    )
+
+
+def class_labels_of(dataset: Any, key: str) -> ClassLabels:
+    """The classes that each image of a data set shows.
+
+    Args:
+        dataset: of ours, or one with ``classes``, a length and the method ``get_cat_ids(index)``.
+        key: of the config, which needs the labels; it begins the message.
+
+    Raises:
+        UserError: for a data set that cannot tell them, or tells classes that it has not.
+    """
+    if hasattr(dataset, "class_labels"):
+        labels: ClassLabels = dataset.class_labels(key)
+        return labels
+    kind = type(dataset).__name__
+    if not hasattr(dataset, "get_cat_ids"):
+        raise UserError(
+            f"{key}: {kind} does not tell the labels of its images; give it a method get_cat_ids(index), the numbers "
+            f"of the classes that an image shows, or leave {key} out"
+        )
+    classes = tuple(dataset.classes)
+    rows = [np.unique(np.asarray(list(dataset.get_cat_ids(index)), np.int64)) for index in range(len(dataset))]
+    indices = np.concatenate([*rows, np.zeros(0, np.int64)])
+    if len(indices) and not 0 <= indices.min() <= indices.max() < len(classes):
+        raise UserError(f"{key}: {kind}.get_cat_ids gives {indices.max()}, and there are {len(classes)} classes")
+    return ClassLabels(
+        classes=classes,
+        indptr=np.cumsum([0, *map(len, rows)], dtype=np.int64),
+        indices=indices,
+        unknown=np.zeros(len(classes), np.int64),
+        images=np.bincount(indices, minlength=len(classes)),
+    )
+
+
+def told_class_labels(dataset: Any) -> ClassLabels | None:
+    """As :func:`class_labels_of`; None for a data set that cannot tell them."""
+    try:
+        return class_labels_of(dataset, "labels")
+    except UserError:
+        return None
