@@ -9,9 +9,9 @@ import numpy as np
 from tresnet_downstream.classification.model_files import assembled
 from tresnet_downstream.deployment.sharing.model import SharedModel
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.classifier import ExportedClassifier
 from tresnet_downstream.exported.file import ExportedFile
 from tresnet_downstream.exported.formats.interface import required
-from tresnet_downstream.exported.opening import open_exported
 
 EXPORTED = "model.onnx"
 _TOLERANCE = 1e-2  # of probabilities; exported files are in 32 bits
@@ -44,7 +44,7 @@ def _require_same(path: Path, model: SharedModel) -> None:
     """Raises UserError unless an exported classifier gives the model's probabilities."""
     assert model.file is not None
     network = assembled(replace(model.file, state_dict=dict(model.file.state_dict)))
-    exported = open_exported(path)
+    exported = ExportedClassifier(path)
     side = model.file.input_size
     if tuple(exported.input_size) != (side, side):
         raise UserError(f"{path}: takes images of another size than {model.path}; export that one")
