@@ -1,18 +1,18 @@
 # How pictures are read, of several labels or one; a data set's config adds the data sets and their pipelines.
 data_root = ''
-data_source = 'it holds your own data'  # printed if data_root is not there
-on_bad_image = 'error'  # 'skip' trains and scores without pictures that cannot be read, and counts them
+data_source = 'it holds your own data'  # where the data comes from; printed if data_root is missing
+on_bad_image = 'error'  # 'skip' leaves out images that cannot be read, in training and scoring, and counts them
 outside_paths = False  # whether names of images may lead out of their folder, by '..', absolute paths or links
 
 # Rare classes, see docs/imbalance.md.
 sampling = None  # 'repeat_factor' or 'class_balanced': images of rare classes come more often in an epoch
 repeat_threshold = None  # repeat_factor repeats classes that a smaller share of the images shows; None: their median
 class_weights = {}  # in the loss: 'inverse', 'effective', {class name: weight} or a list of numbers; {} for none
-effective_beta = 0.999  # of class_weights='effective'
-initial_bias = None  # 'frequencies': the head begins with the frequencies of the classes
+effective_beta = 0.999  # beta of class_weights='effective' (Cui et al., 2019)
+initial_bias = None  # 'frequencies': the head's first probabilities are the frequencies of the classes
 frequency_cutoffs = None  # (10, 100): tail up to 10 training images, middle up to 100; None: thirds of the classes
 
-batch_size = 64  # of each process
+batch_size = 64  # images per batch of each process
 num_workers = 8
 
 train_dataloader = dict(

@@ -5,12 +5,12 @@ train_images = None
 val_annotations = None
 val_images = None
 test_annotations = None  # images that no epoch is chosen by, for a score at the end
-test_images = None
-keep_empty = False  # pictures without any label: left out, as published, or kept
-difficult = 'unknown'  # what VOC's objects marked as difficult say of an image: 'unknown' (neither) or 'positive'
+test_images = None  # folder of the test images, relative to data_root
+keep_empty = False  # True keeps images without any label; the published recipes leave them out
+difficult = 'unknown'  # label of VOC's objects that are marked as difficult: 'unknown' (left out) or 'positive'
 
 image_size = 448
-batch_size = 56  # of each process
+batch_size = 56  # images per batch of each process
 
 train_pipeline = [
     dict(type='SquashResize', size='$image_size'),

@@ -4,7 +4,7 @@ import sys
 default_scope = 'tresnet_downstream'
 seed = 0
 keep_checkpoints = 2  # newest checkpoints that stay on disk, beside the best one
-load_from = None  # start from all of a checkpoint, the head too where it has the same size
+load_from = None  # checkpoint whose weights the training starts from, the head too where it has the same size
 
 randomness = dict(seed='$seed', deterministic=False)
 env_cfg = dict(

@@ -3,8 +3,8 @@ _base_ = ['schedule.py']
 max_epochs = 300
 max_lr = 0.1
 weight_decay = 2e-5
-warmup = 0.02  # share of the training
-average_decay = 0.9998  # of the weight average, per step
+warmup = 0.02  # share of the training in which the learning rate rises
+average_decay = 0.9998  # decay of the averaged weights, per optimiser step; 0 for none
 
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr='$max_lr', momentum=0.9, nesterov=True, weight_decay='$weight_decay'))

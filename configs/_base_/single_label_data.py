@@ -5,12 +5,12 @@ train_annotations = None  # a CSV or COCO file with one label for each image, in
 val_images = None
 val_annotations = None
 test_images = None  # images that no epoch is chosen by, for a score at the end
-test_annotations = None
+test_annotations = None  # file of the test labels, relative to data_root
 
 image_size = 224
 
-rand_augment = 1.0  # share of the pictures that RandAugment changes; 0 for none
-rand_augment_config = 'rand-m9-mstd0.5-inc1'  # timm's string, see TimmAutoAugment
+rand_augment = 1.0  # share of the images that RandAugment changes; 0 for none
+rand_augment_config = 'rand-m9-mstd0.5-inc1'  # timm's string of RandAugment's settings
 
 train_pipeline = [
     dict(type='RandomCropAndResize', size='$image_size', scale=(0.08, 1.0)),
