@@ -4,10 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from made_data import make_cifar
 from running.small_data import CLASSES, make_small_data
 from running.small_folders import make_class_folders
 
-from tresnet_downstream.classification import ConcatDataset, MultiLabelDataset, RepeatDataset, SingleLabelDataset
+from tresnet_downstream.classification import (
+    ConcatDataset,
+    MultiLabelDataset,
+    RepeatDataset,
+    SingleLabelDataset,
+    TorchvisionDataset,
+)
 from tresnet_downstream.classification.class_labels import class_labels_of, told_class_labels
 from tresnet_downstream.registry import DATASETS
 
@@ -87,3 +94,12 @@ def test_the_digest_changes_with_a_label_and_with_nothing_else(data, tmp_path):
 
 def test_a_data_set_that_does_not_tell_its_labels_has_none():
     assert told_class_labels(range(3)) is None
+
+
+def test_torchvisions_data_sets_tell_their_labels(tmp_path, monkeypatch):
+    made = make_cifar(tmp_path, monkeypatch)
+    dataset = TorchvisionDataset("CIFAR10", PIPELINE, data_root=str(tmp_path))
+    labels = class_labels_of(dataset, "sampling")
+    assert rows(labels) == [[dataset[index]["targets"]] for index in range(len(dataset))]
+    assert len(labels) == sum(len(each) for file, (_, each) in made.items() if file.startswith("data"))
+    assert labels.positives().sum() == len(labels)

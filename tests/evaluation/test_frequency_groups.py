@@ -102,10 +102,10 @@ def test_a_run_folder_keeps_the_counts(runs, tmp_path):
     )
     assert read_run(tmp_path / "two").training is None
     content = json.loads((tmp_path / "one/run.json").read_text())
-    content["training"]["images"] = {"x": -1}
-    (tmp_path / "one/run.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="`training` is"):
-        read_run(tmp_path / "one")
+    for wrong in ({"images": {"x": -1}}, {"images": {"x": 2**70}}, {"images": {"x": 1}, "cutoffs": [3]}, [1]):
+        (tmp_path / "one/run.json").write_text(json.dumps({**content, "training": wrong}))
+        with pytest.raises(UserError, match="`training` is"):
+            read_run(tmp_path / "one")
 
 
 def test_tables_and_scores_have_a_row_for_each_group(runs, tmp_path):

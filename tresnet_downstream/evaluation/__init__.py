@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from tresnet_downstream.evaluation.detection_scores import DetectionScores, detection_scores
 from tresnet_downstream.evaluation.detection_tables import format_detection_table, write_detection_scores
+from tresnet_downstream.evaluation.frequency_groups import TrainingCounts
 from tresnet_downstream.evaluation.multilabel_scores import (
     MultilabelScores,
     OperatingPoint,
@@ -39,6 +40,7 @@ __all__ = [
     "SingleLabelRun",
     "SingleLabelScores",
     "Thresholds",
+    "TrainingCounts",
     "VocScores",
     "average_precision",
     "detection_scores",

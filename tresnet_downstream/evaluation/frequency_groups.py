@@ -149,7 +149,7 @@ def counts_from_json(content: Any) -> TrainingCounts | None:
     images = content.get("images") if isinstance(content, Mapping) else None
     if not isinstance(images, Mapping) or not images:
         return None
-    if not all(isinstance(name, str) and type(count) is int and count >= 0 for name, count in images.items()):
+    if not all(isinstance(name, str) and type(count) is int and 0 <= count < 2**53 for name, count in images.items()):
         return None
     cutoffs = content.get("cutoffs")
     if cutoffs is not None and not are_cutoffs(cutoffs):
