@@ -26,8 +26,6 @@ from tresnet_downstream.weights.reading import read_checkpoint, stored_at, unwra
 _SINGLE_LABEL = (1000, 11221, 10450, 196)
 # Where neither the file nor the catalogue says.
 _SIZES = {True: 448, False: 224}
-# In bytes, of what torch allocates on a CPU.
-_ALIGNMENT = 64
 _COUNTER = ".num_batches_tracked"
 _NAME_OF_TIMM = "if the file is from timm, `network` names its network"
 
@@ -95,16 +93,13 @@ def assembled(file: WeightFile) -> ImageClassifier:
 
 
 def _laid_out(tensor: Tensor) -> Tensor:
-    """A tensor as a network in training has it, so that the same weights give the same numbers from any kind of file.
+    """A tensor with the strides that it has in a network in training, which kernels choose their way of rounding by.
 
-    Kernels round otherwise for row-major strides, which `contiguous` takes for channels-last ones of a 1 x 1 filter,
-    and where safetensors puts a tensor at another alignment in memory than torch's own.
+    `contiguous` leaves the strides of a 1 x 1 filter as they are: its values lie in the same order either way.
     """
     layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
     wanted = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta", memory_format=layout)
-    if tensor.stride() == wanted.stride() and tensor.data_ptr() % _ALIGNMENT == 0:
-        return tensor
-    return torch.empty(tensor.shape, dtype=tensor.dtype, memory_format=layout).copy_(tensor)
+    return tensor.contiguous(memory_format=layout).as_strided(tensor.shape, wanted.stride())
 
 
 def read_weight_file(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tresnet_downstream.errors import UserError
@@ -21,6 +21,17 @@ TYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
+_SAFETENSORS_TYPES = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
 # What a training goes on from, which is no part of a network.
 _STATES = ("optimizer", "message_hub", "param_schedulers")
 _BLOCK = 2**20
@@ -140,6 +151,29 @@ def _sort_metadata(path: Path) -> None:
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         file.seek(8)
         file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, each in memory of its own.
+
+    The library gives views into the file, at any alignment: kernels round otherwise there than for a checkpoint's.
+    """
+    with safe_open(path, "pt"):  # checks the header: types, shapes and places
+        pass
+    tensors = {}
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        if any(entry["dtype"] not in _SAFETENSORS_TYPES for entry in header.values()):
+            return load_file(path)
+        for name, entry in header.items():
+            tensor = torch.empty(entry["shape"], dtype=_SAFETENSORS_TYPES[entry["dtype"]])
+            file.seek(8 + length + entry["data_offsets"][0])
+            if file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data) != tensor.nbytes:
+                raise ValueError(f"{name} is cut off")
+            tensors[name] = tensor
+    return tensors
 
 
 def require_digest(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -4,6 +4,7 @@ Nothing is unpickled but tensors, plain values, numpy's arrays and MMEngine's lo
 kept: MMEngine 0.10.7 stores it in every checkpoint, and with it a reference to ``getattr``.
 """
 
+import os
 import pickle
 import re
 import struct
@@ -17,12 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import is_regular, open_regular
-from tresnet_downstream.weights.integrity import require_digest, require_usable, require_whole_records
+from tresnet_downstream.weights.integrity import read_safetensors, require_digest, require_usable, require_whole_records
 from tresnet_downstream.weights.shared import WEIGHTS, as_checkpoint, require_safetensors
 
 # Where a checkpoint has its weights. MMEngine's own average stands in `state_dict` itself.
@@ -79,7 +79,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
             or tensors that `require_usable` refuses.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path}: is a folder; name a file, of a shared folder {path / WEIGHTS}")
     if not is_regular(path):
         raise UserError(f"{path}: no such checkpoint")
@@ -165,7 +165,7 @@ def _reader_for(path: Path, start: bytes) -> Callable[[Path, Any], Any]:
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
-    tensors = load_file(path)
+    tensors = read_safetensors(path)
     require_digest(path, tensors)
     return as_checkpoint(path, tensors)
 
