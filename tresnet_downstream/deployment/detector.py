@@ -13,7 +13,7 @@ from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.deployment.detector_graph import DetectorGraph
 from tresnet_downstream.deployment.exportable import Exportable, Run, batches, drawn_pictures
 from tresnet_downstream.deployment.fuse import fuse
-from tresnet_downstream.detection import mmcv, mmdet
+from tresnet_downstream.detection import mmcv
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.detector import (
     BOXES,
@@ -30,6 +30,11 @@ from tresnet_downstream.exported.detector import (
 )
 from tresnet_downstream.exported.file import DETECTOR
 from tresnet_downstream.exported.letterbox import Letterbox
+
+# isort: split
+# After our own `detection`, which says what is missing if MMDetection is.
+import mmdet.models
+import mmdet.structures
 
 # What a float32 file may differ by: corners, of the longer side of the picture; and scores.
 BOX_TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-4
