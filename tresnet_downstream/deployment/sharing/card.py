@@ -259,7 +259,7 @@ def _use(model: SharedModel, repository: str, files: Sequence[str]) -> str:
     if EXPORTED in files:
         parts.append(
             f"`{EXPORTED}` runs without torch, by ONNX Runtime; `open_exported` of "
-            "`tresnet_downstream.deployment.exported` opens it."
+            "`tresnet_downstream.exported` opens it."
         )
     return "\n\n".join(parts)
 
