@@ -257,10 +257,7 @@ def _use(model: SharedModel, repository: str, files: Sequence[str]) -> str:
     else:
         parts.append(_with_timm(model, repository))
     if EXPORTED in files:
-        parts.append(
-            f"`{EXPORTED}` runs without torch, by ONNX Runtime; `open_exported` of "
-            "`tresnet_downstream.exported` opens it."
-        )
+        parts.append(f"`{EXPORTED}` runs without torch, by ONNX Runtime: `tresnet predict {EXPORTED} image.jpg`.")
     return "\n\n".join(parts)
 
 
