@@ -136,7 +136,7 @@ class PatienceHook(Hook):
         self.validated = [each for each in self.validated if each.place <= _place(loop)]
         if self._has_waited():
             loop.stop_training = True
-            tell(f"nothing is left to train: {self._reason()}; a larger `patience` goes on")
+            tell(f"nothing is left to train: {self._reason()}; a larger patience goes on")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Keeps the score, and ends the training if it has waited enough."""
