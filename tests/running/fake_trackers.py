@@ -49,7 +49,7 @@ class WandbRun:
         self.server, self.id, self.mode = server, options["id"], mode
         known = server.runs.setdefault(self.id, {"rows": {}, "summary": {}, "config": {}, "starts": 0, "artifacts": []})
         if mode == "offline":  # of each process a file of its own
-            known["rows"], known["summary"] = {}, {}
+            known["rows"], known["summary"], known["config"] = {}, {}, {}
         self.kept = known
         known["starts"] += 1
         known["options"] = options

@@ -31,7 +31,7 @@ def rows(records):
     return {
         (each["kind"], each["step"]): {k: v for k, v in each["scalars"].items() if k not in TIMES}
         for each in records
-        if each["kind"] != "results"
+        if each["kind"] in ("train", "val")
     }
 
 
@@ -85,7 +85,7 @@ def test_both_trackers_get_config_scalars_scores_and_the_checkpoint(data, tmp_pa
     wandb, mlflow = fake_wandb(monkeypatch), fake_mlflow(monkeypatch)
     train(data, tmp_path / "run", tracker="tensorboard,wandb,mlflow", **EACH)
     records = journal(tmp_path / "run")
-    scalars = [each for each in records if each["kind"] != "results"]
+    scalars = [each for each in records if each["kind"] in ("train", "val")]
     assert [(each["kind"], each["step"]) for each in scalars] == [
         *(("train", 1), ("train", 2), ("train", 3), ("val", 3)),
         *(("train", 4), ("train", 5), ("train", 6), ("val", 6)),
@@ -95,8 +95,8 @@ def test_both_trackers_get_config_scalars_scores_and_the_checkpoint(data, tmp_pa
     assert run["config"]["model.backbone.type"] == "TResNet"
     assert run["exit_code"] == 0
     assert [row["step"] for row in run["rows"].values()] == [each["step"] for each in scalars]
-    assert {"val/raw/mAP", "val/averaged/mAP", "epoch"} <= run["rows"][3].keys()
-    assert run["rows"][7]["epoch"] == 2
+    assert {"val/raw/mAP", "val/averaged/mAP", "epoch"} <= run["rows"][4].keys()
+    assert run["rows"][8]["epoch"] == 2
     (stored,) = mlflow.runs.values()
     assert stored.status == "FINISHED"
     assert stored.params["model.backbone.type"] == "TResNet"
@@ -148,7 +148,7 @@ def test_killed_and_resumed_run_is_one_run_with_all_scores(data, tmp_path, monke
     ((_, run),) = wandb.runs.items()
     assert run["starts"] == 2
     assert [(row["step"], row["epoch"]) for row in run["rows"].values()] == [
-        (each["step"], each["place"]) for each in records if each["kind"] != "results"
+        (each["step"], each["place"]) for each in records if each["kind"] in ("train", "val")
     ]
     (stored,) = mlflow.runs.values()
     steps = sorted(metric.step for metric in stored.metrics if metric.key == "train/loss")
@@ -288,8 +288,9 @@ def test_offline_files_of_a_killed_process_are_set_aside(data, tmp_path, monkeyp
     assert sorted(os.listdir(tmp_path / "run" / "wandb")) == ["offline-run-1-other", "replaced"]
 
 
-def test_scores_and_report_go_to_the_run_that_trained(data, tmp_path, monkeypatch, capsys):
-    wandb = fake_wandb(monkeypatch)
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_scores_and_report_go_to_the_run_that_trained(data, tmp_path, monkeypatch, capsys, mode):
+    wandb = fake_wandb(monkeypatch, mode)
     work_dir = tmp_path / "run"
     train(data, work_dir, max_epochs=1, tracker="wandb")
     call("test_multilabel", [DIGITS, work_dir / "best.pth", "--work-dir", work_dir, *options(data)])
@@ -301,6 +302,7 @@ def test_scores_and_report_go_to_the_run_that_trained(data, tmp_path, monkeypatc
     scores = json.loads((work_dir / "scores.json").read_text())
     assert run["summary"]["scored/mAP"] == scores["headline"]["mAP"]
     assert run["summary"]["scored/checkpoint_sha256"] == run["summary"]["checkpoint_sha256"]
+    assert run["config"]["model.backbone.type"] == "TResNet"
     assert run["artifacts"] == [(f"report-{run_id}", str(report))]
     # Of a checkpoint elsewhere nobody knows the run.
     shutil.copy(work_dir / "best.pth", tmp_path / "copy.pth")

@@ -102,7 +102,9 @@ class TrackerHook(Hook):
 
     def _open(self, runner: Any) -> None:
         self.journal = Journal(runner.work_dir, runner.run_id, runner.settings_digest)
-        run = TrackedRun(runner.run_id, Path(runner.work_dir), flat(plain(runner.cfg._cfg_dict.to_dict())))
+        run = TrackedRun(runner.run_id, Path(runner.work_dir))
+        place, step = _place(runner.train_loop, runner.iter), _steps(runner, runner.iter) + self.offset
+        self.journal.add_config(place, step, flat(plain(runner.cfg._cfg_dict.to_dict())))
         for tracker in self.trackers:
             with_reason(tracker, tracker.open, run, list(self.journal.records))
             self.deliveries.append(Delivery(tracker, _ADVICE))

@@ -20,7 +20,7 @@ from tresnet_downstream.files import Earlier, open_regular
 from tresnet_downstream.notices import tell
 
 JOURNAL = "tracked.jsonl"
-TRAIN, VAL, RESULTS = "train", "val", "results"
+TRAIN, VAL, CONFIG, RESULTS = "train", "val", "config", "results"
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Record:
     Attributes:
         number: of the record in its journal, from 0.
         milliseconds: when it was recorded, since 1970.
-        kind: ``train`` and ``val`` for scalars of training and validation; ``results`` for what came out.
+        kind: ``train`` and ``val`` for scalars of training and validation; ``config``; ``results`` for what came out.
         place: epochs trained, with the part of the one that is not complete.
         step: optimiser steps done.
         scalars: numbers by name.
-        facts: texts by name, such as the SHA-256 of a checkpoint.
+        facts: texts by name, such as the SHA-256 of a checkpoint; of a config, its values.
         files: paths of files or folders that belong to the run, by the name that they get there.
     """
 
@@ -44,7 +44,7 @@ class Record:
     place: float
     step: int
     scalars: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -77,6 +77,11 @@ class Journal:
             return None
         self._last.update(dict.fromkeys(((kind, name) for name in new), place))
         return self._add(kind, place, step, scalars=new)
+
+    def add_config(self, place: float, step: int, config: Mapping[str, Any]) -> Record | None:
+        """Records the config, unless the last one was the same."""
+        before = next((record.facts for record in reversed(self.records) if record.kind == CONFIG), None)
+        return None if before == config else self._add(CONFIG, place, step, facts=dict(config))
 
     def add_results(
         self, place: float, step: int, scalars: Mapping[str, float], facts: Mapping[str, str], files: Mapping[str, str]

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tresnet_downstream.running.trackers.journal import RESULTS, Record
+from tresnet_downstream.running.trackers.journal import CONFIG, RESULTS, Record
 from tresnet_downstream.running.trackers.tracker import FAILED, FINISHED, STOPPED, TrackedRun
 
 DATABASE, ARTIFACTS, EXPERIMENT = "mlflow.db", "mlflow_artifacts", "tresnet-downstream"
@@ -61,7 +61,7 @@ class MlflowRun:
         return name, self.client.get_experiment_by_name(name)
 
     def open(self, run: TrackedRun, records: Sequence[Record]) -> None:
-        """Finds the run by its tag, or makes it; sends config and records."""
+        """Finds the run by its tag, or makes it; sends the records that it lacks."""
         name, experiment = self._experiment()
         if experiment is None:
             # Otherwise MLflow puts files where the command is typed.
@@ -78,8 +78,6 @@ class MlflowRun:
             tags = {**self.setting.get("tags", {}), ID_TAG: run.run_id}
             title = self.setting.get("name") or self.folder.name
             self.run_id = self.client.create_run(experiment_id, tags=tags, run_name=title).info.run_id
-        if run.config is not None:
-            self._send_config(run.config)
         self._send_missing(records, is_new=not found)
 
     def _send_config(self, config: Mapping[str, Any]) -> None:
@@ -127,6 +125,9 @@ class MlflowRun:
             self.client.log_batch(self.run_id, metrics=[metric_type(*metric) for metric in batch])
 
     def _send_results(self, record: Record) -> None:
+        if record.kind == CONFIG:
+            self._send_config(record.facts)
+            return
         for name, value in record.facts.items():
             self.client.set_tag(self.run_id, _name(name), value[:_LONGEST_TAG])
         for name, path in record.files.items():
@@ -144,7 +145,7 @@ def _metrics(record: Record) -> list[tuple[str, float, int, int]]:
     """Name, value, time and step of what a record holds; ``epoch`` goes with the scalars of a training."""
     prefix = "" if record.kind == RESULTS else f"{record.kind}/"
     scalars = {f"{prefix}{name}": value for name, value in record.scalars.items()}
-    if record.kind != RESULTS:
+    if record.scalars and record.kind != RESULTS:
         scalars["epoch"] = record.place
     return [(_name(name), float(value), record.milliseconds, record.step) for name, value in scalars.items()]
 

@@ -22,12 +22,10 @@ class TrackedRun:
     Attributes:
         run_id: from the file ``run_id`` of its folder.
         folder: where it writes.
-        config: its config, flattened, as texts and numbers by name; None where nothing is trained.
     """
 
     run_id: str
     folder: Path
-    config: Mapping[str, Any] | None = None
 
 
 class Tracker(Protocol):

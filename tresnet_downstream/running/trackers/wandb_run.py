@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tresnet_downstream.notices import tell
-from tresnet_downstream.running.trackers.journal import RESULTS, Record
+from tresnet_downstream.running.trackers.journal import CONFIG, RESULTS, TRAIN, VAL, Record
 from tresnet_downstream.running.trackers.tracker import FINISHED, TrackedRun
 
 PROJECT = "tresnet-downstream"
@@ -58,15 +58,13 @@ class WandbRun:
             resume="allow" if is_online else None,
             settings=_wandb().Settings(console="off"),
         )
-        if run.config is not None:
-            self.run.config.update(dict(run.config), allow_val_change=True)
         for place in ("step", "epoch"):
             self.run.define_metric(place, hidden=True)
         for kind in ("train", "val"):
             self.run.define_metric(f"{kind}/*", step_metric="step")
         first = self.run.step if is_online else 0
         for record in records:
-            if record.kind == RESULTS or record.number >= first:
+            if record.kind not in (TRAIN, VAL) or record.number >= first:
                 self.send(record)
 
     @staticmethod
@@ -86,6 +84,9 @@ class WandbRun:
 
     def send(self, record: Record) -> None:
         """Logs one record."""
+        if record.kind == CONFIG:
+            self.run.config.update(record.facts, allow_val_change=True)
+            return
         if record.kind == RESULTS:
             self.run.summary.update({**record.scalars, **record.facts})
             for name, path in record.files.items():
