@@ -16,6 +16,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import CheckpointHook, plain
+from tresnet_downstream.running.config import SET_BY_TRAINING
 from tresnet_downstream.running.loops import TrainLoop
 from tresnet_downstream.running.optimisation import optimizer_steps
 from tresnet_downstream.running.trackers.journal import TRAIN, VAL, Journal, Record, scalars_of
@@ -104,7 +105,10 @@ class TrackerHook(Hook):
         self.journal = Journal(runner.work_dir, runner.run_id, runner.settings_digest)
         run = TrackedRun(runner.run_id, Path(runner.work_dir))
         place, step = _place(runner.train_loop, runner.iter), _steps(runner, runner.iter) + self.offset
-        self.journal.add_config(place, step, flat(plain(runner.cfg._cfg_dict.to_dict())))
+        # What says how this process was started is no part of the run.
+        left_out = {*SET_BY_TRAINING, *(["load_from"] if runner._resume else [])}
+        config = {key: value for key, value in runner.cfg._cfg_dict.to_dict().items() if key not in left_out}
+        self.journal.add_config(place, step, flat(plain(config)))
         for tracker in self.trackers:
             with_reason(tracker, tracker.open, run, list(self.journal.records))
             self.deliveries.append(Delivery(tracker, _ADVICE))
