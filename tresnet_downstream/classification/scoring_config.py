@@ -71,6 +71,29 @@ def _of_the_users(path: str | Path, part: Mapping[str, Any], registry: Registry)
     return without_paths({key: value for key, value in part.items() if (key, value) != ("outside_paths", True)})
 
 
+def _loader(split: str) -> dict[str, Any]:
+    """The loader of a split, ``val`` or ``test``, as configs/_base_ has it."""
+    return {
+        "batch_size": "$batch_size",
+        "num_workers": "$num_workers",
+        "persistent_workers": True,
+        "sampler": {"type": "EpochSampler", "shuffle": False},
+        "collate_fn": {"type": f"{SCOPE}.collate_pictures"},
+        "dataset": {
+            "type": "MultiLabelDataset",
+            "data_root": "$data_root",
+            "annotation_file": f"${split}_annotations",
+            "image_folder": f"${split}_images",
+            "keep_empty": "$keep_empty",
+            "difficult": "$difficult",
+            "on_bad_image": "$on_bad_image",
+            "outside_paths": "$outside_paths",
+            "source": "$data_source",
+            "pipeline": "$val_pipeline",
+        },
+    }
+
+
 _LOADERS = ("val_dataloader", "test_dataloader")
 _LABEL_DEFAULTS = {"threshold": 0.5, "top_k": 3}
 # What configs/_base_ says of validation. Parts of training are there for the check of configs alone.
@@ -91,44 +114,8 @@ _SCORING: dict[str, Any] = {
     "num_workers": 2,
     "amp": None,
     "frequency_cutoffs": None,
-    "val_dataloader": {
-        "batch_size": "$batch_size",
-        "num_workers": "$num_workers",
-        "persistent_workers": True,
-        "sampler": {"type": "EpochSampler", "shuffle": False},
-        "collate_fn": {"type": f"{SCOPE}.collate_pictures"},
-        "dataset": {
-            "type": "MultiLabelDataset",
-            "data_root": "$data_root",
-            "annotation_file": "$val_annotations",
-            "image_folder": "$val_images",
-            "keep_empty": "$keep_empty",
-            "difficult": "$difficult",
-            "on_bad_image": "$on_bad_image",
-            "outside_paths": "$outside_paths",
-            "source": "$data_source",
-            "pipeline": "$val_pipeline",
-        },
-    },
-    "test_dataloader": {
-        "batch_size": "$batch_size",
-        "num_workers": "$num_workers",
-        "persistent_workers": True,
-        "sampler": {"type": "EpochSampler", "shuffle": False},
-        "collate_fn": {"type": f"{SCOPE}.collate_pictures"},
-        "dataset": {
-            "type": "MultiLabelDataset",
-            "data_root": "$data_root",
-            "annotation_file": "$test_annotations",
-            "image_folder": "$test_images",
-            "keep_empty": "$keep_empty",
-            "difficult": "$difficult",
-            "on_bad_image": "$on_bad_image",
-            "outside_paths": "$outside_paths",
-            "source": "$data_source",
-            "pipeline": "$val_pipeline",
-        },
-    },
+    "val_dataloader": _loader("val"),
+    "test_dataloader": _loader("test"),
     "val_evaluator": {"type": "MultilabelMetric", "threshold": "$threshold", "top_k": "$top_k"},
     "val_cfg": {"type": "ScoreLoop", "amp": "$amp"},
     "randomness": {"seed": "$seed", "deterministic": False},
