@@ -78,6 +78,7 @@ def test_a_checkpoint_describes_its_whole_model_in_plain_values(trained, data):
             },
             "pipeline": [{"type": "SquashResize", "size": 40}],
             "labels": {"threshold": 0.5, "top_k": 3},
+            "training": {"class_images": [12, 10, 14]},
         }
     best = torch.load(trained / "best.pth", weights_only=True)
     assert str(data) not in str(best["meta"])
