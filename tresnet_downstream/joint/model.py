@@ -260,7 +260,5 @@ def _checked_rescoring(rescore: Mapping[str, float] | None) -> dict[str, float] 
     if not rescore:
         return None
     if set(rescore) != {"scale", "shift"} or not all(isinstance(value, int | float) for value in rescore.values()):
-        raise UserError(
-            f"labels.rescore={dict(rescore)!r}: give dict(scale=..., shift=...), as tresnet calibrate does"
-        )
+        raise UserError(f"labels.rescore={dict(rescore)!r}: give dict(scale=..., shift=...), as tresnet calibrate does")
     return {name: float(value) for name, value in rescore.items()}
