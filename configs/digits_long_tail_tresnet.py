@@ -2,4 +2,4 @@
 _base_ = ['digits_tresnet.py']
 
 data_root = 'data/digits_long_tail'
-data_source = 'python data/make_digits.py --long-tail 100 --out data/digits_long_tail makes it'
+data_source = 'tresnet digits --long-tail 100 --out data/digits_long_tail makes it'

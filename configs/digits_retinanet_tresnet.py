@@ -1,4 +1,4 @@
-# RetinaNet on a narrow TResNet, on the embedded digits (data/make_digits.py): a few minutes on a CPU.
+# RetinaNet on a narrow TResNet, on the embedded digits (tresnet digits): a few minutes on a CPU.
 _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '_base_/tresnet_detection.py']
 
 data_root = 'data/digits/'

@@ -1,8 +1,8 @@
-# A narrow TResNet on the embedded digits (data/make_digits.py): a few minutes on a CPU.
+# A narrow TResNet on the embedded digits (tresnet digits): a few minutes on a CPU.
 _base_ = ['_base_/multilabel_data.py', '_base_/schedule_one_cycle.py', '_base_/runtime.py']
 
 data_root = 'data/digits'
-data_source = 'python data/make_digits.py makes it'
+data_source = 'tresnet digits makes it'
 train_annotations = 'annotations/instances_train.json'
 train_images = 'train'
 val_annotations = 'annotations/instances_val.json'

@@ -6,6 +6,7 @@ import select
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from tresnet_downstream import interrupts, wording
@@ -54,9 +55,13 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses the arguments; those of a subcommand are parsed by its own parser."""
-        for option in (option for action in self._actions for option in action.option_strings):
-            name = option.lstrip("-").replace("-", "_")
-            wording.name_options({name: option, PARAMETERS.get(name, name): option})
+        typed = set(args if args is not None else sys.argv[1:])
+        for action in self._actions:
+            # Of several names of one option, the one that the user typed.
+            shown = next((option for option in action.option_strings if option in typed), None)
+            for option in action.option_strings:
+                name = option.lstrip("-").replace("-", "_")
+                wording.name_options({name: shown or option, PARAMETERS.get(name, name): shown or option})
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -128,6 +133,39 @@ def run(
         if _is_first_to_tell():
             print(f"interrupted; {RESUMABLE if resumable else 'files that are complete stay'}", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextmanager
+def outliving_reader() -> Iterator[None]:
+    """Inside, the command goes on where the reader of standard output, such as ``head``, has closed it."""
+    before, sys.stdout = sys.stdout, _Outliving(sys.stdout)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+class _Outliving:
+    """Standard output, which drops what nobody reads any more."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._or_drop(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._or_drop(self._stream.flush)
+
+    def _or_drop(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def _is_output_closed() -> bool:

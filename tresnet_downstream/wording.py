@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 # The commands that have a script, and those scripts.
 SCRIPTS = {
+    "digits": "data/make_digits.py",
     "train": "tools/train.py",
     "score": "tools/test.py",
     "predict": "tools/predict.py",

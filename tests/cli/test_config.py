@@ -30,6 +30,14 @@ def test_a_path_is_that_file(tmp_path):
     assert config_path(tmp_path / "mine.py") == tmp_path / "mine.py"
 
 
+@pytest.mark.parametrize("name", ["best.pth", "model.onnx", "notes"])
+def test_a_file_that_is_no_config_is_told(name, tmp_path, capsys):
+    (tmp_path / name).write_bytes(b"\x80\x02")
+    for command in ("config", "train", "check"):
+        assert main([command, str(tmp_path / name)]) == 2
+        assert f"{tmp_path / name}: is no config" in capsys.readouterr().err
+
+
 def test_an_unknown_name_lists_the_nearest():
     with pytest.raises(UserError, match=r"coco_tresnet_l_44: no such config file; the nearest .* coco_tresnet_l_448"):
         config_path("coco_tresnet_l_44")
@@ -37,13 +45,16 @@ def test_an_unknown_name_lists_the_nearest():
         config_path("zzz")
 
 
-@pytest.mark.parametrize("file", [f"{CLASSIFIER}.py", CLASSIFIER])
-def test_a_file_of_the_same_name_is_not_taken_in_silence(file, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("file", "notice"), [(f"{CLASSIFIER}.py", f"for the file, write ./{CLASSIFIER}.py"), (CLASSIFIER, "not the file")]
+)
+def test_a_file_of_the_same_name_is_not_taken_in_silence(file, notice, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / file).write_text("a = 1\n")
     assert config_path(CLASSIFIER) == ROOT / "configs" / f"{CLASSIFIER}.py"
-    assert f"for the file, write ./{file}" in capsys.readouterr().out
-    assert config_path(f"./{file}").resolve() == tmp_path / file
+    assert notice in capsys.readouterr().out
+    if file.endswith(".py"):
+        assert config_path(f"./{file}").resolve() == tmp_path / file
 
 
 def test_the_list_has_a_line_of_each(capsys):

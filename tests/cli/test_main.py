@@ -85,6 +85,19 @@ def test_a_script_and_the_command_take_the_same_options():
         assert all(flag in text for flag in flags)
 
 
+def test_a_config_alone_is_not_scored(capsys):
+    for config in ("digits_tresnet", str(ROOT / "configs" / "digits_tresnet.py")):
+        status, _, err = ended(["score", config], capsys)
+        assert status == 2
+        assert "is a config; name the checkpoint after it" in err
+
+
+def test_seeds_and_a_seed_of_the_config_are_refused_together(capsys):
+    status, _, err = ended(["train", "digits_tresnet", "--seeds", "0", "1", "--cfg-options", "seed=3"], capsys)
+    assert status == 2
+    assert "--seeds: --cfg-options sets seed too" in err
+
+
 def test_messages_name_the_command_that_the_user_ran(tmp_path, capsys):
     status, _, err = ended(["report", str(tmp_path), "--out", str(tmp_path / "report")], capsys)
     assert status == 2

@@ -4,6 +4,8 @@ import argparse
 import ast
 import importlib.util
 import os
+import subprocess
+import sys
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ from running.small_data import train as train_small
 from tresnet_downstream.cli.options import CONFIG_KEYS, changes_of, use_device
 from tresnet_downstream.cli.tasks import TASKS, task_of
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.running.config import read_config_file
+from tresnet_downstream.running.config import load_config, read_config_file
 
 CLI = ROOT / "tresnet_downstream" / "cli"
 NAMES = ("size", "batch_size", "workers", "seed", "threshold")
@@ -57,6 +59,8 @@ def names_read(module):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 names.add(node.value)
     text = (CLI / f"{module}.py").read_text()
+    if "vars(parser().parse_args" in text:  # all of them are passed on by name
+        names |= {action.dest for action in import_module(f"tresnet_downstream.cli.{module}").parser()._actions}
     return names | ({"weights", "explain", "tta"} if "_TASKS_OF.items()" in text else set())
 
 
@@ -152,6 +156,24 @@ def test_options_train_and_score_as_their_keys_do(tmp_path):
         tables.append([line for line in out.splitlines() if str(tmp_path) not in line])
     assert tables[0] == tables[1]
     assert any("0.4" in line for line in tables[0])
+
+
+def test_dicts_with_numbers_as_keys_have_text_as_keys():
+    config = load_config(DIGITS, ["class_weights={9:3.0,'1':2}"])
+    assert config.class_weights == {"9": 3.0, "1": 2}
+
+
+def test_scores_are_written_though_the_reader_of_the_table_is_gone(tmp_path):
+    data = make_small_data(tmp_path / "data")
+    train_small(data, tmp_path / "run", max_epochs=1)
+    arguments = [DIGITS, tmp_path / "run" / "best.pth", *options(data)]
+    command = [sys.executable, ROOT / "tools" / "test_multilabel.py", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    # In the folder of the training that the checkpoint lies in, since no other is named.
+    assert (tmp_path / "run" / "run.json").is_file()
+    assert (tmp_path / "run" / "scores.json").is_file()
 
 
 def test_an_unknown_device_is_refused(tmp_path):

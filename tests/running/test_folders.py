@@ -49,6 +49,19 @@ def test_overwrite_moves_the_whole_run_aside_and_says_where(data, work_dir):
     assert len(ids) == 3
 
 
+@pytest.mark.parametrize("mistake", ["lr_factors.backbone=-1", "freeze.hed=1", "image_size=10", "amp=float8"])
+def test_a_mistake_that_ends_a_training_before_its_first_checkpoint_leaves_the_run_of_before(data, work_dir, mistake):
+    before = contents(work_dir)
+    status, out, err = call(
+        "train_multilabel", [DIGITS, "--work-dir", work_dir, "--overwrite", *options(data, max_epochs=1), mistake]
+    )
+    assert (status, err.count("\n")) == (2, 1)
+    assert "holds the run of before again" in out or "is now in" not in out
+    after = contents(work_dir)
+    assert {path: after.get(path) for path in before} == before
+    assert [path.name for path in work_dir.parent.iterdir() if not path.name.startswith(".")] == ["run"]
+
+
 def test_scores_of_another_network_do_not_stay_beside_a_new_run(data, trained, tmp_path, capsys):
     status, _, _ = call("test_multilabel", [DIGITS, trained / "best.pth", "--work-dir", tmp_path, *options(data)])
     assert status == 0

@@ -136,7 +136,7 @@ def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
         UserError: if it names what is not registered, or what a checkpoint may not name.
     """
     content = stored_at(checkpoint, "meta", "model")
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) or "detector" in content:
         return Description()
     pipeline, labels = content.get("pipeline") or (), content.get("labels") or {}
     if not isinstance(pipeline, list | tuple) or not all(isinstance(step, Mapping) for step in pipeline):

@@ -30,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tresnet_downstream.evaluation.runs import read_outcome
 
     scaling: tuple[float, float] | None = None
+    is_joint = False
     for folder in (options.run, *options.apply):
         outcome = read_outcome(folder)
+        is_joint = is_joint or isinstance(outcome, JointRun)
         labels = outcome.labels if isinstance(outcome, JointRun) else outcome
         if not isinstance(labels, MultilabelRun):
             raise UserError(f"{folder}: is no run with several labels per image")
@@ -41,4 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         errors = [reliability(each, labels.targets).error for each in (labels.probabilities, after)]
         print(f"{folder}: expected calibration error {errors[0]:.2f}, calibrated {errors[1]:.2f}")
     assert scaling is not None
-    print(f"--cfg-options labels.rescore.scale={scaling[0]:.4f} labels.rescore.shift={scaling[1]:.4f}")
+    print(f"calibrated probability: sigmoid({scaling[0]:.4f} * logit + {scaling[1]:.4f})")
+    if is_joint:
+        print(f"--cfg-options labels.rescore.scale={scaling[0]:.4f} labels.rescore.shift={scaling[1]:.4f}")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tresnet_downstream.errors import UserError
 
+_SUFFIXES = (".py", ".json", ".yaml", ".yml")  # MMEngine's
+
 
 def packaged_folder() -> Path:
     """The folder of the packaged configs; of a clone, that is ``configs/``.
@@ -36,19 +38,20 @@ def config_path(name: str | Path) -> Path:
         UserError: there is neither; the message lists the nearest packaged names.
     """
     path = Path(name)
-    if path.suffix == ".py" and path.is_file():
+    if path.suffix in _SUFFIXES and path.is_file():
         return path
     by_name = path.suffix == "" and str(name) == path.name
     packaged = packaged_folder() / f"{name}.py"
     if by_name and packaged.is_file():
         from tresnet_downstream.notices import tell  # imports torch
 
-        for other in (path.with_suffix(".py"), path):
-            if other.is_file():
-                tell(f"{name} is the packaged config; for the file, write ./{other}")
+        if path.with_suffix(".py").is_file():
+            tell(f"{name} is the packaged config; for the file, write ./{name}.py")
+        elif path.is_file():
+            tell(f"{name} is the packaged config, and not the file of this name")
         return packaged.resolve()
     if path.is_file():
-        return path
+        raise UserError(f"{name}: is no config; the name of a config file ends in .py")
     nearest = get_close_matches(path.stem, packaged_names(), n=3, cutoff=0.5)
     hint = f"the nearest packaged configs are {', '.join(nearest)}" if nearest else "tresnet config lists packaged ones"
     raise UserError(f"{name}: no such config file; {hint}")

@@ -19,6 +19,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("demo", "make the sample data, train on it, score and write a report"),
+    "digits": Command("digits", "make the sample data alone, with numbers of images of your choice"),
     "config": Command("config", "list the packaged configs, print one with the meaning of its keys, copy one"),
     "check": Command("check", "find faults of annotations and images before a training"),
     "train": Command("train", "train a classifier, a detector or both in one network", resumable=True),

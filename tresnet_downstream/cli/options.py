@@ -54,8 +54,8 @@ def config_parser(description: str, examples: Iterable[str]) -> Parser:
         "--work-dir",
         dest="out",
         metavar="DIR",
-        help="the folder for results (default: work_dirs/ and the name of the config, or of the checkpoint's folder "
-        "if a checkpoint is scored without a config)",
+        help="the folder for results (default: work_dirs/ and the name of the config; of scores the folder of the "
+        "training that the checkpoint lies in)",
     )
     add_cfg_options(parser)
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the images (default: the config's)")

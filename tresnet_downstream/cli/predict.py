@@ -141,6 +141,8 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
 
     if options.tta:
         raise UserError(f"{options.model}: `tta` is for classifiers; tresnet score has it for detectors")
+    if unused := [name for name, value in model_options(options).items() if value is not None]:
+        raise UserError(f"{options.model}: is a detector, and `{unused[0]}` is for classifiers; leave it out")
     config = load_config(config_path(options.config)) if options.config else None
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")

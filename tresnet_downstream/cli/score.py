@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tresnet_downstream.cli.config_names import config_path
+from tresnet_downstream.cli.config_names import config_path, packaged_names
 from tresnet_downstream.cli.options import (
     add_report_option,
     add_threshold_option,
@@ -16,7 +16,7 @@ from tresnet_downstream.cli.options import (
     write_report_of,
 )
 from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, DETECTORS, JOINT, MULTILABEL, TASKS, require_task
-from tresnet_downstream.command_line import Parser
+from tresnet_downstream.command_line import Parser, outliving_reader
 from tresnet_downstream.errors import UserError
 
 # Options that only some tasks have, besides those that are short for config keys.
@@ -101,14 +101,25 @@ def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> 
             scoring raises.
     """
     options = parser(task).parse_args(arguments)
+    with outliving_reader():
+        _score(options, task)
+
+
+def _score(options: argparse.Namespace, task: str | None) -> None:
+    """Scores by a config, or by a checkpoint alone."""
     use_device(options.device, options.launcher)
+    if options.out is None:
+        options.out = _folder_of_run(options.checkpoint or options.config)
     if options.checkpoint is None:
+        if options.config in packaged_names() or Path(options.config).suffix == ".py":
+            raise UserError(f"{options.config}: is a config; name the checkpoint after it")
         _score_classifier(options, None, task)
         return
 
     from tresnet_downstream.running.config import read_config_file
 
-    raw = read_config_file(config_path(options.config))
+    options.config = config_path(options.config)
+    raw = read_config_file(options.config)
     actual = require_task(raw, task, "test")
     for name, tasks in _TASKS_OF.items():
         if getattr(options, name, None) and actual not in tasks:
@@ -119,6 +130,12 @@ def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> 
         _score_detector(options)
     else:
         _score_joint(options)
+
+
+def _folder_of_run(checkpoint: str) -> str | None:
+    """The folder of the training that a checkpoint lies in; None if it lies elsewhere."""
+    folder = Path(checkpoint).absolute().parent
+    return str(folder) if (folder / "run_id").is_file() else None
 
 
 def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -> None:
@@ -148,12 +165,13 @@ def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -
     if scored is None:
         return
     scores, outcome = scored
+    folder = Path(config.work_dir)
+    written = write_scored(scores, outcome, folder)
     table = format_table if task == MULTILABEL else format_single_label_table
     print(table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights{_how(options)}"))
     for name, value in outcome.about.get("metrics", {}).items():
         print(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
-    folder = Path(config.work_dir)
-    for path in write_scored(scores, outcome, folder):
+    for path in written:
         print(f"wrote {path}")
     write_report_of(folder, options.report)
     _log(options, config, folder)
@@ -190,11 +208,11 @@ def _config_of_checkpoint(options: argparse.Namespace, ready: Any, task: str | N
     from tresnet_downstream.classification.descriptions import Description, read_description
     from tresnet_downstream.classification.scoring_config import scoring_config
     from tresnet_downstream.running.options import places_set_by, with_options
-    from tresnet_downstream.weights import read_checkpoint
+    from tresnet_downstream.weights import is_detector, locate, read_checkpoint
 
-    if Path(options.config).suffix == ".py":
-        raise UserError(f"{options.config}: is a config; name the checkpoint after it")
     checkpoint = options.checkpoint = Path(options.config)
+    if ready is None and is_detector(locate(checkpoint)):
+        raise UserError(f"{checkpoint}: is a detector's checkpoint; name its config before it")
     if ready is None:
         description = read_description(checkpoint, read_checkpoint(checkpoint))
     else:
@@ -218,10 +236,11 @@ def _score_detector(options: argparse.Namespace) -> None:
     if scored is None:
         return
     scores, outcome = scored
+    folder = Path(config.work_dir)
+    written = write_scored(scores, outcome, folder)
     for kind, scores_of_kind in scores.items():
         print(format_detection_table(scores_of_kind, f"{options.checkpoint}, {kind}{_how(options)}"))
-    folder = Path(config.work_dir)
-    for path in write_scored(scores, outcome, folder):
+    for path in written:
         print(f"wrote {path}")
     write_report_of(folder, options.report)
     _log(options, config, folder)
@@ -238,11 +257,11 @@ def _score_joint(options: argparse.Namespace) -> None:
     if scored is None:
         return
     labels, boxes = scored
+    folder = Path(config.work_dir)
+    written = (*write_scored(*labels, folder / PARTS[0]), *write_scored(*boxes, folder / PARTS[1]))
     print(format_table(labels[0], f"{options.checkpoint}, labels{_how(options)}"))
     for kind, scores_of_kind in boxes[0].items():
         print(format_detection_table(scores_of_kind, f"{options.checkpoint}, {kind}{_how(options)}"))
-    folder = Path(config.work_dir)
-    written = (*write_scored(*labels, folder / PARTS[0]), *write_scored(*boxes, folder / PARTS[1]))
     for path in written:
         print(f"wrote {path}")
     write_report_of(folder, options.report)

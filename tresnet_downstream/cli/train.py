@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from tresnet_downstream.cli.config_names import config_path
-from tresnet_downstream.cli.options import add_seed_option, config_parser, read_config, use_device
+from tresnet_downstream.cli.options import CONFIG_KEYS, add_seed_option, config_parser, read_config, use_device
 from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, JOINT, MULTILABEL, TASKS, require_task
 from tresnet_downstream.command_line import Parser
 from tresnet_downstream.errors import UserError
@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> 
 
     from tresnet_downstream.running.config import read_config_file
 
-    task = require_task(read_config_file(config_path(options.config)), task, "train")
+    options.config = config_path(options.config)
+    task = require_task(read_config_file(options.config), task, "train")
     if options.seeds is not None:
         _train_seeds(options, task)
         return
@@ -88,6 +89,8 @@ def _train_seeds(options: argparse.Namespace, task: str) -> None:
 
     if options.seed is not None:
         raise UserError(f"`seed` {options.seed}: `seeds` names the seeds; leave one of them out")
+    if by_key := {change.partition("=")[0] for change in options.cfg_options} & set(CONFIG_KEYS[task]["seed"]):
+        raise UserError(f"`seeds`: `cfg_options` sets {by_key.pop()} too; leave one of them out")
 
     def config_of(seed: int) -> Any:
         return read_config(argparse.Namespace(**{**vars(options), "seed": seed}), task, "train_dataloader")

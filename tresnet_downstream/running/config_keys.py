@@ -99,6 +99,8 @@ def meanings_of(path: Path) -> dict[str, str]:
         over those of :data:`MEANINGS`.
     """
     meanings = dict(MEANINGS)
+    if path.suffix != ".py":
+        return meanings
     for file in reversed(list(with_bases(path))):
         meanings |= _comments_of(file)
     return meanings
@@ -107,6 +109,8 @@ def meanings_of(path: Path) -> dict[str, str]:
 def with_bases(path: Path) -> Iterator[Path]:
     """A config and the files of the same folders that it inherits from; files of other packages are left out."""
     yield path
+    if path.suffix != ".py":
+        return
     for assignment in _assignments(path.read_text(encoding="utf-8")):
         if assignment[0] == "_base_":
             bases = ast.literal_eval(assignment[1])
@@ -117,7 +121,9 @@ def with_bases(path: Path) -> Iterator[Path]:
 
 def summary_of(path: Path) -> str:
     """The first comment of a config, in one line."""
-    lines = []
+    lines: list[str] = []
+    if path.suffix != ".py":
+        return ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             lines.append(line.lstrip("# "))

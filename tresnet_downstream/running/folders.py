@@ -198,7 +198,9 @@ def move_aside(path: str | Path) -> Path:
     return aside
 
 
-def begin(work_dir: str | Path, log_dir: str | Path, locks: ExitStack, run_id: str | None = None) -> str:
+def begin(
+    work_dir: str | Path, log_dir: str | Path, locks: ExitStack, run_id: str | None = None
+) -> tuple[str, Path | None]:
     """Begins a new run in a folder that this process has locked; moves the run that it holds aside.
 
     Args:
@@ -208,12 +210,12 @@ def begin(work_dir: str | Path, log_dir: str | Path, locks: ExitStack, run_id: s
         run_id: of a run that came to no checkpoint here, and starts again; None for a new one.
 
     Returns:
-        the id of the run.
+        the id of the run, and where the run that was moved aside is now; None if there was none.
 
     Raises:
         UserError: if the folder cannot be moved, or another training took its place meanwhile.
     """
-    folder, run_id = Path(work_dir), run_id or uuid.uuid4().hex
+    folder, run_id, aside = Path(work_dir), run_id or uuid.uuid4().hex, None
     if holds_run(folder):
         aside = move_aside(folder)
         folder = folder.resolve()
@@ -231,7 +233,23 @@ def begin(work_dir: str | Path, log_dir: str | Path, locks: ExitStack, run_id: s
     Earlier(folder).keep(*SCORE_FILES, *RUN_FILES)
     forget_validation(folder)
     write_run_id(folder, run_id)
-    return run_id
+    return run_id, aside
+
+
+def put_back(aside: Path, work_dir: str | Path, log_dir: str | Path) -> None:
+    """Moves a run that :func:`begin` moved aside back, where the new training ended without a checkpoint.
+
+    Args:
+        aside: where the run is now.
+        work_dir: its folder of before, which holds no checkpoint.
+        log_dir: the new training's log, which is kept beside those of the run.
+    """
+    folder, log_dir = Path(work_dir).resolve(), Path(log_dir)
+    if log_dir.is_dir() and not (aside / log_dir.name).exists():
+        shutil.move(log_dir, aside / log_dir.name)
+    shutil.rmtree(folder)
+    aside.rename(folder)
+    tell(f"the training ended before its first checkpoint, so {work_dir} holds the run of before again")
 
 
 def write_run_id(work_dir: str | Path, run_id: str) -> None:

@@ -35,7 +35,7 @@ def with_options(config: Config, options: Sequence[str]) -> Config:
             continue
         _require_key(config, key, str(config.filename))
         current = _current(config, key)
-        new = _parse(value, current)
+        new = _with_text_keys(_parse(value, current))
         if (
             isinstance(new, dict)
             and isinstance(current, Mapping)
@@ -91,6 +91,13 @@ def _leave_out_arguments(config: Config, place: str, before: str) -> None:
         # Before a run there is no log, and processes have not joined yet.
         if os.environ.get("RANK", "0") == "0":
             print(f"{place}.type={node['type']}: leaves out {key}={left_out!r}, which is {before}'s")
+
+
+def _with_text_keys(value: Any) -> Any:
+    """A value whose dicts have text as keys, as MMEngine wants: ``{9: 3.0}`` means a class of the name 9."""
+    if isinstance(value, dict):
+        return {str(key): _with_text_keys(item) for key, item in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _parse(value: str, current: Any) -> Any:
@@ -154,7 +161,7 @@ def _known_keys(config: Config, node: Any, name: str, at_top: bool) -> str:
         return "it has nothing below it"
     siblings = {key for key in node if has_effect(config, key)} if at_top else set(node)
     close = nearest_keys(config, name, siblings)
-    return f"nearest: {', '.join(close)}" if close else f"it has {', '.join(sorted(siblings))}"
+    return f"nearest: {', '.join(close)}" if close else f"it has {', '.join(sorted(siblings)) or 'none'}"
 
 
 def _require_effect(config: Config, key: str) -> None:

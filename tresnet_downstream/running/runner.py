@@ -78,6 +78,7 @@ class FolderRunner(Runner):
     _resuming = _has_optimiser = False
     _batches_of_epoch = 0  # trained before the checkpoint that is resumed
     _accounts: Mapping[str, Sequence[float]] = MappingProxyType({})
+    _moved_aside: Path | None = None  # the run that the folder held, in the first process
     _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
     _images_of_a_step: str | None = None  # in words, where they depend on a change
 
@@ -168,15 +169,20 @@ class FolderRunner(Runner):
         """
         check_step_settings(self.cfg)
         tell_unread_keys(self.cfg)
-        with names_folder(self.work_dir), contextlib.ExitStack() as locks:
-            for hook in self.hooks:
-                if isinstance(hook, TrackerHook):
-                    hook.connect(self.work_dir)
-            self._take_folder(locks)
-            if self._stops_in_order():
-                locks.enter_context(signals.deferred(self.world_size))
-            with processes.together():
-                return super().train()
+        try:
+            with names_folder(self.work_dir), contextlib.ExitStack() as locks:
+                for hook in self.hooks:
+                    if isinstance(hook, TrackerHook):
+                        hook.connect(self.work_dir)
+                self._take_folder(locks)
+                if self._stops_in_order():
+                    locks.enter_context(signals.deferred(self.world_size))
+                with processes.together():
+                    return super().train()
+        except UserError:
+            if self._moved_aside is not None and not folders.holds_run(self.work_dir):
+                folders.put_back(self._moved_aside, self.work_dir, self.log_dir)
+            raise
 
     def val(self) -> Any:
         """Scores the validation data."""
@@ -218,7 +224,7 @@ class FolderRunner(Runner):
         barrier()
         if is_main_process() and not resume:
             again = None if overwrite or folders.holds_run(folder) else unfinished_start(folder, self.settings_digest)
-            self.run_id = folders.begin(self.work_dir, self.log_dir, locks, again)
+            self.run_id, self._moved_aside = folders.begin(self.work_dir, self.log_dir, locks, again)
             self._save_config()
         barrier()
 
