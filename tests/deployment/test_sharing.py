@@ -212,9 +212,9 @@ def test_scores_of_the_other_weights_are_refused(tmp_path):
         share(checkpoint, tmp_path / "shared", "mit", scored=tmp_path / "scored")
 
 
-def thresholds(path, classes=CLASSES, task="multilabel"):
+def thresholds(path, classes=CLASSES, task="multilabel", **more):
     limits = dict.fromkeys(classes, 0.3) | {classes[0]: None}
-    about = {"run": str(path.parent / "private"), "checkpoint": str(path.parent / "best.pth"), "weights": "raw"}
+    about = {"run": str(path.parent / "private"), "checkpoint": str(path.parent / "best.pth"), "weights": "raw", **more}
     write_thresholds(Thresholds(limits, task, "max-f1", "per-class", (), (), about), path)
     return limits
 
@@ -230,7 +230,9 @@ def test_thresholds_come_with_the_model(tmp_path):
     assert json.loads((tmp_path / "shared" / "thresholds.json").read_text())["chosen_on"]["run"] == "private"
 
 
-@pytest.mark.parametrize("changes", [{"classes": ["cat", "dog"]}, {"task": "detection"}])
+@pytest.mark.parametrize(
+    "changes", [{"classes": ["cat", "dog"]}, {"task": "detection"}, {"checkpoint_sha256": "0" * 64}]
+)
 def test_thresholds_of_another_model_are_refused(tmp_path, changes):
     write_checkpoint(tmp_path / "best.pth")
     thresholds(tmp_path / "limits.json", **changes)

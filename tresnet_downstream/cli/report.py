@@ -22,7 +22,11 @@ def parser() -> Parser:
         "--names", nargs="+", metavar="NAME", help="names of the runs (default: those of their folders)"
     )
     parser.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="bootstrap resamples for 95%% intervals; 0 for none"
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="bootstrap resamples for 95%% intervals, at least 100; 0 for none",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples")
     parser.add_argument(

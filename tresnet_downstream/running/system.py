@@ -43,7 +43,8 @@ def prepare_workers(config: Config) -> None:
     Raises:
         UserError: if they cannot; MMEngine would wait for them for ever.
     """
-    loaders = [config.get(f"{split}_dataloader") for split in ("train", "val", "test")]
+    # A training reads two of them, and scoring one.
+    loaders = [config.get(f"{split}_dataloader") for split in ("train", "val")]
     numbers = [int(node.get("num_workers") or 0) for node in loaders if isinstance(node, Mapping)]
     num_workers = max(numbers, default=0)
     if num_workers == 0 or sys.platform == "win32":

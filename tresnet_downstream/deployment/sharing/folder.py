@@ -20,6 +20,7 @@ from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 from tresnet_downstream.files import whole_folder
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running.folders import move_aside
+from tresnet_downstream.weights.download import sha256_of
 from tresnet_downstream.weights.formats import OURS
 from tresnet_downstream.weights.integrity import save_safetensors
 from tresnet_downstream.weights.public_files import locate
@@ -170,6 +171,9 @@ def _config(model: SharedModel, limits: Thresholds | None) -> dict[str, Any]:
 def _thresholds_for(model: SharedModel, path: str | Path) -> Thresholds:
     """Thresholds of the model's classes, without the places of files that they were chosen on."""
     given = read_thresholds(path)
+    chosen_on = given.chosen_on.get("checkpoint_sha256")
+    if chosen_on is not None and chosen_on != sha256_of(model.path):
+        raise UserError(f"{path}: was chosen on a run of another checkpoint than {model.path}; choose on one of that")
     given.limits(model.classes, "multilabel" if model.kind == CLASSIFIER else "detection")
     if model.kind == CLASSIFIER and model.file is not None and not model.file.multi_label:
         raise UserError(f"{path}: thresholds are for several labels per image, and the model chooses one class")
