@@ -87,6 +87,22 @@ def test_array_that_is_no_picture_is_refused(checkpoint):
         next(detect(load_detector(checkpoint), np.zeros((4, 4, 3))))
 
 
+@pytest.mark.parametrize("option", [["--size", 64], ["--variant", "m"], ["--weights", "averaged"], ["--network", "n"]])
+def test_options_of_classifiers_are_refused(boxes, checkpoint, option):
+    status, _, err = call("predict", [checkpoint, boxes / "pictures" / "val_01.png", *option])
+    assert status == 2
+    assert f"is a detector, and {option[0]} is for classifiers" in err
+
+
+def test_a_detectors_checkpoint_is_not_taken_for_a_classifiers(checkpoint):
+    status, _, err = call("test", [checkpoint])
+    assert status == 2
+    assert "is a detector's checkpoint; name its config before it" in err
+    status, out, _ = call("weights", ["show", checkpoint])
+    assert status == 0
+    assert "all finite" in out
+
+
 def test_tool_prints_json_and_draws(boxes, checkpoint, tmp_path):
     pictures = [str(boxes / "pictures" / f"val_0{number}.png") for number in (1, 2)]
     options = ["--threshold", 0, "--top-k", 2, "--out", tmp_path / "drawn"]
