@@ -176,6 +176,20 @@ def test_scores_are_written_though_the_reader_of_the_table_is_gone(tmp_path):
     assert (tmp_path / "run" / "scores.json").is_file()
 
 
+def test_a_shared_folder_is_scored_as_its_checkpoint(tmp_path):
+    data = make_small_data(tmp_path / "data")
+    train_small(data, tmp_path / "run", max_epochs=1)
+    status, _, err = call("weights", ["share", tmp_path / "run/best.pth", tmp_path / "shared", "--licence", "mit"])
+    assert status == 0, err
+    tables = []
+    for name in ("run/best.pth", "shared"):
+        status, out, err = call("test", [DIGITS, tmp_path / name, "--out", tmp_path / "scored", *options(data)])
+        assert status == 0, err
+        lines = [line for line in out.splitlines() if str(tmp_path) not in line]
+        tables.append([line for line in lines if not line.startswith("note: ")])
+    assert tables[0] == tables[1]
+
+
 def test_an_unknown_device_is_refused(tmp_path):
     refused("train_multilabel", [DIGITS, "--device", "gpu9", "--out", tmp_path], "--device gpu9")
 

@@ -108,6 +108,11 @@ def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> 
 def _score(options: argparse.Namespace, task: str | None) -> None:
     """Scores by a config, or by a checkpoint alone."""
     use_device(options.device, options.launcher)
+    checkpoint = options.checkpoint or options.config
+    if Path(checkpoint).is_dir():
+        from tresnet_downstream.weights import locate
+
+        setattr(options, "config" if options.checkpoint is None else "checkpoint", locate(checkpoint))
     if options.out is None:
         options.out = _folder_of_run(options.checkpoint or options.config)
     if options.checkpoint is None:
