@@ -1,6 +1,7 @@
 """The checkpoint says all: what was trained is scored, loaded and used without its config, or with another one."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -168,18 +169,25 @@ def test_whatever_was_trained_is_scored_and_loaded_from_the_checkpoint_alone(dat
     assert all(torch.equal(got[name], tensor) for name, tensor in wanted.items())
 
 
-def test_results_of_a_checkpoint_alone_go_beside_the_trainings_name_and_leave_its_config(
-    trained, data, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    before = {path: path.read_bytes() for path in trained.rglob("*.py")}
-    status, out, err = call("test_multilabel", [trained / "best.pth", *paths_of(data, num_workers=0)])
+def test_results_of_a_checkpoint_alone_go_to_the_folder_of_its_training_and_leave_its_config(trained, data, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*.py")}
+    status, out, err = call("test_multilabel", [folder / "best.pth", *paths_of(data, num_workers=0)])
     assert (status, err) == (0, "")
-    assert "wrote work_dirs/shapes/scores.json" in out
-    assert read_run(tmp_path / "work_dirs/shapes").about["config"] == str(trained / "best.pth")
-    scored(trained, DIGITS, trained / "best.pth", paths_of(data, num_workers=0))
+    assert f"wrote {folder / 'scores.json'}" in out
+    assert read_run(folder).about["config"] == str(folder / "best.pth")
+    scored(folder, DIGITS, folder / "best.pth", paths_of(data, num_workers=0))
     assert before
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_results_of_a_checkpoint_that_lies_elsewhere_go_to_work_dirs(trained, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "copies").mkdir()
+    shutil.copy(trained / "best.pth", tmp_path / "copies")
+    status, out, err = call("test_multilabel", [tmp_path / "copies" / "best.pth", *paths_of(data, num_workers=0)])
+    assert (status, err) == (0, "")
+    assert "wrote work_dirs/copies/scores.json" in out
 
 
 def test_what_is_missing_is_asked_for(trained, tmp_path):

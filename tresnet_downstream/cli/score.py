@@ -213,10 +213,10 @@ def _config_of_checkpoint(options: argparse.Namespace, ready: Any, task: str | N
     from tresnet_downstream.classification.descriptions import Description, read_description
     from tresnet_downstream.classification.scoring_config import scoring_config
     from tresnet_downstream.running.options import places_set_by, with_options
-    from tresnet_downstream.weights import is_detector, locate, read_checkpoint
+    from tresnet_downstream.weights import is_detector, read_checkpoint
 
     checkpoint = options.checkpoint = Path(options.config)
-    if ready is None and is_detector(locate(checkpoint)):
+    if ready is None and checkpoint.is_file() and is_detector(checkpoint):
         raise UserError(f"{checkpoint}: is a detector's checkpoint; name its config before it")
     if ready is None:
         description = read_description(checkpoint, read_checkpoint(checkpoint))
