@@ -108,16 +108,17 @@ def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> 
 def _score(options: argparse.Namespace, task: str | None) -> None:
     """Scores by a config, or by a checkpoint alone."""
     use_device(options.device, options.launcher)
-    checkpoint = options.checkpoint or options.config
-    if Path(checkpoint).is_dir():
+    if options.checkpoint is None:  # the only name is that of the checkpoint
+        options.config, options.checkpoint = None, options.config
+    if Path(options.checkpoint).is_dir():
         from tresnet_downstream.weights import locate
 
-        setattr(options, "config" if options.checkpoint is None else "checkpoint", locate(checkpoint))
+        options.checkpoint = locate(options.checkpoint)
     if options.out is None:
-        options.out = _folder_of_run(options.checkpoint or options.config)
-    if options.checkpoint is None:
-        if options.config in packaged_names() or Path(options.config).suffix == ".py":
-            raise UserError(f"{options.config}: is a config; name the checkpoint after it")
+        options.out = _folder_of_run(options.checkpoint)
+    if options.config is None:
+        if options.checkpoint in packaged_names() or Path(options.checkpoint).suffix == ".py":
+            raise UserError(f"{options.checkpoint}: is a config; name the checkpoint after it")
         _score_classifier(options, None, task)
         return
 
@@ -200,12 +201,11 @@ def _ready_classifier(options: argparse.Namespace) -> Any:
     """What runs the exported file that is named in the place of a checkpoint; None for a checkpoint."""
     from tresnet_downstream.deployment.formats import is_exported
 
-    path = options.checkpoint or options.config
-    if not is_exported(path):
+    if not is_exported(options.checkpoint):
         return None
     from tresnet_downstream.deployment.scoring import ready_classifier
 
-    return ready_classifier(path)
+    return ready_classifier(options.checkpoint)
 
 
 def _config_of_checkpoint(options: argparse.Namespace, ready: Any, task: str | None) -> tuple[Any, set[str], str]:
@@ -215,7 +215,7 @@ def _config_of_checkpoint(options: argparse.Namespace, ready: Any, task: str | N
     from tresnet_downstream.running.options import places_set_by, with_options
     from tresnet_downstream.weights import is_detector, read_checkpoint
 
-    checkpoint = options.checkpoint = Path(options.config)
+    checkpoint = options.checkpoint = Path(options.checkpoint)
     if ready is None and checkpoint.is_file() and is_detector(checkpoint):
         raise UserError(f"{checkpoint}: is a detector's checkpoint; name its config before it")
     if ready is None:
