@@ -75,6 +75,8 @@ lock: $(VENV)/bin/python
 
 # `build` makes each wheel from its source archive. A run of one epoch tries the wheels outside of the checkout.
 release: $(VENV)/bin/python
+	@version=$$(sed -n 's/__version__ = "\(.*\)"/\1/p' tresnet_downstream/version.py); \
+		grep -q "^## \[$$version\] - 20" CHANGELOG.md || { echo "CHANGELOG.md has no '## [$$version] - DATE'"; exit 1; }
 	rm -rf dist $(TRIED)/work
 	$(BIN)/pip install --disable-pip-version-check --quiet build twine
 	$(BIN)/python -m build --outdir dist .
