@@ -74,7 +74,7 @@ soak: $(VENV)/dev.installed
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check tresnet_downstream mmcv_ext tools tests data
+	$(BIN)/ruff format --check tresnet_downstream mmcv_ext tools tests data benchmarks
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
