@@ -97,3 +97,10 @@ def test_stages_may_be_counted_from_the_end(build):
 def test_a_transformer_has_no_stages_to_freeze():
     with pytest.raises(UserError, match="frozen_stages=0: vit_tiny_patch16_224 has 0 stages to freeze"):
         TimmNetwork("vit_tiny_patch16_224", out_indices=(0,), frozen_stages=0)
+
+
+def test_options_reach_the_networks_own_function():
+    narrow = TimmNetwork("resnet18", options={"channels": (32, 64, 128, 256)})
+    assert [stage["channels"] for stage in narrow.feature_info] == [32, 64, 128, 256]
+    with pytest.raises(UserError, match="no such network"):
+        TimmNetwork("resnet18", options={"chanels": (32, 64, 128, 256)})

@@ -36,6 +36,8 @@ class TimmNetwork(PretrainedModule):
         final_layers: whether the last stage includes the layers between it and the network's classifier; None: if
             ``out_indices`` is the last stage alone, as for classification.
         with_cp: activation checkpointing, where the network has it; running statistics move twice, as timm does.
+        options: further arguments of timm's function for this network, such as ``dict(channels=(32, 64, 128, 256))``
+            for a ``resnet18`` of half width.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` takes a path or URL of a timm file.
 
     Attributes:
@@ -60,13 +62,14 @@ class TimmNetwork(PretrainedModule):
         drop_path_rate: float = 0.0,
         final_layers: bool | None = None,
         with_cp: bool = False,
+        options: Mapping[str, Any] | None = None,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg)
         self.name, self.out_indices = model, tuple(out_indices)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
-        options = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
-        self.network: Any = _create(model, **options)
+        stochastic_depth = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+        self.network: Any = _create(model, **{**stochastic_depth, **(options or {})})
         infos = _stages(self.network)
         self.out_indices = tuple(index + len(infos) if index < 0 else index for index in self.out_indices)
         if not self.out_indices or not set(self.out_indices) <= set(range(len(infos))):
