@@ -32,6 +32,7 @@ COMMANDS = {
     "weights": Command("weights", "list, show, convert, fetch and verify weight files"),
     "maps": Command("maps", "measure explanations against boxes"),
     "scale": Command("scale", "propose a ResNet-RS for a budget of multiply-adds"),
+    "reproduce": Command("reproduce", "try the published claims of the family in small, in stages that resume"),
     "benchmark": Command("benchmark", "measure speed and memory beside other networks"),
 }
 
