@@ -6,7 +6,9 @@ SETUP := pyproject.toml requirements.lock mmcv_ext/pyproject.toml mmcv_ext/_ext.
 # What is installed where a target's name is not the whole of it: MMDetection's operators stand beside an extra.
 EXTRAS_demo-detection := digits,detection
 EXTRAS_benchmark := timm
+EXTRAS_reproduce := timm,detection
 BESIDE_demo-detection := --editable ./mmcv_ext
+BESIDE_reproduce := --editable ./mmcv_ext
 BESIDE_dev := --editable ./mmcv_ext
 # Processes that run the tests, each with whole files and one thread; in turn with 0.
 WORKERS ?= 2
@@ -14,12 +16,13 @@ TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help demo demo-detection benchmark test test-all fuzz soak lint audit lock clean
+.PHONY: help demo demo-detection benchmark reproduce test test-all fuzz soak lint audit lock clean
 
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
 	@echo "make demo-detection  the same for a detector: AP table, pictures with boxes, report"
 	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some three minutes"
+	@echo "make reproduce TINY_IMAGENET=DIR VOC2007=DIR LITE0=FILE  tries the published claims in small; STAGE=NAME one stage"
 	@echo "make test   lint, types and the tests but for the slow ones; at most 8 minutes on two cores"
 	@echo "make test-all  lint, types and every test"
 	@echo "make fuzz   kills trainings and damages files, many times each; some hours on two cores"
@@ -37,6 +40,13 @@ demo-detection: $(VENV)/demo-detection.installed
 
 benchmark: $(VENV)/benchmark.installed
 	$(BIN)/python tools/benchmark.py networks --forms eager fused --peer timm_tresnet_m --out work_dirs/benchmark
+
+# Resumes what an earlier call left. JOBS trainings share the cores; the records of the stages lie in OUT/records.
+JOBS ?= 2
+OUT ?= work_dirs/reproduce
+reproduce: $(VENV)/reproduce.installed
+	$(BIN)/tresnet reproduce $(STAGE) --out $(OUT) --jobs $(JOBS) $(if $(TINY_IMAGENET),--tiny-imagenet $(TINY_IMAGENET)) \
+		$(if $(VOC2007),--voc2007 $(VOC2007)) $(if $(LITE0),--lite0 $(LITE0))
 
 test: lint $(VENV)/beside.installed
 	$(TESTS) -m "not slow"

@@ -92,10 +92,13 @@ def stage_run(images, tmp_path_factory):
 def test_a_killed_training_is_resumed_and_the_stage_finishes(stage_run):
     record, settings, lines = stage_run
     assert any(line.startswith("small/first: resumed") for line in lines)
-    assert list(record.trainings) == ["first", "second"] and record.images == 48
+    assert list(record.trainings) == ["first", "second"]
+    assert record.images == 48
     for each in record.trainings.values():
         assert 0 <= each.scores["top1"].low <= each.scores["top1"].value <= 100
-        assert len(each.sha256) == 64 and each.hours >= 0 and str(settings.out) not in each.command
+        assert len(each.sha256) == 64
+        assert each.hours >= 0
+        assert str(settings.out) not in each.command
     gap = record.trainings["second"].scores["top1"].value - record.trainings["first"].scores["top1"].value
     assert record.difference("second", "first", "top1").value == pytest.approx(gap, abs=2e-3)
 

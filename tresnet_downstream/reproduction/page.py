@@ -22,7 +22,9 @@ above 0, *contradicts* that each lies below 0, *not shown* anything else.
 
 Data: Tiny ImageNet with the first 200 training images of each class (40,000 of 100,000) and its validation images;
 PASCAL VOC 2007 scaled to a short side of 256, trained on `train`, scored on `val`. Scores are not comparable with
-published ones on the whole data sets.
+published ones on the whole data sets. Configs: `tiny_imagenet_tresnet_64.py`, `tiny_imagenet_resnet18_64.py`,
+`tiny_imagenet_ablation_64.py`, `voc07_tresnet_128.py`, `voc07_retinanet_tresnet_small.py` and
+`voc07_efficientnet_lite0_224.py`.
 
 ## Claims
 """
@@ -60,7 +62,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _claim_row(claim: Claim, records: Mapping[str, Record]) -> tuple[str, ...]:
-    measured, judged = "not measured", ""
+    measured, judged = claim.elsewhere or "not measured", ""
     if claim.in_small is not None:
         record = records.get(claim.in_small.stage)
         if record is None:
