@@ -108,9 +108,12 @@ def read(path: str | Path) -> Record:
         raise UserError(f"{path}: is no record of a reproduction, or of another version")
     try:
         trainings = {name: _scored(each) for name, each in content["trainings"].items()}
-        comparisons = tuple(Comparison(*each[:3], Value(*each[3])) for each in content["comparisons"])
+        comparisons = tuple(
+            Comparison(run, reference, score, Value(*difference))
+            for run, reference, score, difference in content["comparisons"]
+        )
         return Record(content["stage"], content["images"], content["hardware"], trainings, comparisons)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: is damaged ({error})") from error
 
 

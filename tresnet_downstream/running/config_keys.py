@@ -18,6 +18,7 @@ MEANINGS = {
     "channels": "channels of the backbone's feature maps",
     "checkpoints": "which checkpoints a detector's training keeps, and the score of the best one",
     "classes": "names of the classes, in the order of the network's outputs",
+    "custom_imports": "MMEngine's: modules that are imported first, since they register components of the config",
     "custom_hooks": "hooks beside MMEngine's",
     "data_root": "folder that the names of files and folders are relative to",
     "data_source": "where the data comes from; shown if data_root is missing",
