@@ -16,7 +16,10 @@ TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help demo demo-detection benchmark reproduce test test-all fuzz soak lint audit lock clean
+# The environment that `make release` tries the wheels in; it is made where it is missing.
+TRIED ?= build/release
+
+.PHONY: help demo demo-detection benchmark reproduce test test-all fuzz soak lint audit lock release clean
 
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
@@ -30,6 +33,7 @@ help:
 	@echo "make lint   ruff, mypy and the layers of the package alone"
 	@echo "make audit  asks PyPI for known vulnerabilities of the packages in requirements.lock"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
+	@echo "make release  builds wheels and source archives in dist/, checks them and tries the wheels in a new environment"
 	@echo "make clean  removes the environment and what demo made"
 
 demo: $(VENV)/digits.installed
@@ -79,8 +83,31 @@ lock: $(VENV)/bin/python
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
 		--extra dev --extra export pyproject.toml mmcv_ext/pyproject.toml --output-file requirements.lock
 
+# `build` makes each wheel from its source archive. A run of one epoch tries the wheels outside of the checkout.
+release: $(VENV)/bin/python
+	@version=$$(sed -n 's/__version__ = "\(.*\)"/\1/p' tresnet_downstream/version.py); \
+		grep -q "^## \[$$version\] - 20" CHANGELOG.md || { echo "CHANGELOG.md has no '## [$$version] - DATE'"; exit 1; }
+	rm -rf dist $(TRIED)/work
+	$(BIN)/pip install --disable-pip-version-check --quiet build twine
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist mmcv_ext
+	$(BIN)/twine check --strict dist/*
+	test -x $(TRIED)/bin/python || $(BIN)/python -m venv $(TRIED)
+	wheel=$$(ls dist/tresnet_downstream-*.whl) && $(TRIED)/bin/pip install --disable-pip-version-check --quiet \
+		--constraint requirements.lock --force-reinstall --no-deps dist/*.whl && \
+		$(TRIED)/bin/pip install --disable-pip-version-check --quiet --constraint requirements.lock \
+		"$$wheel[digits]" dist/mmcv_on_torchvision-*.whl
+	mkdir $(TRIED)/work
+	tried=$$(cd $(TRIED)/bin && pwd) && cd $(TRIED)/work && \
+		$$tried/python -c 'import mmcv.ops, tresnet_downstream; print("version", tresnet_downstream.__version__)' && \
+		$$tried/tresnet --help > help.txt && \
+		$$tried/tresnet config > configs.txt && \
+		$$tried/tresnet digits --train 200 --val 50 && \
+		$$tried/tresnet train digits_tresnet --out run --cfg-options max_epochs=1 && \
+		$$tried/tresnet score digits_tresnet run/best.pth
+
 clean:
-	rm -rf $(VENV) data/digits work_dirs
+	rm -rf $(VENV) build data/digits dist work_dirs
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("needs Python 3.10 to 3.13: make PYTHON=python3.12")'

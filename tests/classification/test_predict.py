@@ -80,7 +80,8 @@ def test_tool_prints_json_lines_and_draws(weights, pictures, tmp_path):
     assert [len(row["labels"]) for row in rows] == [2, 2, 2]
     assert {label["label"] for row in rows for label in row["labels"]} <= {"cat", "dog", "bird"}
     assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "a_2.jpg", "b.jpg"]
-    assert Image.open(out / "a.jpg").height > 50
+    with Image.open(out / "a.jpg") as image:
+        assert image.height > 50
 
 
 def test_bad_pictures_are_passed_over_and_told_at_the_end(weights, pictures):
