@@ -68,7 +68,7 @@ def test_other_networks_and_names_are_told(file):
         load_model(file, network="efficientnet_lite0_of_mine")
     with pytest.raises(UserError, match="has no weights of the classifier 'fc' that resnet18 has"):
         load_model(file, network="resnet18")
-    with pytest.raises(UserError, match="holds another network"):
+    with pytest.raises(UserError, match="has the weights of another network"):
         load_model(file, network="tf_efficientnet_b0")
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, arguments, variant_name
-from tresnet_downstream.backbones.layers import BlurPool
+from tresnet_downstream.backbones.downsampling import BlurPool
 from tresnet_downstream.backbones.lean import foreign_part, has_hooks
 from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut
 from tresnet_downstream.classification.classifier import ImageClassifier

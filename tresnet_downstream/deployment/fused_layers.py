@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tresnet_downstream.backbones.layers import SqueezeExcite
+from tresnet_downstream.backbones.branch_scaling import SqueezeExcite
 
 ONE_BY_ONE = (1, 1)
 
@@ -100,8 +100,8 @@ class FusedConvolution(nn.Module):
 class FusedBlur(nn.Module):
     """Halves height and width after a 3x3 binomial blur with reflected borders.
 
-    As :class:`~tresnet_downstream.backbones.layers.BlurPool`, but only the borders that stride 2 reaches are made. In
-    an exported graph they are slices put beside the map, which TensorRT took before it had a reflecting pad.
+    As :class:`~tresnet_downstream.backbones.downsampling.BlurPool`, but only the borders that stride 2 reaches are
+    made. In an exported graph they are slices put beside the map, which TensorRT took before it had a reflecting pad.
 
     Args:
         filter_2d: C x 1 x 3 x 3.
