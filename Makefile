@@ -14,7 +14,7 @@ TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help demo demo-detection benchmark test test-all fuzz soak lint audit lock clean
+.PHONY: help demo demo-detection benchmark test test-all fuzz soak lint audit lock docs clean
 
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
@@ -26,6 +26,7 @@ help:
 	@echo "make soak   trains for an hour; fails if memory or open files grow"
 	@echo "make lint   ruff, mypy and the layers of the package alone"
 	@echo "make audit  asks PyPI for known vulnerabilities of the packages in requirements.lock"
+	@echo "make docs   builds the documentation into build/site, which needs no network to be read"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
 	@echo "make clean  removes the environment and what demo made"
 
@@ -68,6 +69,13 @@ lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
 		--extra dev --extra export pyproject.toml mmcv_ext/pyproject.toml --output-file requirements.lock
+
+# Every warning, such as a link without a page, is an error.
+docs: $(VENV)/docs.installed
+	$(BIN)/python docs/make_options.py
+	$(BIN)/python docs/make_config_keys.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) data/digits work_dirs
