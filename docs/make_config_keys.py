@@ -20,7 +20,7 @@ no code reads is an error that names the nearest keys.
 
 `$name` in a value is the value of the key `name`, also if `name` is set on the command line. `tresnet config CONFIG` prints
 all keys of a config with their values and meanings. `docs/make_config_keys.py` writes this page from the files of `configs/`.
-"""
+"""  # noqa: E501 - the width of a page's lines
 # The heading of each table, a sentence on it, and the config whose keys it lists.
 TABLES = (
     (
@@ -45,18 +45,19 @@ TABLES = (
     ),
     (
         "Detectors",
-        "The keys of `configs/_base_/tresnet_detection.py`, which every detector inherits. All other keys of a detector's\n"
-        "config are MMDetection's.",
+        "The keys of `configs/_base_/tresnet_detection.py`, which every detector inherits. All other keys of a\n"
+        "detector's config are MMDetection's.",
         "configs/_base_/tresnet_detection.py",
     ),
     (
         "Labels and boxes in one pass",
-        "The keys of `configs/_base_/labels_and_boxes.py`, which a joint model inherits beside the config of its detector.",
+        "The keys of `configs/_base_/labels_and_boxes.py`, which a joint model inherits beside its detector's config.",
         "configs/_base_/labels_and_boxes.py",
     ),
 )
-# Keys that the code reads and no config sets.
+# Keys that the code reads and no config of this package sets; those of MMDetection's configs may.
 OF_THE_RUNNER = {
+    **{key: MEANINGS[key] for key in ("auto_scale_lr", "log_processor", "test_cfg", "tta_model")},
     "activation_checkpointing": "MMEngine's: modules whose activations are recomputed in the backward pass",
     "cfg": "set by MMEngine's runner",
     "compile": "MMEngine's: True or the options of torch.compile",
@@ -107,7 +108,7 @@ Parts of a config are dictionaries. `tresnet config CONFIG` prints them in full.
 | `default_hooks`, `custom_hooks` | MMEngine's hooks, and those of this package | [Running](api/running.md) |
 | `visualizer`, `tracker` | logs | [Trackers](trackers.md) |
 | `labels` | head and loss of the labels of a joint model | [Labels and boxes](joint.md#the-config) |
-"""
+"""  # noqa: E501 - rows of a table
 
 
 def of_single_configs(known: set[str]) -> Iterator[str]:
@@ -138,8 +139,10 @@ def page() -> str:
         text += f"\n## {title}\n\n{sentence}\n\n| key | default | meaning |\n|---|---|---|\n{table}\n"
     single_rows = "\n".join(of_single_configs(all_keys))
     text += f"\n## Keys of single configs\n\n| key | config | default | meaning |\n|---|---|---|---|\n{single_rows}\n"
-    runner = "\n".join(f"| `{key}` | {meaning} |" for key, meaning in OF_THE_RUNNER.items() if key not in all_keys)
-    text += f"\n## Keys that no config sets\n\n| key | meaning |\n|---|---|\n{runner}\n"
+    runner = "\n".join(
+        f"| `{key}` | {meaning} |" for key, meaning in sorted(OF_THE_RUNNER.items()) if key not in all_keys
+    )
+    text += f"\n## Keys that no packaged config sets\n\n| key | meaning |\n|---|---|\n{runner}\n"
     return text + PARTS
 
 

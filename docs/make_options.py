@@ -41,7 +41,7 @@ set the same key.
 
 | option | commands | meaning |
 |---|---|---|
-"""
+"""  # noqa: E501 - rows of a table
 
 
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
