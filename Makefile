@@ -19,7 +19,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # The environment that `make release` tries the wheels in; it is made where it is missing.
 TRIED ?= build/release
 
-.PHONY: help demo demo-detection benchmark reproduce test test-all fuzz soak lint audit lock release clean
+.PHONY: help demo demo-detection benchmark reproduce test test-all fuzz soak lint audit lock docs release clean
 
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
@@ -32,6 +32,7 @@ help:
 	@echo "make soak   trains for an hour; fails if memory or open files grow"
 	@echo "make lint   ruff, mypy and the layers of the package alone"
 	@echo "make audit  asks PyPI for known vulnerabilities of the packages in requirements.lock"
+	@echo "make docs   builds the documentation into build/site, which needs no network to be read"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
 	@echo "make release  builds wheels and source archives in dist/, checks them and tries the wheels in a new environment"
 	@echo "make clean  removes the environment and what demo made"
@@ -105,6 +106,13 @@ release: $(VENV)/bin/python
 		$$tried/tresnet digits --train 200 --val 50 && \
 		$$tried/tresnet train digits_tresnet --out run --cfg-options max_epochs=1 && \
 		$$tried/tresnet score digits_tresnet run/best.pth
+
+# Every warning, such as a link without a page, is an error.
+docs: $(VENV)/docs.installed
+	$(BIN)/python docs/make_options.py
+	$(BIN)/python docs/make_config_keys.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build data/digits dist work_dirs
