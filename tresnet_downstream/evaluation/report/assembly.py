@@ -1,11 +1,13 @@
 """From the runs of a task to a whole report: its sections in order, and their numbers put together."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tresnet_downstream.evaluation.report.sections  # noqa: F401  registers the toolkit's own sections
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.outcomes import DetectionRun, JointRun, MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.report.data import ReportData
 from tresnet_downstream.evaluation.report.options import Options
@@ -126,7 +128,16 @@ def _of_part(section: Section, part: str) -> Section:
 
 
 def _with_anchors(sections: Sequence[Section]) -> list[Section]:
-    """The sections, folded ones last, each with an address."""
+    """The sections, folded ones last, each with an address.
+
+    Raises:
+        UserError: two plots or galleries have the same name, or one cannot be the name of a file.
+    """
+    names = [each.name for section in sections for each in (*section.figures, *section.galleries)]
+    for name in names:
+        if not re.fullmatch(r"[\w-]+", name) or names.count(name) > 1:
+            problem = "is repeated" if names.count(name) > 1 else "must consist of letters, digits, _ and -"
+            raise UserError(f"section: the name {name!r} of a figure or gallery {problem}")
     ordered = sorted(sections, key=lambda section: section.folded)
     return [replace(section, anchor=f"section-{number}") for number, section in enumerate(ordered, 1)]
 

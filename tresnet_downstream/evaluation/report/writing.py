@@ -16,18 +16,12 @@ from tresnet_downstream.evaluation.text import write_files
 from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 from tresnet_downstream.evaluation.tracking import Track, silently
 from tresnet_downstream.files import Earlier
+from tresnet_downstream.text_files import read_text
 
 # With fewer resamples, 2.5% of them are hardly one.
 LEAST_RESAMPLES = 100
-# Files that an older report, also one of an older version, may have left beside the page.
-_OLD_PLOT = re.compile(
-    r"(labels_|boxes_)?(precision_recall|ap_against_support|accuracy_against_support|thresholds|reliability|confusions|"
-    r"errors|distribution|training_loss|validation_score|learning_rate)(_\w+)?\.svg"
-)
-_OLD_IMAGE = re.compile(
-    r"(labels_|boxes_)?(images|false_positives|false_negatives|worst_pictures|surest|unexpected)(_\d+)?_\d\d"
-    r"(_map(_\d+)?)?\.jpg"
-)
+# Plots and images that the Markdown of an older report shows.
+_SHOWN = re.compile(rf"!\[[^\]]*\]\(((?:{render.PLOTS}|{render.IMAGES})/[\w-]+\.(?:svg|jpg))\)")
 
 
 def write_report(
@@ -126,10 +120,8 @@ def _check_arguments(
 
 def _write(out: Path, texts: dict[str, str], figures: dict[str, str], images: dict[str, bytes]) -> list[Path]:
     """Writes all files; those of an older report of the same scores are removed, others are moved aside."""
-    old = [
-        *(f"{render.PLOTS}/{name}" for name in _matching(out / render.PLOTS, _OLD_PLOT) | set(figures)),
-        *(f"{render.IMAGES}/{name}" for name in _matching(out / render.IMAGES, _OLD_IMAGE) | set(images)),
-    ]
+    new = [*(f"{render.PLOTS}/{name}" for name in figures), *(f"{render.IMAGES}/{name}" for name in images)]
+    old = sorted({*_shown_by_older(out), *new})
     if same_result(out / "scores.json", json.loads(texts["scores.json"])):
         for name in old:
             (out / name).unlink(missing_ok=True)
@@ -153,6 +145,11 @@ def _names(folders: Sequence[str | Path]) -> list[str]:
     raise UserError(f"{twice}: is given twice")
 
 
-def _matching(folder: Path, names: re.Pattern[str]) -> set[str]:
-    """The files of the folder that have such names."""
-    return {path.name for path in folder.iterdir() if names.fullmatch(path.name)} if folder.is_dir() else set()
+def _shown_by_older(out: Path) -> list[str]:
+    """The plots and images of the report that is in the folder, as its Markdown names them."""
+    if not (out / "report.md").is_file():
+        return []
+    try:
+        return _SHOWN.findall(read_text(out / "report.md"))
+    except UserError:  # not ours
+        return []
