@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,3 +86,18 @@ def test_what_is_no_section_is_refused(tmp_path, made, message):
         write_report(tmp_path / "run", tmp_path / "report", resamples=0)
     with pytest.raises(UserError, match="there is no task 'labels'"):
         section("labels")
+
+
+def test_the_example_of_the_documentation(tmp_path):
+    text = (Path(__file__).parents[3] / "docs/own_parts.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n# own_section\.py\n(.+?)```", text, re.DOTALL)
+    run = multilabel_run(tmp_path / "run", classes=CLASSES)
+    exec(example, {})
+    write_report(tmp_path / "run", tmp_path / "report", resamples=0)
+    markdown = (tmp_path / "report/report.md").read_text()
+    titles = re.findall("^## (.+)$", markdown, re.MULTILINE)
+    assert titles.index("Labels of an image") == titles.index("Classes") + 1
+    share = 100 * (run.probabilities > 0.5).mean()
+    assert f"| run | {100 * run.targets.mean():.2f} | {share:.2f} |" in markdown
+    (entry,) = json.loads((tmp_path / "report/scores.json").read_text())["runs"]
+    assert entry["share_predicted"] == pytest.approx(share)
