@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tresnet_downstream.cli.options import add_import_option
 from tresnet_downstream.command_line import Parser, progress
 
 
@@ -42,6 +43,7 @@ def parser() -> Parser:
         help="most training images of a class of the tail and of the middle, for their scores (default: the config's)",
     )
     parser.add_argument("--images", metavar="DIR", help="folder of the images, if they were moved after scoring")
+    add_import_option(parser)
     parser.add_argument("--outside-paths", action="store_true", help="show images outside of their folder too")
     return parser
 
