@@ -81,7 +81,7 @@ def test_resumed_seeds_are_not_trained_again_a_cut_one_goes_on_and_others_are_ad
 
 
 def test_seeds_that_were_trained_otherwise_are_not_put_into_one_table(data, two_seeds):
-    with pytest.raises(UserError, match=r"trained otherwise: max_lr was 0\.001 and is now 0\.002"):
+    with pytest.raises(UserError, match=r"trained with other settings: max_lr was 0\.001 and is now 0\.002"):
         seeds(data, two_seeds[0], [0, 3, 4], resume=True, max_lr=2e-3)
     assert TRAINED == []
 
