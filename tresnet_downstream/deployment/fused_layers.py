@@ -89,7 +89,8 @@ class FusedConvolution(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "FusedConvolution":
         self._packed = None
-        super()._apply(fn, recurse)
+        move: Any = super()._apply  # not annotated in torch
+        move(fn, recurse)
         return self
 
     def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:

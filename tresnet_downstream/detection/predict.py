@@ -77,6 +77,7 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     evaluated: nn.Module = model.eval()
     return evaluated
 
+
 def _are_steps(pipeline: Any) -> bool:
     return isinstance(pipeline, list | tuple) and all(isinstance(step, Mapping) for step in pipeline)
 

@@ -49,7 +49,7 @@ MEANINGS = {
     "pixels": "normalisation and padding of a detector's images",
     "pretrained": "weights that the backbone starts from: a file, or a name that tresnet weights lists",
     "randomness": "the seed of all random numbers, and whether cuDNN is deterministic",
-    "resume": "whether the training continues from the newest checkpoint; set by the option --resume",
+    "resume": "whether the training continues from the newest checkpoint; set by the resume option",
     "runner_type": "the class that runs trainings and tests",
     "seed": "seed of all random numbers",
     "stage2_num_epochs": "number of epochs at the end that use train_pipeline_stage2",

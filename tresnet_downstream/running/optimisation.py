@@ -65,12 +65,10 @@ class RecipeOptimWrapper(OptimWrapper):
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Scales the loss for several processes or accumulated batches, see the class."""
         if self.reduction == "sum":
-            scaled: Tensor = loss * get_world_size()
-            return scaled
+            return loss * int(get_world_size())
         done = self._inner_count % self.epoch_length
         left = self.epoch_length - done + done % self._accumulative_counts
-        scaled = loss / min(self._accumulative_counts, left)
-        return scaled
+        return loss / int(min(self._accumulative_counts, left))
 
     def should_update(self) -> bool:
         """Whether the last batch completed an optimiser step."""
