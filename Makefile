@@ -6,7 +6,9 @@ SETUP := pyproject.toml requirements.lock mmcv_ext/pyproject.toml mmcv_ext/_ext.
 # What is installed where a target's name is not the whole of it: MMDetection's operators stand beside an extra.
 EXTRAS_demo-detection := digits,detection
 EXTRAS_benchmark := timm
+EXTRAS_reproduce := timm,detection
 BESIDE_demo-detection := --editable ./mmcv_ext
+BESIDE_reproduce := --editable ./mmcv_ext
 BESIDE_dev := --editable ./mmcv_ext
 # Processes that run the tests, each with whole files and one thread; in turn with 0.
 WORKERS ?= 2
@@ -20,12 +22,13 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # The environment that `make release` tries the wheels in; it is made where it is missing.
 TRIED ?= build/release
 
-.PHONY: help demo demo-detection benchmark test tests-fast test-all coverage fuzz soak lint audit lock lowest release clean
+.PHONY: help demo demo-detection benchmark reproduce test tests-fast test-all coverage fuzz soak lint audit lock lowest docs release clean
 
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
 	@echo "make demo-detection  the same for a detector: AP table, pictures with boxes, report"
 	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some three minutes"
+	@echo "make reproduce TINY_IMAGENET=DIR VOC2007=DIR LITE0=FILE  tries the published claims in small; STAGE=NAME one stage"
 	@echo "make test   lint, types and the tests but for the slow ones; at most 8 minutes on two cores"
 	@echo "make tests-fast  the same tests without lint and types"
 	@echo "make test-all  lint, types and every test"
@@ -34,6 +37,7 @@ help:
 	@echo "make soak   trains for an hour; fails if memory or open files grow"
 	@echo "make lint   ruff, codespell, mypy and the layers of the package alone"
 	@echo "make audit  asks PyPI for known vulnerabilities of the packages in requirements.lock"
+	@echo "make docs   builds the documentation into build/site, which needs no network to be read"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
 	@echo "make lowest  writes build/lowest.lock: the oldest versions that pyproject.toml allows; make tests-fast LOCK=build/lowest.lock"
 	@echo "make release  builds wheels and source archives in dist/, checks them and tries the wheels in a new environment"
@@ -47,6 +51,13 @@ demo-detection: $(VENV)/demo-detection.installed
 
 benchmark: $(VENV)/benchmark.installed
 	$(BIN)/python tools/benchmark.py networks --forms eager fused --peer timm_tresnet_m --out work_dirs/benchmark
+
+# Resumes what an earlier call left. JOBS trainings share the cores; the records of the stages lie in OUT/records.
+JOBS ?= 2
+OUT ?= work_dirs/reproduce
+reproduce: $(VENV)/reproduce.installed
+	$(BIN)/tresnet reproduce $(STAGE) --out $(OUT) --jobs $(JOBS) $(if $(TINY_IMAGENET),--tiny-imagenet $(TINY_IMAGENET)) \
+		$(if $(VOC2007),--voc2007 $(VOC2007)) $(if $(LITE0),--lite0 $(LITE0))
 
 test: lint tests-fast
 
@@ -117,6 +128,13 @@ release: $(VENV)/bin/python
 		$$tried/tresnet digits --train 200 --val 50 && \
 		$$tried/tresnet train digits_tresnet --out run --cfg-options max_epochs=1 && \
 		$$tried/tresnet score digits_tresnet run/best.pth
+
+# Every warning, such as a link without a page, is an error.
+docs: $(VENV)/docs.installed
+	$(BIN)/python docs/make_options.py
+	$(BIN)/python docs/make_config_keys.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build data/digits dist work_dirs

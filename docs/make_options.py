@@ -11,33 +11,37 @@ from tresnet_downstream.wording import of_command
 PAGE = Path(__file__).parent / "options.md"
 START = """# Options of the commands
 
-The commands of `tresnet`, and the scripts of `tools/` in a clone, which call the same functions:
+The options of `tresnet` and of the scripts of `tools/` in a clone, which call the same functions:
 
-- `tresnet train` is `tools/train.py` and, for one task each, `train_multilabel.py`, `train_classifier.py`,
-  `train_detection.py` and `train_joint.py`;
-- `tresnet score` is `tools/test.py` and, for one task each, `test_multilabel.py`, `test_classifier.py`,
-  `test_detection.py` and `test_joint.py`;
-- `tresnet check` is `check_data.py`, `tresnet maps` is `check_maps.py`, and the other scripts have the command's name;
-- `demo` and `config` are commands of `tresnet` alone.
+| command | scripts |
+|---|---|
+| `tresnet train` | `tools/train.py`; for one task each `train_multilabel.py`, `train_classifier.py`, `train_detection.py`, `train_joint.py` |
+| `tresnet score` | `tools/test.py`; for one task each `test_multilabel.py`, `test_classifier.py`, `test_detection.py`, `test_joint.py` |
+| `tresnet check` | `tools/check_data.py` |
+| `tresnet maps` | `tools/check_maps.py` |
+| `tresnet demo`, `tresnet digits`, `tresnet config` | none |
+| all others | the script with the name of the command |
 
-`--size`, `--batch-size`, `--workers`, `--seed` and `--threshold` of `train` and `score` set config keys:
+Some options of `train` and `score` set config keys:
 
-| | classifiers | detectors, and labels with boxes |
+| option | key of classifiers | key of detectors and joint models |
 |---|---|---|
 | `--size` | `image_size` | refused: the pipelines set the size |
 | `--batch-size` | `batch_size` | `batch_size` of `train_dataloader`; in `score` of the loader of `--split` |
 | `--workers` | `num_workers` | `num_workers` of the same loader, and of the validation loader |
 | `--seed` | `seed` | `randomness.seed` |
-| `--threshold` | `threshold`, of several labels | `labels.threshold`, with boxes alone refused |
+| `--threshold` | `threshold`, with several labels | `labels.threshold`; refused for boxes alone |
 
-Every other key is set by `--cfg-options KEY=VALUE`; `tresnet config CONFIG` prints all keys of a config with their
-meaning. An option and `--cfg-options` that set the same key are refused.
+`--cfg-options KEY=VALUE` sets every other key ([Config keys](config_keys.md)). It is an error if an option and `--cfg-options`
+set the same key.
 
-`docs/make_options.py` writes this page from the commands' own help.
+`docs/make_options.py` writes this page from the help of the commands.
 
-| option | of | meaning |
+## All options
+
+| option | commands | meaning |
 |---|---|---|
-"""
+"""  # noqa: E501 - rows of a table
 
 
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:

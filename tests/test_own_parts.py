@@ -1,4 +1,4 @@
-"""Each example of docs/own_parts.md trains, is scored, loaded, used and exported, from its file and its checkpoint."""
+"""Each example of docs/extending/ trains, is scored, loaded, used and exported, from its file and its checkpoint."""
 
 import json
 import re
@@ -16,9 +16,11 @@ from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.formats import FORMATS
 
 _EXAMPLE = re.compile(r"```python\n# (own_\w+\.py)\n(.+?)```\n```\n--cfg-options (.+?)\n```", re.DOTALL)
+_PARTS = ("head", "backbone", "loss", "data_set", "annotation_format", "metric", "transform", "optimiser")
 EXAMPLES = {
-    name: (text, shlex.split(changes))
-    for name, text, changes in _EXAMPLE.findall((ROOT / "docs/own_parts.md").read_text())
+    name: (text, shlex.split(changes.replace("\\\n", " ")))
+    for part in _PARTS
+    for name, text, changes in _EXAMPLE.findall((ROOT / f"docs/extending/{part}.md").read_text())
 }
 # Which of their types a checkpoint names, where scoring and prediction build them again.
 SCORED = {
@@ -96,7 +98,7 @@ def trained(data, folder, names):
     return imported, folder / "run/best.pth", out
 
 
-def test_the_page_has_an_example_of_each_part():
+def test_the_pages_have_an_example_of_each_part():
     parts = ("head", "backbone", "loss", "data", "format", "metric", "transform", "optimiser")
     assert list(EXAMPLES) == [f"own_{part}.py" for part in parts]
 

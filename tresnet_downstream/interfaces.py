@@ -3,7 +3,7 @@
 Each is a :class:`typing.Protocol`: nothing has to be inherited. A part is a class in one Python file of the user's,
 which registers it by ``@MODELS.register_module()`` or another registry of :mod:`tresnet_downstream.registry`; a config
 names it by ``type``. The file is named by ``--import FILE`` of the tools, by ``custom_imports`` in a config, or
-imported in Python. ``docs/own_parts.md`` has a complete example of each part.
+imported in Python. ``docs/extending/`` has a complete example of each part.
 
 Metrics are MMEngine's ``BaseMetric`` in ``METRICS``. With each picture of a batch, ``process`` gets a dict from each
 set of weights (``raw``, ``averaged``) to the picture's C probabilities.

@@ -160,7 +160,7 @@ def test_verify_scores_coco_as_scikit_learn_does(tmp_path):
     assert (status, err) == (0, "")
     found = predict(load_model(tmp_path / "m.pth", input_size=64), find_images([str(tmp_path / "val2014")]))
     wanted = 100 * average_precision_score(targets[:, [2, 0, 1]], found)
-    assert f"measured   mAP {wanted:.2f} on 12 pictures" in printed
+    assert f"measured   mAP {wanted:.2f} on 12 images" in printed
 
 
 def test_verify_counts_the_best_class_of_imagenet(tmp_path):
@@ -175,7 +175,7 @@ def test_verify_counts_the_best_class_of_imagenet(tmp_path):
             Image.new("RGB", (50, 40), "red").save(tmp_path / f"val/{folder}/{number}.jpg")
     status, printed, _ = call("weights", ["verify", tmp_path / "m.pth", "--data", tmp_path])
     assert status == 0
-    assert "top-1 75.00 on 4 pictures" in printed
+    assert "top-1 75.00 on 4 images" in printed
 
 
 class Memory:

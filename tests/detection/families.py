@@ -88,6 +88,6 @@ FAMILIES = (
 
 
 def table() -> str:
-    """The rows of docs/detection.md."""
+    """The rows of docs/extending/detector.md."""
     rows = [f"| {each.name} | `{each.config}.py` | {each.fails or 'works'} |" for each in FAMILIES]
     return "\n".join(["| family | MMDetection's config | with TResNet |", "|---|---|---|", *rows])

@@ -28,7 +28,7 @@ def few_boxes(tmp_path_factory):
 
 
 def test_the_documentation_has_the_table_of_families():
-    assert table() in (ROOT / "docs/detection.md").read_text()
+    assert table() in (ROOT / "docs/extending/detector.md").read_text()
 
 
 @pytest.mark.slow

@@ -75,7 +75,8 @@ def test_a_suffix_of_no_format_is_told_with_those_of_all():
         formats.read_file("labels.xml")
 
 
-OWN = re.search(r"```python\n# own_format\.py\n(.+?)```", (ROOT / "docs/own_parts.md").read_text(), re.DOTALL)[1]
+PAGE = ROOT / "docs/extending/annotation_format.md"
+OWN = re.search(r"```python\n# own_format\.py\n(.+?)```", PAGE.read_text(), re.DOTALL)[1]
 
 
 def read_boxes_of_lines(file, classes=None, others=False):

@@ -99,7 +99,7 @@ def test_the_scores_of_a_lost_note_are_those_of_the_checkpoint(data, tmp_path):
     train(data, tmp_path / "run", config=config, max_epochs=5, stop_epoch=2)
     (tmp_path / "run/last_validation.json").unlink()
     printed = train(data, tmp_path / "run", "--resume", config=config, max_epochs=5)
-    assert "epoch 2/5 has not been validated, so it is now" in printed
+    assert "epoch 2/5 has not been validated; validating it now" in printed
     assert stops(printed)[0].startswith("stopped at epoch 3")
 
 
