@@ -98,7 +98,7 @@ audit: $(VENV)/bin/python
 lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-		--extra dev --extra export pyproject.toml mmcv_ext/pyproject.toml --output-file requirements.lock
+		--extra dev --extra docs --extra export pyproject.toml mmcv_ext/pyproject.toml --output-file requirements.lock
 
 lowest: $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check --quiet uv
