@@ -1,12 +1,12 @@
-"""Make a run folder of any size with random scores, to see how long and how much memory scores and reports take."""
+"""Makes a run folder of any size with random scores, to see how long and how much memory scores and reports take."""
 
 import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
+from random_boxes import random_boxes
 
-from tresnet_downstream.benchmark.random_boxes import random_boxes
 from tresnet_downstream.evaluation import (
     DetectionRun,
     MultilabelRun,
@@ -39,7 +39,7 @@ def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
         image_folder=str(folder),
         threshold=0.5,
         top_k=3,
-        about={"data": "random numbers of data/make_run.py"},
+        about={"data": "random numbers of benchmarks/make_run.py"},
     )
     write_multilabel_run(run, folder)
     for name in arrays:
@@ -56,7 +56,7 @@ def make_detector(folder: Path, num_images: int, num_classes: int, seed: int) ->
         classes=tuple(category["name"] for category in truth["categories"]),
         image_folder=str(folder),
         backend="faster_coco_eval",
-        about={"data": "random boxes of data/make_run.py"},
+        about={"data": "random boxes of benchmarks/make_run.py"},
     )
     write_detection_run(run, folder)
 
