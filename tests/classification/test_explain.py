@@ -15,7 +15,7 @@ from torch import nn
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.classification.explain import explain, explanation_method, seen_region
-from tresnet_downstream.classification.explained_pictures import explainer
+from tresnet_downstream.classification.explained_images import explainer
 from tresnet_downstream.classification.map_check import boxes_by_class, check_maps, untrained
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.deployment import fuse
@@ -273,7 +273,7 @@ class Wrong(Corner):
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [(Deaf, "Deaf gives logits without gradients"), (Wrong, r"Wrong.attention_maps gives \(1,\)")],
+    [(Deaf, "Deaf returns logits without gradients"), (Wrong, r"Wrong.attention_maps returns \(1,\)")],
 )
 def test_heads_that_cannot_be_explained_are_named(own_heads, kind, message):
     with pytest.raises(UserError, match=message):
@@ -379,7 +379,7 @@ def test_maps_are_measured_against_boxes(tmp_path, own_heads):
     model = classifier(own_heads(Corner))
     found = check_maps(model, tmp_path / "boxes.json", tmp_path)
     # The corner's cell lies in the first box alone.
-    assert (found.pictures, found.maps, found.empty, found.above) == (2, 2, 0, 0.5)
+    assert (found.images, found.maps, found.empty, found.above) == (2, 2, 0, 0.5)
     assert (found.mass, found.area) == (pytest.approx(0.5, abs=0.02), pytest.approx(0.25))
     assert check_maps(model, tmp_path / "boxes.json", tmp_path, most=1).mass > 0.95
     with pytest.raises(UserError, match="`most` 0"):

@@ -115,7 +115,7 @@ def test_joined_sets_train(data, tmp_path, kind, steps):
     images, files = (24, "train.json, 2 times") if kind == "RepeatDataset" else (35, "val.json")
     assert f"train: {images} images of {data}/train.json" in printed
     assert files in printed
-    assert "train: pictures of 32 x 32 pixels by SquashResize" in printed
+    assert "train: images of 32 x 32 pixels by SquashResize" in printed
     checkpoint = torch.load(tmp_path / "run/epoch_1.pth", weights_only=True)
     assert checkpoint["averaged_steps"] == steps
     assert tuple(checkpoint["meta"]["dataset_meta"]["classes"]) == CLASSES

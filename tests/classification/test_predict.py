@@ -130,7 +130,7 @@ def test_weights_tool_lists_shows_and_converts(weights, tmp_path):
         assert (status, err) == (0, "")
         shown = call("weights", ["show", tmp_path / out])[1]
         assert "`" not in shown
-        assert ("shapes do not tell them; --slopes gives others" in shown) == (to != "tresnet")
+        assert ("not known from the file; --slopes sets others" in shown) == (to != "tresnet")
     assert load_model(tmp_path / "r.pth").classes == ("cat", "dog", "bird")
     assert load_model(tmp_path / "o.pth").classes == ("cat", "dog", "bird")
 

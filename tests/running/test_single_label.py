@@ -315,7 +315,7 @@ def test_one_class_alone_is_refused(folders, tmp_path):
     for split in ("train", "val"):
         shutil.copytree(folders / split / "red", tmp_path / split / "red")
     arguments = [FOLDERS, "--work-dir", tmp_path / "run", *options(tmp_path)]
-    refused("train_classifier", arguments, "train_dataloader.dataset", "the only class 'red'")
+    refused("train_classifier", arguments, "train_dataloader.dataset", "only the class 'red'")
 
 
 def test_each_tool_refuses_the_other_tasks_configs_and_checkpoints(trained, folders, tmp_path):

@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
 
     from tresnet_downstream.classification.map_check import check_maps, untrained
-    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.classification.model_loading import load_model
 
     model = load_model(options.checkpoint, **model_options(options)).to(best_device(options.device))
     if options.untrained is not None:
         model = untrained(options.checkpoint, model, options.untrained)
     found = check_maps(model, options.annotations, options.images, options.most, progress)
     empty = f", {found.empty:,} of them empty and left out" if found.empty else ""
-    print(f"{found.maps:,} maps of {found.pictures:,} pictures by {found.method}{empty}")
+    print(f"{found.maps:,} maps of {found.images:,} pictures by {found.method}{empty}")
     mass, area = 100 * found.mass, 100 * found.area
     print(f"{mass:.1f}% of a map's mass lies inside the boxes of its class, which cover {area:.1f}% of the picture")
     print(f"{100 * found.above:.1f}% of the maps have more of their mass inside than the boxes cover")

@@ -118,8 +118,8 @@ def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[st
 
 def _classifier(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
     from tresnet_downstream.backbones import TResNet
-    from tresnet_downstream.classification.explained_pictures import explainer
-    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.classification.explained_images import explainer
+    from tresnet_downstream.classification.model_loading import load_model
     from tresnet_downstream.deployment import fuse
     from tresnet_downstream.prediction.labelled_pictures import label_pictures
 

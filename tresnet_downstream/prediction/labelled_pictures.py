@@ -44,7 +44,7 @@ def label_pictures(
         as_json: whether lines are JSON objects of ``image`` and ``labels``, or ``error``; with ``explain`` also of
             ``explanation``, the file that was written, or null where no label is shown.
         explain: draws where the network looks for each label, too, into ``NAME_explained.jpg``; see
-            :func:`classification.explained_pictures.explainer`.
+            :func:`classification.explained_images.explainer`.
 
     Yields:
         the lines.

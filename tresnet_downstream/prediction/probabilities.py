@@ -23,7 +23,9 @@ def probabilities_of(logits: np.ndarray, multi_label: bool) -> np.ndarray:
     if multi_label:
         # Of negative numbers alone, whose powers do not overflow.
         power = np.exp(-np.abs(wide))
-        return (np.where(wide >= 0, 1.0, power) / (1 + power)).astype(np.float32)
+        sigmoids: np.ndarray = (np.where(wide >= 0, 1.0, power) / (1 + power)).astype(np.float32)
+        return sigmoids
     with np.errstate(invalid="ignore"):  # infinite logits, which give NaN as in torch
         power = np.exp(wide - wide.max(1, keepdims=True))
-    return (power / power.sum(1, keepdims=True)).astype(np.float32)
+    result: np.ndarray = (power / power.sum(1, keepdims=True)).astype(np.float32)
+    return result

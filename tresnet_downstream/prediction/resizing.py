@@ -108,7 +108,8 @@ def require_crop(size: int, fraction: float, interpolation: str) -> None:
 def _resize_rows(image: np.ndarray, count: int, interpolation: str) -> np.ndarray:
     """The picture with ``count`` rows, as a copy."""
     if len(image) == count:
-        return image.copy()
+        outcome: np.ndarray = image.copy()
+        return outcome
     parts, precision = _row_weights(len(image), count, interpolation)
     flat = image.reshape(len(image), -1)
     result = np.empty((count, flat.shape[1]), np.uint8)
@@ -157,7 +158,8 @@ def _precision(greatest: float) -> int:
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:
-    return np.maximum(1 - np.abs(x), 0.0)
+    result: np.ndarray = np.maximum(1 - np.abs(x), 0.0)
+    return result
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
