@@ -20,7 +20,7 @@ from tresnet_downstream.classification.map_check import boxes_by_class, check_ma
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.deployment import fuse
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.prediction.labelled_pictures import label_pictures
+from tresnet_downstream.prediction.label_output import label_images
 from tresnet_downstream.registry import MODELS
 
 pytest.importorskip("pytorch_grad_cam", reason="needs the extra explain")
@@ -295,8 +295,8 @@ def test_bad_input_is_one_line(tmp_path):
         explain(classifier(pipeline=()), PIXELS, [0])
     with pytest.raises(UserError, match="an exported model cannot be explained"):
         explanation_method(object())
-    with pytest.raises(UserError, match="name the folder"):
-        next(label_pictures(model, ["a.jpg"], explain=explainer(model)))
+    with pytest.raises(UserError, match="name a folder"):
+        next(label_images(model, ["a.jpg"], explain=explainer(model)))
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
@@ -351,7 +351,7 @@ def test_labels_of_the_same_name_have_maps_of_their_own(own_heads, tmp_path):
     model.classes = ("crane",) * 5
     asked = []
     model.head.register_forward_hook(lambda _, __, logits: asked.append(logits.shape))
-    list(label_pictures(model, [str(tmp_path / "a.png")], top_k=3, out=tmp_path / "out", explain=explainer(model)))
+    list(label_images(model, [str(tmp_path / "a.png")], top_k=3, out=tmp_path / "out", explain=explainer(model)))
     assert asked == [(1, 5), (3, 5)]
     drawn = np.asarray(Image.open(tmp_path / "out" / "a_explained.jpg"), int)
     assert np.abs(drawn[20:220, 360:600] - drawn[20:220, 696:936]).mean() > 2

@@ -73,7 +73,7 @@ def test_sets_of_other_classes_are_refused_in_one_line(data, tmp_path):
     content = json.loads((data / "val.json").read_text())
     content["categories"][1]["name"] = "ring"
     (tmp_path / "other.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"other.json: its classes are not the 3 wanted: it lacks 1 \(square\)"):
+    with pytest.raises(UserError, match=r"other.json: its classes are not the 3 expected ones: it lacks 1 \(square\)"):
         ConcatDataset([part(data), part(data, annotation_file=str(tmp_path / "other.json"))])
     with pytest.raises(UserError, match="datasets is empty"):
         ConcatDataset([])

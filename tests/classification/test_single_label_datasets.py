@@ -39,7 +39,7 @@ def test_class_folders_give_class_indices(folder):
 def test_classes_of_training_number_those_of_validation(folder):
     data = SingleLabelDataset("train", PIPELINE, data_root=str(folder), classes=("dog", "cat"))
     assert [data[index]["targets"] for index in range(3)] == [0, 1, 1]
-    with pytest.raises(UserError, match="none of the 1 classes, such as 'cat'"):
+    with pytest.raises(UserError, match="not among the 1 classes, such as 'cat'"):
         SingleLabelDataset("train", PIPELINE, data_root=str(folder), classes=("dog",))
 
 

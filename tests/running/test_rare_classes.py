@@ -47,7 +47,7 @@ def test_what_is_done_is_told_before_the_training_and_kept_in_the_checkpoint(dat
     told = {line.split(":")[0]: line for line in lines[:begins]}
     assert told["class_weights"].startswith(f"class_weights: inverse, from {weights.min():.3g} (")
     draws = int(re.search(r"sampling: repeat_factor .*: (\d+) draws of 24 images", told["sampling"])[1])
-    assert "note: sampling and class_weights both raise rare classes; their effects multiply" in lines[:begins]
+    assert "note: sampling and class_weights both favour rare classes; their effects multiply" in lines[:begins]
     low, high = min(counts) / 24, max(counts) / 24
     assert told["initial_bias"] == f"initial_bias: the head starts with probabilities from {low:.3g} to {high:.3g}"
     checkpoint = read(work_dir / "epoch_2.pth")
@@ -143,7 +143,7 @@ def test_two_processes_visit_the_images_of_one(data, tmp_path):
 def test_a_head_from_a_file_keeps_its_bias_and_a_fresh_one_gets_the_frequencies(data, trained, tmp_path):
     source = trained[0] / "epoch_2.pth"
     printed = train(data, tmp_path / "same", load_from=source, initial_bias="frequencies", max_epochs=1)
-    assert "note: initial_bias is not applied: the head's weights come from a file" in printed
+    assert "note: initial_bias is not applied: the head's weights and bias were loaded from a file" in printed
     other = {"model__head__type": "BottleneckHead"}
     printed = train(data, tmp_path / "other", load_from=source, initial_bias="frequencies", max_epochs=1, **other)
     assert "the head is not loaded" in printed
@@ -217,7 +217,7 @@ def test_a_loss_of_ones_own_that_takes_no_weights_is_refused(data, tmp_path, mon
     config = tmp_path / "mine.py"
     config.write_text(f"_base_ = ['{DIGITS}']\nmodel = dict(loss=dict(_delete_=True, type='OwnLoss'))\n")
     refuses_to_train(
-        data, tmp_path / "run", "class_weights: OwnLoss takes no argument", config=config, class_weights="inverse"
+        data, tmp_path / "run", "class_weights: OwnLoss has no argument", config=config, class_weights="inverse"
     )
     config.write_text(f"_base_ = ['{DIGITS}']\nmodel = dict(loss=dict(_delete_=True, type='WeightedLoss'))\n")
     train(data, tmp_path / "run", config=config, class_weights="dict(disc=3)", max_epochs=1)
