@@ -61,7 +61,7 @@ def test_every_file_of_a_folder_is_read_in_every_repeat(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no picture there"):
+    with pytest.raises(UserError, match="no image found"):
         pictures.compare_pipelines([str(tmp_path)])
 
 

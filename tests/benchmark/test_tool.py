@@ -87,7 +87,7 @@ def test_pictures_takes_files_and_folders(tmp_path):
     assert "| evaluation | ours |" in stdout
     status, stdout, stderr = call("benchmark", ["pictures", tmp_path / "none"])
     assert (status, stdout) == (2, "")
-    assert "no picture there" in stderr
+    assert "no image found" in stderr
 
 
 def test_detection_scoring_prints_both_tables():
