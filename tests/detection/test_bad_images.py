@@ -77,7 +77,7 @@ def test_pictures_that_are_mixed_tell_what_was_passed_over(spoilt, capsys):
     mixed[2]
     told = "".join(capsys.readouterr())
     assert "train_03.png: unreadable image" in told
-    assert told.count("passed over") == 2
+    assert told.count("skipped") == 2
 
 
 def test_a_training_counts_and_names_them_and_scores_without(spoilt, tmp_path):
