@@ -16,7 +16,7 @@ _HOMES = {"TResNet": "backbones", "load_model": "classification.model_loading", 
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: a tool's --help or a mistyped path need not wait for torch.
+    # Imported on first use, so --help and errors in arguments need not wait for torch.
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
