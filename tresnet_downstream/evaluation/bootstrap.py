@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
-from tresnet_downstream.evaluation.tracking import Track, in_threads, silently
+from tresnet_downstream.evaluation.progress import Track, silently
+from tresnet_downstream.evaluation.threads import in_threads
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tresnet_downstream.evaluation.coco_index import chosen, ready
-from tresnet_downstream.evaluation.thresholds import ThresholdCurve, threshold_curve
+from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve, threshold_curve
 
 # COCO's recalls, made as pycocotools makes them: whether a recall reaches one of them can hang on the last bit.
 _RECALLS = np.linspace(0.0, 1.0, 101)

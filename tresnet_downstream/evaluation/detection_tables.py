@@ -7,16 +7,8 @@ from typing import Any
 import numpy as np
 
 from tresnet_downstream.evaluation.detection_scores import HEADLINE, DetectionScores
-from tresnet_downstream.evaluation.text import (
-    aligned,
-    class_table,
-    csv_text,
-    json_text,
-    percent,
-    plain,
-    printable,
-    write_files,
-)
+from tresnet_downstream.evaluation.result_files import csv_text, json_text, plain, write_files
+from tresnet_downstream.evaluation.terminal_tables import aligned, class_table, percent, printable
 
 _COLUMNS = ("iou_type", "class", "ap", "ap50", "ap75", "ar100", "support")
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tresnet_downstream.evaluation.frequency_groups import GroupScore
-from tresnet_downstream.evaluation.tracking import Track, in_threads, silently
+from tresnet_downstream.evaluation.progress import Track, silently
+from tresnet_downstream.evaluation.threads import in_threads
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]

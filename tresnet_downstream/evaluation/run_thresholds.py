@@ -10,15 +10,11 @@ from tresnet_downstream.evaluation.detection_matches import DetectionMatches, de
 from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
 from tresnet_downstream.evaluation.multilabel_tables import POINT_TITLES
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, SingleLabelRun
+from tresnet_downstream.evaluation.progress import Track, silently
 from tresnet_downstream.evaluation.runs import read_run
-from tresnet_downstream.evaluation.text import aligned, percent, printable
-from tresnet_downstream.evaluation.thresholds import (
-    Objective,
-    Thresholds,
-    choose_thresholds,
-    threshold_curve,
-)
-from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.evaluation.terminal_tables import aligned, percent, printable
+from tresnet_downstream.evaluation.threshold_curves import Objective, threshold_curve
+from tresnet_downstream.evaluation.thresholds import Thresholds, choose_thresholds
 
 _KEPT = ("checkpoint", "checkpoint_sha256", "weights", "tta", "config", "data", "date")
 

@@ -41,6 +41,7 @@ from tresnet_downstream.evaluation.outcomes import (
     Run,
     SingleLabelRun,
 )
+from tresnet_downstream.evaluation.result_files import csv_text, json_text, plain, read_versioned, write_files
 from tresnet_downstream.evaluation.run_checks import (
     are_names,
     check_arrays,
@@ -49,9 +50,9 @@ from tresnet_downstream.evaluation.run_checks import (
     check_explanations,
     check_labels,
 )
-from tresnet_downstream.evaluation.text import csv_text, json_text, plain, read_text, read_versioned, write_files
 from tresnet_downstream.files import named_if_unwritable, unpack_gzip, whole_file
 from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.text_files import read_text
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
 DESCRIPTION, LEFT_OUT = "run.json", "left_out.csv"

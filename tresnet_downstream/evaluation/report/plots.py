@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.report.parts import text_of
-from tresnet_downstream.evaluation.text import printable
+from tresnet_downstream.evaluation.terminal_tables import printable
 
 # Told apart also by those who see no red or green (Okabe and Ito, 2008).
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9")
@@ -265,8 +265,8 @@ def matrix(
         classes: indices of the K classes; without them cells cannot be clicked.
     """
     with matplotlib.rc_context(_STYLE):
-        side = max(2.6, 0.21 * len(names) + 1.4)
-        canvas = Canvas(figsize=(side + 0.4, side), dpi=72, layout="constrained")
+        side = max(2.6, 0.2 * len(names) + 1.2)
+        canvas = Canvas(figsize=(side + 0.2, side), dpi=72, layout="constrained")
         axes = canvas.add_subplot()
         axes.grid(False)
         ticks, labels = np.arange(len(names)), [_plain(name) for name in names]
