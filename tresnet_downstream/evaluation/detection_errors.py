@@ -232,8 +232,10 @@ class _Scenes:
 
         if not len(rows) or not len(objects):  # for which pycocotools gives a list
             return np.zeros((len(rows), len(objects)))
-        found = self._shapes([self._detections[row] for row in rows])
-        return mask.iou(found, self._shapes([self._objects[n] for n in objects]), [as_crowds] * len(objects))
+        detections = self._shapes([self._detections[row] for row in rows])
+        shapes = self._shapes([self._objects[number] for number in objects])
+        overlaps: np.ndarray = mask.iou(detections, shapes, [as_crowds] * len(objects))
+        return overlaps
 
     def _shapes(self, things: Sequence[Mapping[str, Any]]) -> Any:
         """Boxes (n, 4) of left, top, width and height, or a list of run lengths."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,9 @@ class Mistake(NamedTuple):
 
 
 def worst_mistakes(
-    probabilities: NDArray,
-    targets: NDArray,
-    limits: NDArray,
+    probabilities: NDArray[Any],
+    targets: NDArray[Any],
+    limits: NDArray[Any],
     images: Sequence[str],
     count: int = SHOWN,
     per_class: int = 3,
@@ -96,7 +96,9 @@ class Confusions:
         ]
 
 
-def confusions(probabilities: NDArray, targets: NDArray, limits: NDArray, most_classes: int = 256) -> Confusions:
+def confusions(
+    probabilities: NDArray[Any], targets: NDArray[Any], limits: NDArray[Any], most_classes: int = 256
+) -> Confusions:
     """Counts over all images.
 
     Args:

@@ -109,7 +109,10 @@ def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
 
 
 def _write_classifier(
-    run: MultilabelRun | SingleLabelRun, folder: str | Path, description: Mapping[str, Any], arrays: dict[str, NDArray]
+    run: MultilabelRun | SingleLabelRun,
+    folder: str | Path,
+    description: Mapping[str, Any],
+    arrays: dict[str, NDArray[Any]],
 ) -> Path:
     """Writes the arrays with what runs of both kinds of classifiers have."""
     texts = {"images.json": json.dumps(run.images, ensure_ascii=False), **_left_out(run)}
@@ -208,7 +211,7 @@ def _left_out(run: Run) -> dict[str, str]:
 def _write(
     folder: str | Path,
     description: Mapping[str, Any],
-    arrays: Mapping[str, NDArray] | None = None,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
     texts: Mapping[str, str] | None = None,
     packed: Mapping[str, str] | None = None,
 ) -> Path:
@@ -272,10 +275,10 @@ def _read_single_label(folder: Path, content: Mapping[str, Any]) -> SingleLabelR
     return run
 
 
-def _array(folder: Path, name: str, expected: tuple[int, ...]) -> NDArray:
+def _array(folder: Path, name: str, expected: tuple[int, ...]) -> NDArray[Any]:
     path = _there(folder, f"{name}.npy")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy parses the header as Python, and damaged ones raise whatever that does
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{path}: cannot be read ({reason}); score again") from error

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class ThresholdCurve:
         positives: how many there are to find.
     """
 
-    scores: NDArray
+    scores: NDArray[Any]
     thresholds: NDArray[np.float64]
     hits: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -61,7 +62,7 @@ class ThresholdCurve:
         return np.unique(places)[: len(self.scores)]
 
 
-def threshold_curve(scores: NDArray, targets: NDArray, positives: int | None = None) -> ThresholdCurve:
+def threshold_curve(scores: NDArray[Any], targets: NDArray[Any], positives: int | None = None) -> ThresholdCurve:
     """The curve of a class, or of all classes together where the arrays have two dimensions.
 
     Args:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
 
@@ -129,4 +130,5 @@ def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = sides.clip(0).prod(1)
     areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return shared / np.maximum(areas - shared, np.finfo(float).tiny)
+    overlaps: NDArray[np.float64] = shared / np.maximum(areas - shared, np.finfo(float).tiny)
+    return overlaps

@@ -66,7 +66,7 @@ Frame = tuple[float, float, float, float]
 
 
 def curves(
-    lines: Sequence[tuple[str, str, NDArray, NDArray]],
+    lines: Sequence[tuple[str, str, NDArray[Any], NDArray[Any]]],
     x_label: str,
     y_label: str,
     marks: Sequence[tuple[str, str, float]] = (),
@@ -224,9 +224,9 @@ def distribution(shares: Sequence[NDArray[np.float64]], legends: Sequence[str]) 
 
 
 def reliability_diagram(
-    probability: NDArray,
-    frequency: NDArray,
-    count: NDArray,
+    probability: NDArray[Any],
+    frequency: NDArray[Any],
+    count: NDArray[Any],
     labels: tuple[str, str, str] = ("share present", "probability", "entries"),
 ) -> str:
     """How often entries are present against how likely they were said to be, and how many there are of each."""
@@ -325,7 +325,7 @@ def bars(names: Sequence[str], values: Sequence[Sequence[float]], legends: Seque
         return _svg(canvas)
 
 
-def _from_the_left(recall: NDArray, precision: NDArray) -> tuple[NDArray, NDArray]:
+def _from_the_left(recall: NDArray[Any], precision: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Down to recall 0 the precision is that of the first positive found."""
     if not len(recall):
         return recall, precision
@@ -435,6 +435,6 @@ def _svg(canvas: Canvas, over: str = "") -> str:
     with warnings.catch_warnings():
         # The reader's program has the fonts, and draws the text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        FigureCanvasSVG(canvas).print_svg(file, metadata={"Date": None})
+        FigureCanvasSVG(canvas).print_svg(file, metadata={"Date": None})  # type: ignore[no-untyped-call]
     drawing = _UNUSED.sub("", file.getvalue()).strip()
     return drawing.removesuffix("</svg>") + f"{over}</svg>\n"
