@@ -58,10 +58,12 @@ def write_detection_scores(
     content = {
         "format": "tresnet_downstream.detection_scores",
         "version": 1,
-        **{kind: {"headline": _headline(given), "per_class": _per_class(given)} for kind, given in scores.items()},
+        **{
+            kind: {"headline": _headline(of_kind), "per_class": _per_class(of_kind)} for kind, of_kind in scores.items()
+        },
         "run": extra or {},
     }
-    rows = [row for given in scores.values() for row in _per_class(given)]
+    rows = [row for of_kind in scores.values() for row in _per_class(of_kind)]
     texts = {"scores.json": json_text(content), "per_class.csv": csv_text(_COLUMNS, rows)}
     return write_files(folder, texts)
 

@@ -52,10 +52,10 @@ def worst_mistakes(
     for label, (column, labels) in enumerate(columns(probabilities, targets)):
         predicted = column > limits[label]
         wrong_of_kind = (predicted & (labels == 0), ~predicted & (labels == 1))
-        for found, wrong, sign in zip(kinds, wrong_of_kind, (-1, 1), strict=True):
+        for mistakes, wrong, sign in zip(kinds, wrong_of_kind, (-1, 1), strict=True):
             rows = np.flatnonzero(wrong)
             worst = rows[np.lexsort((by_name[rows], sign * column[rows]))[:per_class]]
-            found += [Mistake(int(row), label, float(column[row])) for row in worst]
+            mistakes += [Mistake(int(row), label, float(column[row])) for row in worst]
     false_positives = sorted(kinds[0], key=lambda mistake: -mistake.probability)[:count]
     return false_positives, sorted(kinds[1], key=lambda mistake: mistake.probability)[:count]
 
@@ -120,6 +120,6 @@ def confusions(
     for block in blocks:
         predicted, present = probabilities[block][:, labels] > limits[labels], targets[block][:, labels]
         # Exact: sums of ones below 2^24 in each block.
-        missed, found = (~predicted & (present == 1)), (predicted & (present == 0))
-        count += missed.T.astype(np.float32) @ found.astype(np.float32)
+        false_negative, false_positive = (~predicted & (present == 1)), (predicted & (present == 0))
+        count += false_negative.T.astype(np.float32) @ false_positive.astype(np.float32)
     return Confusions(labels, false_negatives[labels], count.astype(np.int64))

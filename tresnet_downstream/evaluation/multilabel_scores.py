@@ -179,9 +179,9 @@ def multilabel_scores(
 def _as_arrays(scores: ArrayLike, targets: ArrayLike, ndim: int) -> tuple[NDArray[Any], NDArray[Any]]:
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.ndim != ndim or scores.shape != targets.shape:
-        wanted = "(images,)" if ndim == 1 else "(images, classes)"
+        expected = "(images,)" if ndim == 1 else "(images, classes)"
         raise ValueError(
-            f"scores and targets must both have the shape {wanted}, got {scores.shape} and {targets.shape}"
+            f"scores and targets must both have the shape {expected}, got {scores.shape} and {targets.shape}"
         )
     for name, array in (("scores", scores), ("targets", targets)):
         if array.dtype.kind not in "biuf":

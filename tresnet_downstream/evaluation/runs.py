@@ -74,18 +74,18 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
     Raises:
         UserError: a part of the run is not what :class:`MultilabelRun` says, or the folder cannot be written to.
     """
-    given = replace(
+    written = replace(
         run,
         probabilities=np.asarray(run.probabilities, np.float32),
         targets=np.asarray(run.targets),
         images=[os.fspath(image) for image in run.images],
     )
-    check_arrays(given, "the run")
-    check_explanations(given, "the run")
+    check_arrays(written, "the run")
+    check_explanations(written, "the run")
     description = describe(run)
     check_description("the run", description)
-    arrays = {"probabilities.npy": given.probabilities, "targets.npy": given.targets.astype(np.int8, copy=False)}
-    return _write_classifier(given, folder, description, arrays)
+    arrays = {"probabilities.npy": written.probabilities, "targets.npy": written.targets.astype(np.int8, copy=False)}
+    return _write_classifier(written, folder, description, arrays)
 
 
 def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
@@ -94,18 +94,18 @@ def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
     Raises:
         UserError: a part of the run is not what :class:`SingleLabelRun` says, or the folder cannot be written to.
     """
-    given = replace(
+    written = replace(
         run,
         probabilities=np.asarray(run.probabilities, np.float32),
         labels=np.asarray(run.labels),
         images=[os.fspath(image) for image in run.images],
     )
-    check_labels(given, "the run")
-    check_explanations(given, "the run")
+    check_labels(written, "the run")
+    check_explanations(written, "the run")
     description = describe(run)
     check_description("the run", description)
-    arrays = {"probabilities.npy": given.probabilities, "labels.npy": given.labels.astype(np.int32)}
-    return _write_classifier(given, folder, description, arrays)
+    arrays = {"probabilities.npy": written.probabilities, "labels.npy": written.labels.astype(np.int32)}
+    return _write_classifier(written, folder, description, arrays)
 
 
 def _write_classifier(
@@ -131,11 +131,11 @@ def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
         UserError: a part of the run is not what :class:`DetectionRun` says, or the folder cannot be written to.
     """
     needed = plain(_needed(run.ground_truth, "segm" in run.predictions))
-    given = replace(run, ground_truth=needed, predictions=plain(run.predictions))
-    check_detections(given, "the run")
+    written = replace(run, ground_truth=needed, predictions=plain(run.predictions))
+    check_detections(written, "the run")
     description = describe(run)
     check_description("the run", description)
-    contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in given.predictions.items()}}
+    contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in written.predictions.items()}}
     packed = {f"{name}.json.gz": json.dumps(rows) for name, rows in contents.items()}
     return _write(folder, description, texts=_left_out(run), packed=packed)
 
@@ -348,10 +348,14 @@ def _needed(ground_truth: Mapping[str, Any], masks: bool) -> dict[str, Any]:
     """What scoring and drawing take; COCO's own files have captions, licences and links beside it."""
     keys = ("id", "image_id", "category_id", "bbox", *(("segmentation",) if masks else ()))
     annotations = []
-    for given in ground_truth["annotations"]:
-        box = given.get("bbox") or (0, 0, 0, 0)
+    for annotation in ground_truth["annotations"]:
+        box = annotation.get("bbox") or (0, 0, 0, 0)
         annotations.append(
-            {**_only(given, keys), "area": given.get("area", box[2] * box[3]), "iscrowd": given.get("iscrowd", 0)}
+            {
+                **_only(annotation, keys),
+                "area": annotation.get("area", box[2] * box[3]),
+                "iscrowd": annotation.get("iscrowd", 0),
+            }
         )
     return {
         "images": [_only(image, ("id", "file_name", "width", "height")) for image in ground_truth["images"]],

@@ -167,8 +167,8 @@ def confidence_bins(confidence: Floats, right: NDArray[Any]) -> tuple[NDArray[An
 
 
 def _calibration_error(confidence: Floats, right: NDArray[Any]) -> float:
-    _, claimed, found = confidence_bins(confidence, right)
-    return float(100 * abs(claimed - found).sum() / len(confidence))
+    _, confidences, rights = confidence_bins(confidence, right)
+    return float(100 * abs(confidences - rights).sum() / len(confidence))
 
 
 def _confusions(labels: Counts, predicted: Counts, num_classes: int) -> tuple[Confusion, ...]:

@@ -69,12 +69,12 @@ class Thresholds:
 
     def caveats(self, about: Mapping[str, Any]) -> list[str]:
         """What to know of them on a run: that they are of its data, or of scores that were made in another way."""
-        found = ["chosen on this data, which flatters"] if self.flatter(about) else []
+        caveats = ["chosen on this data, which flatters"] if self.flatter(about) else []
         if self.chosen_on and about.get("tta") != self.chosen_on.get("tta"):
             before, here = ("with" if each.get("tta") else "without" for each in (self.chosen_on, about))
             tta = "another test-time augmentation" if before == here else "test-time augmentation"
-            found.append(f"chosen {before} {tta}, scored {here} {'this' if before == here else 'it'}")
-        return found
+            caveats.append(f"chosen {before} {tta}, scored {here} {'this' if before == here else 'it'}")
+        return caveats
 
 
 def choose_thresholds(

@@ -84,8 +84,8 @@ def curves(
         for place, (name, legend, x, y) in enumerate(lines):
             x, y = _from_the_left(x, y) if x_label == "recall" else (x, y)
             # Without a point there would be no path that the page's script could give points to.
-            given = (x, y) if len(x) else ([0, 0], [0, 0])
-            (line,) = axes.plot(*given, color=SERIES[place % len(SERIES)], label=_plain(legend), clip_on=False)
+            points = (x, y) if len(x) else ([0, 0], [0, 0])
+            (line,) = axes.plot(*points, color=SERIES[place % len(SERIES)], label=_plain(legend), clip_on=False)
             line.set(gid=name, solid_capstyle="projecting" if len(x) else "butt")
         for place, (name, legend, at) in enumerate(marks):
             style = ("dashed", "dotted")[place % 2]
