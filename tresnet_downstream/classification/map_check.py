@@ -12,7 +12,7 @@ from tresnet_downstream.classification.descriptions import read_description
 from tresnet_downstream.classification.explain import explain, explanation_method
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.explanations import mass_inside_boxes
-from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.evaluation.progress import Track, silently
 from tresnet_downstream.formats import read_file
 from tresnet_downstream.pictures import read_image
 from tresnet_downstream.weights import read_checkpoint
