@@ -152,7 +152,7 @@ def test_no_place_hides_more_than_a_quarter_of_a_digit() -> None:
 def test_second_call_changes_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {file: file.stat().st_mtime_ns for file in made.rglob("*")}
     assert make(made) == 0
-    assert "already made" in capsys.readouterr().out
+    assert "has been created" in capsys.readouterr().out
     assert {file: file.stat().st_mtime_ns for file in made.rglob("*")} == before
 
 

@@ -338,7 +338,8 @@ def test_the_originals_are_read(tmp_path):
     for content in other_pictures():
         (tmp_path / "a.picture").write_bytes(content)
         assert read_image(tmp_path / "a.picture").shape in ((64, 96, 3), (43, 64, 3))  # of an icon
-    assert Image.open(tmp_path / "a.progressive.jpg").info["progressive"]
+    with Image.open(tmp_path / "a.progressive.jpg") as image:
+        assert image.info["progressive"]
     (tmp_path / "a.pth").write_bytes(saved(small_weights()))
     (tmp_path / "a.safetensors").write_bytes(safetensors_file())
     assert read_checkpoint(tmp_path / "a.pth")["meta"]["classes"] == ["a", "b"]

@@ -12,8 +12,12 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.wording import worded
 
 LIBRARY = Path(tresnet_downstream.__file__).parent
-# They are the command line, or write the command of another program.
-COMMANDS = {LIBRARY / "command_line.py", *(LIBRARY / "cli").glob("*.py")}
+# They are the command line, call it, or show it on a page.
+COMMANDS = {
+    LIBRARY / "command_line.py",
+    *(LIBRARY / "cli").glob("*.py"),
+    *(LIBRARY / "reproduction").glob("*.py"),
+}
 OTHERS = ("pip install --upgrade", "docker run --shm-size", "docker run --pids-limit")
 
 

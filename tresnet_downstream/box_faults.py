@@ -53,7 +53,8 @@ def fit_as_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """
     first, last = boxes[:, :2], boxes[:, 2:]
     inside = (first >= -EDGE_TOLERANCE) & (last > first) & (last <= sizes + EDGE_TOLERANCE)
-    return np.logical_and.reduce(inside, axis=1)
+    are_inside: np.ndarray = np.logical_and.reduce(inside, axis=1)
+    return are_inside
 
 
 def other_convention(boxes: np.ndarray, sizes: np.ndarray) -> str | None:

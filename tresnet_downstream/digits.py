@@ -162,7 +162,8 @@ def choose_colour(rng: Rng, around: Array) -> Array:
     colours = np.concatenate([rng.uniform(0, 255, (20, 3)), [[0, 0, 0], [255, 255, 255]]]).astype(np.float32)
     contrast = (colours @ LUMA)[:, None] - LUMA @ around
     lost = (contrast < MIN_CONTRAST).mean(1)  # share of the pixels, for each colour
-    return colours[np.argmax(lost <= max(0.01, lost.min()))]
+    colour: Array = colours[np.argmax(lost <= max(0.01, lost.min()))]
+    return colour
 
 
 def long_tailed_shares(ratio: float) -> Array:
@@ -171,7 +172,8 @@ def long_tailed_shares(ratio: float) -> Array:
     They fall geometrically: digit d has ``ratio ** (d / 9)`` times less than digit 0.
     """
     shares = float(ratio) ** -np.linspace(0, 1, NUM_CLASSES)
-    return shares / shares.sum()
+    normalised: Array = shares / shares.sum()
+    return normalised
 
 
 def draw_picture(

@@ -29,4 +29,5 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
     colour = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(np.float32)
     alpha = _STRENGTH * share**0.8
     mixed = _GROUND * grey * (1 - alpha) + (0.8 * colour + 0.2 * grey) * alpha
-    return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+    blended: np.ndarray = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+    return blended

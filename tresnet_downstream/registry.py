@@ -26,7 +26,7 @@ from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 from torch import nn
 
-from tresnet_downstream.scope import SCOPE
+from tresnet_downstream.scope import SCOPE as SCOPE
 
 
 def _child(parent: Registry, *rooms: str) -> Registry:

@@ -21,6 +21,7 @@ SCRIPTS = {
     "export": "tools/export.py",
     "weights": "tools/weights.py",
     "check": "tools/check_data.py",
+    "reproduce": "tools/reproduce.py",
     "maps": "tools/check_maps.py",
     "scale": "tools/scale.py",
     "benchmark": "tools/benchmark.py",

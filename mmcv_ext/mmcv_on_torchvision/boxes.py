@@ -23,8 +23,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     boxes = widened(boxes)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    # mmcv compares in float32: 0.3 there is a little more than 0.3.
-    return torchvision_nms(boxes, widened(scores).to(boxes.dtype), float(np.float32(iou_threshold)))
+    # mmcv compares in float32, where 0.3 is slightly larger than in float64.
+    indices: Tensor = torchvision_nms(boxes, widened(scores).to(boxes.dtype), float(np.float32(iou_threshold)))
+    return indices
 
 
 def softnms(
@@ -111,12 +112,14 @@ def _overlaps(box: np.ndarray, boxes: np.ndarray, offset: int) -> np.ndarray:
     areas = (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
     area = (box[2] - box[0] + offset) * (box[3] - box[1] + offset)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return intersection / (area + areas - intersection)
+        overlaps: np.ndarray = intersection / (area + areas - intersection)
+    return overlaps
 
 
 def _kept_share(overlaps: np.ndarray, method: int, iou_threshold: np.float32, sigma: np.float32) -> np.ndarray:
     if method == 2:
-        return np.exp(-(overlaps * overlaps) / sigma)
+        share: np.ndarray = np.exp(-(overlaps * overlaps) / sigma)
+        return share
     return np.where(overlaps >= iou_threshold, (1 - overlaps) if method == 1 else 0, 1).astype(np.float32)
 
 

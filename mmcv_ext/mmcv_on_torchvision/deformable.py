@@ -203,7 +203,8 @@ def _first_of_each(given: Tensor, size: Sequence[int]) -> Tensor:
     count = given.shape[1] * size[0] * size[1]
     if tuple(given.shape[2:]) == tuple(size) or given[0].numel() < count:
         return given  # torchvision refuses a smaller map
-    return given.flatten(1)[:, :count].unflatten(1, (given.shape[1], *size))
+    cropped: Tensor = given.flatten(1)[:, :count].unflatten(1, (given.shape[1], *size))
+    return cropped
 
 
 def _without_gradient_outside(

@@ -113,7 +113,8 @@ def masked_col2im_forward(
 def _by_block(large: Tensor, groups: int, inner: Any, scale: int) -> Tensor:
     """N x (groups * inner) x sH x sW as N x groups x inner x H x s x W x s."""
     height, width = large.shape[2] // scale, large.shape[3] // scale
-    return large.unflatten(1, (groups, inner)).unflatten(4, (width, scale)).unflatten(3, (height, scale))
+    blocks: Tensor = large.unflatten(1, (groups, inner)).unflatten(4, (width, scale)).unflatten(3, (height, scale))
+    return blocks
 
 
 def _neighbours(features: Tensor, kernel_size: int, groups: int) -> Iterator[Tensor]:

@@ -23,7 +23,7 @@ MIB, BATCH = 2**20, 8
     # The release with the compiled package keeps 47.5, timm 63.8, timm with its checkpointing 15.1.
     [("tresnet_m", 32, 36), ("tresnet_m_cp", 15, 20), ("tresnet_m_cp_2", 9, 16)],
 )
-def test_mebibytes_of_a_picture_stay_below_the_stated(network, kept, peak):
+def test_mebibytes_of_an_image_stay_below_the_stated(network, kept, peak):
     step = prepared(Case(network, "training", "float32", "eager", 224, BATCH), Cpu())
     step()
     assert step.bytes_kept() / BATCH / MIB <= kept
@@ -95,6 +95,6 @@ def peak(network, batch_size):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 def test_the_process_peak_bears_it_out():
-    """Each further picture costs the process what the allocator says, and 20 MiB less than timm's TResNet-M does."""
+    """Each further image costs the process what the allocator says, and 20 MiB less than timm's TResNet-M does."""
     growth = {name: (peak(name, 8) - peak(name, 4)) / 4 for name in ("ours", "timm")}
     assert growth["ours"] < min(36, growth["timm"] - 20)

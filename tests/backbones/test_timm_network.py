@@ -75,14 +75,14 @@ def test_a_size_that_an_assertion_without_message_refuses_is_refused_in_one_line
     network = TimmNetwork("resnet18", out_indices=(-1,))
     monkeypatch.setattr(type(network.network), "forward_intermediates", refuse)
     with pytest.raises(
-        UserError, match=r"resnet18 takes no pictures of 96 x 96 \(AssertionError\); it was made for 224"
+        UserError, match=r"resnet18 cannot process images of 96 x 96 \(AssertionError\); its own size is 224"
     ):
         network(torch.rand(1, 3, 96, 96))
 
 
 def test_a_size_that_the_network_does_not_take_is_refused_in_one_line():
     network = TimmNetwork("cait_xxs24_224", out_indices=(0,))
-    with pytest.raises(UserError, match=r"cait_xxs24_224 takes no pictures of 96 x 96 .*made for 224 x 224"):
+    with pytest.raises(UserError, match=r"cait_xxs24_224 cannot process images of 96 x 96 .*own size is 224 x 224"):
         network(torch.rand(1, 3, 96, 96))
 
 
@@ -97,3 +97,10 @@ def test_stages_may_be_counted_from_the_end(build):
 def test_a_transformer_has_no_stages_to_freeze():
     with pytest.raises(UserError, match="frozen_stages=0: vit_tiny_patch16_224 has 0 stages to freeze"):
         TimmNetwork("vit_tiny_patch16_224", out_indices=(0,), frozen_stages=0)
+
+
+def test_options_reach_the_networks_own_function():
+    narrow = TimmNetwork("resnet18", options={"channels": (32, 64, 128, 256)})
+    assert [stage["channels"] for stage in narrow.feature_info] == [32, 64, 128, 256]
+    with pytest.raises(UserError, match="no such network"):
+        TimmNetwork("resnet18", options={"chanels": (32, 64, 128, 256)})

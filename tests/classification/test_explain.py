@@ -340,7 +340,8 @@ def test_predict_draws_maps_beside_pictures_and_names_them(weights, tmp_path):
     assert not {path.rsplit("/", 1)[1] for path in names} & drawn.keys()
     assert all((tmp_path / "out" / name).read_bytes() == content for name, content in drawn.items())
     for path in names:
-        assert Image.open(path).width > 3 * 320  # the picture and two maps
+        with Image.open(path) as image:
+            assert image.width > 3 * 320  # the picture and two maps
     status, printed, _ = call("predict", [*arguments, "--threshold", 1, "--explain"])
     assert [json.loads(line)["explanation"] for line in printed.splitlines()] == [None] * 3
 

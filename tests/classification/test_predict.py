@@ -80,7 +80,8 @@ def test_tool_prints_json_lines_and_draws(weights, pictures, tmp_path):
     assert [len(row["labels"]) for row in rows] == [2, 2, 2]
     assert {label["label"] for row in rows for label in row["labels"]} <= {"cat", "dog", "bird"}
     assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "a_2.jpg", "b.jpg"]
-    assert Image.open(out / "a.jpg").height > 50
+    with Image.open(out / "a.jpg") as image:
+        assert image.height > 50
 
 
 def test_bad_pictures_are_passed_over_and_told_at_the_end(weights, pictures):
@@ -159,7 +160,7 @@ def test_verify_scores_coco_as_scikit_learn_does(tmp_path):
     assert (status, err) == (0, "")
     found = predict(load_model(tmp_path / "m.pth", input_size=64), find_images([str(tmp_path / "val2014")]))
     wanted = 100 * average_precision_score(targets[:, [2, 0, 1]], found)
-    assert f"measured   mAP {wanted:.2f} on 12 pictures" in printed
+    assert f"measured   mAP {wanted:.2f} on 12 images" in printed
 
 
 def test_verify_counts_the_best_class_of_imagenet(tmp_path):
@@ -174,7 +175,7 @@ def test_verify_counts_the_best_class_of_imagenet(tmp_path):
             Image.new("RGB", (50, 40), "red").save(tmp_path / f"val/{folder}/{number}.jpg")
     status, printed, _ = call("weights", ["verify", tmp_path / "m.pth", "--data", tmp_path])
     assert status == 0
-    assert "top-1 75.00 on 4 pictures" in printed
+    assert "top-1 75.00 on 4 images" in printed
 
 
 class Memory:

@@ -68,7 +68,7 @@ def test_other_networks_and_names_are_told(file):
         load_model(file, network="efficientnet_lite0_of_mine")
     with pytest.raises(UserError, match="has no weights of the classifier 'fc' that resnet18 has"):
         load_model(file, network="resnet18")
-    with pytest.raises(UserError, match="holds another network"):
+    with pytest.raises(UserError, match="has the weights of another network"):
         load_model(file, network="tf_efficientnet_b0")
 
 
@@ -88,11 +88,11 @@ def test_verify_scores_vocs_test_list_and_flat_folders_of_imagenet(file, tmp_pat
     torch.save({"model": model.state_dict(), "idx_to_class": ["cat", "dog"]}, tmp_path / "m.pth")
     status, out, err = call("weights", ["verify", tmp_path / "m.pth", "--data", tmp_path / "voc", "--size", 32])
     assert (status, err) == (0, "")
-    assert "on 6 pictures" in out
+    assert "on 6 images" in out
     flat = tmp_path / "voc" / "JPEGImages"
     (tmp_path / "truth.txt").write_text("\n".join(["n01440764"] * 6))
     arguments = ["verify", file, "--network", NETWORK, "--data", flat, "--labels", tmp_path / "truth.txt", "--size", 32]
     status, out, err = call("weights", arguments)
     assert (status, err) == (0, "")
     assert "top-1 " in out
-    assert "on 6 pictures" in out
+    assert "on 6 images" in out

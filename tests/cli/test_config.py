@@ -35,13 +35,13 @@ def test_a_file_that_is_no_config_is_told(name, tmp_path, capsys):
     (tmp_path / name).write_bytes(b"\x80\x02")
     for command in ("config", "train", "check"):
         assert main([command, str(tmp_path / name)]) == 2
-        assert f"{tmp_path / name}: is no config" in capsys.readouterr().err
+        assert f"{tmp_path / name}: is not a config" in capsys.readouterr().err
 
 
 def test_an_unknown_name_lists_the_nearest():
     with pytest.raises(UserError, match=r"coco_tresnet_l_44: no such config file; the nearest .* coco_tresnet_l_448"):
         config_path("coco_tresnet_l_44")
-    with pytest.raises(UserError, match="tresnet config lists packaged ones"):
+    with pytest.raises(UserError, match="tresnet config lists all packaged"):
         config_path("zzz")
 
 
@@ -99,7 +99,7 @@ def test_a_copy_is_the_same_config_and_a_second_copy_changes_nothing(tmp_path, c
 def test_a_copy_overwrites_nothing(tmp_path, capsys):
     (tmp_path / f"{CLASSIFIER}.py").write_text("mine = 1\n")
     assert main(["config", CLASSIFIER, "--out", str(tmp_path)]) == 2
-    assert "is another file" in capsys.readouterr().err
+    assert "exists with another content" in capsys.readouterr().err
     assert (tmp_path / f"{CLASSIFIER}.py").read_text() == "mine = 1\n"
     assert list(tmp_path.iterdir()) == [tmp_path / f"{CLASSIFIER}.py"]
 

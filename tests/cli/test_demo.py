@@ -47,5 +47,5 @@ def test_the_demo_of_boxes_draws_images_too(calls, tmp_path):
 
 
 def test_a_training_without_a_best_checkpoint_is_told(tmp_path):
-    with pytest.raises(UserError, match="left no best checkpoint"):
+    with pytest.raises(UserError, match="wrote no best checkpoint"):
         demo._best(tmp_path)

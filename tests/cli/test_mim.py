@@ -17,9 +17,9 @@ pytest.importorskip("mim", reason="needs the detection set-up")
 def installed(tmp_path):
     """A folder of packages as a wheel fills it: mim does not find packages that are installed in editable mode."""
     folder = tmp_path / "site-packages"
-    (folder / "tresnet_downstream-0.1.0.dist-info").mkdir(parents=True)
+    (folder / f"tresnet_downstream-{__version__}.dist-info").mkdir(parents=True)
     metadata = f"Metadata-Version: 2.1\nName: tresnet-downstream\nVersion: {__version__}\n"
-    (folder / "tresnet_downstream-0.1.0.dist-info" / "METADATA").write_text(metadata)
+    (folder / f"tresnet_downstream-{__version__}.dist-info" / "METADATA").write_text(metadata)
     (folder / "tresnet_downstream").symlink_to(ROOT / "tresnet_downstream")
     return folder
 

@@ -217,5 +217,5 @@ def test_a_device_that_mmengine_would_not_take_is_refused(monkeypatch):
 
 
 def test_a_device_with_an_index_is_refused_under_torchrun():
-    with pytest.raises(UserError, match="torchrun gives each process a device"):
+    with pytest.raises(UserError, match="torchrun gives each process its own device"):
         use_device("cuda:1", "pytorch")

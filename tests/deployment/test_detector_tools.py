@@ -102,8 +102,8 @@ def flags_of_data(boxes):
 def test_options_that_an_exported_file_cannot_follow_are_refused(files, boxes, tmp_path):
     arguments = [CONFIG, files["onnx"], "--work-dir", tmp_path]
     changes = [*flags_of_data(boxes), "model.test_cfg.score_thr=0.5"]
-    refused("test_detection", [*arguments, *changes], "model.test_cfg.score_thr", "what it was exported as")
-    refused("test_detection", [*arguments, "--amp", *flags_of_data(boxes)], "amp", "what it was exported as")
+    refused("test_detection", [*arguments, *changes], "model.test_cfg.score_thr", "fixed in the file")
+    refused("test_detection", [*arguments, "--amp", *flags_of_data(boxes)], "amp", "fixed in the file")
     refused("test_multilabel", [DIGITS, files["onnx"]], "m.onnx", "is an exported detector, not a classifier")
     refused("predict", [files["onnx"], boxes / "pictures", "--size", 64], "--size", "exported")
 

@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_an_exported_file_is_not_exported_again(tmp_path):
-    refused("export", [tmp_path / "m.onnx", tmp_path / "m.xml"], "m.onnx: is exported already")
+    refused("export", [tmp_path / "m.onnx", tmp_path / "m.xml"], "m.onnx: is an exported model")
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ def test_a_softmax_is_scored_too(tmp_path):
 def test_what_an_exported_file_cannot_be_scored_with_is_refused(trained, data, tmp_path):
     _, exported = trained
     arguments = [DIGITS, exported, "--work-dir", tmp_path]
-    refused("test_multilabel", [*arguments, *options(data)], "image_size", "is what it was exported as")
-    refused("test_multilabel", [*arguments, "--amp", *of_data(data)], "amp", "is what it was exported as")
+    refused("test_multilabel", [*arguments, *options(data)], "image_size", "fixed in the file")
+    refused("test_multilabel", [*arguments, "--amp", *of_data(data)], "amp", "fixed in the file")
     refused("test_multilabel", [*arguments, "--weights", "averaged", *of_data(data)], "--weights averaged", "m.onnx")
     refused("test_classifier", [FOLDERS, exported, "--work-dir", tmp_path], "m.onnx", "several labels per image")
     refused("test_multilabel", [DIGITS, tmp_path / "no.onnx", *of_data(data)], "no.onnx", "there is no such file")

@@ -365,7 +365,7 @@ except ValueError as error:
 def test_pickle_in_the_place_of_the_weights_is_not_read(shared):
     checkpoint, folder = shared
     shutil.copy(checkpoint, folder / "model.safetensors")
-    with pytest.raises(UserError, match="is no safetensors file"):
+    with pytest.raises(UserError, match="is not a safetensors file"):
         load_model(folder)
 
 
@@ -450,7 +450,7 @@ def test_command_shares_and_says_what_is_left_to_do(tmp_path):
 
 
 def test_folder_in_the_place_of_a_checkpoint_is_named(shared):
-    with pytest.raises(UserError, match=r"is a folder; name a file, of a shared folder .*model\.safetensors"):
+    with pytest.raises(UserError, match=r"is a folder; name a file; for a shared folder, .*model\.safetensors"):
         read_checkpoint(shared[1])
 
 

@@ -97,7 +97,7 @@ def test_options_of_classifiers_are_refused(boxes, checkpoint, option):
 def test_a_detectors_checkpoint_is_not_taken_for_a_classifiers(checkpoint):
     status, _, err = call("test", [checkpoint])
     assert status == 2
-    assert "is a detector's checkpoint; name its config before it" in err
+    assert "is a detector's checkpoint; name its config first" in err
     status, out, _ = call("weights", ["show", checkpoint])
     assert status == 0
     assert "all finite" in out

@@ -102,7 +102,7 @@ def test_killed_process_ends_the_other_with_one_line_and_the_resumed_run_equals_
     imported = ["--import", tmp_path / "losing.py"]
     ended = train_on_processes(2, config, tmp_path / "run", *imported, *changes, tool="train_detection")
     assert ended.status != 0
-    assert re.fullmatch("error: another process of this training ended .*--resume goes on from .*\n", ended.err)
+    assert re.fullmatch("error: another process of this training ended .*--resume continues from .*\n", ended.err)
     assert (tmp_path / "run/epoch_1.pth").exists()
     ended = train_on_processes(2, CONFIG, tmp_path / "run", "--resume", *changes, tool="train_detection")
     assert ended.status == 0, ended.err

@@ -311,5 +311,5 @@ def test_a_registry_brings_its_own_package():
 def test_programs_that_the_standard_library_holds_are_refused_though_registered():
     registry = MODELS.__class__("part", scope="mmdet")
     registry.register_module("run", module=subprocess.check_output)
-    with pytest.raises(UserError, match=r"'run', which is not known to compute alone"):
+    with pytest.raises(UserError, match=r"'run', which is not known to be harmless"):
         check_stored("a.pth", {"type": "run"}, (registry,))

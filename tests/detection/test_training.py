@@ -83,8 +83,8 @@ def test_a_resumed_training_first_validates_the_epoch_whose_validation_was_cut(t
     note.write_text(json.dumps({"epoch": 1}))
     out = train(boxes, work_dir, "--resume")
     first, second, third, *_ = out.splitlines()
-    assert first == "nothing is left to train: the run has all of its 2 epochs"
-    assert second == "epoch 2/2 has not been validated, so it is now"
+    assert first == "nothing is left to train: the run has completed all 2 epochs"
+    assert second == "epoch 2/2 has not been validated; validating it now"
     assert re.match(r"epoch 2/2: loss [\d.]+, val AP ", third)
     assert "best val AP" in out
     assert json.loads(note.read_text())["epoch"] == 2

@@ -1,6 +1,7 @@
 """Maps of mistakes in run folders and reports, and how much of a map lies in boxes."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -159,21 +160,23 @@ def test_maps_stand_beside_the_mistakes(run, tmp_path):
     _, folder = run
     write_report(folder, tmp_path / "report", resamples=0)
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "where the network looked for the class (Grad-CAM" in page
-    maps = sorted((tmp_path / "report" / "pictures").glob("*_map.jpg"))
-    assert page.count('class="pair"') == len(maps) > 0
+    assert "where the network looked for a class (Grad-CAM" in page
+    maps = sorted((tmp_path / "report" / "pictures").glob("*_map_*.jpg"))
+    assert page.count('class="map"') == len(maps) > 0
     for path in maps:
-        drawn, picture = (np.asarray(Image.open(p), int) for p in (path, path.with_name(path.name.replace("_map", ""))))
+        drawn, picture = (
+            np.asarray(Image.open(p), int) for p in (path, path.with_name(re.sub(r"_map_\d+", "", path.name)))
+        )
         assert drawn.shape == picture.shape
         half = drawn.shape[1] // 2
         colour = np.abs(drawn - drawn.mean(2, keepdims=True)).mean((0, 2))
         assert colour[: half - 6].mean() > 5 * colour[half + 6 :].mean()
-    assert (tmp_path / "report" / "report.md").read_text().count("_map.jpg") == len(maps)
+    assert (tmp_path / "report" / "report.md").read_text().count("_map_") == len(maps)
     plain = replace(read_run(folder), explanations=None)
     write_multilabel_run(plain, tmp_path / "plain")
     write_report(tmp_path / "plain", tmp_path / "report", resamples=0)
-    assert not list((tmp_path / "report" / "pictures").glob("*_map.jpg"))
-    assert 'class="pair"' not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert not list((tmp_path / "report" / "pictures").glob("*_map_*.jpg"))
+    assert 'class="map"' not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_maps_follow_runs_in_another_order(run, tmp_path):
@@ -188,8 +191,8 @@ def test_maps_follow_runs_in_another_order(run, tmp_path):
     )
     write_multilabel_run(other, tmp_path / "other")
     write_report([folder, tmp_path / "other"], tmp_path / "report", resamples=0)
-    maps = [path.name for path in (tmp_path / "report" / "pictures").glob("*_map.jpg")]
-    assert len({name for name in maps if "_1_" in name}) == len({name for name in maps if "_0_" in name}) > 0
+    maps = [path.name for path in (tmp_path / "report" / "pictures").glob("*_map_*.jpg")]
+    assert sum("images_1_" in name for name in maps) == sum("images_0_" in name for name in maps) > 0
     assert "have no map" not in (tmp_path / "report" / "report.md").read_text()
 
 
@@ -218,7 +221,7 @@ def test_one_label_per_image_shows_what_it_was_taken_for(tmp_path):
     assert set(read_run(folder).explanations.pairs) == taken
     write_report(folder, tmp_path / "report", resamples=0)
     page = (tmp_path / "report" / "report.html").read_text()
-    assert page.count('class="pair"') == 2 * len(taken)
+    assert page.count('class="map"') == len(taken)
 
 
 def test_a_run_without_mistakes_has_no_maps(run, tmp_path):

@@ -31,6 +31,6 @@ def test_files_hold_all_numbers(tmp_path):
     assert content["confusions"] == [{"label": "cat", "predicted": "dog", "images": 2}]
     assert content["run"] == {"checkpoint": "best.pth"}
     assert content["per_class"][2]["recall"] is None
-    rows = list(csv.DictReader(csv_path.open()))
+    rows = list(csv.DictReader(csv_path.read_text().splitlines()))
     assert [row["class"] for row in rows] == ["cat", "dog", "emu"]
     assert rows[2]["recall"] == ""

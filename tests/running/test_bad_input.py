@@ -214,8 +214,8 @@ def test_checkpoint_trained_on_other_classes_is_refused(data, trained, tmp_path)
         (None, None),
         ([1], None),
         ({"dataset_meta": None}, None),
-        ({"dataset_meta": {"classes": 5}}, "'5' in place of the names of its classes"),
-        ({"dataset_meta": {"classes": [1, 2, 3]}}, "'[1, 2, 3]' in place of the names of its classes"),
+        ({"dataset_meta": {"classes": 5}}, "'5' instead of a list of class names"),
+        ({"dataset_meta": {"classes": [1, 2, 3]}}, "'[1, 2, 3]' instead of a list of class names"),
     ],
 )
 def test_a_damaged_description_is_no_traceback_when_a_checkpoint_is_scored(whole, trained, tmp_path, meta, words):

@@ -70,17 +70,17 @@ def test_allowed_changes_are_told_in_a_line_each_and_take_effect(data, work_dir,
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"batch_size": 4, "accumulation": 2}, "8 images of all processes together, as before"),
+        ({"batch_size": 4, "accumulation": 2}, "8 images over all processes, as before"),
         (
             {"batch_size": 8, "accumulation": 2},
-            "16 images of all processes together, and took 8 before; batch_size=4 keeps 8",
+            "16 images over all processes, and used 8 before; batch_size=4 keeps 8",
         ),
-        ({"batch_size": 3, "accumulation": 3}, "9 images of all processes together, and took 8 before"),
+        ({"batch_size": 3, "accumulation": 3}, "9 images over all processes, and used 8 before"),
     ],
 )
 def test_images_of_a_step_are_told_where_they_may_have_changed(data, work_dir, changes, line):
     printed = train(data, work_dir, "--resume", max_epochs=3, stop_epoch=1, **changes)
-    assert f"an optimiser step takes {line}\n" in printed
+    assert f"an optimiser step uses {line}\n" in printed
 
 
 def test_learning_rate_after_a_change_is_that_of_the_new_schedule(data, work_dir):
@@ -144,7 +144,7 @@ def test_memory_saving_may_change_without_a_word(data, work_dir):
 
 
 def test_early_stop_says_so(data, tmp_path):
-    assert "stopped after epoch 1 of 3, as stop_epoch says" in train(data, tmp_path, max_epochs=3, stop_epoch=1)
+    assert "stopped after epoch 1 of 3, because of stop_epoch" in train(data, tmp_path, max_epochs=3, stop_epoch=1)
     printed = train(data, tmp_path, "--resume", max_epochs=3, stop_epoch=1)
     assert "nothing is left to train: stop_epoch=1" in printed
     assert "best val mAP" in printed
@@ -196,7 +196,7 @@ def test_epoch_whose_validation_was_cut_is_validated_on_resume(data, tmp_path, m
     uncut = tmp_path / "uncut"
     train(data, uncut, max_epochs=max_epochs)
     printed = train(data, work_dir, "--resume", max_epochs=max_epochs)
-    assert f"epoch 1/{max_epochs} has not been validated, so it is now" in printed
+    assert f"epoch 1/{max_epochs} has not been validated; validating it now" in printed
     assert "best val mAP" in printed
     assert read(work_dir / "best.pth")["score"] == read(uncut / "best.pth")["score"]
     assert_bit_for_bit_equal(work_dir / f"epoch_{max_epochs}.pth", uncut / f"epoch_{max_epochs}.pth")

@@ -60,7 +60,9 @@ def test_training_ends_at_the_first_validation_that_patience_says(data, tmp_path
 
 def test_of_raw_and_averaged_weights_the_better_score_of_each_validation_counts(data, tmp_path):
     train(data, tmp_path / "run", max_epochs=3)
-    rows = [json.loads(line) for path in (tmp_path / "run").rglob("scalars.json") for line in path.open()]
+    rows = [
+        json.loads(line) for path in (tmp_path / "run").rglob("scalars.json") for line in path.read_text().splitlines()
+    ]
     both = [(row["raw/mAP"], row["averaged/mAP"]) for row in rows if "raw/mAP" in row]
     note = json.loads((tmp_path / "run/last_validation.json").read_text())["validated"]
     assert [score for _, score in note["validations"]] == pytest.approx([max(each) for each in both])
@@ -97,7 +99,7 @@ def test_the_scores_of_a_lost_note_are_those_of_the_checkpoint(data, tmp_path):
     train(data, tmp_path / "run", config=config, max_epochs=5, stop_epoch=2)
     (tmp_path / "run/last_validation.json").unlink()
     printed = train(data, tmp_path / "run", "--resume", config=config, max_epochs=5)
-    assert "epoch 2/5 has not been validated, so it is now" in printed
+    assert "epoch 2/5 has not been validated; validating it now" in printed
     assert stops(printed)[0].startswith("stopped at epoch 3")
 
 

@@ -136,7 +136,7 @@ def test_run_that_2_1_and_4_processes_train_gives_the_weights_of_one_process_but
 def test_change_of_processes_says_how_many_images_a_step_takes(folder):
     printed = (folder / "printed_4.txt").read_text()
     assert "resumed with a change: processes was 1 and is now 4" in printed
-    assert "an optimiser step takes 4 images of all processes together, as before" in printed
+    assert "an optimiser step uses 4 images over all processes, as before" in printed
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def test_learning_rate_out_of_all_bounds_writes_no_checkpoint(data, tmp_path):
 @pytest.mark.parametrize(("norm", "told"), [("inplace", 0), ("batchnorm", 1)])
 def test_training_tells_once_which_blocks_keep_more_memory_and_why(data, tmp_path, norm, told):
     printed = train(data, tmp_path, model__backbone__norm=norm)
-    line = f"backbone.stem and 4 more: same results with more memory than needed, since norm='{norm}'"
+    line = f"backbone.stem and 4 more: same results, but more memory than needed, because norm='{norm}'"
     assert printed.count(line) == told
     log = next(tmp_path.glob("*/*.log")).read_text()
     assert log.count(line) == told

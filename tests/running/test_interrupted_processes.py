@@ -123,7 +123,7 @@ def test_signal_to_two_processes_ends_both_after_one_step_and_the_resumed_run_eq
     ended = train_with(INTERRUPTING_ALL, data, tmp_path, number, 7, place, "InterruptingAll")
     assert ended.status != 0
     lines = [line for line in (ended.out + ended.err).splitlines() if "stopped by" in line]
-    assert lines == [f"stopped by {number.name} after step 5; --resume goes on from epoch_2_step_5.pth"]
+    assert lines == [f"stopped by {number.name} after step 5; --resume continues from epoch_2_step_5.pth"]
     work_dir = tmp_path / "run"
     assert sorted(path.name for path in work_dir.glob("*.pth")) == ["best.pth", "epoch_1.pth", "epoch_2_step_5.pth"]
     assert folders.last_checkpoint(work_dir).name == "epoch_2_step_5.pth"
@@ -147,7 +147,7 @@ def test_killed_process_ends_the_other_with_one_line_and_the_resumed_run_equals_
     work_dir = tmp_path / "run"
     assert ended.status != 0
     assert seconds_after(work_dir, ended) < 30
-    assert re.fullmatch("error: another process of this training ended .*--resume goes on from .*\n", ended.err)
+    assert re.fullmatch("error: another process of this training ended .*--resume continues from .*\n", ended.err)
     assert folders.last_checkpoint(work_dir).name == newest
     assert_resumes_to(undisturbed, data, work_dir)
 
@@ -157,7 +157,7 @@ def test_killed_process_ends_the_other_within_a_long_validation(data, tmp_path):
     ended = train_with(LOSING, data, tmp_path, signal.SIGKILL, 6, "validation", "LosingSecondWhileFirstWaits")
     assert ended.status != 0
     assert seconds_after(tmp_path / "run", ended) < 30
-    line = r"error: process 1 of the training \(pid \d+\) ended 20 s ago, .*--resume goes on from the last checkpoint\n"
+    line = r"error: process 1 of the training \(pid \d+\) ended 20 s ago, .*--resume continues from .*\n"
     assert re.fullmatch(line, ended.err)
     assert read(tmp_path / "run/epoch_1.pth")["state_dict"]
 
@@ -170,7 +170,7 @@ def test_stopped_process_ends_the_training_with_one_line_and_the_resumed_run_equ
     work_dir = tmp_path / "run"
     assert ended.status != 0
     assert seconds_after(work_dir, ended) < 60
-    line = r"error: process 1 of the training \(pid \d+\) has been stopped for 20 s, .*--resume goes on from .*\n"
+    line = r"error: process 1 of the training \(pid \d+\) has been stopped for 20 s, .*--resume continues from .*\n"
     assert re.fullmatch(line, ended.err)
     assert folders.last_checkpoint(work_dir).name == "epoch_1.pth"
     assert_resumes_to(undisturbed, data, work_dir)

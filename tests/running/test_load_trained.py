@@ -42,7 +42,7 @@ def test_training_starts_from_all_of_a_checkpoint_with_load_from(trained, tmp_pa
     changes = {**DECODER, "load_from": trained / "work/best.pth", "max_lr": 1e-30, "max_epochs": 1}
     printed = train(trained / "data", tmp_path, config=CUSTOM, **changes)
     assert "ImageClassifier starts from" in printed
-    assert "the head is left fresh" not in printed
+    assert "the head is not loaded" not in printed
     taken = torch.load(tmp_path / "epoch_1.pth", weights_only=True)["state_dict"]
     wanted = load_model(trained / "work/best.pth").state_dict()
     assert torch.equal(taken["head.group_weight"], wanted["head.group_weight"])

@@ -84,7 +84,7 @@ def test_last_validation_that_was_cut_is_made_up_for(data, undisturbed, tmp_path
     train(data, tmp_path, **STEPS, val_steps=3)
     (tmp_path / "last_validation.json").write_text('{"iter": 9, "epoch": 3}')
     printed = train(data, tmp_path, "--resume", **STEPS, val_steps=3)
-    assert "step 8/8 (epoch 4/4) has not been validated, so it is now" in printed
+    assert "step 8/8 (epoch 4/4) has not been validated; validating it now" in printed
     assert validations(printed) == tuple(part[2:] for part in undisturbed[1])
     assert validations(train(data, tmp_path, "--resume", **STEPS, val_steps=3)) == ([], [])
 

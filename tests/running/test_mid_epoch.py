@@ -241,7 +241,7 @@ def test_signal_to_all_processes_of_a_validation_with_workers_ends_it_in_order(d
     os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (128 + signal.SIGTERM, "")
-    assert "stopped by SIGTERM after step 3; --resume goes on from epoch_1.pth" in out
+    assert "stopped by SIGTERM after step 3; --resume continues from epoch_1.pth" in out
     train(data, tmp_path / "run", "--resume", config=CUSTOM, **changes)
     assert_bit_for_bit_equal(tmp_path / "run/epoch_3.pth", undisturbed[0] / "epoch_3.pth")
 

@@ -80,8 +80,8 @@ def test_another_component_takes_the_place_of_one_by_options_alone(options):
 def test_arguments_that_another_component_does_not_have_are_told(capsys):
     load_config(DIGITS, ["model.backbone.type=TimmNetwork", "model.backbone.model=resnet18"])
     told = capsys.readouterr().out
-    assert "model.backbone.type=TimmNetwork: leaves out layers=(1, 1, 2, 1), which is TResNet's" in told
-    assert "leaves out width=0.25, which is TResNet's" in told
+    assert "model.backbone.type=TimmNetwork: leaves out layers=(1, 1, 2, 1), an argument of TResNet" in told
+    assert "leaves out width=0.25, an argument of TResNet" in told
 
 
 def test_the_same_component_keeps_its_arguments_and_takes_new_ones():

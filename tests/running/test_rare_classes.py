@@ -146,7 +146,7 @@ def test_a_head_from_a_file_keeps_its_bias_and_a_fresh_one_gets_the_frequencies(
     assert "note: initial_bias is not applied: the head's weights come from a file" in printed
     other = {"model__head__type": "BottleneckHead"}
     printed = train(data, tmp_path / "other", load_from=source, initial_bias="frequencies", max_epochs=1, **other)
-    assert "the head is left fresh" in printed
+    assert "the head is not loaded" in printed
     assert "initial_bias: the head begins with probabilities" in printed
 
 

@@ -86,7 +86,7 @@ def test_run_interrupted_by_control_c_ends_in_one_line_and_resumes_bit_for_bit(d
     assert err == ""
     (line,) = [line for line in out.splitlines() if "SIGINT" in line]
     assert line.startswith("stopped by SIGINT after step ")
-    assert "--resume goes on from epoch_" in line
+    assert "--resume continues from epoch_" in line
     assert not left_over(work_dir)
     assert not (work_dir / "epoch_4.pth").exists()
     for path in work_dir.glob("*.pth"):

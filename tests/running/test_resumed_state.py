@@ -60,7 +60,7 @@ def change(work_dir, place, value):
 def test_parts_of_another_kind_are_refused_by_name(data, work_dir, place, value, words):
     change(work_dir, place, value)
     flags = ["--resume"]
-    refuses_to_train(data, work_dir, "epoch_1.pth: a training cannot go on from it", words, flags=flags, max_epochs=2)
+    refuses_to_train(data, work_dir, "epoch_1.pth: a training cannot be resumed", words, flags=flags, max_epochs=2)
 
 
 def test_resuming_runs_no_config_that_a_checkpoint_holds(data, work_dir, tmp_path):

@@ -72,7 +72,7 @@ def test_resumed_seeds_are_not_trained_again_a_cut_one_goes_on_and_others_are_ad
     capsys.readouterr()
     scores = seeds(data, tmp_path, [0, 3], resume=True)
     assert TRAINED == [(3, True)]
-    assert "seed 0 (1 of 2): is trained" in capsys.readouterr().out
+    assert "seed 0 (1 of 2): has been trained" in capsys.readouterr().out
     assert scores == two_seeds[1]
     assert_bit_for_bit_equal(tmp_path / "seed_3/epoch_2.pth", two_seeds[0] / "seed_3/epoch_2.pth")
     more = seeds(data, tmp_path, [5], resume=True)
@@ -81,7 +81,7 @@ def test_resumed_seeds_are_not_trained_again_a_cut_one_goes_on_and_others_are_ad
 
 
 def test_seeds_that_were_trained_otherwise_are_not_put_into_one_table(data, two_seeds):
-    with pytest.raises(UserError, match=r"trained otherwise: max_lr was 0\.001 and is now 0\.002"):
+    with pytest.raises(UserError, match=r"trained with other settings: max_lr was 0\.001 and is now 0\.002"):
         seeds(data, two_seeds[0], [0, 3, 4], resume=True, max_lr=2e-3)
     assert TRAINED == []
 
@@ -110,7 +110,7 @@ def test_damaged_results_end_in_one_line(data, tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("several", "words"), [([], "at least one"), ([0, 0], "0 is named twice"), ([-1], "no whole number")]
+    ("several", "words"), [([], "at least one"), ([0, 0], "0 is named twice"), ([-1], "not a whole number")]
 )
 def test_seeds_that_are_none_are_refused(data, tmp_path, several, words):
     with pytest.raises(UserError, match=words):

@@ -56,7 +56,7 @@ def test_key_names_trackers(value, expected):
         (7, ["tracker=7"]),
         ({"project": "mine"}, ["'mlflow'"]),
         ({"type": "wandb", "projct": "mine"}, ["projct", "project"]),
-        ({"type": "tensorboard", "dir": "x"}, ["takes none"]),
+        ({"type": "tensorboard", "dir": "x"}, ["it has none"]),
         ({"type": "wandb", "mode": "off"}, ["'offline'"]),
         ({"type": "wandb", "tags": "a"}, ["list of texts"]),
         ({"type": "mlflow", "experiment": 3}, ["experiment=3"]),
@@ -225,7 +225,7 @@ def test_tracker_that_dies_is_told_of_once_and_gets_the_rest_later(data, tmp_pat
     server = fake_wandb(monkeypatch) if kind == "wandb" else fake_mlflow(monkeypatch)
     server.dies_at = {"wandb": 4, "mlflow": 7}[kind]
     out = train(data, tmp_path / "run", tracker=kind, **EACH)
-    assert out.count(f"{kind} does not answer (DownError)") == 1
+    assert out.count(f"{kind} does not respond (DownError)") == 1
     assert "best val mAP" in out
     server.alive()
     train(data, tmp_path / "run", "--resume", tracker=kind, **EACH)  # nothing is left to train
@@ -307,7 +307,7 @@ def test_scores_and_report_go_to_the_run_that_trained(data, tmp_path, monkeypatc
     # Of a checkpoint elsewhere nobody knows the run.
     shutil.copy(work_dir / "best.pth", tmp_path / "copy.pth")
     log_scored(config, tmp_path / "copy.pth", work_dir)
-    assert "does not lie in the folder of the run" in capsys.readouterr().out
+    assert "is not in the folder of the run" in capsys.readouterr().out
     assert len(run["artifacts"]) == 1
 
 

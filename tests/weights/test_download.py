@@ -46,7 +46,7 @@ def test_file_is_fetched_once_and_its_checksum_remembered(server):
 @pytest.mark.parametrize("etag", ['"1"', None])
 def test_cut_connection_is_told_and_the_next_call_goes_on_from_there(server, etag):
     server.cut, server.etag = 8000, etag
-    with pytest.raises(UserError, match=r"cut after 8,000 of [\d,]+ bytes; try again"):
+    with pytest.raises(UserError, match=r"interrupted after 8,000 of [\d,]+ bytes; try again"):
         fetch(server.url)
     assert not final_files()
     server.cut = None
@@ -79,14 +79,14 @@ def test_refusal_is_told_with_its_number(server, status):
 def test_silent_server_is_left_after_the_time_limit(server):
     server.mode = "hang"
     start = time.monotonic()
-    with pytest.raises(UserError, match=r"silent for 0\.5 s"):
+    with pytest.raises(UserError, match=r"did not answer for 0\.5 s"):
         fetch(server.url)
     assert time.monotonic() - start < 2.5
 
 
 def test_error_page_in_place_of_the_file_is_refused(server):
     server.content = b"<html>sign in</html>" * 100
-    with pytest.raises(UserError, match="something else than a weight file"):
+    with pytest.raises(UserError, match="is not a weight file"):
         fetch(server.url)
     assert not final_files()
     assert not list(cache_folder().rglob("*.partial"))
@@ -103,7 +103,7 @@ def test_another_file_than_the_first_is_refused(server):
     path = fetch(server.url)
     path.unlink()
     server.content = server.content[:-1] + b"\xff"
-    with pytest.raises(UserError, match="when it first came"):
+    with pytest.raises(UserError, match="when it was first fetched"):
         fetch(server.url)
     assert not path.exists()
 
@@ -111,7 +111,7 @@ def test_another_file_than_the_first_is_refused(server):
 def test_file_that_changed_in_the_cache_is_refused(server):
     path = fetch(server.url)
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(UserError, match="when it first came"):
+    with pytest.raises(UserError, match="when it was first fetched"):
         fetch(server.url)
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_note_of_what_was_begun_starts_over(server, content):
 def test_a_damaged_note_of_the_checksum_is_told(server, content):
     path = fetch(server.url)
     path.with_name("net.pth.sha256").write_bytes(content)
-    with pytest.raises(UserError, match=r"net\.pth\.sha256: is damaged: it holds no checksum.*delete net\.pth\.sha256"):
+    with pytest.raises(UserError, match=r"net\.pth\.sha256: is damaged: it has no checksum.*delete net\.pth\.sha256"):
         fetch(server.url)
 
 
@@ -201,14 +201,14 @@ def test_a_part_that_was_damaged_meanwhile_is_noticed_and_not_kept(server):
     (part,) = cache_folder().rglob("*.partial")
     part.write_bytes(part.read_bytes()[:4000] + bytes(4000))
     server.cut = None
-    with pytest.raises(UserError, match="it came in parts, and what came is cut off or damaged"):
+    with pytest.raises(UserError, match="the file was fetched in parts, and the content is truncated or damaged"):
         fetch(server.url)
     assert fetch(server.url).read_bytes() == server.content
 
 
 def test_cut_file_of_a_server_that_says_no_length_is_neither_kept_nor_remembered(server):
     server.mode, server.cut = "no length", 8000
-    with pytest.raises(UserError, match=r"does not say its length.*cut off or damaged"):
+    with pytest.raises(UserError, match=r"does not state the length.*truncated or damaged"):
         fetch(server.url)
     assert not list(cache_folder().rglob("net*"))
     server.cut = None
@@ -229,7 +229,7 @@ def test_longer_downloads_than_the_limit_end(server, monkeypatch):
 
 @pytest.mark.parametrize("url", ["hf://a", "http://[1", "http://a b/net.pth"])
 def test_what_is_no_url_is_told(server, url):
-    with pytest.raises(UserError, match=r"is no URL|give hf://|cannot be reached"):
+    with pytest.raises(UserError, match=r"is not a URL|give hf://|cannot be reached"):
         fetch(url)
 
 

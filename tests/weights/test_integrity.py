@@ -27,7 +27,7 @@ def test_one_flipped_bit_among_the_values_is_found_each_time(tmp_path, suffix):
         damaged = bytearray(content)
         damaged[start + draw.randrange(values.nbytes)] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"a\.\w+: (is cut off or damaged|w has values)"):
+        with pytest.raises(UserError, match=r"a\.\w+: (is truncated or damaged|w has values)"):
             read_checkpoint(path)
 
 
@@ -39,7 +39,7 @@ def test_bytes_behind_the_end_are_found(tmp_path, suffix, length):
     for more in (bytes(length), random.Random(length).randbytes(length)):
         content = path.read_bytes()
         path.write_bytes(content + more)
-        with pytest.raises(UserError, match=r"is cut off or damaged"):
+        with pytest.raises(UserError, match=r"is truncated or damaged"):
             read_checkpoint(path)
         path.write_bytes(content)
     read_checkpoint(path)
@@ -92,7 +92,7 @@ def test_tensors_that_no_network_has_are_refused_by_name(tmp_path, tensor):
 
 def test_names_that_no_file_and_no_encoding_takes_are_refused(tmp_path):
     torch.save({"state_dict": {"\ud800": torch.ones(3)}}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=r"no encoding takes|damaged"):
+    with pytest.raises(UserError, match=r"cannot be encoded|damaged"):
         read_checkpoint(tmp_path / "a.pth")
     for name in ("a" * 5000, "a\0b", "\ud800"):
         with pytest.raises(UserError, match="no such checkpoint"):

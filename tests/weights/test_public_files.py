@@ -80,7 +80,7 @@ def test_release_refuses_first_mirror_has_a_wrong_file_second_the_right_one(
     assert path.read_bytes() == server.right
     assert server.paths == ["/mirror/1/net.pth", "/mirror/1/old.pth", "/mirror/2/net.pth"]
     told = capsys.readouterr().out
-    assert "gives another file: " in told
+    assert "is another file: " in told
     assert "404 Not Found" in told
     assert told.count("\n") == 1
     assert not list((tmp_path / "cache").rglob("*.partial"))
@@ -94,8 +94,10 @@ def test_all_places_refuse_in_one_line_that_lists_their_answers(server, tmp_path
     with pytest.raises(UserError) as raised:
         locate("small")
     message = str(raised.value)
-    assert message.startswith(f"small: no place gives it ({tmp_path / 'nowhere' / 'net.pth'}: no such file; ")
-    for answer in ("500", "404", "403 Forbidden", "something else than a weight file"):
+    assert message.startswith(
+        f"small: cannot be fetched from any place ({tmp_path / 'nowhere' / 'net.pth'}: no such file; "
+    )
+    for answer in ("500", "404", "403 Forbidden", "is not a weight file"):
         assert answer in message
     assert len(message) <= LONGEST_MESSAGE
     assert "\n" not in message
@@ -117,7 +119,7 @@ def test_folder_as_a_mirror_is_read_in_place_and_its_files_may_not_change(server
     assert locate("small") == mirror / "old.pth"
     assert not server.paths
     file_of_network(mirror / "old.pth")
-    with pytest.raises(UserError, match=r"but with .* when it first came"):
+    with pytest.raises(UserError, match=r"when it was first fetched, it began with"):
         locate("small")
 
 

@@ -1,4 +1,4 @@
-"""Networks that turn pictures into feature maps."""
+"""Backbones: networks from images to feature maps."""
 
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.backbones.arguments import Variant

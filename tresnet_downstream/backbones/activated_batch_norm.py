@@ -1,12 +1,12 @@
-"""Batch norm and leaky ReLU as one layer that keeps one tensor for the backward pass.
+"""Batch norm and leaky ReLU as one layer that saves one tensor for the backward pass.
 
-Follows "In-Place Activated BatchNorm" (Rota Bulo et al., 2018) and its package inplace-abn 1.1.0: the output
-alone is kept, and the backward pass inverts the activation and the affine map to recover the normalised input.
-As there, the scale is ``|weight| + eps``, and its gradient at a weight of exactly 0 is that of a positive
-weight. Departure: where rounding would spoil the inversion, the input is kept as well.
+Follows "In-Place Activated BatchNorm" (Rota Bulo et al., 2018) and its package inplace-abn 1.1.0. Only the output is
+saved, and the backward pass inverts the activation and the affine map to recover the normalised input. The scale is
+``|weight| + eps``; for a weight of 0, its gradient is that of a positive weight. Departure from the package: if the
+rounding error of the inversion would be too large, the input is saved as well.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -28,19 +28,20 @@ NORMS = ("inplace", "batchnorm", "sync", "inplace_abn")
 class ActivatedBatchNorm(_BatchNorm):
     """Batch norm followed by leaky ReLU or nothing: N x C x H x W in, the same out.
 
-    ``y = activation((x - mean) / sqrt(var + eps) * (|weight| + eps) + bias)``. The state dict is that of
-    ``torch.nn.BatchNorm2d`` whatever ``norm`` is, and code that looks for torch's batch norms, such as
-    ``torch.optim.swa_utils.update_bn``, finds it. Conversions to ``SyncBatchNorm`` would lose the activation:
+    ``y = activation((x - mean) / sqrt(var + eps) * (|weight| + eps) + bias)``. For every ``norm``, the state dict has
+    the keys of ``torch.nn.BatchNorm2d``, and the layer is an instance of torch's ``_BatchNorm``, which functions such
+    as ``torch.optim.swa_utils.update_bn`` look for. Do not convert it to ``SyncBatchNorm``, which has no activation;
     use ``norm='sync'``.
 
     Args:
         num_features: number of channels C.
         slope: negative slope of the leaky ReLU; 1 stands for no activation.
-        norm: ``inplace`` keeps its output alone for the backward pass; ``batchnorm`` is the same formula in
-            torch's own operators; ``sync`` is ``inplace`` with the statistics of all processes;
-            ``inplace_abn`` is the compiled package.
+        norm: ``inplace`` saves only its output for the backward pass; ``batchnorm`` computes the same formula by
+            torch's own operators; ``sync`` is ``inplace`` with the statistics of all processes; ``inplace_abn`` calls
+            the compiled package.
         eps: added to the variance and to ``|weight|``.
-        momentum: share of the new statistics in the running ones; None for the mean over all batches.
+        momentum: weight of the batch statistics in the update of the running statistics; None for the cumulative
+            average over all batches.
 
     Raises:
         UserError: for an unknown ``norm`` or a slope outside (0, 1], or if inplace-abn is not installed.
@@ -74,9 +75,14 @@ class ActivatedBatchNorm(_BatchNorm):
         return f"{self.num_features}, slope={self.slope:g}, norm={self.norm}"
 
     def forward(self, x: Tensor, blurred: bool = False) -> Tensor:
-        """Normalises and activates ``x``; on Triton's kernels, also blurs it as :class:`BlurPool` does if asked."""
+        """Normalises and activates ``x``: N x C x H x W in, the same out.
+
+        Args:
+            x: the input.
+            blurred: whether the result is also blurred as by :class:`BlurPool`. Only Triton's kernels can do so.
+        """
         check_type(x)
-        # Under a tracer of torch.fx, `x` is a stand-in and this one function is a node of the graph.
+        # For torch.fx, `x` is a proxy and this call is one node of the graph.
         return _forward(
             x, self.weight, self.bias, self.running_mean, self.running_var, self.num_batches_tracked,
             self.training, self.momentum, self.eps, self.slope, self.norm, blurred,
@@ -87,7 +93,7 @@ class ActivatedBatchNorm(_BatchNorm):
         return _scale(self.weight, self.eps)
 
     def values(self, x: Tensor) -> NormValues:
-        """Statistics that this pass uses, with the parameters; in training mode, moves the running ones.
+        """The statistics and parameters that this pass uses. In training mode, updates the running statistics.
 
         Args:
             x: the norm's input, N x C x H x W.
@@ -99,7 +105,7 @@ class ActivatedBatchNorm(_BatchNorm):
 
 @torch.fx.wrap
 def check_type(x: Tensor) -> None:
-    """Raises TypeError for a type that the layer has no bound on the error for."""
+    """Raises TypeError unless ``INVERSION_TOLERANCE`` has a bound on the error for the type of ``x``."""
     if x.dtype not in INVERSION_TOLERANCE:
         raise TypeError(f"ActivatedBatchNorm takes float64, float32, bfloat16 or float16, got {x.dtype}")
 
@@ -131,7 +137,7 @@ def _forward(
         or reason_against_steps(x) is not None
     )
     if plain and shares:
-        reason = reason_against_steps(x) or "parameters or statistics are missing or no plain tensors"
+        reason = reason_against_steps(x) or "parameters or statistics are missing or not plain tensors"
         raise UserError(f"norm='sync' cannot share statistics over processes here ({reason}): use norm='inplace'")
     if plain:
         update = training and not is_recomputing()
@@ -167,14 +173,14 @@ def _values(
         if not training:
             wide = torch.promote_types(var.dtype, torch.float32)
             return mean.to(wide), torch.rsqrt(var.to(wide) + eps)
-        # The short types' statistics are taken in float32, as is what is kept of them.
+        # For bfloat16 and float16, statistics are computed and saved in float32.
         return batch_statistics(x, mean, var, _count_batch(num_batches_tracked, momentum), eps, group)
 
     return NormValues(weight, bias, *measured_once(measure), eps, training, group)
 
 
 def _count_batch(num_batches_tracked: Tensor | None, momentum: float | None) -> float:
-    """Counts one training batch; the share of its statistics in the running ones."""
+    """Counts one training batch; returns the weight of its statistics in the update of the running statistics."""
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)
         if momentum is None:
@@ -189,7 +195,7 @@ def _scale(weight: Tensor, eps: float) -> Tensor:
 
 
 def sync_group(norm: str) -> dist.ProcessGroup | None:
-    """The processes that share statistics; None for each by itself."""
+    """The process group that shares statistics; None if each process uses its own."""
     return dist.group.WORLD if norm == "sync" and dist.is_initialized() else None
 
 
@@ -212,11 +218,11 @@ def _by_package(
 
 
 def _single(value: float) -> float:
-    """The nearest float32: inplace-abn holds its constants so, even where it computes in float64."""
+    """The nearest float32. inplace-abn stores its constants in float32, also when it computes in float64."""
     return float(np.float32(value))
 
 
-def _package() -> Any:
+def _package() -> Callable[..., Tensor]:
     try:
         from inplace_abn.functions import inplace_abn
     except ImportError as error:
@@ -224,4 +230,5 @@ def _package() -> Any:
             "norm='inplace_abn' needs the compiled package: pip install 'tresnet-downstream[inplace-abn]' "
             "(needs a compiler), or use norm='inplace', which computes the same"
         ) from error
-    return inplace_abn
+    function: Callable[..., Tensor] = inplace_abn
+    return function

@@ -1,4 +1,4 @@
-"""What a TResNet can do beside computing feature maps: weights of other names, frozen stages, its norms."""
+"""The base class of TResNet: translation of the names of weights, frozen stages, and access to norms and stages."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -15,7 +15,7 @@ from tresnet_downstream.weights.pretrained import PretrainedModule
 
 
 class Backbone(PretrainedModule):
-    """The base of :class:`TResNet`, which makes the stem and the stages.
+    """The base class of :class:`TResNet`. The subclass builds the stem and the stages.
 
     Attributes:
         variant: the sizes.
@@ -43,30 +43,30 @@ class Backbone(PretrainedModule):
         return [module for module in self.modules() if isinstance(module, ActivatedBatchNorm)]
 
     def layer_numbers(self, unit: str) -> dict[str, int]:
-        """The layer of each parameter in the order of execution, by name: 0 for the stem.
+        """From the name of each parameter to the number of its layer, in the order of execution; 0 is the stem.
 
         Args:
-            unit: ``block``, a layer for each block of the stages, or ``stage``.
+            unit: ``block`` counts each block as a layer, ``stage`` each stage.
         """
         layers = [self.stem, *(self.stages if unit == "stage" else chain.from_iterable(self.stages))]
         numbers = {id(p): number for number, layer in enumerate(layers) for p in layer.parameters()}
         return {name: numbers[id(parameter)] for name, parameter in self.named_parameters()}
 
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of any published style, of a detector or of a classifier, under this backbone's names."""
+        """Weights of a backbone, classifier or detector in any published style, renamed to this backbone's names."""
         translated = translate(state_dict)
         if translated is None:
             return dict(state_dict)
-        others = {name: state_dict[name] for name in translated.unused}
-        return {name.removeprefix("backbone."): tensor for name, tensor in translated.state_dict.items()} | others
+        unused = {name: state_dict[name] for name in translated.unused}
+        return {name.removeprefix("backbone."): tensor for name, tensor in translated.state_dict.items()} | unused
 
     def plain_blocks(self) -> dict[str, str]:
-        """The blocks that run their plain modules in training, with the reason; the others keep less memory.
+        """From the name of each block that runs its plain modules in training to the reason.
 
-        The results are the same in both forms. ``docs/architecture.md`` has the rule. What holds for a whole pass, such
-        as that no gradient is recorded, is not asked here.
+        The other blocks run steps with the same results that save less for the backward pass; ``docs/architecture.md``
+        has the rule. Reasons that concern a whole pass, such as ``torch.no_grad``, are not listed.
 
-        Example:
+        Examples:
             >>> from tresnet_downstream.backbones import TResNet
             >>> TResNet(layers=(1, 1, 1, 1), width=0.25).plain_blocks()
             {}
@@ -78,7 +78,7 @@ class Backbone(PretrainedModule):
         return lean.plain_blocks(self)
 
     def train(self, mode: bool = True) -> Any:
-        """Switches modes; frozen stages, and with ``norm_eval`` all norms, stay in evaluation mode."""
+        """Sets the mode. Frozen stages, and all norms if ``norm_eval`` is set, stay in evaluation mode."""
         super().train(mode)
         self.freeze()
         if mode and self.norm_eval:
@@ -87,7 +87,7 @@ class Backbone(PretrainedModule):
         return self
 
     def freeze(self) -> None:
-        """Puts the frozen stages into evaluation mode and takes their gradients away."""
+        """Sets the frozen stages to evaluation mode and their parameters to ``requires_grad=False``."""
         if self.frozen_stages < 0:
             return
         for module in chain([self.stem], self.stages[: self.frozen_stages]):
@@ -97,14 +97,16 @@ class Backbone(PretrainedModule):
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """Adds a stage.
 
+        ``convert_sync_batchnorm`` calls this method to replace each child by a converted module, which would lose the
+        activations that the norms include. It is therefore refused. Adding a child again under its own name is allowed,
+        since MMEngine does so when it looks for synchronised norms and there are none.
+
         Raises:
-            UserError: for a name that is taken, unless by the same module as it was: ``convert_sync_batchnorm`` puts a
-                converted module in place of each child so, and would drop the activations that the norms include.
-                (MMEngine puts every child in its own place where it looks for synchronised norms and finds none.)
+            UserError: if the name is taken by another module, or if the module contains a ``SyncBatchNorm``.
         """
-        before = self._modules.get(name)
-        is_same = module is before and not any("SyncBatchNorm" in type(part).__name__ for part in module.modules())
-        if before is not None and not is_same:
+        present = self._modules.get(name)
+        is_same = module is present and not any("SyncBatchNorm" in type(part).__name__ for part in module.modules())
+        if present is not None and not is_same:
             raise UserError(
                 "TResNet's norms cannot be converted (sync_bn, convert_sync_batchnorm): build it with norm='sync'"
             )

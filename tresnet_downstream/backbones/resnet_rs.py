@@ -1,8 +1,8 @@
-"""The ladder of ResNet-RS: which depth at which input size, for how many multiply-adds, with the published accuracy.
+"""The networks of ResNet-RS with their input sizes, multiply-adds and published accuracies.
 
-Of "Revisiting ResNets: Improved Training and Scaling Strategies" (Bello et al., 2021, arXiv:2103.07579); its networks
-are ``TimmNetwork(model='resnetrs50')`` and so on. Two rules gave the ladder: a deeper network where training is long
-enough to overfit (hundreds of epochs), a wider one where it is short; and an input size that grows slowly.
+From "Revisiting ResNets: Improved Training and Scaling Strategies" (Bello et al., 2021, arXiv:2103.07579). A network is
+built by ``TimmNetwork(model='resnetrs50')`` and so on. The paper chose depths and input sizes by two rules: scale the
+depth if training is long enough to overfit (hundreds of epochs), else the width; and increase the input size slowly.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class Rung:
     """One network of the ladder.
 
     Attributes:
-        depth: layers, as in its name.
-        input_size: side of the images in training and scoring, in pixels.
-        top1: published top-1 on ImageNet-1k, in percent.
-        multiply_adds: of the forward pass of one image, in units of 10^9, counted on timm's network.
-        parameters: in units of 10^6, with the classifier of 1,000 classes.
+        depth: number of layers, as in its name.
+        input_size: height and width of the images in training and scoring, in pixels.
+        top1: published top-1 accuracy on ImageNet-1k, in percent.
+        multiply_adds: multiply-adds of the forward pass of one image, in units of 10^9, counted on timm's network.
+        parameters: number of parameters with the classifier of 1,000 classes, in units of 10^6.
     """
 
     depth: int
@@ -30,7 +30,7 @@ class Rung:
 
     @property
     def model(self) -> str:
-        """Timm's name of the network."""
+        """The name of the network in timm."""
         return f"resnetrs{self.depth}"
 
 
@@ -50,15 +50,15 @@ LADDER = (
 
 
 def rung_for(multiply_adds: float) -> Rung:
-    """The highest rung of the ladder within a budget.
+    """The last network of the ladder whose multiply-adds are within a budget.
 
     Args:
-        multiply_adds: for the forward pass of one image, in units of 10^9.
+        multiply_adds: the budget for the forward pass of one image, in units of 10^9.
 
     Raises:
         UserError: if the budget is below the lowest rung.
 
-    Example:
+    Examples:
         >>> rung_for(10).model, rung_for(10).input_size
         ('resnetrs152', 192)
     """
@@ -72,7 +72,7 @@ def rung_for(multiply_adds: float) -> Rung:
 
 
 def ladder_table(chosen: Rung | None = None) -> str:
-    """The ladder as text, a line for each rung; an arrow marks the one chosen."""
+    """The ladder as a text table with a line for each network. The line of ``chosen`` begins with ``>``."""
     lines = ["  network      input  10^9 multiply-adds  10^6 parameters  published top-1"]
     for rung in LADDER:
         mark = ">" if rung == chosen else " "

@@ -18,33 +18,41 @@ _STRIDES = (4, 8, 16, 32)
 class TimmNetwork(PretrainedModule):
     """A network of timm as a backbone, such as ``resnet50``, ``resnetrs50`` or ``vit_small_patch16_224``.
 
-    Takes N x 3 x H x W pictures in RGB, [0, 1], as every backbone here; the mean and standard deviation that the
-    network's weights were trained with are applied within. Gives the last feature map of stride ``4 * 2**i`` for
-    each stage ``i`` in ``out_indices``; of a network with none of these strides, the last of each stride that it has. A
-    vision transformer with patches of 16 has one stage.
+    The input is N x 3 x H x W images in RGB, [0, 1], as for every backbone of this package. The module normalises them
+    by the mean and standard deviation that the network's weights were trained with. The output has, for each stage
+    ``i`` in ``out_indices``, the last feature map of stride ``4 * 2**i``. If the network has none of these strides, its
+    stages are the strides that it has: a vision transformer with patches of 16 has one stage.
 
-    Some networks have layers between their last stage and their classifier, such as the convolution of an EfficientNet
-    to 1,280 channels: ``final_layers`` says whether the last feature map comes after them.
+    Some networks have layers between the last stage and the classifier, such as the convolution of an EfficientNet to
+    1,280 channels. ``final_layers`` says whether they are applied to the last feature map.
 
     Args:
-        model: timm's name of the network.
+        model: name of the network in timm.
         out_indices: stages to return, counted from 0, or from the end by negative numbers.
-        frozen_stages: -1 freezes nothing, 0 the stem, ``k`` the stem and the first ``k`` stages: no gradients,
-            and evaluation mode.
+        frozen_stages: -1 freezes nothing, 0 the stem, ``k`` the stem and the first ``k`` stages. Frozen parts get no
+            gradients and stay in evaluation mode.
         norm_eval: keeps every batch norm in evaluation mode.
-        drop_path_rate: stochastic depth, where the network has it.
-        final_layers: whether the last stage includes the layers between it and the network's classifier; None: if
-            ``out_indices`` is the last stage alone, as for classification.
-        with_cp: activation checkpointing, where the network has it; running statistics move twice, as timm does.
-        init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` takes a path or URL of a timm file.
+        drop_path_rate: rate of stochastic depth, for networks that have it.
+        final_layers: whether the last stage includes the layers between it and the network's classifier. None includes
+            them if ``out_indices`` is the last stage alone, as for classification.
+        with_cp: activation checkpointing, for networks that have it. As in timm, running statistics are then updated
+            twice in each step.
+        options: further arguments of timm's function for this network, such as ``dict(channels=(32, 64, 128, 256))``
+            for a ``resnet18`` of half width.
+        init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` takes the path or URL of a timm file.
 
     Attributes:
         feature_info: for each stage a dict of ``name``, ``channels`` and ``stride``.
-        name: timm's name.
+        name: name of the network in timm.
 
     Raises:
-        UserError: if timm is not installed or has no such network, and for stages that the network does not have, and
-            for pictures of a size that it does not take.
+        UserError: if timm is not installed or has no such network, for stages that the network does not have, and for
+            images of a size that it cannot process.
+
+    Examples:
+        >>> network = TimmNetwork("resnet10t", out_indices=(1, -1)).eval()
+        >>> [tuple(features.shape) for features in network(torch.rand(1, 3, 32, 32))]
+        [(1, 128, 4, 4), (1, 512, 1, 1)]
     """
 
     mean: Tensor
@@ -60,13 +68,14 @@ class TimmNetwork(PretrainedModule):
         drop_path_rate: float = 0.0,
         final_layers: bool | None = None,
         with_cp: bool = False,
+        options: Mapping[str, Any] | None = None,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg)
         self.name, self.out_indices = model, tuple(out_indices)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
-        options = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
-        self.network: Any = _create(model, **options)
+        stochastic_depth = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+        self.network: Any = _create(model, **{**stochastic_depth, **(options or {})})
         infos = _stages(self.network)
         self.out_indices = tuple(index + len(infos) if index < 0 else index for index in self.out_indices)
         if not self.out_indices or not set(self.out_indices) <= set(range(len(infos))):
@@ -74,7 +83,7 @@ class TimmNetwork(PretrainedModule):
         last = len(infos) - 1
         with_last = self.out_indices == (last,) if final_layers is None else final_layers and last in self.out_indices
         self._with_norm = with_last
-        # Of the final layers, a norm leaves the number of channels as it is, and timm applies it to the feature map.
+        # If the final layers are only a norm, timm applies it to the feature map, and the channels stay the same.
         self._takes_final = with_last and self.network.num_features != infos[last]["num_chs"]
         if self._takes_final:
             infos[last]["num_chs"] = self.network.num_features
@@ -93,23 +102,23 @@ class TimmNetwork(PretrainedModule):
         self._freeze()
 
     def layer_numbers(self, unit: str) -> dict[str, int]:
-        """The layer of each parameter in the order of execution, by name, as timm groups them.
+        """From the name of each parameter to the number of its layer, in the order of execution, as timm groups them.
 
         Args:
-            unit: ``block`` or ``stage``; a vision transformer's blocks are also its stages.
+            unit: ``block`` counts each block as a layer, ``stage`` each stage; the same for vision transformers.
 
         Raises:
-            UserError: if timm does not say the order of the network's layers.
+            UserError: if timm does not define the order of the network's layers.
         """
         from timm.models import group_parameters
 
         if not hasattr(self.network, "group_matcher"):
-            raise UserError(f"layer_decay: timm does not say the order of the layers of {self.name}; use lr_factors")
+            raise UserError(f"layer_decay: timm does not define the order of the layers of {self.name}; use lr_factors")
         numbers = group_parameters(self.network, self.network.group_matcher(coarse=unit == "stage"), reverse=True)
         return {f"network.{name}": number for name, number in numbers.items()}
 
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Names of timm become this module's; a classifier's ``backbone.`` and a wrapper's ``module.`` go."""
+        """Renames timm's weights to this module's names, without the prefixes ``module.`` and ``backbone.``."""
         own = self.state_dict().keys()
         translated = {}
         for name, tensor in state_dict.items():
@@ -118,7 +127,7 @@ class TimmNetwork(PretrainedModule):
         return translated
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
+        """Feature maps of the stages in ``out_indices`` for N x 3 x H x W images in [0, 1]."""
         try:
             final, features = self.network.forward_intermediates(
                 (x - self.mean) / self.std, indices=self._places, norm=self._with_norm, output_fmt="NCHW"
@@ -129,13 +138,13 @@ class TimmNetwork(PretrainedModule):
                 raise
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise UserError(
-                f"{self.name} takes no pictures of {x.shape[-2]} x {x.shape[-1]} ({reason}); it was made for {height} "
-                f"x {width}: image_size={height}"
+                f"{self.name} cannot process images of {x.shape[-2]} x {x.shape[-1]} ({reason}); its own size is "
+                f"{height} x {width}: image_size={height}"
             ) from error
         return (*features[:-1], final) if self._takes_final else tuple(features)
 
     def train(self, mode: bool = True) -> "TimmNetwork":
-        """Switches modes; frozen stages, and with ``norm_eval`` all batch norms, stay in evaluation mode."""
+        """Sets the mode. Frozen stages, and all batch norms if ``norm_eval`` is set, stay in evaluation mode."""
         super().train(mode)
         self._freeze()
         if mode and self.norm_eval:
@@ -155,19 +164,19 @@ class TimmNetwork(PretrainedModule):
         stage = stages[max(self.frozen_stages - 1, 0)]
         within = [place for place, (name, _) in enumerate(modules) if f"{name}.".startswith(f"{stage}.")]
         end = within[0] if self.frozen_stages == 0 else within[-1] + 1
-        first_to_learn = modules[end][0] if end < len(modules) else ""
+        first_trainable = modules[end][0] if end < len(modules) else ""
         for name, module in modules[:end]:
-            if not name or f"{first_to_learn}.".startswith(f"{name}."):
-                continue  # has parts that learn
+            if not name or f"{first_trainable}.".startswith(f"{name}."):
+                continue  # contains modules that are trained
             module.eval()
             module.requires_grad_(False)
 
 
 def _stages(network: Any) -> list[dict[str, Any]]:
-    """Timm's description of the last feature map of each stride, with its ``index`` among all of them."""
-    every = [{**info, "index": index} for index, info in enumerate(_feature_info(network))]
-    by_stride = {info["reduction"]: info for info in every}
-    # Vision transformers have one stride throughout, of 14 perhaps: then that is the one stage.
+    """Timm's description of the last feature map of each stride, with its ``index`` among all feature maps."""
+    all_maps = [{**info, "index": index} for index, info in enumerate(_feature_info(network))]
+    by_stride = {info["reduction"]: info for info in all_maps}
+    # All blocks of a vision transformer have the same stride, which need not be among _STRIDES. It is the one stage.
     strides = [stride for stride in _STRIDES if stride in by_stride] or sorted(by_stride)
     return [by_stride[stride] for stride in strides]
 
@@ -183,16 +192,16 @@ def _create(model: str, **options: Any) -> Any:
     except ImportError as error:
         raise UserError("TimmNetwork needs timm: pip install 'tresnet-downstream[timm]'") from error
     if ":" in model:
-        # timm takes hf-hub:NAME and local-dir:PATH for a config that it fetches or reads.
-        raise UserError(f"model={model!r}: give the name of a network that timm itself has")
-    # Vision transformers take pictures of other sizes only if asked to; other networks do not know the argument.
+        # timm would download or read the configs named by hf-hub:NAME and local-dir:PATH.
+        raise UserError(f"model={model!r}: give the name of a network of timm")
+    # Vision transformers need `dynamic_img_size` to accept other image sizes; other networks do not have the argument.
     for sizes in ({"dynamic_img_size": True}, {}):
         try:
             network = timm.create_model(model, pretrained=False, num_classes=0, **sizes, **options)
-            network.forward_intermediates  # noqa: B018 - a network without it gives no feature maps
+            network.forward_intermediates  # noqa: B018 - a network without this method cannot return feature maps
             return network
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             if not sizes or (isinstance(error, RuntimeError) and "nknown model" in str(error)):
                 reason = " ".join(str(error).split())[:120]
-                raise UserError(f"model={model!r}: timm builds no such network for features ({reason})") from error
-    raise AssertionError("unreachable")
+                raise UserError(f"model={model!r}: timm cannot build a backbone of this name ({reason})") from error
+    raise AssertionError("the last iteration returns or raises")

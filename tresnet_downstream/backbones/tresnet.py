@@ -1,8 +1,8 @@
 """TResNet: High Performance GPU-Dedicated Architecture (Ridnik et al., 2020, arXiv:2003.13630).
 
-This file is the network: variants, blocks, initialisation. In evaluation each ``forward`` runs as it stands here. In
-training ``lean.run_blocks`` computes the same outputs and gradients and saves less for the backward pass; blocks for
-which it cannot (:meth:`TResNet.plain_blocks`) run their ``forward`` in training too.
+This module defines the network: variants, blocks, initialisation. In evaluation, the ``forward`` methods of this module
+run. In training, ``lean.run_blocks`` computes the same outputs and gradients and saves less for the backward pass. The
+blocks for which it cannot, which :meth:`TResNet.plain_blocks` lists, run their ``forward`` in training too.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,15 @@ from tresnet_downstream.backbones import arguments, lean
 from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
 from tresnet_downstream.backbones.arguments import Variant
 from tresnet_downstream.backbones.backbone import Backbone
-from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite, drop_path
+from tresnet_downstream.backbones.branch_scaling import SqueezeExcite, drop_path
+from tresnet_downstream.backbones.downsampling import BlurPool, SpaceToDepth
 from tresnet_downstream.errors import UserError
 
-IDENTITY = 1.0  # a leaky ReLU of this slope is the identity: a norm without activation
+IDENTITY = 1.0  # a leaky ReLU with this slope is the identity: the norm has no activation
 
-# m, l and xl are the paper's. v2_l is what the ImageNet-21K and ML-Decoder releases call TResNet-L, v2_xl the XL of
-# ML-Decoder. The V2-L that the TResNet release trained on Stanford Cars is v2_l with slopes=(1e-6, 1e-6).
+# m, l and xl are the variants of the paper. v2_l is called TResNet-L in the ImageNet-21K and ML-Decoder releases, and
+# v2_xl is called TResNet-XL in the ML-Decoder release. The V2-L that the TResNet release trained on Stanford Cars is
+# v2_l with slopes=(1e-6, 1e-6).
 VARIANTS = {
     "m": Variant((3, 4, 11, 3)),
     "l": Variant((4, 5, 18, 3), width=1.2),
@@ -42,13 +44,14 @@ class Stem(nn.Module):
         self.norm = ActivatedBatchNorm(channels, slope, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gives the first stage's input."""
+        """N x 3 x H x W images to N x C x H/4 x W/4, the input of the first stage."""
         x = self.space_to_depth(x)  # N x 48 x H/4 x W/4
-        return self.norm(self.conv(x))  # N x C x H/4 x W/4
+        result: Tensor = self.norm(self.conv(x))  # N x C x H/4 x W/4
+        return result
 
 
 class Shortcut(nn.Module):
-    """Average pooling where the block halves the sides, then a 1x1 convolution and a norm without activation."""
+    """Average pooling if the stride is 2, then a 1x1 convolution and a norm without activation."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm: str) -> None:
         super().__init__()
@@ -57,17 +60,18 @@ class Shortcut(nn.Module):
         self.norm = ActivatedBatchNorm(out_channels, IDENTITY, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Brings the block's input to the shape of its output."""
+        """The block's input N x C x H x W to the shape of its output."""
         if self.stride == 2:
-            # Odd sides are rounded up, as the blur pool does.
+            # Odd sides are rounded up, as in the blur pool.
             x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-        return self.norm(self.conv(x))
+        result: Tensor = self.norm(self.conv(x))
+        return result
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions; squeeze-and-excite after the second norm.
 
-    No convolution has a stride: where the block halves the sides, a blur pool does (anti-aliased downsampling).
+    All convolutions have stride 1. In a block of stride 2, a blur pool halves the sides (anti-aliased downsampling).
     """
 
     expansion = 1  # output channels / planes
@@ -99,7 +103,10 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution; squeeze-and-excite before the last. A blur pool halves the sides."""
+    """1x1, 3x3 and 1x1 convolution; squeeze-and-excite before the last one.
+
+    All convolutions have stride 1. In a block of stride 2, a blur pool halves the sides (anti-aliased downsampling).
+    """
 
     expansion = 4
     last_norm = "norm3"
@@ -114,7 +121,7 @@ class Bottleneck(nn.Module):
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.norm2 = ActivatedBatchNorm(planes, slope, norm)
         self.blur = BlurPool(planes) if stride == 2 else None
-        # The published reduction by 8 is of the block's output channels, so by 2 of the gated map's.
+        # The published reduction by 8 refers to the block's output channels. The gated map has a quarter of them.
         self.se = SqueezeExcite(planes, max(planes * self.expansion // 8, 64)) if use_se else None
         self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
         self.norm3 = ActivatedBatchNorm(planes * self.expansion, IDENTITY, norm)
@@ -134,7 +141,7 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> Shortcut | None:
-    """The shortcut's layers; None where the block keeps the shape of its input."""
+    """The layers of the shortcut; None if the block's output has the shape of its input."""
     keeps_shape = stride == 1 and in_channels == out_channels
     return None if keeps_shape else Shortcut(in_channels, out_channels, stride, norm)
 
@@ -146,7 +153,7 @@ class Stage(nn.Sequential):
     """Blocks in order.
 
     Attributes:
-        checkpointed: number of blocks that are recomputed together in the backward pass; 0 for none.
+        checkpointed: number of blocks that are recomputed together in the backward pass; 0 to recompute none.
     """
 
     checkpointed = 0
@@ -158,11 +165,11 @@ class Stage(nn.Sequential):
 
 @MODELS.register_module()
 class TResNet(Backbone):
-    """The TResNet backbone, for classification and detection alike.
+    """The TResNet backbone for classification and detection.
 
-    Takes N x 3 x H x W pictures in RGB, [0, 1], without further normalisation. H and W must be divisible by 4
-    and at least 20, the least that the reflected borders of the blur pools allow. Gives a tuple of feature maps,
-    one for each stage in ``out_indices``. The stages of ``m``:
+    The input is N x 3 x H x W images in RGB, [0, 1], without further normalisation. H and W must be divisible by 4 and
+    at least 20, because the blur pools reflect the borders. The output is a tuple of feature maps, one for each stage
+    in ``out_indices``. The stages of ``m``:
 
     ======= ========== ============= ======== ==================
     stage   blocks     sides         channels squeeze-and-excite
@@ -173,33 +180,43 @@ class TResNet(Backbone):
     3       bottleneck H/32 x W/32   2048     no
     ======= ========== ============= ======== ==================
 
-    Initialisation as published: convolutions by Kaiming's normal rule over the fan-out, norm weights at 1, but for
-    those of each block's last norm at 0. Norms scale by ``|weight| + eps``, so that 0 can be inverted.
+    The initialisation is the published one: Kaiming's normal distribution over the fan-out for convolutions, 0 for the
+    weight of the last norm of each block, 1 for the weights of all other norms. Norms scale by ``|weight| + eps``, so
+    that the norm can be inverted at a weight of 0.
 
     Args:
-        variant: ``m``, ``l``, ``xl``, ``v2_l`` or ``v2_xl``: the sizes of :data:`VARIANTS`.
-        layers: blocks per stage, in place of the variant's.
-        width: factor on 64 channels, in place of the variant's; the base width is ``int(64 * width)``.
-        blocks: ``basic`` or ``bottleneck`` for each stage, in place of the variant's.
-        slopes: leaky slopes of the stem and of the blocks, in place of the variant's.
-        out_indices: stages to return, counted from 0, or from the end by negative numbers; in the network's order.
-        frozen_stages: -1 freezes nothing, 0 the stem, ``k`` the stem and the first ``k`` stages: no gradients,
-            and norms in evaluation mode.
-        norm_eval: keeps every norm in evaluation mode: its running statistics are used and not moved.
-        drop_path_rate: stochastic depth of the last block, not in the paper; it rises linearly from 0 at the first.
-        with_cp: activation checkpointing: less memory, the same results, more time. ``k`` splits each stage into runs
-            of ``k`` blocks, saves the input of each run and recomputes the rest in the backward pass; four numbers
-            give ``k`` for each stage, 0 for none. True stands for ``(layers[0], layers[1], 1, 0)``. Running
-            statistics move once.
+        variant: ``m``, ``l``, ``xl``, ``v2_l`` or ``v2_xl``, with the sizes of :data:`VARIANTS`.
+        layers: number of blocks in each stage; None for the variant's.
+        width: the base width is ``int(64 * width)`` channels; None for the variant's.
+        blocks: ``basic`` or ``bottleneck`` for each stage; None for the variant's.
+        slopes: negative slopes of the leaky ReLU in the stem and in the blocks; None for the variant's.
+        out_indices: stages to return, counted from 0, or from the end by negative numbers. They are returned in the
+            order of the network.
+        frozen_stages: -1 freezes nothing, 0 the stem, ``k`` the stem and the first ``k`` stages. Frozen parts get no
+            gradients, and their norms stay in evaluation mode.
+        norm_eval: keeps every norm in evaluation mode: running statistics are used and not updated.
+        drop_path_rate: rate of stochastic depth in the last block. The rate increases linearly from 0 in the first
+            block. The paper has none.
+        with_cp: activation checkpointing, which needs less memory and more time and has the same results. ``k`` splits
+            each stage into segments of ``k`` blocks, saves the input of each segment and recomputes the rest in the
+            backward pass. Four numbers give ``k`` for each stage, 0 for no checkpointing. True stands for
+            ``(layers[0], layers[1], 1, 0)``. Running statistics are updated once.
         norm: ``inplace``, ``sync``, ``batchnorm`` or ``inplace_abn``, see :class:`ActivatedBatchNorm`.
-        init_cfg: MMEngine's, such as ``dict(type='Pretrained', checkpoint='tresnet://l_in1k_448')``, a path or
-            a URL. Every published style of names is translated, there and in ``load_state_dict``.
+        init_cfg: MMEngine's, such as ``dict(type='Pretrained', checkpoint='tresnet://l_in1k_448')``. The checkpoint may
+            also be a path or a URL. Names of every published style are translated, as in ``load_state_dict``.
 
     Attributes:
         feature_info: for each of the four stages a dict of ``name``, ``channels`` and ``stride``.
 
     Raises:
-        UserError: for an unknown variant, block, norm or stage, and for a picture whose sides do not fit.
+        UserError: for an unknown variant, block, norm or stage, and for images whose sides are not divisible by 4 or
+            below 20.
+
+    Examples:
+        >>> import torch
+        >>> network = TResNet(layers=(1, 1, 1, 1), width=0.25, out_indices=(1, 3))
+        >>> [tuple(features.shape) for features in network(torch.rand(2, 3, 32, 32))]
+        [(2, 32, 4, 4), (2, 512, 1, 1)]
     """
 
     def __init__(
@@ -229,15 +246,15 @@ class TResNet(Backbone):
         stem_slope, block_slope = sizes.slopes
         self.stem = Stem(base, stem_slope, norm)
         self.feature_info = []
-        channels, done, last = base, 0, sum(sizes.layers) - 1
+        channels, block_number, last_number = base, 0, sum(sizes.layers) - 1
         for index, (depth, kind) in enumerate(zip(sizes.layers, sizes.blocks, strict=True)):
             block, planes, stage = BLOCKS[kind], base * 2**index, Stage()
             stage.checkpointed = checkpointed[index]
             for position in range(depth):
                 stride = 2 if index > 0 and position == 0 else 1
-                use_se, rate = index < 3, drop_path_rate * done / last
+                use_se, rate = index < 3, drop_path_rate * block_number / last_number
                 stage.append(block(channels, planes, stride, block_slope, use_se, norm, rate))
-                channels, done = planes * block.expansion, done + 1
+                channels, block_number = planes * block.expansion, block_number + 1
             self.add_module(f"layer{index + 1}", stage)
             self.feature_info.append({"name": f"layer{index + 1}", "channels": channels, "stride": 4 * 2**index})
 
@@ -245,7 +262,7 @@ class TResNet(Backbone):
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
+        """Feature maps of the stages in ``out_indices`` for N x 3 x H x W images in [0, 1]."""
         arguments.check_sides(x)
         x = lean.run_blocks([self.stem], x)
         features = []
@@ -257,7 +274,7 @@ class TResNet(Backbone):
 
     @property
     def name(self) -> str:
-        """The variant's name, whatever its slopes; ``custom`` if the sizes are those of none."""
+        """The name of the variant, see :func:`variant_name`."""
         return variant_name(self.variant)
 
     def _initialise(self) -> None:
@@ -265,11 +282,18 @@ class TResNet(Backbone):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
             elif isinstance(module, BasicBlock | Bottleneck):
-                # A fresh block passes its input on.
+                # With a last norm of 0, a residual block is the identity at the start of training.
                 nn.init.zeros_(getattr(module, module.last_norm).weight)
 
 
 def variant_name(variant: Variant) -> str:
-    """The name in :data:`VARIANTS` of these sizes, whatever the slopes; ``custom`` if there is none."""
-    same = (name for name, known in VARIANTS.items() if known.changed(slopes=variant.slopes) == variant)
-    return next(same, "custom")
+    """The name in :data:`VARIANTS` of these sizes, with any slopes; ``custom`` if no variant has these sizes.
+
+    Examples:
+        >>> variant_name(VARIANTS["l"].changed(slopes=(0.1, 0.1)))
+        'l'
+        >>> variant_name(VARIANTS["l"].changed(width=2.0))
+        'custom'
+    """
+    names = (name for name, known in VARIANTS.items() if known.changed(slopes=variant.slopes) == variant)
+    return next(names, "custom")

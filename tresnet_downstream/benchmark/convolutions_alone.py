@@ -111,7 +111,7 @@ class _Recorder(TorchDispatchMode):
     """
 
     def __init__(self, constants: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.layers: list[Layer] = []
         self._constants = constants
 

@@ -67,7 +67,7 @@ def on_torchs_operators(build: Callable[[], nn.Module]) -> Callable[[], nn.Modul
         from tresnet_downstream.backbones import use_triton
 
         network = build()
-        forward = network.forward
+        forward: Callable[[Tensor], Tensor] = network.forward
 
         def switched(images: Tensor) -> Tensor:
             before = use_triton(False)
@@ -96,11 +96,12 @@ def timm_network(model: str, checkpointing: bool = False) -> Callable[[], nn.Mod
                 f"timm is missing, which {model} is to come from: pip install 'tresnet-downstream[timm]'"
             ) from error
         try:
-            network: Any = timm.create_model(model, pretrained=False, num_classes=NUM_CLASSES)
+            created: Any = timm.create_model(model, pretrained=False, num_classes=NUM_CLASSES)
         except RuntimeError as error:
             raise UserError(f"timm {timm.__version__} has no {model}: pip install --upgrade timm") from error
         if checkpointing:
-            network.set_grad_checkpointing(True)
+            created.set_grad_checkpointing(True)
+        network: nn.Module = created
         return network
 
     return build

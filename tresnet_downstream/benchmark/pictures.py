@@ -163,7 +163,8 @@ def _candidates(files: Sequence[Path], count: int, size: int, repeats: int) -> d
 
     def decode(number: int) -> Image.Image:
         with Image.open(file_of(number)) as picture:
-            return picture.convert("RGB")
+            converted: Image.Image = picture.convert("RGB")
+            return converted
 
     # Both prepare the same pictures; what was drawn for them is known to the release's way beforehand.
     draws = [_draws(training, number) for number in range((1 + repeats) * count)]
@@ -172,11 +173,13 @@ def _candidates(files: Sequence[Path], count: int, size: int, repeats: int) -> d
         picture = _cut_out(resize(decode(number)), draws[number].centre, draws[number].colour)
         for step in draws[number].steps:
             picture = _apply_with_pillow(picture, step)
-        return to_tensor(picture)
+        tensor: torch.Tensor = to_tensor(picture)
+        return tensor
 
     def ours_training(number: int) -> np.ndarray:
         _start_draws(training, number)
-        return training(image=read_image(file_of(number), (size, size)))["image"]
+        prepared: np.ndarray = training(image=read_image(file_of(number), (size, size)))["image"]
+        return prepared
 
     ways: dict[str, Callable[[int], object]] = {
         "training release": release_training,

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
@@ -55,7 +56,7 @@ def draw_speed_accuracy(results: Sequence[Result], path: str | Path) -> bool:
     return True
 
 
-def _panel(axes: Any, title: str, results: Sequence[Result]) -> None:
+def _panel(axes: Axes, title: str, results: Sequence[Result]) -> None:
     by_kind: dict[tuple[bool, str], list[Result]] = {}
     for result in results:
         by_kind.setdefault((network_named(result.case.network).ours, result.case.form), []).append(result)
@@ -71,13 +72,18 @@ def _panel(axes: Any, title: str, results: Sequence[Result]) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _points(axes: Any, results: Sequence[Result], legend: str, colour: str, marker: str) -> None:
+def _point(result: Result) -> tuple[float, float]:
+    """Images/s and published top-1 of a result that has both."""
+    return result.images_per_second or 0.0, result.top1 or 0.0
+
+
+def _points(axes: Axes, results: Sequence[Result], legend: str, colour: str, marker: str) -> None:
     """Medians, with bars from the first to the third quartile."""
-    speeds = np.array([result.images_per_second for result in results])
+    speeds, scores = np.array([_point(result) for result in results]).T
     quartiles = np.array([result.quartiles for result in results]).T
     axes.errorbar(
         speeds,
-        [result.top1 for result in results],
+        scores,
         # A median may lie outside by a rounding error.
         xerr=abs(quartiles - speeds),
         fmt=marker,
@@ -88,17 +94,17 @@ def _points(axes: Any, results: Sequence[Result], legend: str, colour: str, mark
     )
 
 
-def _label(canvas: FigureCanvasAgg, axes: Any, results: Sequence[Result]) -> None:
+def _label(canvas: FigureCanvasAgg, axes: Axes, results: Sequence[Result]) -> None:
     """Names the points, each name at the first place around its point where no other name or point stands."""
     canvas.figure.draw_without_rendering()
-    points = [axes.transData.transform((result.images_per_second, result.top1)) for result in results]
+    points = [axes.transData.transform(_point(result)) for result in results]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
     # From the top down, so that names fan out to the same side.
     for place in sorted(range(len(results)), key=lambda place: (-points[place][1], points[place][0])):
         result = results[place]
         name = axes.annotate(
             result.case.label,
-            (result.images_per_second, result.top1),
+            _point(result),
             xytext=_PLACES[0],
             textcoords="offset points",
             fontsize=8,
@@ -120,12 +126,11 @@ def _move(name: Annotation, offset: tuple[int, int]) -> None:
     name.set(position=offset, horizontalalignment=side)
 
 
-def _join_families(axes: Any, results: Sequence[Result], colour: str) -> None:
+def _join_families(axes: Axes, results: Sequence[Result], colour: str) -> None:
     by_family: dict[str, list[Result]] = {}
     for result in results:
         if family := network_named(result.case.network).family:
             by_family.setdefault(family, []).append(result)
     for members in by_family.values():
-        members.sort(key=lambda result: result.images_per_second or 0)
-        points = [(result.images_per_second, result.top1) for result in members]
+        points = sorted((_point(result) for result in members), key=itemgetter(0))
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.9, alpha=0.6)

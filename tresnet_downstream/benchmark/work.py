@@ -14,4 +14,4 @@ def multiply_adds(network: nn.Module, size: int) -> int:
         network.eval()(picture)
     network.train(training)
     # torch counts a multiplication and an addition as two.
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2

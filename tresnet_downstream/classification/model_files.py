@@ -208,14 +208,14 @@ def _described(path: Path, tensors: dict[str, Tensor], classifier: dict[str, Any
 def _tresnet(path: Path, tensors: dict[str, Tensor], older: dict[str, Any], entry: PublicWeight | None) -> WeightFile:
     translated = translate(tensors)
     if translated is None:
-        raise UserError(f"{path}: holds another network; {nearest_network(tensors)}; {_NAME_OF_TIMM}")
+        raise UserError(f"{path}: has the weights of another network; {nearest_network(tensors)}; {_NAME_OF_TIMM}")
     state_dict = translated.state_dict
     for name in [name for name in state_dict if name.endswith(".running_var")]:
         # Older files do not count batches, and nothing is computed from the count.
         state_dict.setdefault(name.replace(".running_var", _COUNTER), torch.tensor(0))
     backbone = backbone_config(state_dict)
     if backbone is None:
-        raise UserError(f"{path}: holds another network; {nearest_network(tensors)}; {_NAME_OF_TIMM}")
+        raise UserError(f"{path}: has the weights of another network; {nearest_network(tensors)}; {_NAME_OF_TIMM}")
     slopes = older["backbone"].get("slopes") or (entry.slopes if entry else None) or Variant((1,)).slopes
     if not isinstance(slopes, list | tuple) or not all(isinstance(slope, int | float) for slope in slopes):
         raise UserError(f"{path}: has slopes={slopes!r:.40}; give two numbers as `slopes`")
@@ -253,7 +253,7 @@ def _require_shapes(file: WeightFile) -> None:
     if differing:
         family = "TResNet " if file.backbone["type"] == "TResNet" else ""
         raise UserError(
-            f"{file.path}: holds another network; the nearest known is {family}{file.variant}, from which "
+            f"{file.path}: has the weights of another network; the nearest known is {family}{file.variant}, from which "
             f"{len(differing)} names differ: {'; '.join(sorted(differing)[:3])}"
         )
 

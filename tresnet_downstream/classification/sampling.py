@@ -59,6 +59,7 @@ def repeat_factors(labels: ClassLabels, threshold: float) -> NDArray[np.float64]
         threshold: share of the images below which a class is repeated, above 0 to 1.
 
     Example:
+        >>> from tresnet_downstream.classification.class_labels import single_labels
         >>> labels = single_labels(("cat", "dog"), np.array([0, 0, 0, 1]))
         >>> repeat_factors(labels, 1.0)
         array([1.15470054, 1.15470054, 1.15470054, 2.        ])

@@ -1,1 +1,1 @@
-"""The commands: each parses its arguments, calls the library and prints; the tools are a few lines onto these."""
+"""The commands of ``tresnet``: each module parses its arguments, calls the library and prints the result."""

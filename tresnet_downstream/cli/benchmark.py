@@ -1,4 +1,4 @@
-"""Measures speed and memory beside other networks."""
+"""Measures speed and memory in comparison with other networks."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parser() -> Parser:
     """The parser of ``tresnet benchmark``."""
     parser = Parser(
-        description="Measures speed and memory against what people use otherwise; whatever is compared takes turns.",
+        description="Compares speed and memory with those of the alternatives; the candidates are measured in turn.",
         examples=("networks tresnet_m resnet50 --batch-size 4", "pictures photos --size 448"),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -33,35 +33,48 @@ def parser() -> Parser:
 
 
 def _add_networks(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser("networks", help="networks in training and inference, with a plot against accuracy")
-    command.add_argument(
-        "networks", nargs="*", metavar="NETWORK", help="tresnet_m, timm_tresnet_m and resnet50 by default; or all"
+    command = commands.add_parser(
+        "networks", help="compares networks in training and inference, and plots speed over accuracy"
     )
     command.add_argument(
-        "--tasks", nargs="+", default=["training", "inference"], metavar="TASK", help="training, inference"
+        "networks",
+        nargs="*",
+        metavar="NETWORK",
+        help="networks to compare, or all (default: tresnet_m, timm_tresnet_m, resnet50)",
     )
     command.add_argument(
-        "--types", nargs="+", default=["float32"], metavar="TYPE", help="float32, bfloat16, float16 (a GPU's)"
+        "--tasks",
+        nargs="+",
+        default=["training", "inference"],
+        metavar="TASK",
+        help="training, inference (default: both)",
     )
     command.add_argument(
-        "--forms", nargs="+", default=["eager"], metavar="FORM", help="eager, compiled, fused (TResNet's inference)"
+        "--types", nargs="+", default=["float32"], metavar="TYPE", help="float32, bfloat16, float16 (only on a GPU)"
+    )
+    command.add_argument(
+        "--forms",
+        nargs="+",
+        default=["eager"],
+        metavar="FORM",
+        help="eager, compiled, fused (only inference of TResNet)",
     )
     command.add_argument(
         "--sizes",
         nargs="+",
         default=["224"],
         metavar="PIXELS",
-        help="sides of the images; published takes the size of each network's published score",
+        help="sides of the images; published means the size of each network's published score",
     )
     command.add_argument("--batch-size", type=int, metavar="N", default=8, help="images per batch")
     command.add_argument(
-        "--repeats", type=int, default=9, metavar="N", help="timed steps of each candidate, after one to warm up"
+        "--repeats", type=int, default=9, metavar="N", help="timed steps of each candidate, after one warm-up step"
     )
-    command.add_argument("--peer", metavar="NETWORK", help="network whose eager form is the unit of speed")
+    command.add_argument("--peer", metavar="NETWORK", help="network to whose eager form speeds are relative")
     command.add_argument(
         "--largest-batch",
         action="store_true",
-        help="find the largest batch that fits, by bisection; on a CPU by arithmetic",
+        help="find the largest batch that fits into memory, by bisection; on a CPU, estimate it",
     )
     add_device_option(command)
     command.add_argument("--out", metavar="DIR", help="folder for table.md, table.json and plot.png")
@@ -69,7 +82,7 @@ def _add_networks(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _add_exported(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser("exported", help="TResNet-M fused and exported, against timm's, on the CPU")
+    command = commands.add_parser("exported", help="compares TResNet-M, fused and exported, with timm's, on the CPU")
     command.add_argument("--size", type=int, default=224, metavar="PIXELS", help="side of the images")
     command.add_argument("--batch-size", type=int, metavar="N", default=8, help="images per batch")
     command.add_argument("--repeats", type=int, metavar="N", default=9, help="timed rounds")
@@ -77,16 +90,20 @@ def _add_exported(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _add_exported_detector(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser("exported-detector", help="a detector exported, against MMDetection's, on the CPU")
-    command.add_argument("checkpoint", metavar="CHECKPOINT", help="of a detector")
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="pictures or folders, to calibrate int8 with")
+    command = commands.add_parser(
+        "exported-detector", help="compares an exported detector with MMDetection's, on the CPU"
+    )
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint of a detector")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="images or folders for the calibration of int8")
     command.add_argument("--batch-size", type=int, metavar="N", default=1, help="images per batch")
     command.add_argument("--repeats", type=int, metavar="N", default=9, help="timed rounds")
     command.set_defaults(command=_exported_detector)
 
 
 def _add_pictures(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser("pictures", help="from JPEG files to the device, against the ASL release's way")
+    command = commands.add_parser(
+        "pictures", help="compares reading and preparing of JPEG images with the ASL release's input pipeline"
+    )
     command.add_argument("images", nargs="+", metavar="PATH", help="JPEG files, or folders of them")
     command.add_argument("--size", type=int, default=448, metavar="PIXELS", help="side of the images")
     command.add_argument("--repeats", type=int, metavar="N", default=9, help="timed rounds")
@@ -94,13 +111,17 @@ def _add_pictures(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _add_start_up(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser("start-up", help="of a training with annotations of MS-COCO's size")
+    command = commands.add_parser(
+        "start-up", help="measures the start-up of a training with annotations of MS-COCO's size"
+    )
     command.add_argument("--repeats", type=int, metavar="N", default=5, help="timed rounds")
     command.set_defaults(command=_start_up)
 
 
 def _add_detection_scoring(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser("detection-scoring", help="COCO's twelve numbers, against pycocotools")
+    command = commands.add_parser(
+        "detection-scoring", help="compares the computation of COCO's twelve scores with pycocotools"
+    )
     command.add_argument("--images", type=int, metavar="N", default=2_000, help="number of images")
     command.add_argument("--boxes", type=int, metavar="N", default=166_056, help="number of predicted boxes")
     command.add_argument("--repeats", type=int, metavar="N", default=3, help="timed rounds")
@@ -109,8 +130,8 @@ def _add_detection_scoring(commands: "argparse._SubParsersAction[Parser]") -> No
 
 
 def _add_joint(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser("joint", help="labels and boxes in one pass, against the detector alone, on the CPU")
-    command.add_argument("checkpoint", help="of a network for labels and boxes")
+    command = commands.add_parser("joint", help="compares a joint model with the detector alone, on the CPU")
+    command.add_argument("checkpoint", help="checkpoint of a joint model, which gives labels and boxes")
     command.add_argument("--size", type=int, default=128, metavar="PIXELS", help="side of the images")
     command.add_argument("--batch-size", type=int, metavar="N", default=8, help="images per batch")
     command.add_argument("--repeats", type=int, metavar="N", default=15, help="timed rounds")
@@ -131,10 +152,10 @@ def _networks(options: argparse.Namespace) -> None:
 
     device = device_named(device_name)
     if options.out:
-        write_files(options.out, {})  # Whether it can be, before an hour of measuring.
+        write_files(options.out, {})  # raises now, not after an hour of measuring
     names = options.networks or SHORT_FORM
-    wanted = groups(names, options.tasks, options.types, options.forms, options.sizes, options.batch_size, device.kind)
-    results = measure(wanted, device, options.repeats, options.peer, options.largest_batch, _tell)
+    cases = groups(names, options.tasks, options.types, options.forms, options.sizes, options.batch_size, device.kind)
+    results = measure(cases, device, options.repeats, options.peer, options.largest_batch, _tell)
     about = {**device.describe(), **machine(), **versions()}
     print(markdown(results, about, options.peer), end="")
     if options.out:

@@ -1,4 +1,4 @@
-"""Calibrates probabilities of labels on a scored run."""
+"""Calibrates the probabilities of labels on a scored run."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,19 @@ from tresnet_downstream.errors import UserError
 def parser() -> Parser:
     """The parser of ``tresnet calibrate``."""
     parser = Parser(
-        description="Fits sigmoid(scale * logit + shift) to the labels of a run (Platt scaling), for `labels.rescore`.",
+        description="Fits sigmoid(scale * logit + shift) to the labels of a run (Platt scaling). The config of a joint "
+        "model takes the result as labels.rescore.",
         examples=("work_dirs/digits_tresnet", "work_dirs/digits_labels_and_boxes --apply scored/other"),
     )
-    parser.add_argument("run", metavar="RUN", help="a scored run of a multi-label network, or of labels and boxes")
+    parser.add_argument("run", metavar="RUN", help="folder of a scored run of a multi-label classifier or joint model")
     parser.add_argument(
-        "--apply", nargs="+", default=[], metavar="RUN", help="runs of other splits to score the calibration on"
+        "--apply", nargs="+", default=[], metavar="RUN", help="folders of runs on which the calibration is measured"
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, fits scale and shift of the logits and prints them."""
+    """Parses the command line, fits scale and shift of the logits, and prints them."""
     options = parser().parse_args(arguments)
 
     import numpy as np
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         is_joint = is_joint or isinstance(outcome, JointRun)
         labels = outcome.labels if isinstance(outcome, JointRun) else outcome
         if not isinstance(labels, MultilabelRun):
-            raise UserError(f"{folder}: is no run with several labels per image")
+            raise UserError(f"{folder}: is not a run of a multi-label classifier or joint model")
         scaling = scaling or platt_scaling(labels.probabilities, labels.targets)
         p = np.clip(np.asarray(labels.probabilities, np.float64), 1e-9, 1 - 1e-9)
         after = 1 / (1 + np.exp(-(scaling[0] * np.log(p / (1 - p)) + scaling[1])))

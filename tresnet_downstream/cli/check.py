@@ -1,4 +1,4 @@
-"""Finds faults of annotations and images before a training."""
+"""Checks annotations and images before a training."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ ERRORS_FOUND = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the command line, checks and prints; gives 1 if a finding is an error, otherwise 0."""
+    """Parses the command line, checks the data and prints the findings; returns 1 if one is an error, otherwise 0."""
     options = parser().parse_args(arguments)
 
     from tresnet_downstream.data_check import MAX_DISTANCE, check_data, table, write_json
@@ -49,7 +49,7 @@ def parser() -> Parser:
     parser.add_argument(
         "config",
         nargs="?",
-        help="a config of any task, a file or the name of a packaged one: all its splits are checked",
+        help="a config file, or the name of a packaged config; all of its splits are checked",
     )
     add_import_option(parser)
     add_cfg_options(parser)
@@ -63,7 +63,9 @@ def parser() -> Parser:
         help="task of FILE (default: detection if it has boxes)",
     )
     parser.add_argument(
-        "--outside-paths", action="store_true", help="allow names in FILE to lead out of DIR; a config has a key for it"
+        "--outside-paths",
+        action="store_true",
+        help="allow names in FILE that lead out of DIR (with a config: its key outside_paths)",
     )
     parser.add_argument(
         "--workers",
@@ -82,7 +84,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--fix",
         metavar="OUT",
-        help="write cleaned annotations: the file OUT or, with a config, a file for each split in the folder OUT",
+        help="write cleaned annotations to the file OUT or, with a config, to a file for each split in the folder OUT",
     )
     parser.add_argument("--overwrite", action="store_true", help="allow --fix to overwrite files")
     return parser

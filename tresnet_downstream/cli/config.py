@@ -1,4 +1,4 @@
-"""Lists the packaged configs, prints one with the meaning of its keys, or copies one."""
+"""Lists the packaged configs, prints a config with the meanings of its keys, or copies one."""
 
 import pprint
 import textwrap
@@ -17,36 +17,37 @@ _WIDTH = 100
 def parser() -> Parser:
     """The parser of ``tresnet config``."""
     parser = Parser(
-        description="Without a name, lists the packaged configs. With one, prints the config with all that it "
-        "inherits, its references resolved, and the meaning of each key.",
+        description="Lists the packaged configs or, with a name, prints that config: all keys, including inherited "
+        "ones, with resolved references and the meaning of each key.",
         examples=("digits_tresnet --cfg-options image_size=64", "coco_tresnet_l_448 --out my_configs"),
-        note="In a config of your own, _base_ = ['coco_tresnet_l_448.py'] takes all keys of a file beside it.",
+        note="In your own config, _base_ = ['coco_tresnet_l_448.py'] inherits all keys of that file in the same "
+        "folder.",
     )
     parser.add_argument("config", nargs="?", help="the name of a packaged config, or a config file")
     add_cfg_options(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="folder to copy the config to, with the files that it inherits from"
+        "--out", metavar="DIR", help="folder to copy the config to, including the files that it inherits from"
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line and lists, prints or copies.
+    """Parses the command line, and lists, prints or copies configs.
 
     Raises:
-        UserError: there is no such config, it cannot be read, or a copy would overwrite another file.
+        UserError: if there is no such config, it cannot be read, or a copy would overwrite another file.
     """
     options = parser().parse_args(arguments)
     if options.config is None:
         if options.out or options.cfg_options:
-            raise UserError("`out` and `cfg_options` are for one config; name it")
+            raise UserError("`out` and `cfg_options` need a config; name one")
         print(_listed())
         return
     path = config_path(options.config)
     if options.out is None:
         print(_printed(path, options.cfg_options))
     elif options.cfg_options:
-        raise UserError("`cfg_options`: a copy is of the files as they are; change the copy, or leave `out` out")
+        raise UserError("`cfg_options`: files are copied unchanged; change the copy, or leave `out` out")
     else:
         for copy in copy_config(path, options.out):
             print(f"wrote {copy}")
@@ -71,7 +72,7 @@ def _listed() -> str:
 
 
 def _printed(path: Path, changes: Sequence[str]) -> str:
-    """A config as text that is a config again: short values first, each key with its meaning."""
+    """A config as the text of a valid config: short values first, each key with its meaning."""
     from tresnet_downstream.running.config import load_config
     from tresnet_downstream.running.config_keys import meanings_of, summary_of
 
@@ -92,17 +93,17 @@ def _printed(path: Path, changes: Sequence[str]) -> str:
 
 
 def copy_config(path: Path, out: str | Path) -> list[Path]:
-    """Copies a config and the files that it inherits from into a folder, with the same places relative to one another.
+    """Copies a config and the files that it inherits from into a folder, with the same relative paths.
 
     Args:
-        path: of the config.
-        out: the folder; made if it does not exist.
+        path: path of the config.
+        out: the folder; it is created if it does not exist.
 
     Returns:
-        the files that were written; those that are there already, with the same content, are left out.
+        the files that were written, without those that existed with the same content.
 
     Raises:
-        UserError: a file of one of these names with another content is there, or the folder cannot be written.
+        UserError: if a file of the same name has another content, or the folder cannot be written to.
     """
     from tresnet_downstream.files import whole_file
     from tresnet_downstream.running.config_keys import with_bases
@@ -111,7 +112,7 @@ def copy_config(path: Path, out: str | Path) -> list[Path]:
     texts = {Path(out, file.relative_to(path.parent)): file.read_text(encoding="utf-8") for file in files}
     for copy, text in texts.items():
         if copy.exists() and copy.read_text(encoding="utf-8") != text:
-            raise UserError(f"{copy}: is another file; name another folder as `out`, or move it")
+            raise UserError(f"{copy}: exists with another content; name another folder as `out`, or move the file")
     written = [copy for copy in texts if not copy.exists()]
     for copy in written:
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Makes the sample data, trains on it, scores the best checkpoint and writes a report."""
+"""Creates the sample data, trains on it, scores the best checkpoint, and writes a report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,24 +14,23 @@ CONFIGS = {"classification": "digits_tresnet", "detection": "digits_retinanet_tr
 def parser() -> Parser:
     """The parser of ``tresnet demo``."""
     parser = Parser(
-        description=f"Makes {DATA} and trains a small network on it; a few minutes on a CPU.",
+        description=f"Creates {DATA}, trains a small network on it, scores it and writes a report. This takes a few "
+        "minutes on a CPU.",
         examples=("", "detection --out work_dirs/boxes"),
-        note="It needs the extra digits, and for boxes the extra detection and mmcv's operators.",
+        note="Required: the extra digits; for detection also the extra detection and mmcv's operators.",
     )
     parser.add_argument(
-        "task", nargs="?", choices=CONFIGS, default="classification", help="labels, by default, or boxes"
+        "task", nargs="?", choices=CONFIGS, default="classification", help="task to train (default: classification)"
     )
-    parser.add_argument(
-        "--out", metavar="DIR", help="the folder for results (default: work_dirs/ and the config's name)"
-    )
+    parser.add_argument("--out", metavar="DIR", help="folder for results (default: work_dirs/ and the config's name)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line and runs the commands of the demonstration in turn.
+    """Parses the command line, and runs the commands digits, train, score and, for detection, predict.
 
     Raises:
-        UserError: as the commands do.
+        UserError: if one of the commands raises it.
     """
     options = parser().parse_args(arguments)
     config = CONFIGS[options.task]
@@ -51,5 +50,5 @@ def _best(out: Path) -> Path:
     """The best checkpoint of a run."""
     checkpoints = sorted(out.glob("best*.pth"))
     if not checkpoints:
-        raise UserError(f"{out}: the training left no best checkpoint")
+        raise UserError(f"{out}: the training wrote no best checkpoint")
     return checkpoints[-1]

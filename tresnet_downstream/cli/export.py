@@ -1,4 +1,4 @@
-"""Exports a classifier or detector to ONNX or OpenVINO, int8 as well."""
+"""Exports a classifier, detector or joint model to ONNX or OpenVINO, optionally in int8."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from tresnet_downstream.errors import UserError
 def parser() -> Parser:
     """The parser of ``tresnet export``."""
     parser = Parser(
-        description="Exports a classifier or detector; what it computes is compared with torch.",
+        description="Exports a model and compares the outputs of the exported file with torch's.",
         examples=(
             "work_dirs/digits_tresnet/best.pth digits.onnx",
             "work_dirs/digits_tresnet/best.pth digits.xml --int8 data/digits/train",
         ),
     )
     parser.add_argument("model", help="a weight file, URL, or name that tresnet weights lists")
-    parser.add_argument("out", help="the file to write: .onnx, or .xml for OpenVINO")
+    parser.add_argument("out", help="file to write: .onnx, or .xml for OpenVINO")
     parser.add_argument(
         "--int8",
         nargs="+",
         default=[],
         metavar="IMAGE",
-        help="quantise to int8, calibrated with these images or folders: some hundred, like those to come",
+        help="quantise to int8 and calibrate with these images or folders: a few hundred images like those in use",
     )
     parser.add_argument(
         "--config", metavar="FILE", help="config of a detector that was trained without this package's runner"
@@ -36,7 +36,7 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, exports, and says what was written and how far it is from torch."""
+    """Parses the command line, exports the model, and prints the file and its difference from torch."""
     options = parser().parse_args(arguments)
 
     from tresnet_downstream.deployment.export import export, require_target
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tresnet_downstream.weights import is_detector, locate
 
     if is_exported(options.model):
-        raise UserError(f"{options.model}: is exported already; give the weights that it was made from")
+        raise UserError(f"{options.model}: is an exported model; give the weights that it was exported from")
     require_target(options.out, bool(options.int8))
     exportable = _detector if options.config or is_detector(locate(options.model)) else _classifier
     print(export(exportable(options), options.out, find_images(options.int8), progress))
@@ -70,7 +70,7 @@ def _detector(options: argparse.Namespace) -> Any:
         raise UserError(f"{options.model}: is a detector, and `{unused[0]}` is for classifiers; leave it out")
     config = load_config(config_path(options.config)) if options.config else None
     if config is not None and "test_dataloader" not in config:
-        raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
+        raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need no config")
     detector: Any = load_detector(options.model, config)
     return (
         ExportableJoint(detector, options.size)

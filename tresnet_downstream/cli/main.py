@@ -1,4 +1,4 @@
-"""The installed command: ``tresnet COMMAND ...``, with one module of this folder for each command."""
+"""The command line program ``tresnet COMMAND ...``; each command has a module in this folder."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tresnet_downstream.version import __version__
 
 
 class Command(NamedTuple):
-    """A command of ``tresnet``: the module has ``parser()`` and ``main(arguments)``."""
+    """A command of ``tresnet``. Its module has the functions ``parser()`` and ``main(arguments)``."""
 
     module: str
     summary: str
@@ -18,21 +18,22 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("demo", "make the sample data, train on it, score and write a report"),
-    "digits": Command("digits", "make the sample data alone, with numbers of images of your choice"),
-    "config": Command("config", "list the packaged configs, print one with the meaning of its keys, copy one"),
-    "check": Command("check", "find faults of annotations and images before a training"),
-    "train": Command("train", "train a classifier, a detector or both in one network", resumable=True),
+    "demo": Command("demo", "create the sample data, train on it, score, and write a report"),
+    "digits": Command("digits", "create the sample data, with a number of images of your choice"),
+    "config": Command("config", "list the packaged configs, print one with the meanings of its keys, or copy one"),
+    "check": Command("check", "check annotations and images before a training"),
+    "train": Command("train", "train a classifier, a detector or a joint model", resumable=True),
     "score": Command("score", "score a checkpoint or an exported model"),
-    "report": Command("report", "write a report of scored runs, compared with one another"),
+    "report": Command("report", "write a report on one or more scored runs"),
     "thresholds": Command("thresholds", "choose thresholds for each class on a scored run"),
     "calibrate": Command("calibrate", "calibrate probabilities on a scored run"),
     "predict": Command("predict", "label images or find boxes, with a checkpoint or an exported model"),
-    "export": Command("export", "export a model to ONNX or OpenVINO, int8 as well"),
-    "weights": Command("weights", "list, show, convert, fetch and verify weight files"),
-    "maps": Command("maps", "measure explanations against boxes"),
+    "export": Command("export", "export a model to ONNX or OpenVINO, optionally in int8"),
+    "weights": Command("weights", "list, show, convert, download, share and verify weight files"),
+    "maps": Command("maps", "compare the maps of explanations with boxes"),
     "scale": Command("scale", "propose a ResNet-RS for a budget of multiply-adds"),
-    "benchmark": Command("benchmark", "measure speed and memory beside other networks"),
+    "reproduce": Command("reproduce", "try the published claims of the family in small, in stages that resume"),
+    "benchmark": Command("benchmark", "compare speed and memory with other networks"),
 }
 
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
     Args:
-        arguments: of the command line, the command first; those of the process by default.
+        arguments: the command and its arguments; those of the process by default.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in COMMANDS:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _help(arguments: Sequence[str] | None) -> None:
-    """Parses a command line without a command: ``--help``, ``--version`` or a mistake."""
+    """Parses a command line without a valid command: ``--help``, ``--version`` or a mistake."""
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
     parser = Parser(
@@ -63,5 +64,5 @@ def _help(arguments: Sequence[str] | None) -> None:
     )
     parser.add_argument("-h", "--help", action="help", help="show this help and exit")
     parser.add_argument("--version", action="version", version=__version__, help="show the version and exit")
-    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of those below")
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of the commands below")
     parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Measures explanations against boxes."""
+"""Compares the maps of explanations with boxes."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from tresnet_downstream.command_line import Parser, progress
 def parser() -> Parser:
     """The parser of ``tresnet maps``."""
     parser = Parser(
-        description="Measures how much of the maps of --explain lies inside the boxes of their classes, beside the "
-        "boxes' share of the pictures: the two are equal where a map knows nothing.",
+        description="Measures the share of the maps of --explain that is inside the boxes of their classes, and the "
+        "boxes' share of the image area. For a map without information both are equal.",
         examples=(
             "work_dirs/digits_tresnet/best.pth --annotations val.json --images val",
             "work_dirs/digits_tresnet/best.pth --annotations val.json --images val --untrained 0",
@@ -24,7 +24,7 @@ def parser() -> Parser:
         "--untrained",
         type=int,
         metavar="SEED",
-        help="measure the same network with random weights of this seed, for comparison",
+        help="measure the same network with random weights from this seed, for comparison",
     )
     add_device_option(parser)
     add_model_options(parser)
@@ -32,7 +32,7 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, measures and prints what the maps have in the boxes of their classes."""
+    """Parses the command line, and prints the share of the maps that is inside the boxes of their classes."""
     options = parser().parse_args(arguments)
 
     from tresnet_downstream.classification.map_check import check_maps, untrained
@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load_model(options.checkpoint, **model_options(options)).to(best_device(options.device))
     if options.untrained is not None:
         model = untrained(options.checkpoint, model, options.untrained)
-    found = check_maps(model, options.annotations, options.images, options.most, progress)
-    empty = f", {found.empty:,} of them empty and left out" if found.empty else ""
-    print(f"{found.maps:,} maps of {found.pictures:,} pictures by {found.method}{empty}")
-    mass, area = 100 * found.mass, 100 * found.area
-    print(f"{mass:.1f}% of a map's mass lies inside the boxes of its class, which cover {area:.1f}% of the picture")
-    print(f"{100 * found.above:.1f}% of the maps have more of their mass inside than the boxes cover")
+    result = check_maps(model, options.annotations, options.images, options.most, progress)
+    empty = f", {result.empty:,} of them empty and left out" if result.empty else ""
+    print(f"{result.maps:,} maps of {result.pictures:,} images by {result.method}{empty}")
+    mass, area = 100 * result.mass, 100 * result.area
+    print(f"{mass:.1f}% of a map's mass is inside the boxes of its class, which cover {area:.1f}% of the image")
+    print(f"for {100 * result.above:.1f}% of the maps, the share of mass inside is larger than that of the area")

@@ -1,4 +1,4 @@
-"""The options that several commands have: each is defined once, with one meaning, and reaches the config's keys.
+"""Options that several commands share, and the config keys that they set.
 
 ``--size``, ``--batch-size``, ``--workers``, ``--seed`` and ``--threshold`` are short for config keys, which
 :data:`CONFIG_KEYS` lists for each task.
@@ -29,14 +29,14 @@ _DETECTORS_KEYS = {
     "workers": ("{loader}.num_workers", "val_dataloader.num_workers"),
     "seed": ("randomness.seed",),
 }
-# The config keys that an option sets, for each task; {loader} is the loader of the images that are trained or scored.
+# For each task, the config keys that an option sets; {loader} is the loader of the training or the scored images.
 CONFIG_KEYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     MULTILABEL: _CLASSIFIERS_KEYS,
     CLASSIFIER: {name: keys for name, keys in _CLASSIFIERS_KEYS.items() if name != "threshold"},
     DETECTION: _DETECTORS_KEYS,
     JOINT: {**_DETECTORS_KEYS, "threshold": ("labels.threshold",)},
 }
-# What a user can do instead, where a task has no key for an option.
+# Advice for options that a task has no key for.
 _INSTEAD = {
     ("size", DETECTION): "a detector's pipelines set the size, such as train_pipeline and test_pipeline",
     ("size", JOINT): "a detector's pipelines set the size, such as train_pipeline and test_pipeline",
@@ -45,7 +45,7 @@ KEYS_NOTE = "config keys: tresnet config CONFIG prints every key with its defaul
 
 
 def config_parser(description: str, examples: Iterable[str]) -> Parser:
-    """A parser with the options of the commands that train or score by a config."""
+    """A parser with the options of the commands that train or score with a config."""
     parser = Parser(description=description, examples=tuple(examples), note=KEYS_NOTE)
     parser.add_argument("config", help="a config file, or the name of a packaged one (tresnet config lists them)")
     add_import_option(parser)
@@ -54,13 +54,13 @@ def config_parser(description: str, examples: Iterable[str]) -> Parser:
         "--work-dir",
         dest="out",
         metavar="DIR",
-        help="the folder for results (default: work_dirs/ and the name of the config; of scores the folder of the "
-        "training that the checkpoint lies in)",
+        help="folder for results (default: work_dirs/ and the config's name; for scores, the run folder of the "
+        "checkpoint)",
     )
     add_cfg_options(parser)
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the images (default: the config's)")
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images per batch of each process (default: the config's)"
+        "--batch-size", type=int, metavar="N", help="images per batch, for each process (default: the config's)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (default: the config's)")
     add_device_option(parser)
@@ -69,27 +69,27 @@ def config_parser(description: str, examples: Iterable[str]) -> Parser:
         nargs="?",
         const="bfloat16",
         choices=["bfloat16", "float16"],
-        help="mixed precision, in bfloat16 if no type is given (default: float32)",
+        help="mixed precision; without a type, bfloat16 (default: float32)",
     )
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch"],
         default="none",
-        help="pytorch if torchrun starts the command",
+        help="pytorch if torchrun started the command",
     )
     return parser
 
 
 def changes_of(options: argparse.Namespace, task: str, loader: str) -> list[str]:
-    """The changes to a config, ``key=value``, that the options and ``--cfg-options`` ask for.
+    """The changes of a config, ``key=value``, from the options and ``--cfg-options``.
 
     Args:
-        options: of a command that :func:`config_parser` began.
-        task: of the config.
-        loader: the config's loader of the images, such as ``train_dataloader``.
+        options: options from a parser of :func:`config_parser`.
+        task: task of the config.
+        loader: key of the images' loader, such as ``train_dataloader``.
 
     Raises:
-        UserError: for an option that the task does not have, or one whose key is among ``--cfg-options``.
+        UserError: if the task does not have an option, or ``--cfg-options`` sets the same key.
     """
     changes = []
     by_key = {change.partition("=")[0] for change in options.cfg_options}
@@ -106,16 +106,16 @@ def changes_of(options: argparse.Namespace, task: str, loader: str) -> list[str]
             raise UserError(f"`{name}` {value}: `cfg_options` sets {both.pop()} too; leave one of them out")
         changes += [f"{key}={value}" for key in keys]
         if name == "workers" and value == 0 and loader in keys[0]:
-            # torch refuses workers that persist where there are none.
+            # torch rejects persistent workers if there are none.
             changes += [f"{key.rpartition('.')[0]}.persistent_workers=False" for key in keys]
     return [*changes, *options.cfg_options, *([f"amp={options.amp}"] if options.amp else [])]
 
 
 def read_config(options: argparse.Namespace, task: str, loader: str) -> Any:
-    """The config that the options ask for, with its changes and its work dir.
+    """Reads the config with the changes of the options, and sets its ``work_dir``.
 
     Raises:
-        UserError: as :func:`~tresnet_downstream.running.config.load_config`, and as :func:`changes_of`.
+        UserError: as :func:`~tresnet_downstream.running.config.load_config` and :func:`changes_of`.
     """
     from tresnet_downstream.running.config import load_config
 
@@ -125,7 +125,7 @@ def read_config(options: argparse.Namespace, task: str, loader: str) -> Any:
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Changes of any key of a config."""
+    """Adds ``--cfg-options``."""
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -136,45 +136,46 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
-    """The seed of a training."""
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of all random draws (default: the config's)")
+    """Adds ``--seed``."""
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers (default: the config's)")
 
 
 def add_threshold_option(parser: argparse._ActionsContainer, help: str) -> None:
-    """The probability or score from which something counts as predicted."""
+    """Adds ``--threshold``: the probability or score above which a label or box counts as predicted."""
     parser.add_argument("--threshold", type=float, metavar="P", help=help)
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """The device of the network."""
+    """Adds ``--device``."""
     parser.add_argument(
-        "--device", help="device of the network, such as cpu or cuda:1 (default: the first GPU, or else the CPU)"
+        "--device",
+        help="device of the network, such as cpu or cuda:1 (default: the first GPU or, without GPU, the CPU)",
     )
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that build networks, for parts of the user's own."""
+    """Adds ``--import``, for commands that build networks."""
     parser.add_argument(
         "--import",
         action=_Import,
         dest="imported",
         metavar="FILE",
-        help="Python file that registers components of your own, such as a head; may be repeated",
+        help="Python file that registers your own components, such as a head; may be repeated",
     )
 
 
 class _Import(argparse.Action):
-    """Imports the file as soon as the command line is read: whatever is built after that may name its parts."""
+    """Imports the file while the command line is parsed, so everything built later can use its components."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
         import_file(values)
 
 
 def import_file(path: str) -> None:
-    """Runs a file of the user's, once, as the module that its name says.
+    """Imports a user's Python file, once, as a module with the file's name.
 
     Raises:
-        UserError: there is no such file, its name is that of another module, or running it fails.
+        UserError: if there is no such file, another module has its name, or importing it fails.
     """
     file = Path(path)
     name = file.stem
@@ -184,12 +185,12 @@ def import_file(path: str) -> None:
     if not file.is_file() or file.suffix != ".py":
         raise UserError(f"--import {path}: no such Python file")
     if name in sys.modules or not name.isidentifier():
-        raise UserError(f"--import {path}: {name} is the name of another module, or none; rename the file")
+        raise UserError(f"--import {path}: {name} is another module's name, or not a valid name; rename the file")
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Named as by an import statement: worker processes that are started anew find it so.
+    # Spawned worker processes import the module by its name.
     sys.path.append(str(file.resolve().parent))
     sys.modules[name] = module
     try:
@@ -200,12 +201,12 @@ def import_file(path: str) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options of commands that load a weight file."""
+    """Adds the options of commands that load a weight file."""
     add_import_option(parser)
     parser.add_argument(
         "--variant",
         metavar="NAME",
-        help="variant of the backbone that the file must have (default: what its shapes say)",
+        help="variant of the backbone (default: inferred from tensor shapes)",
     )
     parser.add_argument(
         "--slopes",
@@ -217,14 +218,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         choices=["raw", "averaged"],
-        help="weights of a checkpoint to use (default: those that scored better in validation)",
+        help="weights of a checkpoint to use (default: the weights with the better validation score)",
     )
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the images (default: the file's)")
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network, for a weight file of timm")
 
 
 def model_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of ``load_model`` that :func:`add_model_options` parsed."""
+    """The arguments of ``load_model`` from the options of :func:`add_model_options`."""
     return {
         "variant": options.variant,
         "slopes": options.slopes,
@@ -235,14 +236,12 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that score."""
-    parser.add_argument(
-        "--report", metavar="DIR", help="folder to write a report to: report.html, and the same as Markdown"
-    )
+    """Adds ``--report``."""
+    parser.add_argument("--report", metavar="DIR", help="folder to write a report to, as report.html and as Markdown")
 
 
 def write_report_of(folder: Path, out: str | None) -> None:
-    """Writes the report of a run folder, if one is asked for, and says where it is."""
+    """Writes the report of a run folder to ``out``, and prints its files; does nothing if ``out`` is None."""
     if out is None:
         return
     from tresnet_downstream.evaluation import write_report
@@ -252,10 +251,10 @@ def write_report_of(folder: Path, out: str | None) -> None:
 
 
 def best_device(name: str | None) -> str:
-    """The device asked for, or else the first GPU, or else the CPU.
+    """The named device or, without a name, the first GPU or else the CPU.
 
     Raises:
-        UserError: if torch does not know it, or has none such here.
+        UserError: if torch does not know the device, or it is not available.
     """
     import torch
 
@@ -268,18 +267,18 @@ def best_device(name: str | None) -> str:
 
 
 def use_device(name: str | None, launcher: str) -> None:
-    """Makes the runner of MMEngine, which takes the first device that there is, find the one asked for.
+    """Makes MMEngine's runner use the named device; by itself it uses the first available device.
 
-    Must be called before anything asks torch for a GPU.
+    Must be called before torch initialises a GPU.
 
     Raises:
-        UserError: the device is not here, or MMEngine would take another.
+        UserError: if the device is not available, or MMEngine would use another one.
     """
     if name is None:
         return
     kind, _, index = name.partition(":")
     if launcher != "none" and index:
-        raise UserError(f"`device` {name}: torchrun gives each process a device of its own; leave the index out")
+        raise UserError(f"`device` {name}: torchrun gives each process its own device; leave the index out")
     if kind == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif kind == "cuda" and index:

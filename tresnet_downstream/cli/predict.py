@@ -1,4 +1,4 @@
-"""Labels images, or finds boxes, with a checkpoint or an exported model."""
+"""Predicts labels or boxes of images, with a checkpoint or an exported model."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from tresnet_downstream.errors import UserError
 def parser() -> Parser:
     """The parser of ``tresnet predict``."""
     parser = Parser(
-        description="Labels images with their probabilities, or finds boxes with a detector.",
+        description="Predicts labels of images with their probabilities or, with a detector, boxes.",
         examples=(
             "m_in1k image.jpg photos/ --top-k 3",
             "work_dirs/digits_tresnet/best.pth data/digits/val --threshold 0.5 --out drawn",
@@ -29,20 +29,22 @@ def parser() -> Parser:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, folders, or patterns in quotes")
     limits = parser.add_mutually_exclusive_group()
     add_threshold_option(
-        limits, "probability above which a label or box is shown (default: 0.5 for several labels, 0.3 for boxes)"
+        limits, "probability above which a label or box is shown (default: 0.5 for multi-label, 0.3 for boxes)"
     )
     limits.add_argument(
-        "--thresholds", metavar="FILE", help="thresholds for each class, a file from tresnet thresholds"
+        "--thresholds", metavar="FILE", help="file with a threshold for each class, from tresnet thresholds"
     )
     parser.add_argument(
         "--top-k",
         type=int,
         metavar="K",
-        help="largest number of labels or boxes of an image (default: 5 for one label per image)",
+        help="largest number of labels or boxes per image (default: 5 for single-label classifiers)",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder for the images with their labels or boxes drawn")
+    parser.add_argument("--out", metavar="DIR", help="folder for images with drawn labels or boxes")
     parser.add_argument(
-        "--explain", action="store_true", help="draw maps of where a classifier looks for each label; needs --out"
+        "--explain",
+        action="store_true",
+        help="draw maps of the regions that a classifier uses for each label; needs --out",
     )
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of text")
     parser.add_argument("--batch-size", type=int, metavar="N", default=16, help="images per batch")
@@ -54,13 +56,13 @@ def parser() -> Parser:
     parser.add_argument(
         "--tta",
         action="store_true",
-        help="test-time augmentation of a classifier: the mean of the probabilities of each image and its mirror image",
+        help="test-time augmentation of a classifier: mean probabilities of each image and its mirror image",
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, predicts and prints a line for each picture."""
+    """Parses the command line, and prints a line of predictions for each image."""
     options = parser().parse_args(arguments)
 
     from tresnet_downstream.pictures import find_images
@@ -98,13 +100,11 @@ def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[st
 
     of_weight_files = {"config": options.config, **model_options(options)}
     if fixed := [name for name, value in of_weight_files.items() if value is not None]:
-        raise UserError(
-            f"{options.model}: `{fixed[0]}` is for weight files; an exported model is what it was exported as"
-        )
+        raise UserError(f"{options.model}: `{fixed[0]}` is for weight files; it cannot be changed in an exported model")
     if options.tta:
         raise UserError(f"{options.model}: `tta` is for weight files; an exported model has no test-time augmentation")
     if options.explain:
-        raise UserError(f"{options.model}: `explain` is for weight files; an exported model gives no feature maps")
+        raise UserError(f"{options.model}: `explain` is for weight files; an exported model returns no feature maps")
     model = open_exported(options.model, options.device or "cpu")
     shown = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
     if isinstance(model, ExportedClassifier):
@@ -134,18 +134,18 @@ def _classifier(options: argparse.Namespace, images: Sequence[str], device: str)
 def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
     if options.explain:
         raise UserError(f"{options.model}: is a detector, and `explain` is for classifiers")
-    from tresnet_downstream import joint  # noqa: F401 - registers networks for labels and boxes
+    from tresnet_downstream import joint  # noqa: F401 - registers joint models
     from tresnet_downstream.detection.predict import LoadedDetector, load_detector
     from tresnet_downstream.prediction.boxed_pictures import detect_in_pictures
     from tresnet_downstream.running.config import load_config
 
     if options.tta:
-        raise UserError(f"{options.model}: `tta` is for classifiers; tresnet score has it for detectors")
+        raise UserError(f"{options.model}: `tta` is for classifiers; for detectors only tresnet score has it")
     if unused := [name for name, value in model_options(options).items() if value is not None]:
         raise UserError(f"{options.model}: is a detector, and `{unused[0]}` is for classifiers; leave it out")
     config = load_config(config_path(options.config)) if options.config else None
     if config is not None and "test_dataloader" not in config:
-        raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need none")
+        raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need no config")
     detector: Any = load_detector(options.model, config).to(device)
     shown = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
     return detect_in_pictures(LoadedDetector(detector), images, *shown)

@@ -8,21 +8,23 @@ from tresnet_downstream.command_line import Parser
 def parser() -> Parser:
     """The parser of ``tresnet scale``."""
     parser = Parser(
-        description="Shows the ladder of ResNet-RS and proposes the depth and input size for a budget.",
+        description="Prints the ResNet-RS family, and proposes depth and input size for a budget.",
         examples=("--budget 10", "--budget 0.5"),
     )
-    parser.add_argument("--budget", type=float, metavar="N", help="10^9 multiply-adds for the forward pass of an image")
+    parser.add_argument(
+        "--budget", type=float, metavar="N", help="budget of the forward pass of an image, in 10^9 multiply-adds"
+    )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line and prints the ladder and the proposal."""
+    """Parses the command line, and prints the family and the proposal."""
     options = parser().parse_args(arguments)
 
     from tresnet_downstream.backbones.resnet_rs import ladder_table, rung_for
 
     chosen = None if options.budget is None else rung_for(options.budget)
     print(ladder_table(chosen))
-    print("Scale the depth where training takes hundreds of epochs, the width where it is short; and the size slowly.")
+    print("Increase the depth for trainings of hundreds of epochs, the width for short ones, and the size slowly.")
     if chosen:
         print(f"in a config: backbone=dict(type='TimmNetwork', model='{chosen.model}'), image_size={chosen.input_size}")

@@ -1,4 +1,4 @@
-"""Scores a checkpoint or an exported model: labels, boxes or both, as the config says."""
+"""Scores a checkpoint or an exported model of any task."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, DETECTORS, JOIN
 from tresnet_downstream.command_line import Parser, outliving_reader
 from tresnet_downstream.errors import UserError
 
-# Options that only some tasks have, besides those that are short for config keys.
+# Options that only some tasks have, besides the options that are short for config keys.
 _TASKS_OF = {"weights": CLASSIFIERS, "explain": CLASSIFIERS, "tta": (*CLASSIFIERS, DETECTION)}
 _EXAMPLES = {
     None: (
@@ -48,22 +48,21 @@ _EXAMPLES = {
 def parser(task: str | None = None) -> Parser:
     """The parser of ``tresnet score``, or of the script of one task."""
     network = "a network" if task is None else TASKS[task].network
-    data = "the validation or test data of a config, or of its options"
-    parser = config_parser(f"Scores {network} on {data}.", _EXAMPLES[task])
+    parser = config_parser(f"Scores {network} on the validation or test data of a config.", _EXAMPLES[task])
     parser.add_argument(
         "--split",
         choices=["val", "test"],
         default="val",
-        help="the data: val_dataloader's, by which the best epoch was chosen, or test_dataloader's (default: val)",
+        help="data to score: val_dataloader's, which chose the best epoch, or test_dataloader's (default: val)",
     )
     alone = ""
     if task not in DETECTORS:
         parser.usage = "%(prog)s [CONFIG] CHECKPOINT [options]"
-        alone = "; that of a classifier can be scored without a config"
+        alone = "; a classifier's needs no config"
     parser.add_argument(
         "checkpoint",
         nargs=None if task in DETECTORS else "?",
-        help=f"such as work_dirs/NAME/best.pth, or an exported model.onnx{alone}",
+        help=f"a checkpoint, such as work_dirs/NAME/best.pth, or an exported model{alone}",
     )
     if task != DETECTION:
         add_threshold_option(parser, "probability above which a label counts as predicted (default: the config's)")
@@ -71,34 +70,34 @@ def parser(task: str | None = None) -> Parser:
         parser.add_argument(
             "--weights",
             choices=["raw", "averaged"],
-            help="weights of a classifier's checkpoint to score (default: those that scored better in validation)",
+            help="weights of a classifier's checkpoint (default: the weights with the better validation score)",
         )
         parser.add_argument(
             "--explain",
             action="store_true",
-            help="store maps of where a classifier looked in its worst mistakes, for reports",
+            help="store maps of the regions that a classifier used in its worst mistakes, for reports",
         )
     if task != JOINT:
         parser.add_argument(
             "--tta",
             action="store_true",
-            help="test-time augmentation: the mean of the probabilities of each image and its mirror image; for "
-            "detectors the config's tta_model and tta_pipeline, or else the boxes of both, merged",
+            help="test-time augmentation: mean probabilities of each image and its mirror image; for detectors the "
+            "config's tta_model and tta_pipeline, by default the merged boxes of both images",
         )
     add_report_option(parser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> None:
-    """Parses the command line, scores, prints the table and writes scores, the run folder and the report asked for.
+    """Parses the command line, scores, prints the table, and writes the scores, the run folder and the report.
 
     Args:
-        arguments: of the command line; those of the process by default.
-        task: that the config must have, a key of :data:`~tresnet_downstream.cli.tasks.TASKS`; None takes any.
+        arguments: the arguments; those of the process by default.
+        task: required task of the config, a key of :data:`~tresnet_downstream.cli.tasks.TASKS`; None accepts any.
 
     Raises:
-        UserError: for a config or a checkpoint of another task, an option that the task does not have, and what
-            scoring raises.
+        UserError: if the config or checkpoint is of another task, the task does not have an option, or scoring
+            raises it.
     """
     options = parser(task).parse_args(arguments)
     with outliving_reader():
@@ -106,9 +105,9 @@ def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> 
 
 
 def _score(options: argparse.Namespace, task: str | None) -> None:
-    """Scores by a config, or by a checkpoint alone."""
+    """Scores with a config, or with a checkpoint only."""
     use_device(options.device, options.launcher)
-    if options.checkpoint is None:  # the only name is that of the checkpoint
+    if options.checkpoint is None:  # the only argument is the checkpoint
         options.config, options.checkpoint = None, options.config
     if Path(options.checkpoint).is_dir():
         from tresnet_downstream.weights import locate
@@ -139,13 +138,13 @@ def _score(options: argparse.Namespace, task: str | None) -> None:
 
 
 def _folder_of_run(checkpoint: str) -> str | None:
-    """The folder of the training that a checkpoint lies in; None if it lies elsewhere."""
+    """The run folder that contains a checkpoint; None if it is in another folder."""
     folder = Path(checkpoint).absolute().parent
     return str(folder) if (folder / "run_id").is_file() else None
 
 
 def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -> None:
-    """Scores a classifier by a config, or by its checkpoint alone."""
+    """Scores a classifier with a config, or with its checkpoint only."""
     from tresnet_downstream.classification.training import score_classifier
     from tresnet_downstream.evaluation import format_single_label_table, format_table, write_scored
     from tresnet_downstream.running.options import places_set_by
@@ -184,7 +183,7 @@ def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -
 
 
 def _log(options: argparse.Namespace, config: Any, folder: Path) -> None:
-    """Logs scores and report to the trackers that the config names."""
+    """Logs scores and report to the config's trackers."""
     from tresnet_downstream.deployment.formats import is_exported
     from tresnet_downstream.running.trackers.results import log_scored
 
@@ -193,12 +192,12 @@ def _log(options: argparse.Namespace, config: Any, folder: Path) -> None:
 
 
 def _how(options: argparse.Namespace) -> str:
-    """What a table's title says besides: the split, and test-time augmentation."""
+    """The part of a table's title that names the split and test-time augmentation."""
     return f", {options.split} split{', tta' if getattr(options, 'tta', False) else ''}"
 
 
 def _ready_classifier(options: argparse.Namespace) -> Any:
-    """What runs the exported file that is named in the place of a checkpoint; None for a checkpoint."""
+    """The model of an exported file that is given as the checkpoint; None for a checkpoint."""
     from tresnet_downstream.deployment.formats import is_exported
 
     if not is_exported(options.checkpoint):
@@ -209,7 +208,7 @@ def _ready_classifier(options: argparse.Namespace) -> Any:
 
 
 def _config_of_checkpoint(options: argparse.Namespace, ready: Any, task: str | None) -> tuple[Any, set[str], str]:
-    """The config that a checkpoint alone describes, the places that options set in it, and its task."""
+    """The config that a checkpoint describes, the keys that options set in it, and its task."""
     from tresnet_downstream.classification.descriptions import Description, read_description
     from tresnet_downstream.classification.scoring_config import scoring_config
     from tresnet_downstream.running.options import places_set_by, with_options
@@ -217,7 +216,7 @@ def _config_of_checkpoint(options: argparse.Namespace, ready: Any, task: str | N
 
     checkpoint = options.checkpoint = Path(options.checkpoint)
     if ready is None and checkpoint.is_file() and is_detector(checkpoint):
-        raise UserError(f"{checkpoint}: is a detector's checkpoint; name its config before it")
+        raise UserError(f"{checkpoint}: is a detector's checkpoint; name its config first")
     if ready is None:
         description = read_description(checkpoint, read_checkpoint(checkpoint))
     else:
@@ -274,10 +273,10 @@ def _score_joint(options: argparse.Namespace) -> None:
 
 
 def _ready_detector(options: argparse.Namespace, kind: str) -> Any:
-    """The model of an exported file in the place of a checkpoint; None for a checkpoint.
+    """The model of an exported file that is given as the checkpoint; None for a checkpoint.
 
     Raises:
-        UserError: the file is of another kind, or an option would change what it computes.
+        UserError: if the file has another kind of model, or an option would change its outputs.
     """
     from tresnet_downstream.deployment.formats import is_exported
 

@@ -1,4 +1,4 @@
-"""What a config trains: one of four tasks, each with its functions in the library."""
+"""The four tasks, and the task of a config."""
 
 from typing import Any, NamedTuple
 
@@ -7,10 +7,10 @@ from tresnet_downstream.scope import SCOPE
 
 
 class Task(NamedTuple):
-    """A task as messages and scripts name it."""
+    """The names of a task in messages and scripts."""
 
-    network: str  # that it trains, with its article
-    scripts: str  # the ending of its scripts: train_NAME.py and test_NAME.py
+    network: str  # the trained network, with its article
+    scripts: str  # NAME in train_NAME.py and test_NAME.py
 
 
 MULTILABEL, CLASSIFIER, DETECTION, JOINT = "multilabel", "classifier", "detection", "joint"
@@ -18,7 +18,7 @@ TASKS = {
     MULTILABEL: Task("a multi-label classifier", "multilabel"),
     CLASSIFIER: Task("a classifier with one label per image", "classifier"),
     DETECTION: Task("a detector", "detection"),
-    JOINT: Task("a network for labels and boxes", "joint"),
+    JOINT: Task("a joint model (labels and boxes)", "joint"),
 }
 CLASSIFIERS = (MULTILABEL, CLASSIFIER)
 DETECTORS = (DETECTION, JOINT)
@@ -28,7 +28,11 @@ def task_of(config: Any) -> str:
     """The task of a config: a key of :data:`TASKS`.
 
     Args:
-        config: a config of MMEngine; references may be unresolved.
+        config: a config of MMEngine; its references may be unresolved.
+
+    Examples:
+        >>> task_of({"model": {"multi_label": False}})
+        'classifier'
     """
     if str(config.get("runner_type", "")).rpartition(".")[2] == "JointRunner":
         return JOINT
@@ -38,15 +42,15 @@ def task_of(config: Any) -> str:
 
 
 def require_task(config: Any, task: str | None, verb: str) -> str:
-    """The task of a config, which must be the one that a script is for.
+    """The task of a config, which must be the script's task.
 
     Args:
         config: a config of MMEngine.
-        task: that of the script; None takes any.
+        task: task of the script; None accepts any.
         verb: ``train`` or ``test``.
 
     Raises:
-        UserError: the config is of another task.
+        UserError: if the config is of another task.
     """
     actual = task_of(config)
     if task is not None and actual != task:

@@ -1,4 +1,4 @@
-"""Chooses thresholds on a scored run."""
+"""Chooses thresholds for the classes on a scored run."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,8 @@ from tresnet_downstream.command_line import Parser, progress
 def parser() -> Parser:
     """The parser of ``tresnet thresholds``."""
     parser = Parser(
-        description="Chooses thresholds on a run for tresnet predict --thresholds and tresnet report --thresholds.",
+        description="Chooses thresholds on a scored run. tresnet predict and tresnet report read them with "
+        "--thresholds.",
         examples=(
             "work_dirs/digits_tresnet --out thresholds.json",
             "work_dirs/digits_tresnet --objective precision=0.9 --out thresholds.json",
@@ -19,23 +20,23 @@ def parser() -> Parser:
         "--objective",
         default="f1",
         metavar="NAME",
-        help="f1, precision=0.9 (the greatest recall with at least that precision) or recall=0.9 (the reverse)",
+        help="f1, precision=0.9 (largest recall with at least this precision) or recall=0.9 (largest precision)",
     )
     parser.add_argument(
         "--scope",
         choices=["per-class", "global"],
         default="per-class",
-        help="a threshold for each class, or one for all",
+        help="a threshold for each class, or one threshold for all classes",
     )
     parser.add_argument(
-        "--apply", nargs="+", default=[], metavar="RUN", help="runs of other splits to score the thresholds on"
+        "--apply", nargs="+", default=[], metavar="RUN", help="folders of runs on which the thresholds are measured"
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as thresholds.json")
+    parser.add_argument("--out", required=True, metavar="FILE", help="file to write, such as thresholds.json")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, chooses, prints what the thresholds give and writes them."""
+    """Parses the command line, chooses thresholds, prints their scores and writes them."""
     options = parser().parse_args(arguments)
 
     from tresnet_downstream.evaluation.run_thresholds import format_judgement, notes_on, thresholds_for

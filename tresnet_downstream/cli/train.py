@@ -1,4 +1,4 @@
-"""Trains a classifier, a detector or both in one network, as the config says."""
+"""Trains the classifier, detector or joint model of a config."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, JOINT, MULTILAB
 from tresnet_downstream.command_line import Parser
 from tresnet_downstream.errors import UserError
 
-# Where the function is that trains a detector; it is imported when it is needed, since that takes seconds.
+# Modules and functions that train detectors. They are imported when needed, because importing takes seconds.
 _TRAINERS = {
     DETECTION: ("tresnet_downstream.detection.training", "train_detection"),
     JOINT: ("tresnet_downstream.joint.training", "train_joint"),
@@ -47,24 +47,24 @@ def parser(task: str | None = None) -> Parser:
         type=int,
         nargs="+",
         metavar="N",
-        help="train with each seed in a folder seed_N of its own, and write their mean and its 95%% interval",
+        help="train with each seed, in folders seed_N, and write the mean score with its 95%% interval",
     )
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the folder")
     parser.add_argument(
-        "--overwrite", action="store_true", help="start anew, and move the run that the folder holds aside"
+        "--overwrite", action="store_true", help="start a new run, and rename the folder of the existing run"
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> None:
-    """Parses the command line, trains and prints the best score and where the results are.
+    """Parses the command line, trains, and prints the best score and the folder of the results.
 
     Args:
-        arguments: of the command line; those of the process by default.
-        task: that the config must have, a key of :data:`~tresnet_downstream.cli.tasks.TASKS`; None takes any.
+        arguments: the arguments; those of the process by default.
+        task: required task of the config, a key of :data:`~tresnet_downstream.cli.tasks.TASKS`; None accepts any.
 
     Raises:
-        UserError: for a config of another task, an option that the task does not have, and what training raises.
+        UserError: if the config is of another task, the task does not have an option, or the training raises it.
     """
     options = parser(task).parse_args(arguments)
     use_device(options.device, options.launcher)
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> 
 
 
 def _train_seeds(options: argparse.Namespace, task: str) -> None:
-    """Trains with several seeds and prints the table of their scores."""
+    """Trains with several seeds, and prints the table of their scores."""
     from mmengine.dist import is_main_process
 
     from tresnet_downstream.running.several_seeds import TABLE, table_of, train_seeds
@@ -126,7 +126,7 @@ def _train_classifier(config: Any, task: str, options: argparse.Namespace) -> No
         step = f"step {best['step']}, " if "step" in best else ""
         print(f"best val {name} {score.value:.2f} ({best['weights']} weights, {step}epoch {best['epoch']})")
     elif task == MULTILABEL:
-        print(f"no val {name}: the validation data shows none of the classes")
+        print(f"no val {name}: the validation data has no image of any class")
     else:
         print(f"no val {name}: nothing was scored")
     print(f"results are in {config.work_dir}")

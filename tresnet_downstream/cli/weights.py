@@ -1,4 +1,4 @@
-"""Lists, shows, converts, fetches, shares and verifies weight files."""
+"""Lists, shows, converts, downloads, mirrors, shares and verifies weight files."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,68 +23,70 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parser() -> Parser:
     """The parser of ``tresnet weights``."""
     parser = Parser(
-        description="Lists, shows, converts, fetches, shares and verifies weight files.",
+        description="Lists, shows, converts, downloads, shares and verifies weight files.",
         examples=("show m_in1k", "convert work_dirs/digits_tresnet/best.pth digits.safetensors --to timm"),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="every public file: name, data, classes, size, published score")
+    command = commands.add_parser("list", help="lists the public files: name, data, classes, size, published score")
     command.set_defaults(command=_list)
 
-    command = commands.add_parser("show", help="what a file is, in ten lines")
-    command.add_argument("file", help="a path, URL or name of the list")
+    command = commands.add_parser("show", help="describes a weight file in ten lines")
+    command.add_argument("file", help="a path, URL, or name from the list")
     add_model_options(command)
     command.set_defaults(command=_show)
 
     command = commands.add_parser("convert", help="writes a file in another project's format")
-    command.add_argument("file", help="a path, URL or name of the list")
-    command.add_argument("out", help="the file to write: .pth, or .safetensors for timm")
+    command.add_argument("file", help="a path, URL, or name from the list")
+    command.add_argument("out", help="file to write: .pth, or .safetensors for timm")
     command.add_argument(
         "--to", required=True, choices=["timm", "release", "tresnet"], help="format of the file to write"
     )
     add_model_options(command)
     command.set_defaults(command=_convert)
 
-    command = commands.add_parser("fetch", help="fetches a public file into the cache and prints its path")
-    command.add_argument("name", help="a name of the list, or a URL")
+    command = commands.add_parser("fetch", help="downloads a public file into the cache and prints its path")
+    command.add_argument("name", help="a name from the list, or a URL")
     command.set_defaults(command=_fetch)
 
     command = commands.add_parser(
-        "mirror", help="copies the public files that are here into a folder for TRESNET_MIRROR"
+        "mirror", help="copies the public files of this machine into a folder for TRESNET_MIRROR"
     )
-    command.add_argument("folder", metavar="DIR", help="the mirror, a folder")
-    command.add_argument("files", nargs="*", metavar="FILE", help="files fetched by other means, under their own names")
+    command.add_argument("folder", metavar="DIR", help="folder of the mirror")
+    command.add_argument(
+        "files", nargs="*", metavar="FILE", help="files that were downloaded otherwise, with their original names"
+    )
     command.set_defaults(command=_mirror)
 
     command = commands.add_parser("share", help="writes a folder for the Hugging Face hub: weights and a model card")
-    command.add_argument("checkpoint", help="a path, URL or name of the list, of a classifier or detector")
-    command.add_argument("out", metavar="DIR", help="the folder to write")
+    command.add_argument("checkpoint", help="a path, URL, or name from the list, of a classifier or detector")
+    command.add_argument("out", metavar="DIR", help="folder to write")
     command.add_argument(
-        "--licence", required=True, metavar="NAME", help="licence of the weights, as the hub names it: apache-2.0"
+        "--licence", required=True, metavar="NAME", help="the hub's name of the weights' licence, such as apache-2.0"
     )
     command.add_argument(
         "--weights",
         choices=["raw", "averaged"],
-        help="weights of a checkpoint to share (default: those that scored better in validation)",
+        help="weights of a checkpoint to share (default: the weights with the better validation score)",
     )
     command.add_argument(
-        "--scored", metavar="DIR", help="run folder of this checkpoint (default: the checkpoint's folder, if it is one)"
+        "--scored", metavar="DIR", help="folder with the checkpoint's scores (default: the checkpoint's folder)"
     )
-    command.add_argument("--thresholds", metavar="FILE", help="thresholds of the classes, to go with the weights")
-    command.add_argument("--exported", metavar="FILE", help="the model's .onnx file, to go with the weights")
-    command.add_argument("--name", help="name of the model (default: that of the repository or the folder)")
+    command.add_argument("--thresholds", metavar="FILE", help="file of thresholds to include")
+    command.add_argument("--exported", metavar="FILE", help="the model's .onnx file to include")
+    command.add_argument("--name", help="name of the model (default: the name of the repository or folder)")
     command.add_argument("--push-to", metavar="OWNER/NAME", help="repository of the hub to upload the folder to")
-    command.add_argument("--private", action="store_true", help="makes the repository private, if it is not there yet")
+    command.add_argument("--private", action="store_true", help="create the repository as a private one")
     add_import_option(command)
     command.set_defaults(command=_share)
 
-    command = commands.add_parser("verify", help="scores weights and compares with the published figure")
-    command.add_argument("file", metavar="NAME", help="a name of the list, or a path")
+    command = commands.add_parser("verify", help="scores weights and compares the result with the published score")
+    command.add_argument("file", metavar="NAME", help="a name from the list, or a path")
     command.add_argument("--data", required=True, metavar="DIR", help="folder of MS-COCO, PASCAL VOC or ImageNet")
     command.add_argument(
         "--labels",
         metavar="FILE",
-        help="ground truth of ImageNet's images in one folder without class folders; docs/weights.md lists the forms",
+        help="ground truth of ImageNet's validation images in a flat folder; docs/weights.md lists the formats",
     )
     command.add_argument("--year", type=int, default=2014, choices=[2014, 2017], metavar="YEAR", help="year of MS-COCO")
     command.add_argument("--batch-size", type=int, metavar="N", default=16, help="images per batch")
@@ -115,7 +117,7 @@ def _convert(options: argparse.Namespace) -> None:
     file = read_weight_file(options.file, **model_options(options))
     print(f"wrote {convert(file, options.out, options.to)}")
     if file.inexact:
-        print(f"{file.inexact} norm weights below 1e-5 have no exact form and are taken as that")
+        print(f"{file.inexact} norm weights below 1e-5 cannot be converted exactly and were set to 1e-5")
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -135,7 +137,7 @@ def _share(options: argparse.Namespace) -> None:
     from tresnet_downstream.deployment.sharing import share
 
     if options.private and options.push_to is None:
-        raise UserError("`private` is for a repository; name one by `push_to`")
+        raise UserError("`private` needs a repository; name one with `push_to`")
     shared = share(
         options.checkpoint,
         options.out,
@@ -151,11 +153,7 @@ def _share(options: argparse.Namespace) -> None:
     print(f"wrote {shared.folder}: {', '.join(shared.files)}")
     if shared.not_in_timm:
         print(f"timm cannot read it: {shared.not_in_timm}; load_model and load_detector do")
-    print(
-        f"uploaded to {shared.url}"
-        if shared.url
-        else f"the author's part of {shared.folder}/README.md is to be written"
-    )
+    print(f"uploaded to {shared.url}" if shared.url else f"complete the author's part of {shared.folder}/README.md")
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -167,7 +165,7 @@ def _verify(options: argparse.Namespace) -> None:
     steps = verify(model, options.data, options.year, options.batch_size, options.labels)
     *_, result = progress(steps, count_images(model, options.data, options.year, options.labels), "verify")
     assert result is not None
-    print(f"measured   {result.metric} {result.percent:.2f} on {result.num_images:,} pictures")
+    print(f"measured   {result.metric} {result.percent:.2f} on {result.num_images:,} images")
     if published is not None:
         print(f"published  {result.metric} {published:.2f}")
         print(f"difference {result.percent - published:+.2f}")

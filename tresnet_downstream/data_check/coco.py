@@ -41,7 +41,8 @@ def _parsed(listing: Listing) -> dict[str, Any] | None:
             text = f"not a COCO instances file, which has a list of `{key}`"
             listing.report("unreadable-file", "error", "", text)
             return None
-    return content
+    instances: dict[str, Any] = content
+    return instances
 
 
 def _categories(listing: Listing, records: list[Any]) -> dict[int, str]:

@@ -72,6 +72,7 @@ def near_pairs(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.nd
 def popcount(numbers: np.ndarray) -> np.ndarray:
     """Counts the bits of uint64 numbers that are 1: uint8 of the same shape."""
     if hasattr(np, "bitwise_count"):
-        return np.bitwise_count(numbers)
-    # numpy before 2.0
-    return np.unpackbits(numbers[..., None].view(np.uint8), axis=-1).sum(axis=-1, dtype=np.uint8)
+        counts: np.ndarray = np.bitwise_count(numbers)
+    else:  # numpy before 2.0
+        counts = np.unpackbits(numbers[..., None].view(np.uint8), axis=-1).sum(axis=-1, dtype=np.uint8)
+    return counts

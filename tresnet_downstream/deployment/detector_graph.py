@@ -67,7 +67,10 @@ class DetectorGraph(nn.Module):
             N x K classes, int64, -1 where there is no box.
         """
         maps = self.neck(self.backbone(self.pixels(images, sizes)))
-        return self.head(maps, sizes.flip(1).repeat(1, 2), scale_factors.repeat(1, 2), score_threshold)
+        detections: tuple[Tensor, Tensor, Tensor] = self.head(
+            maps, sizes.flip(1).repeat(1, 2), scale_factors.repeat(1, 2), score_threshold
+        )
+        return detections
 
 
 class _Pixels(nn.Module):
@@ -226,7 +229,7 @@ class _Priors(nn.Module):
         if self.is_distribution:
             shares = values.unflatten(2, (4, self.reg_max + 1)).softmax(3)
             values = (shares * self.project).sum(3) * self.strides[level]
-        boxes = self.coder.decode(priors.flatten(0, 1), values.flatten(0, 1))
+        boxes: Tensor = self.coder.decode(priors.flatten(0, 1), values.flatten(0, 1))
         return boxes.reshape(*values.shape[:2], 4)
 
     def clipped(self, boxes: Tensor, limits: Tensor) -> Tensor:
@@ -280,4 +283,7 @@ def _at(values: Tensor, places: Tensor) -> Tensor:
 
 def _aligned(feature_map: Tensor, regions: Tensor, layer: Any) -> Tensor:
     """RoIAlign with the settings of mmcv's layer."""
-    return roi_align(feature_map, regions, layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned)
+    aligned: Tensor = roi_align(
+        feature_map, regions, layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned
+    )
+    return aligned

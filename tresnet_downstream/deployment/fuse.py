@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, arguments, variant_name
-from tresnet_downstream.backbones.layers import BlurPool
+from tresnet_downstream.backbones.downsampling import BlurPool
 from tresnet_downstream.backbones.lean import foreign_part, has_hooks
 from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut
 from tresnet_downstream.classification.classifier import ImageClassifier
@@ -36,7 +36,8 @@ def fuse(model: Network) -> Network:
         # The copy finds its backbone made already.
         fused = copy.deepcopy(model, {id(model.backbone): fuse(model.backbone)})
         fused.loss = None
-        return fused.requires_grad_(False)
+        fused.requires_grad_(False)
+        return fused
     if not isinstance(model, TResNet):
         inside = getattr(model, "backbone", None)
         what = type(model).__name__ + (f" on {type(inside).__name__}" if inside is not None else "")
@@ -46,7 +47,7 @@ def fuse(model: Network) -> Network:
     if (attachment := foreign_part(model)) is not None:
         raise UserError(f"fuse would lose what is attached to the network: {attachment}; merge or remove it first")
     # Of another class, and of the same use.
-    return cast(Any, FusedTResNet(model))
+    return cast(Network, FusedTResNet(model))
 
 
 class FusedTResNet(nn.Module):
@@ -131,7 +132,8 @@ class FusedBasicBlock(nn.Module):
         """N x C x H x W to N x planes x H/stride x W/stride; may overwrite ``x`` if told so."""
         out = self.blur(self.conv1(x))
         if self.gate is None:
-            return self.conv2(out, self.shortcut(x), _replaceable(self.shortcut, overwrite))
+            result: Tensor = self.conv2(out, self.shortcut(x), _replaceable(self.shortcut, overwrite))
+            return result
         out = self.conv2(out)
         return F.relu(torch.addcmul(self.shortcut(x), out, self.gate(out)), inplace=True)
 
@@ -153,7 +155,8 @@ class FusedBottleneck(nn.Module):
         out = self.blur(self.conv2(self.conv1(x)))
         if self.gate is not None:
             out = out * self.gate(out)
-        return self.conv3(out, self.shortcut(x), _replaceable(self.shortcut, overwrite))
+        result: Tensor = self.conv3(out, self.shortcut(x), _replaceable(self.shortcut, overwrite))
+        return result
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tresnet_downstream.backbones.layers import SqueezeExcite
+from tresnet_downstream.backbones.branch_scaling import SqueezeExcite
 
 ONE_BY_ONE = (1, 1)
 
@@ -53,11 +53,14 @@ class FusedConvolution(nn.Module):
             return y if self.slope == 1 else F.leaky_relu(y, self.slope, inplace=True)
         if shortcut is None:
             activation, values = ("none", []) if self.slope == 1 else ("leaky_relu", [self.slope])
-            return torch.ops.mkldnn._convolution_pointwise(x, *self._operands(x), activation, values, "")
+            result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *self._operands(x), activation, values, "")
+            return result
         arguments = (*self._operands(x), "add", 1.0, "relu", [], "")
         if overwrite:
-            return torch.ops.mkldnn._convolution_pointwise_.binary(shortcut, x, *arguments)
-        return torch.ops.mkldnn._convolution_pointwise.binary(x, shortcut, *arguments)
+            result = torch.ops.mkldnn._convolution_pointwise_.binary(shortcut, x, *arguments)
+        else:
+            result = torch.ops.mkldnn._convolution_pointwise.binary(x, shortcut, *arguments)
+        return result
 
     def _plain(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.padding)
@@ -86,7 +89,9 @@ class FusedConvolution(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "FusedConvolution":
         self._packed = None
-        return super()._apply(fn, recurse)
+        move: Any = super()._apply  # not annotated in torch
+        move(fn, recurse)
+        return self
 
     def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
         self._packed = None
@@ -100,8 +105,8 @@ class FusedConvolution(nn.Module):
 class FusedBlur(nn.Module):
     """Halves height and width after a 3x3 binomial blur with reflected borders.
 
-    As :class:`~tresnet_downstream.backbones.layers.BlurPool`, but only the borders that stride 2 reaches are made. In
-    an exported graph they are slices put beside the map, which TensorRT took before it had a reflecting pad.
+    As :class:`~tresnet_downstream.backbones.downsampling.BlurPool`, but only the borders that stride 2 reaches are
+    made. In an exported graph they are slices put beside the map, which TensorRT took before it had a reflecting pad.
 
     Args:
         filter_2d: C x 1 x 3 x 3.
@@ -154,7 +159,8 @@ class FusedShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Brings the block's input to the shape of its output, in memory of its own."""
-        return self.convolution(_halved(x) if self.stride == 2 else x)
+        result: Tensor = self.convolution(_halved(x) if self.stride == 2 else x)
+        return result
 
 
 # torch.fx cannot follow a decision that hangs on a size, so these two are single nodes of its graphs.

@@ -31,7 +31,8 @@ class _MisfitError(Exception):
 def detector_of(model: nn.Module) -> nn.Module:
     """The detector itself, without what several processes or test-time augmentation put around it."""
     inner = bare(model)
-    return inner.module if isinstance(inner, BaseTTAModel) else inner
+    detector: nn.Module = inner.module if isinstance(inner, BaseTTAModel) else inner
+    return detector
 
 
 def check_network(detector: Any, config: Mapping[str, Any]) -> None:

@@ -74,7 +74,8 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
         raise UserError(f"{path}: does not name its classes")
     model.classes, model.pipeline = tuple(classes), [dict(step) for step in pipeline]
     model.described_by = path if config is None else None
-    return model.eval()
+    evaluated: nn.Module = model.eval()
+    return evaluated
 
 
 def _are_steps(pipeline: Any) -> bool:

@@ -1,1 +1,1 @@
-"""What every training shares: configs, the runner, hooks, optimisers, checkpoints, and what a score is kept with."""
+"""What the trainings of every task share: configs, the runner, hooks, optimisers, checkpoints, provenance of scores."""

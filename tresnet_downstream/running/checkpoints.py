@@ -1,10 +1,9 @@
-"""Checkpoints: plain data, whole files, safe reading.
+"""Writing and checking of checkpoints.
 
-A checkpoint is a dict: ``state_dict`` (the raw weights), ``averaged_state_dict`` (their moving average, where
-the config keeps one), ``meta`` (classes, epoch, and in ``meta["model"]`` the description that the task gives of
-its model), ``score`` once it was validated, and in the files of ``--resume`` also ``optimizer``,
-``param_schedulers`` and the text of the config. It holds tensors and plain Python values alone, so that
-``torch.load(weights_only=True)`` reads it.
+A checkpoint is a dict with the keys ``state_dict`` (the raw weights), ``averaged_state_dict`` (their moving average,
+if the config keeps one), ``meta`` (classes, epoch, and in ``meta["model"]`` the task's description of its model) and,
+after a validation, ``score``. A checkpoint that a training can resume also has ``optimizer``, ``param_schedulers`` and
+the text of the config. All values are tensors and plain Python values, so ``torch.load(weights_only=True)`` reads it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from tresnet_downstream.weights.reading import class_names, read_checkpoint, unw
 
 
 def require_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path: str | Path) -> None:
-    """Raises UserError unless the checkpoint was trained on these classes, in this order, or does not say."""
+    """Raises UserError if the checkpoint names its classes and they differ from these, or are in another order."""
     trained = class_names(checkpoint, path) or classes
     for place, (there, here) in enumerate(zip_longest(trained, classes)):
         if there != here:
@@ -45,20 +44,20 @@ def require_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path:
 
 
 def require_finite(checkpoint: Mapping[str, Any], place: str) -> None:
-    """Raises NonFiniteLossError if a weight, a buffer or an average that is about to be written is NaN or infinite."""
+    """Raises NonFiniteLossError if a weight, a buffer or an averaged weight of the checkpoint is NaN or infinite."""
     require_usable(checkpoint, f"the checkpoint after {place}", finite=False)
     if name := first_not_finite(checkpoint):
         raise NonFiniteLossError(f"weights are not finite after {place} ({name})")
 
 
 def bare(model: nn.Module) -> Any:
-    """The model without the wrapper of several processes."""
+    """The model without its distributed wrapper."""
     unwrapped: Any = model.module if is_model_wrapper(model) else model
     return unwrapped
 
 
 def plain(value: Any) -> Any:
-    """Tensors and plain Python values, which safe loading takes, out of what MMEngine's configs and hooks hold."""
+    """Converts values of MMEngine's configs and hooks to tensors and plain values, which safe loading accepts."""
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -75,8 +74,8 @@ class CheckpointHook(Hook):
     Args:
         interval: epochs between checkpoints; the last epoch always has one.
         keep: how many of them to keep.
-        save_best: name of the score. Of a metric that gives one for each set of weights, as ``raw/NAME`` and
-            ``averaged/NAME``, the better one counts and says which weights are used later.
+        save_best: name of the score. If a metric gives one score for each set of weights, as ``raw/NAME`` and
+            ``averaged/NAME``, the better one is compared, and its weights are the ones used later.
         rule: ``greater`` if a higher score is better, otherwise ``less``.
     """
 
@@ -90,19 +89,19 @@ class CheckpointHook(Hook):
         self.best: dict[str, Any] = {save_best: float("-inf")}
 
     def before_train(self, runner: Runner) -> None:
-        """Remembers the best score of the run that is resumed, and removes what a killed run had yet to remove."""
+        """Restores the best score of a resumed run, and removes outdated checkpoints that a killed run left."""
         if runner.iter > 0 and is_main_process():
             self._remove_outdated(Path(runner.work_dir), runner.epoch)
         best = Path(runner.work_dir) / "best.pth"
         if runner.iter > 0 and best.is_file():
             self._adopt(best, runner)
         if "epoch" not in self.best and is_main_process():
-            folders.forget_validation(runner.work_dir)  # its result is lost
+            folders.forget_validation(runner.work_dir)  # the best checkpoint of that validation is lost
 
     def _adopt(self, best: Path, runner: Runner) -> None:
-        """Takes the score of ``best.pth`` if it is of the run that is resumed; another run's is moved aside.
+        """Restores the score of ``best.pth`` if the file belongs to the resumed run; otherwise renames the file.
 
-        A damaged file does not block the run: it is set aside, and the next validation writes another one.
+        A damaged file is renamed too, and the next validation writes another one.
         """
         try:
             checkpoint = read_checkpoint(best)
@@ -114,22 +113,22 @@ class CheckpointHook(Hook):
         if checkpoint.get("meta", {}).get("run_id") == runner.resumed_id and "score" in checkpoint:
             self.best = checkpoint["score"]
             if runner.resumed_id is None and is_main_process():
-                # Of a run from before there were ids: the next resumed checkpoint has one.
+                # The run is of a release without run ids; its next checkpoint will have one.
                 checkpoint["meta"]["run_id"] = runner.run_id
                 with whole_file(best) as partial:
                     torch.save(checkpoint, partial)
             return
         barrier()  # until every process has read it
         if is_main_process():
-            tell(f"{best}: is of another run; it is now {folders.move_aside(best)}")
+            tell(f"{best}: belongs to another run; it was renamed to {folders.move_aside(best)}")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Leaves plain data: MMEngine's log history is made of objects, and nothing here resumes it."""
+        """Adds the description of the model and drops MMEngine's log history, which is not plain data."""
         checkpoint["meta"]["model"] = plain(getattr(runner, "description", {}))
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Refuses to resume from another model or other classes."""
+        """Raises UserError if the checkpoint has another model or other classes."""
         model = bare(runner.model)
         require_match(model, unwrap(checkpoint, "raw", runner._load_from)[1], runner._load_from)
         require_classes(checkpoint, model.classes, runner._load_from)
@@ -148,14 +147,14 @@ class CheckpointHook(Hook):
         self._remove_outdated(folder, epoch)
 
     def _remove_outdated(self, folder: Path, epoch: int) -> None:
-        """Removes the checkpoints of whole epochs up to this one, except the last of them."""
-        # Not those of later epochs, which a run that was resumed from an earlier one finds there.
+        """Removes the checkpoints of whole epochs up to this one, except the last ``keep``."""
+        # Later ones stay: a run that was resumed from an earlier checkpoint has not reached them yet.
         written = [path for path, place in folders.resumable_checkpoints(folder).items() if place <= (epoch, 0)]
         for old in written[: -self.keep]:
             old.unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Writes ``best.pth`` if the weights score better than all before."""
+        """Writes ``best.pth`` if the score is better than all earlier ones."""
         loop = training_loop(runner)
         if not metrics or not isinstance(loop, TrainLoop):
             return
@@ -187,12 +186,12 @@ class CheckpointHook(Hook):
             torch.save(checkpoint, partial)
 
     def best_score(self, metrics: Mapping[str, Any]) -> BestScore | None:
-        """The score of a validation that chooses ``best.pth``: the better one of raw and averaged weights."""
+        """The score of a validation by which ``best.pth`` is chosen: the better one of raw and averaged weights."""
         _, score = self._chosen(metrics)
         return None if score is None else BestScore(self.save_best, float(score), self.sign)
 
     def _chosen(self, metrics: Mapping[str, Any]) -> tuple[str | None, float | None]:
-        """The weights that score better by ``save_best``, and their score; None if no metric gives it."""
+        """The set of weights with the better ``save_best``, and that score; None if no metric gives it."""
         if self.save_best in metrics:
             return metrics.get("weights"), metrics[self.save_best]
         each = {w: metrics[f"{w}/{self.save_best}"] for w in ("raw", "averaged") if f"{w}/{self.save_best}" in metrics}

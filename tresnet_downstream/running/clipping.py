@@ -1,4 +1,4 @@
-"""Clipping of gradients by one key of the config, for every task."""
+"""Gradient clipping by the key ``clip_grad`` of a config, for every task."""
 
 import copy
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from tresnet_downstream.notices import tell
 
 
 def with_clipping(optim_wrapper: Any, config: Config) -> Any:
-    """The config of an optimiser that clips gradients by ``clip_grad``; as it is if that is None.
+    """The config of an optimiser wrapper with the config's ``clip_grad``; unchanged if ``clip_grad`` is None.
 
-    The gradients of an optimiser step (of all accumulated batches, and of all processes) are scaled down to a norm of
-    at most ``clip_grad`` over all weights, after float16's scale is taken away.
+    The gradients of an optimiser step (summed over accumulated batches and processes) are scaled so that their norm
+    over all weights is at most ``clip_grad``. In float16, the loss scale is removed first.
 
     Args:
-        optim_wrapper: its config.
-        config: with ``clip_grad``, None or a number.
+        optim_wrapper: config of the optimiser wrapper.
+        config: the training's config; its ``clip_grad`` is None or a number.
 
     Raises:
-        UserError: for something else, and if there are several optimisers.
+        UserError: if ``clip_grad`` is neither, or if there are several optimisers.
     """
     norm = config.get("clip_grad")
     if norm is None:
@@ -29,10 +29,10 @@ def with_clipping(optim_wrapper: Any, config: Config) -> Any:
     if type(norm) not in (int, float) or not 0 < norm < float("inf"):
         raise UserError(
             f"clip_grad={norm!r}: give the largest norm of the gradients, a number above 0, or None; "
-            "optim_wrapper.clip_grad=dict(...) takes what else MMEngine clips by"
+            "for MMEngine's other ways to clip, set optim_wrapper.clip_grad=dict(...)"
         )
     if not isinstance(optim_wrapper, Mapping) or "optimizer" not in optim_wrapper:
-        raise UserError("clip_grad: is for one optimiser; with several, set clip_grad of each in optim_wrapper")
+        raise UserError("clip_grad: needs a single optimiser; with several, set clip_grad of each in optim_wrapper")
     clipping = {"max_norm": float(norm)}
     before = optim_wrapper.get("clip_grad")
     if before and dict(before) != clipping:

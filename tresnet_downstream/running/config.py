@@ -1,7 +1,7 @@
-"""Config files: read with options and references, and saved.
+"""Reading and saving of config files.
 
-References are resolved after the options are merged, so that ``--cfg-options image_size=224`` reaches every place
-that uses it, see :mod:`options` and :mod:`references`.
+References are resolved after the options are merged, so ``--cfg-options image_size=224`` changes every value that
+refers to it. See :mod:`options` and :mod:`references`.
 """
 
 import contextlib
@@ -26,28 +26,28 @@ SET_BY_TRAINING = ("work_dir", "launcher", "model_wrapper_cfg", "overwrite", "re
 
 
 def read_config_file(path: str | Path) -> Config:
-    """Reads a config file, without resolving references.
+    """Reads a config file without resolving its references.
 
     Raises:
-        UserError: for a file that is missing or cannot be read.
+        UserError: if the file is missing or cannot be read.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such config file")
-    # Where `custom_imports` finds the user's own files: beside the config, or where the command is typed.
+    # `custom_imports` finds the user's own files beside the config or in the current folder.
     for folder in (str(Path(path).resolve().parent), str(Path.cwd())):
         if folder not in sys.path:
             sys.path.append(folder)
     try:
         return Config.fromfile(str(path))
     except Exception as error:
-        if "mmdet is not installed" in str(error):  # as MMEngine says of _base_ = 'mmdet::...'
+        if "mmdet is not installed" in str(error):  # MMEngine's message for _base_ = 'mmdet::...'
             raise UserError(f"{path}: is a detector's config, which needs MMDetection; {DETECTION_SET_UP}") from error
-        # A config is Python: whatever its author's mistake raises belongs to the file.
+        # A config is Python code, so any exception may come from a mistake in the file.
         raise UserError(f"{path}: cannot be read as a config: {' '.join(str(error).split())}") from error
 
 
 def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
-    """Reads a config file and merges ``key=value`` options into it; references are resolved.
+    """Reads a config file, merges ``key=value`` options into it, and resolves its references.
 
     Args:
         path: a Python config of MMEngine.
@@ -55,14 +55,14 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
             config, or be an argument of the component that it is set on.
 
     Raises:
-        UserError: for a file that is missing or cannot be read, an option that has no such key, and a
-            reference to a name that is not there or refers back to itself.
+        UserError: if the file is missing or cannot be read, if an option's key is unknown, or if a reference
+            names an undefined key or refers to itself.
     """
     return with_options(read_config_file(path), options)
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Writes a config that :func:`load_config` reads, with its references where nothing changed it since."""
+    """Writes a config that :func:`load_config` reads; with its references if it did not change after resolving them."""
     written = copy.deepcopy(config)
     if written.get("resume"):
         written.update(resume=False, load_from=None)
@@ -79,7 +79,7 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def _settled(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without what a training sets in it, which its own file leaves open."""
+    """A config without the values that a training sets itself."""
     settled = {key: value for key, value in config.items() if key not in SET_BY_TRAINING}
     if isinstance(model := settled.get("model"), dict):
         model.pop("classes", None)

@@ -1,4 +1,4 @@
-"""What is checked of a config before anything is built from it, and how mistakes in its types are told."""
+"""Checks of a config before anything is built from it, and one-line errors for unknown types and arguments."""
 
 import contextlib
 import inspect
@@ -18,7 +18,7 @@ from tresnet_downstream.running.trackers.settings import is_installed, require_t
 _UNKNOWN_TYPE = re.compile(r"(\S+) is not in the \S+::(.+?) registry")
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 _MISSING_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) missing \d+ required \S+ arguments?: (.+)")
-# The least that each may be.
+# The smallest value allowed for each key.
 WHOLE_NUMBERS = {
     "batch_size": 1,
     "num_workers": 0,
@@ -28,7 +28,7 @@ WHOLE_NUMBERS = {
     "seed": 0,
 }
 NUMBERS = ("max_lr", "weight_decay", "average_decay", "threshold")
-# MMEngine's writers of logs, and the package that each imports when the run begins.
+# MMEngine's log writers, and the package that each imports when the run begins.
 WRITERS = {
     "AimVisBackend": "aim",
     "ClearMLVisBackend": "clearml",
@@ -41,10 +41,14 @@ WRITERS = {
 
 
 def check_config(config: Config, splits: Sequence[str]) -> None:
-    """Looks at the top level before anything is built; the paths of other splits may be unset.
+    """Checks the top-level keys of a classifier's config before anything is built.
+
+    Args:
+        config: the config.
+        splits: whose files must be set, such as ``("train", "val")``; those of other splits may be None.
 
     Raises:
-        UserError: for a part that is missing, a path that is left to the user, or a number that is none.
+        UserError: if a part is missing, a path that the user must give is not set, or a number is invalid.
     """
     if config.get("default_scope", SCOPE) != SCOPE:
         raise UserError(f"{config.filename}: is a detector's config, not a classifier's; tresnet train takes both")
@@ -69,14 +73,14 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
 
 
 def unset_keys(config: Config, splits: Sequence[str]) -> list[str]:
-    """The keys that name files or folders of these splits, are not set, and are needed."""
+    """The keys that name files or folders of these splits, and are needed but not set."""
     keys = [key for key in DATA_KEYS if key.startswith(tuple(splits)) and key in config and config[key] is None]
-    # A data set of the user's may need no annotation file.
+    # A user's own data set may need no annotation file.
     return [key for key in keys if refers_to(config, key) and not _may_be_unset(config, key)]
 
 
 def _may_be_unset(config: Config, key: str) -> bool:
-    """Whether a key is only for arguments that are None by default, such as an annotation file beside class folders."""
+    """Whether only arguments that are None by default use the key, such as an annotation file beside class folders."""
     referring = with_references(config)
     split = key.partition("_")[0]
     dataset = {} if referring is None else (referring.get(f"{split}_dataloader") or {}).get("dataset") or {}
@@ -87,7 +91,7 @@ def _may_be_unset(config: Config, key: str) -> bool:
 
 
 def _with_parts(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The config of a data set, and of those that it repeats or joins."""
+    """The config of a data set, and the configs of the data sets that it repeats or joins."""
     yield dataset
     for part in (dataset.get("dataset"), *(dataset.get("datasets") or ())):
         if isinstance(part, Mapping):
@@ -102,7 +106,7 @@ def _default_of(dataset: Mapping[str, Any], argument: str) -> Any:
 
 
 def _check_writers(visualizer: Any) -> None:
-    """Names the package that a writer of logs needs and that is not installed; MMEngine would say so in the run."""
+    """Raises UserError if a log writer needs a package that is not installed; MMEngine would raise within the run."""
     for writer in (visualizer or {}).get("vis_backends") or ():
         package = WRITERS.get(str(writer.get("type")).rpartition(".")[2]) if isinstance(writer, Mapping) else None
         if package is not None and not is_installed(package):
@@ -114,7 +118,7 @@ def _check_writers(visualizer: Any) -> None:
 
 @contextlib.contextmanager
 def mistakes_in_types() -> Iterator[None]:
-    """Turns what MMEngine and Python raise at an unknown ``type`` or argument of a component into a UserError."""
+    """Turns the exceptions of MMEngine and Python for an unknown ``type`` or argument into a UserError."""
     try:
         yield
     except (KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""What the top-level keys of a config mean: from the comments beside them, or else from a table.
+"""The meaning of each top-level key of a config.
 
-A key's meaning is the comment at the end of its assignment, in the config or in a file that it inherits from. Keys
-that MMEngine and MMDetection define, and those whose value is a part of the config, are in :data:`MEANINGS`.
+A key's meaning is the comment at the end of its assignment, in the config or in a file that it inherits from. For
+keys that MMEngine and MMDetection define, and for keys whose value is a dict or list, :data:`MEANINGS` has it.
 """
 
 import ast
@@ -11,92 +11,93 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MEANINGS = {
-    "auto_scale_lr": "the batch size of the learning rate, for MMDetection's own scaling",
+    "auto_scale_lr": "MMDetection's scaling of the learning rate: the batch size that the rate is meant for",
     "average_decay": "decay of the averaged weights, per optimiser step; 0 for none",
-    "backend_args": "MMDetection's: where files are read from; None is the local disk",
-    "base_lr": "learning rate of the paper's batch size",
+    "backend_args": "MMDetection's storage of the data files; None is the local disk",
+    "base_lr": "learning rate for the paper's batch size",
     "channels": "channels of the backbone's feature maps",
-    "checkpoints": "which checkpoints a detector's training keeps, and the score of the best one",
+    "checkpoints": "which checkpoints a detector's training keeps, and the score that chooses the best one",
     "classes": "names of the classes, in the order of the network's outputs",
-    "custom_hooks": "hooks beside MMEngine's",
-    "data_root": "folder that the names of files and folders are relative to",
+    "custom_imports": "MMEngine's: modules that are imported first, since they register components of the config",
+    "custom_hooks": "hooks besides MMEngine's default ones",
+    "data_root": "folder that contains the data; paths of files and folders are relative to it",
     "data_source": "where the data comes from; shown if data_root is missing",
-    "dataset_name": "torchvision's class of the data set",
-    "dataset_type": "MMDetection's class of the data set",
+    "dataset_name": "name of torchvision's data set class",
+    "dataset_type": "name of MMDetection's data set class",
     "default_hooks": "MMEngine's hooks: checkpoints, logs, timer, schedule",
-    "default_scope": "the registry in which names of components are looked up",
+    "default_scope": "scope of the registries in which types of components are looked up",
     "dropout": "probability of dropout in the head",
-    "drop_path_rate": "stochastic depth: the probability of leaving out the last block",
-    "env_cfg": "MMEngine's settings of processes and cuDNN",
+    "drop_path_rate": "stochastic depth: the drop probability of the last block",
+    "env_cfg": "MMEngine's settings for processes and cuDNN",
     "image_scale": "longest and shortest side of the resized images",
     "image_size": "side of the images in pixels, in training and validation",
-    "img_scales": "sizes of the images in test-time augmentation",
+    "img_scales": "image sizes of test-time augmentation",
     "interval": "epochs between checkpoints and validations",
     "label_smoothing": "share of the target probability that is spread over all classes",
-    "labelled": "what the training and validation data sets have in common",
-    "labels": "the head of labels beside a detector's boxes: head, loss, weights, data",
+    "labelled": "settings that the training and validation data sets share",
+    "labels": "the classification head of a joint model: head, loss, weights, data",
     "load_from": "checkpoint whose weights the training starts from; None for none",
-    "log_level": "least level of the messages in the log",
+    "log_level": "lowest level of messages that are logged",
     "log_processor": "MMEngine's smoothing of logged values",
     "max_epochs": "epochs of the schedule",
     "max_lr": "largest learning rate of the schedule",
     "model": "the network: backbone, head or detector, and losses",
     "network": "timm's name of the backbone",
     "num_workers": "processes that read images",
-    "of_torchvision": "what the training and validation data sets have in common",
-    "optim_wrapper": "the optimiser, its weight decay and its gradients",
+    "of_torchvision": "settings that the training and validation data sets share",
+    "optim_wrapper": "the optimiser, its weight decay, precision and gradient accumulation",
     "param_scheduler": "schedule of the learning rate",
-    "pixels": "how a detector's images are normalised and padded",
+    "pixels": "normalisation and padding of a detector's images",
     "pretrained": "weights that the backbone starts from: a file, or a name that tresnet weights lists",
-    "randomness": "the seed of all random draws, and whether cuDNN is deterministic",
-    "resume": "whether the training goes on from the newest checkpoint; set by resume options",
+    "randomness": "the seed of all random numbers, and whether cuDNN is deterministic",
+    "resume": "whether the training continues from the newest checkpoint; set by the resume option",
     "runner_type": "the class that runs trainings and tests",
-    "seed": "seed of all random draws",
-    "stage2_num_epochs": "epochs at the end with the second pipeline",
+    "seed": "seed of all random numbers",
+    "stage2_num_epochs": "number of epochs at the end that use train_pipeline_stage2",
     "stop_epoch": "last epoch, if the training ends before its schedule; None for the whole schedule",
-    "test_annotations": "file of the test labels, relative to data_root; no epoch is chosen by them",
-    "test_cfg": "MMEngine's loop of tests",
-    "test_dataloader": "how test images are read",
+    "test_annotations": "file of the test labels, relative to data_root; not used to choose the best epoch",
+    "test_cfg": "MMEngine's test loop",
+    "test_dataloader": "how test images are read: data set, batches, processes",
     "test_evaluator": "scores of the test images",
     "test_images": "folder of the test images, relative to data_root",
     "test_pipeline": "steps that prepare a test image",
-    "test_split": "torchvision's name of the test split, by which no epoch is chosen",
+    "test_split": "torchvision's name of the test split, which is not used to choose the best epoch",
     "train_annotations": "file of the training labels, relative to data_root",
-    "train_cfg": "MMEngine's loop of trainings: epochs, and epochs between validations",
+    "train_cfg": "MMEngine's training loop: epochs, and epochs between validations",
     "train_dataloader": "how training images are read: data set, batches, processes",
     "train_images": "folder of the training images, relative to data_root",
     "train_pipeline": "steps that prepare and augment a training image",
-    "train_pipeline_stage2": "steps of the training images at the end of the training",
+    "train_pipeline_stage2": "steps that prepare a training image in the last stage2_num_epochs epochs",
     "train_split": "torchvision's name of the training split",
-    "tresnet_l": "backbone of a detector: TResNet-L from ImageNet weights",
+    "tresnet_l": "a detector's backbone: TResNet-L with ImageNet weights",
     "tresnet_l_channels": "channels of its feature maps, for the neck",
-    "tresnet_m": "backbone of a detector: TResNet-M from ImageNet weights",
+    "tresnet_m": "a detector's backbone: TResNet-M with ImageNet weights",
     "tresnet_m_channels": "channels of its feature maps, for the neck",
-    "tta_model": "how the boxes of test-time augmentation are merged",
+    "tta_model": "how test-time augmentation merges boxes",
     "tta_pipeline": "augmented versions of a test image",
     "val_annotations": "file of the validation labels, relative to data_root",
-    "val_cfg": "MMEngine's loop of validations",
+    "val_cfg": "MMEngine's validation loop",
     "val_dataloader": "how validation images are read: data set, batches, processes",
     "val_evaluator": "scores of the validation images",
     "val_images": "folder of the validation images, relative to data_root",
     "val_list": "list of the validation images",
     "val_pipeline": "steps that prepare a validation image",
     "val_split": "torchvision's name of the validation split",
-    "vis_backends": "MMDetection's writers of logs",
-    "visualizer": "writers of logs, such as TensorBoard",
+    "vis_backends": "MMDetection's log writers",
+    "visualizer": "log writers, such as TensorBoard",
     "weight_decay": "weight decay of the convolutions' and linear layers' weights",
 }
 
 
 def meanings_of(path: Path) -> dict[str, str]:
-    """The meaning of every top-level key of a config that has one.
+    """The meanings of top-level keys, for a config.
 
     Args:
-        path: of the config.
+        path: path of the config.
 
     Returns:
-        the meanings by key: the comments of the config and of the files that it inherits from, the config's own first,
-        over those of :data:`MEANINGS`.
+        the meanings by key. A comment of the config takes precedence over one of a file that it inherits from, and
+        both take precedence over :data:`MEANINGS`.
     """
     meanings = dict(MEANINGS)
     if path.suffix != ".py":
@@ -107,7 +108,7 @@ def meanings_of(path: Path) -> dict[str, str]:
 
 
 def with_bases(path: Path) -> Iterator[Path]:
-    """A config and the files of the same folders that it inherits from; files of other packages are left out."""
+    """A config and the files that it inherits from, except those of other packages."""
     yield path
     if path.suffix != ".py":
         return
@@ -133,7 +134,7 @@ def summary_of(path: Path) -> str:
 
 
 def _assignments(text: str) -> Iterator[tuple[str, ast.expr, int]]:
-    """Name, value and last line of the assignments at a config's top level."""
+    """Name, value and last line number of each top-level assignment of a config."""
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.end_lineno:
             yield node.targets[0].id, node.value, node.end_lineno

@@ -1,7 +1,7 @@
-"""Trainings that end where the score of the best checkpoint gets no better.
+"""Early stopping: a training ends when its best score has not improved for ``patience`` validations.
 
-Whether a training ends is a function of the scores of its validations so far. They are kept in checkpoints and, since a
-checkpoint is written before its validation, in the folder's note of the last validation: a resumed run has both.
+The decision depends only on the scores of the validations so far. Checkpoints hold these scores. A checkpoint is
+written before its validation, so ``last_validation.json`` holds them too, and a resumed run reads both.
 """
 
 import math
@@ -21,11 +21,11 @@ from tresnet_downstream.running.loops import TrainLoop, training_loop
 
 
 class BestScore(NamedTuple):
-    """The score that chooses the best checkpoint.
+    """The score by which the best checkpoint is chosen.
 
     Attributes:
-        name: as lines and messages call it.
-        value: in the unit that lines have, which is percent for the scores of this package.
+        name: name of the score in printed lines and messages.
+        value: the score in the unit of printed lines, which is percent for the scores of this package.
         sign: 1 if a higher score is better, otherwise -1.
     """
 
@@ -39,25 +39,25 @@ class ChoosesBest(Protocol):
     """A hook that keeps the best checkpoint."""
 
     def best_score(self, metrics: dict[str, Any]) -> BestScore | None:
-        """The score of a validation that counts; None if the hook goes by none."""
+        """The score that the hook compares, from the metrics of a validation; None if it compares none."""
 
 
 class Validated(NamedTuple):
-    """A validation of a training: epochs trained before it (iterations, of a loop over those), and its score."""
+    """A validation of a training: epochs (or iterations, in a loop over iterations) before it, and its score."""
 
     place: float
     score: float
 
 
 def validations_waited(scores: Sequence[float], sign: int, min_delta: float) -> int:
-    """How many of the last scores were not better than the best before them by more than ``min_delta``.
+    """The number of scores since the last one that improved on the best before it by more than ``min_delta``.
 
     Args:
-        scores: oldest first; NaN is never better.
+        scores: oldest first; NaN is never an improvement.
         sign: 1 if higher is better, otherwise -1.
-        min_delta: what a score must be better by, 0 or more.
+        min_delta: smallest improvement that counts, 0 or more.
 
-    Example:
+    Examples:
         >>> validations_waited([10.0, 12.0, 12.4, 11.0], 1, 0.5)
         2
     """
@@ -72,19 +72,19 @@ def validations_waited(scores: Sequence[float], sign: int, min_delta: float) -> 
 
 @HOOKS.register_module()
 class PatienceHook(Hook):
-    """Ends a training after so many validations without a better score of the best checkpoint.
+    """Ends a training after ``patience`` validations without an improved score.
 
-    Of raw and averaged weights, the better score of each validation counts.
+    If a validation scores raw and averaged weights, the better score is used.
 
     Args:
-        patience: validations without a better score; None never ends a training.
-        min_delta: what a score must be better by to count, in the unit of the score, such as percent.
+        patience: number of validations without an improvement; None turns early stopping off.
+        min_delta: smallest improvement that counts, in the unit of the score, such as percent.
 
     Attributes:
         validated: the validations so far.
 
     Raises:
-        UserError: for a patience that is no whole number from 1, and a ``min_delta`` below 0.
+        UserError: if ``patience`` is not a whole number of at least 1, or ``min_delta`` is below 0.
     """
 
     # After the hook that keeps the best checkpoint, and before the note of the validation is written.
@@ -101,11 +101,11 @@ class PatienceHook(Hook):
 
     @classmethod
     def of(cls, config: Config) -> "PatienceHook":
-        """The hook that ``patience`` and ``min_delta`` of a config ask for."""
+        """The hook for ``patience`` and ``min_delta`` of a config."""
         return cls(config.get("patience"), config.get("min_delta", 0.0))
 
     def before_run(self, runner: Runner) -> None:
-        """Checks that there is a score to go by.
+        """Checks that there is a score to compare.
 
         Raises:
             UserError: if the training does not validate, or keeps no best checkpoint.
@@ -121,12 +121,12 @@ class PatienceHook(Hook):
             )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Takes up the scores of the run that is resumed."""
+        """Restores the scores of a resumed run."""
         if getattr(runner, "_resuming", False):
             self._take_up(checkpoint["meta"].get("validated"))
 
     def before_train(self, runner: Runner) -> None:
-        """Adds the scores of validations after the checkpoint was written; trains nothing if it had waited enough."""
+        """Adds the scores of validations after the checkpoint; trains nothing if ``patience`` is already used up."""
         loop = runner.train_loop
         if loop.iter == 0:
             return
@@ -139,7 +139,7 @@ class PatienceHook(Hook):
             tell(f"nothing is left to train: {self._reason()}; a larger patience goes on")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Keeps the score, and ends the training if it has waited enough."""
+        """Adds the score, and ends the training if ``patience`` is used up."""
         loop = training_loop(runner)
         if loop is None or not metrics:
             return
@@ -165,7 +165,7 @@ class PatienceHook(Hook):
         return {"score": self.name, "sign": self.sign, "validations": several}
 
     def _take_up(self, stored: Any) -> None:
-        """Adds what :meth:`plain` gave; of older releases there is none, and what is damaged counts as none."""
+        """Adds the scores of :meth:`plain`; does nothing if they are missing (older releases) or damaged."""
         try:
             name, sign = str(stored["score"]), stored["sign"]
             rows = [(place, math.nan if score is None else score) for place, score in stored["validations"]]
@@ -194,13 +194,13 @@ class PatienceHook(Hook):
 
 
 def validated_so_far(runner: Runner) -> dict[str, Any]:
-    """The scores of a training's validations, for the folder's note of the last one."""
+    """The scores of a training's validations, for ``last_validation.json``."""
     hook = next((hook for hook in runner.hooks if isinstance(hook, PatienceHook)), None)
     return {} if hook is None else {"validated": hook.plain()}
 
 
 def _place(loop: BaseLoop) -> float:
-    """Where a training stands, whatever the number of batches in an epoch is; iterations of a loop without epochs."""
+    """Epochs trained, with fractions, so that it does not depend on the batch size; iterations in a loop over them."""
     if isinstance(loop, EpochBasedTrainLoop):
         return float(loop.iter / len(loop.dataloader))
     return float(loop.iter)

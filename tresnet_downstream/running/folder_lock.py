@@ -1,6 +1,7 @@
-"""One training at a time in a run folder, by a lock that the kernel releases however the process ends.
+"""A lock that allows one training at a time in a run folder. The kernel releases it however the process ends.
 
-The lock is ``flock`` on the empty file ``.lock`` in the folder. The file stays; that it is there says nothing.
+The lock is ``flock`` on the empty file ``.lock`` in the folder. The file stays after the training, so its presence does
+not mean that the folder is locked.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ except ImportError:  # Windows
 
 LOCK = ".lock"
 _HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-_held: set[int] = set()
+_open_locks: set[int] = set()
 
 
 class FolderInUseError(UserError):
@@ -32,35 +33,35 @@ class FolderInUseError(UserError):
 
 
 def require_unused(folder: str | Path) -> None:
-    """Looks whether a training runs in the folder; creates nothing.
+    """Checks that no training runs in the folder; creates no file.
 
     Raises:
-        FolderInUseError: if one does.
+        FolderInUseError: if a training runs in it.
     """
     try:
         file = _open(folder)
     except OSError:
-        return  # no training has been here, or none that this user may lock out
+        return  # no training has run here, or this user may not open its lock
     try:
-        # Shared: the processes of one training may look at the same time.
+        # Shared, because all processes of a training may check at the same time.
         _flock(file, folder, shared=True)
     except OSError:
-        pass  # no locks here, which taking one will say
+        pass  # the file system has no locks; `locked` reports that
     finally:
         os.close(file)
 
 
 @contextlib.contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Holds the lock of a folder; where there are no locks, says so in one line and goes on.
+    """Holds the lock of a folder. If the file system has no locks, prints one line and continues without.
 
     Raises:
-        FolderInUseError: if another training, in this process or another one, holds it.
+        FolderInUseError: if another training, in this process or another one, holds the lock.
     """
     file = None
     try:
         file = _open(folder, os.O_CREAT)
-        _held.add(file)
+        _open_locks.add(file)
         _flock(file, folder)
     except OSError as error:
         reason = error.strerror or error
@@ -75,7 +76,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 def _open(folder: str | Path, flags: int = 0) -> int:
-    if fcntl is None:  # Windows, which renames no folder with an open file in it
+    if fcntl is None:  # Windows, where a folder with an open file cannot be renamed
         raise OSError(errno.ENOSYS, "the system has no flock")
     return os.open(Path(folder) / LOCK, os.O_RDWR | flags, 0o666)
 
@@ -91,16 +92,16 @@ def _flock(file: int, folder: str | Path, shared: bool = False) -> None:
 
 def _close(file: int | None) -> None:
     if file is not None:
-        _held.discard(file)
+        _open_locks.discard(file)
         os.close(file)
 
 
 def _close_in_child() -> None:
-    """Closes inherited locks, since a data loader's worker may outlive a killed training by seconds."""
-    for file in _held:
+    """Closes inherited locks, because the workers of a killed training may live for some seconds more."""
+    for file in _open_locks:
         with contextlib.suppress(OSError):
             os.close(file)
-    _held.clear()
+    _open_locks.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,7 +1,7 @@
-"""Run folders: which training a folder belongs to, and no result that another one overwrites.
+"""Run folders: the run that a folder belongs to, and rules that keep one run from overwriting another.
 
-A training writes its id, plain text, to ``run_id`` in its folder and to ``meta["run_id"]`` of its checkpoints.
-``last_checkpoint`` names the newest of them; ``last_validation.json`` holds what was validated last.
+A training writes its run id to the text file ``run_id`` in its folder and to ``meta["run_id"]`` of its checkpoints.
+``last_checkpoint`` names the newest checkpoint; ``last_validation.json`` holds the last validation.
 """
 
 import json
@@ -30,16 +30,20 @@ _OF_A_VALIDATION = {
     "validated": (dict,),
 }
 _RESUMABLE = re.compile(r"(?:epoch|iter)_(\d+)(?:_step_(\d+))?\.pth")
-# Of the checkpoints within epochs, all of which are removed once their epoch has its own.
+# Number of checkpoints within epochs that stay. All of them are removed once the checkpoint of their epoch is written.
 _KEEP_WITHIN_EPOCHS = 2
 _BEST = re.compile(r"best(_.*_(epoch|iter|step)_\d+)?\.pth")
 
 
 def place_of(checkpoint: str | Path) -> tuple[int, int] | None:
-    """Where in a training a checkpoint was written, for putting them in order; None if the name does not say.
+    """The position in a training at which a checkpoint was written, for sorting; None for other file names.
 
-    ``epoch_3.pth`` holds three whole epochs. ``epoch_3_step_70.pth`` was written within the third one, so it
-    stands between ``epoch_2.pth`` and that.
+    ``epoch_3.pth`` was written after three whole epochs. ``epoch_3_step_70.pth`` was written within the third epoch,
+    so it sorts between ``epoch_2.pth`` and ``epoch_3.pth``.
+
+    Examples:
+        >>> place_of("epoch_2.pth") < place_of("epoch_3_step_70.pth") < place_of("epoch_3.pth")
+        True
     """
     match = _RESUMABLE.fullmatch(Path(checkpoint).name)
     if match is None:
@@ -48,13 +52,13 @@ def place_of(checkpoint: str | Path) -> tuple[int, int] | None:
 
 
 def resumable_checkpoints(folder: str | Path) -> dict[Path, tuple[int, int]]:
-    """The files that a training may go on from, oldest first, with their places; others are not a run's."""
+    """The checkpoints of a folder that a training can resume, oldest first, with their positions."""
     places = {path: place for path in Path(folder).iterdir() if (place := place_of(path)) and path.is_file()}
     return dict(sorted(places.items(), key=lambda item: item[1]))
 
 
 def remove_within_epochs(folder: str | Path, name: str) -> None:
-    """Removes the checkpoints within epochs up to the one of this name; if that is within an epoch, the last 2 stay."""
+    """Removes the checkpoints within epochs up to ``name``; if that is one of them, the last two stay."""
     limit = place_of(name)
     if limit is None:
         return
@@ -65,18 +69,18 @@ def remove_within_epochs(folder: str | Path, name: str) -> None:
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """What the file ``last_checkpoint`` names, which may be missing; None if the file is missing or damaged."""
+    """The path that the file ``last_checkpoint`` names; None if that file is missing or damaged. It may not exist."""
     try:
         text = (Path(work_dir) / LAST_CHECKPOINT).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
-    # MMEngine writes a path there, perhaps relative to where it ran; ours is the name alone.
+    # MMEngine writes a path, possibly relative to another folder; this package writes the file name only.
     name = Path(text).name
     return Path(work_dir) / name if name.endswith(".pth") and name.isprintable() else None
 
 
 def point_to(work_dir: str | Path, name: str) -> None:
-    """Writes the file ``last_checkpoint``; a folder of that name is set aside."""
+    """Writes ``name`` to the file ``last_checkpoint``; a folder of that name is renamed first."""
     pointer = Path(work_dir) / LAST_CHECKPOINT
     if pointer.is_dir():
         set_aside(pointer)
@@ -85,10 +89,10 @@ def point_to(work_dir: str | Path, name: str) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a damaged file to ``NAME.damaged``, with a number where that is taken; gives the new path.
+    """Renames a damaged file to ``NAME.damaged`` or, if that exists, to ``NAME.N.damaged``; returns the new path.
 
     Raises:
-        UserError: if it cannot be renamed.
+        UserError: if the file cannot be renamed.
     """
     aside, number = path.with_name(f"{path.name}.damaged"), 1
     while os.path.lexists(aside):
@@ -101,7 +105,7 @@ def set_aside(path: Path) -> Path:
 
 
 def last_validation(work_dir: str | Path) -> dict[str, Any]:
-    """What :func:`write_validation` wrote last; empty if there was no validation, or the file is damaged."""
+    """The content that :func:`write_validation` wrote last; empty if the file is missing or damaged."""
     try:
         path = Path(work_dir) / LAST_VALIDATION
         content = parse_json(path.read_bytes(), path)
@@ -114,26 +118,29 @@ def last_validation(work_dir: str | Path) -> dict[str, Any]:
 
 
 def write_validation(work_dir: str | Path, note: dict[str, Any]) -> None:
-    """Notes a validation: ``iter`` batches trained, ``epoch`` if it came after an epoch, MMEngine's best checkpoint.
+    """Writes ``last_validation.json``.
 
-    ``validated`` holds the scores of all validations so far, see :mod:`early_stopping`.
+    Args:
+        work_dir: the run folder.
+        note: ``iter``, the number of batches trained; ``epoch``, if the validation followed a whole epoch; MMEngine's
+            ``best_score`` and ``best_ckpt``; ``validated``, the scores of all validations, see :mod:`early_stopping`.
     """
     with whole_file(Path(work_dir) / LAST_VALIDATION) as partial:
         partial.write_text(json.dumps(note))
 
 
 def forget_validation(work_dir: str | Path) -> None:
-    """Makes the folder say that nothing was validated."""
+    """Removes ``last_validation.json``."""
     (Path(work_dir) / LAST_VALIDATION).unlink(missing_ok=True)
 
 
 def is_best(name: str) -> bool:
-    """Whether a best checkpoint may have a name."""
+    """Whether ``name`` is a file name of a best checkpoint."""
     return _BEST.fullmatch(name) is not None
 
 
 def holds_run(work_dir: str | Path) -> bool:
-    """Whether a training left checkpoints in the folder."""
+    """Whether the folder holds checkpoints of a training."""
     folder = Path(work_dir)
     if not folder.is_dir():
         return False
@@ -143,15 +150,15 @@ def holds_run(work_dir: str | Path) -> bool:
 
 
 def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
-    """Looks at the folder before a training begins there, and changes nothing.
+    """Checks the folder before a training begins in it; changes nothing.
 
     Raises:
-        UserError: if it is no folder; if another training runs in it; if it holds a run, and neither ``resume`` nor
-            ``overwrite`` says what to do with it.
+        UserError: if the path is a file, if another training runs in the folder, or if the folder holds a run and
+            neither ``resume`` nor ``overwrite`` is set.
     """
     folder = Path(work_dir)
     if resume and overwrite:
-        raise UserError("`resume` goes on with a run and `overwrite` moves it aside: give one of them")
+        raise UserError("`resume` continues a run and `overwrite` moves it to another folder: give one of them")
     blocking = next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), None)
     if blocking is not None and not blocking.is_dir():
         raise UserError(f"`work_dir` {folder}: {blocking} is a file, not a folder")
@@ -160,16 +167,16 @@ def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
         return
     if not resume:
         raise UserError(
-            f"{folder}: holds a run already: `resume` goes on with it, `overwrite` moves it aside (with mim, "
+            f"{folder}: holds a run already: `resume` continues it, `overwrite` moves it aside (with mim, "
             "the config's key overwrite=True), and `work_dir` names another folder"
         )
 
 
 def make(work_dir: str | Path) -> None:
-    """Makes the folder.
+    """Creates the folder.
 
     Raises:
-        UserError: if it cannot be made or written.
+        UserError: if it cannot be created or written to.
     """
     try:
         Path(work_dir).mkdir(parents=True, exist_ok=True)
@@ -180,10 +187,10 @@ def make(work_dir: str | Path) -> None:
 
 
 def move_aside(path: str | Path) -> Path:
-    """Renames a file or folder to the first free name of its own with a number behind it; gives that path.
+    """Renames a file or folder by appending ``_1``, or the first free number, to its name; returns the new path.
 
     Raises:
-        UserError: if it cannot be moved.
+        UserError: if it cannot be renamed.
     """
     path, number = Path(path).resolve(), 1
     if path == Path.cwd() or path in Path.cwd().parents:
@@ -201,19 +208,19 @@ def move_aside(path: str | Path) -> Path:
 def begin(
     work_dir: str | Path, log_dir: str | Path, locks: ExitStack, run_id: str | None = None
 ) -> tuple[str, Path | None]:
-    """Begins a new run in a folder that this process has locked; moves the run that it holds aside.
+    """Begins a new run in a folder that this process has locked. A run that the folder holds is moved aside.
 
     Args:
-        work_dir: the folder.
-        log_dir: the log's folder in it, which stays.
-        locks: takes the lock of the folder that stands in the place of one moved aside.
-        run_id: of a run that came to no checkpoint here, and starts again; None for a new one.
+        work_dir: the run folder.
+        log_dir: folder of the log within ``work_dir``; it stays in ``work_dir``.
+        locks: receives the lock of the new folder, if the old one is moved aside.
+        run_id: id of a run that ended before its first checkpoint and starts again; None for a new run.
 
     Returns:
-        the id of the run, and where the run that was moved aside is now; None if there was none.
+        the run id, and the new path of the run that was moved aside, or None.
 
     Raises:
-        UserError: if the folder cannot be moved, or another training took its place meanwhile.
+        UserError: if the folder cannot be moved, or another training has created it again in the meantime.
     """
     folder, run_id, aside = Path(work_dir), run_id or uuid.uuid4().hex, None
     if holds_run(folder):
@@ -226,10 +233,10 @@ def begin(
         locks.enter_context(locked(folder))
         log_dir = Path(log_dir)
         if (aside / log_dir.name).is_dir():
-            # The log is open; its file moves with the name.
+            # The log file is open; moving it does not close it.
             shutil.move(aside / log_dir.name, folder / log_dir.name)
-        tell(f"the run that {work_dir} held is now in {aside}")
-    # Scores of another network, which would stand beside this one's checkpoints.
+        tell(f"the earlier run in {work_dir} was moved to {aside}")
+    # Scores of an earlier network do not belong beside the new checkpoints.
     Earlier(folder).keep(*SCORE_FILES, *RUN_FILES)
     forget_validation(folder)
     write_run_id(folder, run_id)
@@ -237,22 +244,22 @@ def begin(
 
 
 def put_back(aside: Path, work_dir: str | Path, log_dir: str | Path) -> None:
-    """Moves a run that :func:`begin` moved aside back, where the new training ended without a checkpoint.
+    """Moves the run that :func:`begin` moved aside back, after the new training ended without a checkpoint.
 
     Args:
-        aside: where the run is now.
-        work_dir: its folder of before, which holds no checkpoint.
-        log_dir: the new training's log, which is kept beside those of the run.
+        aside: current folder of the run.
+        work_dir: original folder of the run; it holds no checkpoint.
+        log_dir: folder of the new training's log, which is moved to the run's other logs.
     """
     folder, log_dir = Path(work_dir).resolve(), Path(log_dir)
     if log_dir.is_dir() and not (aside / log_dir.name).exists():
         shutil.move(log_dir, aside / log_dir.name)
     shutil.rmtree(folder)
     aside.rename(folder)
-    tell(f"the training ended before its first checkpoint, so {work_dir} holds the run of before again")
+    tell(f"the training ended before its first checkpoint, so the earlier run was moved back to {work_dir}")
 
 
 def write_run_id(work_dir: str | Path, run_id: str) -> None:
-    """Says in the folder which run it belongs to."""
+    """Writes the run id to the folder's file ``run_id``."""
     with whole_file(Path(work_dir) / RUN_ID) as partial:
         partial.write_text(f"{run_id}\n")

@@ -1,9 +1,9 @@
-"""Parts of a model that are frozen: for the first epochs of a training, or always.
+"""Freezing of parts of a model, for the first epochs of a training or always.
 
-What is frozen is a function of the epoch, so a resumed run freezes what the interrupted one did. A frozen parameter
-gets no gradient, so the optimiser leaves it as it is: no step, no weight decay, no momentum; its state begins when it
-is trained first. Unless told otherwise, frozen parts are in evaluation mode: norms use their running statistics and do
-not move them.
+The frozen parts depend only on the epoch, so a resumed run freezes the same ones. A frozen parameter gets no gradient,
+and the optimiser does not change it: no step, no weight decay, no momentum. The optimiser creates its state at the
+first step after freezing. By default frozen parts are in evaluation mode: norms use their running statistics and do
+not update them.
 """
 
 import gc
@@ -23,10 +23,14 @@ ALWAYS = "always"
 
 
 def freeze_settings(config: Config) -> dict[str, float]:
-    """For how many epochs each part is frozen, by its name, as the config's ``freeze`` says; infinity for ``always``.
+    """Reads the key ``freeze``: the number of epochs that each part is frozen, by its name; infinity for ``always``.
 
     Raises:
-        UserError: for a value that is neither ``always`` nor a whole number from 1.
+        UserError: if a value is neither ``always`` nor a whole number of at least 1.
+
+    Examples:
+        >>> freeze_settings(Config({"freeze": {"backbone": {"stem": "always"}, "head": 2}}))
+        {'backbone.stem': inf, 'head': 2}
     """
     epochs = by_part("freeze", config.get("freeze"))
     for part, value in epochs.items():
@@ -36,16 +40,16 @@ def freeze_settings(config: Config) -> dict[str, float]:
 
 
 class Freezing:
-    """Freezes parts of a model and trains them again, between epochs.
+    """Freezes and unfreezes parts of a model between epochs.
 
     Args:
         epochs: from :func:`freeze_settings`.
-        model: without the wrapper of several processes.
-        roots: what may stand before the names of parts.
+        model: the model without its distributed wrapper.
+        roots: prefixes that the names of parts may leave out.
         statistics: whether frozen parts are in evaluation mode.
 
     Raises:
-        UserError: for a part that the model does not have.
+        UserError: if the model does not have a part.
     """
 
     def __init__(
@@ -54,19 +58,19 @@ class Freezing:
         self.epochs, self.statistics = dict(epochs), statistics
         self.owners = parameters_of("freeze", epochs, model, roots)
         self.modules = module_parts(epochs, model, roots) if statistics else {}
-        # What the model freezes itself, by `frozen_stages` for example, stays frozen.
+        # Parameters that the model froze itself, for example by `frozen_stages`, stay frozen.
         self.trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.frozen: frozenset[str] = frozenset()  # parts
 
     def begin_epoch(self, runner: Runner, epoch: int) -> None:
-        """Freezes what is frozen in an epoch, and trains the rest.
+        """Freezes the parts that are frozen in an epoch, and unfreezes the others.
 
         Args:
-            runner: whose model it is.
+            runner: the runner that trains the model.
             epoch: number of epochs trained before.
 
         Raises:
-            UserError: if nothing is left to train.
+            UserError: if no parameter is left to train.
         """
         frozen = frozenset(part for part, count in self.epochs.items() if epoch < count)
         if frozen == self.frozen:
@@ -84,20 +88,20 @@ class Freezing:
         _wrap_again(runner)
 
     def train(self, runner: Runner) -> None:
-        """Puts the model into training mode, but for frozen parts."""
+        """Puts the model into training mode, except the frozen parts."""
         runner.model.train()
         if not self.frozen:
             return
         for name, module in _bare(runner.model).named_modules():
             if self.modules.get(name) in self.frozen:
-                module.training = False  # `eval` would reach parts within that are trained
+                module.training = False  # not `eval`, which would also reach trained parts within this module
 
 
 def freezing_of(runner: Runner) -> Freezing:
-    """What a runner's config says of frozen parts.
+    """The :class:`Freezing` that a runner's config describes.
 
     Raises:
-        UserError: for a setting that is none, or a part that the model does not have.
+        UserError: if a setting is invalid, or the model does not have a part.
     """
     statistics = runner.cfg.get("freeze_statistics", True)
     if type(statistics) is not bool:
@@ -119,20 +123,20 @@ def _span(count: float) -> str:
 
 
 def _wrap_again(runner: Runner) -> None:
-    """Wraps the model of several processes anew: a wrapper exchanges gradients of what was trained when it was made.
+    """Wraps a distributed model again: a wrapper exchanges only gradients of parameters that were trainable before.
 
     Raises:
-        UserError: for a wrapper other than MMEngine's of DistributedDataParallel.
+        UserError: if the wrapper is not ``MMDistributedDataParallel``.
     """
     wrapped = runner.model
     if not is_model_wrapper(wrapped):
         return
     if type(wrapped) is not MMDistributedDataParallel:
-        raise UserError(f"freeze: is not for models that {type(wrapped).__name__} wraps; leave it out")
+        raise UserError(f"freeze: does not work with the model wrapper {type(wrapped).__name__}; leave it out")
     model, config = wrapped.module, runner.cfg.get("model_wrapper_cfg")
     runner.model = model
     del wrapped
-    gc.collect()  # the hooks of the wrapper before go with it
+    gc.collect()  # removes the old wrapper's autograd hooks
     runner.model = runner.wrap_model(None if config is None else config.copy(), model)
     runner._maybe_compile("train_step")
 

@@ -1,4 +1,4 @@
-"""What happens around the training steps: weight average, seeds, early end."""
+"""Hooks of every training: weight averaging, seeds, notices, early end."""
 
 import copy
 import random
@@ -21,13 +21,13 @@ from tresnet_downstream.weights.reading import unwrap
 
 @HOOKS.register_module()
 class WeightAverageHook(Hook):
-    """A moving average of the weights, buffers too, updated after each optimiser step, as published.
+    """An exponential moving average of weights and buffers, updated after each optimiser step, as in the ASL release.
 
-    Both the raw and the averaged weights are validated and stored.
+    Raw and averaged weights are both validated and stored.
 
     Args:
-        decay: share of the old average that stays at each step.
-        warmup: starts with a smaller share, ``(1 + step) / (10 + step)``, for runs of few steps.
+        decay: weight of the old average at each step, from 0 to below 1.
+        warmup: if True, the decay is at most ``(1 + step) / (10 + step)``, for runs with few steps.
     """
 
     priority = "ABOVE_NORMAL"
@@ -41,12 +41,12 @@ class WeightAverageHook(Hook):
         self._resumed: dict[str, Any] | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keeps the average of the run that is resumed."""
-        unwrap(checkpoint, "averaged", runner._load_from)  # says so if there are none
+        """Keeps the averaged weights of a resumed run for :meth:`before_train`."""
+        unwrap(checkpoint, "averaged", runner._load_from)  # raises UserError if there are none
         self._resumed = checkpoint
 
     def before_train(self, runner: Runner) -> None:
-        """Starts the average at the weights as they are, or takes it up again."""
+        """Starts the average at the current weights, or restores it from the resumed checkpoint."""
         model = bare(runner.model)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         if self._resumed is not None:
@@ -54,13 +54,13 @@ class WeightAverageHook(Hook):
             self.steps = self._resumed["averaged_steps"]
             self._resumed = None
         pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        # state_dict gives the tensors themselves, so the two lists stay good for the whole run.
+        # state_dict returns the tensors themselves, so the lists are valid for the whole run.
         self._averaged: list[Tensor] = [a for a, _ in pairs if a.is_floating_point()]
         self._current: list[Tensor] = [c for _, c in pairs if c.is_floating_point()]
         self._counts = [(a, c) for a, c in pairs if not a.is_floating_point()]
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Moves the average if the optimiser made a step."""
+        """Updates the average if the optimiser made a step."""
         if not runner.optim_wrapper.should_update():
             return
         self.steps += 1
@@ -70,30 +70,31 @@ class WeightAverageHook(Hook):
             averaged.copy_(current)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Adds the average."""
+        """Adds the averaged weights to the checkpoint."""
         if self.model is not None:
             checkpoint["averaged_state_dict"] = self.model.state_dict()
             checkpoint["averaged_steps"] = self.steps
 
 
 def weight_average(runner: Runner) -> nn.Module | None:
-    """The averaged model of a training that keeps one."""
+    """The model with averaged weights; None if the training does not average them."""
     return next((hook.model for hook in runner.hooks if isinstance(hook, WeightAverageHook)), None)
 
 
 @HOOKS.register_module()
 class SeedHook(Hook):
-    """Seeds every step from the run's seed, the step and the process: a resumed run draws the same numbers.
+    """Seeds every step from the run's seed, the step and the rank, so a resumed run draws the same random numbers.
 
-    By step, not by epoch: starting a data loader's workers draws too, which a resumed run does at another epoch.
+    Seeding once per epoch would not be enough: starting the workers of a data loader draws random numbers, and a
+    resumed run starts them in another epoch.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seeds as of the epoch's first step: without workers, the first batch is prepared before that step."""
+        """Seeds for the epoch's first step, because a loader without workers prepares the first batch before it."""
         self.before_train_iter(runner)
 
     def before_next_batch(self, runner: Runner) -> None:
-        """Seeds before the next batch is prepared, so that a run resumed within an epoch prepares it equally."""
+        """Seeds before the next batch is prepared, so a run that is resumed within the epoch prepares the same one."""
         self.before_train_iter(runner)
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
@@ -106,13 +107,13 @@ class SeedHook(Hook):
 
 @HOOKS.register_module()
 class PlainBlocksHook(Hook):
-    """Tells once, before the first step, which blocks of a TResNet train without the steps that keep little memory."""
+    """Prints once, before the first step, which blocks of a TResNet train without the memory-saving implementation."""
 
     def __init__(self) -> None:
         self.is_done = False
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Tells of each reason with the blocks that it holds for; of nothing if there are none."""
+        """Prints a line for each reason, with the blocks that it concerns."""
         if self.is_done:
             return
         self.is_done = True
@@ -123,15 +124,15 @@ class PlainBlocksHook(Hook):
             for reason in dict.fromkeys(blocks.values()):
                 ours = [block for block, other in blocks.items() if other == reason]
                 others = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
-                tell(f"{name}.{ours[0]}{others}: same results with more memory than needed, since {reason}")
+                tell(f"{name}.{ours[0]}{others}: same results, but more memory than needed, because {reason}")
 
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """Ends training before the schedule does, as the ASL release: 41 epochs of a schedule of 80.
+    """Ends the training before its schedule ends. The ASL release trains 41 epochs of an 80-epoch schedule.
 
     Args:
-        epoch: the last epoch to train; None for the whole schedule.
+        epoch: the last epoch to train; None trains the whole schedule.
     """
 
     priority = "HIGH"
@@ -141,18 +142,18 @@ class StopHook(Hook):
         self.stopped: int | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Trains nothing if the run that is resumed had come that far."""
+        """Trains nothing if the resumed run has already reached that epoch."""
         runner.train_loop.stop_training = self.epoch is not None and runner.epoch >= self.epoch
         if runner.train_loop.stop_training and runner.epoch < runner.max_epochs:
-            tell(f"nothing is left to train: stop_epoch={self.epoch}, and the run has come to epoch {runner.epoch}")
+            tell(f"nothing is left to train: stop_epoch={self.epoch}, and the run has reached epoch {runner.epoch}")
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Tells the loop that this epoch was the last."""
+        """Stops the loop after the last epoch."""
         if self.epoch is not None and runner.epoch + 1 >= self.epoch:
             runner.train_loop.stop_training = True
             self.stopped = self.epoch
 
     def after_train(self, runner: Runner) -> None:
-        """Says that the training ended early."""
+        """Prints that the training ended before its schedule."""
         if self.stopped is not None and self.stopped < runner.max_epochs:
-            tell(f"stopped after epoch {self.stopped} of {runner.max_epochs}, as stop_epoch says")
+            tell(f"stopped after epoch {self.stopped} of {runner.max_epochs}, because of stop_epoch")

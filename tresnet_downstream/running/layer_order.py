@@ -9,8 +9,8 @@ from torch import nn
 from tresnet_downstream.errors import UserError
 
 UNITS = ("block", "stage")
-# Names of blocks in MMDetection's backbones: ResNet and its kin (layer3.0), CSPDarknet (stage3.0), Swin
-# (stages.2.blocks.0; what joins two of its stages, stages.2.downsample, is the end of the earlier one).
+# Names of blocks in MMDetection's backbones: ResNets (layer3.0), CSPDarknet (stage3.0) and Swin (stages.2.blocks.0;
+# stages.2.downsample belongs to the end of stage 2).
 _NAMES = (
     re.compile(r"(?:layer|stage)(\d+)\.(\d+)\."),
     re.compile(r"stages\.(\d+)\.(?:blocks\.(\d+)|downsample)\."),
@@ -18,20 +18,20 @@ _NAMES = (
 
 
 def layer_numbers(backbone: nn.Module, unit: str = "block") -> dict[str, int]:
-    """The number of the layer of each parameter, 0 for the stem, in the order of execution.
+    """The layer number of each parameter, in the order of execution; the stem has number 0.
 
-    A backbone may say it by a method ``layer_numbers(unit)`` of its own. For others it is read from the names that
-    MMDetection's backbones have; there, what comes after the last block belongs to it.
+    If the backbone has a method ``layer_numbers(unit)``, that method gives the numbers. For other backbones they are
+    derived from the parameter names of MMDetection's backbones; parameters after the last block belong to that block.
 
     Args:
         backbone: the module.
-        unit: ``block``, for a layer for each block, or ``stage``.
+        unit: ``block`` for one layer per block, or ``stage``.
 
     Returns:
-        numbers by the names of parameters, without gaps.
+        layer numbers by parameter name, without gaps.
 
     Raises:
-        UserError: for another unit, and for a backbone whose order is not known.
+        UserError: if the unit is unknown, or the order of the backbone's layers is unknown.
     """
     if unit not in UNITS:
         raise UserError(f"layer_decay_unit={unit!r}: choose {' or '.join(UNITS)}")
@@ -40,7 +40,12 @@ def layer_numbers(backbone: nn.Module, unit: str = "block") -> dict[str, int]:
 
 
 def without_gaps(keys: Mapping[str, Any]) -> dict[str, int]:
-    """Sorted keys of layers as numbers from 0."""
+    """Replaces sortable keys of layers by consecutive numbers from 0.
+
+    Examples:
+        >>> without_gaps({"stem": (0, 0), "block": (2, 1), "last": (2, 3)})
+        {'stem': 0, 'block': 1, 'last': 2}
+    """
     numbers = {key: number for number, key in enumerate(sorted(set(keys.values())))}
     return {name: numbers[key] for name, key in keys.items()}
 
@@ -57,8 +62,8 @@ def _by_names(backbone: nn.Module, unit: str) -> dict[str, Any]:
     stages = sorted({stage for stage, _ in keys.values() if stage >= 0})
     if len(stages) < 2:
         raise UserError(
-            f"layer_decay: the order of the layers of {type(backbone).__name__} is not known; lr_factors gives rates "
-            "to parts by name, and a backbone of your own may have a method layer_numbers(unit)"
+            f"layer_decay: the order of the layers of {type(backbone).__name__} is not known; set learning rates of "
+            "parts by name with lr_factors or, for your own backbone, add a method layer_numbers(unit)"
         )
     ends = {stage: max(block for s, block in keys.values() if s == stage and block < float("inf")) for stage in stages}
     return {name: (stage, min(block, ends.get(stage, block))) for name, (stage, block) in keys.items()}

@@ -1,4 +1,4 @@
-"""The images that a training leaves out, by name, in its folder: ``left_out_train.csv`` and ``left_out_val.csv``."""
+"""Tables of the images that a run leaves out, in its folder: ``left_out_train.csv`` and ``left_out_val.csv``."""
 
 import csv
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ def left_out_file(split: str) -> str:
 
 
 def write_left_out(folder: str | Path, name: str, reasons: Mapping[str, str]) -> None:
-    """Writes a table ``image,reason``, or removes one of before where no image is left out.
+    """Writes a table ``image,reason``. If no image is left out, an earlier table is removed.
 
     Args:
-        folder: where to write.
-        name: of the file.
-        reasons: why each image is left out, by its name.
+        folder: folder of the table.
+        name: file name of the table.
+        reasons: the reason for each image, by image name.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: if the folder cannot be written to.
     """
     if not reasons:
         (Path(folder) / name).unlink(missing_ok=True)
@@ -34,7 +34,7 @@ def write_left_out(folder: str | Path, name: str, reasons: Mapping[str, str]) ->
 
 
 def read_left_out(folder: str | Path, name: str) -> dict[str, str]:
-    """Why each image is left out, by its name, as :func:`write_left_out` wrote it; empty if there is no such file."""
+    """The reasons by image name that :func:`write_left_out` wrote; empty if there is no such file or it is damaged."""
     try:
         with (Path(folder) / name).open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file, strict=True)
@@ -44,9 +44,9 @@ def read_left_out(folder: str | Path, name: str) -> dict[str, str]:
 
 
 def left_out_of(dataset: Any) -> dict[str, str]:
-    """Why a data set leaves images out, by name, as its attribute ``left_out`` says; empty for those without one."""
+    """The attribute ``left_out`` of a data set: reasons by image name. Empty for data sets without it."""
     if hasattr(dataset, "left_out"):
         return dict(dataset.left_out)
-    # What repeats, mixes or joins the images of others.
+    # Data sets that repeat, mix or concatenate others.
     parts = [dataset.dataset] if hasattr(dataset, "dataset") else getattr(dataset, "datasets", ())
     return {image: reason for part in parts for image, reason in left_out_of(part).items()}

@@ -1,4 +1,4 @@
-"""MMEngine's writers of logs: TensorBoard's by the key ``tracker``, and errors of others in one line."""
+"""MMEngine's log writers: TensorBoard's is added by the key ``tracker``, and errors of the others take one line."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from tresnet_downstream.running.trackers.settings import TENSORBOARD
 
 
 def with_tensorboard(visualizer: Mapping[str, Any], trackers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The config of a visualizer, with TensorBoard's writer where the trackers name it and it has none.
+    """The config of a visualizer, with TensorBoard's writer added if a tracker names TensorBoard.
 
     Args:
-        visualizer: the config, which stays as it is.
+        visualizer: config of the visualizer; it is not modified.
         trackers: from :func:`tracker_settings`.
     """
     backends = list(visualizer.get("vis_backends") or [])
@@ -25,10 +25,10 @@ def with_tensorboard(visualizer: Mapping[str, Any], trackers: Sequence[Mapping[s
 
 
 def start_writers(visualizer: Visualizer) -> None:
-    """Starts the writers of other packages in the first process, before anything is trained or scored.
+    """Starts the log writers of other packages in the first process, before training or scoring.
 
     Raises:
-        UserError: if one cannot start, such as for want of a login.
+        UserError: if a writer cannot start, for example because the user is not logged in.
     """
     if not is_main_process():
         return
@@ -36,12 +36,12 @@ def start_writers(visualizer: Visualizer) -> None:
         if isinstance(backend, LocalVisBackend | TensorboardVisBackend):
             continue
         try:
-            _ = backend.experiment  # MMEngine starts a writer where it is first used
+            _ = backend.experiment  # MMEngine starts a writer at its first use
         except Exception as error:
-            # Whatever the package raises: the training has nothing to do with it.
+            # The package may raise any exception.
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"visualizer: {type(backend).__name__} cannot start ({reason}); mend that, or leave it out "
+                f"visualizer: {type(backend).__name__} cannot start ({reason}); fix that, or leave it out "
                 "(the key tracker has 'wandb' and 'mlflow')"
             ) from error
 

@@ -1,4 +1,4 @@
-"""The training loop of every task: epochs of batches, validated after epochs or every so many optimiser steps."""
+"""The training loop of every task, which validates after epochs or every ``val_steps`` optimiser steps."""
 
 import bisect
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from tresnet_downstream.running.freezing import freeze_settings, freezing_of
 from tresnet_downstream.running.mid_epoch import leave_out, mid_epoch_checkpoints, sums_of_accounts
 from tresnet_downstream.running.optimisation import optimizer_steps
 
-# Names of the loops over epochs, of MMEngine's and of the one below, which stands in its place.
+# Names of MMEngine's loop over epochs and of `TrainLoop`, which replaces it.
 EPOCH_LOOPS = ("EpochBasedTrainLoop", "mmengine.EpochBasedTrainLoop", "TrainLoop", "tresnet_downstream.TrainLoop")
 
 
@@ -23,23 +23,23 @@ EPOCH_LOOPS = ("EpochBasedTrainLoop", "mmengine.EpochBasedTrainLoop", "TrainLoop
 class TrainLoop(EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which can also validate every ``val_steps`` optimiser steps.
 
-    All of it depends on the number of batches trained alone, so a resumed run validates at the same steps.
-    Departures from MMEngine: the last epoch is validated also where the training ends between two validations; and
-    with ``val_steps``, a training that a validation stops ends at once, with a checkpoint within the epoch.
+    The schedule of validations depends only on the number of batches trained, so a resumed run validates at the same
+    steps. Differences from MMEngine: a training that ends between two validations is validated at its end; with
+    ``val_steps``, a training that a validation stops ends at once, with a checkpoint within the epoch.
 
     Args:
         runner: the runner.
-        dataloader: gives the batches.
+        dataloader: the data loader, or its config.
         max_epochs: number of epochs.
         val_steps: optimiser steps between validations, counted over epochs; None validates after epochs.
-        **kwargs: see MMEngine: ``val_begin``, the first epoch in which is validated; ``val_interval`` and
+        **kwargs: see MMEngine: ``val_begin``, the first epoch with a validation; ``val_interval`` and
             ``dynamic_intervals``, which have no effect with ``val_steps``.
 
     Attributes:
-        within_epoch: whether an epoch was begun and is not complete.
-        stop_is_told: whether a hook that stopped the training has said so.
-        validated_iter: number of batches after which the model was validated last; -1 if it was not.
-        accounts: sums of the hooks' accounts at the end of an epoch that is validated later, for its checkpoint.
+        within_epoch: whether an epoch has begun and is not complete.
+        stop_is_told: whether the hook that stopped the training has printed a line about it.
+        validated_iter: number of batches trained before the last validation; -1 before the first one.
+        accounts: sums of the hooks' accounts at the end of the epoch, for its checkpoint.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class TrainLoop(EpochBasedTrainLoop):
 
     @property
     def current_epoch(self) -> int:
-        """Number of the epoch that the last batch belongs to, from 1; 0 before the first batch."""
-        return self._epoch + int(self.within_epoch)
+        """Number of the epoch of the last batch, from 1; 0 before the first batch."""
+        return int(self._epoch) + int(self.within_epoch)
 
     @property
     def batches_of_epoch(self) -> int:
-        """Number of batches trained of an epoch that is not complete."""
-        return max(self._iter - self._epoch * len(self.dataloader), 0)
+        """Number of batches trained in the current, incomplete epoch."""
+        return max(int(self._iter) - int(self._epoch) * len(self.dataloader), 0)
 
     def steps_after(self, batches: int) -> int:
-        """Number of optimiser steps in the first batches of the training."""
+        """Number of optimiser steps in the first ``batches`` batches of the training."""
         return optimizer_steps(self.runner.optim_wrapper, batches, self.max_iters)
 
     def run(self) -> nn.Module:
-        """Trains, from where the loop stands."""
+        """Trains from the current position to the end."""
         self.within_epoch = self.batches_of_epoch > 0
         self.runner.call_hook("before_train")
         while self._epoch < self._max_epochs and not self.stop_training:
@@ -91,7 +91,7 @@ class TrainLoop(EpochBasedTrainLoop):
         return model
 
     def run_epoch(self) -> None:
-        """Trains an epoch, or the part of it before a validation that stops the training."""
+        """Trains an epoch, or up to the validation that stops the training."""
         done, self.accounts = self.batches_of_epoch, {}
         self.freezing.begin_epoch(self.runner, self._epoch)
         self.runner.call_hook("before_train_epoch")
@@ -111,7 +111,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self.within_epoch = False
 
     def between_batches(self) -> None:
-        """What happens after a batch that completes a step: validation and checkpoint, where they are due."""
+        """After a batch that completes an optimiser step: validates and writes a checkpoint if they are due."""
         if self.steps_after(self._iter) > self.steps_after(self._iter - 1):
             if self.validates_after_batch(self._iter):
                 self.checkpoints.before_validation(self)
@@ -121,34 +121,34 @@ class TrainLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_next_batch")
 
     def validate(self) -> None:
-        """Validates the model as it is; if that stops the training, a checkpoint is written."""
+        """Validates the model; if the validation stops the training, writes a checkpoint."""
         goes_on = not self.stop_training
         self.runner.val_loop.run()
         self.validated_iter = self._iter
         if goes_on and self.stop_training:
             self.checkpoints.write(self)
-            if not self.stop_is_told and self._iter < self.max_iters:  # a hook of MMEngine's tells its log alone
+            if not self.stop_is_told and self._iter < self.max_iters:  # MMEngine's hooks write to the log file only
                 place = f"epoch {self.current_epoch}" if self.val_steps is None else f"step {self.step}"
                 tell(f"stopped by a validation at {place}")
 
     def validates_after_epoch(self, epoch: int) -> bool:
-        """Whether a validation follows this epoch, from 1; with ``val_steps``, only steps decide."""
+        """Whether a validation follows this epoch, counted from 1; always False with ``val_steps``."""
         if self.val_steps is not None or self.runner.val_loop is None or epoch < self.val_begin:
             return False
         interval = self.dynamic_intervals[bisect.bisect(self.dynamic_milestones, epoch + 1) - 1]
-        return epoch % interval == 0 or epoch == self._max_epochs
+        return bool(epoch % interval == 0 or epoch == self._max_epochs)
 
     def validates_after_batch(self, batches: int) -> bool:
-        """Whether the last of these batches completes a step at which is validated."""
+        """Whether the last of the first ``batches`` batches completes a step that a validation follows."""
         if self.val_steps is None or not self._may_validate():
             return False
         steps = self.steps_after(batches)
         return steps > self.steps_after(batches - 1) and steps % self.val_steps == 0
 
     def validation_is_due(self) -> bool:
-        """Whether an undisturbed training would have validated after the last epoch and its checkpoint.
+        """Whether an uninterrupted training would have validated at the current position.
 
-        A validation at a step comes before the checkpoint of its epoch, except the one at the training's end.
+        A validation at a step comes before the checkpoint of its epoch, except the one at the end of the training.
         """
         if self.within_epoch:
             return self.validates_after_batch(self._iter)
@@ -164,7 +164,12 @@ class TrainLoop(EpochBasedTrainLoop):
 
 
 def loop_config(train_cfg: Mapping[str, Any], val_steps: int | None) -> dict[str, Any]:
-    """The config of a training loop, with :class:`TrainLoop` in the place of MMEngine's loop over epochs."""
+    """The config of a training loop, with :class:`TrainLoop` instead of MMEngine's loop over epochs.
+
+    Examples:
+        >>> loop_config({"by_epoch": True, "max_epochs": 2}, val_steps=100)
+        {'max_epochs': 2, 'type': 'tresnet_downstream.TrainLoop', 'val_steps': 100}
+    """
     config = dict(train_cfg)
     if config.get("type") in EPOCH_LOOPS or ("type" not in config and config.get("by_epoch")):
         config.pop("by_epoch", None)
@@ -173,20 +178,23 @@ def loop_config(train_cfg: Mapping[str, Any], val_steps: int | None) -> dict[str
 
 
 def check_step_settings(config: Config) -> None:
-    """Looks at ``val_steps``, ``checkpoint_steps`` and ``checkpoint_minutes`` before a training.
+    """Checks ``val_steps``, ``checkpoint_steps``, ``checkpoint_minutes`` and ``freeze`` before a training.
 
     Raises:
-        UserError: for a value, a loop or data that they cannot be followed with.
+        UserError: if a value is invalid, or the config's loop or data do not support it.
     """
     steps, train_cfg = config.get("val_steps"), config.get("train_cfg") or {}
-    mid_epoch_checkpoints(config)  # looks at its two settings
+    mid_epoch_checkpoints(config)  # checks its two settings
     if "val_steps" not in loop_config(train_cfg, None):
         if freeze_settings(config):
-            raise UserError("freeze: counts epochs, and the config trains by iterations; freeze parts by the model")
+            raise UserError(
+                "freeze: counts epochs, but the config trains by iterations; use the model's own arguments, such as "
+                "frozen_stages"
+            )
         for key in ("checkpoint_steps", "checkpoint_minutes"):
             if config.get(key) is not None:
                 kind = train_cfg.get("type", "IterBasedTrainLoop")
-                raise UserError(f"{key}: is for a loop over epochs; for {kind}, set default_hooks.checkpoint.interval")
+                raise UserError(f"{key}: needs a loop over epochs; with {kind}, set default_hooks.checkpoint.interval")
     if steps is None:
         return
     if type(steps) is not int or steps < 1:
@@ -195,22 +203,22 @@ def check_step_settings(config: Config) -> None:
         )
     if "val_steps" not in loop_config(train_cfg, steps):
         kind = train_cfg.get("type", "IterBasedTrainLoop")
-        raise UserError(f"val_steps: is for a loop over epochs; for {kind}, set train_cfg.val_interval instead")
+        raise UserError(f"val_steps: needs a loop over epochs; with {kind}, set train_cfg.val_interval instead")
     if lacking := [key for key in ("val_dataloader", "val_evaluator", "val_cfg") if not config.get(key)]:
-        raise UserError(f"val_steps={steps}: the config does not validate: it has no {', '.join(lacking)}")
+        raise UserError(f"val_steps={steps}: the config does not validate, because it has no {', '.join(lacking)}")
 
 
 def training_loop(runner: Runner) -> BaseLoop | None:
-    """The loop of a training; None where the runner only validates or tests."""
+    """The training loop of a runner; None if the runner only validates or tests."""
     loop = runner._train_loop
     return loop if isinstance(loop, BaseLoop) else None
 
 
 def validation_is_due(loop: BaseLoop) -> bool:
-    """Whether an undisturbed training would have validated where the loop stands, before it goes on."""
+    """Whether an uninterrupted training would have validated at the loop's position before the next batch."""
     if isinstance(loop, TrainLoop):
         return loop.validation_is_due()
     if not isinstance(loop, IterBasedTrainLoop) or loop.runner.val_loop is None:
         return False
     interval = loop.dynamic_intervals[bisect.bisect(loop.dynamic_milestones, loop.iter + 1) - 1]
-    return loop.iter >= loop.val_begin and (loop.iter % interval == 0 or loop.iter == loop.max_iters)
+    return bool(loop.iter >= loop.val_begin and (loop.iter % interval == 0 or loop.iter == loop.max_iters))

@@ -1,4 +1,4 @@
-"""Losses in the logs of a training: means over its processes."""
+"""Logged losses as means over all processes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +12,14 @@ from tresnet_downstream.registry import LOG_PROCESSORS, SCOPE
 
 @LOG_PROCESSORS.register_module()
 class MeanLossProcessor(LogProcessor):
-    """MMEngine's ``LogProcessor``, except that losses of a training are means over its processes.
+    """MMEngine's ``LogProcessor``, except that training losses are means over all processes.
 
-    MMEngine logs the losses of the first process, which are those of its share of each batch.
+    MMEngine logs only the losses of the first process, which sees a part of each batch.
     """
 
     def _collect_scalars(self, custom_cfg: Any, runner: Runner, mode: str, reserve_prefix: bool = False) -> Any:
         tag = super()._collect_scalars(custom_cfg, runner, mode, reserve_prefix)
-        # Every process trains as many batches as the others and comes here after the same ones.
+        # All processes train the same number of batches and log after the same ones.
         names = sorted(name for name in tag if "loss" in name) if mode == "train" and get_world_size() > 1 else []
         if names:
             all_reduce(means := torch.tensor([float(tag[name]) for name in names], dtype=torch.float64), "mean")
@@ -28,7 +28,7 @@ class MeanLossProcessor(LogProcessor):
 
 
 def with_mean_losses(log_processor: Any) -> Any:
-    """The config of a log processor, with :class:`MeanLossProcessor` in the place of MMEngine's own."""
+    """The config of a log processor, with :class:`MeanLossProcessor` instead of MMEngine's ``LogProcessor``."""
     if not isinstance(log_processor, Mapping):
         return log_processor
     if str(log_processor.get("type", "LogProcessor")).removeprefix("mmengine.") != "LogProcessor":

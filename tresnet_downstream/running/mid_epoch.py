@@ -1,9 +1,10 @@
-"""Checkpoints within epochs: every so many steps or minutes, and where a signal ends the training.
+"""Checkpoints within epochs: every N steps or minutes, and when a signal ends the training.
 
-Such a checkpoint is named ``epoch_3_step_70.pth``: written within epoch 3, after 70 optimiser steps of the training.
-A run that is resumed from it goes on with the next batch of that epoch and equals one that was not interrupted.
+``epoch_3_step_70.pth`` was written within epoch 3, after 70 optimiser steps of the training. A run that is resumed from
+it continues with the next batch of that epoch, and its result equals that of an uninterrupted run.
 """
 
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -21,9 +22,9 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running import folders, signals
 
-# Processes agree every so many steps, since on a GPU each agreement waits for the device.
+# Number of steps between agreements of the processes; on a GPU, each agreement waits for the device.
 AGREEMENT_INTERVAL = 5
-# Settings that decide which pictures are in a batch, and which batches in a step.
+# Settings that determine the images of a batch, and the batches of a step.
 _CUT_EPOCHS = (
     *("batch_size", "processes", "training pictures", "accumulation"),
     *("sampling", "repeat_threshold", "training labels"),
@@ -31,7 +32,7 @@ _CUT_EPOCHS = (
 
 
 class MidEpochCheckpoints:
-    """Decides after each step whether to write a checkpoint, and whether to end the training.
+    """Decides after each step whether to write a checkpoint and whether to end the training.
 
     Args:
         steps: optimiser steps between checkpoints; None for none.
@@ -55,30 +56,30 @@ class MidEpochCheckpoints:
             self.stop(loop, number)
 
     def before_validation(self, loop: Any) -> None:
-        """Writes a checkpoint if there is none yet: a run that has a best checkpoint has one to go on from."""
-        lacking = [folders.last_checkpoint(loop.runner.work_dir) is None]
-        broadcast_object_list(lacking)  # the other processes may see another disk
-        if lacking[0]:
+        """Writes a checkpoint if there is none yet, so a run with a best checkpoint can always be resumed."""
+        is_missing = [folders.last_checkpoint(loop.runner.work_dir) is None]
+        broadcast_object_list(is_missing)  # the other processes may see another disk
+        if is_missing[0]:
             self.write(loop)
 
     def in_validation(self, loop: Any) -> None:
-        """Ends a validation if a signal arrived; the run validates again when it is resumed.
+        """Ends a validation if a signal arrived; a resumed run validates again.
 
-        Several processes end only after the validation, since they may have different numbers of batches there.
+        With several processes the validation is completed first, because they may have different numbers of batches.
 
         Raises:
-            TrainingStopped: after a checkpoint was written, unless the last one is of the same place.
+            TrainingStopped: if a signal arrived, after the checkpoint was written.
         """
         if get_world_size() > 1 or not (number := signals.received()):
             return
         for hook in loop.runner.hooks:
             if isinstance(hook, EMAHook):
-                hook.after_val_epoch(loop.runner)  # while it validates, the average stands in the place of the weights
+                hook.after_val_epoch(loop.runner)  # swaps the raw weights back in: a validation uses averaged ones
         self.write(loop)
         self.stop(loop, number)
 
     def write(self, loop: Any) -> None:
-        """Writes a checkpoint of where the loop stands, unless there is one."""
+        """Writes a checkpoint of the loop's position, unless it exists."""
         self.written = time.monotonic()
         folder = Path(loop.runner.work_dir)
         step = f"_step_{loop.step}" if loop.within_epoch else ""
@@ -92,15 +93,15 @@ class MidEpochCheckpoints:
         folders.remove_within_epochs(folder, name)
 
     def stop(self, loop: Any, number: int) -> None:
-        """Tells where the training ends, and raises TrainingStopped, in all processes once the checkpoint is there."""
-        barrier()  # torchrun ends the others as soon as one has left
+        """Prints where the training ends, and raises TrainingStopped in all processes once the checkpoint exists."""
+        barrier()  # torchrun ends the other processes as soon as one has ended
         newest = folders.last_checkpoint(loop.runner.work_dir)
-        name = "" if newest is None else f"; `resume` goes on from {newest.name}"
-        tell(f"stopped by {signals.signal.Signals(number).name} after step {loop.step}{name}")
+        name = "" if newest is None else f"; `resume` continues from {newest.name}"
+        tell(f"stopped by {signal.Signals(number).name} after step {loop.step}{name}")
         raise signals.TrainingStopped(number)
 
     def _agreed(self, step: int) -> tuple[int, bool]:
-        """The signal that a process received, and whether the time is up: the same in all processes."""
+        """The signal that any process received, and whether a checkpoint is due by time; equal in all processes."""
         time_is_up = self.minutes is not None and time.monotonic() - self.written >= 60 * self.minutes
         number = signals.received()
         if get_world_size() == 1:
@@ -112,42 +113,42 @@ class MidEpochCheckpoints:
 
 
 def accounts(runner: Runner) -> dict[str, Any]:
-    """The accounts of the training that hooks keep, by the name of the hook's class."""
-    # A hook of the user's may have another thing of that name.
+    """The attributes ``account`` of the runner's hooks, by the class name of the hook."""
+    # A user's hook may use the name `account` for something else.
     hooks: list[Any] = [hook for hook in runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
     return {type(hook).__name__: hook.account for hook in hooks}
 
 
 def sums_of_accounts(runner: Runner) -> dict[str, list[float]]:
-    """What checkpoints hold of the accounts: their sums over all processes, each of which must call this."""
+    """The sums of the accounts over all processes, for checkpoints. Every process must call this."""
     return {name: account.sums() for name, account in accounts(runner).items()}
 
 
 def batches_stay(dataloader: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether the batches of all processes together stay the same where the number of processes changes.
+    """Whether the global batches stay the same although the number of processes changes.
 
     Args:
-        dataloader: of the training.
+        dataloader: the data loader of the training.
         before: the free settings of the checkpoint, from :func:`~tresnet_downstream.running.resuming.run_settings`.
-        now: those of the config.
+        now: the free settings of the config.
     """
     deals_in_turn = getattr(dataloader.sampler, "deals_in_turn", False)
     sizes = [(each.get("batch_size") or 0) * (each.get("processes") or 0) for each in (before, now)]
-    # A batch sampler of another class, such as one that groups images by shape, sees the images of one process.
+    # Other batch samplers, such as one that groups images by shape, see the images of one process only.
     return deals_in_turn and type(dataloader.batch_sampler) is BatchSampler and sizes[0] == sizes[1] > 0
 
 
 def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequence[str], stay: bool = False) -> int:
-    """How many batches of an epoch a checkpoint was written after; 0 for one between epochs.
+    """The number of batches of its epoch that a checkpoint was written after; 0 for a checkpoint between epochs.
 
     Args:
-        meta: of the checkpoint.
-        epoch_length: number of batches of an epoch now.
-        changes: what the config changed since, in words that begin with the setting's name.
-        stay: what :func:`batches_stay` says.
+        meta: the key ``meta`` of the checkpoint.
+        epoch_length: current number of batches of an epoch.
+        changes: descriptions of the config's changes since the checkpoint, each beginning with the setting's name.
+        stay: result of :func:`batches_stay`.
 
     Raises:
-        UserError: if the rest of the epoch would have other batches than before.
+        UserError: if a change would give the rest of the epoch other batches.
     """
     if "epoch_length" not in meta:
         return 0
@@ -160,26 +161,32 @@ def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequen
         change = f"the number of batches in an epoch was {meta['epoch_length']} and is now {epoch_length}"
     if change is not None:
         raise UserError(
-            f"`resume`: {change}: the last checkpoint was written within an epoch, whose batches stay as they are; "
-            "keep it until an epoch is complete (classifiers may change processes if batch_size times processes stays)"
+            f"`resume`: {change}: the last checkpoint was written within an epoch, whose batches must not change; "
+            "keep the setting until an epoch is complete (classifiers may change processes if batch_size times "
+            "processes stays the same)"
         )
     return batches
 
 
 class RemainingBatches:
-    """A batch sampler that leaves out the first batches of the epoch that a run is resumed in.
+    """A batch sampler that leaves out the first batches of one epoch, in which a run is resumed.
 
     Args:
-        batch_sampler: gives the batches of an epoch.
-        first: how many are left out, once.
+        batch_sampler: the batch sampler of whole epochs.
+        first: number of batches that the first epoch leaves out.
+
+    Examples:
+        >>> batches = RemainingBatches([[0, 1], [2, 3], [4, 5]], first=2)
+        >>> list(batches), list(batches)
+        ([[4, 5]], [[0, 1], [2, 3], [4, 5]])
     """
 
     def __init__(self, batch_sampler: Any, first: int) -> None:
         self.batch_sampler, self.first = batch_sampler, first
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator, so that nothing happens before the first batch: torch's loader with worker processes makes two
-        # iterators at its first epoch, and uses the second.
+        # A generator, so nothing happens before the first batch: with worker processes, torch's loader creates two
+        # iterators in its first epoch and uses the second.
         first, self.first = self.first, 0
         yield from islice(iter(self.batch_sampler), first, None)
 
@@ -193,8 +200,8 @@ class RemainingBatches:
 
 
 def leave_out(dataloader: Any, batches: int) -> None:
-    """Lets the next epoch of a data loader begin after its first batches, which are not loaded."""
-    # torch allows no other batch sampler after the loader was made; before its first epoch it makes no difference.
+    """Makes the next epoch of a data loader leave out its first batches, without loading them."""
+    # torch forbids replacing the batch sampler of a loader; before its first epoch this is harmless.
     object.__setattr__(dataloader, "batch_sampler", RemainingBatches(dataloader.batch_sampler, batches))
 
 
@@ -202,7 +209,8 @@ def mid_epoch_checkpoints(config: Config) -> MidEpochCheckpoints:
     """Reads ``checkpoint_steps`` and ``checkpoint_minutes`` of a config.
 
     Raises:
-        UserError: if one is neither None nor a number above 0; the first takes whole numbers alone.
+        UserError: if ``checkpoint_steps`` is neither None nor a whole number of at least 1, or ``checkpoint_minutes``
+            is neither None nor a number above 0.
     """
     steps, minutes = config.get("checkpoint_steps"), config.get("checkpoint_minutes")
     if steps is not None and (type(steps) is not int or steps < 1):

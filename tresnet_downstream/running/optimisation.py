@@ -1,4 +1,4 @@
-"""Optimiser, precision and learning rate: those of the ASL and ML-Decoder releases, and of single-label recipes."""
+"""Optimisers, precision and learning rate schedules of the ASL and ML-Decoder releases and of single-label recipes."""
 
 import math
 import sys
@@ -20,20 +20,20 @@ AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @OPTIM_WRAPPERS.register_module()
 class RecipeOptimWrapper(OptimWrapper):
-    """One optimiser step: mixed precision on any device, and losses that are sums over the global batch.
+    """An optimiser wrapper with mixed precision on any device, and with losses that are sums over the global batch.
 
-    With a loss that is a sum, several processes or accumulated steps give the gradients that one process would
-    get from the whole batch: MMEngine's division by the number of accumulated steps is left out, and the
-    average that DistributedDataParallel takes over processes is undone. A loss that is a mean is averaged.
+    If the loss is a sum, several processes or accumulated batches give the same gradients as one process with the
+    whole batch: the loss is not divided by the number of accumulated batches, as MMEngine does, and
+    DistributedDataParallel's mean over processes is undone. If the loss is a mean, both are kept.
 
-    Departure from MMEngine: what is accumulated never crosses the end of an epoch, so that a checkpoint holds
-    all that a resumed run needs; the last step of an epoch may be of fewer batches.
+    Difference from MMEngine: gradients are not accumulated across the end of an epoch, so a checkpoint holds everything
+    that a resumed run needs. The last step of an epoch may have fewer batches.
 
     Args:
         optimizer: the optimiser.
         amp: ``bfloat16`` or ``float16`` for autocast, on a CPU too; None for full precision. float16 scales
             the loss against underflow.
-        reduction: ``sum`` or ``mean``, the loss's own.
+        reduction: ``sum`` or ``mean``: how the loss is reduced over a batch.
         epoch_length: number of batches of an epoch.
         **kwargs: see MMEngine's ``OptimWrapper``: ``accumulative_counts``, ``clip_grad``.
     """
@@ -58,40 +58,40 @@ class RecipeOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The forward pass and the loss run inside."""
+        """The context of the forward pass and the loss."""
         with super().optim_context(model), autocast(self.device, self.amp):
             yield
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """See the class."""
+        """Scales the loss for several processes or accumulated batches, see the class."""
         if self.reduction == "sum":
-            return loss * get_world_size()
+            return loss * int(get_world_size())
         done = self._inner_count % self.epoch_length
         left = self.epoch_length - done + done % self._accumulative_counts
-        return loss / min(self._accumulative_counts, left)
+        return loss / int(min(self._accumulative_counts, left))
 
     def should_update(self) -> bool:
-        """Whether the last batch completed a step."""
+        """Whether the last batch completed an optimiser step."""
         return self._completes_step(self._inner_count)
 
     def should_sync(self) -> bool:
-        """Whether the next batch completes a step, so that processes exchange gradients."""
+        """Whether the next batch completes an optimiser step, so processes must exchange gradients."""
         return self._completes_step(self._inner_count + 1)
 
     def _completes_step(self, count: int) -> bool:
-        return count % self.epoch_length % self._accumulative_counts == 0
+        return bool(count % self.epoch_length % self._accumulative_counts == 0)
 
     def steps_after(self, batches: int) -> int:
-        """Number of steps in the first ``batches`` of a training."""
+        """Number of optimiser steps in the first ``batches`` batches of a training."""
         epochs, others = divmod(batches, self.epoch_length)
-        return epochs * -(-self.epoch_length // self._accumulative_counts) + others // self._accumulative_counts
+        return int(epochs * -(-self.epoch_length // self._accumulative_counts) + others // self._accumulative_counts)
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Adds the loss's gradients up."""
+        """Computes the gradients of the loss, and adds them to those of earlier batches."""
         super().backward(self.scaler.scale(loss), **kwargs)
 
     def step(self, **kwargs: Any) -> None:
-        """Moves the weights."""
+        """Clips the gradients, if the config says so, and updates the weights."""
         if self.clip_grad_kwargs:
             self.scaler.unscale_(self.optimizer)
             self._clip_grad()
@@ -99,13 +99,13 @@ class RecipeOptimWrapper(OptimWrapper):
         self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's, and the loss scale."""
+        """The state of the optimiser, and the loss scale."""
         return {**super().state_dict(), "loss_scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave."""
+        """Restores the state from :meth:`state_dict`."""
         state_dict = dict(state_dict)
-        # Missing where a detector was trained without amp, empty unless the run was in float16: the scale starts anew.
+        # Missing if a detector was trained without amp, empty if it was not float16; then the scale starts again.
         if scale := state_dict.pop("loss_scaler", None):
             self.scaler.load_state_dict(scale)
         super().load_state_dict(state_dict)
@@ -115,46 +115,46 @@ def optimizer_steps(wrapper: Any, batches: int, max_batches: int) -> int:
     """Number of optimiser steps in the first batches of a training.
 
     Args:
-        wrapper: of the optimiser; with several optimisers, each batch counts as a step.
-        batches: how many batches.
-        max_batches: of the whole training, the last of which completes a step.
+        wrapper: the optimiser wrapper; with several optimisers, each batch counts as a step.
+        batches: number of batches.
+        max_batches: number of batches of the whole training; the last one completes a step.
     """
     if isinstance(wrapper, RecipeOptimWrapper):
         return wrapper.steps_after(batches)
     accumulated = getattr(wrapper, "_accumulative_counts", 1)
-    # MMEngine accumulates over the ends of epochs, and the last batch of the training completes a step.
+    # MMEngine accumulates across the ends of epochs, and the last batch of the training completes a step.
     return batches // accumulated + int(batches == max_batches and batches % accumulated > 0)
 
 
 def autocast(device: str, amp: str | None) -> torch.autocast:
-    """The autocast context for ``amp``, or one that does nothing for None."""
+    """The autocast context for ``amp``; for None, a context without effect."""
     return torch.autocast(device, AMP_TYPES[amp or "bfloat16"], enabled=amp is not None)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MatrixDecayConstructor:
-    """Weight decay on weights with more than one dimension only: not on norms and biases.
+    """Applies weight decay only to parameters with more than one dimension: not to norms and biases.
 
     Args:
-        optim_wrapper_cfg: config of the wrapper, with ``optimizer``.
-        paramwise_cfg: must be empty; MMEngine passes it. Learning rates by part are set by ``lr_factors`` and
+        optim_wrapper_cfg: config of the optimiser wrapper, with ``optimizer``.
+        paramwise_cfg: must be empty; MMEngine passes it. Learning rates of parts are set by ``lr_factors`` and
             ``layer_decay``, see :mod:`rates`.
 
     Raises:
-        UserError: for a ``paramwise_cfg`` that is not empty.
+        UserError: if ``paramwise_cfg`` is not empty.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         if paramwise_cfg:
             raise UserError(
-                "optim_wrapper.paramwise_cfg: is not for MatrixDecayConstructor, by which norms and biases have no "
-                "weight decay; set lr_factors=dict(backbone=0.1) or layer_decay=0.8 for learning rates by part, or "
+                "optim_wrapper.paramwise_cfg: MatrixDecayConstructor, which gives norms and biases no weight decay, "
+                "does not take it; set lr_factors=dict(backbone=0.1) or layer_decay=0.8 for learning rates by part, or "
                 "optim_wrapper.constructor='DefaultOptimWrapperConstructor', which takes paramwise_cfg as MMEngine does"
             )
         self.wrapper = dict(optim_wrapper_cfg)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Builds the optimiser over the parameters of ``model`` that are trained."""
+        """Builds the optimiser for the trainable parameters of ``model``."""
         optimizer = dict(self.wrapper.pop("optimizer"))
         decay = optimizer.pop("weight_decay", 0.0)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -168,18 +168,18 @@ class MatrixDecayConstructor:
 
 
 @PARAM_SCHEDULERS.register_module()
-class OneCycle(OneCycleLR, _ParamScheduler):  # the second base is there for MMEngine to know it by
-    """torch's one-cycle schedule: cosine up from ``max_lr / 25`` and down to nothing, one step an iteration.
+class OneCycle(OneCycleLR, _ParamScheduler):  # MMEngine recognises schedules by the second base class
+    """torch's one-cycle schedule, updated each iteration: a cosine from ``max_lr / 25`` to ``max_lr`` and down to 0.
 
-    It also takes Adam's first beta from 0.95 to 0.85 and back, which MMEngine's schedule of that name does not.
+    It also changes Adam's first beta from 0.95 to 0.85 and back. MMEngine's schedule of the same name does not.
 
     Args:
-        optimizer: the wrapper, from MMEngine.
-        max_lr: the peak; of a group whose rate differs from the optimiser's by a factor (MMEngine's
-            ``paramwise_cfg``), times that factor.
-        end: number of iterations; MMEngine gives those of the whole training.
-        pct_start: share of the iterations that go up.
-        by_epoch: False; the schedule knows iterations only.
+        optimizer: the optimiser wrapper, from MMEngine.
+        max_lr: the largest learning rate. If a parameter group's rate is the optimiser's times a factor (MMEngine's
+            ``paramwise_cfg``), the group's largest rate is ``max_lr`` times that factor.
+        end: number of iterations; MMEngine passes the number of the whole training.
+        pct_start: fraction of the iterations in which the rate increases.
+        by_epoch: must be False: the schedule counts iterations.
     """
 
     def __init__(
@@ -189,29 +189,29 @@ class OneCycle(OneCycleLR, _ParamScheduler):  # the second base is there for MME
             raise UserError("OneCycle steps by iteration: set by_epoch=False")
         self.by_epoch = by_epoch
         if pct_start * end == 1:
-            # torch divides by the length of the rise, 0 here; a little longer, the first step has the lowest rate.
+            # torch divides by the length of the rise minus 1, which is 0 here; a slightly longer rise avoids that.
             pct_start *= 1 + 1e-9
         base = optimizer.optimizer.defaults.get("lr")
         peaks = [max_lr * (group["lr"] / base if base else 1) for group in optimizer.optimizer.param_groups]
         super().__init__(optimizer.optimizer, peaks, total_steps=end, pct_start=pct_start)
-        # Else torch warns where accumulation, or float16's search for a scale, puts off the first step.
+        # Without this, torch warns if accumulation or float16's loss scaling delays the first step.
         optimizer.optimizer._opt_called = True
 
 
 @PARAM_SCHEDULERS.register_module()
 class Cosine(_ParamScheduler):
-    """Cosine down from the optimiser's learning rate, after a linear warm-up: timm's ``cosine`` schedule of one cycle.
+    """Cosine decay of the optimiser's learning rate after a linear warm-up: timm's ``cosine`` schedule of one cycle.
 
-    At step ``t`` of ``T`` the rate is ``lr_min + (lr - lr_min) * (1 + cos(pi * t / T)) / 2``, and during the warm-up it
-    rises linearly from ``warmup_lr`` to ``lr``. As in timm, the warm-up does not put the cosine off.
+    At step ``t`` of ``T`` the rate is ``lr_min + (lr - lr_min) * (1 + cos(pi * t / T)) / 2``. During the warm-up it
+    increases linearly from ``warmup_lr`` to ``lr``. As in timm, the warm-up does not delay the cosine.
 
     Args:
-        optimizer: the wrapper, from MMEngine.
-        end: number of iterations, or of epochs; MMEngine gives those of the whole training.
-        warmup: share of them that warms up, 0 to below 1.
+        optimizer: the optimiser wrapper, from MMEngine.
+        end: number of iterations or epochs; MMEngine passes the number of the whole training.
+        warmup: fraction of them that is the warm-up, from 0 to below 1.
         warmup_lr: learning rate of the first step of the warm-up.
         lr_min: learning rate at the end.
-        by_epoch: whether the rate changes after each epoch, as timm's training script has it, or after each step.
+        by_epoch: whether the rate changes after each epoch, as in timm's training script, or after each iteration.
     """
 
     def __init__(
@@ -241,7 +241,7 @@ class Cosine(_ParamScheduler):
 
 
 @OPTIMIZERS.register_module()
-def Lamb(params: Any, **options: Any) -> torch.optim.Optimizer:  # noqa: N802 - the name in a config, as of a class
+def Lamb(params: Any, **options: Any) -> torch.optim.Optimizer:  # noqa: N802 - the name in configs, like a class
     """Timm's LAMB optimiser (arXiv:1904.00962), with its arguments: ``lr``, ``betas``, ``weight_decay`` and so on.
 
     Raises:

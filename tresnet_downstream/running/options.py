@@ -1,4 +1,4 @@
-"""Options of the command line: ``key=value``, read, checked against the config and merged into it."""
+"""``key=value`` options: parsed, checked against the config, and merged into it."""
 
 import ast
 import copy
@@ -16,21 +16,21 @@ from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.references import resolved
 from tresnet_downstream.running.top_level import OF_PARTS, has_effect, keys_read, nearest_keys, without_effect
 
-# Stands for the value of an option while it is looked for.
+# A placeholder value, by which `places_set_by` recognises an option in the resolved config.
 _MARK = "<set>"
-# Have no default: the user's own data.
+# Paths of the user's own data; they have no default.
 DATA_KEYS = tuple(f"{split}_{what}" for split in ("train", "val", "test") for what in ("annotations", "images"))
 
 
 def with_options(config: Config, options: Sequence[str]) -> Config:
-    """Merges ``key=value`` options into a config and resolves its references; errors as of :func:`load_config`."""
+    """Merges ``key=value`` options into a config and resolves its references; raises as :func:`load_config` does."""
     for option in options:
         key, separator, value = option.partition("=")
         if not separator or not key:
             raise UserError(f"`options` {option}: write it as key=value")
         root, _, part = key.partition(".")
         if root in OF_PARTS and part and isinstance(config.get(root), Mapping):
-            # The name of a part has dots too, and one may lie within another.
+            # Names of parts contain dots, and a part may contain another one.
             config.merge_from_dict({root: {part: _parse(value, None)}})
             continue
         _require_key(config, key, str(config.filename))
@@ -41,7 +41,7 @@ def with_options(config: Config, options: Sequence[str]) -> Config:
             and isinstance(current, Mapping)
             and new.get("type", current.get("type")) != current.get("type")
         ):
-            # Another component: nothing of the old one's is for it.
+            # The component changes, so no argument of the old one applies.
             new = {"_delete_": True, **new}
         config.merge_from_dict({key: new})
         if key.endswith(".type") and new != current:
@@ -51,10 +51,10 @@ def with_options(config: Config, options: Sequence[str]) -> Config:
 
 
 def places_set_by(options: Sequence[str], unresolved: Config) -> set[str]:
-    """The places of a resolved config that options decide, such as ``model.head.num_classes``.
+    """The dotted keys of a resolved config whose values come from options, such as ``model.head.num_classes``.
 
     Args:
-        options: ``key=value``, as of :func:`load_config`.
+        options: ``key=value`` options, see :func:`load_config`.
         unresolved: the config before options and references, from :func:`read_config_file`.
     """
     places = set()
@@ -63,7 +63,7 @@ def places_set_by(options: Sequence[str], unresolved: Config) -> set[str]:
         try:
             config.merge_from_dict({key: _MARK})
         except (TypeError, KeyError, AttributeError, IndexError):
-            places.add(key)  # below what another option brings
+            places.add(key)  # below a value that another option sets
             continue
         places |= {key, *_marked(resolved(config)._cfg_dict)}
     return places
@@ -78,7 +78,7 @@ def _marked(node: Any, place: str = "") -> Iterator[str]:
 
 
 def _leave_out_arguments(config: Config, place: str, before: str) -> None:
-    """Takes the arguments away that the component now named at a place does not have, and tells which."""
+    """Removes the arguments that the new component at ``place`` does not accept, and prints them."""
     node: Any = config._cfg_dict
     for name in place.split("."):
         node = node[int(name)] if isinstance(node, list | tuple) else node[name]
@@ -88,31 +88,31 @@ def _leave_out_arguments(config: Config, place: str, before: str) -> None:
     others = [key for key in node if key != "type" and not _takes_argument(node["type"], key, scope)]
     for key in others:
         left_out = node.pop(key)
-        # Before a run there is no log, and processes have not joined yet.
+        # At this time there is no log, and the processes have not joined.
         if os.environ.get("RANK", "0") == "0":
-            print(f"{place}.type={node['type']}: leaves out {key}={left_out!r}, which is {before}'s")
+            print(f"{place}.type={node['type']}: leaves out {key}={left_out!r}, an argument of {before}")
 
 
 def _with_text_keys(value: Any) -> Any:
-    """A value whose dicts have text as keys, as MMEngine wants: ``{9: 3.0}`` means a class of the name 9."""
+    """Converts the keys of dicts to strings, as MMEngine requires: ``{9: 3.0}`` means the class named ``9``."""
     if isinstance(value, dict):
         return {str(key): _with_text_keys(item) for key, item in value.items()}
     return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _parse(value: str, current: Any) -> Any:
-    """A Python literal, or else text; text also stays text where it replaces text, such as a folder named 2014."""
+    """Parses a Python literal. Other values, and values that replace a string, such as a folder 2014, stay strings."""
     if isinstance(current, str) and not current.startswith("$") and value != "None":
         return value
     try:
         return _literal(ast.parse(value.strip(), mode="eval").body)
     except (ValueError, TypeError, SyntaxError):
-        # MMEngine's own reading makes lists of words: blocks=basic,basic,bottleneck,bottleneck.
+        # MMEngine's parser makes a list of words: blocks=basic,basic,bottleneck,bottleneck.
         return value if current is None or "," not in value else DictAction._parse_iterable(value)
 
 
 def _literal(node: ast.expr) -> Any:
-    """As ``ast.literal_eval``, and dicts may be written as in a config: ``dict(type='LinearHead')``."""
+    """Like ``ast.literal_eval``, but also accepts ``dict(type='LinearHead')``, as in a config."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         if any(keyword.arg is None for keyword in node.keywords):
             raise ValueError("dict(**...) is no literal")
@@ -124,7 +124,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _current(config: Config, key: str) -> Any:
-    """What the config has under ``key``; ``"$"`` where an argument is new."""
+    """The config's value of ``key``; ``"$"`` if the argument is new."""
     node: Any = config._cfg_dict
     for name in key.split("."):
         if isinstance(node, Mapping):
@@ -135,7 +135,7 @@ def _current(config: Config, key: str) -> Any:
 
 
 def _require_key(config: Config, key: str, path: str) -> None:
-    """Raises UserError unless the config has the key, or a component there takes it as an argument."""
+    """Raises UserError unless the config has the key, or the component at that place accepts it as an argument."""
     node: Any = config._cfg_dict
     scope = config.get("default_scope") or SCOPE
     if scope != SCOPE and (root := key.partition(".")[0]) not in node and root in keys_read(config):
@@ -156,16 +156,16 @@ def _require_key(config: Config, key: str, path: str) -> None:
 
 
 def _known_keys(config: Config, node: Any, name: str, at_top: bool) -> str:
-    """What a message says of the keys that are there: the nearest ones, or all."""
+    """The part of a message that lists the keys at a place: the nearest ones, or all."""
     if not isinstance(node, Mapping):
-        return "it has nothing below it"
+        return "it has no keys"
     siblings = {key for key in node if has_effect(config, key)} if at_top else set(node)
     close = nearest_keys(config, name, siblings)
     return f"nearest: {', '.join(close)}" if close else f"it has {', '.join(sorted(siblings)) or 'none'}"
 
 
 def _require_effect(config: Config, key: str) -> None:
-    """Raises UserError for an option below a key of the top level that nothing reads: no code, and no reference."""
+    """Raises UserError for an option whose top-level key is read by no code and no reference."""
     if config.get("default_scope") and not has_effect(config, key.partition(".")[0]):
         raise UserError(without_effect(config, key))
 
@@ -175,7 +175,7 @@ def _is_registered(component: Any, scope: str) -> bool:
 
 
 def _registered(component: str, scope: str) -> Any:
-    """The class that is registered under a name in a scope; None if there is none."""
+    """The class registered under a name in a scope; None if there is none."""
     for room in vars(import_module(f"{scope}.registry")).values():
         if isinstance(room, Registry) and room.scope == scope and inspect.isclass(room.get(component)):
             return room.get(component)
@@ -188,5 +188,5 @@ def _takes_argument(component: Any, name: str, scope: str) -> bool:
         return False
     if (registered := _registered(component, scope)) is not None:
         return any(name in inspect.signature(base).parameters for base in inspect.getmro(registered)[:-1])
-    # Albumentations' transforms are found by name too; their pipeline says which argument it does not know.
+    # Albumentations' transforms are found by name too; their pipeline reports unknown arguments.
     return scope == SCOPE and hasattr(import_module("albumentations"), component)

@@ -1,4 +1,4 @@
-"""Removal of files that a process which was killed had begun to write, see :func:`whole_file`."""
+"""Removal of the partial files that killed processes left, see :func:`whole_file`."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ _PARTIAL = re.compile(r"\.(?P<stem>.+)\.(?P<process>\d+)\.partial(?P<suffix>(\.[
 
 
 def remove_partial_files(folder: str | Path, locked: bool = False) -> None:
-    """Removes the files that processes of this machine left unfinished in a folder; one that cannot be removed stays.
+    """Removes the partial files in a folder whose process, on this machine, has ended. Errors are ignored.
 
     Args:
-        folder: where to look, not in folders within; may be missing.
-        locked: whether the caller holds the folder's lock. Then the checkpoints of every process are removed, also
-            where another process has got the number of a dead one.
+        folder: the folder, which may be missing; subfolders are not searched.
+        locked: whether the caller holds the folder's lock. If True, all partial checkpoints are removed, even if a
+            living process has the id in their name.
     """
     if not Path(folder).is_dir():
         return
@@ -29,7 +29,7 @@ def remove_partial_files(folder: str | Path, locked: bool = False) -> None:
 
 def _is_alive(process: int) -> bool:
     if os.name == "nt":
-        return True  # a signal would end it there
+        return True  # on Windows, os.kill would end the process
     try:
         os.kill(process, 0)
     except ProcessLookupError:

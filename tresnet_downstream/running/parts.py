@@ -1,4 +1,4 @@
-"""Parts of a model by name: which parameters ``backbone.layer1`` means in ``lr_factors`` or ``freeze``."""
+"""Parts of a model by name, such as ``backbone.layer1`` in ``lr_factors`` or ``freeze``, and their parameters."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -10,16 +10,16 @@ from tresnet_downstream.errors import UserError
 
 
 def by_part(key: str, value: Any) -> dict[str, Any]:
-    """The values of a config's key by the name of the part; a dict within a dict is of parts of that part.
+    """The values of a config's key by the dotted name of the part. Nested dicts describe parts of parts.
 
     Args:
-        key: for the message.
-        value: a dict of parts, or None for none.
+        key: the key, for the message.
+        value: a dict from names of parts to values or dicts, or None.
 
     Raises:
-        UserError: if it is no such dict.
+        UserError: if ``value`` is neither a dict nor None.
 
-    Example:
+    Examples:
         >>> by_part("freeze", {"backbone": {"stem": "always", "layer1": 3}, "head": 1})
         {'backbone.stem': 'always', 'backbone.layer1': 3, 'head': 1}
     """
@@ -42,19 +42,24 @@ def _flat(node: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]
 
 
 def parameters_of(key: str, parts: Iterable[str], model: nn.Module, roots: Sequence[str] = ("",)) -> dict[str, str]:
-    """Which part each parameter belongs to: of several that contain it, the one that is named most closely.
+    """The part that each parameter belongs to. If several parts contain it, the one with the longest path.
 
     Args:
-        key: of the config, for messages.
+        key: the key of the config, for messages.
         parts: names of modules or parameters; each must contain a parameter.
-        model: without the wrapper of several processes.
-        roots: what may stand before the names, the first that fits.
+        model: the model without its distributed wrapper.
+        roots: prefixes that the names may leave out; the first prefix that matches is used.
 
     Returns:
-        names of parts by the names of parameters; parameters of no part are left out.
+        names of parts by parameter name. Parameters that belong to no part are left out.
 
     Raises:
-        UserError: for a part without parameters; it lists the nearest names.
+        UserError: if a part has no parameters; the message lists the nearest names.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        >>> parameters_of("freeze", ["0", "1.bias"], model)
+        {'0.weight': '0', '0.bias': '0', '1.bias': '1.bias'}
     """
     names = [name for name, _ in model.named_parameters()]
     members: dict[str, set[str]] = {}
@@ -70,7 +75,7 @@ def parameters_of(key: str, parts: Iterable[str], model: nn.Module, roots: Seque
 
 
 def _nearest(part: str, names: Sequence[str], roots: Sequence[str]) -> str:
-    """What a message says of the parts that there are: the nearest ones, or those of the top level."""
+    """The part of a message that lists parts of the model: the nearest names, or those of the top level."""
     own: dict[str, None] = {}
     for name in names:
         root = next((root for root in sorted(roots, key=len, reverse=True) if name.startswith(root)), "")
@@ -83,7 +88,7 @@ def _nearest(part: str, names: Sequence[str], roots: Sequence[str]) -> str:
 
 
 def module_parts(parts: Iterable[str], model: nn.Module, roots: Sequence[str] = ("",)) -> dict[str, str]:
-    """Which part each module belongs to, as :func:`parameters_of` says it of parameters."""
+    """The part that each module belongs to, by the same rule as :func:`parameters_of`."""
     names = [name for name, _ in model.named_modules()]
     owners: dict[str, str] = {}
     for part in sorted(parts, key=lambda part: part.count(".")):

@@ -1,4 +1,4 @@
-"""The processes of one training: what each does when another one is lost, and which of them tells an error."""
+"""The processes of one training: how they end when one of them is lost, and which of them prints an error."""
 
 import os
 import socket
@@ -16,24 +16,24 @@ from mmengine.dist import barrier
 
 from tresnet_downstream.wording import worded
 
-# After this many looks in which another process was lost, a process ends itself. That is less than the 30 s after
-# which torchrun kills the processes that are left, without a word of ours.
+# A process ends itself after another one was lost in this many consecutive checks. The time is shorter than the 30 s
+# after which torchrun kills the remaining processes without a message.
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 2.0
 STOPPED, ENDED = "stopped", "ended"
 _ADVICE = {
     STOPPED: "",
-    ENDED: "look for its error message or, if it has none, whether the system ended it for lack of memory; ",
+    ENDED: "look for its error message or, if it has none, check whether the system killed it for lack of memory; ",
 }
 _watched = False
 _needs_others = False
 
 
 def watch_processes() -> None:
-    """Ends this process when it has lost another one of the training, on this machine, for 20 seconds.
+    """Ends this process when another process of the training on this machine has been lost for 20 seconds.
 
-    Another process is lost if it stays stopped (SIGSTOP) or, while this one is :func:`together` with it, has ended.
-    torch would wait for it until the time limit of the process group, which must be long: the others also wait
-    while the first process scores. Does nothing where there is one process, or no ``/proc``.
+    A process is lost if it stays stopped (SIGSTOP), or if it has ended while this process is within :func:`together`.
+    torch would wait for it until the timeout of the process group, which must be long because the other processes also
+    wait while the first one scores. Does nothing if there is one process, or no ``/proc``.
     """
     global _watched
     if _watched or not dist.is_initialized() or dist.get_world_size() == 1 or not Path("/proc/self/stat").is_file():
@@ -49,9 +49,9 @@ def watch_processes() -> None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Inside, this process needs the others; none leaves the block before all have come to its end, except by an error.
+    """A context in which this process needs all the others. It ends with a barrier, except after an error.
 
-    Outside, such as while the first process writes results, another one may have ended before.
+    Outside of it, for example while the first process writes results, other processes may end.
     """
     global _needs_others
     before, _needs_others = _needs_others, True
@@ -63,23 +63,23 @@ def together() -> Iterator[None]:
 
 
 def condition(pid: int) -> str | None:
-    """``stopped`` or ``ended`` for a process of this machine; None for one that runs, or that a debugger holds."""
+    """``stopped`` or ``ended`` for a process of this machine; None if it runs or a debugger has stopped it."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ENDED
     except OSError:
         return None
-    return {"T": STOPPED, "Z": ENDED, "X": ENDED}.get(state)  # a debugger's is t
+    return {"T": STOPPED, "Z": ENDED, "X": ENDED}.get(state)  # a debugger's state is t
 
 
 class Losses:
-    """Counts in how many looks on end each of the other processes was lost.
+    """Counts the consecutive checks in which each of the other processes was lost.
 
-    They are counted by looks, so that a training that is stopped as a whole may go on later.
+    Checks are counted instead of seconds, so a training whose processes were all stopped can continue later.
 
     Args:
-        others: process numbers of the system, by rank.
+        others: process ids by rank.
     """
 
     def __init__(self, others: Mapping[int, int]) -> None:
@@ -87,7 +87,7 @@ class Losses:
         self.looks = dict.fromkeys(others, 0)
 
     def look(self) -> str | None:
-        """Looks once; gives what to tell of a process that has been lost for long enough, otherwise None."""
+        """Checks once; returns the message about a process that has been lost for long enough, otherwise None."""
         for rank, pid in self.others.items():
             state = condition(pid)
             is_lost = state == STOPPED or (state == ENDED and _needs_others)
@@ -96,8 +96,8 @@ class Losses:
                 seconds = int(_LOOKS * _SECONDS_BETWEEN_LOOKS)
                 what = f"has been stopped for {seconds} s" if state == STOPPED else f"ended {seconds} s ago"
                 return worded(
-                    f"process {rank} of the training (pid {pid}) {what}, and the others cannot go on without it; "
-                    f"{_ADVICE[state]}`resume` goes on from the last checkpoint"
+                    f"process {rank} of the training (pid {pid}) {what}, and the others cannot continue without it; "
+                    f"{_ADVICE[state]}`resume` continues from the last checkpoint"
                 )
         return None
 
@@ -108,13 +108,13 @@ def _watch(others: Mapping[int, int]) -> None:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     if is_first_to_fail():
         print(f"error: {text}", file=sys.stderr, flush=True)
-    os._exit(2)  # the main thread waits within torch, where no exception reaches it
+    os._exit(2)  # the main thread waits within torch, where exceptions do not reach it
 
 
 def is_first_to_fail() -> bool:
-    """Whether this is the process of a training that tells the error: of several, the first one that asks.
+    """Whether this process is the one that prints the error: the first of the training's processes that calls this.
 
-    The processes ask the store through which torchrun brought them together. Where there is none, it is rank 0.
+    The processes use torchrun's store to decide. Without a store, it is rank 0.
     """
     environment = os.environ
     rank, world_size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")

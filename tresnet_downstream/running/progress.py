@@ -1,4 +1,4 @@
-"""What a training tells of its progress: a bar and lines on the terminal, numbers in the logs."""
+"""Progress of a training: a progress bar and lines on the terminal, and scalars in the logs."""
 
 import sys
 import time
@@ -25,15 +25,15 @@ from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running.hooks import StopHook
 from tresnet_downstream.running.loops import TrainLoop, training_loop
 
-# Of several processes, whose losses the bar shows the mean of: adding them up takes time.
+# With several processes, the bar's loss is a mean over processes, which is computed only every so many batches.
 BATCHES_BETWEEN_LOSSES = 10
-HISTORY = 10_000  # values of each scalar
+HISTORY = 10_000  # values kept of each scalar
 
 
 def limit_history(runner: Runner) -> None:
-    """Keeps as many values of each logged scalar as the logs take means over, and at least ``HISTORY``.
+    """Limits the history of each logged scalar to the longest window of the logs, but at least ``HISTORY`` values.
 
-    MMEngine keeps the last million, and copies all of them in each step: 160 MB and 8 ms in the end, for ten scalars.
+    MMEngine keeps a million values and copies them in each step, which takes 160 MB and 8 ms for ten scalars.
     """
     processor = runner.log_processor
     windows = [processor.window_size, *(entry.get("window_size") for entry in processor.custom_cfg)]
@@ -49,7 +49,7 @@ def limit_history(runner: Runner) -> None:
 
 
 class Numbers(NamedTuple):
-    """What was trained since an account was opened, over all processes."""
+    """Statistics of the training since an account was opened, over all processes."""
 
     images: int
     mean_loss: float  # over images
@@ -58,10 +58,10 @@ class Numbers(NamedTuple):
 
 
 class Account:
-    """Loss, images and seconds of training since it was opened.
+    """Sums of loss, images and seconds of training since the account was opened.
 
     Args:
-        loss_key: what of a step's outputs is the loss.
+        loss_key: key of the loss in a step's outputs.
     """
 
     def __init__(self, loss_key: str) -> None:
@@ -69,14 +69,14 @@ class Account:
         self.open()
 
     def open(self) -> None:
-        """Starts at zero."""
+        """Resets all sums to zero."""
         self.opened = time.perf_counter()
         self.paused: float | None = None
         self.images = self.skipped = self.images_before = 0
         self.loss = 0.0  # summed over images
 
     def restore(self, sums: Sequence[float]) -> None:
-        """Adds what :meth:`sums` gave of the part that was trained before a run was resumed."""
+        """Adds the result of :meth:`sums` from before the run was resumed."""
         loss, images, skipped = sums
         self.loss += loss
         self.images += int(images)
@@ -84,12 +84,12 @@ class Account:
         self.images_before += int(images)
 
     def pause(self) -> None:
-        """Stops the clock of the training, for the rest of this account."""
+        """Stops the clock until the account is opened again."""
         if self.paused is None:
             self.paused = time.perf_counter()
 
     def add(self, data_batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """Adds a step."""
+        """Adds the batch of a step."""
         count = len(data_batch["inputs"])
         self.loss += torch.as_tensor(outputs[self.loss_key]).item() * count
         self.images += count
@@ -97,11 +97,11 @@ class Account:
             self.skipped += int(data_batch["skipped"].sum())
 
     def sums(self) -> list[float]:
-        """Loss, images and skipped images over all processes, each of which must call this."""
+        """Sums of loss, images and skipped images over all processes. Every process must call this."""
         return self._over_processes([self.loss, self.images, self.skipped])
 
     def numbers(self) -> Numbers:
-        """What was trained, over all processes, each of which must call this."""
+        """The statistics over all processes. Every process must call this."""
         seconds = (time.perf_counter() if self.paused is None else self.paused) - self.opened
         values = [self.loss, self.images, self.skipped, self.images - self.images_before]
         loss, images, skipped, trained_here = self._over_processes(values)
@@ -116,26 +116,26 @@ class Account:
 
 
 class Clock:
-    """Estimates the time left from the batches of this process, validations included.
+    """Estimates the remaining time from the batches trained so far, including validations.
 
     Args:
-        batches: number of batches trained before.
+        batches: number of batches trained before a resumed run continues.
     """
 
     def __init__(self, batches: int) -> None:
         self.began, self.before = time.perf_counter(), batches
 
     def seconds_left(self, done: int, total: int) -> float | None:
-        """Seconds until the last of ``total`` batches; None before the first batch of this process."""
+        """Seconds until ``total`` batches are trained; None before the first batch."""
         if done <= self.before:
             return None
         return (time.perf_counter() - self.began) / (done - self.before) * max(total - done, 0)
 
 
 def last_epoch(runner: Runner) -> int:
-    """The epoch that ends the training: the schedule's last, or the one of :class:`StopHook`."""
+    """The last epoch of the training: that of the schedule, or an earlier one set by :class:`StopHook`."""
     stop = next((hook.epoch for hook in runner.hooks if isinstance(hook, StopHook)), None)
-    return min(runner.max_epochs, stop or runner.max_epochs)
+    return int(min(runner.max_epochs, stop or runner.max_epochs))
 
 
 def total_batches(runner: Runner) -> int:
@@ -146,7 +146,7 @@ def total_batches(runner: Runner) -> int:
 
 
 def position(runner: Runner) -> str:
-    """Where a training stands between two batches: ``epoch 3/40`` or, validated by steps, also the step."""
+    """The position of a training between two batches, such as ``epoch 3/40``; with ``val_steps``, also the step."""
     loop = runner.train_loop
     if not isinstance(loop, TrainLoop):
         return f"iteration {loop.iter}/{loop.max_iters}"
@@ -158,11 +158,11 @@ def position(runner: Runner) -> str:
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """A bar with the time left on a terminal, and one line for each epoch or, with ``val_steps``, each validation.
+    """A progress bar with the remaining time, and a line for each epoch or, with ``val_steps``, each validation.
 
     Attributes:
-        loss_key: what of a step's outputs is shown.
-        loss_name: how it is called.
+        loss_key: key of the displayed loss in a step's outputs.
+        loss_name: name of the displayed loss.
     """
 
     priority = "LOWEST"
@@ -178,12 +178,12 @@ class ProgressHook(Hook):
         self.account, self.clock = Account(self.loss_key), Clock(runner.iter)
         _restore(self.account, runner, self)
         shows_bar = [self.console.is_terminal]
-        broadcast_object_list(shows_bar)  # the first process alone has a bar, and all compute its loss
+        broadcast_object_list(shows_bar)  # only the first process has a bar, but all compute its loss
         self.shows_bar, self.bar_loss = shows_bar[0], ""
         self._open(runner.iter, total_batches(runner))
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Opens the epoch's account at its first batch; with ``val_steps``, an account goes over epochs."""
+        """Opens an account at the first batch of the epoch. With ``val_steps``, accounts do not end with epochs."""
         if _has_line_for_each_epoch(runner) and runner.train_loop.batches_of_epoch == 0:
             self.account.open()
 
@@ -194,7 +194,7 @@ class ProgressHook(Hook):
         data_batch: dict[str, Any] | None = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         assert data_batch is not None
         assert outputs is not None
         self.account.add(data_batch, outputs)
@@ -204,14 +204,14 @@ class ProgressHook(Hook):
         self._move(f"epoch {runner.epoch + 1}/{last_epoch(runner)}{self.bar_loss}")
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Shows a bar for an evaluation that stands by itself."""
+        """Shows a bar for a scoring outside of a training."""
         if training_loop(runner) is not None:
             self.account.pause()
         elif self.bar is None:
             self._open(0, len(runner.val_dataloader))
 
     def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Moves that bar."""
+        """Advances the bar of a scoring."""
         if training_loop(runner) is None:
             self._move("scoring")
 
@@ -221,8 +221,8 @@ class ProgressHook(Hook):
             self._print(runner, self.scores_text(metrics))
 
     def scores_text(self, metrics: Mapping[str, Any]) -> str:
-        """What the line says of the scores."""
-        # By the score's name, what each set of weights has; a metric of the user's may have one for all.
+        """The scores as text for the line of a validation."""
+        # For each score, the values of raw and averaged weights; a user's metric may have a single value.
         scores: dict[str, list[str]] = {}
         of_weights = {name.rpartition("/")[2] for name in metrics if "/" in name}
         for name, value in metrics.items():
@@ -236,16 +236,16 @@ class ProgressHook(Hook):
         self._open(0, len(runner.test_dataloader))
 
     def after_test_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Moves that bar."""
+        """Advances the bar of a test."""
         self._move("scoring")
 
     def after_train(self, runner: Runner) -> None:
-        """Prints the line of the last epoch, if no validation did."""
+        """Prints the line of the last epoch, unless its validation has printed it."""
         if _has_line_for_each_epoch(runner) and self.account.images:
             self._print(runner, "")
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Prints the line of an epoch that no validation follows; whether one follows the last is known later."""
+        """Prints the line of an epoch without a validation, except the last epoch, see :meth:`after_train`."""
         loop, epoch = runner.train_loop, runner.epoch + 1
         if _has_line_for_each_epoch(runner) and not loop.validates_after_epoch(epoch) and epoch != last_epoch(runner):
             self._print(runner, "")
@@ -254,7 +254,7 @@ class ProgressHook(Hook):
         seconds = time.perf_counter() - self.account.opened
         numbers = self.account.numbers()
         parts = []
-        # None where a resumed run first validates, and the checkpoint does not have the losses of the run before.
+        # No images if a resumed run validates first and its checkpoint does not hold the earlier losses.
         if numbers.images:
             parts.append(f"{self.loss_name} {numbers.mean_loss:.4g}")
         parts += [scores] if scores else []
@@ -268,11 +268,11 @@ class ProgressHook(Hook):
         self.account.open()
 
     def after_run(self, runner: Runner) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self.close()
 
     def close(self) -> None:
-        """Takes the bar away, also after an error."""
+        """Removes the bar, also after an error."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
@@ -300,8 +300,8 @@ class ProgressHook(Hook):
 class StepLoggerHook(LoggerHook):
     """MMEngine's logger with optimiser steps as the x axis, for trainings with ``val_steps``.
 
-    With the scores of a validation it writes ``epoch``, and of the training since the validation before:
-    ``mean_loss`` over images, ``images_per_second``, and ``seconds_left`` of the whole training.
+    With the scores of a validation it logs ``epoch``; ``mean_loss`` over images and ``images_per_second``, both since
+    the previous validation; and ``seconds_left`` of the whole training.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -312,7 +312,7 @@ class StepLoggerHook(LoggerHook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Adds to the account, and writes every ``interval`` batches."""
+        """Adds the step to the account, and logs every ``interval`` batches."""
         assert outputs is not None
         self.account.loss_key = "loss_per_image" if "loss_per_image" in outputs else "loss"
         self.account.add(data_batch, outputs)
@@ -330,7 +330,7 @@ class StepLoggerHook(LoggerHook):
             self.account.pause()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Writes the scores at the step."""
+        """Logs the scores with the step."""
         loop = training_loop(runner)
         if not isinstance(loop, TrainLoop):
             super().after_val_epoch(runner, metrics)
@@ -353,7 +353,7 @@ class StepLoggerHook(LoggerHook):
 
 
 def _restore(account: Account, runner: Runner, hook: Hook) -> None:
-    """Goes on with the sums of a run that is resumed within an epoch, or before the validation of one."""
+    """Adds the sums in the checkpoint of a run that is resumed within an epoch or before its validation."""
     resumed_sums = getattr(runner, "resumed_sums", None)
     if resumed_sums is not None and (sums := resumed_sums(hook)) is not None:
         account.restore(sums)

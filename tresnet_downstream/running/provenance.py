@@ -1,4 +1,4 @@
-"""What a score is kept with, so that it can be traced: model, weights, config, data, date, versions, command."""
+"""Provenance of a score: model, weights, config, data, date, versions, command."""
 
 import hashlib
 import platform
@@ -20,13 +20,13 @@ PACKAGES = ("torch", "torchvision", "mmengine", "mmdet", "numpy", "pycocotools")
 def provenance(
     config: Config, checkpoint: str | Path, annotation_file: str | Path, weights: str | None = None
 ) -> dict[str, Any]:
-    """Plain data on a run that has just been scored.
+    """Provenance of a run that has just been scored, as plain data.
 
     Args:
-        config: of the run, with options merged.
-        checkpoint: the path of the weights.
-        annotation_file: what the pictures were scored against.
-        weights: which of the checkpoint's weights, where it has several.
+        config: the config of the run, with options merged.
+        checkpoint: path of the checkpoint.
+        annotation_file: path of the ground truth.
+        weights: ``raw`` or ``averaged``, if the checkpoint has both.
     """
     return {
         "model": without_start(config.model),
@@ -43,7 +43,12 @@ def provenance(
 
 
 def without_start(model: Any) -> Any:
-    """The config of a model as plain data, without the weights that it would start from."""
+    """The config of a model as plain data, without ``init_cfg`` and ``pretrained``.
+
+    Examples:
+        >>> without_start({"type": "TResNet", "pretrained": "tresnet_m", "layers": [3, 4]})
+        {'type': 'TResNet', 'layers': [3, 4]}
+    """
     if isinstance(model, Mapping):
         return {key: without_start(value) for key, value in model.items() if key not in ("init_cfg", "pretrained")}
     return type(model)(without_start(item) for item in model) if isinstance(model, list | tuple) else model

@@ -1,8 +1,8 @@
-"""Learning rates by part and by layer: each group of the optimiser has its factor on the schedule's learning rate.
+"""Learning rates by part and by layer: each parameter group has a factor on the scheduled learning rate.
 
-A group with a factor has two keys besides torch's: ``lr_factor``, and ``scheduled_lr``, what the schedules made of the
-config's learning rate; ``lr`` is their product. Schedules see and change the rates without factors
-(:func:`without_factors`), so that this holds for each of them, also for one that has rates of its own.
+A group with a factor has two keys besides torch's: ``lr_factor``, and ``scheduled_lr``, the learning rate that the
+schedules computed; ``lr`` is their product. Schedules read and change the rates without factors
+(:func:`without_factors`), so factors work with every schedule, also with one that sets absolute rates.
 """
 
 from collections.abc import Iterator
@@ -28,9 +28,9 @@ class RateSettings(NamedTuple):
     """The keys of a config that set learning rates by part.
 
     Attributes:
-        factors: by the names of parts.
-        decay: factor from each layer of the backbone to the one before it; None for none.
-        unit: what a layer is: ``block`` or ``stage``.
+        factors: factors by the names of parts.
+        decay: learning rate of each backbone layer relative to the next layer; None for no decay.
+        unit: the unit of a layer, ``block`` or ``stage``.
     """
 
     factors: dict[str, float]
@@ -45,14 +45,18 @@ def rate_settings(config: Config) -> RateSettings:
     """Reads ``lr_factors``, ``layer_decay`` and ``layer_decay_unit`` of a config.
 
     Raises:
-        UserError: for a factor that is no number above 0, a decay that is not above 0 and at most 1, another unit.
+        UserError: if a factor is not a number above 0, the decay is not above 0 and at most 1, or the unit is unknown.
+
+    Examples:
+        >>> rate_settings(Config({"lr_factors": {"backbone": 0.1}}))
+        RateSettings(factors={'backbone': 0.1}, decay=None, unit='block')
     """
     factors, decay = by_part("lr_factors", config.get("lr_factors")), config.get("layer_decay")
     for part, factor in factors.items():
         if type(factor) not in (int, float) or not 0 < factor < float("inf"):
             raise UserError(
-                f"lr_factors: {part}={factor!r}: give a number above 0; freeze=dict({part}='always') trains a part not "
-                "at all"
+                f"lr_factors: {part}={factor!r}: give a number above 0; to keep a part unchanged, set "
+                f"freeze=dict({part}='always')"
             )
     if decay is not None and (type(decay) not in (int, float) or not 0 < decay <= 1):
         raise UserError(f"layer_decay={decay!r}: give a number above 0, at most 1, or None")
@@ -63,18 +67,19 @@ def rate_settings(config: Config) -> RateSettings:
 
 
 def rate_factors(settings: RateSettings, model: nn.Module, roots: tuple[str, ...] = ("",)) -> dict[str, float]:
-    """The factor on the learning rate of each parameter: that of its part, times that of its layer.
+    """The learning rate factor of each parameter: the factor of its part times that of its layer.
 
-    With a decay of d and layers 0 (the stem) to L of the backbone, layer n has the factor d ** (L + 1 - n); what is
-    outside of the backbone has 1. That is timm's and MMDetection's rule, after BEiT (arXiv:2106.08254) and ELECTRA.
+    With a decay d and backbone layers 0 (the stem) to L, layer n has the factor d ** (L + 1 - n). Parameters outside
+    of the backbone have the factor 1. This is the rule of timm and MMDetection, after BEiT (arXiv:2106.08254) and
+    ELECTRA.
 
     Args:
         settings: from :func:`rate_settings`.
-        model: without the wrapper of several processes.
-        roots: what may stand before the names of parts.
+        model: the model without its distributed wrapper.
+        roots: prefixes that the names of parts may leave out.
 
     Raises:
-        UserError: for a part that the model does not have, and for a backbone whose layers are not known.
+        UserError: if the model does not have a part, or the order of the backbone's layers is unknown.
     """
     owners = parameters_of("lr_factors", settings.factors, model, roots)
     factors = {name: float(settings.factors.get(owners.get(name, ""), 1)) for name, _ in model.named_parameters()}
@@ -82,7 +87,7 @@ def rate_factors(settings: RateSettings, model: nn.Module, roots: tuple[str, ...
         return factors
     prefix = next((f"{root}{BACKBONE}." for root in roots if _has(model, f"{root}{BACKBONE}")), None)
     if prefix is None:
-        raise UserError(f"layer_decay: the model has no part {BACKBONE!r}, whose layers it is for; use lr_factors")
+        raise UserError(f"layer_decay: needs a model with a part {BACKBONE!r}, and this one has none; use lr_factors")
     numbers = layer_numbers(model.get_submodule(prefix[:-1]), settings.unit)
     last = max(numbers.values(), default=0)
     for name, number in numbers.items():
@@ -100,12 +105,14 @@ def _has(model: nn.Module, name: str) -> bool:
 
 
 def give_factors(optimiser: OptimWrapper | OptimWrapperDict, model: nn.Module, factors: dict[str, float]) -> None:
-    """Divides the groups of an optimiser by factor, and notes it in each; :func:`take_effect` puts them in.
+    """Splits the parameter groups of an optimiser by factor, and stores ``lr_factor`` in each group.
+
+    :func:`take_effect` applies the factors.
 
     Args:
-        optimiser: before schedules are built for it.
-        model: whose parameters it has.
-        factors: by the names of the model's parameters.
+        optimiser: the optimiser wrapper, before schedules are built for it.
+        model: the model whose parameters it optimises.
+        factors: factors by parameter name.
     """
     by_id = {id(parameter): factors[name] for name, parameter in model.named_parameters()}
     for wrapper in _wrappers(optimiser):
@@ -118,12 +125,12 @@ def give_factors(optimiser: OptimWrapper | OptimWrapperDict, model: nn.Module, f
             groups += [{"params": each, **settings, "lr_factor": factor} for factor, each in sorted(members.items())]
         wrapper.optimizer.param_groups[:] = groups
         if len(groups) > 1 and wrapper.base_param_settings is None:
-            # As MMEngine has it for several groups: the rate without factors, for the logs.
+            # MMEngine logs this rate, the one without factors, if there are several groups.
             wrapper.base_param_settings = {"params": torch.tensor([0.0]), **wrapper.optimizer.defaults}
 
 
 def take_effect(optimiser: OptimWrapper | OptimWrapperDict) -> None:
-    """Puts the factors into the learning rates, once the schedules have set the first ones."""
+    """Multiplies the learning rates by the factors, after the schedules have set the first rates."""
     for group in _groups(optimiser):
         group["scheduled_lr"] = group["lr"]
         group["lr"] = group["scheduled_lr"] * group["lr_factor"]
@@ -131,7 +138,7 @@ def take_effect(optimiser: OptimWrapper | OptimWrapperDict) -> None:
 
 @contextmanager
 def without_factors(optimiser: OptimWrapper | OptimWrapperDict) -> Iterator[None]:
-    """Inside, the groups have the learning rates without factors; what schedules make of them has them afterwards."""
+    """A context in which the groups have the learning rates without factors. On exit, the factors are applied again."""
     groups = [group for group in _groups(optimiser) if "scheduled_lr" in group]
     for group in groups:
         group["lr"] = group["scheduled_lr"]
@@ -154,10 +161,10 @@ def _groups(optimiser: OptimWrapper | OptimWrapperDict) -> list[dict[str, Any]]:
 
 @HOOKS.register_module()
 class ScheduleHook(ParamSchedulerHook):
-    """MMEngine's hook of schedules, whose groups may have factors on the learning rate."""
+    """MMEngine's hook of schedules, for parameter groups with learning rate factors."""
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Steps the schedules that count steps."""
+        """Steps the schedules that count iterations."""
         with without_factors(runner.optim_wrapper):
             super().after_train_iter(runner, *args, **kwargs)
 
@@ -167,8 +174,9 @@ class ScheduleHook(ParamSchedulerHook):
             super().after_train_epoch(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Steps the schedules that go by a score."""
-        if isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict):  # a config, or None, without a training
+        """Steps the schedules that depend on a score."""
+        # Without a training, `optim_wrapper` is a config or None.
+        if isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict):
             with without_factors(runner.optim_wrapper):
                 super().after_val_epoch(runner, metrics)
         else:

@@ -1,4 +1,4 @@
-"""A model that is scored as it is: it needs no checkpoint, such as what runs an exported file."""
+"""A model that is scored without a checkpoint, such as an exported file."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from tresnet_downstream.errors import UserError
 
-# Places of a config that say how a model computes, or what pictures it gets.
+# Keys of a config that determine how the model computes, and how its input images are prepared.
 _OF_THE_MODEL = (
     *("model", "amp", "image_size", "val_pipeline", "val_dataloader.dataset.pipeline"),
     *("test_pipeline", "test_dataloader.dataset.pipeline"),
@@ -16,12 +16,12 @@ _OF_THE_MODEL = (
 
 @dataclass(frozen=True)
 class ReadyModel:
-    """A model that takes the place of a config's.
+    """A model that replaces the model of a config.
 
     Attributes:
-        config: of it, in the place of the config's ``model``.
-        classes: their names, in order.
-        pipeline: that brings a picture to it; empty if it takes pictures as they are.
+        config: the value that replaces the config's ``model``.
+        classes: class names, in the order of the outputs.
+        pipeline: the transforms that prepare an image; empty if the model accepts images as they are.
     """
 
     config: dict[str, Any]
@@ -32,12 +32,12 @@ class ReadyModel:
         """Checks that no option changes the model.
 
         Args:
-            set_here: places of the config that options set.
-            path: of the model, for the message.
+            set_here: dotted keys of the config that options set.
+            path: path of the model, for the message.
 
         Raises:
-            UserError: if one does.
+            UserError: if an option changes the model.
         """
         for place in sorted(set_here):
             if any(place == each or place.startswith(f"{each}.") for each in _OF_THE_MODEL):
-                raise UserError(f"{place}: cannot be changed, since {path} is what it was exported as; leave it out")
+                raise UserError(f"{place}: cannot be changed, because it is fixed in the file {path}; leave it out")

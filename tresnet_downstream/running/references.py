@@ -1,7 +1,7 @@
 """``$name`` references of configs.
 
-A string in a config may name a key of the config's top level: ``'$image_size'`` stands for its value, and
-``'train${coco_year}'`` has it filled in. ``$$`` is a plain dollar sign.
+A string in a config may refer to a top-level key: ``'$image_size'`` is replaced by the key's value, and
+``'train${coco_year}'`` by a string that contains it. ``$$`` stands for a dollar sign.
 """
 
 import ast
@@ -19,10 +19,14 @@ _WITHIN = re.compile(r"\$\$|\$\{(\w+)\}")
 
 
 def resolved(config: Config) -> Config:
-    """A copy of a config with the references replaced by what they name; its ``text`` keeps them.
+    """A copy of a config with all references replaced by values. Its ``text`` is the config with the references.
 
     Raises:
-        UserError: for a reference to a name that is not there or refers back to itself.
+        UserError: if a reference names an undefined key or refers to itself.
+
+    Examples:
+        >>> resolved(Config({"size": 224, "scale": "$size", "folder": "images_${size}"})).folder
+        'images_224'
     """
     names = dict(config._cfg_dict)
 
@@ -47,26 +51,26 @@ def resolved(config: Config) -> Config:
             raise UserError(f"{config.filename}: {text!r} refers to {name!r}, which the config does not define")
         return resolve(names[name], (*within, name))
 
-    # The text is the config with its references: what a training saves.
+    # A training saves this text, so its config file keeps the references.
     text = repr(config._cfg_dict.to_dict())
     return Config(resolve(names), filename=config.filename, cfg_text=text)
 
 
 def with_references(config: Config) -> Config | None:
-    """The config before its references were resolved; None if it does not come from :func:`resolved`."""
+    """The config with its references; None if it is not from :func:`resolved`."""
     with contextlib.suppress(ValueError, SyntaxError):
         return Config(ast.literal_eval(config.text), filename=config.filename, cfg_text=config.text)
     return None
 
 
 def refers_to(config: Config, key: str) -> bool:
-    """Whether a part of a resolved config reads a key of the top level; True if that is not known."""
+    """Whether a value of a resolved config refers to a top-level key; True if that is unknown."""
     referring = with_references(config)
     return referring is None or any(key in names_in(text) for text in texts(referring._cfg_dict))
 
 
 def texts(node: Any) -> Iterator[str]:
-    """All strings among the values of a config's node."""
+    """All strings among the values of a nested config."""
     if isinstance(node, Mapping | list | tuple):
         for item in node.values() if isinstance(node, Mapping) else node:
             yield from texts(item)
@@ -75,6 +79,11 @@ def texts(node: Any) -> Iterator[str]:
 
 
 def names_in(text: str) -> list[str]:
-    """The names that a string refers to."""
+    """The keys that a string refers to.
+
+    Examples:
+        >>> names_in("$image_size"), names_in("train${year}_${part}"), names_in("plain")
+        (['image_size'], ['year', 'part'], [])
+    """
     whole = _WHOLE.fullmatch(text)
     return [whole[1]] if whole else [match[1] for match in _WITHIN.finditer(text)]

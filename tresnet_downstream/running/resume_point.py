@@ -1,6 +1,6 @@
-"""The checkpoint that a training goes on from: the newest one that is whole.
+"""The checkpoint from which a training is resumed: the newest one that is not damaged.
 
-Damaged ones are set aside as ``NAME.damaged``, and one line tells of them.
+Damaged checkpoints are renamed to ``NAME.damaged``, and one line reports them.
 """
 
 import os
@@ -24,9 +24,9 @@ class Damaged(NamedTuple):
 
 
 def checkpoint_to_resume(work_dir: str | Path, resume: bool, overwrite: bool) -> Path | None:
-    """The checkpoint that a training goes on from; says so if it is to resume and there is none.
+    """The checkpoint to resume from; None without ``resume``. If there is none, a line is printed.
 
-    Every process of a training must call this; the first one reads and renames files.
+    Every process of a training must call this; only the first one reads and renames files.
 
     Raises:
         UserError: see :func:`folders.check` and :func:`newest_whole_checkpoint`.
@@ -39,13 +39,15 @@ def checkpoint_to_resume(work_dir: str | Path, resume: bool, overwrite: bool) ->
 
 
 def newest_whole_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint that ``last_checkpoint`` names or, if that is missing or damaged, the newest before or after it.
+    """The checkpoint that ``last_checkpoint`` names or, if it is missing or damaged, the best replacement.
+
+    Replacements are the earlier checkpoints, newest first, and then the later ones.
 
     Returns:
         its path; None if the folder holds no run.
 
     Raises:
-        UserError: if the folder holds a run and no whole checkpoint to go on from; nothing is renamed then.
+        UserError: if the folder holds a run but no usable checkpoint; no file is renamed in that case.
     """
     outcome: list[str] = ["", ""]
     if is_main_process():
@@ -75,7 +77,7 @@ def _search(folder: Path) -> Path | None:
             f"{damaged[0].reason}; {folder} holds no whole checkpoint to resume: copy one there, or give "
             "`overwrite` or another `work_dir`"
         )
-    missing = f"; its file last_checkpoint names {named.name}, which is not there" if named else ""
+    missing = f"; its file last_checkpoint names {named.name}, which does not exist" if named else ""
     raise UserError(
         f"{folder}: holds a run, but no checkpoint to resume (epoch_N.pth or iter_N.pth){missing}: copy one there, or "
         "give `overwrite` or another `work_dir`"
@@ -83,23 +85,23 @@ def _search(folder: Path) -> Path | None:
 
 
 def _candidates(folder: Path, named: Path | None) -> list[Path]:
-    """The checkpoints of a folder: first the named one, then those before it, newest first, then those after it."""
+    """The checkpoints of a folder in the order in which they are tried, see :func:`newest_whole_checkpoint`."""
     places = folders.resumable_checkpoints(folder)
     newest_first = sorted(places, key=places.__getitem__, reverse=True)
     limit = folders.place_of(named) if named else None
     if limit is not None:
         newest_first.sort(key=lambda path: places[path] > limit)
-    # A name of the user's own may stand there.
+    # The user may have written another file name to `last_checkpoint`.
     if named is not None and named.is_file() and named not in places:
         newest_first.insert(0, named)
     return newest_first
 
 
 def _damage(path: Path) -> str:
-    """Why a checkpoint cannot be read; empty if it can.
+    """The reason why a checkpoint cannot be read; empty if it can.
 
     Raises:
-        UserError: if the file is whole but was written without what a training goes on from, or may not be read.
+        UserError: if the file may not be read, or is whole but has no state of a training.
     """
     try:
         open_regular(path).close()
@@ -110,12 +112,12 @@ def _damage(path: Path) -> str:
     except UserError as error:
         return str(error)
     if lacking := [key for key in ("meta", "state_dict", "optimizer", "param_schedulers") if key not in checkpoint]:
-        raise UserError(f"{path}: a training cannot go on from it: it has no {', '.join(lacking)}")
+        raise UserError(f"{path}: a training cannot be resumed from it: it has no {', '.join(lacking)}")
     return ""
 
 
 def _tell_and_rename(folder: Path, named: Path | None, damaged: list[Damaged], chosen: Path) -> None:
-    """Sets damaged checkpoints aside and points to the chosen one; silent if it is the one that the folder names."""
+    """Renames damaged checkpoints, updates ``last_checkpoint`` and prints a line; nothing to do if it was valid."""
     if chosen == named:
         return
     if named is None:

@@ -1,4 +1,4 @@
-"""The check of what a training goes on from: the state in a checkpoint, which anybody may have written."""
+"""Checks of the training state in a checkpoint before it is resumed; the file may come from anybody."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, optim
 from tresnet_downstream.errors import UserError
 
 _WHOLE, _TEXT, _LIST, _DICT = (int,), (str,), (list, tuple), (Mapping,)
-# The parts that are used by name, below keys within each other. They may lack, but not be of another type.
+# Types of the values that are read by name, by their nested keys. Values may be missing, except those in _REQUIRED.
 _PARTS: Mapping[tuple[str, ...], tuple[type, ...]] = {
     ("meta",): _DICT,
     ("meta", "epoch"): _WHOLE,
@@ -36,9 +36,9 @@ _PARTS: Mapping[tuple[str, ...], tuple[type, ...]] = {
     ("param_schedulers",): (*_LIST, Mapping),
     ("averaged_steps",): _WHOLE,
 }
-# What torch's optimisers read of a group; others of its settings have defaults, or are of newer releases.
+# Keys of a parameter group that torch's optimisers read; its other keys have defaults or exist in newer releases only.
 _OF_A_GROUP = ("params", "lr", "lr_factor", "scheduled_lr", "betas", "eps", "momentum", "weight_decay")
-_KEPT = {optim.Adam: ("step", "exp_avg", "exp_avg_sq"), optim.AdamW: ("step", "exp_avg", "exp_avg_sq")}
+_STATE_NAMES = {optim.Adam: ("step", "exp_avg", "exp_avg_sq"), optim.AdamW: ("step", "exp_avg", "exp_avg_sq")}
 _REQUIRED = (
     *(("meta", "epoch"), ("meta", "iter")),
     *(("message_hub", key) for key in ("log_scalars", "runtime_info", "resumed_keys")),
@@ -46,10 +46,10 @@ _REQUIRED = (
 
 
 def require_parts(checkpoint: Mapping[str, Any], path: str | Path) -> None:
-    """Checks the parts of a checkpoint that are used by name.
+    """Checks the values of a checkpoint that are read by name.
 
     Raises:
-        UserError: one is of another type than a training writes, or lacks.
+        UserError: if a required value is missing, or a value has another type than a training writes.
     """
     for keys, types in _PARTS.items():
         place = ".".join(keys)
@@ -60,7 +60,7 @@ def require_parts(checkpoint: Mapping[str, Any], path: str | Path) -> None:
             if not _is_of(outer[keys[-1]], types):
                 raise _damaged(path, place, outer[keys[-1]])
         elif keys in _REQUIRED:
-            raise UserError(f"{path}: a training cannot go on from it: it has no {place}")
+            raise UserError(f"{path}: a training cannot be resumed from it: it has no {place}")
     for name, sums in checkpoint["meta"].get("accounts", {}).items():
         if not (isinstance(sums, list | tuple) and all(type(number) in (int, float) for number in sums)):
             raise _damaged(path, f"meta.accounts.{name}", sums)
@@ -74,18 +74,18 @@ def require_parts(checkpoint: Mapping[str, Any], path: str | Path) -> None:
 
 
 def require_optimisation(checkpoint: Mapping[str, Any], runner: Runner, path: str | Path, same_config: bool) -> None:
-    """Compares the state of optimiser and schedules with what a runner has before it takes it up.
+    """Compares the stored state of optimiser and schedules with the runner's, before the runner loads it.
 
     Args:
-        checkpoint: with parts as `require_parts` asks.
-        runner: with optimiser and schedules built.
-        path: of the checkpoint, for messages.
-        same_config: whether the schedules of the checkpoint are used; otherwise they begin as the config has them.
+        checkpoint: a checkpoint that passed :func:`require_parts`.
+        runner: a runner whose optimiser and schedules are built.
+        path: path of the checkpoint, for messages.
+        same_config: whether the state of the schedules is loaded too; if the config changed, it is computed again.
 
     Raises:
-        UserError: a value is of another type or shape than the runner's.
+        UserError: if a value has another type or shape than the runner's.
     """
-    # MMEngine gives several optimisers, and their schedules, as dicts.
+    # With several optimisers, MMEngine has dicts of optimisers and schedules.
     if same_config and isinstance(runner.param_schedulers, list):
         own = [schedule.state_dict() for schedule in runner.param_schedulers]
         _require_alike(path, "param_schedulers", checkpoint.get("param_schedulers"), own)
@@ -94,7 +94,7 @@ def require_optimisation(checkpoint: Mapping[str, Any], runner: Runner, path: st
 
 
 def _require_optimiser(path: str | Path, stored: Mapping[str, Any], optimiser: optim.Optimizer) -> None:
-    """The settings of the groups as the optimiser has them; of Adam and AdamW, also what they keep of a parameter."""
+    """Compares the groups with the optimiser's and, for Adam and AdamW, the state of each parameter."""
     own = optimiser.state_dict()
     for key in ("state", "param_groups"):
         if not isinstance(stored.get(key), type(own[key])):
@@ -104,25 +104,25 @@ def _require_optimiser(path: str | Path, stored: Mapping[str, Any], optimiser: o
         for key in _OF_A_GROUP:
             if key in own_group and key not in group:
                 raise UserError(
-                    f"{path}: a training cannot go on from it: group {number} of its optimizer has no {key}"
+                    f"{path}: a training cannot be resumed from it: group {number} of its optimizer has no {key}"
                 )
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    kept = next((names for kind, names in _KEPT.items() if isinstance(optimiser, kind)), ())
+    state_names = next((names for kind, names in _STATE_NAMES.items() if isinstance(optimiser, kind)), ())
     for number, values in stored["state"].items():
         place = f"optimizer.state.{number}"
         if type(number) is not int or not 0 <= number < len(parameters) or not isinstance(values, Mapping):
             raise _damaged(path, place, values)
-        for name in kept:
+        for name in state_names:
             value, shape = values.get(name), () if name == "step" else tuple(parameters[number].shape)
             if not (isinstance(value, Tensor) and tuple(value.shape) == shape):
                 raise _damaged(path, f"{place}.{name}", value)
 
 
 def _require_alike(path: str | Path, place: str, stored: Any, own: Any, all_keys: bool = False) -> None:
-    """Raises UserError where a stored value cannot stand in the place of the runner's.
+    """Raises UserError if a stored value cannot replace the runner's value.
 
-    With ``all_keys`` a dict must have all keys of the runner's: those within lists, such as the phases of a schedule,
-    are read key by key. Others may lack keys, which newer releases of torch add.
+    With ``all_keys`` a dict must have all keys of the runner's dict. This is so for dicts within lists, such as the
+    phases of a schedule. Other dicts may lack keys, because newer releases of torch add some.
     """
     if own is None or (stored is None and not all_keys):
         return
@@ -132,7 +132,7 @@ def _require_alike(path: str | Path, place: str, stored: Any, own: Any, all_keys
                 _require_alike(path, f"{place}.{key}", stored[key], value, all_keys)
             elif all_keys:
                 raise UserError(
-                    f"{path}: a training cannot go on from it: {place} has no {key}; take another checkpoint"
+                    f"{path}: a training cannot be resumed from it: {place} has no {key}; use another checkpoint"
                 )
     elif isinstance(own, list | tuple) and isinstance(stored, list | tuple) and len(own) == len(stored):
         in_schedules = place.startswith("param_schedulers.")
@@ -155,4 +155,4 @@ def _same_kind(one: Any, other: Any) -> bool:
 
 def _damaged(path: str | Path, place: str, value: Any) -> UserError:
     shown = f"a tensor of {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:80]
-    return UserError(f"{path}: a training cannot go on from it: {place} is {shown}; take another checkpoint")
+    return UserError(f"{path}: a training cannot be resumed from it: {place} is {shown}; use another checkpoint")

@@ -1,6 +1,6 @@
-"""What a resumed training may change, and how the changes take effect.
+"""The settings that a resumed training may change, and how changes take effect.
 
-The settings of a training are compared as plain values: those in its checkpoint, ``meta["run"]``, with the config's.
+The settings stored in the checkpoint, ``meta["run"]``, are compared with those of the config as plain values.
 """
 
 import copy
@@ -19,19 +19,19 @@ from tresnet_downstream.running.parts import by_part
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.rates import without_factors
 
-# Arguments of models that change no result.
+# Arguments of models that do not change results.
 WITHOUT_EFFECT = ("with_cp",)
 
 
 def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
-    """The settings that define a training, as plain values, under the names that messages use.
+    """The settings that define a training, as plain values; their keys are the names in messages.
 
     Args:
-        config: of the training.
-        processes: how many train together.
+        config: config of the training.
+        processes: number of processes.
 
     Returns:
-        ``fixed``: what a resumed training must keep; ``free``: what it may change.
+        ``fixed``: the settings that a resumed training must keep; ``free``: those that it may change.
     """
     model = _without(without_start(config.model), WITHOUT_EFFECT)
     loss = model.pop("loss", None)
@@ -70,11 +70,11 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         "initial_bias": config.get("initial_bias"),
         "weight_average": [hook for hook in hooks if str(hook.get("type")).endswith(("WeightAverageHook", "EMAHook"))],
         "optimizer": optimizer,
-        # They decide which groups the optimiser has, and so which of its state is whose.
+        # They determine the optimiser's parameter groups, and the order of its state.
         "lr_factors": by_part("lr_factors", config.get("lr_factors")) or None,
         "layer_decay": config.get("layer_decay"),
         "layer_decay_unit": config.get("layer_decay_unit") if config.get("layer_decay") is not None else None,
-        # What chose the best checkpoint so far: scores of two kinds cannot be compared.
+        # The best checkpoint so far was chosen by it, and two different scores cannot be compared.
         "save_best": ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best"),
     }
     settings: dict[str, dict[str, Any]] = plain({"fixed": fixed, "free": free})
@@ -82,12 +82,16 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
 
 
 def changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Says in words where two plain values differ; a list and a tuple of the same items are equal.
+    """Describes each difference of two plain values. A list and a tuple of the same items are equal.
 
     Args:
-        before: a value, or a tree of dicts and lists.
-        now: the same, of now.
-        name: of the value, for the words.
+        before: the old value, possibly nested dicts and lists.
+        now: the new value.
+        name: name of the value in the descriptions.
+
+    Examples:
+        >>> list(changes({"max_lr": 0.1, "size": [224, 224]}, {"max_lr": 0.2, "size": (224, 224)}))
+        ['max_lr was 0.1 and is now 0.2']
     """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in {**before, **now}:
@@ -102,51 +106,54 @@ def changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
 def require_same_run(
     before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]], epoch: int
 ) -> list[str]:
-    """Compares the settings of a checkpoint with those of a config; gives the free ones that differ, in words.
+    """Compares the settings of a checkpoint with those of a config.
 
     Args:
-        before: of the checkpoint, from :func:`run_settings`.
-        now: of the config.
-        epoch: of the checkpoint.
+        before: settings of the checkpoint, from :func:`run_settings`.
+        now: settings of the config.
+        epoch: epoch of the checkpoint.
+
+    Returns:
+        descriptions of the free settings that differ.
 
     Raises:
-        UserError: names the first fixed setting that differs, or a ``max_epochs`` below ``epoch``.
+        UserError: if a fixed setting differs, or ``max_epochs`` is below ``epoch``.
     """
     if refused := list(changes(before["fixed"], now["fixed"])):
         others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise UserError(f"`resume`: {refused[0]}{others}: keep it, or begin a new run with another `work_dir`")
     max_epochs = now["free"].get("max_epochs")
     if isinstance(max_epochs, int) and max_epochs < epoch:
-        raise UserError(f"`resume`: max_epochs={max_epochs}, but the run has come to epoch {epoch}")
+        raise UserError(f"`resume`: max_epochs={max_epochs}, but the run has already reached epoch {epoch}")
     return list(changes(before["free"], now["free"]))
 
 
 def images_of_a_step(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Says how many images an optimiser step takes, of all processes, where a setting changed that it depends on.
+    """Describes the number of images of an optimiser step, over all processes, if a setting that determines it changed.
 
     Args:
         before: the free settings of the checkpoint, from :func:`run_settings`.
-        now: those of the config.
+        now: the free settings of the config.
     """
     names = ("batch_size", "processes", "accumulation")
     if all(before.get(name) == now.get(name) for name in names):
         return None
     if not all(type(each.get(name)) is int for each in (before, now) for name in names):
-        return None  # the size of a batch is the batch sampler's
+        return None  # the batch sampler determines the size of a batch
     had, has = (math.prod(each[name] for name in names) for each in (before, now))
     if had == has:
-        return f"an optimiser step takes {has} images of all processes together, as before"
+        return f"an optimiser step uses {has} images over all processes, as before"
     batch_size, rest = divmod(had, now["processes"] * now["accumulation"])
     advice = f"; batch_size={batch_size} keeps {had}" if batch_size and not rest else ""
-    return f"an optimiser step takes {has} images of all processes together, and took {had} before{advice}"
+    return f"an optimiser step uses {has} images over all processes, and used {had} before{advice}"
 
 
 class ConfigSchedule:
-    """The state of optimiser and schedules as the config has them, copied before a checkpoint is loaded into them."""
+    """The initial state of optimiser and schedules, from the config, copied before a checkpoint is loaded."""
 
     def __init__(self, runner: Runner) -> None:
         wrapper, schedules = runner.optim_wrapper, runner.param_schedulers
-        # MMEngine gives several optimisers, and their schedules, as dicts.
+        # With several optimisers, MMEngine has dicts of optimisers and schedules.
         self.several_optimisers = not (isinstance(wrapper, OptimWrapper) and isinstance(schedules, list | None))
         if self.several_optimisers:
             return
@@ -155,32 +162,32 @@ class ConfigSchedule:
         self.schedules = [copy.deepcopy(schedule.state_dict()) for schedule in schedules or []]
 
     def restore(self, runner: Runner, batches: int) -> None:
-        """Puts the state back and steps the schedules from the beginning to where the run has come to.
+        """Restores the state and steps the schedules from the beginning to the position of the resumed run.
 
         Args:
             runner: the runner.
-            batches: number of batches trained of an epoch that is not complete.
+            batches: number of batches trained in the current, incomplete epoch.
 
         Raises:
-            UserError: with several optimisers, or with another loop than one over epochs.
+            UserError: if there are several optimisers, or the loop does not count epochs.
         """
         loop = runner.train_loop
         if self.several_optimisers:
-            raise UserError("`resume`: with several optimisers nothing may change: keep the config as it was")
+            raise UserError("`resume`: with several optimisers no setting may change: keep the config as it was")
         if not isinstance(loop, EpochBasedTrainLoop):
-            raise UserError("`resume`: with a loop over iterations nothing may change: keep the config as it was")
+            raise UserError("`resume`: with a loop over iterations no setting may change: keep the config as it was")
         for group, state in zip(runner.optim_wrapper.optimizer.param_groups, self.groups, strict=True):
             group.update(state)
         schedules = runner.param_schedulers or []
         for schedule, state in zip(schedules, self.schedules, strict=True):
             schedule.__dict__.update(state)
-        # An epoch may have another number of batches than before.
+        # The number of batches of an epoch may have changed.
         epoch_length = len(runner.train_dataloader)
         loop._iter = loop.epoch * epoch_length + batches
         by_epoch = [schedule for schedule in schedules if schedule.by_epoch]
         by_step = [schedule for schedule in schedules if not schedule.by_epoch]
         with without_factors(runner.optim_wrapper), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of schedules that step without their optimiser
+            warnings.simplefilter("ignore")  # torch warns if a schedule steps before its optimiser
             for _ in range(loop.epoch):
                 for schedule in by_step * epoch_length + by_epoch:
                     schedule.step()
@@ -189,16 +196,16 @@ class ConfigSchedule:
 
 
 def weights_setting(config: Config) -> Any:
-    """The key ``class_weights`` of a config; None for no weights, which is ``{}`` in configs/_base_.
+    """The key ``class_weights`` of a config; None for no weights.
 
-    MMEngine merges a dict of weights into no other value.
+    The default in configs/_base_ is ``{}``, because MMEngine merges a dict of weights only into a dict.
     """
     value = config.get("class_weights")
     return None if value == {} else value
 
 
 def _pipeline_of(dataset: Any) -> list[Any]:
-    """The transforms of a data set's config; of the first one within wrappers, such as RepeatDataset."""
+    """The transforms of a data set's config or, for wrappers such as RepeatDataset, of the first wrapped one."""
     while isinstance(dataset, Mapping):
         if "pipeline" in dataset:
             return list(dataset["pipeline"] or [])
@@ -208,14 +215,14 @@ def _pipeline_of(dataset: Any) -> list[Any]:
 
 
 def _image_sizes(pipeline: list[Any]) -> Any:
-    """The size that the pipeline resizes to; a list if it has several resizing transforms, or none."""
+    """The size to which the pipeline resizes; a list if the number of resizing transforms is not one."""
     transforms = [each for each in pipeline if isinstance(each, Mapping) and str(each.get("type")).endswith("Resize")]
     sizes = [transform[key] for transform in transforms for key in ("size", "scale") if key in transform]
     return sizes[0] if len(sizes) == 1 else sizes
 
 
 def _without(node: Any, names: tuple[str, ...]) -> Any:
-    """A copy of a config's node without the keys of these names."""
+    """A copy of a nested config without the given keys."""
     if isinstance(node, Mapping):
         return {key: _without(value, names) for key, value in node.items() if key not in names}
     return type(node)(_without(item, names) for item in node) if isinstance(node, list | tuple) else node

@@ -1,4 +1,4 @@
-"""What the trainings of every task share: a quiet runner, several processes, a tidy end."""
+"""The runner of every task's trainings, with run folders, several processes and an orderly end."""
 
 import contextlib
 import io
@@ -54,33 +54,33 @@ from tresnet_downstream.system_errors import names_folder
 
 
 class FolderRunner(Runner):
-    """MMEngine's runner, except that a training overwrites no run in its folder, and resumes by rules.
+    """MMEngine's runner, except that a training does not overwrite an earlier run, and checks what it resumes.
 
-    A folder that holds a run is refused unless the config says ``resume`` or ``overwrite=True``. Changes of the
-    config since the checkpoint that is resumed are refused or told, see :mod:`resuming`. Only a training saves
-    its config in the folder. Trainings over epochs use :class:`TrainLoop`, with the config's ``val_steps``.
+    A folder that holds a run is refused unless the config has ``resume`` or ``overwrite=True``. Changes of the config
+    since the resumed checkpoint are refused or printed, see :mod:`resuming`. Only trainings save their config in the
+    folder. Trainings over epochs use :class:`TrainLoop`, with the config's ``val_steps``.
     """
 
-    # What stands in the place of MMEngine's hooks, by the key in `default_hooks`; the second, with `val_steps` only.
+    # By the key in `default_hooks`: MMEngine's hook and its replacement. `hooks_for_steps`: only with `val_steps`.
     replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {"param_scheduler": ("ParamSchedulerHook", "ScheduleHook")}
     hooks_for_steps: ClassVar[dict[str, tuple[str, str]]] = {"logger": ("LoggerHook", "StepLoggerHook")}
 
-    # What may stand before the names of parts in `lr_factors` and `freeze`.
+    # Prefixes that the names of parts in `lr_factors` and `freeze` may leave out.
     part_roots: ClassVar[tuple[str, ...]] = ("",)
 
     _timestamp: str
     run_id = ""
     settings_digest = ""
     settings: dict[str, Any] | None = None
-    # What the data adds to the free settings, by the names that messages use; set by the task.
+    # Properties of the data that are compared like free settings, by the names in messages; set by the task.
     data_settings: Mapping[str, Any] = MappingProxyType({})
     resumed_id: str | None = None
     _resuming = _has_optimiser = False
     _batches_of_epoch = 0  # trained before the checkpoint that is resumed
     _accounts: Mapping[str, Sequence[float]] = MappingProxyType({})
     _moved_aside: Path | None = None  # the run that the folder held, in the first process
-    _changes: list[str] | None = None  # of the settings; None if the checkpoint does not say its own
-    _images_of_a_step: str | None = None  # in words, where they depend on a change
+    _changes: list[str] | None = None  # changed settings; None if the checkpoint does not hold its settings
+    _images_of_a_step: str | None = None  # the result of `images_of_a_step`
 
     def __init__(self, model: Any, work_dir: str, *args: Any, **kwargs: Any) -> None:
         self.trackers = require_trackers(kwargs.get("cfg") or {})
@@ -91,7 +91,7 @@ class FolderRunner(Runner):
         """Does nothing: :meth:`train` saves the config."""
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Sets up as the base class does; the log gets a folder of its own, also of two runs of one second."""
+        """Sets up the environment as the base class does; two runs of the same second get different log folders."""
         prepare_workers(self.cfg)
         super().setup_env(env_cfg)
         processes.watch_processes()
@@ -101,12 +101,12 @@ class FolderRunner(Runner):
             self._timestamp = moment.strftime("%Y%m%d_%H%M%S")
 
     def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
-        """Builds the loop, with ours in the place of MMEngine's over epochs."""
+        """Builds the loop, with :class:`TrainLoop` instead of MMEngine's loop over epochs."""
         config = loop_config(loop, self.cfg.get("val_steps")) if isinstance(loop, Mapping) else loop
         built: BaseLoop = super().build_train_loop(config)
         if isinstance(built, TrainLoop):
             _keep_workers(built.dataloader)
-        wrapper = self.optim_wrapper  # a config still
+        wrapper = self.optim_wrapper  # not built yet: a config
         if isinstance(built, TrainLoop) and isinstance(wrapper, dict):
             names = {str(wrapper.get(key)).removeprefix(f"{SCOPE}.") for key in ("type", "constructor")}
             if names & {"RecipeOptimWrapper", "MatrixDecayConstructor"}:
@@ -114,8 +114,8 @@ class FolderRunner(Runner):
         return built
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
-        """Builds the optimiser, which clips gradients and has learning rates by part as the config says."""
-        if self._has_optimiser:  # MMEngine asks again where a run is resumed
+        """Builds the optimiser with the config's gradient clipping and learning rates by part."""
+        if self._has_optimiser:  # MMEngine calls this again when a run is resumed
             return optim_wrapper
         built = super().build_optim_wrapper(with_clipping(optim_wrapper, self.cfg))
         self._has_optimiser = True
@@ -125,14 +125,14 @@ class FolderRunner(Runner):
         return built
 
     def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
-        """Builds the loop; in a training, its workers are there until the training ends."""
+        """Builds the loop; in a training, its workers live until the training ends."""
         built: BaseLoop = super().build_val_loop(loop)
         if isinstance(self._train_loop, TrainLoop):
             _keep_workers(built.dataloader)
         return built
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
-        """Registers MMEngine's hooks, with ours in the place of some; with ``val_steps``, those that count steps."""
+        """Registers MMEngine's default hooks, some of them replaced by hooks of this package."""
         hooks = dict(hooks or {})
         replaced = self.replaced_hooks | ({} if self.cfg.get("val_steps") is None else self.hooks_for_steps)
         for name, (theirs, ours) in replaced.items():
@@ -142,7 +142,7 @@ class FolderRunner(Runner):
         super().register_default_hooks(hooks)
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """Registers the config's hooks, that of patience, that of trackers, and last what notes each validation."""
+        """Registers the config's hooks, and those for early stopping, trackers and the record of validations."""
         super().register_hooks(*args, **kwargs)
         self.register_hook(PatienceHook.of(self.cfg))
         if any(setting["type"] != TENSORBOARD for setting in self.trackers):
@@ -150,7 +150,7 @@ class FolderRunner(Runner):
         self.register_hook(LastValidationHook())
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
-        """Builds the writers of logs; one that cannot start is told in one line."""
+        """Builds the log writers; one that cannot start raises a UserError."""
         if isinstance(visualizer, dict):
             visualizer = with_tensorboard(visualizer, self.trackers)
         built = super().build_visualizer(visualizer)
@@ -158,14 +158,15 @@ class FolderRunner(Runner):
         return built
 
     def build_log_processor(self, log_processor: Any) -> LogProcessor:
-        """Builds what makes lines and scalars of a log, with ours in the place of MMEngine's."""
+        """Builds the log processor, which logs means over processes."""
         return super().build_log_processor(with_mean_losses(log_processor))
 
     def train(self) -> Any:
-        """Trains, in a folder of its own.
+        """Trains the model in the run folder.
 
         Raises:
-            UserError: if another training runs in the folder, or it holds a run and the config does not say what to do.
+            UserError: if another training runs in the folder, or the folder holds a run and the config has neither
+                ``resume`` nor ``overwrite``.
         """
         check_step_settings(self.cfg)
         tell_unread_keys(self.cfg)
@@ -195,12 +196,12 @@ class FolderRunner(Runner):
             return super().test()
 
     def _stops_in_order(self) -> bool:
-        """Whether the loop looks for signals after each step, as ours does; in another one they act at once."""
+        """Whether the loop checks for signals after each step, as TrainLoop does; in other loops they act at once."""
         loop = self._train_loop
         return isinstance(loop, TrainLoop) or (isinstance(loop, Mapping) and "val_steps" in loop_config(loop, None))
 
     def _take_folder(self, locks: contextlib.ExitStack) -> None:
-        """Locks the folder until ``locks`` is closed, and begins a new run in it or finds the one to resume."""
+        """Locks the folder until ``locks`` is closed, and begins a new run in it or finds the checkpoint to resume."""
         overwrite = bool(self.cfg.get("overwrite"))
         self.settings = run_settings(self.cfg, self.world_size)
         self.settings_digest = settings_digest(self.settings)
@@ -214,7 +215,7 @@ class FolderRunner(Runner):
             remove_partial_files(folder, locked=True)
             remove_partial_files(folder.parent / ".cache")
         if resume:
-            # Not MMEngine's search, which follows the path of before if the folder was moved.
+            # MMEngine's own search would use the old path if the folder was moved.
             source = source or (str(newest_whole_checkpoint(folder) or "") or None)
             self._load_from, resume = source, source is not None
             if not resume:
@@ -229,8 +230,8 @@ class FolderRunner(Runner):
         barrier()
 
     def _lock_folder(self, locks: contextlib.ExitStack) -> None:
-        """The first process takes the lock; all of them raise if it cannot."""
-        barrier()  # every process has looked at the lock, which holds it for a moment
+        """Locks the folder in the first process; all processes raise if that fails."""
+        barrier()  # checking the lock holds it for a moment, so all processes must have checked
         refusal: list[str] = [""]
         if is_main_process():
             try:
@@ -245,12 +246,12 @@ class FolderRunner(Runner):
         save_config(self.cfg, Path(self.work_dir) / f"{Path(self.cfg.filename or self.timestamp).stem}.py")
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Resumes a checkpoint; what the config changed is refused or takes effect."""
+        """Resumes from a checkpoint; changes of the config are refused or take effect."""
         schedule = ConfigSchedule(self)
         self._resuming = True
         super().resume(filename, *args, **kwargs)
         if self._changes is None:
-            tell(f"{filename}: does not say what it was trained with, so the config's settings hold from here")
+            tell(f"{filename}: does not hold the settings of its training, so those of the config are used from here")
             schedule.restore(self, self._batches_of_epoch)
         elif self._changes:
             for change in self._changes:
@@ -260,19 +261,19 @@ class FolderRunner(Runner):
             schedule.restore(self, self._batches_of_epoch)
         self._resuming = False
         if isinstance(self.train_loop, EpochBasedTrainLoop) and self.epoch >= self.max_epochs:
-            tell(f"nothing is left to train: the run has all of its {self.max_epochs} epochs")
+            tell(f"nothing is left to train: the run has completed all {self.max_epochs} epochs")
         if is_main_process():
             folders.write_run_id(self.work_dir, self.run_id)
             self._save_config()
-            # A killed run may have written a checkpoint and not yet removed those before.
+            # A killed run may have written a checkpoint without removing the outdated ones.
             folders.remove_within_epochs(self.work_dir, Path(filename).name)
 
     def resumed_sums(self, hook: Hook) -> Sequence[float] | None:
-        """The sums of a hook's account of the training in the checkpoint that is resumed; None if it has none."""
+        """The sums of a hook's account in the resumed checkpoint; None if it has none."""
         return self._accounts.get(type(hook).__name__)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """Loads a checkpoint; one that is resumed must be of this run."""
+        """Loads a checkpoint. A checkpoint to resume is compared with the settings of this run."""
         checkpoint = super().load_checkpoint(*args, **kwargs)
         if self._resuming:
             meta = checkpoint["meta"]
@@ -292,12 +293,12 @@ class FolderRunner(Runner):
         return checkpoint
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Calls the hooks; a checkpoint is given the run's id and settings first."""
+        """Calls the hooks, and does what must happen right before or after them, such as adding the run id."""
         if fn_name == "after_load_checkpoint" and self._resuming:
             require_parts(kwargs["checkpoint"], self._load_from or "checkpoint")
-            kwargs["checkpoint"]["meta"].pop("config", None)  # MMEngine would run it
+            kwargs["checkpoint"]["meta"].pop("config", None)  # MMEngine would execute it
         if fn_name == "before_run" and self.settings is not None and hasattr(self.train_dataloader.dataset, "__len__"):
-            # Known once the data set is built; the length of the schedule follows from it.
+            # The length of the schedule depends on it, and it is known only after the data set is built.
             self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
             self.settings["free"].update(self.data_settings)
             scored: Any = getattr(getattr(self._val_loop, "dataloader", None), "dataset", None)
@@ -322,12 +323,12 @@ class FolderRunner(Runner):
             require_finite(kwargs["checkpoint"], position(self))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Saves a checkpoint that appears under its name only when it is complete.
+        """Saves a checkpoint. The file appears under its name only when it is complete.
 
         Raises:
-            NonFiniteLossError: if a weight, a buffer or an average is NaN or infinite.
+            NonFiniteLossError: if a weight, a buffer or an averaged weight is NaN or infinite.
         """
-        if "://" in str(out_dir):  # a store that takes whole objects
+        if "://" in str(out_dir):  # an object store, which writes whole objects
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
         elif is_main_process():
             with whole_file(Path(out_dir) / filename) as partial:
@@ -335,18 +336,18 @@ class FolderRunner(Runner):
 
 
 def _keep_workers(dataloader: Any) -> None:
-    """Lets the workers of a data loader that was not used yet outlive the signal that ends a training in order."""
+    """Lets the workers of an unused data loader ignore the first signal, which ends the training in order."""
     if hasattr(dataloader, "worker_init_fn"):
         dataloader.worker_init_fn = signals.left_to_parent(dataloader.worker_init_fn)
 
 
 class QuietRunner(FolderRunner):
-    """MMEngine's runner, except that the terminal is left to the progress bar: the log file has every line.
+    """A :class:`FolderRunner` that logs to the log file only and leaves the terminal to the progress bar.
 
-    Ctrl-C ends it even where a bare ``except`` of MMEngine had swallowed that.
+    Ctrl-C ends it even if a bare ``except`` in MMEngine has caught the KeyboardInterrupt.
 
     Attributes:
-        description: what checkpoints say of the model, as plain values; set by the task.
+        description: description of the model for checkpoints, as plain values; set by the task.
     """
 
     description: Mapping[str, Any] = MappingProxyType({})
@@ -360,7 +361,7 @@ class QuietRunner(FolderRunner):
         return logger
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """Loads a checkpoint as the base class does, which prints where from."""
+        """Loads a checkpoint as the base class does, without its output."""
         with contextlib.redirect_stdout(io.StringIO()):
             return super().load_checkpoint(*args, **kwargs)
 
@@ -371,16 +372,20 @@ class QuietRunner(FolderRunner):
 
 
 def _end_workers(dataloader: Any) -> None:
-    """Ends the workers of a data loader that keeps them; one that does not answer is killed."""
-    # Left to the garbage collector, which takes a loader apart in another order, each worker ends in 5 s.
+    """Ends the persistent workers of a data loader; one that does not respond is killed."""
+    # The garbage collector would take 5 s for each worker, because it destroys a loader in another order.
     if (iterator := getattr(dataloader, "_iterator", None)) is not None:
         iterator._shutdown_workers()
         for worker in iterator._workers:
-            worker.kill()  # the first SIGTERM, which torch sends, has no effect, see `signals`
+            worker.kill()  # torch sends SIGTERM, whose first occurrence the workers ignore, see `signals`
 
 
 def join_processes(launcher: str) -> None:
-    """Joins the processes that torchrun started: NCCL where each has a GPU, otherwise gloo."""
+    """Joins the process group of torchrun, with NCCL if there are GPUs, otherwise with gloo.
+
+    Raises:
+        UserError: if torchrun's environment variables are missing.
+    """
     if launcher == "none" or dist.is_initialized():
         return
     if missing := {"RANK", "WORLD_SIZE", "LOCAL_RANK"} - set(os.environ):
@@ -391,11 +396,11 @@ def join_processes(launcher: str) -> None:
 
 
 def set_launcher(config: Config, launcher: str) -> None:
-    """Says in the config how processes were started and, for several, how they wrap the model."""
+    """Sets the launcher in the config and, for several processes, the wrapper of the model."""
     config.launcher = launcher
     if launcher != "none":
-        os.environ.setdefault("MKL_NUM_THREADS", "1")  # as MMEngine would, with a warning in each process
-        # MMEngine's own default names a GPU.
+        os.environ.setdefault("MKL_NUM_THREADS", "1")  # MMEngine would set it too, with a warning in each process
+        # MMEngine's default is a GPU.
         device_ids = [int(os.environ["LOCAL_RANK"])] if torch.cuda.is_available() else None
         config.model_wrapper_cfg = {
             "type": "MMDistributedDataParallel",
@@ -406,7 +411,7 @@ def set_launcher(config: Config, launcher: str) -> None:
 
 
 def close(runner: Runner) -> None:
-    """Ends what a run has open: the workers that load data, the progress bar, the writers of logs."""
+    """Closes a run: ends the workers of its data loaders, and closes the progress bar and the log writers."""
     for loop in (runner._train_loop, runner._val_loop):
         _end_workers(getattr(loop, "dataloader", None))
     for hook in runner.hooks:

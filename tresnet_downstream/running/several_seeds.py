@@ -1,4 +1,4 @@
-"""One training with several seeds, each in a folder of its own, and a table of their scores."""
+"""Trains a config with several seeds, each in its own folder, and writes a table of the scores."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,28 +35,28 @@ def train_seeds(
     launcher: str = "none",
     overwrite: bool = False,
 ) -> dict[int, float]:
-    """Trains with each of several seeds in ``work_dir/seed_N``, and writes a table of the best scores.
+    """Trains with each seed in ``work_dir/seed_N``, and writes a table of the best scores.
 
-    ``seeds.txt`` and ``seeds.json`` in ``work_dir`` have each seed's score, and their mean, standard deviation and 95%
-    t interval; they are written after each seed. With ``resume``, seeds that are in ``seeds.json`` are not trained
-    again, one that was interrupted goes on, and further ones are added.
+    ``seeds.txt`` and ``seeds.json`` in ``work_dir`` contain each seed's score, and the mean, standard deviation and 95%
+    t interval of the scores. They are written after each seed. With ``resume``, seeds in ``seeds.json`` are not trained
+    again, an interrupted seed is resumed, and new seeds are added.
 
     Args:
-        seeds: whole numbers from 0, each once.
-        work_dir: the folder.
-        config_of: gives the config with a seed; its ``work_dir`` is set here.
+        seeds: different whole numbers, at least 0.
+        work_dir: folder of the table and of the seeds' run folders.
+        config_of: returns the config for a seed; its ``work_dir`` is set here.
         train: :func:`train_classifier`, :func:`train_detection` or :func:`train_joint`.
-        score_of: the score in what ``train`` gives; None if nothing was scored.
-        resume: goes on with what ``work_dir`` holds.
+        score_of: returns the score from the result of ``train``; None if nothing was scored.
+        resume: whether to continue the trainings in ``work_dir``.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
-        overwrite: moves the results and the runs that the folders of these seeds hold aside.
+        overwrite: whether to move earlier results, and earlier runs of these seeds, aside.
 
     Returns:
-        the scores by seed, those of earlier calls too.
+        the scores by seed, including those of earlier calls.
 
     Raises:
-        UserError: for seeds that are none; for a folder that holds a run without ``resume`` or ``overwrite``; for
-            settings that differ from those of the seeds that are there; and for what ``train`` raises.
+        UserError: if a seed is invalid; if a folder holds a run, without ``resume`` or ``overwrite``; if the settings
+            differ from those of the seeds in ``seeds.json``; and if ``train`` raises it.
     """
     _check(seeds)
     join_processes(launcher)
@@ -65,7 +65,7 @@ def train_seeds(
         folders.check(_folder(folder, seed), resume, overwrite)
     if not (resume or overwrite) and (folder / RESULTS).exists():
         raise UserError(
-            f"{folder}: holds scores of several seeds already: `resume` goes on with them, `overwrite` moves them "
+            f"{folder}: holds scores of several seeds already: `resume` continues them, `overwrite` moves them "
             "aside, and `work_dir` names another folder"
         )
     stored = _agreed(_read(folder / RESULTS) if resume and is_main_process() else {})
@@ -77,7 +77,7 @@ def train_seeds(
         settings = _settings(config)
         _require_same(folder / RESULTS, stored, settings)
         if _agreed(_is_finished(folder, stored, seed)):
-            tell(f"seed {seed} ({number} of {len(seeds)}): is trained; {_folder(folder, seed)} has it")
+            tell(f"seed {seed} ({number} of {len(seeds)}): has been trained, in {_folder(folder, seed)}")
             continue
         tell(f"seed {seed} ({number} of {len(seeds)}):")
         began = int(time.time())
@@ -103,10 +103,10 @@ def train_seeds(
 
 
 def table_of(work_dir: str | Path) -> str:
-    """The table that :func:`train_seeds` wrote.
+    """The table of scores that :func:`train_seeds` wrote, as text.
 
     Raises:
-        UserError: there is none.
+        UserError: if the folder has none.
     """
     content = _read(Path(work_dir) / RESULTS)
     if not content:
@@ -119,7 +119,7 @@ def _check(seeds: Sequence[int]) -> None:
         raise UserError("`seeds`: name at least one")
     for seed in seeds:
         if type(seed) is not int or not 0 <= seed < 2**32:
-            raise UserError(f"`seeds`: {seed!r} is no whole number from 0 to 2**32 - 1")
+            raise UserError(f"`seeds`: {seed!r} is not a whole number from 0 to 2**32 - 1")
     if twice := [seed for seed in seeds if list(seeds).count(seed) > 1]:
         raise UserError(f"`seeds`: {twice[0]} is named twice")
 
@@ -129,7 +129,7 @@ def _folder(folder: Path, seed: int) -> Path:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What all seeds share."""
+    """The settings that all seeds share."""
     settings = run_settings(config, get_world_size())
     settings["fixed"].pop("seed", None)
     shared: dict[str, Any] = plain(settings)
@@ -137,20 +137,20 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _require_same(path: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises UserError unless the seeds that are there were trained with these settings."""
+    """Raises UserError if the stored seeds were trained with other settings."""
     if not stored:
         return
     groups = ("fixed", "free")
     if differ := [each for group in groups for each in changes(stored["settings"][group], settings[group])]:
         others = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
         raise UserError(
-            f"{path}: the seeds in it were trained otherwise: {differ[0]}{others}: keep it, or give `overwrite` or "
+            f"{path}: its seeds were trained with other settings: {differ[0]}{others}: keep it, or give `overwrite` or "
             "another `work_dir`"
         )
 
 
 def _is_finished(folder: Path, stored: Mapping[str, Any], seed: int) -> bool:
-    """Whether a seed's score is there, and its folder still holds the run that it is of."""
+    """Whether a seed's score is stored, and the seed's folder still holds that run."""
     record = next((each for each in stored.get("seeds", ()) if each["seed"] == seed), None)
     return record is not None and bool(record["run_id"]) and record["run_id"] == _run_id(folder, seed)
 
@@ -163,17 +163,17 @@ def _run_id(folder: Path, seed: int) -> str:
 
 
 def _agreed(value: Any) -> Any:
-    """The first process's value, in all processes."""
+    """The value of the first process, in all processes."""
     values = [value]
     broadcast_object_list(values)
     return values[0]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What :func:`_write` wrote; empty if it is not there.
+    """Reads ``seeds.json``; empty if it does not exist.
 
     Raises:
-        UserError: it is damaged, or of another version.
+        UserError: if the file is damaged, or of another version.
     """
     if not path.is_file():
         return {}
@@ -181,7 +181,7 @@ def _read(path: Path) -> dict[str, Any]:
     keys = {"format": str, "version": int, "score": str, "settings": dict, "seeds": list}
     is_whole = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in keys.items())
     if not is_whole or content["format"] != FORMAT or content["version"] != VERSION or not _are_records(content):
-        raise UserError(f"{path}: is damaged, or no scores of several seeds; give `overwrite` or another `work_dir`")
+        raise UserError(f"{path}: is damaged, or not a table of seeds; give `overwrite` or another `work_dir`")
     result: dict[str, Any] = content
     return result
 

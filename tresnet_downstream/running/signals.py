@@ -1,6 +1,6 @@
-"""Signals that end a training in order: the step ends, a checkpoint is written, and the exit status says which it was.
+"""Signals that end a training in order: it completes the step, writes a checkpoint, and exits with the signal's status.
 
-A scheduler sends SIGTERM or SIGUSR1 before it takes a machine away; Ctrl-C sends SIGINT.
+Schedulers send SIGTERM or SIGUSR1 before they end a job; Ctrl-C sends SIGINT.
 """
 
 import signal
@@ -14,16 +14,16 @@ from typing import Any
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )  # Windows has no SIGUSR1
-# Schedulers signal every process of a job, and torchrun then passes the signal on: within this many seconds, the same
-# signal counts once.
+# Schedulers signal every process of a job, and torchrun forwards the signal to its processes. The same signal within
+# this many seconds is therefore counted once.
 SAME_SIGNAL_SECONDS = 1.0
 
 
 class TrainingStopped(SystemExit):
-    """A signal ended a training. The attribute ``code`` is the exit status: 128 and the signal's number.
+    """Raised when a signal ends a training. The attribute ``code`` is the exit status, 128 + the signal's number.
 
     Args:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -32,10 +32,10 @@ class TrainingStopped(SystemExit):
 
 
 class _FirstSignal:
-    """A handler that notes the first signal; the second one goes to other handlers.
+    """A handler that stores the first signal and passes the second one to other handlers.
 
     Args:
-        handlers: of the second signal, by signal number.
+        handlers: the handlers for the second signal, by signal number.
     """
 
     def __init__(self, handlers: Mapping[int, Any]) -> None:
@@ -52,9 +52,9 @@ class _FirstSignal:
             signal.raise_signal(number)
 
     def restore(self) -> None:
-        """Sets the other handlers."""
+        """Installs the other handlers."""
         for number, handler in self.handlers.items():
-            # None: set by code that is not Python, which Python cannot set again.
+            # None means a handler that was not installed from Python, which Python cannot install again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
@@ -63,18 +63,18 @@ _first: _FirstSignal | None = None
 
 @contextmanager
 def deferred(processes: int = 1) -> Iterator[None]:
-    """Inside, the first signal is remembered, see :func:`received`; a second one acts as it would outside.
+    """A context in which the first signal is only stored, see :func:`received`; a second one has its usual effect.
 
-    The same signal within :data:`SAME_SIGNAL_SECONDS` is not a second one.
+    The same signal within :data:`SAME_SIGNAL_SECONDS` does not count as a second one.
 
     Args:
-        processes: how many train together. If one of several leaves the block by an exception, it is about to end, and
-            SIGTERM has no effect on it from then on: torchrun sends it as soon as another one has ended, and this one
-            may not have told its error or closed its logs yet. torchrun kills what is left after 30 s.
+        processes: number of processes of the training. If one of several leaves the context by an exception, it ignores
+            SIGTERM from then on: torchrun sends SIGTERM as soon as another process has ended, and this one may not have
+            printed its error or closed its logs. torchrun kills the remaining processes after 30 s.
     """
     global _first
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals arrive in the main thread alone
+        yield  # signals arrive only in the main thread
         return
     first = _first = _FirstSignal({number: signal.getsignal(number) for number in SIGNALS})
     for number in SIGNALS:
@@ -93,14 +93,14 @@ def deferred(processes: int = 1) -> Iterator[None]:
 
 
 def received() -> int:
-    """Number of the signal that arrived; 0 if none did."""
+    """Number of the signal that arrived within :func:`deferred`; 0 if none did."""
     return 0 if _first is None else _first.number
 
 
 def left_to_parent(init: Callable[[int], None] | None) -> Callable[[int], None]:
-    """The ``worker_init_fn`` of a data loader whose workers ignore the first signal: the training still needs them.
+    """A ``worker_init_fn`` whose workers ignore the first signal, because the training still needs them.
 
-    A second one ends a worker, as that with which torch ends one that does not answer.
+    A second signal ends a worker, such as the SIGTERM that torch sends to one that does not respond.
     """
     return partial(_init_worker, init)
 

@@ -1,7 +1,7 @@
-"""Images that a split to be scored shares with the training data, by cheap looks; the check of data finds all.
+"""A fast search for images of the validation or test split that are also training data; ``tresnet check`` finds all.
 
-Two images are the same if they have the same path, or the same file (a link). A copy is found where it has the same
-file name and the same content, as far as :data:`MOST_LOOKS` and :data:`MOST_BYTES` allow.
+Two images are the same if they have the same path or are the same file (a link). Copies are found if they have the same
+file name and content, within the limits :data:`MOST_LOOKS` and :data:`MOST_BYTES`.
 """
 
 import hashlib
@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 
-SPLITS = ("val", "test")  # those that are scored
-MOST_LOOKS = 20_000  # files whose size and identity are asked for
-MOST_BYTES = 2**26  # of the contents that are compared
-MOST_ANNOTATIONS = 2**26  # bytes of an annotation file that is read for this alone
+SPLITS = ("val", "test")  # the splits that can be scored
+MOST_LOOKS = 20_000  # most files whose size and identity are read
+MOST_BYTES = 2**26  # most bytes of file contents that are compared
+MOST_ANNOTATIONS = 2**26  # largest annotation file, in bytes, that is read only for this search
 
 
 class Overlap(NamedTuple):
     """The images that two splits share.
 
     Attributes:
-        shared: how many of the second split's are in the first.
-        example: the path of one; empty if there is none.
-        is_complete: whether all files of the same name were looked at.
+        shared: number of images of the second split that are in the first one.
+        example: path of one of them; empty if there is none.
+        is_complete: whether all files of the same name were compared.
     """
 
     shared: int
@@ -41,7 +41,7 @@ def require_split(split: str) -> None:
 
 
 def is_small(annotation_file: str) -> bool:
-    """Whether an annotation file is there and small enough to be read for its names alone."""
+    """Whether an annotation file exists and is small enough to be read only for its image names."""
     try:
         return os.path.getsize(annotation_file) <= MOST_ANNOTATIONS
     except OSError:
@@ -49,9 +49,9 @@ def is_small(annotation_file: str) -> bool:
 
 
 def paths_of(dataset: Any) -> list[str] | None:
-    """The paths of a data set's images, in one spelling; None if the data set, of a user perhaps, does not say them.
+    """The absolute paths of a data set's images; None if a data set, such as a user's own, does not provide them.
 
-    Data sets of this package have a method ``image_paths``; of those that join or repeat others, the parts have it.
+    Data sets of this package have a method ``image_paths``. For those that join or repeat others, the parts have it.
     """
     if hasattr(dataset, "image_paths"):
         return [os.path.abspath(path) for path in dataset.image_paths()]
@@ -64,11 +64,15 @@ def paths_of(dataset: Any) -> list[str] | None:
 
 
 def overlap(training: Sequence[str], other: Sequence[str]) -> Overlap:
-    """The images that a split shares with training.
+    """The images that a split shares with the training data.
 
     Args:
-        training: absolute paths.
+        training: absolute paths of the training images.
         other: absolute paths of the other split.
+
+    Examples:
+        >>> overlap(["/data/train/1.jpg", "/data/2.jpg"], ["/data/2.jpg", "/data/val/3.jpg"])
+        Overlap(shared=1, example='/data/2.jpg', is_complete=True)
     """
     known = set(training)
     shared = [path for path in other if path in known]
@@ -85,7 +89,7 @@ def overlap(training: Sequence[str], other: Sequence[str]) -> Overlap:
 
 
 class _Files:
-    """Compares files, until the looks and bytes are used up."""
+    """Compares files within the limits :data:`MOST_LOOKS` and :data:`MOST_BYTES`."""
 
     def __init__(self) -> None:
         self.looks, self.bytes, self.is_complete = 0, 0, True
@@ -93,7 +97,7 @@ class _Files:
         self._digests: dict[str, bytes] = {}
 
     def are_same(self, one: str, other: str) -> bool:
-        """Whether two paths are of one file or of two with the same content; False where that is not known."""
+        """Whether two paths are the same file, or files with the same content; False if the limits are reached."""
         stats = [self._stat(path) for path in (one, other)]
         if stats[0] is None or stats[1] is None:
             return False
@@ -132,20 +136,20 @@ class _Files:
 
 
 def tell_overlap(split: str, training: Sequence[str] | None, other: Sequence[str] | None) -> None:
-    """Says in one line how many images of a split are training data too; nothing if none is, or either is not known.
+    """Prints a warning if images of a split are also training data.
 
     Args:
         split: ``val`` or ``test``.
-        training: paths, as of :func:`paths_of`.
-        other: those of the split.
+        training: paths of the training images, from :func:`paths_of`; None if they are unknown.
+        other: paths of the split's images, or None.
     """
     if not training or not other:
         return
-    found = overlap(training, other)
-    if not found.shared:
+    common = overlap(training, other)
+    if not common.shared:
         return
-    least = "" if found.is_complete else "at least "
+    least = "" if common.is_complete else "at least "
     tell(
-        f"warning: {least}{found.shared:,} of the {len(other):,} images of the {split} split are in the training data "
-        f"too, such as {found.example}: scores on them do not tell how the network does on new images"
+        f"warning: {least}{common.shared:,} of the {len(other):,} images of the {split} split are in the training data "
+        f"too, such as {common.example}: scores on them do not tell how the network does on new images"
     )

@@ -1,12 +1,12 @@
-"""The check of a config that a checkpoint holds, before a network or a pipeline is built from it.
+"""Checks the config in a checkpoint before a network or a pipeline is built from it.
 
-A checkpoint is somebody else's file. MMEngine imports and calls whatever a ``type`` means, and some components
-evaluate their arguments as Python, open files or fetch what is named. So a stored config may name registered
-components only, of these kinds:
+A checkpoint may come from somebody else. MMEngine imports and calls whatever a ``type`` names, and some components
+evaluate arguments as Python, open files or download data. A stored config may therefore name only registered
+components of these kinds:
 
 * of MMDetection, mmcv, MMEngine and torch, those in :data:`ROOMS` without :data:`REFUSED`;
 * of this package;
-* of any other package or script: it is registered, so the caller imported it.
+* of any other package or script, because the caller must have imported it.
 
 A ``type`` is never looked up by import path.
 """
@@ -23,12 +23,12 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from tresnet_downstream.errors import UserError
 
-# Packages that register components when they, or this package, are imported, whatever the caller wants of them.
+# Packages that register components on import, so a registered component of theirs is not a choice of the caller.
 LIBRARIES = (
     *("albumentations", "mmcls", "mmcv", "mmdet", "mmengine", "mmpretrain", "mmseg", "timm", "torch", "torchvision"),
     *("transformers", *(sys.stdlib_module_names - {"__main__"})),
 )
-# Where their harmless components are defined.
+# Modules of these packages that define harmless components.
 ROOMS = (
     "mmcv.cnn",
     "mmcv.ops",
@@ -53,7 +53,7 @@ ROOMS = (
     "mmengine.utils.dl_utils.parrots_wrapper",
     "torch.nn",
 )
-# Classes in these rooms that do more than compute.
+# Classes in these modules that do more than compute.
 REFUSED = {
     "mmdet.datasets.transforms.instaboost.InstaBoost": "imports another package",
     "mmdet.datasets.transforms.loading.InferencerLoader": "opens files",
@@ -67,8 +67,8 @@ REFUSED = {
     "mmdet.models.task_modules.tracking.aflink.AppearanceFreeLink": "opens a file",
     "mmdet.models.task_modules.tracking.camera_motion_compensation.CameraMotionCompensation": "evaluates its arguments",
 }
-# Types that stand for something else than a component, by the keys that they stand under. mmcv evaluates those of
-# suppression as Python and looks those of regions up in its module of operators.
+# Values of `type` that do not name a component, by the key of their dict. mmcv evaluates the types of suppression as
+# Python code, and looks the types of regions up in its module of operators.
 _SUPPRESSION = ("nms", "soft_nms")
 _REGIONS = ("DeformRoIPoolPack", "ModulatedDeformRoIPoolPack", "RoIAlign", "RoIPool", "SimpleRoIAlign")
 _PATHS = ("same_up", "same_down", "across_lateral", "across_down", "across_up", "across_skip", "output")  # of FPG
@@ -80,45 +80,45 @@ UNREGISTERED = {
     "adapt_cfg": ("dilation", "offset"),
     **dict.fromkeys((f"{way}_trans" for way in _PATHS), ("conv", "identity", "interpolation_conv", "last_conv")),
 }
-# Arguments that name files, addresses or programs.
+# Arguments that name files, URLs or programs.
 FOLLOWED = (
     *("_base_", "backend_args", "checkpoint", "custom_imports", "file_client_args", "init_cfg", "label_map_file"),
     *("lang_model_name", "load_from", "pretrained", "proposal_file", "rfstructure_file", "teacher_ckpt"),
     *("teacher_config", "tokenizer_name"),
 )
 
-# Of a network that a checkpoint describes; the largest of MMDetection's have some thousands.
+# Most modules of a described network; the largest networks of MMDetection have some thousands.
 MOST_MODULES = 20_000
-# Of a whole number in a description: components count up to some of them, and none of MMDetection's is near.
+# Largest whole number in a description. Some components loop up to a number; MMDetection's numbers are far below.
 LARGEST_NUMBER = 2**20
 
 _ADVICE = "import the Python file that registers it first (`import`)"
 
 
 def check_stored(path: str | Path, node: Any, registries: Sequence[Registry], elsewhere: Collection[str] = ()) -> None:
-    """Checks a stored config, so that building it imports, opens and fetches nothing.
+    """Checks a stored config, so building from it imports, opens and downloads nothing.
 
     Args:
-        path: the checkpoint, for messages.
+        path: path of the checkpoint, for messages.
         node: the config, or a part of it.
-        registries: where its types are looked up.
-        elsewhere: types that the caller looks up himself, and not in a registry.
+        registries: the registries in which its types are looked up.
+        elsewhere: types that the caller does not look up in a registry.
 
     Raises:
-        UserError: for a type that is not registered or is refused (see the module), for arguments that name
-            files, addresses or programs, and for whole numbers beyond `LARGEST_NUMBER`.
+        UserError: if a type is not registered or is refused (see the module), if an argument names a file, a URL or a
+            program, or if a whole number is beyond `LARGEST_NUMBER`.
     """
     for registry in registries:
-        registry.import_from_location()  # the package's own modules, as building does
+        registry.import_from_location()  # registers the package's own modules, as building does
     try:
         _check(path, node, registries, "", elsewhere)
     except RecursionError as error:
-        raise UserError(f"{path}: its description is nested without end") from error
+        raise UserError(f"{path}: its description is nested too deeply") from error
 
 
 @contextmanager
 def few_modules(path: str | Path) -> Iterator[None]:
-    """Raises UserError when more than `MOST_MODULES` are built: a stored number may ask for any count."""
+    """A context that raises UserError if more than `MOST_MODULES` modules are built, as a stored number may demand."""
     built = 0
 
     def count(*_: Any) -> None:
@@ -160,7 +160,7 @@ def _check_type(path: str | Path, name: Any, registries: Sequence[Registry], key
     if key in ("nms", "nms_cfg", "dqs_cfg", "roi_layer"):
         raise UserError(f"{path}: sets {key}.type={name!r}; a stored config may name {', '.join(UNREGISTERED[key])}")
     holders = [registry for registry in registries if _component(name, registry) is not None]
-    # MMEngine imports a module of that name where it meets a component in the place of another kind.
+    # If a registry does not have the component, MMEngine imports a module of that name.
     ambiguous = holders and len(holders) < len(registries) and "." not in name and name not in sys.modules
     if not holders or (ambiguous and PathFinder.find_spec(name) is not None):
         raise UserError(f"{path}: names the component {name!r}, which is not registered; {_ADVICE}")
@@ -169,7 +169,7 @@ def _check_type(path: str | Path, name: Any, registries: Sequence[Registry], key
         if module.split(".")[0] in LIBRARIES:
             reason = REFUSED.get(f"{module}.{title}")
             if reason is None and not any(f"{module}.".startswith(f"{room}.") for room in ROOMS):
-                reason = "is not known to compute alone"
+                reason = "is not known to be harmless"
             if reason is not None:
                 raise UserError(f"{path}: names the component {name!r}, which {reason}; build it with `config`")
 
@@ -179,7 +179,7 @@ def _is_unset(value: Any) -> bool:
 
 
 def _component(name: Any, registry: Registry) -> Any:
-    """What the registry, or the scope that the name gives, holds under this name; None if nothing."""
+    """The component registered under a name in the registry, or in the scope before the dot; None if there is none."""
     if not isinstance(name, str):
         return None
     scope, dot, plain_name = name.rpartition(".")
@@ -192,7 +192,7 @@ def _component(name: Any, registry: Registry) -> Any:
 
 
 def _is_scope(scope: Any, registries: Sequence[Registry]) -> bool:
-    """Whether it is the scope of a registry whose module, which MMEngine would import, is imported."""
+    """Whether ``scope`` is the scope of a registry whose module is already imported; MMEngine would import it."""
     if not isinstance(scope, str) or f"{scope}.registry" not in sys.modules:
         return False
     families = (member for registry in registries for member in (registry, *_ancestors(registry)))

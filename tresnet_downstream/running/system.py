@@ -1,4 +1,4 @@
-"""What a training needs of the system before its workers start, and what it gives back at its end."""
+"""Checks of system limits before a training's workers start, and cleanup at its end."""
 
 import contextlib
 import logging
@@ -27,23 +27,23 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 LONGEST_SOCKET_PATH = 107  # in bytes, on Linux
-# Multiprocessing puts it in the folder of temporary files: its folder and its socket.
+# The folder and socket that multiprocessing creates in the folder of temporary files.
 _SOCKET_NAME = "/pymp-xxxxxxxx/listener-xxxxxxxx"
-# Files that a process has open anyway, and for each worker: its pipes, and the batches on their way. Fewer, and a
-# worker that cannot send its batch lets the training wait for ever.
+# Open files of the training process, and of each worker: its pipes, and the batches in transit. With a lower limit, a
+# worker cannot send its batch, and the training waits forever.
 _OPEN_FILES, _FILES_OF_A_WORKER, _ENOUGH_FILES = 96, 16, 65536
-# A worker starts two threads as it sends its first batch, where it can no longer tell why it failed. Besides the
-# workers, the training starts threads that write logs, pin memory and watch other processes.
+# A worker starts two threads when it sends its first batch, and a failure at that time cannot be reported. The training
+# itself starts threads that write logs, pin memory and watch other processes.
 _THREADS, _THREADS_OF_A_WORKER = 4, 3
 
 
 def prepare_workers(config: Config) -> None:
-    """Looks whether the workers that a config's data loaders start can work, and raises the limit on open files.
+    """Checks that the system's limits allow the workers of a config's data loaders; raises the limit on open files.
 
     Raises:
-        UserError: if they cannot; MMEngine would wait for them for ever.
+        UserError: if a limit is too low; MMEngine would wait for the workers forever.
     """
-    # A training reads two of them, and scoring one.
+    # A training uses both loaders, and scoring one.
     loaders = [config.get(f"{split}_dataloader") for split in ("train", "val")]
     numbers = [int(node.get("num_workers") or 0) for node in loaders if isinstance(node, Mapping)]
     num_workers = max(numbers, default=0)
@@ -72,7 +72,7 @@ def prepare_workers(config: Config) -> None:
 
 
 def _require_threads(num_workers: int, needed: int) -> None:
-    """Starts as many threads as the workers need processes and threads, for a moment: the system counts both alike."""
+    """Checks the limit on processes and threads by starting as many threads: the system counts both together."""
     is_over = threading.Event()
     threads: list[threading.Thread] = []
     try:
@@ -92,7 +92,7 @@ def _require_threads(num_workers: int, needed: int) -> None:
 
 
 def close_logs(runner: Runner) -> None:
-    """Closes the log file of a run, and drops what MMEngine keeps of it by its name."""
+    """Closes the log file of a run, and removes the run's instances from MMEngine's global dicts."""
     for handler in [handler for handler in runner.logger.handlers if isinstance(handler, logging.FileHandler)]:
         with contextlib.suppress(OSError):  # a full disk
             handler.close()
@@ -109,7 +109,7 @@ def close_logs(runner: Runner) -> None:
 
 
 def end_in_one_line() -> None:
-    """Makes a script that does not handle our errors, such as MMDetection's, end with one line and status 2."""
+    """Makes scripts that do not handle UserError, such as MMDetection's, end with one line and status 2."""
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _end
         silence_failing_logs()
@@ -120,7 +120,7 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if text is None:
         sys.__excepthook__(kind, error, trace)
     elif is_first_to_fail():
-        sys.stdout.flush()  # what was printed before stands before
+        sys.stdout.flush()  # keeps the order of stdout and stderr
         print(f"error: {worded(text)}", file=sys.stderr)
     _kill_workers()
     if text is not None:
@@ -128,9 +128,9 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
 
 
 def _kill_workers() -> None:
-    """Ends the workers of a process that ends with an error, which holds the loop and with it the workers.
+    """Kills the workers of a process that ends with an error. The error's traceback keeps the workers alive.
 
-    They pass over the SIGTERM (see `signals`) that Python sends them at its end, and it would wait for them for ever.
+    The workers ignore the first SIGTERM (see `signals`), which Python sends at exit, and Python would wait forever.
     """
     workers = multiprocessing.active_children()
     if workers and hasattr(signal, "SIGCHLD"):

@@ -1,4 +1,4 @@
-"""Which keys of a config's top level something reads, and which keys a misspelt one may mean."""
+"""The top-level config keys that code or references read, and suggestions for misspelt keys."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.references import names_in, texts
 
-# What every config of a classifier has.
+# The keys that every config of a classifier has.
 PARTS = (
     "default_scope",
     "randomness",
@@ -32,7 +32,7 @@ PARTS = (
     "train_cfg",
     "val_cfg",
 )
-# What else is read by name in trainings of both tasks: by MMEngine's runner and configs, and by this package.
+# Further keys that MMEngine's runner and configs, or this package, read in trainings of both tasks.
 READ_IN_BOTH = (
     "activation_checkpointing",
     "checkpoint_minutes",
@@ -60,11 +60,11 @@ READ_IN_BOTH = (
     "val_steps",
     "work_dir",
 )
-# Those of dicts whose keys are names of the model's parts, which are checked once the model is there.
+# Keys whose value is a dict by names of the model's parts; these names are checked after the model is built.
 OF_PARTS = ("freeze", "lr_factors")
-# Of classifiers: by `classification/training.py`.
+# Keys that `classification/training.py` reads.
 READ_OF_CLASSIFIERS = ("class_weights", "effective_beta", "initial_bias", "frequency_cutoffs")
-# Of detectors: by MMEngine's `Runner.from_cfg`, MMDetection's tools, and `DetectionRunner`.
+# Keys that MMEngine's `Runner.from_cfg`, MMDetection's tools and `DetectionRunner` read.
 READ_OF_DETECTORS = (
     "auto_scale_lr",
     "cfg",
@@ -91,29 +91,29 @@ _REFERENCE = re.compile(r"\$\{?(\w+)")
 
 
 def keys_read(config: Config) -> set[str]:
-    """The keys that code reads by name, whether the config has them or not."""
+    """The top-level keys that code reads by name; the config need not have them."""
     of_task = READ_OF_CLASSIFIERS if config.get("default_scope") == SCOPE else READ_OF_DETECTORS
     return {*PARTS, *READ_IN_BOTH, *of_task}
 
 
 def has_effect(config: Config, key: str) -> bool:
-    """Whether code or a reference reads a key of the top level; references must not be resolved yet."""
+    """Whether code or a reference reads a top-level key of a config whose references are not resolved yet."""
     return key in keys_read(config) or any(key in names_in(text) for text in texts(config._cfg_dict))
 
 
 def nearest_keys(config: Config, name: str, siblings: Iterable[str]) -> list[str]:
-    """Up to three keys that a misspelt name may mean: siblings, and keys below them such as ``train_cfg.max_epochs``.
+    """Up to three keys similar to a misspelt name: siblings, or deeper keys such as ``train_cfg.max_epochs``.
 
     Args:
-        config: the config; what nothing reads is left out of its top level.
-        name: what was written.
-        siblings: the keys at its place.
+        config: the config.
+        name: the misspelt name.
+        siblings: the keys at the same place of the config.
     """
     close = get_close_matches(name, list(siblings), n=3, cutoff=0.75)
     below = [path for path in _paths(config._cfg_dict) if "." in path and path.partition(".")[0] in keys_read(config)]
     last = {path.rpartition(".")[2] for path in below}
     matches = [name] if name in last else get_close_matches(name, last, n=3, cutoff=0.75)
-    # The less deep ones first.
+    # Shallow keys first.
     close += sorted((path for path in below if path.rpartition(".")[2] in matches), key=lambda path: path.count("."))
     return list(dict.fromkeys(key for key in close if key != name))[:3]
 
@@ -127,9 +127,9 @@ def _paths(node: Any, place: str = "") -> Iterator[str]:
 
 
 def require_read_options(config: Config) -> None:
-    """Raises UserError for a key of a detector's top level that its file has not, or otherwise, and nothing reads.
+    """Raises UserError for a top-level key of a detector's config that an option set and nothing reads.
 
-    MMDetection's own tools merge such an option into the config without a word.
+    MMDetection's own tools merge such an option silently.
     """
     path = config.filename
     if not path or not Path(path).is_file():
@@ -142,7 +142,7 @@ def require_read_options(config: Config) -> None:
 
 
 def without_effect(config: Config, key: str) -> str:
-    """The message about an option that nothing reads."""
+    """The error message for an option that nothing reads."""
     root = key.partition(".")[0]
     close = nearest_keys(config, root, keys_read(config) & set(config))
     meant = f"; nearest: {', '.join(close)}" if close else ""
@@ -150,9 +150,9 @@ def without_effect(config: Config, key: str) -> str:
 
 
 def tell_unread_keys(config: Config) -> None:
-    """Tells in one line which names a config's own file assigns that nothing reads; files that it inherits may.
+    """Prints the names that a config's own file assigns and nothing reads. Inherited files are not checked.
 
-    A file that a run saved is left alone: it has the values of all names written out.
+    A config that a run saved is not checked, because it contains all inherited names.
     """
     path = config.filename
     if not path or not Path(path).is_file():

@@ -1,4 +1,4 @@
-"""The images that a training or a scoring finds unreadable, named in its folder."""
+"""Records the unreadable images of a training or a scoring in its folder."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,16 +12,16 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running.left_out import left_out_file, left_out_of, read_left_out, write_left_out
 
-# Why images were passed over, by name, as the text of a JSON object: in a batch, or in the samples of detectors.
+# Key of a batch, or of a detector's samples: a JSON object with the reason for each skipped image, by image name.
 PASSED_OVER = "passed_over"
 
 
 @HOOKS.register_module()
 class UnreadableImagesHook(Hook):
-    """Adds the images that cannot be read to ``left_out_train.csv``, ``left_out_val.csv`` and ``left_out_test.csv``.
+    """Adds unreadable images to ``left_out_train.csv``, ``left_out_val.csv`` and ``left_out_test.csv``.
 
-    The data set passes over them with ``on_bad_image="skip"`` in training, and leaves them out in scoring: their names
-    are in the attribute ``unreadable`` of the metric. A resumed run keeps the names from before.
+    With ``on_bad_image="skip"`` the data set replaces them in training and leaves them out in scoring, where the
+    metric's attribute ``unreadable`` lists them. A resumed run keeps the earlier names.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class UnreadableImagesHook(Hook):
         self.before: dict[str, dict[str, str]] = {}
 
     def before_run(self, runner: Runner) -> None:
-        """Reads the names that a resumed run has written, before the runner writes the files anew."""
+        """Reads the names that a resumed run wrote, before the runner overwrites the files."""
         if runner._resume and is_main_process():
             self.before = {split: read_left_out(runner.work_dir, left_out_file(split)) for split in ("train", "val")}
 
     def before_train(self, runner: Runner) -> None:
-        """Writes the unreadable ones among them again."""
+        """Writes the earlier unreadable images again."""
         for split, reasons in self.before.items():
             loader = getattr(getattr(runner, f"_{split}_loop"), "dataloader", None)
             unlabelled = left_out_of(getattr(loader, "dataset", None))
@@ -44,21 +44,21 @@ class UnreadableImagesHook(Hook):
         self.passed_over |= self.written.get("train", {})
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Collects the images that the samples of this process passed over."""
+        """Collects the images that the data set of this process skipped."""
         for text in _passed_over(data_batch):
             self.passed_over |= json.loads(text)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Writes those of all processes."""
+        """Writes the unreadable training images of all processes."""
         everywhere = {name: reason for each in all_gather_object(self.passed_over) for name, reason in each.items()}
         self._write(runner.work_dir, "train", left_out_of(runner.train_dataloader.dataset), everywhere)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Writes those of the validation data."""
+        """Writes the unreadable validation images."""
         self._write_scored("val", runner.work_dir, runner.val_evaluator, runner.val_dataloader)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Writes those of the test data beside the log: the work dir may hold a training."""
+        """Writes the unreadable test images beside the log, because the work dir may hold a training."""
         self._write_scored("test", runner.log_dir, runner.test_evaluator, runner.test_dataloader)
 
     def _write_scored(self, split: str, folder: str, evaluator: Any, loader: Any) -> None:
@@ -75,7 +75,7 @@ class UnreadableImagesHook(Hook):
 
 
 def _passed_over(batch: Any) -> Iterator[str]:
-    """The texts in a batch of classifiers, or in the samples of one of detectors."""
+    """The JSON texts under the key ``PASSED_OVER`` in a batch, or in the samples of a detector's batch."""
     if not isinstance(batch, Mapping):
         return
     samples = batch.get("data_samples") or ()

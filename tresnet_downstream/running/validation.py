@@ -1,4 +1,4 @@
-"""Validations of a training: what was validated last, and the same running statistics in every process."""
+"""Validations of a training: the record of the last one, and equal running statistics in all processes."""
 
 from typing import Any
 
@@ -17,23 +17,22 @@ from tresnet_downstream.running.loops import TrainLoop, training_loop, validatio
 from tresnet_downstream.running.mid_epoch import accounts
 from tresnet_downstream.running.progress import position
 
-# What MMEngine's CheckpointHook knows of the best checkpoint.
+# The keys by which MMEngine's CheckpointHook stores the best checkpoint.
 BEST = ("best_score", "best_ckpt")
 
 
 @HOOKS.register_module()
 class LastValidationHook(Hook):
-    """Notes each validation in the run's folder; a resumed training first makes up for one that was cut.
+    """Records each validation in the run folder. A resumed training first repeats a validation that was interrupted.
 
-    Several processes score with the first one's running statistics; without ``norm='sync'`` each has its own.
-
-    The checkpoint that a run is resumed from is written before its validation, and does not know of it.
+    The record is needed because a checkpoint is written before its validation. With several processes, all of them
+    score with the running statistics of the first one; without ``norm='sync'`` each process has its own.
     """
 
     priority = "LOWEST"
 
     def before_train(self, runner: Runner) -> None:
-        """Validates what a resumed checkpoint lacks."""
+        """Validates the resumed checkpoint if its validation is missing."""
         loop = runner.train_loop
         if loop.iter == 0 or runner.val_loop is None:
             return
@@ -42,29 +41,29 @@ class LastValidationHook(Hook):
         if _is_validated(notes[0], loop):
             if isinstance(loop, TrainLoop):
                 loop.validated_iter = loop.iter
-            if validation_is_due(loop):  # it came after the checkpoint, and its line has told the losses before it
+            if validation_is_due(loop):  # its line, printed after the checkpoint, has shown the losses before it
                 for account in accounts(runner).values():
                     account.open()
         elif validation_is_due(loop):
-            tell(f"{position(runner)} has not been validated, so it is now")
+            tell(f"{position(runner)} has not been validated; validating it now")
             if isinstance(loop, TrainLoop):
                 loop.validate()
             else:
                 runner.val_loop.run()
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Lets every process score with the running statistics that the checkpoint has."""
+        """Gives every process the running statistics that the checkpoint holds."""
         if training_loop(runner) is not None:
             share_buffers(bare(runner.model))
 
     def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Ends the validation of a training where a signal arrived."""
+        """Ends the validation of a training if a signal arrived."""
         loop = training_loop(runner)
         if isinstance(loop, TrainLoop):
             loop.checkpoints.in_validation(loop)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Notes where the training stands, and the best checkpoint so far."""
+        """Records the position of the training, and the best checkpoint so far."""
         loop = training_loop(runner)
         if loop is None or not is_main_process():
             return
@@ -77,15 +76,15 @@ class LastValidationHook(Hook):
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Gives every process the first one's running statistics, which are those that checkpoints hold."""
+    """Copies the buffers of the first process, which checkpoints hold, to all processes."""
     if get_world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
 def _is_validated(note: dict[str, Any], loop: BaseLoop) -> bool:
-    """Whether a note is of a validation where the loop stands, or later."""
+    """Whether a record is of a validation at the loop's position or later."""
     if isinstance(loop, TrainLoop) and loop.val_steps is None:
-        # Not by batches: their number changes with the batch size.
+        # Epochs are compared, because the number of batches depends on the batch size.
         return bool(note.get("epoch", 0) >= loop.epoch)
     return bool(note.get("iter", 0) >= loop.iter)

@@ -1,4 +1,4 @@
-"""The public weights: where they are, how they are fetched and read, what their names mean."""
+"""Public weights: the catalogue of files, downloads, safe reading, and translation of the names of parameters."""
 
 from tresnet_downstream.weights.catalogue import CATALOGUE, Place, PublicWeight
 from tresnet_downstream.weights.download import fetch

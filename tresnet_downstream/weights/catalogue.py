@@ -1,9 +1,9 @@
-"""Every public network of the family: where its files are, how its pictures are prepared, its score.
+"""The catalogue of public networks: where their files are, how images are prepared, and the published scores.
 
-Sizes are computed from the number of parameters, since no release states them; those that the hub shows (126, 210
-and 224 MB for three of them) agree. Checksums are published for the older timm files alone: the first digits
-stand in their names. Hub files carry theirs in the hub's cache. Files of one entry hold the same weights under the
-names of their projects.
+File sizes are computed from the number of parameters, since no release states them. They agree with the sizes that the
+hub shows for three of the files (126, 210 and 224 MB). Checksums are published only for the older timm files, whose
+names contain the first digits. For files of the hub, the hub's cache has the checksums. All files of one entry have the
+same weights, with the names of different projects.
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,20 @@ NUS_WIDE = "NUS-WIDE"
 STANFORD_CARS = "Stanford Cars"
 UNSTATED = "not stated"
 
-# What a score counts, in percent.
+# The metrics of the published scores, in percent.
 TOP_1, MAP = "top-1", "mAP"
 
 
 class Place(NamedTuple):
-    """Where a file lies.
+    """The location of a public file.
 
     Attributes:
         url: ``https://...``, or ``hf://OWNER/REPOSITORY/FILE`` on the Hugging Face hub.
-        sha256: the first digits of the file's checksum, where published.
+        sha256: the first digits of the file's checksum; empty if none is published.
+
+    Examples:
+        >>> Place("hf://timm/tresnet_m.miil_in1k/model.safetensors").file_name
+        'tresnet_m.miil_in1k.safetensors'
     """
 
     url: str
@@ -37,7 +41,7 @@ class Place(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """What the file is called in a mirror: as published; on the hub, by its repository."""
+        """The name of the file in a mirror: the published name; for a file of the hub, the name of its repository."""
         *_, owner, name = self.url.split("/")
         return f"{owner}{PurePosixPath(name).suffix}" if self.url.startswith("hf://") else name
 
@@ -47,17 +51,23 @@ class PublicWeight:
     """One network with its public weights.
 
     Attributes:
-        places: where files with these weights lie, in the order in which they are asked.
-        variant: of the TResNet; of another network its name.
-        dataset: that it was trained on.
+        places: locations of files with these weights, in the order in which they are tried.
+        variant: variant of the TResNet; for another network, its name.
+        dataset: the training data.
         num_classes: number of logits; 0 if not stated.
-        input_size: side of the pictures that the score is of, in pixels.
-        resize: ``squash`` to the square, or ``crop``: the short side to ``input_size / 0.875``, then the centre.
+        input_size: height and width of the images of the published score, in pixels.
+        resize: ``squash`` resizes both sides to ``input_size``; ``crop`` resizes the short side to
+            ``input_size / 0.875`` and crops the centre.
         megabytes: size of a file, in units of 10^6 bytes.
-        score: published, in percent; None if none is.
+        score: published score, in percent; None if none is published.
         head: ``linear``, ``bottleneck`` or ``ml_decoder``.
-        slopes: leaky slopes of stem and blocks where they are not the usual 1e-2 and 1e-3.
-        network: timm's name of the network, if it is no TResNet.
+        slopes: negative slopes of the leaky ReLU in the stem and in the blocks; None for 1e-2 and 1e-3.
+        network: name of the network in timm; None for a TResNet.
+
+    Examples:
+        >>> entry = CATALOGUE["m_in1k_224"]
+        >>> entry.variant, entry.num_classes, entry.metric, entry.score
+        ('m', 1000, 'top-1', 80.8)
     """
 
     places: tuple[Place, ...]
@@ -74,12 +84,12 @@ class PublicWeight:
 
     @property
     def multi_label(self) -> bool:
-        """Whether each class is a question of its own (sigmoid), not one choice among all (softmax)."""
+        """Whether an image may have several labels (sigmoid), not exactly one (softmax)."""
         return self.dataset in (COCO, OPEN_IMAGES, VOC, NUS_WIDE, UNSTATED)
 
     @property
     def metric(self) -> str:
-        """What the score counts."""
+        """The metric of the score: ``mAP`` or ``top-1``."""
         return MAP if self.multi_label else TOP_1
 
 
@@ -88,13 +98,13 @@ def _hub(repository: str) -> Place:
 
 
 def _timm_2020(file: str) -> Place:
-    """A file of timm's older releases, whose names end in the first digits of the checksum."""
+    """A file of timm's releases of 2020, whose names end with the first digits of the checksum."""
     folder = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-tresnet"
     return Place(f"{folder}/{file}", sha256=PurePosixPath(file).stem.rpartition("-")[2])
 
 
 def _resnet_rs(depth: int, file: str, size: int, megabytes: int, score: float) -> PublicWeight:
-    """Of the ResNet-RS release, as timm converted it; the score is of the size that it was trained at."""
+    """A network of the ResNet-RS release, converted by timm, with the score at the size of its training."""
     name, folder = f"resnetrs{depth}", "https://github.com/rwightman/pytorch-image-models/releases/download"
     places = (_hub(f"{name}.tf_in1k"), Place(f"{folder}/{file}", sha256=PurePosixPath(file).stem.rpartition("-")[2]))
     return PublicWeight(places, name, IMAGENET_1K, 1000, size, "crop", megabytes, score, network=name)
@@ -105,7 +115,7 @@ def _release(file: str) -> Place:
 
 
 CATALOGUE: dict[str, PublicWeight] = {
-    # ImageNet-1k. At 448 the published scores are of squashed pictures.
+    # ImageNet-1k. The published scores at 448 are for squashed images.
     "m_in1k_224": PublicWeight(
         (
             _hub("tresnet_m.miil_in1k"),
@@ -150,7 +160,7 @@ CATALOGUE: dict[str, PublicWeight] = {
         (_hub("tresnet_xl.miil_in1k_448"), _release("tresnet/tresnet_xl_448.pth")),
         *("xl", IMAGENET_1K, 1000, 448, "squash", 314, 83.1),
     ),
-    # ImageNet-21K, and fine-tuned from it.
+    # ImageNet-21K, and networks fine-tuned from it.
     "m_in21k_224": PublicWeight(
         (_hub("tresnet_m.miil_in21k"), _release("ImageNet_21K_P/models/tresnet_m_miil_21k.pth")),
         *("m", IMAGENET_21K, 11221, 224, "crop", 210),
@@ -167,12 +177,14 @@ CATALOGUE: dict[str, PublicWeight] = {
         (_hub("tresnet_v2_l.miil_in21k_ft_in1k"),),
         *("v2_l", IMAGENET_1K, 1000, 224, "crop", 185, 83.9),
     ),
-    # The start of ML-Decoder's 90.1. What it was trained on and its head are not stated; the size is the backbone's.
+    # ML-Decoder's 90.1 was trained from this file. Its training data and head are not stated; `megabytes` is the
+    # backbone's.
     "v2_l_ml_decoder_start": PublicWeight(
         (_release("ML_Decoder/tresnet_l_pretrain_ml_decoder.pth"),),
         *("v2_l", UNSTATED, 0, 448, "squash", 177),
     ),
-    # Multi-label with the asymmetric loss. Users measured 65.2 of NUS-WIDE at 240, and 64.0 at the 448 of its name.
+    # Multi-label with the asymmetric loss. The NUS-WIDE file has a 448 in its name; users measured 65.2 at 240 and 64.0
+    # at 448.
     "m_coco_asl_224": PublicWeight(
         (_release("ASL/MS_COCO_TRresNet_M_224_81.8.pth"),),
         *("m", COCO, 80, 224, "squash", 118, 81.8),
@@ -235,12 +247,12 @@ CATALOGUE: dict[str, PublicWeight] = {
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of ImageNet-1k's classes in the order of their WordNet numbers, as torchvision writes them."""
+    """The class names of ImageNet-1k in the order of their WordNet numbers, spelled as in torchvision."""
     return tuple(files(__package__).joinpath("imagenet_1k_classes.txt").read_text(encoding="utf-8").splitlines())
 
 
 def catalogue_table() -> str:
-    """The catalogue as text, a line for each file."""
+    """The catalogue as a text table with a line for each entry."""
     rows = [("name", "dataset", "classes", "variant", "head", "input", "MB", "published")]
     for name, entry in CATALOGUE.items():
         score = "-" if entry.score is None else f"{entry.metric} {entry.score:g}"

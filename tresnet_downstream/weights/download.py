@@ -1,4 +1,4 @@
-"""From a URL to a whole, checked file in the cache."""
+"""Downloads a URL into the cache: resumes interrupted downloads and checks complete files."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -33,7 +33,11 @@ GIVE_A_PATH = "fetch it by other means and give its path"
 
 
 def timeout() -> float:
-    """Seconds that a server may be silent: ``$TRESNET_TIMEOUT``, 30 by default."""
+    """The timeout of a server in seconds: ``$TRESNET_TIMEOUT``, 30 by default.
+
+    Raises:
+        UserError: if ``$TRESNET_TIMEOUT`` is not a number above 0.
+    """
     value = os.environ.get("TRESNET_TIMEOUT", "30")
     try:
         seconds = float(value)
@@ -45,10 +49,10 @@ def timeout() -> float:
 
 
 class FetchError(UserError):
-    """A file that a server does not give, or that is not what it should be.
+    """Raised if a file cannot be fetched, or if its content is not the expected one.
 
     Attributes:
-        answer: what the server said or gave, in a few words.
+        answer: the reason, in a few words.
     """
 
     def __init__(self, source: str | Path, answer: str, advice: str = "") -> None:
@@ -57,31 +61,35 @@ class FetchError(UserError):
 
 
 def fetch(url: str, sha256: str = "", path: Path | None = None, require: Callable[[Path], None] | None = None) -> Path:
-    """Fetches a URL into the cache, unless it is there, and checks it either way.
+    """Fetches a URL into the cache, unless the cache has the file, and checks the file in both cases.
 
-    What a broken connection left is gone on with at the next call. The file appears under its name only when it
-    is complete and its checksum fits: the published one, and the one remembered beside it when it first came.
+    If the connection breaks, the next call resumes the download. The file gets its name only when it is complete and
+    its checksum is right. The checksum is compared with the published one, and with the one that was stored beside the
+    file when it was first fetched.
 
     Args:
         url: ``http(s)://...``.
-        sha256: the first digits of the checksum, where published.
-        path: where it is kept; in the cache, at a place that the URL gives, by default.
-        require: raises `UserError` if a new file is not what it should be.
+        sha256: the first digits of the published checksum; empty if none is published.
+        path: path of the file; None for the place in the cache that the URL determines.
+        require: raises `UserError` if the content of a new file is not the expected one.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        FetchError: if it cannot be fetched, or is not what it should be.
+        FetchError: if the file cannot be fetched, or is not the expected one.
         UserError: if the cache cannot be written.
     """
     try:
         place = cached_path(url)
     except ValueError as error:
-        raise FetchError(url, f"is no URL ({error})") from error
+        raise FetchError(url, f"is not a URL ({error})") from error
     path = path or place
     with locked(path):
         if path.is_file():
             check(path, sha256)
         else:
-            # Two servers may hold two versions of a file: a part of one is not gone on with from the other.
+            # The partial file belongs to the URL, not to `path`: two servers may have two versions of the file.
             partial = place.with_name(f"{place.name}.partial")
             partial.parent.mkdir(parents=True, exist_ok=True)
             _download(url, partial)
@@ -96,7 +104,7 @@ def fetch(url: str, sha256: str = "", path: Path | None = None, require: Callabl
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time makes a file of the cache; its folder is made.
+    """Locks a file of the cache, so that one process at a time writes it, and creates its folder.
 
     Raises:
         UserError: if the cache cannot be written.
@@ -119,34 +127,34 @@ def locked(path: Path) -> Iterator[None]:
 def admit(
     file: Path, source: str | Path, path: Path, sha256: str = "", require: Callable[[Path], None] | None = None
 ) -> None:
-    """Refuses a complete file that is not what it should be; remembers the checksum of one that is.
+    """Checks the content of a complete file and stores its checksum.
 
     Args:
         file: the file.
-        source: what messages call it.
-        path: its place in the cache, beside which the checksum is remembered.
-        sha256: the first digits of the published checksum.
-        require: raises `UserError` if the file is not what it should be; asked where no checksum is
-            known, neither published nor remembered.
+        source: name of the file in messages.
+        path: its place in the cache. The checksum is stored beside it.
+        sha256: the first digits of the published checksum; empty if none is published.
+        require: raises `UserError` if the content is not the expected one. It is called if neither a published nor a
+            stored checksum is known.
 
     Raises:
-        FetchError: if it is refused.
+        FetchError: if the file is not the expected one.
     """
     if not looks_like_weights(file):
-        raise FetchError(source, "gives something else than a weight file", GIVE_A_PATH)
-    if require and not sha256 and not _memory(path).is_file():
+        raise FetchError(source, "is not a weight file", GIVE_A_PATH)
+    if require and not sha256 and not _checksum_file(path).is_file():
         try:
             require(file)
         except UserError as error:
-            raise FetchError(source, f"gives another file: {str(error).removeprefix(f'{file}: ')}") from error
+            raise FetchError(source, f"is another file: {str(error).removeprefix(f'{file}: ')}") from error
     check(file, sha256, path, source)
 
 
 def cached_path(url: str) -> Path:
-    """Where in the cache a URL's file lies: below its host, so that names of two servers do not meet."""
+    """The path in the cache for a URL. It contains the host, so that files of two servers do not collide."""
     parts = urlsplit(url)
     name = re.sub(r"[^\w.-]", "_", parts.path.rpartition("/")[2]) or "file"
-    # Two URLs that differ have two places, also where they differ in what no name of a file takes.
+    # A checksum of the URL distinguishes URLs that differ only in characters that file names cannot have.
     if parts.query or not re.fullmatch(r"(/[\w-][\w.-]*)+", parts.path):
         name = f"{hashlib.sha256(f'{parts.path}?{parts.query}'.encode()).hexdigest()[:8]}-{name}"
     folders = [re.sub(r"[^\w.-]", "_", part) for part in (parts.netloc, *parts.path.split("/")[1:-1])]
@@ -154,34 +162,34 @@ def cached_path(url: str) -> Path:
 
 
 def _download(url: str, partial: Path) -> None:
-    """Writes a URL's content to ``partial``, going on where an earlier call was cut off."""
+    """Writes the content of a URL to ``partial``, or resumes the download of an earlier call."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise FetchError(url, "is not in the cache, and HF_HUB_OFFLINE forbids to fetch it", GIVE_A_PATH)
+        raise FetchError(url, "is not in the cache, and HF_HUB_OFFLINE does not allow downloads", GIVE_A_PATH)
     present = partial.stat().st_size if partial.is_file() else 0
-    # Which version of the file was begun, as the server marks it, and its length: two must not be joined.
-    marker = partial.with_name(f"{partial.name}.version")
-    begun = _begun(marker)
-    if not begun["length"]:
+    # The server's mark of the version and the length, so that parts of two versions are not joined.
+    version_file = partial.with_name(f"{partial.name}.version")
+    begun = _begun_version(version_file)
+    if not begun.length:
         present = 0
     headers = {"User-Agent": "tresnet-downstream", "Accept-Encoding": "identity"}
     if present:
         headers["Range"] = f"bytes={present}-"
-        if begun["mark"]:
-            headers["If-Range"] = begun["mark"]
-    # What is there is kept at every way out but the end: the next call goes on from it.
+        if begun.mark:
+            headers["If-Range"] = begun.mark
+    # If an error is raised, the partial file stays, so that the next call resumes the download.
     try:
         with urlopen(Request(url, headers=headers), timeout=timeout()) as response:
             total = _length(response.headers["Content-Length"])
             if response.status == 206:
-                total = begun["length"]
+                total = begun.length
                 if response.headers["Content-Range"] != f"bytes {present}-{total - 1}/{total}":
                     partial.unlink(missing_ok=True)
-                    raise FetchError(url, "the server has another file than before", "try again, which starts over")
+                    raise FetchError(url, "the server has a new version of the file", "try again, which starts over")
             else:
                 present = 0
                 mark = response.headers["ETag"] or response.headers["Last-Modified"] or ""
-                with whole_file(marker) as whole:
-                    whole.write_text(json.dumps({"mark": mark, "length": total}))
+                with whole_file(version_file) as new_version_file:
+                    new_version_file.write_text(json.dumps({"mark": mark, "length": total}))
             with partial.open("ab" if present else "wb") as file:
                 received = present + _copy(url, response, file, present, total or None)
     except HTTPError as error:
@@ -189,53 +197,72 @@ def _download(url: str, partial: Path) -> None:
             partial.unlink(missing_ok=True)
         raise FetchError(url, f"the server answers {error.code} {error.reason}", GIVE_A_PATH) from error
     except TimeoutError as error:
-        raise FetchError(url, f"the server was silent for {timeout():g} s", _again(partial)) from error
+        raise FetchError(url, f"the server did not answer for {timeout():g} s", _retry_advice(partial)) from error
     except URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise FetchError(url, f"the server was silent for {timeout():g} s", _again(partial)) from error
+            reason = f"the server did not answer for {timeout():g} s"
+            raise FetchError(url, reason, _retry_advice(partial)) from error
         raise FetchError(url, f"cannot be reached ({error.reason})", GIVE_A_PATH) from error
     except InvalidURL as error:
-        raise FetchError(url, f"is no URL ({error})") from error
+        raise FetchError(url, f"is not a URL ({error})") from error
     except (HTTPException, ConnectionError) as error:
-        raise FetchError(url, "the connection was cut", _again(partial)) from error
+        raise FetchError(url, "the connection was interrupted", _retry_advice(partial)) from error
     if received < total:
-        raise FetchError(url, f"the connection was cut after {received:,} of {total:,} bytes", _again(partial))
-    marker.unlink(missing_ok=True)
-    # A part of before may have been damaged since.
+        reason = f"the connection was interrupted after {received:,} of {total:,} bytes"
+        raise FetchError(url, reason, _retry_advice(partial))
+    version_file.unlink(missing_ok=True)
+    # The part of an earlier call may have been damaged since.
     if not total or present:
-        _require_readable(url, partial, "it came in parts" if total else "the server does not say its length")
+        reason = "the file was fetched in parts" if total else "the server does not state the length"
+        _require_readable(url, partial, reason)
 
 
-def _begun(marker: Path) -> dict[str, Any]:
-    """What an earlier call noted of the file that it began; nothing if it noted nothing, or not all of it."""
+class _Version(NamedTuple):
+    """The version of a file whose download was begun: the server's mark, or nothing, and the length in bytes."""
+
+    mark: str = ""
+    length: int = 0
+
+
+def _begun_version(version_file: Path) -> _Version:
+    """The version that an earlier call stored; one of length 0 if there is none or its file is damaged."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        noted = parse_json(marker.read_bytes(), marker)
-        return {"mark": str(noted["mark"]), "length": int(noted["length"])}
-    return {"mark": "", "length": 0}
+        content = parse_json(version_file.read_bytes(), version_file)
+        return _Version(str(content["mark"]), int(content["length"]))
+    return _Version()
 
 
 def _length(header: str | None) -> int:
-    """The length that a server announces, in bytes; 0 if it does not."""
+    """The length in bytes in the header ``Content-Length``; 0 if it is missing or invalid."""
     return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 19 else 0
 
 
 def _require_readable(url: str, partial: Path, why: str) -> None:
-    """Reads a file whose length does not show whether all of it came undamaged; ``why`` is for the message."""
+    """Reads a file whose length does not prove that it is complete and undamaged.
+
+    Args:
+        url: the URL, for messages.
+        partial: the file.
+        why: the reason for the check, for messages.
+
+    Raises:
+        FetchError: if the file cannot be read. It is deleted then.
+    """
     try:
         if looks_like_weights(partial):
             read_checkpoint(partial)
     except UserError as error:
         partial.unlink(missing_ok=True)
         reason = str(error).removeprefix(f"{partial}: ")
-        raise FetchError(url, f"{why}, and what came {reason}") from error
+        raise FetchError(url, f"{why}, and the content {reason}") from error
 
 
-def _again(partial: Path) -> str:
+def _retry_advice(partial: Path) -> str:
     is_begun = partial.is_file() and partial.stat().st_size > 0
-    return "try again, which goes on from there" if is_begun else f"try again, or {GIVE_A_PATH}"
+    return "try again, which resumes the download" if is_begun else f"try again, or {GIVE_A_PATH}"
 
 
-def _copy(url: str, response: HTTPResponse, file: Any, present: int, total: int | None) -> int:
+def _copy(url: str, response: HTTPResponse, file: BinaryIO, present: int, total: int | None) -> int:
     received = 0
     with _bar(url.rpartition("/")[2], present, total) as advance:
         while chunk := response.read1(_CHUNK):
@@ -248,7 +275,7 @@ def _copy(url: str, response: HTTPResponse, file: Any, present: int, total: int 
 
 
 @contextmanager
-def _bar(name: str, present: int, total: int | None) -> Iterator[Any]:
+def _bar(name: str, present: int, total: int | None) -> Iterator[Callable[[int], None]]:
     console = Console(file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -256,42 +283,45 @@ def _bar(name: str, present: int, total: int | None) -> Iterator[Any]:
         yield lambda size: progress.update(task, advance=size)
 
 
-def _memory(path: Path) -> Path:
+def _checksum_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
 def check(file: Path, published: str, path: Path | None = None, name: str | Path | None = None) -> None:
-    """Compares a file's checksum with the published and the remembered one, or remembers it.
+    """Compares the checksum of a file with the published and the stored one; stores it if none is stored.
 
     Args:
         file: the file.
-        published: the first digits of the published checksum, or nothing.
-        path: the file's place in the cache, beside which the checksum is remembered; ``file`` by default.
-        name: what messages call the file.
+        published: the first digits of the published checksum; empty if none is published.
+        path: place of the file in the cache, beside which the checksum is stored; None for ``file``.
+        name: name of the file in messages; None for ``file``.
 
     Raises:
-        FetchError: if they differ.
+        FetchError: if the checksums differ.
+        UserError: if the stored checksum is damaged.
     """
-    memory, name = _memory(path or file), name or file
+    checksum_file, name = _checksum_file(path or file), name or file
     digest = sha256_of(file)
     if not digest.startswith(published):
         raise FetchError(name, f"its sha256 begins with {digest[:8]}, not with {published} as published")
-    remembered = memory.read_text(encoding="ascii", errors="replace").strip() if memory.is_file() else ""
-    if remembered and not FULL_SHA256.fullmatch(remembered):
-        raise UserError(f"{memory}: is damaged: it holds no checksum; if you trust {name}, delete {memory.name}")
-    if not remembered:
-        with whole_file(memory) as partial:
+    stored = checksum_file.read_text(encoding="ascii", errors="replace").strip() if checksum_file.is_file() else ""
+    if stored and not FULL_SHA256.fullmatch(stored):
+        raise UserError(
+            f"{checksum_file}: is damaged: it has no checksum; if you trust {name}, delete {checksum_file.name}"
+        )
+    if not stored:
+        with whole_file(checksum_file) as partial:
             partial.write_text(f"{digest}\n")
-    elif digest != remembered:
+    elif digest != stored:
         raise FetchError(
             name,
-            f"its sha256 begins with {digest[:8]}, but with {remembered[:8]} when it first came",
-            f"if you trust the new file, delete {memory}",
+            f"its sha256 begins with {digest[:8]}; when it was first fetched, it began with {stored[:8]}",
+            f"if you trust the new file, delete {checksum_file}",
         )
 
 
 def sha256_of(path: Path) -> str:
-    """The checksum of a file, in hexadecimal digits."""
+    """The sha256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(_CHUNK):

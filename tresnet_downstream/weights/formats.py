@@ -1,8 +1,8 @@
-"""Parameter names and norm weights of the published checkpoints, translated to ours and back.
+"""Translates parameter names and norm weights of published checkpoints to those of this package and back.
 
-Three styles of the same network exist: that of the releases (TResNet, ASL, ML-Decoder, ImageNet-21K; also timm
-before 2023), timm's, and ours. The releases' norm is inplace-abn, which scales by ``|weight| + eps``, and ours is
-the same. timm's is an ordinary batch norm, which scales by ``weight``.
+The same network has names in three styles: the style of the releases (TResNet, ASL, ML-Decoder, ImageNet-21K; also timm
+before 2023), the style of timm, and the style of this package. The norm of the releases and of this package is
+inplace-abn, which scales by ``|weight| + eps``. The norm of timm is an ordinary batch norm, which scales by ``weight``.
 """
 
 import re
@@ -16,15 +16,15 @@ from torch import Tensor
 
 from tresnet_downstream.weights.head_names import head_type, our_head_name, published_head_name
 
-# Added to |weight| by the in-place norms. As in inplace-abn, the nearest float32.
+# Added to |weight| by the in-place norms: the nearest float32, as in inplace-abn.
 NORM_EPS = float(np.float32(1e-5))
 
 RELEASE, TIMM, OURS = "release", "timm", "tresnet"
-# The stem's convolution, the first tensor of each style.
+# The name of the stem's convolution in each style.
 _MARKERS = {"body.conv1.0.weight": RELEASE, "body.conv1.conv.weight": TIMM, "stem.conv.weight": OURS}
 
-# What stands in a release's block is a convolution followed by its norm in an nn.Sequential; where the
-# convolution is followed by a blur pool, the pair is wrapped once more ("conv2.0.0", "conv2.0.1").
+# In a block of the releases, a convolution and its norm are in an nn.Sequential. If a blur pool follows, this
+# nn.Sequential is in another one ("conv2.0.0", "conv2.0.1").
 _PAIR = re.compile(r"^(.*?)conv(\d)\.(?:0\.)?([01]|conv|bn)\.(\w+)$")
 _SHORTCUT = re.compile(r"^(.*)downsample\.[01]\.([01]|conv|bn)\.(\w+)$")
 _OURS = re.compile(r"^(?:(stem)|(layer\d)\.(\d+))\.(?:(downsample)\.)?(conv|norm)(\d?)\.(\w+)$")
@@ -33,13 +33,13 @@ _MEMBERS = {"0": "conv", "conv": "conv", "1": "norm", "bn": "norm"}
 
 @dataclass(frozen=True)
 class Translated:
-    """Weights under our names, ``backbone.*`` and ``head.*``.
+    """Weights with the names of this package, ``backbone.*`` and ``head.*``.
 
     Attributes:
         state_dict: the weights.
-        style: that of the names in the file: ``release``, ``timm`` or ``tresnet``.
-        unused: names of the file that belong to neither backbone nor head.
-        inexact: how many norm weights had no exact form: an ordinary batch norm's below eps, now eps.
+        style: style of the names in the file: ``release``, ``timm`` or ``tresnet``.
+        unused: names of the file that belong neither to the backbone nor to the head.
+        inexact: number of norm weights without an exact equivalent: below eps in a batch norm, and eps now.
     """
 
     state_dict: dict[str, Tensor]
@@ -49,7 +49,14 @@ class Translated:
 
 
 def find_network(names: Iterable[str]) -> tuple[str, str] | None:
-    """The style of a TResNet's names, and what stands before each of them, such as ``module.``; None if none is."""
+    """Finds the names of a TResNet.
+
+    Args:
+        names: the names in a state dict.
+
+    Returns:
+        The style of the names and their common prefix, such as ``module.``; None if no name is a TResNet's.
+    """
     for name in names:
         for marker, style in _MARKERS.items():
             if name == marker or name.endswith(f".{marker}"):
@@ -58,15 +65,26 @@ def find_network(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def translate(state_dict: Mapping[str, Tensor]) -> Translated | None:
-    """Brings weights of any style to our names and our norm; None if there is no TResNet among them.
+    """Translates weights of any style to the names and the norm of this package.
 
-    The tensors given are left as they are; those that need no change are passed on without a copy.
+    The tensors of ``state_dict`` are not changed. Tensors that stay the same are not copied.
+
+    Args:
+        state_dict: the weights of a backbone or classifier.
+
+    Returns:
+        The translated weights; None if they contain no TResNet.
+
+    Examples:
+        >>> weights = translate({"body.conv1.0.weight": torch.ones(64, 48, 3, 3)})
+        >>> weights.style, list(weights.state_dict)
+        ('release', ['backbone.stem.conv.weight'])
     """
     network = find_network(state_dict)
     if network is None:
         return None
     style, prefix = network
-    # In our style the head stands beside the backbone, in the others both stand below the prefix.
+    # In the style of this package, the prefix may end with "backbone.", and the head is beside the backbone.
     root = prefix.removesuffix("backbone.") if style == OURS else prefix
     below = (name.removeprefix(root) for name in state_dict if name.startswith(f"{root}head."))
     head = None if style == OURS else head_type(below, published=True)
@@ -81,14 +99,14 @@ def translate(state_dict: Mapping[str, Tensor]) -> Translated | None:
             ours = our_head_name(name.removeprefix(root), head) if style != OURS else name.removeprefix(root)
         if ours is None:
             unused.append(name)
-        elif not ours.endswith(".filt"):  # the blur pools' constant, which some versions stored
+        elif not ours.endswith(".filt"):  # the constant of blur pools, which some versions of the releases store
             translated[ours] = tensor
     inexact = from_batch_norm(translated) if style == TIMM else 0
     return Translated(translated, style, tuple(unused), inexact)
 
 
 def backbone_name(key: str) -> str:
-    """Our name for a backbone's key of the releases or of timm, given without its leading ``body.``."""
+    """The name in this package for a name of a release or of timm without its leading ``body.``."""
     if match := _SHORTCUT.match(key):
         block, member, name = match.groups()
         return f"{block}downsample.{_MEMBERS[member]}.{name}"
@@ -100,12 +118,28 @@ def backbone_name(key: str) -> str:
 
 
 def to_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under the releases' names; no number changes."""
+    """Renames weights of this package to the style of the releases. No value changes.
+
+    Args:
+        state_dict: the weights, with the names ``backbone.*`` and ``head.*``.
+
+    Examples:
+        >>> list(to_release({"backbone.stem.conv.weight": torch.ones(64, 48, 3, 3)}))
+        ['body.conv1.0.weight']
+    """
     return _renamed(state_dict, ("0", "1"), wrap_blurred=True)
 
 
 def to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights as timm's: its names, and ``|weight| + eps`` for its ordinary batch norm."""
+    """Translates weights of this package to the style of timm: its names, and ``|weight| + eps`` as norm weights.
+
+    Args:
+        state_dict: the weights, with the names ``backbone.*`` and ``head.*``.
+
+    Examples:
+        >>> list(to_timm({"backbone.stem.conv.weight": torch.ones(64, 48, 3, 3)}))
+        ['body.conv1.conv.weight']
+    """
     return _renamed(to_batch_norm(state_dict), ("conv", "bn"), wrap_blurred=False)
 
 
@@ -125,7 +159,7 @@ def _renamed(state_dict: Mapping[str, Tensor], members: tuple[str, str], wrap_bl
             if stem:
                 key = f"conv1.{member}.{rest}"
             elif shortcut:
-                # Where the block halves the sides, average pooling comes before the convolution.
+                # If the block halves the sides, average pooling is before the convolution.
                 key = f"{stage}.{block}.downsample.{int(halves)}.{member}.{rest}"
             else:
                 blurred = wrap_blurred and halves and number == ("2" if stage in bottlenecks else "1")
@@ -135,13 +169,13 @@ def _renamed(state_dict: Mapping[str, Tensor], members: tuple[str, str], wrap_bl
 
 
 def _norms(state_dict: Mapping[str, Tensor]) -> list[str]:
-    """Names of the norms, without the parameter's."""
+    """The names of the norms, without the name of a parameter."""
     suffix = ".running_var"
     return [name.removesuffix(suffix) for name in state_dict if name.endswith(suffix)]
 
 
 def to_batch_norm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy with each in-place norm's weight as an ordinary batch norm's: ``|weight| + eps``."""
+    """A copy in which the weight of each norm is that of an ordinary batch norm, ``|weight| + eps``."""
     changed = dict(state_dict)
     for norm in _norms(state_dict):
         weight = state_dict[f"{norm}.weight"]
@@ -150,14 +184,14 @@ def to_batch_norm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_batch_norm(state_dict: dict[str, Tensor]) -> int:
-    """Turns ordinary batch norms into in-place ones, which have no negative scale; the dict is changed.
+    """Converts ordinary batch norms to in-place norms, whose scale cannot be negative, in place.
 
-    A negative weight's sign goes into the convolution before it and into the running mean: the same function,
-    in training too. A weight smaller than eps has no exact form and becomes eps. A norm is left as it is if one of
-    these tensors is missing or has another shape; the comparison with a network's names and shapes then names it.
+    The sign of a negative weight is moved into the preceding convolution and the running mean. The function of the
+    network stays the same, also in training. A weight below eps has no exact equivalent and becomes eps. A norm is not
+    converted if one of its tensors is missing or has another shape; a later comparison of names and shapes reports it.
 
     Returns:
-        how many weights were smaller than eps.
+        The number of weights below eps.
     """
     inexact = 0
     for norm in _norms(state_dict):
@@ -174,13 +208,13 @@ def from_batch_norm(state_dict: dict[str, Tensor]) -> int:
             state_dict[f"{norm}.running_mean"] = mean * sign
         magnitude = weight.abs()
         inexact += int((magnitude < NORM_EPS).sum())
-        # In double precision, so that adding eps again ends at most one rounding away.
+        # In double precision, so that adding eps again gives the magnitude up to one rounding.
         state_dict[f"{norm}.weight"] = (magnitude.double() - NORM_EPS).clamp(min=0).to(weight.dtype)
     return inexact
 
 
 def _fit(parts: Sequence[Tensor | None]) -> TypeGuard[Sequence[Tensor]]:
-    """Whether a norm's weight, its mean and the filters before it are floats of the same number of channels."""
+    """Whether a norm's weight, its mean and the preceding filters are floats with the same number of channels."""
     if not all(part is not None and part.is_floating_point() for part in parts):
         return False
     weight, mean, filters = (part.shape for part in parts if part is not None)

@@ -1,7 +1,7 @@
-"""Names of the published heads: how a release calls what a head of this toolkit calls otherwise.
+"""Names of the parameters of published heads, in the releases and in this package.
 
-A published head is one class, in ``classification/heads.py`` or in a file of the user's, and one entry here: it is then
-recognised in files, loaded, and written in the releases' names.
+A head that is to be recognised in files of a release, loaded from them, and written with their names needs a class, in
+``classification/heads.py`` or in a user's file, and an entry in :data:`HEADS`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,15 +12,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class HeadNames:
-    """What tells a head's weights from those of other heads, and their names in a release.
+    """How the weights of a head are recognised, and their names in a release.
 
     Attributes:
-        marker: the name of one tensor that this head has and no head after it in :data:`HEADS`; our name, such as
-            ``queries``, without the leading ``head.``.
-        published: for the beginning of a name in the release (``head.fc.FC.``) that of our name (``head.fc.``). Names
-            that begin otherwise are the same in both.
-        in_timm: whether timm has this head too, under the names of the release.
-        per_class: the name of a tensor with one row for each class; our name, as ``marker``.
+        marker: name of a tensor of this head in this package, without the leading ``head.``, such as ``queries``. No
+            later head in :data:`HEADS` has a tensor of this name.
+        published: from the beginning of a name in the release (``head.fc.FC.``) to the beginning of the name in this
+            package (``head.fc.``). All other names are the same in both.
+        in_timm: whether timm has this head too, with the names of the release.
+        per_class: name of a tensor with one row for each class, in the form of ``marker``.
     """
 
     marker: str
@@ -29,7 +29,7 @@ class HeadNames:
     per_class: str = "fc.bias"
 
 
-# By the type in a config. Of the heads whose marker is among a file's names, the last is taken.
+# From the type in a config. If a file has the markers of several heads, its head is the last of them.
 HEADS = {
     "LinearHead": HeadNames("fc.weight"),
     "BottleneckHead": HeadNames(
@@ -52,11 +52,11 @@ HEADS = {
 
 
 def head_type(names: Iterable[str], published: bool = False) -> str | None:
-    """The type of the head that names such as ``head.fc.weight`` are of; None if there is no known head.
+    """The type of the head that has names such as ``head.fc.weight``; None if no known head has them.
 
     Args:
-        names: of a classifier's tensors; those that do not begin with ``head.`` are passed over.
-        published: whether they are a release's names and not ours.
+        names: names of a classifier's tensors. Names that do not begin with ``head.`` are ignored.
+        published: whether the names are in the style of the releases, not of this package.
     """
     present = set(names)
     for kind in reversed(HEADS):
@@ -67,7 +67,7 @@ def head_type(names: Iterable[str], published: bool = False) -> str | None:
 
 
 def our_head_name(name: str, kind: str | None) -> str:
-    """Our name for a tensor of a head of type ``kind``, given its name in a release or in timm."""
+    """The name in this package of a tensor of a head of type ``kind``, from its name in a release or in timm."""
     for published, ours in HEADS[kind].published.items() if kind in HEADS else ():
         if name.startswith(published):
             return ours + name.removeprefix(published)
@@ -75,7 +75,7 @@ def our_head_name(name: str, kind: str | None) -> str:
 
 
 def published_head_name(name: str, kind: str | None) -> str:
-    """The release's name for a tensor of a head of type ``kind``, given ours."""
+    """The name in a release of a tensor of a head of type ``kind``, from its name in this package."""
     for published, ours in HEADS[kind].published.items() if kind in HEADS else ():
         if name.startswith(ours):
             return published + name.removeprefix(ours)
@@ -83,7 +83,7 @@ def published_head_name(name: str, kind: str | None) -> str:
 
 
 def num_classes(state_dict: Mapping[str, Tensor]) -> int:
-    """How many classes the head of weights under our names has; 0 if there is no known head."""
+    """The number of classes of the head in weights with the names of this package; 0 for an unknown head."""
     kind = head_type(state_dict)
     rows = state_dict.get(f"head.{HEADS[kind].per_class}") if kind else None
     return 0 if rows is None else len(rows)

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub, by its own client and in its own cache."""
+"""Fetches files of the Hugging Face hub by its client, into its cache."""
 
 import re
 import socket
@@ -16,7 +16,7 @@ _REPOSITORY = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 def in_hub_cache(source: str) -> Path | None:
-    """The file of ``hf://OWNER/REPOSITORY/FILE`` in the hub's cache; None if it is not there.
+    """The file ``hf://OWNER/REPOSITORY/FILE`` in the hub's cache; None if the cache does not have it.
 
     Raises:
         UserError: if the source has another form, or the file in the cache is damaged.
@@ -28,7 +28,7 @@ def in_hub_cache(source: str) -> Path | None:
 
 
 def fetch_from_hub(source: str) -> Path:
-    """The file of ``hf://OWNER/REPOSITORY/FILE``, fetched into the hub's cache if it is not there.
+    """Fetches ``hf://OWNER/REPOSITORY/FILE`` into the hub's cache, unless the cache has the file.
 
     Raises:
         FetchError: if it cannot be fetched.
@@ -41,27 +41,32 @@ def fetch_from_hub(source: str) -> Path:
     try:
         _require_name_service(constants.ENDPOINT)
         path = Path(hf_hub_download(*_hub_parts(source)))
-    except Exception as error:  # The hub's client raises what its HTTP library does, which changes.
+    except Exception as error:  # The hub's client raises the errors of its HTTP library, which varies by version.
         reason = " ".join(str(error).split())[:160]
         raise FetchError(source, f"cannot be fetched from the hub ({reason})", GIVE_A_PATH) from error
     return _checked(path)
 
 
 def is_repository(source: str) -> bool:
-    """Whether a source is ``hf://OWNER/NAME`` or ``hf://OWNER/NAME@REVISION``, and not a file of a repository."""
+    """Whether a source is a repository, ``hf://OWNER/NAME`` or ``hf://OWNER/NAME@REVISION``, not a file of one."""
     return _REPOSITORY.fullmatch(source) is not None
 
 
 def fetch_repository(source: str) -> Path:
-    """The weights of ``hf://OWNER/NAME[@REVISION]``, a branch, tag or commit, in the hub's cache.
+    """Fetches the weights and the ``config.json`` of a repository of the hub into the hub's cache.
 
-    They lie beside their ``config.json``.
-    The hub is asked what the revision is now. If it cannot be reached, or ``HF_HUB_OFFLINE`` is set, what the cache
-    has of it is taken, and a line says so. Both files are of one commit.
+    Both files are of the same commit, which the hub returns for the revision. If the hub cannot be reached, a message
+    says so and the revision in the cache is used, as with ``HF_HUB_OFFLINE``.
+
+    Args:
+        source: ``hf://OWNER/NAME``, or ``hf://OWNER/NAME@REVISION`` for a branch, tag or commit.
+
+    Returns:
+        The path of the weights.
 
     Raises:
-        FetchError: the hub does not give them, and the cache does not have them.
-        UserError: the repository has no ``model.safetensors``, or the file is damaged.
+        FetchError: if the files can neither be fetched nor are in the cache.
+        UserError: if the repository has no ``model.safetensors``, or the file is damaged.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -76,27 +81,27 @@ def fetch_repository(source: str) -> Path:
                 _require_name_service(constants.ENDPOINT)
             except OSError:
                 is_offline = True
-                tell(f"{source}: the hub cannot be reached; what its cache has is taken")
+                tell(f"{source}: the hub cannot be reached; the revision in its cache is used")
         config = Path(hf_hub_download(repository, CONFIG, revision=revision, local_files_only=is_offline))
-        # Of the same commit, which names the folder, also if the branch moves meanwhile.
+        # The folder's name is the commit. The weights are of the same commit, even if the branch has moved meanwhile.
         commit = config.parent.name
         path = Path(hf_hub_download(repository, WEIGHTS, revision=commit, local_files_only=is_offline))
     except LocalEntryNotFoundError as error:
-        why = "is not in the hub's cache, and the hub is not asked or cannot be reached"
+        why = "is not in the hub's cache, and the hub is offline or cannot be reached"
         raise FetchError(source, why, GIVE_A_PATH) from error
     except EntryNotFoundError as error:
         raise UserError(f"{source}: has no {CONFIG} and {WEIGHTS}; name a file, as hf://OWNER/NAME/FILE") from error
-    except Exception as error:  # The hub's client raises what its HTTP library does, which changes.
+    except Exception as error:  # The hub's client raises the errors of its HTTP library, which varies by version.
         reason = " ".join(str(error).split())[:160]
         raise FetchError(source, f"cannot be fetched from the hub ({reason})", GIVE_A_PATH) from error
     return _checked(path)
 
 
 def _checked(path: Path) -> Path:
-    # The hub's cache names a large file by its checksum.
+    # In the hub's cache, the name of a large file is its checksum.
     published = path.resolve().name
     if FULL_SHA256.fullmatch(published) and sha256_of(path) != published:
-        raise UserError(f"{path}: is damaged: not the hub's checksum; delete {path.resolve()} and fetch again")
+        raise UserError(f"{path}: is damaged: its checksum is not the hub's; delete {path.resolve()} and try again")
     return path
 
 
@@ -104,13 +109,13 @@ def _hub_parts(source: str) -> tuple[str, str]:
     parts = source.removeprefix("hf://").split("/", 2)
     if len(parts) != 3 or not all(parts):
         raise UserError(
-            f"{source}: give hf://OWNER/REPOSITORY, with @REVISION if need be, or hf://OWNER/REPOSITORY/FILE"
+            f"{source}: give hf://OWNER/REPOSITORY, hf://OWNER/REPOSITORY@REVISION or hf://OWNER/REPOSITORY/FILE"
         )
     owner, repository, file = parts
     return f"{owner}/{repository}", file
 
 
 def _require_name_service(endpoint: str) -> None:
-    """Raises OSError if the hub's name cannot be resolved: its client would try for half a minute before it says so."""
+    """Raises OSError if the hub's host name cannot be resolved. The hub's client would retry for half a minute."""
     if not getproxies():
         socket.getaddrinfo(urlsplit(endpoint).hostname, 443)

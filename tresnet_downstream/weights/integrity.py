@@ -1,4 +1,4 @@
-"""Damage in weight files: checksums, packed records, and tensors that no network of this toolkit takes."""
+"""Detects damage in weight files: wrong checksums, damaged records, and tensors that no network here can have."""
 
 import hashlib
 import json
@@ -32,18 +32,18 @@ _SAFETENSORS_TYPES = {
     "I32": torch.int32,
     "I64": torch.int64,
 }
-# What a training goes on from, which is no part of a network.
+# The state of a training, which is not a part of the network.
 _STATES = ("optimizer", "message_hub", "param_schedulers")
 _BLOCK = 2**20
-_END_OF_ARCHIVE, _END_SIZE = b"PK\x05\x06", 22  # of a zip file: how its last record begins, and its length
+_END_OF_ARCHIVE, _END_SIZE = b"PK\x05\x06", 22  # the first bytes and the length of the last record of a zip file
 
 
 def require_whole_records(path: Path) -> None:
-    """Compares every record of a zip file with its checksum, and the file's end with the end of the archive.
+    """Checks the checksum of every record of a zip file, and that the archive ends at the end of the file.
 
     Raises:
-        UserError: the records unpack to more than the limit ``expansion`` allows.
-        ValueError: a record is damaged, or something stands behind the archive.
+        UserError: if the unpacked size is above the limit ``expansion``.
+        ValueError: if a record is damaged, or data follows the archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -62,29 +62,35 @@ def require_whole_records(path: Path) -> None:
 
 
 def _require_end(path: Path, size: int, comment: bytes) -> None:
-    """Raises ValueError if a zip file goes on behind its last record."""
+    """Raises ValueError if data follows the last record of a zip file."""
     with path.open("rb") as file:
         file.seek(max(0, size - _END_SIZE - len(comment)))
         if not file.read().startswith(_END_OF_ARCHIVE):
-            raise ValueError("the file goes on behind the end of the archive")
+            raise ValueError("data follows the end of the archive")
 
 
 def require_usable(checkpoint: Mapping[Any, Any], path: str | Path, finite: bool = True) -> None:
-    """Checks the tensors of a checkpoint, those of the optimiser excepted, before it is used or written.
+    """Checks the tensors of a checkpoint, except those of the optimiser, before it is used or written.
+
+    Args:
+        checkpoint: the checkpoint, or tensors by name.
+        path: the file, for messages.
+        finite: whether values that are NaN or infinite are refused.
 
     Raises:
-        UserError: one is not finite, of a type or layout that no network here has, or its name fits no encoding.
+        UserError: if a tensor has values that are not finite, has a type or layout that no network here has, or has a
+            name that cannot be encoded.
     """
     for name, tensor in _tensors(checkpoint):
         if not name.isascii():
             try:
                 name.encode()
             except UnicodeEncodeError as error:
-                raise UserError(f"{path}: has the name {name!r}, which no encoding takes") from error
+                raise UserError(f"{path}: has the name {name!r}, which cannot be encoded") from error
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.dtype not in TYPES:
             kind = "nested" if tensor.is_nested else f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
-            raise UserError(f"{path}: {name} is a tensor of another kind ({kind}) than the weights of a network")
-        # A stride of 0 repeats a value without end, for nothing in the file.
+            raise UserError(f"{path}: {name} is a tensor of a kind that networks do not have ({kind})")
+        # With a stride of 0, one stored value can fill a tensor of any size.
         size, stored = tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes()
         if size > unpacked_limit(stored):
             raise UserError(
@@ -95,20 +101,20 @@ def require_usable(checkpoint: Mapping[Any, Any], path: str | Path, finite: bool
 
 
 def first_not_finite(checkpoint: Mapping[Any, Any]) -> str | None:
-    """The name of a tensor of a checkpoint, those of the optimiser excepted, with values that are NaN or infinite."""
+    """The name of a tensor, not of the optimiser, with values that are NaN or infinite; None if all are finite."""
     return next((name for name, tensor in _tensors(checkpoint) if not is_finite(tensor)), None)
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite."""
+    """Whether all values are finite."""
     if not tensor.is_floating_point() or tensor.is_meta:
         return True
-    # A sum is quicker. It may overflow where no value is infinite: then each is looked at.
+    # The sum is faster. It may overflow although all values are finite, so that each value is checked then.
     return bool(tensor.sum(dtype=torch.float64).isfinite()) or bool(tensor.isfinite().all())
 
 
 def _tensors(value: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in dicts and lists within each other, each container once."""
+    """All tensors in nested dicts and lists. Each container is visited once, so that cycles end."""
     seen: set[int] = set()
     waiting: list[tuple[str, Any]] = [(str(key), item) for key, item in value.items() if key not in _STATES]
     while waiting:
@@ -124,7 +130,7 @@ def _tensors(value: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """The sha256 of names, types, shapes and values, in the order of the names."""
+    """The sha256 of the names, types, shapes and values of tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode("utf-8", "surrogatepass"))
@@ -133,7 +139,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file that holds a checksum of its tensors.
+    """Writes a safetensors file with a checksum of its tensors in the metadata.
 
     Raises:
         UserError: as :func:`require_usable`.
@@ -144,7 +150,7 @@ def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _sort_metadata(path: Path) -> None:
-    """Puts the metadata in order: safetensors writes it in any, so that equal weights were unequal files."""
+    """Sorts the metadata. safetensors writes it in random order, so that equal weights would give different files."""
     with path.open("r+b") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -154,11 +160,15 @@ def _sort_metadata(path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, each in memory of its own.
+    """Reads the tensors of a safetensors file, each into memory of its own.
 
-    The library gives views into the file, at any alignment: kernels round otherwise there than for a checkpoint's.
+    The safetensors library returns views of the file with any alignment. For them, kernels may round differently than
+    for the aligned tensors of a checkpoint.
+
+    Raises:
+        ValueError: if the file is truncated.
     """
-    with safe_open(path, "pt"):  # checks the header: types, shapes and places
+    with safe_open(path, "pt"):  # checks the types, shapes and offsets in the header
         pass
     tensors = {}
     with path.open("rb") as file:
@@ -171,14 +181,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             tensor = torch.empty(entry["shape"], dtype=_SAFETENSORS_TYPES[entry["dtype"]])
             file.seek(8 + length + entry["data_offsets"][0])
             if file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data) != tensor.nbytes:
-                raise ValueError(f"{name} is cut off")
+                raise ValueError(f"{name} is truncated")
             tensors[name] = tensor
     return tensors
 
 
 def require_digest(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises ValueError if a safetensors file holds a checksum of other tensors than its own."""
+    """Raises ValueError if the checksum in a safetensors file is not that of its tensors."""
     with safe_open(path, "pt") as file:
         stored = (file.metadata() or {}).get(DIGEST)
     if stored is not None and stored != digest_of(tensors):
-        raise ValueError("its tensors do not fit their checksum")
+        raise ValueError("its tensors do not match their checksum")

@@ -1,4 +1,4 @@
-"""Fills a folder with the public files that a user has, for machines that reach no other place."""
+"""Copies public files that are on this machine to a folder, for machines without access to the internet."""
 
 import os
 import shutil
@@ -13,41 +13,43 @@ from tresnet_downstream.weights.public_files import path_of, present, require_en
 
 
 def fill_mirror(folder: str | Path, files: Sequence[str | Path] = ()) -> Iterator[tuple[str, str]]:
-    """Copies public files into a folder that ``$TRESNET_MIRROR`` can name, under their published names.
+    """Copies public files to a folder for ``$TRESNET_MIRROR``, under their published names.
 
     Args:
-        folder: the folder, which is made; a file in it is never replaced by another.
-        files: files fetched by other means, told by their names; the caches' files are copied in any case.
+        folder: the folder, which is created if necessary. Files in it are not replaced.
+        files: files that were fetched by other means, under their published names. Files in the caches are copied too.
 
     Yields:
-        for each entry of the catalogue its name, and what was done: the file's name, or that it is not here.
+        For each entry of the catalogue, its name and the result: the files that were copied or present, or that none is
+        here.
 
     Raises:
-        UserError: if a file bears no published name, is not what its name says, or differs from that in the folder.
+        UserError: if a file does not have a published name, has another content than its name says, or differs from the
+            file of that name in the folder.
     """
     folder = Path(folder)
-    given = {_published_name(file): Path(file) for file in files}
+    own_files = {_published_name(file): Path(file) for file in files}
     with named_if_unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, entry in CATALOGUE.items():
-        done = []
+        results = []
         for place in entry.places:
-            source = given.get(place.file_name) or present(place)
+            source = own_files.get(place.file_name) or present(place)
             target = folder / place.file_name
             if source is None:
                 if target.is_file():
-                    done.append(f"{target.name} was there")
+                    results.append(f"{target.name} was there")
                 continue
-            if source in given.values():
+            if source in own_files.values():
                 _require(source, place, name)
-            done.append(_copied(source, target))
-        yield name, ", ".join(done) or "not here"
+            results.append(_copied(source, target))
+        yield name, ", ".join(results) or "not here"
 
 
 def _published_name(file: str | Path) -> str:
     name = Path(file).name
     if not any(name == place.file_name for entry in CATALOGUE.values() for place in entry.places):
-        raise UserError(f"{file}: no public file has this name; `tresnet weights show` says what a file holds")
+        raise UserError(f"{file}: no public file has this name; `tresnet weights show` describes a file")
     if not Path(file).is_file():
         raise UserError(f"{file}: no such file")
     return name

@@ -1,7 +1,8 @@
-"""Networks that start from a file: ``init_cfg=dict(type='Pretrained', checkpoint=...)`` and state dicts of any style.
+"""Modules with pretrained weights, by ``init_cfg=dict(type='Pretrained', checkpoint=...)`` or a state dict.
 
-MMEngine's own initialisation loads what happens to match and is silent if nothing does; its loader knows neither
-safetensors nor the releases' wrappings. A :class:`PretrainedModule` takes every source that :func:`locate` knows.
+MMEngine's own initialisation loads the weights whose names match, and raises no error if none does. It can read neither
+safetensors files nor the checkpoints of the releases. A :class:`PretrainedModule` accepts every source of
+:func:`locate` and weights in every published style.
 """
 
 import warnings
@@ -22,10 +23,13 @@ from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 
 class PretrainedModule(BaseModule):
-    """A module that translates the names in state dicts given to it, and starts from any weight file.
+    """A module that translates the names of state dicts, and can be initialised from any weight file.
 
-    Translation happens where the state dict is loaded, so that it serves ``load_state_dict`` and MMEngine's
-    loaders alike, also where the module is a part of a larger one.
+    The names are translated whenever a state dict is loaded: by ``load_state_dict`` and MMEngine's loaders, also if the
+    module is a submodule.
+
+    Attributes:
+        has_in_place_norms: whether its norms scale by ``|weight| + eps``, see :mod:`.formats`.
     """
 
     has_in_place_norms = True
@@ -34,25 +38,25 @@ class PretrainedModule(BaseModule):
 
     @abstractmethod
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights under this module's names; those that are not its own keep theirs."""
+        """The weights with the names of this module. Names that are not translated stay the same."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         _translate_names(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def init_weights(self) -> None:
-        """Initialises as MMEngine does, and then loads what ``init_cfg`` names as pretrained.
+        """Initialises the module as MMEngine does, then loads the pretrained weights of ``init_cfg``.
 
         Raises:
-            UserError: if the file cannot be read or holds another network.
+            UserError: if the file cannot be read or has the weights of another network.
         """
         init_cfg = self.init_cfg
         if self.is_init or not init_cfg:
             super().init_weights()
             return
-        every = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg)
-        pretrained = [entry for entry in every if entry["type"] in ("Pretrained", PretrainedInit)]
-        self.init_cfg = [entry for entry in every if entry not in pretrained]
+        entries = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg)
+        pretrained = [entry for entry in entries if entry["type"] in ("Pretrained", PretrainedInit)]
+        self.init_cfg = [entry for entry in entries if entry not in pretrained]
         super().init_weights()
         self.init_cfg = init_cfg
         for entry in pretrained:
@@ -61,20 +65,27 @@ class PretrainedModule(BaseModule):
 
 
 def load_pretrained(module: PretrainedModule, source: str | Path, prefix: str = "") -> str:
-    """Loads a file's weights into ``module``: a backbone's, or a classifier's with its head.
+    """Loads the weights of a file into a backbone, or into a classifier with its head.
 
-    A head of another size, or of another kind, is left as it is.
+    If the head in the file has another size or type, the module's head keeps its values.
 
     Args:
-        module: is changed in place.
+        module: the module, which is changed in place.
         source: a path, URL, or name of the catalogue, see :func:`locate`.
-        prefix: takes only the names that begin so, without it, such as ``backbone.``.
+        prefix: if not empty, only names with this prefix, such as ``backbone.``, are used; the prefix is removed.
 
     Returns:
-        one line that says what was loaded, what was left fresh and which names were not used.
+        A line that says what was loaded, whether the head was loaded, and which names were not used.
 
     Raises:
-        UserError: if the file cannot be read, holds none of the module's names, or not all of the backbone's.
+        UserError: if the file cannot be read, has none of the module's names, or not all of the backbone's.
+
+    Examples:
+        >>> from tresnet_downstream.backbones import TResNet
+        >>> network, copy = TResNet(layers=(1, 1, 1, 1), width=0.25), TResNet(layers=(1, 1, 1, 1), width=0.25)
+        >>> torch.save(network.state_dict(), "backbone.pth")
+        >>> load_pretrained(copy, "backbone.pth")
+        'TResNet starts from backbone.pth'
     """
     path = locate(source)
     weights = unwrap(read_checkpoint(path), path=path)[1]
@@ -90,18 +101,18 @@ def load_pretrained(module: PretrainedModule, source: str | Path, prefix: str = 
     if any(name.startswith("head.") for name in [*differing, *missing]):
         matched = {name: value for name, value in matched.items() if not name.startswith("head.")}
         sizes = [f"{name} is {shape(weights[name])} in the file, {shape(own[name])} here" for name in differing[:1]]
-        notes.append(f"the head is left fresh ({sizes[0] if sizes else f'the file has no {missing[0]}'})")
+        notes.append(f"the head is not loaded ({sizes[0] if sizes else f'the file has no {missing[0]}'})")
     _refuse_other_network(path, weights, own, matched, differing, missing)
     module.load_state_dict(matched, strict=False)
     if unused := [name for name in weights if name not in own]:
         notes.append(f"not used: {', '.join(unused)}")
     if inexact:
-        notes.append(f"{inexact} norm weights below {NORM_EPS:.0e} have no exact form and are that now")
+        notes.append(f"{inexact} norm weights below {NORM_EPS:.0e} were set to it, since they have no exact equivalent")
     return "; ".join([f"{type(module).__name__} starts from {source}", *notes])
 
 
 def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raises UserError, with examples, unless the names and shapes are exactly the model's."""
+    """Raises UserError, with examples, unless the names and shapes are exactly those of the model."""
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     present = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     missing, unknown = sorted(own.keys() - present.keys()), sorted(present.keys() - own.keys())
@@ -114,7 +125,7 @@ def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str 
     if differing:
         name = sorted(differing)[0]
         reasons.append(f"{name} has shape {present[name]}, the config's model {own[name]}")
-    # Counts, which are whole numbers, may be stored as floats.
+    # Integer counters may be stored as floats, but not the reverse.
     numbers = {name for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     other_kind = [name for name in sorted(numbers & present.keys()) if not state_dict[name].is_floating_point()]
     if other_kind:
@@ -124,10 +135,11 @@ def require_match(model: nn.Module, state_dict: Mapping[str, Tensor], path: str 
 
 
 def without_second_names(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without those that the model knows under another name.
+    """The weights without duplicates under names that the model does not have.
 
-    MMDetection's DDQ hands parts of its head to its decoder in its first training step, so that a trained one has names
-    that a new one lacks. Left out is a name that differs in its first part alone from one with equal values.
+    MMDetection's DDQ assigns parts of its head to its decoder in the first training step, so that its checkpoints have
+    names that a new model does not have. A name is a duplicate if it differs from a name of the model only in its first
+    part, and both tensors are equal.
     """
     own = set(model.state_dict())
     values: dict[str, list[Tensor]] = {}
@@ -140,7 +152,7 @@ def without_second_names(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 
     }
 
 
-def shape(tensor: Any) -> tuple[int, ...]:
+def shape(tensor: Tensor | torch.Size) -> tuple[int, ...]:
     """The shape of a tensor, or a ``torch.Size``, as a plain tuple."""
     return tuple(getattr(tensor, "shape", tensor))
 
@@ -148,44 +160,47 @@ def shape(tensor: Any) -> tuple[int, ...]:
 def _refuse_other_network(
     path: Path,
     weights: Mapping[str, Tensor],
-    own: Mapping[str, Any],
+    own: Mapping[str, torch.Size],
     matched: Mapping[str, Tensor],
     differing: list[str],
     missing: list[str],
 ) -> None:
     if not matched:
         raise UserError(
-            f"{path}: holds another network: none of its names fits; it has {', '.join(list(weights)[:3])}, "
-            f"wanted are {', '.join(list(own)[:3])}"
+            f"{path}: has the weights of another network: none of its names matches; it has "
+            f"{', '.join(list(weights)[:3])}, expected are {', '.join(list(own)[:3])}"
         )
     wrong = [name for name in differing if not name.startswith("head.")]
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"{path}: holds another variant: {name} is {shape(weights[name])} there and {shape(own[name])} here, "
-            f"and so are {len(wrong) - 1} more"
+            f"{path}: has the weights of another variant: {name} is {shape(weights[name])} in the file and "
+            f"{shape(own[name])} here, and {len(wrong) - 1} others differ too"
         )
     if absent := [name for name in missing if not name.startswith("head.")]:
         raise UserError(
-            f"{path}: holds another variant, or not all of it: {len(absent)} names are missing, such as {absent[0]}"
+            f"{path}: has the weights of another variant, or not all weights: {len(absent)} names are missing, "
+            f"such as {absent[0]}"
         )
     stages = [name for name in weights if name not in own and name.removeprefix("backbone.").startswith("layer")]
     if stages:
-        raise UserError(f"{path}: holds another variant: it also has {stages[0]} and {len(stages) - 1} names more")
+        raise UserError(
+            f"{path}: has the weights of another variant: it also has {stages[0]} and {len(stages) - 1} more names"
+        )
 
 
 def _translate_names(module: PretrainedModule, state_dict: dict[str, Any], prefix: str) -> None:
-    """Puts the weights for ``module``, below ``prefix``, under its own names."""
+    """Replaces the names below ``prefix`` in a state dict by the names of ``module``, in place."""
     below = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
     if below and not any(isinstance(value, Tensor) for value in below.values()):
-        below = unwrap(below)[1]  # The dict of a checkpoint, which MMEngine passes on as it is.
+        below = unwrap(below)[1]  # a whole checkpoint, which MMEngine passes without taking the weights out
     translated = module.translated(below)
     own = module.state_dict()
     if translated and not own.keys() & translated.keys():
-        # A part of a state dict may be meant, as with adapters; torch's strict loading raises by itself.
+        # Only a warning, since partial state dicts are allowed, such as those of adapters. Strict loading raises.
         warnings.warn(
-            f"none of the weights given is {type(module).__name__}'s, such as {next(iter(own), '')!r}: they may be "
-            f"those of another network; they have {', '.join(list(translated)[:3])}",
+            f"none of the weights has a name of {type(module).__name__}, such as {next(iter(own), '')!r}: they may be "
+            f"those of another network; their names are {', '.join(list(translated)[:3])}",
             stacklevel=2,
         )
     if translated.keys() != below.keys():

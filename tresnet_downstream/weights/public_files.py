@@ -1,4 +1,4 @@
-"""From a name, URL or path to a file on this machine; the places of a catalogue entry are tried in turn."""
+"""From a name, URL or path to a file on this machine. The places of a catalogue entry are tried in order."""
 
 import difflib
 import os
@@ -28,12 +28,17 @@ from tresnet_downstream.weights.shared import in_folder
 
 SCHEME = "tresnet://"
 _WEB = ("http://", "https://")
-# Of the size in the catalogue: a file may leave out counters and constants, and another variant differs by more.
+# Relative to the size in the catalogue. Files may lack counters and constants; other variants differ by more.
 _SIZE_TOLERANCE = 0.03
 
 
 def catalogue_name(source: str | Path) -> str | None:
-    """The catalogue's name that ``source`` is, with or without ``tresnet://``; None if it is none."""
+    """The name in the catalogue if ``source`` is one, with or without ``tresnet://``, else None.
+
+    Examples:
+        >>> catalogue_name("tresnet://m_in1k_224")
+        'm_in1k_224'
+    """
     name = str(source).removeprefix(SCHEME)
     if name in CATALOGUE and (str(source).startswith(SCHEME) or not Path(source).exists()):
         return name
@@ -41,16 +46,29 @@ def catalogue_name(source: str | Path) -> str | None:
 
 
 def locate(source: str | Path) -> Path:
-    """The file that a path, an ``https://`` URL, a catalogue name or ``tresnet://NAME`` means; fetched if need be.
+    """The local path of a weight file, which is fetched if necessary.
 
-    A folder that was shared means its weights; ``hf://OWNER/NAME``, or ``hf://OWNER/NAME@REVISION``, means those of a
-    repository of the Hugging Face hub, and ``hf://OWNER/NAME/FILE`` one file of it.
+    Args:
+        source: one of
 
-    A name of the catalogue is looked for in the caches first, then in the mirrors that ``$TRESNET_MIRROR`` lists, then
-    at the published places.
+            * the path of a file, or of a shared folder;
+            * an ``http://`` or ``https://`` URL;
+            * a name of the catalogue, with or without ``tresnet://``: searched in the caches, then in the mirrors of
+              ``$TRESNET_MIRROR``, then at the published places;
+            * ``hf://OWNER/NAME`` or ``hf://OWNER/NAME@REVISION``, for the weights of a repository of the Hugging Face
+              hub, or ``hf://OWNER/NAME/FILE``, for one of its files.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        UserError: for an unknown name, a file that is not there, and whatever goes wrong with fetching.
+        UserError: if the name is unknown, the file does not exist, or it cannot be fetched.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> _ = Path("weights.pth").write_bytes(b"")
+        >>> locate("weights.pth").name
+        'weights.pth'
     """
     if name := catalogue_name(source):
         return in_cache(CATALOGUE[name]) or _from_first_place(name, CATALOGUE[name])
@@ -68,7 +86,7 @@ def locate(source: str | Path) -> Path:
 
 
 def in_cache(entry: PublicWeight) -> Path | None:
-    """The file of an entry that the caches have, with its checksum checked; None if they have none.
+    """A file of an entry in the caches, after a check of its checksum; None if the caches have none.
 
     Raises:
         UserError: if the file is damaged.
@@ -77,7 +95,7 @@ def in_cache(entry: PublicWeight) -> Path | None:
 
 
 def present(place: Place) -> Path | None:
-    """The file of a place that the caches have, with its checksum checked; None if they do not have it.
+    """The file of a place in the caches, after a check of its checksum; None if the caches do not have it.
 
     Raises:
         UserError: if the file is damaged.
@@ -89,24 +107,24 @@ def present(place: Place) -> Path | None:
 
 
 def path_of(place: Place) -> Path:
-    """Where the cache keeps the file of a place, whichever server it came from."""
+    """The path in the cache for the file of a place. It is the same for every server that has the file."""
     return cached_path(place.url.replace(HUB, "https://huggingface.co/", 1))
 
 
 def require_entry(path: Path, name: str) -> None:
-    """Raises UserError if a file holds other weights than a catalogue entry, told by size and number of classes."""
+    """Raises UserError unless a file has the size and the number of classes of a catalogue entry."""
     entry = CATALOGUE[name]
     tensors = unwrap(read_checkpoint(path), None, path)[1]
     translated = None if entry.network else translate(tensors)
     if translated is None and not entry.network:
-        raise UserError(f"{path}: holds no TResNet")
+        raise UserError(f"{path}: has no weights of a TResNet")
     if translated is not None:
-        # Where the head is not stated, the size is the backbone's.
+        # If the head is not stated, the size is that of the backbone.
         parts = ("backbone.", "head.") if entry.num_classes else ("backbone.",)
         tensors = {key: tensor for key, tensor in translated.state_dict.items() if key.startswith(parts)}
     megabytes = sum(4 * tensor.numel() for tensor in tensors.values()) / 1e6
     if abs(megabytes / entry.megabytes - 1) > _SIZE_TOLERANCE:
-        raise UserError(f"{path}: holds {megabytes:.0f} MB of weights, not the {entry.megabytes} MB of {name}")
+        raise UserError(f"{path}: has {megabytes:.0f} MB of weights, not the {entry.megabytes} MB of {name}")
     classes = num_classes(tensors)
     if entry.num_classes and translated is not None and classes != entry.num_classes:
         raise UserError(f"{path}: has {classes} classes, not the {entry.num_classes} of {name}")
@@ -119,14 +137,14 @@ def mirrors() -> list[str]:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One file to try: where it is, and which published file it should be."""
+    """A file to try: its path or URL, and the place whose published file it should be."""
 
     source: str
     place: Place
 
     @property
     def short(self) -> str:
-        """What messages call it: its host, its folder or the hub's repository."""
+        """The name in messages: the host of a URL, else the source."""
         return urlsplit(self.source).netloc if self.source.startswith(_WEB) else self.source
 
 
@@ -143,7 +161,7 @@ def _candidates(entry: PublicWeight) -> Iterator[_Candidate]:
 
 
 def _from_first_place(name: str, entry: PublicWeight) -> Path:
-    """The file of the first place that has it; a line says which places had not."""
+    """Fetches the file from the first place that has it. A message lists the places that failed."""
     answers: list[str] = []
     for candidate in _candidates(entry):
         try:
@@ -155,7 +173,7 @@ def _from_first_place(name: str, entry: PublicWeight) -> Path:
             tell(f"{name}: fetched from {candidate.short}, since {_listed(answers)}")
         return path
     advice = "" if mirrors() else ", or set TRESNET_MIRROR"
-    raise UserError(f"{name}: no place gives it ({_listed(answers)}); {GIVE_A_PATH}{advice}")
+    raise UserError(f"{name}: cannot be fetched from any place ({_listed(answers)}); {GIVE_A_PATH}{advice}")
 
 
 def _fetch(candidate: _Candidate, name: str) -> Path:

@@ -1,7 +1,7 @@
-"""Safe reading of weight files, and what is found in them under the names that projects use.
+"""Reads weight files safely, and finds the weights in the checkpoints of several projects.
 
-Nothing is unpickled but tensors, plain values, numpy's arrays and MMEngine's log history, of which nothing is
-kept: MMEngine 0.10.7 stores it in every checkpoint, and with it a reference to ``getattr``.
+Only tensors, plain values and numpy's arrays are unpickled. MMEngine 0.10.7 stores its log history, with a reference to
+``getattr``, in every checkpoint; it is accepted and discarded.
 """
 
 import os
@@ -25,28 +25,28 @@ from tresnet_downstream.files import is_regular, open_regular
 from tresnet_downstream.weights.integrity import read_safetensors, require_digest, require_usable, require_whole_records
 from tresnet_downstream.weights.shared import WEIGHTS, as_checkpoint, require_safetensors
 
-# Where a checkpoint has its weights. MMEngine's own average stands in `state_dict` itself.
+# The keys of the weights in checkpoints. MMEngine's own averaged weights are in `state_dict` itself.
 RAW = ("state_dict", "model")
 AVERAGED = ("averaged_state_dict", "state_dict_ema", "model_ema")
 
-# The end of messages about damaged files, which --resume leaves out: it renames the file.
+# The end of messages about damaged files. Resuming omits it, because it renames the file.
 COPY_AGAIN = "; fetch or copy it again"
 _REFUSED_OBJECT = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
 
 
 class _Discarded:
-    """Stands for MMEngine's log history while a checkpoint is read; takes its state and keeps nothing."""
+    """Replaces MMEngine's log history when a checkpoint is read, and discards its state."""
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
 def _no_attribute(*_: Any) -> None:
-    """Stands for ``getattr`` in that history, which would reach any object of any module."""
+    """Replaces ``getattr`` in the log history, since ``getattr`` could access any object of any module."""
 
 
 def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Objects that a checkpoint may hold besides tensors and plain values, with the names they go by in files."""
+    """The objects, besides tensors and plain values, that a checkpoint may refer to, with their names in files."""
     makers = {"_reconstruct": np.zeros(1).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
     allowed: list[Any] = [
         (_no_attribute, "builtins.getattr"),
@@ -61,26 +61,31 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = True) -> dict[str, Any]:
-    """Reads a ``.pth`` file of ``torch.save``, in its zip or its older form, or a ``.safetensors`` file.
+    """Reads a file of ``torch.save``, in the zip format or the older one, or a safetensors file.
 
-    The content decides, not the name. With the ``config.json`` of a shared folder beside it, ``model.safetensors`` is a
-    checkpoint, see :mod:`.shared`.
+    The format is recognised by the content, not by the name. ``model.safetensors`` with the ``config.json`` of a shared
+    folder beside it is a checkpoint, see :mod:`.shared`. Files are read without running code from them.
 
     Args:
         path: the file.
-        map_location: where the tensors of a ``.pth`` file go, as ``torch.load`` takes it.
-        finite: whether weights that are not finite are refused; False for showing what a file holds.
+        map_location: the device for the tensors of a ``torch.save`` file, as in ``torch.load``.
+        finite: whether weights that are NaN or infinite are refused.
 
     Returns:
-        the dict in the file; of a safetensors file without a description, the tensors by name.
+        The dict in the file. For a safetensors file without a description, the tensors by name.
 
     Raises:
-        UserError: if the file is missing, empty, cut off, damaged, no weight file, holds objects that are not loaded,
-            or tensors that `require_usable` refuses.
+        UserError: if the file is missing, empty, truncated, damaged or not a weight file, or if it has objects that are
+            not loaded or tensors that `require_usable` refuses.
+
+    Examples:
+        >>> torch.save({"state_dict": {"weight": torch.ones(2)}}, "checkpoint.pth")
+        >>> read_checkpoint("checkpoint.pth")
+        {'state_dict': {'weight': tensor([1., 1.])}}
     """
     path = Path(path)
     if os.path.isdir(path):
-        raise UserError(f"{path}: is a folder; name a file, of a shared folder {path / WEIGHTS}")
+        raise UserError(f"{path}: is a folder; name a file; for a shared folder, {path / WEIGHTS}")
     if not is_regular(path):
         raise UserError(f"{path}: no such checkpoint")
     try:
@@ -92,15 +97,15 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
     reader = _reader_for(path, start)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about an old format, which an error follows
+            warnings.simplefilter("ignore")  # a warning about an old format, which is followed by an error
             checkpoint = reader(path, map_location)
     except pickle.UnpicklingError as error:
         name = _REFUSED_OBJECT.search(str(error))
         what = f"the object {name[1]}" if name else "objects other than tensors and plain values"
-        raise UserError(f"{path}: holds {what}, which may run commands, and is not loaded") from error
+        raise UserError(f"{path}: is not loaded: it has {what}, which may run commands") from error
     except UserError:
         raise
-    except MemoryError as error:  # also of a damaged length
+    except MemoryError as error:  # a damaged length raises it too
         raise UserError(f"{path}: does not fit in memory, or is damaged{COPY_AGAIN}") from error
     except (
         RuntimeError,
@@ -117,29 +122,29 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = 
         SafetensorError,
     ) as error:
         reason = " ".join(str(error).split())[:80]
-        raise UserError(f"{path}: is cut off or damaged ({reason}){COPY_AGAIN}") from error
+        raise UserError(f"{path}: is truncated or damaged ({reason}){COPY_AGAIN}") from error
     if not isinstance(checkpoint, dict):
-        raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
+        raise UserError(f"{path}: contains a {type(checkpoint).__name__}, not the dict of a checkpoint")
     if str(map_location) != "meta":
         require_usable(checkpoint, path, finite)
     return checkpoint
 
 
 def is_detector(path: str | Path) -> bool:
-    """Whether a file is a checkpoint of a detector, of this toolkit or of MMDetection; its weights are not read.
+    """Whether a file is a checkpoint of a detector of this toolkit or MMDetection. The weights are not read.
 
     Raises:
         UserError: as :func:`read_checkpoint`.
     """
     checkpoint = read_checkpoint(path, map_location="meta")
     weights = next((checkpoint[key] for key in RAW if isinstance(checkpoint.get(key), Mapping)), checkpoint)
-    # A joint model's detector is a part of it.
+    # In a joint model, the names of the detector begin with "detector.".
     names = (str(name).removeprefix("detector.") for name in weights)
     return any(name.startswith(("bbox_head.", "roi_head.", "rpn_head.")) for name in names)
 
 
 def looks_like_weights(path: str | Path) -> bool:
-    """Whether a file begins as weight files do: for telling a download from an error page."""
+    """Whether a file begins as weight files do. This distinguishes a download from the HTML of an error page."""
     with Path(path).open("rb") as file:
         return _kind(file.read(512)) in ("torch", "safetensors")
 
@@ -157,10 +162,13 @@ def _reader_for(path: Path, start: bytes) -> Callable[[Path, Any], Any]:
     if not start:
         raise UserError(f"{path}: is empty{COPY_AGAIN}")
     if kind == "tar":
-        raise UserError(f"{path}: is of torch before 0.2, which has no safe form; save it again with a torch of today")
+        raise UserError(
+            f"{path}: is in the format of torch before 0.2, which cannot be read safely; save it again with a newer "
+            "torch"
+        )
     if kind == "unknown":
         shown = start[:24].decode("ascii", "replace").split("\n")[0]
-        raise UserError(f"{path}: is no weight file: it begins with {shown!r}")
+        raise UserError(f"{path}: is not a weight file: it begins with {shown!r}")
     return _read_torch if kind == "torch" else _read_safetensors
 
 
@@ -171,7 +179,7 @@ def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
 
 
 def _read_torch(path: Path, map_location: Any) -> Any:
-    # torch does not compare the checksums. On the device "meta" it reads no values.
+    # torch does not check the checksums. For the device "meta", it reads no values.
     if str(map_location) != "meta" and zipfile.is_zipfile(path):
         require_whole_records(path)
     with torch.serialization.safe_globals(_allowed()):
@@ -181,26 +189,30 @@ def _read_torch(path: Path, map_location: Any) -> Any:
 def unwrap(
     checkpoint: Mapping[str, Any], which: str | None = None, path: str | Path = "checkpoint"
 ) -> tuple[str, dict[str, Tensor]]:
-    """The weights within a checkpoint, whatever wraps them.
+    """Finds the weights in a checkpoint of this toolkit, MMEngine, timm or a release.
 
     Args:
-        checkpoint: what :func:`read_checkpoint` gave.
-        which: ``raw`` or ``averaged``. None takes those that a validation scored better, where the checkpoint
-            says, else the average if there is one, as timm does.
+        checkpoint: the result of :func:`read_checkpoint`.
+        which: ``raw`` or ``averaged``. None takes the weights with the better validation score if the checkpoint has
+            one; otherwise, as timm does, the averaged weights if there are any.
         path: the file, for messages.
 
     Returns:
         ``raw`` or ``averaged``, and the tensors by name.
 
     Raises:
-        UserError: if there are no such weights.
+        UserError: if the checkpoint does not have these weights.
+
+    Examples:
+        >>> unwrap({"state_dict": {"weight": torch.ones(2)}, "epoch": 3})
+        ('raw', {'weight': tensor([1., 1.])})
     """
     sets = {
         name: next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), Mapping)), None)
         for name, keys in (("raw", RAW), ("averaged", AVERAGED))
     }
     best = stored_at(checkpoint, "score", "weights")
-    # A file of --resume that was not scored goes on from its raw weights.
+    # A checkpoint to resume from, if it was not scored: training continues with the raw weights.
     preferred = "raw" if "optimizer" in checkpoint and "averaged_steps" in checkpoint else "averaged"
     name = str(which or best or (preferred if sets[preferred] is not None else "raw"))
     weights = sets.get(name)
@@ -208,7 +220,7 @@ def unwrap(
         weights = checkpoint
     if weights is None:
         raise UserError(f"{path}: has no {name} weights")
-    # A dict of a checkpoint may stand in the place of its weights; one that holds itself has no end.
+    # The weights may be nested in further dicts. A dict that contains itself must not cause an endless loop.
     outer: list[Mapping[str, Any]] = [checkpoint]
     while not any(isinstance(value, Tensor) for value in weights.values()) and all(
         weights is not each for each in outer
@@ -218,12 +230,12 @@ def unwrap(
     tensors = {str(key): value for key, value in weights.items() if isinstance(value, Tensor)}
     if not tensors:
         keys = ", ".join(map(str, list(weights)[:3])) or "nothing"
-        raise UserError(f"{path}: holds no weights ({keys})")
+        raise UserError(f"{path}: has no weights ({keys})")
     return name, tensors
 
 
 def stored_at(checkpoint: Mapping[str, Any], *keys: str) -> Any:
-    """The value below keys within each other, such as ``meta`` and ``model``; None if there is none."""
+    """The value at nested keys, such as ``meta`` and ``model``; None if there is none."""
     value: Any = checkpoint
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -231,14 +243,14 @@ def stored_at(checkpoint: Mapping[str, Any], *keys: str) -> Any:
 
 
 def class_names(checkpoint: Mapping[str, Any], path: str | Path) -> tuple[str, ...] | None:
-    """The names of the classes that a checkpoint of MMEngine was trained on; None if it does not say.
+    """The class names in a checkpoint of MMEngine; None if it has none.
 
     Raises:
-        UserError: it has something else than a list of names in their place.
+        UserError: if the stored value is not a list of names.
     """
     names = stored_at(checkpoint, "meta", "dataset_meta", "classes")
     if names is None:
         return None
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: has {str(names)[:80]!r} in place of the names of its classes")
+        raise UserError(f"{path}: has {str(names)[:80]!r} instead of a list of class names")
     return tuple(names)

@@ -1,8 +1,8 @@
-"""MMEngine's loaders of checkpoints, safe: for local files, ``https://`` and ``tresnet://NAME``.
+"""Safe loaders of checkpoints for MMEngine, for local files, ``http(s)://`` and ``tresnet://NAME``.
 
-MMEngine 0.10.7 gives its own local files to ``torch.load``, which refuses what MMEngine stores in them, and files
-from the network to a function that unpickles whatever they hold. Importing this module puts :func:`read_checkpoint`
-in their place, by the registry that MMEngine has for it.
+MMEngine 0.10.7 reads local files by ``torch.load``, which refuses objects that MMEngine stores in them, and downloads
+by a function that unpickles any object. Importing this module replaces both by :func:`read_checkpoint`, in MMEngine's
+registry of loaders.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from tresnet_downstream.weights.reading import read_checkpoint, unwrap
 
 
 def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """A whole checkpoint, local or fetched."""
+    """Reads the checkpoint at a path or URL."""
     return read_checkpoint(locate(filename), map_location)
 
 
 def load_from_catalogue(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """A file of the catalogue: the weights as ``backbone.*`` and ``head.*``."""
+    """Reads a file of the catalogue and translates its weights to the names ``backbone.*`` and ``head.*``."""
     path = locate(filename)
     weights = unwrap(read_checkpoint(path, map_location), path=path)[1]
     translated = translate(weights)

@@ -1,7 +1,7 @@
-"""Shared folders: ``model.safetensors`` beside a ``config.json``, as the Hugging Face hub and timm have them.
+"""Reads shared folders: a ``model.safetensors`` and a ``config.json``, in the layout of the Hugging Face hub and timm.
 
-``config.json`` is timm's, with the key ``tresnet_downstream`` for what a checkpoint says in its ``meta``. Together the
-two files are a checkpoint; neither can hold a program. :mod:`tresnet_downstream.deployment.sharing` writes them.
+``config.json`` has timm's keys, and the key ``tresnet_downstream`` with the ``meta`` of a checkpoint. The two files
+together are a checkpoint. Neither can contain code. :mod:`tresnet_downstream.deployment.sharing` writes them.
 """
 
 import json
@@ -22,10 +22,10 @@ CLASSIFIER, DETECTOR = "classifier", "detector"
 
 
 def in_folder(folder: str | Path) -> Path:
-    """The weights in a shared folder.
+    """The path of the weights in a shared folder.
 
     Raises:
-        UserError: there are none.
+        UserError: if the folder has none.
     """
     path = Path(folder) / WEIGHTS
     if not path.is_file():
@@ -34,10 +34,10 @@ def in_folder(folder: str | Path) -> Path:
 
 
 def description_beside(path: Path) -> dict[str, Any] | None:
-    """What the ``config.json`` beside a file of weights says of them for this toolkit; None if it says nothing.
+    """The key ``tresnet_downstream`` of the ``config.json`` beside a weight file; None if there is none.
 
     Raises:
-        UserError: it is damaged, or of a newer version.
+        UserError: if it is damaged, or of another version.
     """
     config = path.with_name(CONFIG)
     if path.name != WEIGHTS or not config.is_file():
@@ -47,14 +47,14 @@ def description_beside(path: Path) -> dict[str, Any] | None:
     if description is None:
         return None
     if not isinstance(description, Mapping) or not isinstance(description.get("meta"), Mapping):
-        raise UserError(f"{config}: {KEY} is {json.dumps(description)[:60]}, no description of a model")
+        raise UserError(f"{config}: {KEY} is {json.dumps(description)[:60]}, which does not describe a model")
     if description.get("version") != VERSION:
         raise UserError(f"{config}: is of another version ({description.get('version')!r}); update the package")
     return dict(description)
 
 
 def to_json(node: Any) -> Any:
-    """Plain values as JSON has them; a tuple, which MMDetection tells from a list, becomes a dict of one key."""
+    """Converts plain values to JSON. A tuple becomes a dict with one key, since JSON has only lists."""
     if isinstance(node, Mapping):
         return {str(key): to_json(value) for key, value in node.items()}
     if isinstance(node, tuple):
@@ -72,16 +72,16 @@ def from_json(node: Any) -> Any:
 
 
 def require_safetensors(path: Path, start: bytes) -> None:
-    """Raises UserError if ``config.json`` describes a file that, by its first bytes, is not of safetensors."""
+    """Raises UserError if a file with a ``config.json`` beside it does not begin as safetensors files do."""
     if description_beside(path) is not None and start[8:9] != b"{":
-        raise UserError(f"{path}: is no safetensors file, which {CONFIG} describes; nothing else is read from a folder")
+        raise UserError(f"{path}: is not a safetensors file; shared folders must have one")
 
 
 def as_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The checkpoint that a file of weights is with the description beside it; the tensors alone if there is none.
+    """The checkpoint that a weight file and its ``config.json`` form; the tensors alone if there is no ``config.json``.
 
     Raises:
-        UserError: as :func:`description_beside`, and for weights whose names are not those that the description says.
+        UserError: as :func:`description_beside`, or if the names of the weights are not those of the description.
     """
     description = description_beside(path)
     if description is None:
@@ -97,12 +97,12 @@ def _under_our_names(path: Path, tensors: Mapping[str, Tensor], names: Any, laye
         return from_timm_network(tensors, layer)
     translated = translate(tensors) if names == RELEASE else None
     if translated is None or translated.unused:
-        raise UserError(f"{path}: does not hold the weights that {CONFIG} describes (names={names!r})")
+        raise UserError(f"{path}: does not have the weights that {CONFIG} describes (names={names!r})")
     return translated.state_dict
 
 
 def from_timm_network(tensors: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
-    """The weights of a network of timm with its classifier ``layer``, under the names of a classifier of ours."""
+    """Renames the weights of a network of timm, whose classifier is ``layer``, to the names of a classifier here."""
     ours = {}
     for name, tensor in tensors.items():
         place, _, kind = name.rpartition(".")
@@ -111,7 +111,7 @@ def from_timm_network(tensors: Mapping[str, Tensor], layer: str) -> dict[str, Te
 
 
 def to_timm_network(tensors: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
-    """The inverse of :func:`from_timm_network`; the scaling of pictures, which timm does outside, is left out."""
+    """The inverse of :func:`from_timm_network`, without the buffers of the normalisation of images."""
     renamed = {}
     for name, tensor in tensors.items():
         if name.startswith("head.fc."):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tresnet_downstream.backbones.layers import BlurPool
+from tresnet_downstream.backbones.downsampling import BlurPool
 from tresnet_downstream.backbones.lean.blur import lean_blur
 
 

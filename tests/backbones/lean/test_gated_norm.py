@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from tresnet_downstream.backbones import ActivatedBatchNorm
-from tresnet_downstream.backbones.layers import SqueezeExcite
+from tresnet_downstream.backbones.branch_scaling import SqueezeExcite
 from tresnet_downstream.backbones.lean.gated_norm import gated_norm
 
 CHANNELS = 6

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tresnet_downstream.backbones import use_triton
-from tresnet_downstream.backbones.layers import BlurPool
+from tresnet_downstream.backbones.downsampling import BlurPool
 from tresnet_downstream.backbones.lean import acceleration, kernel_proof
 
 CPU = torch.device("cpu")

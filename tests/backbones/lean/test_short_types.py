@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tresnet_downstream.backbones import ActivatedBatchNorm
-from tresnet_downstream.backbones.layers import SqueezeExcite
+from tresnet_downstream.backbones.branch_scaling import SqueezeExcite
 from tresnet_downstream.backbones.lean import pointwise_branch as lean_branch
 from tresnet_downstream.backbones.lean.gated_norm import gated_norm
 from tresnet_downstream.backbones.lean.pointwise_branch import pointwise_branch
@@ -34,7 +34,7 @@ class Case:
     """A convolution's input, N x 8 x side x side, its weight, and the gradient at the output of the step.
 
     Attributes:
-        batch: number of pictures.
+        batch: number of images.
         side: height and width; odd, so that pooling meets a border, unless a failure was seen at another size.
         rms: standard deviation of the input's channels, their geometric mean with a ``spread``.
         mean: of input channels, in standard deviations, with alternating signs.

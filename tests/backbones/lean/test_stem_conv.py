@@ -1,10 +1,10 @@
 import torch
 
-from tresnet_downstream.backbones.layers import SpaceToDepth
+from tresnet_downstream.backbones.downsampling import SpaceToDepth
 from tresnet_downstream.backbones.lean.stem_conv import lean_stem_conv
 
 
-def test_lean_stem_equals_the_plain_one_and_keeps_the_pictures():
+def test_lean_stem_equals_the_plain_one_and_keeps_the_images():
     rearrange, kept = SpaceToDepth(), []
     x, weight = torch.rand(2, 3, 16, 24).double().requires_grad_(), torch.randn(5, 48, 3, 3).double().requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from tresnet_downstream.backbones import ActivatedBatchNorm, TResNet, use_triton
-from tresnet_downstream.backbones.layers import BlurPool
+from tresnet_downstream.backbones.downsampling import BlurPool
 from tresnet_downstream.backbones.lean import acceleration, kernel_proof, triton_kernels
 from tresnet_downstream.backbones.lean.blur import lean_blur
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
-# Rows and channels that fill no tile; sides odd and even; a picture of one pixel more than a tile.
+# Rows and channels that fill no tile; sides odd and even; an image of one pixel more than a tile.
 SHAPES = [(2, 5, 5, 4), (1, 67, 2, 3), (2, 64, 13, 5), (3, 8, 1, 1)]
 
 
@@ -51,12 +51,12 @@ def close(ours, theirs, dtype=torch.float32, roundings=2):
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
-    ("negative_slope", "per_picture", "with_shortcut"),
+    ("negative_slope", "per_image", "with_shortcut"),
     [(1.0, False, False), (1e-2, False, False), (1e-3, True, False), (0.0, True, True), (0.0, False, True)],
 )
-def test_line(dtype, shape, negative_slope, per_picture, with_shortcut):
+def test_line(dtype, shape, negative_slope, per_image, with_shortcut):
     x, shortcut = images(shape, dtype), images(shape, dtype) if with_shortcut else None
-    size = shape[:2] if per_picture else shape[1:2]
+    size = shape[:2] if per_image else shape[1:2]
     slope, offset = table(*size), table(*size)
     ours = triton_kernels.line(x, slope, offset, negative_slope, shortcut)
     assert ours.dtype == dtype
@@ -65,7 +65,7 @@ def test_line(dtype, shape, negative_slope, per_picture, with_shortcut):
     close(ours, F.leaky_relu(z, negative_slope), dtype)
 
 
-def test_line_takes_slopes_of_channels_with_offsets_of_pictures():
+def test_line_takes_slopes_of_channels_with_offsets_of_images():
     x, slope, offset = images((3, 5, 2, 2)), table(1, 5), table(3, 5)
     close(triton_kernels.line(x, slope, offset), x * spread(slope) + spread(offset))
 
@@ -112,7 +112,7 @@ def test_gradient_through_the_activation(dtype, shape, negative_slope, has_x, ha
 
 
 @pytest.mark.parametrize("pixels", [(23, 23), (32, 32)])
-def test_sums_of_pictures_that_take_several_programs(pixels):
+def test_sums_of_images_that_take_several_programs(pixels):
     grad, x = images((2, 3, *pixels)), images((2, 3, *pixels))
     total_grad, total_product = triton_kernels.OutputGradient(grad, x, None).sums()
     close(total_grad, grad.sum((2, 3)))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tresnet_downstream.evaluation.bootstrap import Interval
-from tresnet_downstream.evaluation.report.comparison import verdict
 from tresnet_downstream.evaluation.report.parts import one_limit, opening_class, some_of, sort_key, text_of
+from tresnet_downstream.evaluation.report.sections.comparison import verdict
 
 NAN = float("nan")
 
@@ -59,13 +59,13 @@ def test_one_limit_is_that_of_all_classes():
         (
             2.0,
             Interval(0.5, 3),
-            ["2.00 points above", "does not hold 0", "b is likely the better", "another training"],
+            ["2.00 points above", "does not contain 0", "b is likely the better", "another training"],
             [],
         ),
         (-2.0, Interval(-3, -0.5), ["2.00 points below", "a is likely the better"], []),
-        (2.0, Interval(-0.5, 4), ["holds 0", "do not show which of the two is better"], ["likely"]),
+        (2.0, Interval(-0.5, 4), ["contains 0", "do not show which of the two is better"], ["likely"]),
         (0.003, Interval(0.001, 0.02), ["the same as that of a", "to two decimals"], ["better", "interval"]),
-        (2.0, None, ["nothing is known of how it would be on other images"], ["better"]),
+        (2.0, None, ["nothing is known about other images"], ["better"]),
         (NAN, None, ["cannot be compared"], ["nan", "better"]),
     ],
 )

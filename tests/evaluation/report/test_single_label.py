@@ -46,7 +46,7 @@ def test_page_and_numbers_of_one_run(tmp_path):
     assert top1["interval"][0] < top1["value"] < top1["interval"][1]
     assert run["per_class"][0].keys() >= {"class", "recall", "recall_low", "support", "precision", "f1"}
     page = paths[0].read_text()
-    for words in ("Confused classes", "Are probabilities what they say?", "Wrong with the most confidence"):
+    for words in ("Confused classes", "Calibration", "wrong with the most confidence"):
         assert words in page
 
 

@@ -1,4 +1,4 @@
-"""How a training step of TResNet keeps little memory, with the results of the plain modules."""
+"""Training steps of TResNet that need less memory and have the results of the plain modules."""
 
 from tresnet_downstream.backbones.lean.execution import foreign_part, plain_blocks, run_blocks
 from tresnet_downstream.backbones.lean.rules import has_hooks

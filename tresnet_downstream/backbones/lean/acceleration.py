@@ -1,4 +1,4 @@
-"""Whether Triton's kernels take the place of torch's operators: by themselves, on a GPU, unless turned off."""
+"""Decides whether Triton's kernels are used in place of torch's operators: on GPUs, unless they are turned off."""
 
 import os
 import warnings
@@ -27,24 +27,32 @@ class _Switch:
 
 
 def use_triton(on: bool) -> bool:
-    """Turns the kernels on or off in this process; the environment variable ``TRESNET_TRITON=0`` starts with them off.
+    """Turns Triton's kernels on or off in this process.
 
-    They are on at first, and serve where they can: on a GPU, in channels-last layout, outside ``torch.compile``, once
-    they have proved there that they compute what torch's operators do. A backward pass takes what its forward pass
-    took.
+    They are on by default; the environment variable ``TRESNET_TRITON=0`` turns them off. They are used on GPUs, for
+    feature maps in channels-last layout, outside ``torch.compile``, after a check on the device that their results
+    equal those of torch's operators. A backward pass uses the operators of its forward pass.
+
+    Args:
+        on: whether the kernels may be used.
 
     Returns:
-        Whether they were on before.
+        Whether they were on before the call.
+
+    Examples:
+        >>> before = use_triton(False)
+        >>> use_triton(before)
+        False
     """
     before, _Switch.on = _Switch.on, on
     return before
 
 
 def kernels_for(*feature_maps: Tensor) -> Any:
-    """The module of the kernels if they can read all of these N x C x H x W, else None.
+    """The module of the kernels if they can process all of these N x C x H x W feature maps, else None.
 
-    The first call for a device and a type compares the kernels with torch's operators there. If a result is wrong or
-    a kernel raises, one warning says so, and torch's operators serve that device and type from then on.
+    The first call for a device and a type compares the kernels with torch's operators. If a result is wrong or a kernel
+    raises, one warning says so, and from then on torch's operators are used for that device and type.
     """
     if not _Switch.on or _are_intercepted() or not _are_readable(feature_maps):
         return None
@@ -62,7 +70,7 @@ def _are_intercepted() -> bool:
 
 def _are_readable(feature_maps: tuple[Tensor, ...]) -> bool:
     """Whether all are plain tensors in channels-last layout, of one shape, type and device that the kernels know."""
-    # A subclass may hold no values (FakeTensor), or hold them elsewhere. Its type is asked for before anything else.
+    # The type is checked first: a subclass may have no values (FakeTensor), or store them elsewhere.
     if not all(type(x) in (Tensor, Parameter) for x in feature_maps):
         return False
     first, *others = feature_maps
@@ -77,14 +85,14 @@ def _are_readable(feature_maps: tuple[Tensor, ...]) -> bool:
 
 @cache
 def _module() -> Any:
-    """The module, if Triton is there: torch's wheels for GPUs bring it."""
+    """The module of the kernels; None without Triton, which is installed with torch's wheels for GPUs."""
     try:
         import triton  # noqa: F401
     except ImportError:
         return None
     try:
         return import_module(f"{__package__}.triton_kernels")
-    except Exception as error:  # A Triton that does not fit torch or Python has many ways to say so.
+    except Exception as error:  # A version of Triton that does not fit torch or Python raises errors of many types.
         warnings.warn(f"Triton cannot be imported, torch's operators are used instead: {error}", stacklevel=3)
         return None
 
@@ -93,14 +101,14 @@ def _are_proven(kernels: Any, device: torch.device, dtype: torch.dtype) -> bool:
     key = device, dtype
     if key in _proofs:
         return _proofs[key]
-    # A graph would record the proof and cannot wait for its results: torch's operators serve until a later call.
+    # During graph capture the check would be recorded and its results cannot be read. A later call checks.
     if _is_capturing(device):
         return False
     with _proof_lock:
         if key in _proofs:
             return _proofs[key]
         failure = failure_of(kernels, device, dtype)
-        # Before the warning, which raises where warnings are errors.
+        # Stored before the warning, which raises if warnings are errors.
         _proofs[key] = failure is None
     if failure is not None:
         name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -1,4 +1,4 @@
-"""Batch norm and leaky ReLU as one step that keeps its output alone, where that can be inverted."""
+"""Batch norm and leaky ReLU as one step that saves only its output, if the output can be inverted."""
 
 from typing import Any
 
@@ -11,17 +11,19 @@ from tresnet_downstream.backbones.lean.norm_backward import NormValues, backward
 
 
 def activated_norm(x: Tensor, norm: NormValues, slope: float, invert: bool, blurred: bool = False) -> Tensor:
-    """``leaky_relu(norm(x))``, blurred if asked; a slope of 1 stands for no activation.
+    """``leaky_relu(norm(x))``, or its blur.
 
     Args:
         x: N x C x H x W.
         norm: the statistics that this pass uses, and the parameters.
-        slope: negative slope.
-        invert: whether the backward pass inverts the output; else ``x`` is kept besides.
-        blurred: also blurs, which only Triton's kernels do in the same step.
+        slope: negative slope; 1 stands for no activation.
+        invert: whether the backward pass inverts the output. If not, ``x`` is saved as well.
+        blurred: whether the result is blurred. Only Triton's kernels do so in the same step.
     """
     settings = (norm.eps, norm.training, norm.group)
-    return _ActivatedNorm.apply(x, norm.weight, norm.bias, norm.mean, norm.inv_std, settings, slope, invert, blurred)
+    tensors = x, norm.weight, norm.bias, norm.mean, norm.inv_std
+    result: Tensor = _ActivatedNorm.apply(*tensors, settings, slope, invert, blurred)
+    return result
 
 
 class _ActivatedNorm(torch.autograd.Function):
@@ -40,13 +42,15 @@ class _ActivatedNorm(torch.autograd.Function):
     ) -> Tensor:
         ctx.kernels = kernels_for(x) or torch_kernels
         line = NormValues(weight, bias, mean, inv_std, *settings).line()
+        y: Tensor
+        result: Tensor
         if blurred:
             y, result = ctx.kernels.line_and_blur(x, *line, slope)
         else:
             y = result = ctx.kernels.line(x, *line, slope)
         ctx.settings, ctx.slope, ctx.blur = settings, slope, {"blurred": True} if blurred else {}
-        kept = (None if invert else x, None if slope == 1 and not invert else y)
-        ctx.save_for_backward(*kept, weight, bias, mean, inv_std)
+        feature_maps = (None if invert else x, None if slope == 1 and not invert else y)
+        ctx.save_for_backward(*feature_maps, weight, bias, mean, inv_std)
         return result
 
     @staticmethod
@@ -68,20 +72,20 @@ class _ActivatedNorm(torch.autograd.Function):
 
 
 def _inverted_line(norm: NormValues, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre and inverse spread of an inverted output, from the mean and variance that rounding left it with.
+    """Centre and inverse spread of an inverted output, from the mean and variance of its rounded values.
 
-    The backward pass takes from the gradient its part along the normalised input. By the scale itself, a share of the
-    size of a rounding would remain of that part: little in each pixel, but the same in all, so that it adds up in the
-    gradient of the convolution before.
+    The backward pass removes from the gradient its component along the normalised input. If it used ``1 / norm.scale``
+    as the inverse spread, the rounding of the output would leave a small part of that component in every pixel. These
+    errors have the same sign, so that they add up in the gradient of the preceding convolution.
 
     Args:
-        norm: of the forward pass, in training mode.
-        mean: C, of the inverted output.
-        var: C, likewise.
+        norm: the norm of the forward pass, in training mode.
+        mean: C, means of the inverted output.
+        var: C, variances of the inverted output.
     """
-    # That of the normalised input: below 1 where the norm's eps counts.
+    # The variance of the normalised input. It is below 1 if eps is not negligible beside the variance.
     var_normalised = 1 - norm.eps * norm.inv_std.square()
-    # Near 0 it is inexact, as a difference of equal numbers, and the part to take out is as small.
+    # Near 0, the difference is inexact, and the component to remove is negligible.
     usable = (var_normalised > 0.01) & (var > 0)
     return mean, torch.where(usable, (var_normalised / var).sqrt(), 1 / norm.scale)
 
@@ -92,8 +96,8 @@ def norm_backward(
     """Gradients of a norm's input, weight and bias.
 
     Args:
-        norm: of the forward pass.
-        gradient: an ``OutputGradient`` of either set of kernels.
+        norm: the norm of the forward pass.
+        gradient: an ``OutputGradient`` of ``torch_kernels`` or ``triton_kernels``.
         size: number of pixels in this process.
         centre: C; the normalised input is ``(source - centre) * inv_spread``.
         inv_spread: C.

@@ -1,4 +1,4 @@
-"""The blur pool as a step that keeps nothing for the backward pass: plain operators keep the padded copy."""
+"""The blur pool as a step that saves no feature map for the backward pass. Plain operators save the padded copy."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tresnet_downstream.backbones.layers import BlurPool, blurred
+from tresnet_downstream.backbones.downsampling import BlurPool, blurred
 from tresnet_downstream.backbones.lean.norm_backward import backward_step
 
 
 def lean_blur(x: Tensor, blur: BlurPool) -> Tensor:
-    """``blur(x)``."""
-    return _Blur.apply(x, blur.filter)
+    """``blur(x)`` for N x C x H x W."""
+    result: Tensor = _Blur.apply(x, blur.filter)
+    return result
 
 
 class _Blur(torch.autograd.Function):
@@ -27,12 +28,12 @@ class _Blur(torch.autograd.Function):
     @backward_step
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (blur_filter,) = ctx.saved_tensors
-        # The transpose of the convolution; no output reads the last row and column of an even side's frame.
+        # The transposed convolution. If a side is even, no output depends on the last row or column of the padding.
         unused = [(side + 1) % 2 for side in ctx.sides]
         padded = F.conv_transpose2d(
             grad, blur_filter.to(grad.dtype), stride=2, groups=grad.shape[1], output_padding=unused
         )
-        # The frame's pixels are those of the second row or column from each border.
+        # Reflection copied the padding from the second row or column at each border, which gets its gradients.
         for dim in (2, 3):
             size = padded.shape[dim]
             padded.narrow(dim, 2, 1).add_(padded.narrow(dim, 0, 1))

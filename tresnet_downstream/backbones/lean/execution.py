@@ -1,7 +1,7 @@
-"""One place that decides how blocks run: by their modules, or by steps with the same results that keep less memory.
+"""Runs blocks by their plain modules, or by steps with the same results that save less for the backward pass.
 
-The decision is made for each block in each pass by ``rules.py``; what a step computes is in the other files of this
-folder. ``with_cp`` recomputes whole blocks besides, where nothing is attached to them.
+``rules.py`` decides which, for each block in each pass. The other files of this folder define the steps. ``with_cp``
+recomputes whole blocks as well, if nothing is attached to them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite, drop_path_factors
+from tresnet_downstream.backbones.branch_scaling import SqueezeExcite, drop_path_factors
+from tresnet_downstream.backbones.downsampling import BlurPool, SpaceToDepth
 from tresnet_downstream.backbones.lean.acceleration import kernels_for
 from tresnet_downstream.backbones.lean.blur import lean_blur
 from tresnet_downstream.backbones.lean.gated_norm import gated_norm
@@ -27,8 +28,8 @@ class Reason(NamedTuple):
     """Why a block runs its plain modules.
 
     Attributes:
-        text: such as ``conv3 has a forward hook``.
-        attached: whether something foreign is in the block or attached to it, so that it is not recomputed either.
+        text: the reason, such as ``conv3 has a forward hook``.
+        attached: whether the block contains a foreign module or has something attached. It is then not recomputed.
     """
 
     text: str
@@ -36,12 +37,12 @@ class Reason(NamedTuple):
 
 
 def run_blocks(blocks: Sequence[nn.Module], x: Tensor, recomputed: int = 0) -> Tensor:
-    """Runs blocks one after the other: N x C x H x W in, the last one's output out.
+    """Runs blocks in order and returns the output of the last one.
 
     Args:
         blocks: the stem, or blocks of a stage.
-        x: input of the first.
-        recomputed: number of blocks that are recomputed together in the backward pass; 0 for none.
+        x: N x C x H x W, the input of the first block.
+        recomputed: number of blocks that are recomputed together in the backward pass; 0 to recompute none.
     """
     if reason_against_pass(x) is not None:
         for block in blocks:
@@ -59,12 +60,12 @@ def run_blocks(blocks: Sequence[nn.Module], x: Tensor, recomputed: int = 0) -> T
 
 
 def plain_blocks(network: nn.Module) -> dict[str, str]:
-    """The stem and blocks of a TResNet that run their plain modules in training, by name, with the reason."""
+    """From the names of the stem and blocks that run their plain modules in training to the reasons."""
     return {name: reason.text for name, reason in _reasons(network)}
 
 
 def foreign_part(network: nn.Module) -> str | None:
-    """The first part of a TResNet's stem and blocks that is not of this package, or has something attached."""
+    """The first part of the stem and blocks that is of a foreign class or has something attached; None if none is."""
     return next((f"{name}: {reason.text}" for name, reason in _reasons(network) if reason.attached), None)
 
 
@@ -77,12 +78,11 @@ def _reasons(network: nn.Module) -> Iterator[tuple[str, Reason]]:
 
 
 def reason_against_block(block: nn.Module) -> Reason | None:
-    """Why a block, or the stem, runs its plain modules; None if its lean form may run."""
+    """Why a block, or the stem, runs its plain modules; None if its lean steps may run."""
     own = _own_types()
     if (attachment := reason_against_module(block, own.parts)) is not None:
         return Reason(attachment, attached=True)
-    parts: Any = block  # one of the three classes, as was just checked
-    convs, norms = _passed_by(parts)
+    convs, norms = _passed_by(block)
     for name, (conv, kernel, bias) in convs.items():
         if not is_conv(conv, kernel, bias):
             return Reason(f"{name} is another kind of convolution", attached=True)
@@ -107,7 +107,7 @@ class _OwnTypes(NamedTuple):
 
 @cache
 def _own_types() -> _OwnTypes:
-    # Imported late: the network is built on this module.
+    # Imported here, since these modules import this one.
     from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
     from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Shortcut, Stem
 
@@ -117,7 +117,7 @@ def _own_types() -> _OwnTypes:
 
 
 def _passed_by(block: Any) -> tuple[dict[str, tuple[Any, int, bool]], dict[str, Any]]:
-    """Convolutions (with their kernel and whether they have a bias) and norms whose ``forward`` is not called."""
+    """The convolutions (with kernel size and whether they have a bias) and norms whose ``forward`` is not called."""
     own = _own_types()
     if type(block) is own.stem:
         return {"conv": (block.conv, 3, False)}, {}
@@ -137,13 +137,17 @@ def _recomputed(segment: Sequence[Any], x: Tensor, lean: Sequence[bool]) -> Tens
     draws = any(block.drop_path_rate > 0 for block in segment)
     run = partial(_run_segment, segment, lean)
     if not lean[-1]:
-        return checkpointed(run, x, segment, draws)
-    # The last block's result is the next one's input, kept anyway: it is made outside.
+        result: Tensor = checkpointed(run, x, segment, draws)
+        return result
+    # The output of the last block is saved as the input of the next one, so it is computed outside of the segment.
     return _join(*checkpointed(run, x, segment, draws))
 
 
 def _run_segment(segment: Sequence[Any], lean: Sequence[bool], x: Tensor) -> Any:
-    """The output of several blocks; of a lean last one its branch and shortcut, whose values the second run omits."""
+    """The output of several blocks. If the last one runs lean steps, its branch and shortcut instead.
+
+    The second run does not compute the values of that branch and shortcut, which no code reads.
+    """
     last = len(segment) - 1
     for index, block in enumerate(segment):
         if not lean[index]:
@@ -157,33 +161,35 @@ def _run_segment(segment: Sequence[Any], lean: Sequence[bool], x: Tensor) -> Any
 
 
 def _plain(block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)``, unless a norm lost its activation to a tool that took it for torch's."""
+    """``block(x)``. Raises UserError if a tool for torch's batch norms has replaced a norm that has an activation."""
     if (lost := lost_activation(block)) is not None:
         raise UserError(
-            f"{lost}, and the activation that TResNet's norms include is gone: to fold norms use "
-            "tresnet_downstream.deployment.fuse, to share them over processes build the network with norm='sync', "
-            "for another norm put nn.Sequential(norm, activation) there"
+            f"{lost}, which removed the activation that TResNet's norms include: to fold norms use "
+            "tresnet_downstream.deployment.fuse, to share statistics over processes build the network with "
+            "norm='sync', for another norm use nn.Sequential(norm, activation)"
         )
-    return block(x)
+    result: Tensor = block(x)
+    return result
 
 
 def _whole(block: Any, x: Tensor) -> Tensor:
-    """``block(x)``, and ``stem(x)``."""
+    """``block(x)`` or ``stem(x)`` by lean steps."""
     if type(block) is _own_types().stem:
-        return block.norm(lean_stem_conv(x, block.conv.weight))
+        result: Tensor = block.norm(lean_stem_conv(x, block.conv.weight))
+        return result
     if kernels_for(x) is not None:
-        # One kernel ends the branch and adds the shortcut.
+        # One kernel computes the end of the branch and adds the shortcut.
         return _branch(block, x, True, _shortcut(block, x, True))
     return _join(_branch(block, x, True), _shortcut(block, x, True))
 
 
 def _join(branch: Tensor, shortcut: Tensor) -> Tensor:
-    """``relu(branch + shortcut)``; nothing else refers to the branch."""
+    """``relu(branch + shortcut)``, computed in place in ``branch``, which no other code uses."""
     return F.relu_(branch.add_(shortcut))
 
 
 def _shortcut(block: Any, x: Tensor, read: bool) -> Tensor:
-    """The block's input in the shape of its output."""
+    """The value of the shortcut, in the shape of the block's output."""
     layers = block.downsample
     if layers is None:
         return x
@@ -191,7 +197,7 @@ def _shortcut(block: Any, x: Tensor, read: bool) -> Tensor:
 
 
 def _branch(block: Any, x: Tensor, read: bool, shortcut: Tensor | None = None) -> Tensor:
-    """The value that is added to the shortcut; with a shortcut, the block's output."""
+    """The value of the residual branch; the block's output if a shortcut is passed."""
     factors = drop_path_factors(x, block.drop_path_rate, block.training)
     if type(block) is _own_types().basic:
         out = block.conv2(_blurred(block.norm1, block.blur, block.conv1(x)))
@@ -205,5 +211,6 @@ def _branch(block: Any, x: Tensor, read: bool, shortcut: Tensor | None = None) -
 def _blurred(norm: Any, blur: BlurPool | None, x: Tensor) -> Tensor:
     """``blur(norm(x))``."""
     if blur is None:
-        return norm(x)
+        result: Tensor = norm(x)
+        return result
     return norm(x, blurred=True) if kernels_for(x) is not None else lean_blur(norm(x), blur)

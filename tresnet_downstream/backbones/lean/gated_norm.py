@@ -1,8 +1,8 @@
-"""The end of a BasicBlock: norm without activation and squeeze-and-excite as one step that keeps the norm's input.
+"""The end of a BasicBlock: norm without activation and squeeze-and-excite as one step that saves the norm's input.
 
-With gates ``e`` (N x C, from the means of the norm's output ``z``) the result is ``factor * e * z``. So the gradient at
-``z`` is ``factor * e * grad + grad_means / area`` at every pixel, and two sums of ``grad`` over each picture give the
-gates' gradient, the means' and the norm's.
+With gates ``e`` (N x C, computed from the means of the norm's output ``z``) the result is ``factor * e * z``. The
+gradient at ``z`` is therefore ``factor * e * grad + grad_means / area`` at every pixel. Two sums over each image, of
+``grad`` and of ``grad * x``, are enough to compute the gradients of the gates, of the means and of the norm.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tresnet_downstream.backbones.layers import SqueezeExcite
+from tresnet_downstream.backbones.branch_scaling import SqueezeExcite
 from tresnet_downstream.backbones.lean import torch_kernels
 from tresnet_downstream.backbones.lean.acceleration import kernels_for
 from tresnet_downstream.backbones.lean.norm_backward import NormValues, backward_step, input_gradient
@@ -31,10 +31,10 @@ def gated_norm(
     Args:
         x: N x C x H x W, the output of the block's last convolution.
         norm: the statistics that this pass uses, and the parameters.
-        squeeze_excite: gives the gate from the channel means of ``norm(x)``; None for no gate.
+        squeeze_excite: computes the gate from the channel means of ``norm(x)``; None for no gate.
         factors: N factors of stochastic depth; None for 1.
-        read: whether the values of the result are used; else they are not computed.
-        shortcut: as the result.
+        read: whether the values of the result are read. If not, they are not computed.
+        shortcut: N x C x H x W; None for no shortcut.
     """
     gate: tuple[Tensor | None, ...] = (None,) * 4
     if squeeze_excite is not None:
@@ -43,7 +43,8 @@ def gated_norm(
     settings = (norm.eps, norm.training, norm.group)
     tensors = norm.weight, norm.bias, norm.mean, norm.inv_std, factors, shortcut
     with torch.autocast(x.device.type, enabled=False):
-        return _GatedNorm.apply(x, *tensors, *gate, settings, read)
+        result: Tensor = _GatedNorm.apply(x, *tensors, *gate, settings, read)
+        return result
 
 
 class _GatedNorm(torch.autograd.Function):
@@ -77,7 +78,8 @@ class _GatedNorm(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias, mean, inv_std, factors, x_means, out, *gate)
         if not read:
             return placeholder(x.shape, x)
-        return ctx.kernels.line(x, *line) if out is None else out
+        result: Tensor = ctx.kernels.line(x, *line) if out is None else out
+        return result
 
     @staticmethod
     @backward_step
@@ -96,7 +98,7 @@ class _GatedNorm(torch.autograd.Function):
             grad_means, *gate_grads = gate.backward(grad_gates)  # type: ignore[assignment]
         factor = _factor(gates, factors, mean)
 
-        # Sums over each picture of the gradient at z, and of its product with x.
+        # Sums over each image: the gradient at z, and its product with x.
         area = x.shape[2] * x.shape[3]
         sum_z, sum_zx = factor * sum_grad, factor * sum_grad_x
         if grad_means is not None:
@@ -112,19 +114,19 @@ class _GatedNorm(torch.autograd.Function):
 
 
 class _Gate:
-    """Squeeze-and-excite on N x C channel means, in the type of its own weights, and its backward pass."""
+    """Squeeze-and-excite on N x C channel means and its backward pass, both in the type of the layers' weights."""
 
     def __init__(self, means: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> None:
         self.wide = means.dtype
         self.weight1, self.weight2 = weight1.flatten(1), weight2.flatten(1)
         self.means = means.to(weight1.dtype)
         self.hidden = F.relu(F.linear(self.means, self.weight1, bias1))
-        self.own = torch.sigmoid(F.linear(self.hidden, self.weight2, bias2))
-        self.gates = self.own.to(self.wide)
+        self.narrow_gates = torch.sigmoid(F.linear(self.hidden, self.weight2, bias2))
+        self.gates = self.narrow_gates.to(self.wide)
 
     def backward(self, grad_gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Gradients of the means (N x C), and of weight and bias of both layers, from that of the gates (N x C)."""
-        grad = torch.ops.aten.sigmoid_backward(grad_gates.to(self.own.dtype), self.own)
+        """From the gradient of the gates (N x C) to those of the means (N x C) and of both layers' weight and bias."""
+        grad = torch.ops.aten.sigmoid_backward(grad_gates.to(self.narrow_gates.dtype), self.narrow_gates)
         grad_hidden = torch.ops.aten.threshold_backward(grad @ self.weight2, self.hidden, 0)
         layers = (grad_hidden, self.means), (grad, self.hidden)
         (weight1, bias1), (weight2, bias2) = (((g.T @ x)[:, :, None, None], g.sum(0)) for g, x in layers)
@@ -132,6 +134,6 @@ class _Gate:
 
 
 def _factor(gates: Tensor | None, factors: Tensor | None, like: Tensor) -> Tensor:
-    """What the norm's output is multiplied by: N x C, N x 1 or 1 x 1."""
+    """The factor of the norm's output: N x C, N x 1 or 1 x 1."""
     factor = like.new_ones((1, 1)) if factors is None else factors.to(like.dtype)[:, None]
     return factor if gates is None else factor * gates

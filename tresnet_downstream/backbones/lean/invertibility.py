@@ -1,10 +1,10 @@
-"""Whether a norm's output can be inverted: how far rounding would be amplified, measured of weight and bias.
+"""Whether a norm's output can be inverted: an estimate, from weight and bias, of how inversion amplifies rounding.
 
-On a CPU the numbers are read at once. On a GPU reading them would wait for all the work that is queued. So only the
-first pass waits; each later one uses the numbers of the pass before, which have arrived meanwhile, and asks for its
-own. A step of the optimiser changes them little: a part of the tolerance is left for it, and where that was not
-enough, a warning says so. A pass that a CUDA graph captures keeps the norm's input, since the graph will run with other
-weights.
+On a CPU, the estimate is read in the same pass. On a GPU, reading it would wait for all queued work. Therefore only the
+first pass waits. Each later pass uses the estimate of the preceding one, which has been copied in the meantime, and
+starts the copy of its own. The decision uses a part of the tolerance, because an optimiser step changes the weights
+slightly. If the error exceeded the whole tolerance, a warning says so. A pass that a CUDA graph captures saves the
+norm's input, since the graph may be replayed with other weights.
 """
 
 import warnings
@@ -14,32 +14,33 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-# The largest error that inversion may bring into the normalised input, whose variance is 1. In float32 and float64 it
-# is a few hundred roundings of the output or more. In the short types it is 2.5, for a bias of 1.5 scales: up to there
-# gradients have at most twice the error of torch's convolution and norm (tests/backbones/lean/test_short_types.py).
+# The largest error that inversion may cause in the normalised input, whose variance is 1. For float32 and float64 it is
+# at least a few hundred times the rounding error of the output. For bfloat16 and float16 it is 2.5 times, which a bias
+# of 1.5 times the scale reaches. Up to this tolerance, gradients have at most twice the error of torch's operators
+# (tests/backbones/lean/test_short_types.py).
 INVERSION_TOLERANCE = {
     torch.float64: 1e-9,
     torch.float32: 2e-5,
     torch.bfloat16: 1.25 * 2**-7,
     torch.float16: 1.25 * 2**-10,
 }
-# The share of the tolerance that the numbers of the pass before may take up. Half of a short type's tolerance is hardly
-# more than the rounding that a bias of 0 has.
+# The share of the tolerance up to which the estimate of the preceding pass allows inversion. For bfloat16 and float16
+# it is above a half, since half of the tolerance is hardly more than the rounding error for a bias of 0.
 _SHARE_BEFORE_STEP = {torch.float64: 0.5, torch.float32: 0.5, torch.bfloat16: 0.8, torch.float16: 0.8}
 
 
-# Devices whose numbers are read at once.
+# Devices on which the estimate is read in the same pass.
 READ_AT_ONCE = ["cpu"]
 
 
 class _Measured(NamedTuple):
-    """The numbers of one pass, and what was decided in it.
+    """The numbers of one pass and its decision.
 
     Attributes:
-        numbers: ``max(|bias| / scale)`` and ``max(1 / scale)`` in host memory, once ``arrived`` has passed.
-        arrived: event on the device; None if the numbers are there.
-        version: of the weight that they were measured of.
-        inverted: whether that pass inverted.
+        numbers: ``max(|bias| / scale)`` and ``max(1 / scale)`` in host memory, valid after the event ``arrived``.
+        arrived: the event on the device after the copy; None if the numbers are valid already.
+        version: version counter of the weight from which they were computed.
+        inverted: whether that pass inverts its output.
     """
 
     numbers: Tensor
@@ -58,8 +59,8 @@ def inversion_holds(weight: Tensor, bias: Tensor, eps: float, slope: float, dtyp
         weight: C; the scale is ``|weight| + eps``.
         bias: C.
         eps: see ``weight``.
-        slope: negative slope of the leaky ReLU behind the norm.
-        dtype: of the output.
+        slope: negative slope of the leaky ReLU after the norm.
+        dtype: type of the output.
     """
     if weight.device.type in READ_AT_ONCE:
         return _amplified_error(_numbers(weight, bias, eps), slope, dtype) <= INVERSION_TOLERANCE[dtype]
@@ -67,7 +68,7 @@ def inversion_holds(weight: Tensor, bias: Tensor, eps: float, slope: float, dtyp
         return False
     last: _Measured | None = _measured.get(weight)
     if last is not None and last.version == weight._version:
-        # Frozen weights, or a pass that is computed again.
+        # The weights are frozen, or the pass is recomputed.
         return last.inverted
     numbers = _numbers(weight, bias, eps)
     if last is None:
@@ -84,7 +85,7 @@ def inversion_holds(weight: Tensor, bias: Tensor, eps: float, slope: float, dtyp
             stacklevel=2,
         )
     inverted = error <= INVERSION_TOLERANCE[dtype] * _SHARE_BEFORE_STEP[dtype]
-    _measured[weight] = _Measured(*_on_their_way(numbers), weight._version, inverted)
+    _measured[weight] = _Measured(*_copied_to_host(numbers), weight._version, inverted)
     return inverted
 
 
@@ -94,7 +95,7 @@ def _numbers(weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     return torch.stack([bias.abs() * inverse, inverse]).amax(1)
 
 
-def _on_their_way(numbers: Tensor) -> tuple[Tensor, "torch.cuda.Event | None"]:
+def _copied_to_host(numbers: Tensor) -> tuple[Tensor, "torch.cuda.Event | None"]:
     if numbers.device.type != "cuda":
         return numbers.cpu(), None
     host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True).copy_(numbers, non_blocking=True)
@@ -104,9 +105,9 @@ def _on_their_way(numbers: Tensor) -> tuple[Tensor, "torch.cuda.Event | None"]:
 
 
 def _amplified_error(numbers: Tensor, slope: float, dtype: torch.dtype) -> float:
-    """The output's rounding error ``u * (scale + |bias|)``, divided by the scale.
+    """The error of the inverted output: the rounding error ``u * (scale + |bias|)`` divided by the scale.
 
-    Below the smallest subnormal number it is also divided by the slope.
+    The rounding error of subnormal numbers is also divided by the slope and added.
     """
     shift_over_scale, inverse_scale = numbers.tolist()
     limits = torch.finfo(dtype)

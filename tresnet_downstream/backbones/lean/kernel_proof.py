@@ -1,7 +1,7 @@
-"""Whether Triton's kernels compute on a device, in a type, what torch's operators compute.
+"""Checks on a device, for a type, that the results of Triton's kernels equal those of torch's operators.
 
-Every kernel runs on small random feature maps. The expected results come from torch's operators on the CPU in float64,
-so that the device's own settings (TF32, deterministic algorithms) do not change them.
+Every kernel runs on small random feature maps. The expected results are computed by torch's operators on the CPU in
+float64, so that settings of the device (TF32, deterministic algorithms) do not change them.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,18 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Full and partial tiles of pixels and of channels; rows of channels aligned to 128 bits, as in most networks.
-_PICTURES, _CHANNELS = 2, 72
-# An odd and an even side, H x W.
+# 72 channels make full and partial tiles, and their rows are aligned to 128 bits, as in most networks.
+_IMAGES, _CHANNELS = 2, 72
+# H x W, one odd and one even.
 _SIDES = 13, 10
-# More pixels than one program sums up.
+# H x W with more pixels than one program sums.
 _LARGE_SIDES = 23, 24
-# With this slope, values of the negative side and of its inverse (a slope of 4) are as large as the others.
+# With this slope, negative outputs and their inverses (a slope of 4) have the magnitude of positive ones.
 _SLOPE = 0.25
-# How many roundings of its type a result may be off.
+# The largest allowed error of a result, as a multiple of the machine epsilon of its type.
 _ROUNDINGS = 2
 
-# Pairs of a kernel's result and of what torch's operators compute.
+# Pairs of a kernel's result and the expected result.
 Results = Iterator[tuple[Tensor, Tensor]]
 
 
@@ -34,12 +34,12 @@ def failure_of(kernels: Any, device: torch.device, dtype: torch.dtype) -> str | 
     Args:
         kernels: the module ``triton_kernels``.
         device: where the kernels run.
-        dtype: of the feature maps.
+        dtype: type of the feature maps.
 
     Returns:
-        The first kernel that failed and how; None if all results are right.
+        The first kernel that failed, and how; None if all results are right.
     """
-    # A thread of its own has none of the caller's state: autocast, dispatch modes, transforms of torch.func.
+    # In a new thread, autocast, dispatch modes and transforms of torch.func of the caller are not active.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(_first_failure, kernels, device, dtype).result()
 
@@ -51,15 +51,15 @@ def _first_failure(kernels: Any, device: torch.device, dtype: torch.dtype) -> st
             for result, expected in check(kernels, _Random(device, dtype)):
                 if (mismatch := _mismatch(result, expected, dtype)) is not None:
                     return f"{name} {mismatch}"
-        except Exception as error:  # An old GPU, no C compiler: Triton has many ways to say so.
+        except Exception as error:  # For an old GPU or a missing C compiler, Triton raises errors of many types.
             return f"{name} raised {type(error).__name__}: {error}"
     return None
 
 
 class _Random:
-    """Draws each tensor twice: for the kernels, on the device; for torch's operators, in float64 on the CPU.
+    """Draws random tensors and returns each one twice: on the device for the kernels, and in float64 on the CPU.
 
-    The generator is private, so the global random state is not touched.
+    It has a generator of its own, so the global random state does not change.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -68,12 +68,12 @@ class _Random:
 
     def feature_map(self, sides: tuple[int, int] = _SIDES) -> tuple[Tensor, Tensor]:
         """N x C x H x W in the type under test, channels-last, standard normal."""
-        values = self._normal(_PICTURES, _CHANNELS, *sides).to(self.dtype)
+        values = self._normal(_IMAGES, _CHANNELS, *sides).to(self.dtype)
         return values.to(self.device, memory_format=torch.channels_last), values.double()
 
-    def table(self, per_picture: bool = False) -> tuple[Tensor, Tensor]:
+    def table(self, per_image: bool = False) -> tuple[Tensor, Tensor]:
         """C, or N x C, in float32, standard normal; the float64 copy broadcasts against feature maps."""
-        values = self._normal(*([_PICTURES] if per_picture else []), _CHANNELS).float()
+        values = self._normal(*([_IMAGES] if per_image else []), _CHANNELS).float()
         return values.to(self.device), values.double()[..., None, None]
 
     def _normal(self, *shape: int) -> Tensor:
@@ -81,7 +81,7 @@ class _Random:
 
 
 def _mismatch(result: Tensor, expected: Tensor, dtype: torch.dtype) -> str | None:
-    """What is wrong with a result: a feature map (N x C x H x W, in ``dtype``) or sums (N x C, in float32)."""
+    """What is wrong with a result, which is a feature map (N x C x H x W, in ``dtype``) or sums (N x C, in float32)."""
     if expected.dim() != 4:
         dtype = torch.float32
     elif not result.is_contiguous(memory_format=torch.channels_last):
@@ -101,11 +101,11 @@ def _mismatch(result: Tensor, expected: Tensor, dtype: torch.dtype) -> str | Non
 
 
 def _line(
-    kernels: Any, random: _Random, *, negative_slope: float, per_picture: bool = False, with_shortcut: bool = False
+    kernels: Any, random: _Random, *, negative_slope: float, per_image: bool = False, with_shortcut: bool = False
 ) -> Results:
     x, exact_x = random.feature_map()
-    slope, exact_slope = random.table(per_picture)
-    offset, exact_offset = random.table(per_picture)
+    slope, exact_slope = random.table(per_image)
+    offset, exact_offset = random.table(per_image)
     shortcut, exact_shortcut = random.feature_map() if with_shortcut else (None, 0.0)
     expected = F.leaky_relu(exact_slope * exact_x + exact_offset + exact_shortcut, negative_slope)
     yield kernels.line(x, slope, offset, negative_slope, shortcut), expected
@@ -117,7 +117,7 @@ def _line_and_blur(kernels: Any, random: _Random) -> Results:
     offset, exact_offset = random.table()
     y, blurred = kernels.line_and_blur(x, slope, offset, _SLOPE)
     yield y, F.leaky_relu(exact_slope * exact_x + exact_offset, _SLOPE)
-    # The kernel blurs its output as it is stored, which may differ from the expected one by a rounding.
+    # The kernel blurs the rounded output that it stores, so the expected blur is computed from the stored output.
     stored = y.cpu().double()
     yield blurred, torch.einsum("ih,nchw,jw->ncij", _blur_along(_SIDES[0]), stored, _blur_along(_SIDES[1]))
 
@@ -129,7 +129,7 @@ def _blur_along(size: int) -> Tensor:
 
 
 class _Gradient:
-    """A random ``OutputGradient``, and in float64 the gradient behind the activation and the norm's input."""
+    """A random ``OutputGradient``; in float64, the expected gradient before the activation and the norm's input."""
 
     def __init__(
         self,
@@ -169,24 +169,24 @@ def _gradient_through_relu(kernels: Any, random: _Random, **options: Any) -> Res
     yield passed.grad, gradient.exact_grad
     yield total_grad, gradient.exact_grad.sum((2, 3))
     yield total_product, (gradient.exact_grad * gradient.exact_x).sum((2, 3))
-    # The backward pass goes on from what was written down.
-    factor, exact_factor = random.table(per_picture=True)
-    offset, exact_offset = random.table(per_picture=True)
+    # The backward pass continues with the gradient that `through_relu` stored.
+    factor, exact_factor = random.table(per_image=True)
+    offset, exact_offset = random.table(per_image=True)
     yield passed.line(factor, None, offset), exact_factor * gradient.exact_grad + exact_offset
 
 
 def _gradient_line(
-    kernels: Any, random: _Random, *, per_picture: bool = False, with_bend: bool = True, **options: Any
+    kernels: Any, random: _Random, *, per_image: bool = False, with_bend: bool = True, **options: Any
 ) -> Results:
     gradient = _Gradient(kernels, random, **options)
-    factor, exact_factor = random.table(per_picture)
-    offset, exact_offset = random.table(per_picture)
+    factor, exact_factor = random.table(per_image)
+    offset, exact_offset = random.table(per_image)
     bend, exact_bend = random.table() if with_bend else (None, 0.0)
     expected = exact_factor * gradient.exact_grad + exact_bend * gradient.exact_x + exact_offset
     yield gradient.ours.line(factor, bend, offset), expected
 
 
-# What a norm's backward pass may find: its input, its output, or both, with and without a blur behind it.
+# What a norm may have saved for its backward pass: its input, its output, or both, with and without a blur after it.
 _GRADIENTS: dict[str, dict[str, Any]] = {
     "input": {"keeps_x": True, "negative_slope": 1.0},
     "output inverted": {"keeps_y": True, "negative_slope": _SLOPE},
@@ -197,20 +197,20 @@ _GRADIENTS: dict[str, dict[str, Any]] = {
 }
 _RELU: dict[str, Any] = {"keeps_x": True, "keeps_y": True, "negative_slope": 0.0}
 
-# By the name of the kernel and what the check asks of it.
+# From the name of a kernel and of the case to its check.
 CHECKS: dict[str, Callable[[Any, _Random], Results]] = {
     "line": partial(_line, negative_slope=1.0),
     "line (leaky ReLU)": partial(_line, negative_slope=_SLOPE),
-    "line (per picture)": partial(_line, negative_slope=1.0, per_picture=True),
+    "line (per image)": partial(_line, negative_slope=1.0, per_image=True),
     "line (ReLU, shortcut)": partial(_line, negative_slope=0.0, with_shortcut=True),
-    "line (per picture, ReLU, shortcut)": partial(_line, negative_slope=0.0, per_picture=True, with_shortcut=True),
+    "line (per image, ReLU, shortcut)": partial(_line, negative_slope=0.0, per_image=True, with_shortcut=True),
     "line_and_blur": _line_and_blur,
     **{f"OutputGradient.sums ({name})": partial(_gradient_sums, **options) for name, options in _GRADIENTS.items()},
     "OutputGradient.sums (several programs)": partial(_gradient_sums, **_GRADIENTS["input"], sides=_LARGE_SIDES),
     "OutputGradient.through_relu": partial(_gradient_through_relu, **_RELU),
     "OutputGradient.through_relu (no activation)": partial(_gradient_through_relu, **_GRADIENTS["input"]),
     **{f"OutputGradient.line ({name})": partial(_gradient_line, **options) for name, options in _GRADIENTS.items()},
-    "OutputGradient.line (input, per picture)": partial(_gradient_line, per_picture=True, **_GRADIENTS["input"]),
+    "OutputGradient.line (input, per image)": partial(_gradient_line, per_image=True, **_GRADIENTS["input"]),
     "OutputGradient.line (output inverted, no bend)": partial(
         _gradient_line, with_bend=False, **_GRADIENTS["output inverted"]
     ),

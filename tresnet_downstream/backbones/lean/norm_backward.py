@@ -1,7 +1,7 @@
-"""The norm's passes as formulas, each derived once: statistics, the line of the forward pass, the backward pass.
+"""The formulas of batch norm: statistics, the affine map of the forward pass, and the backward pass.
 
 A norm computes ``z = scale * (x - mean) * inv_std + bias`` with ``scale = |weight| + eps``. Let ``g`` be the gradient
-at ``z`` and ``n`` the number of pixels that the statistics were taken of. With the normalised input
+at ``z`` and ``n`` the number of pixels over which the statistics were computed. With the normalised input
 ``u = (x - mean) * inv_std``, sums over pixels and one channel at a time:
 
     grad_bias = sum(g)
@@ -9,10 +9,10 @@ at ``z`` and ``n`` the number of pixels that the statistics were taken of. With 
     grad_x = scale * inv_std * (g - grad_bias / n - u * grad_scale / n)      in training
     grad_x = scale * inv_std * g                                             in evaluation, with constant statistics
 
-``u`` is known from any tensor that is a line in it, ``u = (source - centre) * inv_spread``: from the input itself
-(centre ``mean``, inv_spread ``inv_std``) or from the output, which the next layer keeps anyway (centre ``bias``,
-inv_spread ``1 / scale``). So two sums, ``sum(g)`` and ``sum(g * (source - centre))``, give all of it, and the gradient
-of the input is a line in ``g`` and ``source``:
+``u`` can be computed from any tensor ``source`` that is an affine map of it, ``u = (source - centre) * inv_spread``:
+from the input (centre ``mean``, inv_spread ``inv_std``), or from the output, which the next layer saves anyway (centre
+``bias``, inv_spread ``1 / scale``). The two sums ``sum(g)`` and ``sum(g * (source - centre))`` therefore determine all
+three gradients, and the gradient of the input is an affine map of ``g`` and ``source``:
 
     grad_x = factor * g + bend * source + offset
 """
@@ -28,26 +28,26 @@ from torch.autograd.function import once_differentiable
 
 
 class Norm(Protocol):
-    """A norm as the lean steps see it: an ``ActivatedBatchNorm``."""
+    """What the lean steps use of a norm; ``ActivatedBatchNorm`` has it."""
 
-    weight: Any
+    weight: Any  # of type Tensor; torch's batch norms declare it as `Parameter` or not at all, by version
     bias: Any
 
     def values(self, x: Tensor) -> "NormValues":
-        """What this pass uses for the input ``x``; in training, moves the running statistics."""
+        """The statistics and parameters for the input ``x``. In training, updates the running statistics."""
 
 
 class NormValues(NamedTuple):
-    """What one pass of a norm used: tensors per channel and settings.
+    """The tensors per channel and the settings that one pass of a norm uses.
 
     Attributes:
         weight: C; the scale is ``|weight| + eps``.
         bias: C.
-        mean: C, float32 or float64.
-        inv_std: C, as ``mean``.
+        mean: C, in float32 or float64.
+        inv_std: C, in the type of ``mean``.
         eps: added to ``|weight|``, and to the variance.
-        training: whether ``mean`` and ``inv_std`` were taken of the batch, so that gradients flow through them.
-        group: processes that share the statistics; None for each by itself.
+        training: whether ``mean`` and ``inv_std`` are statistics of the batch, so that gradients flow through them.
+        group: the process group that shares the statistics; None if each process uses its own.
     """
 
     weight: Tensor
@@ -60,11 +60,11 @@ class NormValues(NamedTuple):
 
     @property
     def scale(self) -> Tensor:
-        """``|weight| + eps`` in the statistics' type."""
+        """``|weight| + eps`` in the type of the statistics."""
         return self.weight.to(self.mean.dtype).abs() + self.eps
 
     def line(self) -> tuple[Tensor, Tensor]:
-        """Slope and offset of the norm as a line in its input."""
+        """Slope and offset of the norm as an affine map of its input, C each."""
         slope = self.scale * self.inv_std
         return slope, self.bias.to(self.mean.dtype) - self.mean * slope
 
@@ -75,7 +75,7 @@ class NormValues(NamedTuple):
 
 
 class InputGradient(NamedTuple):
-    """``grad_x = factor * g + bend * source + offset``, C values each; a bend of None is 0, as the offset is then."""
+    """The coefficients of ``grad_x = factor * g + bend * source + offset``, C each. None as ``bend`` stands for 0."""
 
     factor: Tensor
     bend: Tensor | None
@@ -85,13 +85,13 @@ class InputGradient(NamedTuple):
 def input_gradient(
     norm: NormValues, sum_grad: Tensor, grad_scale: Tensor, size: int, centre: Tensor, inv_spread: Tensor
 ) -> InputGradient:
-    """The gradient of a norm's input as a line in the gradient at its output and in ``source``.
+    """The gradient of a norm's input as an affine map of the gradient at its output and of ``source``.
 
     Args:
-        norm: of the forward pass.
-        sum_grad: C sums over this process's pixels of ``g``.
-        grad_scale: C sums of ``g * u``.
-        size: number of this process's pixels.
+        norm: the norm of the forward pass.
+        sum_grad: C, sums of ``g`` over the pixels of this process.
+        grad_scale: C, sums of ``g * u`` over the pixels of this process.
+        size: number of pixels in this process.
         centre: C; ``u = (source - centre) * inv_spread``.
         inv_spread: C.
     """
@@ -105,9 +105,9 @@ def input_gradient(
 
 
 def backward_step(method: Callable[..., Any]) -> Callable[..., Any]:
-    """For the ``backward`` of an autograd function: once differentiable, and never under autocast.
+    """Decorates the ``backward`` of an autograd function: once differentiable, and outside of autocast.
 
-    ``loss.backward()`` within ``torch.autocast`` would otherwise round the sums.
+    Under autocast, ``loss.backward()`` within ``torch.autocast`` would round the sums.
     """
 
     @once_differentiable
@@ -135,7 +135,7 @@ def batch_statistics(
 ) -> tuple[Tensor, Tensor]:
     """Mean and inverse standard deviation of each channel of N x C x H x W, over all processes of ``group``.
 
-    Moves the running statistics, the variance as the unbiased estimate.
+    Updates the running statistics, with the unbiased estimate of the variance.
     """
     size = x.numel() // x.shape[1]
     wide = torch.promote_types(x.dtype, torch.float32)
@@ -144,11 +144,11 @@ def batch_statistics(
         raise ValueError(f"more than one value per channel is needed in training, got an input of {tuple(x.shape)}")
     fused = x.device.type in ("cpu", "cuda")
     if fused and alone and running_mean.dtype == wide:
-        # One pass over memory, which moves the running statistics too.
+        # One pass over memory, which also updates the running statistics.
         mean, var = torch.ops.aten.batch_norm_update_stats(x, running_mean, running_var, momentum)
         return mean, torch.rsqrt(var + eps)
     if fused:
-        # On copies: where this process has one pixel, the operator divides by 0 and writes NaN, with momentum 0 too.
+        # On copies: if this process has one pixel, the operator divides by 0 and writes NaN, also with momentum 0.
         buffers = (buffer.to(wide, copy=True) for buffer in (running_mean, running_var))
         mean, var = torch.ops.aten.batch_norm_update_stats(x, *buffers, 0.0)
     else:
@@ -162,7 +162,7 @@ def batch_statistics(
 
 
 def _combine(mean: Tensor, var: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Joins the processes' means and variances (Chan et al., 1979); their batches may differ in size."""
+    """Combines the means and variances of all processes (Chan et al., 1979), whose batches may differ in size."""
     own = torch.cat([mean, var, mean.new_tensor([count])])
     gathered = [torch.empty_like(own) for _ in range(process_count(group))]
     dist.all_gather(gathered, own, group=group)
@@ -175,7 +175,7 @@ def _combine(mean: Tensor, var: Tensor, count: int, group: dist.ProcessGroup | N
 
 
 def sum_over_processes(sums: Tensor, count: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor | int]:
-    """``sums`` and ``count`` added up over the processes of ``group``; ``sums`` itself is not changed."""
+    """``sums`` and ``count`` summed over the processes of ``group``. ``sums`` is not changed in place."""
     if process_count(group) == 1:
         return sums, count
     packed = torch.cat([sums.flatten(), sums.new_tensor([count])])

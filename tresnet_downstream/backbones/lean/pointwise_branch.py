@@ -1,20 +1,19 @@
-"""The end of a residual branch whose last convolution is 1x1, as one step that keeps the convolution's input alone.
+"""The end of a residual branch whose last convolution is 1x1, as one step that saves only the convolution's input.
 
-Gate or pooling, 1x1 convolution and norm without activation. The input has fewer channels than the output (a quarter
-of them at the end of a bottleneck, a half or an eighth in the shortcuts of ``m``). The output ``o = matrix @ s`` is a
-linear map of it, so what the norm's backward pass needs of the output follows from the input's: with ``g`` the gradient
-at the norm's output, ``P = sum(g s^T)`` over pixels, which the gradient of the matrix needs anyway, and the second
-moments ``S = sum(s s^T)``,
+The step consists of a gate or pooling, a 1x1 convolution and a norm without activation. The input has fewer channels
+than the output: a quarter at the end of a bottleneck, a half or an eighth in the shortcuts of ``m``. The output
+``o = matrix @ s`` is a linear map of the input ``s``, so the backward pass of the norm can be computed from ``s``. Let
+``g`` be the gradient at the norm's output, ``P = sum(g s^T)`` over pixels, which the gradient of the matrix needs
+anyway, and ``S = sum(s s^T)`` the second moments:
 
     sum(g * (o - mean)) = diag(P matrix^T) - mean * sum(g)
     grad_o = factor * g + bend * o + offset                                  (norm_backward.py)
     grad_matrix = sum(grad_o s^T) = factor * P + bend * (matrix S) + offset * sum(s)^T
     grad_s = matrix^T grad_o = (factor * matrix)^T g + matrix^T (bend * matrix) s + matrix^T offset
 
-``s`` is measured from near its mean, since the sums of large numbers would lose digits. In bfloat16 and float16
-products of matrices are rounded to the short type, which differences of them do not survive: there the output is
-computed again.
-A batch of few pixels keeps its output: the products with the moments take the same time whatever the batch.
+``s`` is centred near its mean, since sums of large numbers would lose digits. In bfloat16 and float16, matrix products
+are rounded to the short type, and their differences would be too inexact; the output is recomputed instead. For a batch
+of few pixels, the output is saved, since the time of the products with the moments does not depend on the batch size.
 """
 
 from typing import Any
@@ -32,7 +31,7 @@ from tresnet_downstream.backbones.lean.pointwise_conv import input_gradient as c
 from tresnet_downstream.backbones.lean.recomputation import placeholder
 from tresnet_downstream.backbones.lean.torch_kernels import spread
 
-# Pixels for each input channel from which the moments cost less than their use saves.
+# The least number of pixels for each input channel at which using the moments saves time.
 PIXELS_PER_CHANNEL = 3
 SHORT_TYPES = (torch.bfloat16, torch.float16)
 
@@ -52,12 +51,12 @@ def pointwise_branch(
     Args:
         x: N x C x H x W.
         weight: K x C x 1 x 1.
-        norm: without activation.
+        norm: a norm without activation.
         gate: N x C x 1 x 1; None for 1.
-        pool: whether ``x`` is averaged over squares of 2 x 2 first.
+        pool: whether ``x`` is average-pooled over 2 x 2 pixels first.
         factors: N factors of stochastic depth; None for 1.
-        read: whether the values of the result are used; else they are not computed.
-        shortcut: as the result.
+        read: whether the values of the result are read. If not, they are not computed.
+        shortcut: N x K x H x W, the shape of the result; None for no shortcut.
     """
     device = x.device.type
     if torch.is_autocast_enabled(device):
@@ -65,7 +64,8 @@ def pointwise_branch(
         x, gate = x.to(short), None if gate is None else gate.to(short)
     with torch.autocast(device, enabled=False):
         tensors = x, weight, norm.weight, norm.bias, gate, factors, shortcut
-        return _PointwiseBranch.apply(*tensors, norm, pool, read)
+        result: Tensor = _PointwiseBranch.apply(*tensors, norm, pool, read)
+        return result
 
 
 class _PointwiseBranch(torch.autograd.Function):
@@ -140,11 +140,11 @@ class _PointwiseBranch(torch.autograd.Function):
 def _backward_by_moments(
     norm: NormValues, grad: Tensor, source: Tensor, matrix: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of source, matrix, norm's weight and bias without the convolution's output; see the module."""
+    """Gradients of source, matrix, and the norm's weight and bias, by the formulas at the top of this module."""
     size = source.numel() // source.shape[1]
     centre = source.mean((0, 2, 3))
     s = source - spread(centre)
-    # The rounded mean leaves a small sum.
+    # The sum of s is not exactly 0, since the mean is rounded.
     sum_s, sum_grad = s.sum((0, 2, 3)), grad.sum((0, 2, 3))
     factor = norm.scale * norm.inv_std
     scaled = factor[:, None] * matrix
@@ -156,7 +156,7 @@ def _backward_by_moments(
     grad_matrix, sum_output_grad = factor[:, None] * product, factor * sum_grad
     if line.bend is not None:
         level, bent = line.offset + line.bend * shift, line.bend[:, None] * matrix
-        # Products of matrices by the same library, a row standing for a pixel.
+        # Each row is passed as a pixel, so that the same library computes the matrix products.
         rows = as_pixels(bent)
         grad_matrix = grad_matrix.add_(as_rows(pointwise_conv(rows, weight_gradient(s, s)))).addr_(level, sum_s)
         sum_output_grad = sum_output_grad + bent @ sum_s + size * level
@@ -165,12 +165,13 @@ def _backward_by_moments(
     return grad_source, grad_matrix.addr_(sum_output_grad, centre), *norm.parameter_gradients(grad_scale, sum_grad)
 
 
-# Squares of 2 x 2, those at the border smaller where a side is odd: kernel, stride, padding, ceil, count of padding.
+# Arguments of avg_pool2d for 2 x 2 pixels, fewer at the border of an odd side: kernel size, stride, padding, ceil_mode,
+# count_include_pad, divisor_override.
 _POOL: tuple[Any, ...] = ([2, 2], [2, 2], [0, 0], True, False, None)
 
 
 def _source(x: Tensor, gate: Tensor | None, pool: bool) -> Tensor:
-    """The convolution's input."""
+    """The input of the convolution: ``x`` pooled, or multiplied by the gate."""
     if pool:
         return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
     return x if gate is None else x * gate

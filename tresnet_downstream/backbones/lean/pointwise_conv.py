@@ -1,8 +1,8 @@
-"""1x1 convolutions of channels-last feature maps, and their gradients, by the faster of two libraries.
+"""1x1 convolutions of channels-last feature maps and their gradients, as matrix products or convolutions.
 
-They are matrix products. In bfloat16 and float16 torch gives both forms to the same library, and products of
-matrices have less to set up. In float32 products go to MKL: on Intel's processors its gradient of the weight takes half
-the time of the convolution's, on AMD's all of its products take twice the time of oneDNN's convolutions.
+The faster form is used. In bfloat16 and float16, torch calls the same library for both, and matrix products have less
+overhead. In float32, matrix products call MKL and convolutions call oneDNN. On Intel's processors, MKL computes the
+gradient of the weight in half the time; on AMD's, all of MKL's products take twice the time of oneDNN's convolutions.
 """
 
 import platform
@@ -18,12 +18,13 @@ from tresnet_downstream.backbones.lean.norm_backward import backward_step
 
 
 def lean_pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """1x1 convolution of N x C x H x W with K x C x 1 x 1: N x K x H x W. Autograd keeps these two tensors alone."""
+    """1x1 convolution of N x C x H x W with K x C x 1 x 1 to N x K x H x W. Autograd saves only these two tensors."""
     device = x.device.type
     if torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        return _PointwiseConv.apply(x, weight)
+        result: Tensor = _PointwiseConv.apply(x, weight)
+        return result
 
 
 class _PointwiseConv(torch.autograd.Function):
@@ -50,7 +51,7 @@ def pointwise_conv(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def input_gradient(grad: Tensor, matrix: Tensor, x: Tensor) -> Tensor:
-    """``matrix^T`` times ``grad`` at every pixel: N x K x H x W and K x C to N x C x H x W, the shape of ``x``."""
+    """``matrix^T @ grad`` at every pixel: N x K x H x W and K x C to N x C x H x W, the shape of ``x``."""
     if _as_product(grad):
         return (grad.permute(0, 2, 3, 1) @ matrix).permute(0, 3, 1, 2)
     return _convolution_backward(grad, x, matrix, (True, False))[0]
@@ -60,7 +61,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """The sum over pixels of ``grad x^T``: N x K x H x W and N x C x H x W to K x C."""
     if _as_product(grad) and _as_product(x):
         return as_rows(grad).T @ as_rows(x)
-    # Of the weight, only its shape is read.
+    # Only the shape of the weight is read.
     matrix = x.new_empty((grad.shape[1], x.shape[1]))
     return _convolution_backward(grad, x, matrix, (False, True))[1][:, :, 0, 0]
 
@@ -79,18 +80,18 @@ def _as_product(x: Tensor) -> bool:
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """N x C x H x W to NHW x C, a row for each pixel; a view, since the layout is channels-last."""
+    """N x C x H x W in channels-last layout to a view of shape NHW x C, with a row for each pixel."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def as_pixels(rows: Tensor) -> Tensor:
-    """L x C to 1 x C x 1 x L, channels-last; a view."""
+    """L x C to a view of shape 1 x C x 1 x L in channels-last layout."""
     return rows[None, None].permute(0, 3, 1, 2)
 
 
 @cache
 def _is_intel() -> bool:
-    """Whether the processor is Intel's; where nothing tells, it is taken not to be."""
+    """Whether the processor is Intel's; False if it is unknown."""
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -1,8 +1,8 @@
-"""Activation checkpointing that takes no statistic twice.
+"""Activation checkpointing that computes batch statistics once.
 
 The forward pass is run a second time for the backward pass (Chen et al., 2016). The second run uses the batch
-statistics, parameters, buffers and modes of the first, whatever happened to the modules since. So it moves no running
-statistics and reads each feature map once less.
+statistics, parameters, buffers and modes of the first, even if the modules have changed since. It therefore does not
+update running statistics and reads each feature map once less.
 """
 
 import threading
@@ -17,7 +17,7 @@ Measured = TypeVar("Measured")
 
 
 class _Runs(threading.local):
-    """The statistics, and decisions on them, that this thread records in a first run or reads in a second run."""
+    """The batch statistics and decisions that the current thread records in the first run and reuses in the second."""
 
     recorded: list[Any] | None = None
     replayed: Iterator[Any] | None = None
@@ -27,13 +27,13 @@ _runs = _Runs()
 
 
 def checkpointed(run: Callable[[Tensor], Any], x: Tensor, modules: Sequence[nn.Module], draws: bool = True) -> Any:
-    """``run(x)``, of which only ``x`` and the batch statistics are kept for the backward pass.
+    """Calls ``run(x)`` and saves only ``x`` and the batch statistics for the backward pass.
 
     Args:
-        run: calls the modules.
-        x: its argument.
-        modules: those that ``run`` calls.
-        draws: whether ``run`` draws random numbers, which the second run must repeat.
+        run: a function that calls the modules.
+        x: the argument of ``run``.
+        modules: the modules that ``run`` calls.
+        draws: whether ``run`` draws random numbers. The second run then restores the random state of the first.
     """
     second = _SecondRun([part for module in modules for part in module.modules()])
     contexts = _FirstRun(second.measured), second
@@ -41,14 +41,15 @@ def checkpointed(run: Callable[[Tensor], Any], x: Tensor, modules: Sequence[nn.M
 
 
 def is_recomputing() -> bool:
-    """Whether this is the second run."""
+    """Whether the current thread is in a second run."""
     return _runs.replayed is not None
 
 
 def measured_once(measure: Callable[[], Measured]) -> Measured:
-    """In a second run what the first measured here, since both call in the same order; else ``measure()``."""
+    """``measure()``, or in a second run the value of the same call in the first. Both runs call in the same order."""
     if _runs.replayed is not None:
-        return next(_runs.replayed)
+        replayed: Measured = next(_runs.replayed)
+        return replayed
     value = measure()
     if _runs.recorded is not None:
         _runs.recorded.append(value)
@@ -56,7 +57,7 @@ def measured_once(measure: Callable[[], Measured]) -> Measured:
 
 
 def placeholder(shape: Sequence[int], like: Tensor) -> Tensor:
-    """An uninitialised tensor of the given shape, where autograd needs a result but no code reads its values."""
+    """An uninitialised tensor of the given shape, for results that autograd needs but whose values no code reads."""
     return like.new_empty(()).expand(shape)
 
 
@@ -65,29 +66,29 @@ class _FirstRun:
         self.measured = measured
 
     def __enter__(self) -> None:
-        self.before, _runs.recorded = _runs.recorded, self.measured
+        self.outer, _runs.recorded = _runs.recorded, self.measured
 
     def __exit__(self, *_: object) -> None:
-        _runs.recorded = self.before
+        _runs.recorded = self.outer
 
 
 class _SecondRun:
-    """May be entered several times: once for each backward pass through the same graph."""
+    """The context of the second run. It is entered once for each backward pass through the same graph."""
 
     def __init__(self, modules: list[nn.Module]) -> None:
         self.measured: list[Any] = []
-        # Dictionaries are copied, so that torch.func.functional_call, which exchanges their tensors, leaves ours.
-        kept = "training", "_parameters", "_buffers"
-        self.states = [(module, {key: copy(module.__dict__[key]) for key in kept}) for module in modules]
+        # Dictionaries are copied, because torch.func.functional_call replaces tensors in the modules' own.
+        keys = "training", "_parameters", "_buffers"
+        self.states = [(module, {key: copy(module.__dict__[key]) for key in keys}) for module in modules]
 
     def __enter__(self) -> None:
-        self.before = _runs.recorded, _runs.replayed
+        self.outer = _runs.recorded, _runs.replayed
         _runs.recorded, _runs.replayed = None, iter(self.measured)
         self.current = [(module, {key: module.__dict__[key] for key in state}) for module, state in self.states]
         for module, state in self.states:
             module.__dict__.update(state)
 
     def __exit__(self, *_: object) -> None:
-        _runs.recorded, _runs.replayed = self.before
+        _runs.recorded, _runs.replayed = self.outer
         for module, state in self.current:
             module.__dict__.update(state)

@@ -1,8 +1,8 @@
-"""Whether a pass, and a module, may take the steps that keep less memory.
+"""Decides whether a pass and a module may run lean steps, which save less for the backward pass.
 
-``docs/architecture.md`` has the whole rule as a table; ``execution.py`` adds what a block of TResNet must look like. A
-lean step uses the weights of a module without calling the module. So it may run only where that cannot be seen: the
-modules are exactly those of this package and of torch, and nothing is attached to them. Else the plain modules run.
+``docs/architecture.md`` has the whole rule as a table; ``execution.py`` adds the conditions on a block of TResNet. A
+lean step uses the weights of a module without calling the module. It may therefore run only if the modules have exactly
+the classes of this package and of torch, and nothing is attached to them. Otherwise the plain modules run.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 _WITHOUT_ACTIVATION = (nn.Identity, _NormBase, nn.GroupNorm, nn.LayerNorm)
 PLAIN_TENSORS = (Tensor, nn.Parameter)
 
-# What a module may have attached to it, by the attribute that holds it.
+# From the attributes of a module to what they attach to it, as messages say it.
 _HOOKS = {
     "_forward_hooks": "a forward hook",
     "_forward_pre_hooks": "a forward pre-hook",
@@ -29,7 +29,7 @@ _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_
 
 
 def reason_against_pass(x: Any) -> str | None:
-    """Why this pass takes plain modules throughout, whatever the blocks; None if it need not."""
+    """Why all blocks run their plain modules in this pass; None if lean steps are possible."""
     if (reason := reason_against_steps(x)) is not None:
         return reason
     if not torch.is_grad_enabled():
@@ -40,7 +40,7 @@ def reason_against_pass(x: Any) -> str | None:
 
 
 def reason_against_steps(x: Any) -> str | None:
-    """Why torch's own operators have to compute on ``x``, be it for one norm alone; None if they need not."""
+    """Why torch's operators must process ``x``, even for a single norm; None if lean steps are possible."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "a graph is captured"
     if type(x) not in PLAIN_TENSORS:
@@ -53,9 +53,9 @@ def reason_against_steps(x: Any) -> str | None:
 
 
 def lost_activation(block: nn.Module) -> str | None:
-    """Which norm of a block was replaced by one without activation; None if none was.
+    """Which norm of a block was replaced by a module without activation; None if none was.
 
-    Tools that fold batch norms (mmcv's ``fuse_conv_bn``) leave an ``nn.Identity`` in its place.
+    Tools that fold batch norms, such as mmcv's ``fuse_conv_bn``, replace them by ``nn.Identity``.
     """
     last = getattr(block, "last_norm", "")
     for name, part in block.named_children():
@@ -66,22 +66,22 @@ def lost_activation(block: nn.Module) -> str | None:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a hook watches the module or a part of it."""
+    """Whether the module or a part of it has a hook, or a hook on all modules is registered."""
     everywhere = any(getattr(torch_modules, name) for name in _GLOBAL_HOOKS)
     return everywhere or any(part.__dict__.get(name) for part in module.modules() for name in _HOOKS)
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Whether all are torch's own tensors: neither sharded, nor quantised, nor of any other subclass; None counts."""
+    """Whether all are None or plain tensors of torch, of no subclass such as sharded or quantised ones."""
     return all(tensor is None or type(tensor) in PLAIN_TENSORS for tensor in tensors)
 
 
 def reason_against_module(module: nn.Module, own_types: frozenset[type]) -> str | None:
-    """Why the module may not be passed by: the first part of it that is foreign or has something attached.
+    """Why lean steps may not use the module: its first part that is foreign or has something attached.
 
     Args:
-        module: with its parts.
-        own_types: classes of this package that lean steps know.
+        module: the module; all of its parts are checked.
+        own_types: the classes of this package that lean steps support.
     """
     for name, part in module.named_modules():
         if (reason := _reason_against_part(part, own_types)) is not None:
@@ -100,7 +100,7 @@ def _reason_against_part(part: nn.Module, own_types: frozenset[type]) -> str | N
         return "has a forward of its own"
     parameters = part._parameters
     if isinstance(part, nn.Conv2d | _BatchNorm) and parameters.keys() != {"weight", "bias"}:
-        return "has a weight that something else makes"
+        return "has a weight that is not a parameter"
     for name, parameter in parameters.items():
         if parameter is not None and type(parameter) not in PLAIN_TENSORS:
             return f"has a {type(parameter).__name__} as its {name}"
@@ -110,7 +110,7 @@ def _reason_against_part(part: nn.Module, own_types: frozenset[type]) -> str | N
 
 
 def is_conv(conv: nn.Module, kernel: int, bias: bool = False) -> bool:
-    """Whether this is the published kind of convolution: square kernel, stride 1, sides kept, one group."""
+    """Whether this is a convolution with a square kernel, stride 1, one group, and the sides of its input."""
     padding = kernel // 2
     return (
         isinstance(conv, nn.Conv2d)

@@ -1,4 +1,4 @@
-"""The stem's convolution as a step that keeps the pictures in place of their rearranged copy."""
+"""The stem's convolution as a step that saves the images instead of their rearranged copy."""
 
 from typing import Any
 
@@ -6,20 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tresnet_downstream.backbones.layers import SpaceToDepth
+from tresnet_downstream.backbones.downsampling import SpaceToDepth
 from tresnet_downstream.backbones.lean.norm_backward import backward_step
 
 _REARRANGE = SpaceToDepth()
 
 
 def lean_stem_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """3x3 convolution (C x 48 x 3 x 3) of N x 3 x H x W pictures, rearranged by space-to-depth."""
+    """3x3 convolution (C x 48 x 3 x 3) of N x 3 x H x W images after space-to-depth, to N x C x H/4 x W/4."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
-        return _StemConv.apply(x, weight, weight.dtype)
-    # The short copies live no longer than this step.
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    # The copies in `dtype` are made within the step, so that autograd does not save them.
     with torch.autocast(device, enabled=False):
-        return _StemConv.apply(x, weight, torch.get_autocast_dtype(device))
+        result: Tensor = _StemConv.apply(x, weight, dtype)
+        return result
 
 
 class _StemConv(torch.autograd.Function):

@@ -1,8 +1,8 @@
-"""What training does to feature maps between convolutions, in torch's operators.
+"""The elementwise operations and sums of a training step between convolutions, by torch's operators.
 
-The interface that ``triton_kernels`` has too: a line with its activation, and sums and a line for the backward pass.
-Only Triton's blurs in the same step; only torch's has a norm's whole backward pass in one call, and gives sums over all
-pictures as 1 x C where Triton's gives them for each picture, N x C.
+``triton_kernels`` has the same interface: an affine map with activation for the forward pass; sums and an affine map
+for the backward pass. Only Triton's kernels blur in the same step. Only this module computes the whole backward pass of
+a norm in one call, and sums over all images (1 x C), where Triton's kernels sum over each image (N x C).
 """
 
 import torch
@@ -18,12 +18,12 @@ def line(
     Args:
         x: N x C x H x W.
         slope: C, or N x C.
-        offset: likewise.
+        offset: C, or N x C.
         negative_slope: 1 stands for no activation, 0 for ReLU.
-        shortcut: as ``x``; None for 0.
+        shortcut: N x C x H x W; None for 0.
     """
     if slope.dtype != x.dtype and slope.dim() == offset.dim() == 1:
-        # One kernel that reads and writes the short type and computes in the wide one.
+        # One operator that reads and writes the short type and computes in the wide one.
         zeros, ones = torch.zeros_like(slope), torch.ones_like(slope)
         y = torch.native_batch_norm(x, slope, offset, zeros, ones, False, 0.0, 0.0)[0]
     else:
@@ -34,11 +34,11 @@ def line(
 
 
 class OutputGradient:
-    """The gradient at the output of a norm with leaky ReLU, taken back through the activation.
+    """The gradient at the output of a norm, computed from the gradient at the output of the leaky ReLU after it.
 
     Args:
         grad: gradient of the activation's output, N x C x H x W.
-        x: the norm's input; None to use what it became, the activation's output inverted.
+        x: the norm's input. None to use the norm's output as ``source``, recovered by inverting the activation.
         y: the activation's output; None if there is no activation.
         negative_slope: 1 stands for no activation, 0 for ReLU.
     """
@@ -57,9 +57,10 @@ class OutputGradient:
             self.source = y if negative_slope == 1 else F.leaky_relu(y, 1 / negative_slope)
 
     def sums(self, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Over pixels: the gradient, and its product with ``source - centre``, by picture (N x C) or in all (1 x C).
+        """Sums over pixels of the gradient and of its product with ``source - centre``.
 
-        With a centre (C values) the sums are over all pictures, in one pass of torch's batch norm.
+        Without a centre, the sums are over each image (N x C), and ``source`` is not centred. With a centre (C), they
+        are over all images (1 x C), computed in one pass by torch's batch norm.
         """
         if centre is not None:
             ones = torch.ones_like(centre)
@@ -71,11 +72,11 @@ class OutputGradient:
         return self.grad.sum((2, 3), dtype=wide), (self.grad.to(wide) * self.source).sum((2, 3))
 
     def through_relu(self) -> tuple["OutputGradient", Tensor, Tensor]:
-        """This gradient, and its two sums over each picture, N x C each."""
+        """This gradient and its two sums over each image, N x C each."""
         return self, *self.sums()
 
     def line(self, factor: Tensor, bend: Tensor | None, offset: Tensor) -> Tensor:
-        """``factor * gradient + bend * source + offset``; factor and offset C or N x C, bend C or None for 0."""
+        """``factor * gradient + bend * source + offset``: factor and offset are C or N x C; bend is C, None for 0."""
         if bend is None:
             result = torch.addcmul(spread(offset), self.grad, spread(factor))
         else:
@@ -83,21 +84,22 @@ class OutputGradient:
         return result.to(self.grad.dtype)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the source over pixels, C values each, in float32 at least."""
+        """Mean and variance of the source over pixels, C each, in float32 or float64."""
         wide = torch.promote_types(self.source.dtype, torch.float32)
         if self.source.device.type not in ("cpu", "cuda"):
             var, mean = torch.var_mean(self.source.to(wide), (0, 2, 3), correction=0)
             return mean, var
-        # One pass that reads the short type; the running statistics are not used.
+        # One pass that reads the short type. The operator needs running statistics, which are discarded.
         running = torch.zeros(self.source.shape[1], dtype=wide, device=self.source.device)
         mean, var = torch.ops.aten.batch_norm_update_stats(self.source, running, running.clone(), 0.0)
         return mean, var
 
     def norm_backward(self, weight: Tensor, centre: Tensor, inv_spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All of a training norm's backward pass in one call: see ``norm_backward``.
+        """The backward pass of a norm in training mode, see ``activated_norm.norm_backward``.
 
-        ``weight * inv_spread * (g - mean(g) - u * mean(g * u))`` with ``u = (source - centre) * inv_spread``, then
-        ``sum(g * u)`` and ``sum(g)``.
+        Returns:
+            ``weight * inv_spread * (g - mean(g) - u * mean(g * u))`` with ``u = (source - centre) * inv_spread``;
+            ``sum(g * u)``; ``sum(g)``.
         """
         grads: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
             self.grad, self.source, weight, None, None, centre, inv_spread, True, 0.0, [True, True, True]

@@ -1,18 +1,19 @@
-"""Triton's kernels for what training does to feature maps between convolutions.
+"""The elementwise operations and sums of a training step between convolutions, as Triton kernels.
 
-All of it is bound by memory, so what counts is how often a feature map is read or written. In passes over one, of
-float32 (torch's operators take up to seven times as many over bfloat16, in copies of float32):
+Memory bandwidth limits all of them, so their time is the number of times that a feature map is read or written. The
+table counts these passes in float32. In bfloat16, torch's operators make copies in float32 and need up to seven times
+as many.
 
 | step                                                | torch, forward | here | torch, backward | here |
 |-----------------------------------------------------|----------------|------|-----------------|------|
 | norm, leaky ReLU                                    | 4              | 2    | 12              | 5    |
 | norm, leaky ReLU, blur                              | 7.25           | 2.25 | 15.25           | 3.5  |
 | norm, SE scale, shortcut, ReLU (without the means)  | 7              | 3    | 13              | 7    |
-| norm, shortcut, ReLU behind a 1x1 convolution       | 7              | 3    | as torch        |      |
+| norm, shortcut, ReLU after a 1x1 convolution        | 7              | 3    | as torch        |      |
 
-Feature maps are N x C x H x W in channels-last layout, so that the numbers of a pixel lie side by side, in float32 or
-a short type; numbers per channel are float32, as is all arithmetic. Sums are taken in two stages, without atomic
-additions: their order, and so the result, is the same in every run.
+Feature maps are N x C x H x W in channels-last layout, in float32, bfloat16 or float16. Values per channel and all
+arithmetic are in float32. Sums are computed in two stages without atomic additions, so that their order, and therefore
+the result, is the same in every run.
 """
 
 from typing import Any
@@ -23,23 +24,23 @@ from torch import Tensor
 
 from tresnet_downstream.backbones.lean import triton_programs
 
-# A program's tile: 64 channels of a short type are the 128 bytes that a GPU reads at once. A blur needs the registers
-# of several tiles. The number of channels is a constant of the compiled kernel, so that it knows how far rows are
-# aligned and loads up to 128 bits at once.
+# The tile of a program, in pixels and channels. A GPU reads 128 bytes at once, which are 64 channels of a short type. A
+# blur needs the registers of several tiles. The number of channels is a compile-time constant, so that the compiler
+# knows the alignment of rows and loads up to 128 bits at once.
 _PIXELS = 64
 _PIXELS_AT_BLUR = 32
 _COLUMNS = 64
 _WARPS = 8
-# Pixels that one program sums up: the partial sums are then few beside what they are taken of.
+# Pixels that one program sums, many enough that the memory of the partial sums is negligible.
 _PIXELS_IN_SUM = 512
-# CUDA's limit for the grid's second and third axis, which are pixels and pictures.
+# CUDA's limit for the second and third axis of a grid, which are pixels and images.
 _MOST_PROGRAMS = 65535
 
 
 def fits(x: Tensor) -> bool:
-    """Whether grids and offsets reach all of a feature map, N x C x H x W, and of its gradient."""
+    """Whether a feature map N x C x H x W is within the limits of grids and offsets."""
     n, _, height, width = x.shape
-    # The smallest tile makes the largest grid. Offsets inside a picture are of 32 bits.
+    # The smallest tile gives the largest grid. Offsets within an image have 32 bits.
     most_pixels = _MOST_PROGRAMS * min(_PIXELS, _PIXELS_AT_BLUR)
     return n <= _MOST_PROGRAMS and height * width <= most_pixels and x.numel() < 2**31
 
@@ -47,14 +48,14 @@ def fits(x: Tensor) -> bool:
 def line(
     x: Tensor, slope: Tensor, offset: Tensor, negative_slope: float = 1.0, shortcut: Tensor | None = None
 ) -> Tensor:
-    """``leaky_relu(slope * x + offset + shortcut)``: one read of each, one write.
+    """``leaky_relu(slope * x + offset + shortcut)``, with one read of each feature map and one write.
 
     Args:
         x: N x C x H x W.
         slope: C, or N x C.
-        offset: likewise.
+        offset: C, or N x C.
         negative_slope: 1 stands for no activation, 0 for ReLU.
-        shortcut: as ``x``; None for 0.
+        shortcut: N x C x H x W; None for 0.
     """
     y = torch.empty_like(x)
     slope, offset, stride = _table(slope, offset)
@@ -67,7 +68,7 @@ def line(
 
 
 def line_and_blur(x: Tensor, slope: Tensor, offset: Tensor, negative_slope: float) -> tuple[Tensor, Tensor]:
-    """``y = leaky_relu(slope * x + offset)`` and what :class:`BlurPool` makes of it: ``x`` is read once.
+    """``y = leaky_relu(slope * x + offset)`` and its :class:`BlurPool`, with one read of ``x``.
 
     Args:
         x: N x C x H x W, both sides at least 2.
@@ -93,14 +94,16 @@ def line_and_blur(x: Tensor, slope: Tensor, offset: Tensor, negative_slope: floa
 
 
 class OutputGradient:
-    """The gradient at the output of a norm with leaky ReLU, taken back through the activation as it is read.
+    """The gradient at the output of a norm, computed from the gradient at the output of the leaky ReLU after it.
+
+    Each kernel computes it from what it reads; it is not stored.
 
     Args:
-        grad: gradient of the activation's output, N x C x H x W; of its blur, if ``blurred``.
-        x: the norm's input; None to use what it became, the activation's output inverted.
+        grad: gradient of the activation's output, N x C x H x W; of the blurred output if ``blurred``.
+        x: the norm's input. None to use the norm's output, recovered by inverting the activation.
         y: the activation's output; None if there is no activation.
         negative_slope: 1 stands for no activation, 0 for ReLU.
-        blurred: whether a blur follows.
+        blurred: whether a blur follows the activation.
     """
 
     def __init__(
@@ -110,11 +113,11 @@ class OutputGradient:
         self.x, self.y, self.negative_slope, self.blurred = x, y, negative_slope, blurred
 
     def sums(self, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Over each picture, N x C each: the gradient, and its product with the norm's input less ``centre`` (C)."""
+        """Sums over each image, N x C each, of the gradient and of its product with ``input - centre``."""
         return self._sums(centre, None)
 
     def through_relu(self) -> tuple["OutputGradient", Tensor, Tensor]:
-        """The gradient at the activation's input, as a tensor, and its two sums."""
+        """The gradient at the norm's output, stored as a tensor, and its two sums, N x C each."""
         passed = None if self.y is None else torch.empty_like(self.grad)
         sums = self._sums(None, passed)
         return self if passed is None else OutputGradient(passed, self.x, None), *sums
@@ -136,7 +139,7 @@ class OutputGradient:
         Args:
             factor: C, or N x C.
             bend: C; None for 0.
-            offset: as ``factor``.
+            offset: C, or N x C.
         """
         grad_x = torch.empty_like(self._like)
         factor, offset, stride = _table(factor, offset)
@@ -150,8 +153,9 @@ class OutputGradient:
 
     @property
     def _like(self) -> Tensor:
-        found = self.grad if self.x is None else self.x
-        return found if self.y is None else self.y
+        if self.y is not None:
+            return self.y
+        return self.grad if self.x is None else self.x
 
     @property
     def _tile_pixels(self) -> int:
@@ -167,7 +171,7 @@ class OutputGradient:
 
 
 def _table(slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Both as C or as N x C, and the step from one picture's values to the next's."""
+    """Slope and offset as C or as N x C, and the stride from the values of one image to those of the next."""
     channels = slope.shape[-1]
     slope, offset = (values.contiguous() for values in torch.broadcast_tensors(slope, offset))
     return slope, offset, 0 if slope.numel() == channels else channels
@@ -176,7 +180,7 @@ def _table(slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, int]:
 def _launch(
     x: Tensor, tile_pixels: int = _PIXELS, program_pixels: int | None = None
 ) -> tuple[tuple[int, int], tuple[int, int, int], tuple[int, int]]:
-    """A picture's pixels and channels; the grid of programs, over channels, pixels and pictures; the tile."""
+    """Pixels and channels of an image; the grid of programs over channels, pixels and images; the size of a tile."""
     n, channels, height, width = x.shape
     columns = min(triton.next_power_of_2(channels), _COLUMNS)
     grid = triton.cdiv(channels, columns), triton.cdiv(height * width, program_pixels or tile_pixels), n

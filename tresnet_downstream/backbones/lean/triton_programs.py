@@ -1,6 +1,6 @@
-"""What one program of a kernel of ``triton_kernels`` does to its tile: some pixels and channels of one picture.
+"""The programs of ``triton_kernels``. A program processes one tile: some pixels and channels of one image.
 
-``PIXELS`` and ``COLUMNS`` are the tile's size, and a pointer of None leaves its part out.
+``PIXELS`` and ``COLUMNS`` are the size of the tile. If a pointer is None, the term that would read it is omitted.
 """
 
 import triton
@@ -15,13 +15,13 @@ def line_kernel(
     """``leaky(slope * x + offset + shortcut)`` of one tile."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
-    picture = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(2).to(tl.int64)
     inside = (pixel[:, None] < area) & (column[None, :] < channels)
-    # Only a picture's beginning needs 64 bits.
-    start = picture * area * channels
+    # Only the offset of an image needs 64 bits.
+    start = image * area * channels
     place = pixel[:, None] * channels + column[None, :]
-    slope_ptr += picture * stride
-    offset_ptr += picture * stride
+    slope_ptr += image * stride
+    offset_ptr += image * stride
     z = _line(x_ptr + start, slope_ptr, offset_ptr, place, inside, column, channels)
     if shortcut_ptr is not None:
         z += tl.load(shortcut_ptr + start + place, mask=inside, other=0.0).to(tl.float32)
@@ -39,9 +39,9 @@ def line_and_blur_kernel(
     blurred_area = ((height + 1) // 2) * half_width
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
-    picture = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(2).to(tl.int64)
     inside = (pixel[:, None] < blurred_area) & (column[None, :] < channels)
-    start = picture * height * width * channels
+    start = image * height * width * channels
     blurred = tl.zeros([PIXELS, COLUMNS], tl.float32)
     for down in tl.static_range(3):
         for right in tl.static_range(3):
@@ -50,15 +50,15 @@ def line_and_blur_kernel(
             read = _reflected(row, height) * width + _reflected(across, width)
             place = read[:, None] * channels + column[None, :]
             z = _line(x_ptr + start, slope_ptr, offset_ptr, place, inside, column, channels)
-            # As it is stored, so that the blur is that of the output.
+            # Rounded as it is stored, so that the blur is that of the stored output.
             y = _leaky(z, z, NEGATIVE_SLOPE).to(y_ptr.dtype.element_ty)
             if down > 0 and right > 0:
-                # Each pixel belongs to one program alone: those of the frame and of neighbours are only read.
+                # Each pixel is stored by one program. Pixels of the padding and of neighbouring tiles are only read.
                 owned = (row < height) & (across < width)
                 tl.store(y_ptr + start + place, y, mask=inside & owned[:, None])
             weight = (0.5 if down == 1 else 0.25) * (0.5 if right == 1 else 0.25)
             blurred += weight * y.to(tl.float32)
-    blurred_ptr += picture * blurred_area * channels
+    blurred_ptr += image * blurred_area * channels
     place = pixel[:, None] * channels + column[None, :]
     tl.store(blurred_ptr + place, blurred.to(blurred_ptr.dtype.element_ty), mask=inside)
 
@@ -69,9 +69,9 @@ def sums_kernel(
     NEGATIVE_SLOPE: tl.constexpr, BLURRED: tl.constexpr,
     SPAN: tl.constexpr, PIXELS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Sums over ``SPAN`` pixels of one picture: the gradient behind the activation, and its product with the source."""
+    """Sums over ``SPAN`` pixels of one image of the gradient before the activation and its product with the source."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    picture = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(2).to(tl.int64)
     total_grad = tl.zeros([PIXELS, COLUMNS], tl.float32)
     total_product = tl.zeros([PIXELS, COLUMNS], tl.float32)
     centre = tl.zeros([COLUMNS], tl.float32)
@@ -82,15 +82,15 @@ def sums_kernel(
         pixel = first + start + tl.arange(0, PIXELS)
         inside = (pixel[:, None] < area) & (column[None, :] < channels)
         grad, source = _grad_and_source(
-            grad_ptr, x_ptr, y_ptr, picture, pixel, column, inside, area, channels, width, NEGATIVE_SLOPE, BLURRED
+            grad_ptr, x_ptr, y_ptr, image, pixel, column, inside, area, channels, width, NEGATIVE_SLOPE, BLURRED
         )
         if passed_ptr is not None:
             place = pixel[:, None] * channels + column[None, :]
-            tl.store(passed_ptr + picture * area * channels + place, grad.to(passed_ptr.dtype.element_ty), mask=inside)
-        # Outside the gradient is 0.
+            tl.store(passed_ptr + image * area * channels + place, grad.to(passed_ptr.dtype.element_ty), mask=inside)
+        # Outside of the image, the gradient is 0.
         total_grad += grad
         total_product += grad * (source - centre[None, :])
-    row = (picture * tl.num_programs(1) + tl.program_id(1)) * 2 * channels
+    row = (image * tl.num_programs(1) + tl.program_id(1)) * 2 * channels
     tl.store(partial_ptr + row + column, tl.sum(total_grad, 0), mask=column < channels)
     tl.store(partial_ptr + row + channels + column, tl.sum(total_product, 0), mask=column < channels)
 
@@ -103,19 +103,19 @@ def grad_line_kernel(
     """``factor * gradient + bend * source + offset`` of one tile."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
-    picture = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(2).to(tl.int64)
     known = column < channels
     inside = (pixel[:, None] < area) & known[None, :]
     grad, source = _grad_and_source(
-        grad_ptr, x_ptr, y_ptr, picture, pixel, column, inside, area, channels, width, NEGATIVE_SLOPE, BLURRED
+        grad_ptr, x_ptr, y_ptr, image, pixel, column, inside, area, channels, width, NEGATIVE_SLOPE, BLURRED
     )
-    factor = tl.load(factor_ptr + picture * stride + column, mask=known, other=0.0)
-    offset = tl.load(offset_ptr + picture * stride + column, mask=known, other=0.0)
+    factor = tl.load(factor_ptr + image * stride + column, mask=known, other=0.0)
+    offset = tl.load(offset_ptr + image * stride + column, mask=known, other=0.0)
     grad_x = factor[None, :] * grad + offset[None, :]
     if bend_ptr is not None:
         grad_x += tl.load(bend_ptr + column, mask=known, other=0.0)[None, :] * source
     place = pixel[:, None] * channels + column[None, :]
-    tl.store(grad_x_ptr + picture * area * channels + place, grad_x.to(grad_x_ptr.dtype.element_ty), mask=inside)
+    tl.store(grad_x_ptr + image * area * channels + place, grad_x.to(grad_x_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -128,7 +128,7 @@ def _line(x_ptr, slope_ptr, offset_ptr, place, inside, column, channels: tl.cons
 
 @triton.jit
 def _leaky(value, sign, SLOPE: tl.constexpr):
-    """``value``, times the slope where ``sign`` is not positive; what is no number stays none."""
+    """``value``, multiplied by the slope where ``sign`` is not positive. NaN stays NaN."""
     if SLOPE == 1:
         return value
     elif SLOPE == 0:
@@ -139,14 +139,14 @@ def _leaky(value, sign, SLOPE: tl.constexpr):
 
 @triton.jit
 def _grad_and_source(
-    grad_ptr, x_ptr, y_ptr, picture, pixel, column, inside, area, channels: tl.constexpr, width,
+    grad_ptr, x_ptr, y_ptr, image, pixel, column, inside, area, channels: tl.constexpr, width,
     NEGATIVE_SLOPE: tl.constexpr, BLURRED: tl.constexpr,
 ):  # fmt: skip
-    """A tile of the gradient behind the activation, 0 outside, and of the norm's input or what it became."""
-    start = picture * area * channels
+    """A tile of the gradient before the activation (0 outside), and of the norm's input or its inverted output."""
+    start = image * area * channels
     place = pixel[:, None] * channels + column[None, :]
     if BLURRED:
-        grad = _unblurred(grad_ptr, picture, pixel, column, inside, area // width, width, channels)
+        grad = _unblurred(grad_ptr, image, pixel, column, inside, area // width, width, channels)
     else:
         grad = tl.load(grad_ptr + start + place, mask=inside, other=0.0).to(tl.float32)
     source = grad
@@ -161,11 +161,11 @@ def _grad_and_source(
 
 
 @triton.jit
-def _unblurred(grad_ptr, picture, pixel, column, inside, height, width, channels: tl.constexpr):
-    """The blur's transpose: what the blurred pixels that read a pixel, at most 2 x 2, give back to it."""
+def _unblurred(grad_ptr, image, pixel, column, inside, height, width, channels: tl.constexpr):
+    """The transposed blur: sums the gradients of the blurred pixels, at most 2 x 2, that depend on each pixel."""
     half_height = (height + 1) // 2
     half_width = (width + 1) // 2
-    grad_ptr += picture * half_height * half_width * channels
+    grad_ptr += image * half_height * half_width * channels
     grad = tl.zeros([pixel.shape[0], column.shape[0]], tl.float32)
     for down in tl.static_range(2):
         for right in tl.static_range(2):
@@ -181,7 +181,7 @@ def _unblurred(grad_ptr, picture, pixel, column, inside, height, width, channels
 
 @triton.jit
 def _weight(place, size, SECOND: tl.constexpr):
-    """That of the first or second blurred pixel along one side; the frame reflects to 1 and to ``size - 2``."""
+    """Weight of the first or second blurred pixel along one side, with reflection to 1 and to ``size - 2``."""
     odd = place % 2 == 1
     if SECOND:
         there = odd & (place // 2 + 1 < (size + 1) // 2)

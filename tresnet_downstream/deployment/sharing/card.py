@@ -13,9 +13,11 @@ from tresnet_downstream.deployment.sharing.exported_file import EXPORTED
 from tresnet_downstream.deployment.sharing.model import SharedModel
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.outcomes import DetectionRun, JointRun, MultilabelRun, Run, SingleLabelRun
-from tresnet_downstream.evaluation.report import detection_analysis, multilabel_analysis, single_label_analysis
+from tresnet_downstream.evaluation.report.headline import Score
 from tresnet_downstream.evaluation.report.options import Options
-from tresnet_downstream.evaluation.report.score_rows import Score
+from tresnet_downstream.evaluation.report.tasks.detection import analyse_detections
+from tresnet_downstream.evaluation.report.tasks.multilabel import MultilabelAnalysis
+from tresnet_downstream.evaluation.report.tasks.single_label import SingleLabelAnalysis
 from tresnet_downstream.evaluation.runs import DESCRIPTION, read_outcome
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.notices import tell
@@ -96,15 +98,15 @@ def _require_same(model: SharedModel, about: Mapping[str, Any], folder: Path) ->
 def _scores(run: Run, options: Options) -> Iterator[tuple[str, list[Score]]]:
     if isinstance(run, MultilabelRun):
         weights = options.weights(len(run.images))
-        yield "labels", list(multilabel_analysis.analyse("", run, weights, options).scores_told())
+        yield "labels", list(MultilabelAnalysis("", run, options, weights).headline_scores())
     elif isinstance(run, SingleLabelRun):
         weights = options.weights(len(run.images))
-        yield "classes", list(single_label_analysis.analyse("", run, weights).scores_told())
+        yield "classes", list(SingleLabelAnalysis("", run, weights).headline_scores())
     else:
         weights = options.weights(len(run.image_ids))
         for kind in sorted(run.predictions):
-            analysis = detection_analysis.analyse_detections("", run, kind, weights, options)
-            yield {"bbox": "boxes", "segm": "masks"}[kind], list(analysis.scores_told())
+            analysis = analyse_detections("", run, kind, weights, options)
+            yield {"bbox": "boxes", "segm": "masks"}[kind], list(analysis.headline_scores())
 
 
 def model_card(

@@ -1,5 +1,11 @@
-"""Reports: one page that answers how good a run is, where it is bad, and whether it is better than another."""
+"""Reports: one page that shows how good a run is, where it is wrong, and whether it is better than another.
 
+A section of your own is a function in one file: see :func:`section`.
+"""
+
+from tresnet_downstream.evaluation.report.data import ReportData
+from tresnet_downstream.evaluation.report.parts import Column, Figure, Section, Table
+from tresnet_downstream.evaluation.report.registry import section
 from tresnet_downstream.evaluation.report.writing import write_report
 
-__all__ = ["write_report"]
+__all__ = ["Column", "Figure", "ReportData", "Section", "Table", "section", "write_report"]

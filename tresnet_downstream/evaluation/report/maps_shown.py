@@ -1,12 +1,12 @@
-"""The maps of a run's mistakes, as a report asks for them, and what it says of them."""
+"""The maps of a run's mistakes that a report shows."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.outcomes import Explanations
 
-_TEXTS = {
-    "Grad-CAM": "Grad-CAM, what spoke for the class",
+_METHODS = {
+    "Grad-CAM": "Grad-CAM, which features raised the score of the class",
     "attention": "the attention of the query of the class's group",
 }
 
@@ -18,7 +18,7 @@ class MapsShown:
         explanations: of the run; None if it has none.
 
     Attributes:
-        text: how to read the maps, to follow a gallery's text; empty if the run has none.
+        text: how to read the maps; empty if the run has none.
     """
 
     def __init__(self, explanations: Explanations | None) -> None:
@@ -26,8 +26,8 @@ class MapsShown:
         self._asked: set[tuple[str, str]] = set()
         self.text = ""
         if explanations is not None and self._maps:
-            method = _TEXTS.get(explanations.method, explanations.method)
-            self.text = f" Beside each picture: where the network looked for the class ({method}), bright where most."
+            method = _METHODS.get(explanations.method, explanations.method)
+            self.text = f"Below an image: where the network looked for a class ({method}), brightest where most."
 
     def of(self, image: str, name: str) -> NDArray[np.float32] | None:
         """The map of a class in an image, 0 to 1; None if the run has none."""
@@ -35,7 +35,7 @@ class MapsShown:
         return None if self._maps is None else self._maps.get((image, name))
 
     def note(self) -> str:
-        """How many mistakes have no map in a run that has some; nothing if all have."""
+        """How many of the mistakes have no map, in a run that has some; empty if all have one."""
         if self._maps is None:
             return ""
         lacking = len(self._asked - self._maps.keys())

@@ -1,4 +1,4 @@
-"""What a report is asked to be."""
+"""The options of a report."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from tresnet_downstream.evaluation.tracking import Track, silently
 
 @dataclass(frozen=True)
 class Options:
-    """What a report of any task is asked to be.
+    """The options of a report of any task.
 
     Attributes:
         resamples: of the bootstrap over images, for 95% intervals; 0 for none.
         seed: of the resamples.
-        thresholds: what a score must be above to count as predicted, in the place of the run's own.
+        thresholds: a score above them counts as predicted; None for the run's own.
         images: the folder of the images, if they no longer lie where they were scored, or another account scored them.
         outside_paths: whether images may lie outside their folder.
-        frequency_cutoffs: for head, middle and tail, in the place of those of the runs: the most training images of a
-            class of the tail and of the middle.
+        frequency_cutoffs: for head, middle and tail: the most training images of a class of the tail and of the middle;
+            None for those of the runs.
         track: counts the work.
     """
 
@@ -34,5 +34,5 @@ class Options:
     track: Track = silently
 
     def weights(self, num_images: int) -> NDArray[np.int16] | None:
-        """The resamples, (R, num_images); None if none are wanted."""
+        """The resamples, (R, num_images); None without intervals."""
         return resample_weights(num_images, self.resamples, self.seed) if self.resamples else None

@@ -1,4 +1,4 @@
-"""What a report is made of, whatever it is written as: sections of notes, tables, figures and pictures."""
+"""The parts of a report, independent of the format it is written in: sections of notes, tables, figures and cards."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ class Column:
 
     Attributes:
         key: its name in CSV and JSON.
-        title: what stands above it.
-        kind: how its values are written: ``text``, ``percent``, ``count``, ``difference`` (percent with a sign),
-            ``threshold`` (four digits) or ``interval`` (from, to).
-        hint: what it means, shown where the pointer rests on the title.
+        title: its header.
+        kind: the format of its values: ``text``, ``percent``, ``count``, ``difference`` (percent with a sign),
+            ``threshold`` (four digits) or ``interval`` (low, high).
+        hint: what it means; shown as a tooltip of the header.
     """
 
     key: str
@@ -37,13 +37,15 @@ class Table:
     Attributes:
         columns: from left to right.
         rows: from top to bottom.
-        places: the class of each row, if each is one: then the page can sort and filter the table.
-        chooses: whether the curves follow the class that is chosen in it.
+        classes: for each row the indices of its classes. A click on the row shows the image cards of these classes.
+        of_classes: whether each row is one class: then the page can sort and search the table.
+        chooses: whether a click on a row also selects the class that the curves show.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
-    places: Sequence[int] = ()
+    classes: Sequence[Sequence[int]] = ()
+    of_classes: bool = False
     chooses: bool = False
 
 
@@ -56,9 +58,9 @@ class Figure:
         title: what it shows.
         text: how to read it.
         svg: the drawing.
-        chart: what the page's script redraws for the class that is chosen; nothing if empty.
-        frame: where the data's (0, 0) and (1, 1) lie in the drawing: left, bottom, right, top.
-        run: the run it shows, by its place; None for all of them.
+        chart: which lines the page's script redraws when another class is selected; empty for a fixed drawing.
+        frame: position of the data's (0, 0) and (1, 1) in the drawing: left, bottom, right, top.
+        run: index of the run that it shows; None for all runs.
     """
 
     name: str
@@ -72,11 +74,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle over a picture, in shares of its width and height.
+    """A rectangle over an image, relative to its width and height.
 
     Attributes:
-        corners: left, top, width, height.
-        label: class, and score of a prediction.
+        corners: left, top, width, height, from 0 to 1.
+        label: the class, and the score of a prediction.
         kind: ``truth``, ``right``, ``wrong`` or ``missed``.
     """
 
@@ -86,52 +88,82 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A small picture with a caption.
+class Mark:
+    """A prediction or a missed label of an image.
 
     Attributes:
-        image: the name of the image's file.
-        jpeg: its content; None if the file is missing or cannot be read.
+        name: the class.
+        value: its score, as text.
+        kind: ``right``, ``wrong``, ``missed``, or ``other`` for a class that is neither predicted nor labelled.
+    """
+
+    name: str
+    value: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image with all its predictions and missed labels.
+
+    Attributes:
+        image: name of the image file.
+        jpeg: the image, made small; None if the file is missing or cannot be read.
         size: width and height in pixels.
-        title: the class, or what it is about.
-        value: the score beside the title, as text.
-        text: what else is to say.
-        boxes: what is drawn over it.
-        heat: the same picture with a map of where the network looked; None without.
+        marks: predictions and missed labels, in the order in which they are listed.
+        classes: indices of the classes among them, by which the page filters the cards.
+        text: a line below them.
+        boxes: drawn over the image.
+        maps: pairs of a class and the image with a map of the regions that were relevant to the class.
     """
 
     image: str
     jpeg: bytes | None
     size: tuple[int, int]
-    title: str
-    value: str
-    text: str
+    marks: Sequence[Mark]
+    classes: Sequence[int]
+    text: str = ""
     boxes: Sequence[Box] = ()
-    heat: bytes | None = None
+    maps: Sequence[tuple[str, bytes]] = ()
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side."""
+    """Cards side by side.
+
+    Attributes:
+        name: the start of the names of their files.
+        title: a heading; empty for none.
+        text: how to read them.
+        cards: from the first to the last.
+    """
 
     name: str
     title: str
     text: str
-    pictures: Sequence[Picture]
-    large: bool = False
+    cards: Sequence[Card]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands below it.
+    """A section of a report: its part of the page, and its entries in ``scores.json`` and ``per_class.csv``.
 
     Attributes:
         title: the heading.
-        notes: paragraphs.
-        tables: then these,
-        figures: these,
-        galleries: and these.
-        part: of a report of several parts, the key of its charts.
+        notes: paragraphs below the heading.
+        tables: below the notes.
+        figures: below the tables.
+        galleries: below the figures.
+        footnotes: paragraphs in small type at the end, such as how the numbers are computed.
+        warnings: paragraphs that are also printed by the command, such as that images are missing.
+        folded: whether the page shows the heading only until the reader opens the section, at the end of the page.
+        charts: plain data that the page's script draws from.
+        numbers: entries of ``scores.json``.
+        run_numbers: for each run, entries of its object in ``scores.json``.
+        class_numbers: for each run, a record for each class with the key ``class``. The records of several sections
+            are joined; they become ``per_class`` of ``scores.json``, and the rows of ``per_class.csv``.
+        part: the key of its charts in a report of several parts; set by the report.
+        anchor: its address in the page; set by the report.
     """
 
     title: str
@@ -139,19 +171,37 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     galleries: Sequence[Gallery] = ()
+    footnotes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    folded: bool = False
+    charts: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    run_numbers: Sequence[Mapping[str, Any]] = ()
+    class_numbers: Sequence[Sequence[Mapping[str, Any]]] = ()
     part: str = ""
+    anchor: str = ""
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the page may show it beside another section: it has notes and one figure at most."""
+        return len(self.figures) <= 1 and not self.tables and not self.galleries
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The warnings, then the notes."""
+        return [*self.warnings, *self.notes]
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of it.
+    """A whole report.
 
     Attributes:
         title: of the page.
-        summary: the score or scores in one line.
+        summary: the main score of each run, in one line.
         runs: names of the runs.
         sections: from top to bottom.
-        scores: the numbers, for ``scores.json``.
+        scores: the content of ``scores.json``.
         charts: what the page's script draws from, plain data, for each part; see ``page.js``.
     """
 
@@ -162,13 +212,13 @@ class Report:
     scores: Mapping[str, Any]
     charts: Mapping[str, Any] = field(default_factory=dict)
 
-    def missing(self) -> list[str]:
-        """Which images could not be shown; a terminal should tell that as well."""
-        return [note for section in self.sections if section.galleries for note in section.notes]
+    def warnings(self) -> list[str]:
+        """The warnings of all sections, each once."""
+        return list(dict.fromkeys(text for section in self.sections for text in section.warnings))
 
 
-def opening_class(ap: NDArray, support: NDArray) -> int:
-    """The class that a page opens with: the lowest AP of those with as many objects as most classes have."""
+def opening_class(ap: NDArray[np.float64], support: NDArray[np.int64]) -> int:
+    """The class that a page shows first: the lowest AP among the classes with at least the median support."""
     present = support > 0
     if not present.any():
         return 0
@@ -176,24 +226,35 @@ def opening_class(ap: NDArray, support: NDArray) -> int:
     return int(np.argmin(np.where(common, ap, np.inf)))
 
 
-def one_limit(limits: NDArray) -> float:
+def one_limit(limits: NDArray[np.float64]) -> float:
     """The threshold of all classes if they have the same; NaN if not."""
     return float(limits[0]) if len(limits) and (limits == limits[0]).all() else math.nan
 
 
-def worst_first(ap: NDArray) -> list[int]:
-    """The classes by AP, the lowest first, those without one last."""
-    return np.argsort(np.where(np.isnan(ap), np.inf, ap), kind="stable").tolist()
+def worst_first(ap: NDArray[np.float64]) -> list[int]:
+    """Indices of the classes by ascending AP; classes without AP come last."""
+    order: list[int] = np.argsort(np.where(np.isnan(ap), np.inf, ap), kind="stable").tolist()
+    return order
 
 
 def some_of(names: Sequence[str], most: int = 10) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others.
+
+    Examples:
+        >>> some_of(["cat", "cow", "dog"], most=2)
+        'cat, cow and 1 more'
+    """
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def text_of(value: Any, kind: str) -> str:
-    """A value of a table as people read it; a dash where there is none."""
+    """A value of a table as it is shown; a dash where there is none.
+
+    Examples:
+        >>> text_of(12.345, "percent"), text_of(1234, "count"), text_of(0.5, "difference")
+        ('12.35', '1,234', '+0.50')
+    """
     if kind == "interval":
         low, high = value if value is not None else (math.nan, math.nan)
         return DASH if math.isnan(low) else f"{_signed(low, False)} to {_signed(high, False)}"
@@ -218,11 +279,11 @@ def _signed(value: float, plus: bool) -> str:
 
 
 def sort_key(value: Any) -> float | str:
-    """What the page sorts a cell by: a number, or text in small letters; absent values come last."""
+    """What the page sorts a cell by: a number, or text in lower case; empty for absent values, which come last."""
     if isinstance(value, tuple):  # an interval
         value = value[0]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
         return value.casefold()
-    return min(float(value), 1e300)
+    return min(float(f"{value:.9g}"), 1e300)

@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -23,7 +24,8 @@ INK, MUTED, GRID, PAPER = "#1c2026", "#646b75", "#d8dce2", "#fefefe"
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
     colour: f"series-{place}" for place, colour in enumerate(SERIES)
 }
-_WIDTH, _HEIGHT = 5.2, 3.4
+# In inches. The page shows drawings at this size, so that text has one size in all of them.
+_WIDTH, _HEIGHT = 3.83, 2.8
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tresnet_downstream",
@@ -44,7 +46,10 @@ _STYLE: dict[Any, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9.0,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "axes.labelsize": 9.0,
     "lines.linewidth": 1.8,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -52,8 +57,10 @@ _STYLE: dict[Any, Any] = {
 }
 _UNUSED = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
 _TITLE_WIDTH = 28
-# Classes named in a plot of all.
-_NAMED = 6
+# Classes that are named beside their dots, if there is room; above so many classes the dots are small.
+_NAMED, _MANY_DOTS = 30, 300
+# The same font as matplotlib's text has; the page replaces its family.
+_FONT = f'style="font: 9px sans-serif; fill: {INK}"'
 
 Frame = tuple[float, float, float, float]
 
@@ -91,67 +98,129 @@ def curves(
         if len(lines) + len(marks) > 1:
             _legend(axes, above=True)
         drawing = _svg(canvas)
-        # Only now: the layout is worked out anew as the drawing is written.
-        (left, bottom), (right, top) = axes.transData.transform([(0, 0), (1, 1)])
-        height = canvas.bbox.height
-        return drawing, (float(left), float(height - bottom), float(right), float(height - top))
+        return drawing, _frame(canvas, axes)
 
 
-def ap_against_support(
+def scatter(
     names: Sequence[str],
-    support: NDArray,
-    ap: Sequence[NDArray],
+    support: NDArray[np.int64],
+    scores: Sequence[NDArray[np.float64]],
     classes: Sequence[str],
-    what: str,
-    score: str = "AP",
+    support_label: str,
+    score_label: str,
 ) -> str:
-    """A dot for each class and run; the classes with the lowest AP of the first run are named."""
+    """A dot for each class and run: its score against its support. A click on a dot selects the class in the page.
+
+    Names stand beside as many dots as there is room for, the lowest scores of the first run first; each dot shows its
+    name and numbers under the pointer.
+
+    Args:
+        names: of the runs.
+        support: (C,) positives; classes without are left out.
+        scores: for each run (C,) in percent.
+        classes: C names.
+        support_label: below.
+        score_label: at the side, without unit.
+    """
     with matplotlib.rc_context(_STYLE):
         canvas, axes = _axes()
         present = np.flatnonzero(support > 0)
-        many = len(present) > 1000
-        for place, (name, values) in enumerate(zip(names, ap, strict=True)):
-            axes.plot(
-                support[present],
-                values[present],
-                linestyle="none",
-                marker="o",
-                markersize=2 if many else 4.5,
-                alpha=0.35 if many else 0.75,
-                markeredgewidth=0,
-                color=SERIES[place % len(SERIES)],
-                label=_plain(name),
-                rasterized=many,
-            )
-        lowest = present[np.argsort(ap[0][present], kind="stable")[:_NAMED]]
-        middle = np.median(np.log(support[present])) if len(present) else 0.0
-        named: list[tuple[float, float]] = []
-        for c in lowest:
-            x, y = math.log10(support[c]), float(ap[0][c])
-            # One name where several would lie upon one another.
-            if any(abs(y - other_y) < 6 and abs(x - other_x) < 1 for other_x, other_y in named):
-                continue
-            named.append((x, y))
-            left = math.log(support[c]) > middle
-            axes.annotate(
-                _plain(classes[c]),
-                (support[c], y),
-                xytext=(-5 if left else 5, 3),
-                textcoords="offset points",
-                ha="right" if left else "left",
-                fontsize=8,
-                parse_math=False,
-            )
+        many = len(present) > _MANY_DOTS
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        if len(present):
+            shown = np.concatenate([values[present] for values in scores])
+            least, most = float(np.nanmin(shown)), float(np.nanmax(shown))
+            margin = max(0.06 * (most - least), 0.5)
+            axes.set_ylim(max(least - margin, -1.5), min(most + margin, 101.5))
+            few, lots = int(support[present].min()), int(support[present].max())
+            axes.set_xlim(few / (1.15 * (lots / few) ** 0.04), lots * 1.15 * (lots / few) ** 0.04)
+        low, high = axes.get_xlim()
+        # Fewer ticks where the axis is long, so that their labels do not touch.
+        subs = (1, 2, 5) if high / low < 300 else (1,)
+        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs))
+        if high / low < 8:
+            axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-        least = min((float(np.min(values[present])) for values in ap if len(present)), default=0.0)
-        # Good classes would lie on one line below the upper edge.
-        axes.set(ylim=(max(0, 10 * (least // 10) - 10) if least > 50 else 0, 102), xlabel=what, ylabel=f"{score}, %")
+        axes.set(xlabel=support_label, ylabel=f"{score_label}, %")
         if len(names) > 1:
+            # Empty lines stand for the runs in the legend; the dots are drawn over the axes.
+            for place, name in enumerate(names):
+                color = SERIES[place % len(SERIES)]
+                axes.plot([], [], linestyle="none", marker="o", markersize=4.5, color=color, label=_plain(name))
+            _legend(axes, above=True)
+        _svg(canvas)  # works out the layout
+        height = canvas.bbox.height
+        dots, texts = [], _Texts(axes.bbox.x0, height - axes.bbox.y1, axes.bbox.x1, height - axes.bbox.y0)
+        order = present[np.argsort(scores[0][present], kind="stable")]
+        for place, values in enumerate(scores):
+            for c in order:
+                x, y = axes.transData.transform((support[c], values[c]))
+                hint = f"{classes[c]}: {score_label} {values[c]:.2f}, {support[c]:,} {support_label}"
+                hint += f" ({names[place]})" if len(names) > 1 else ""
+                dots.append(_dot(float(x), float(height - y), 2.0 if many else 3.2, place, int(c), hint))
+                texts.avoid(float(x), float(height - y))
+        for c in order if len(order) <= _NAMED else [*order[:_NAMED]]:
+            x, y = axes.transData.transform((support[c], scores[0][c]))
+            texts.add(float(x), float(height - y), _plain(classes[c]))
+        return _svg(canvas, "".join(dots) + texts.svg())
+
+
+def lines(lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> str:
+    """Lines on axes that fit them: legend, x and y of each."""
+    with matplotlib.rc_context(_STYLE):
+        canvas, axes = _axes()
+        for place, (legend, x, y) in enumerate(lines):
+            style = {"marker": "o", "markersize": 3.5} if len(x) < 40 else {}
+            color = SERIES[place % len(SERIES)]
+            axes.plot(x, y, color=color, linewidth=1.5, label=_plain(legend), **style)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.set_xlim(left=0)
+        axes.margins(x=0.02)
+        axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+        if y_label == "learning rate":
+            axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
+            axes.set_ylim(bottom=0)
+        if len(lines) > 1:
             _legend(axes, above=True)
         return _svg(canvas)
+
+
+# The least share that the distribution's scale shows.
+_LEAST_SHARE = 1e-4
+
+
+def log_height(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Heights from 0 to 1 of shares on a logarithmic scale from 0.01% to 100%; 0 for smaller shares."""
+    decades = -math.log10(_LEAST_SHARE)
+    return 1 + np.log10(np.maximum(shares, _LEAST_SHARE)) / decades
+
+
+def outline(heights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The outline of a histogram over [0, 1] with bins of equal width, as x and y of its corners."""
+    edges = np.linspace(0, 1, len(heights) + 1)
+    return np.repeat(edges, 2), np.concatenate([[0], np.repeat(heights, 2), [0]])
+
+
+def distribution(shares: Sequence[NDArray[np.float64]], legends: Sequence[str]) -> tuple[str, Frame]:
+    """The outlines of histograms of scores, each findable by its id ``kind-0``, ``kind-1``, and the drawing's frame.
+
+    Args:
+        shares: of each kind (B,) shares of its entries in bins of equal width over [0, 1].
+        legends: of each kind.
+    """
+    with matplotlib.rc_context(_STYLE):
+        canvas, axes = _axes()
+        for place, (values, legend) in enumerate(zip(shares, legends, strict=True)):
+            x, y = outline(log_height(values))
+            (line,) = axes.plot(x, y, color=SERIES[place], linewidth=1.5, label=_plain(legend), clip_on=False)
+            line.set_gid(f"kind-{place}")
+        ticks = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+        axes.set_yticks(log_height(np.array(ticks)), [f"{100 * share:g}%" for share in ticks])
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share of entries")
+        _legend(axes, above=True)
+        drawing = _svg(canvas)
+        return drawing, _frame(canvas, axes)
 
 
 def reliability_diagram(
@@ -162,7 +231,7 @@ def reliability_diagram(
 ) -> str:
     """How often entries are present against how likely they were said to be, and how many there are of each."""
     with matplotlib.rc_context(_STYLE):
-        canvas = Canvas(figsize=(_WIDTH, _HEIGHT + 0.5), layout="constrained")
+        canvas = Canvas(figsize=(_WIDTH, _HEIGHT + 0.4), dpi=72, layout="constrained")
         axes, below = canvas.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="dashed", label="calibrated")
         filled = count > 0
@@ -183,37 +252,55 @@ def reliability_diagram(
         return _svg(canvas)
 
 
-def matrix(counts: NDArray, names: Sequence[str], row_label: str, column_label: str) -> str:
-    """A square of counts, the darker the more."""
+def matrix(
+    counts: NDArray[np.int64], names: Sequence[str], row_label: str, column_label: str, classes: Sequence[int] = ()
+) -> str:
+    """A square of counts, the darker the more. A click on a cell selects both classes in the page.
+
+    Args:
+        counts: (K, K).
+        names: of the K classes.
+        row_label: at the side.
+        column_label: below.
+        classes: indices of the K classes; without them cells cannot be clicked.
+    """
     with matplotlib.rc_context(_STYLE):
-        side = max(2.6, 0.24 * len(names) + 1.3)
-        canvas = Canvas(figsize=(side + 0.4, side), layout="constrained")
+        side = max(2.6, 0.21 * len(names) + 1.4)
+        canvas = Canvas(figsize=(side + 0.4, side), dpi=72, layout="constrained")
         axes = canvas.add_subplot()
         axes.grid(False)
-        most = max(1, int(counts.max(initial=0)))
-        for (row, column), value in np.ndenumerate(counts):
-            if value:
-                # Rectangles stay sharp, and carry their number where a reader's program speaks it.
-                axes.add_patch(
-                    matplotlib.patches.Rectangle(
-                        (column - 0.46, row - 0.46), 0.92, 0.92, color=SERIES[1], alpha=0.15 + 0.85 * value / most, lw=0
-                    )
-                )
-                if len(names) <= 24:
-                    axes.text(column, row, f"{value}", ha="center", va="center", fontsize=7)
         ticks, labels = np.arange(len(names)), [_plain(name) for name in names]
-        axes.set_xticks(ticks, labels, rotation=90, fontsize=8, parse_math=False)
-        axes.set_yticks(ticks, labels, fontsize=8, parse_math=False)
+        axes.set_xticks(ticks, labels, rotation=90, parse_math=False)
+        axes.set_yticks(ticks, labels, parse_math=False)
         axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel=column_label, ylabel=row_label)
         axes.set_aspect("equal")
-        return _svg(canvas)
+        _svg(canvas)  # works out the layout
+        most = max(1, int(counts.max(initial=0)))
+        cells = []
+        for (row, column), value in np.ndenumerate(counts):
+            if value:
+                (left, top), (right, bottom) = axes.transData.transform(
+                    [(column - 0.47, row - 0.47), (column + 0.47, row + 0.47)]
+                )
+                filters = f' data-classes="{classes[row]} {classes[column]}"' if len(classes) else ""
+                hint = escape(f"{row_label}: {names[row]}; {column_label}: {names[column]}; {value:,}")
+                x, y = (left + right) / 2, canvas.bbox.height - (top + bottom) / 2
+                cells.append(
+                    f'<g class="cell"{filters}><title>{hint}</title><rect x="{left:.2f}" '
+                    f'y="{canvas.bbox.height - top:.2f}" width="{right - left:.2f}" height="{top - bottom:.2f}" '
+                    f'fill="{SERIES[1]}" fill-opacity="{0.15 + 0.75 * value / most:.2f}"/>'
+                    f'<text x="{x:.2f}" y="{y + 3.2:.2f}" text-anchor="middle" {_FONT}>{_short(int(value))}</text></g>'
+                )
+        return _svg(canvas, "".join(cells))
 
 
 def bars(names: Sequence[str], values: Sequence[Sequence[float]], legends: Sequence[str], label: str) -> str:
     """Horizontal bars in groups: one group for each name, one bar in it for each run, with its value."""
     with matplotlib.rc_context(_STYLE):
         canvas = Canvas(
-            figsize=(_WIDTH, max(1.8, 0.42 * len(names) * max(1, 0.6 * len(values)) + 0.8)), layout="constrained"
+            figsize=(_WIDTH, max(1.8, 0.36 * len(names) * max(1, 0.6 * len(values)) + 0.8)),
+            dpi=72,
+            layout="constrained",
         )
         axes = canvas.add_subplot()
         height = 0.8 / len(values)
@@ -226,7 +313,7 @@ def bars(names: Sequence[str], values: Sequence[Sequence[float]], legends: Seque
                 label=_plain(legend),
             )
             texts = [text_of(value, "percent") for value in series]
-            axes.bar_label(drawn, texts, padding=3, fontsize=8)
+            axes.bar_label(drawn, texts, padding=3)
         axes.set_yticks(np.arange(len(names)), names)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
@@ -243,6 +330,12 @@ def _from_the_left(recall: NDArray, precision: NDArray) -> tuple[NDArray, NDArra
     if not len(recall):
         return recall, precision
     return np.concatenate([[0], recall]), np.concatenate([precision[:1], precision])
+
+
+def width_of(svg: str) -> float:
+    """The width of a drawing, in points; 0 if it does not say."""
+    width = re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)
+    return float(width[1]) if width else 0.0
 
 
 def in_page(svg: str, name: str) -> str:
@@ -274,10 +367,74 @@ def _plain(name: str) -> str:
     return f"\u200b{short}" if short.startswith("_") else short
 
 
-def _svg(canvas: Canvas) -> str:
+class _Texts:
+    """Names beside dots, each where it covers neither dots nor other names; those without room are left out."""
+
+    def __init__(self, left: float, top: float, right: float, bottom: float) -> None:
+        self._edges = left, top, right, bottom
+        self._taken: list[tuple[float, float, float, float]] = []
+        self._texts: list[str] = []
+
+    def avoid(self, x: float, y: float, radius: float = 2.6) -> None:
+        """Keeps names off a dot."""
+        self._taken.append((x - radius, y - radius, x + radius, y + radius))
+
+    def add(self, x: float, y: float, name: str) -> None:
+        """Writes a name beside the dot at (x, y)."""
+        width, height = 5.0 * len(name), 9.0
+        for left, middle in (
+            (x + 5, y),
+            (x - 5 - width, y),
+            (x - width / 2, y - 9),
+            (x - width / 2, y + 9),
+            (x + 4, y - 8),
+            (x + 4, y + 8),
+            (x - 4 - width, y - 8),
+            (x - 4 - width, y + 8),
+        ):
+            box = (left, middle - height / 2, left + width, middle + height / 2)
+            inside = box[0] >= self._edges[0] and box[2] <= self._edges[2] + 4
+            inside &= box[1] >= self._edges[1] - 4 and box[3] <= self._edges[3] + 2
+            if inside and not any(_overlap(box, other) for other in self._taken):
+                self._taken.append(box)
+                place = f'x="{left:.2f}" y="{middle + 3.2:.2f}"'
+                self._texts.append(f"<text {place} {_FONT}>{escape(name)}</text>")
+                return
+
+    def svg(self) -> str:
+        """The names that have room."""
+        return "".join(self._texts)
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _dot(x: float, y: float, radius: float, series: int, c: int, hint: str) -> str:
+    return (
+        f'<circle class="dot" data-classes="{c}" cx="{x:.2f}" cy="{y:.2f}" r="{radius}" '
+        f'fill="{SERIES[series % len(SERIES)]}" fill-opacity="0.75"><title>{escape(hint)}</title></circle>'
+    )
+
+
+def _short(count: int) -> str:
+    """A count in up to four characters."""
+    return f"{count}" if count < 1000 else f"{count / 1000:.0f}k"
+
+
+def _frame(canvas: Canvas, axes: Any) -> Frame:
+    """The positions of (0, 0) and (1, 1); to be asked for after the drawing, which works out the layout."""
+    (left, bottom), (right, top) = axes.transData.transform([(0, 0), (1, 1)])
+    height = canvas.bbox.height
+    return float(left), float(height - bottom), float(right), float(height - top)
+
+
+def _svg(canvas: Canvas, over: str = "") -> str:
+    """The drawing, with other SVG drawn over it."""
     file = io.StringIO()
     with warnings.catch_warnings():
         # The reader's program has the fonts, and draws the text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         FigureCanvasSVG(canvas).print_svg(file, metadata={"Date": None})
-    return _UNUSED.sub("", file.getvalue()).strip() + "\n"
+    drawing = _UNUSED.sub("", file.getvalue()).strip()
+    return drawing.removesuffix("</svg>") + f"{over}</svg>\n"

@@ -1,4 +1,4 @@
-"""Trackers in a training: records what is logged, and brings it to each tracker."""
+"""Trackers in a training: records logged values, and sends them to each tracker."""
 
 import hashlib
 import json
@@ -34,21 +34,21 @@ from tresnet_downstream.weights.download import sha256_of
 
 BACKEND = "tracker"
 _STEPS = "tracked_steps"
-_ADVICE = "the training goes on, and `resume` sends what is missing"
+_ADVICE = "the training continues, and `resume` sends the missing values"
 
 
 @HOOKS.register_module()
 class TrackerHook(Hook):
-    """Gives trackers the scalars of a training, its config and its results.
+    """Sends the scalars of a training, its config and its results to trackers.
 
-    What MMEngine's hooks write to the visualizer is recorded in the run's journal first, see :mod:`.journal`. Every
-    process must have this hook; the first one alone logs.
+    Scalars that MMEngine's hooks write to the visualizer are recorded in the run's journal first, see :mod:`.journal`.
+    Every process must have this hook, but only the first one logs.
 
     Args:
-        settings: of the trackers, from :func:`tracker_settings`.
+        settings: settings of the trackers, from :func:`tracker_settings`.
     """
 
-    # Before the hook that makes up for a validation, so that its scores are recorded.
+    # Runs before the hook that repeats an interrupted validation, so its scores are recorded.
     priority = "HIGHEST"
 
     def __init__(self, settings: Sequence[Mapping[str, Any]]) -> None:
@@ -62,10 +62,10 @@ class TrackerHook(Hook):
         self.is_complete = False
 
     def connect(self, folder: str | Path) -> None:
-        """Reaches the trackers, before a run begins. Every process must call this.
+        """Connects to the trackers before a run begins. Every process must call this.
 
         Raises:
-            UserError: in all processes, if one cannot be reached.
+            UserError: in all processes, if a tracker cannot be reached.
         """
         refusal = [""]
         if is_main_process():
@@ -78,17 +78,17 @@ class TrackerHook(Hook):
             raise UserError(refusal[0])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Takes the number of optimiser steps up: a change of the batch size changes how the loop counts them."""
+        """Restores the number of optimiser steps, which the loop counts differently if the batch size changed."""
         meta = checkpoint.get("meta", {})
         if runner._resume:
             self.resumed_steps = meta.get(_STEPS, meta.get("step"))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Notes the number of optimiser steps."""
+        """Adds the number of optimiser steps."""
         checkpoint["meta"][_STEPS] = _steps(runner, runner.iter) + self.offset
 
     def before_train(self, runner: Runner) -> None:
-        """Opens the run at each tracker, which gets what it lacks."""
+        """Opens the run at each tracker, and sends the records that it lacks."""
         if self.resumed_steps is not None:
             self.offset = self.resumed_steps - _steps(runner, runner.iter)
         refusal = [""]
@@ -105,7 +105,7 @@ class TrackerHook(Hook):
         self.journal = Journal(runner.work_dir, runner.run_id, runner.settings_digest)
         run = TrackedRun(runner.run_id, Path(runner.work_dir))
         place, step = _place(runner.train_loop, runner.iter), _steps(runner, runner.iter) + self.offset
-        # What says how this process was started is no part of the run.
+        # Keys that describe how this process was started are not part of the run.
         left_out = {*SET_BY_TRAINING, *(["load_from"] if runner._resume else [])}
         config = {key: value for key, value in runner.cfg._cfg_dict.to_dict().items() if key not in left_out}
         self.journal.add_config(place, step, flat(plain(config)))
@@ -115,17 +115,17 @@ class TrackerHook(Hook):
         runner.visualizer._vis_backends[BACKEND] = _Recorder(self, runner)
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Scalars are of the training from here."""
+        """Marks the following scalars as those of the training."""
         self.kind = TRAIN
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Scalars are of a validation from here."""
+        """Marks the following scalars as those of a validation."""
         self.kind = VAL
 
     def record(self, runner: Runner, scalars: Mapping[str, Any]) -> None:
-        """Records scalars where the training stands, and sends what is new."""
+        """Records scalars with the position of the training, and sends the new ones."""
         assert self.journal is not None
-        # Hooks come after a batch before the loop counts it.
+        # Hooks are called after a batch, before the loop counts it.
         batches = runner.iter + (1 if self.kind == TRAIN else 0)
         place, step = _place(runner.train_loop, batches), _steps(runner, batches) + self.offset
         self._send(self.journal.add_scalars(self.kind, place, step, scalars_of(scalars)))
@@ -140,7 +140,7 @@ class TrackerHook(Hook):
         self._close(FINISHED)
 
     def close(self, error: BaseException | None) -> None:
-        """Ends the run at trackers where the training ended early; does nothing if it was complete."""
+        """Ends the run at the trackers if the training ended early; does nothing after a complete training."""
         self._close(FAILED if isinstance(error, Exception) else STOPPED)
 
     def _send(self, record: Record | None) -> None:
@@ -155,7 +155,7 @@ class TrackerHook(Hook):
 
 
 class _Recorder(BaseVisBackend):
-    """Where the visualizer gives scalars to the hook."""
+    """A visualizer backend that passes scalars to the hook."""
 
     def __init__(self, hook: TrackerHook, runner: Runner) -> None:
         super().__init__("")
@@ -178,7 +178,7 @@ class _Recorder(BaseVisBackend):
 
 
 def best_results(runner: Runner) -> tuple[dict[str, float], dict[str, str]]:
-    """The best scores of a training as ``best/NAME``, and facts of their checkpoint, or else of the last one."""
+    """The best scores of a training as ``best/NAME``, and facts about the best checkpoint, or else the last one."""
     scalars: dict[str, Any] = {}
     best: Path | None = None
     for hook in runner.hooks:
@@ -195,15 +195,16 @@ def best_results(runner: Runner) -> tuple[dict[str, float], dict[str, str]]:
 
 
 def settings_digest(settings: Any) -> str:
-    """A digest of what :func:`run_settings` gives."""
+    """A SHA-256 digest of the result of :func:`run_settings`."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def flat(config: Any, name: str = "") -> dict[str, Any]:
-    """A config's values by their dotted names; lists without dicts stay whole, as JSON.
+    """A config's values by their dotted keys; lists without dicts become JSON.
 
-    >>> flat({"model": {"type": "A", "layers": [1, 2]}, "hooks": [{"type": "B"}]})
-    {'model.type': 'A', 'model.layers': '[1, 2]', 'hooks.0.type': 'B'}
+    Examples:
+        >>> flat({"model": {"type": "A", "layers": [1, 2]}, "hooks": [{"type": "B"}]})
+        {'model.type': 'A', 'model.layers': '[1, 2]', 'hooks.0.type': 'B'}
     """
     if isinstance(config, list | tuple) and not any(isinstance(item, Mapping) for item in config):
         return {name: json.dumps(config, default=str)}
@@ -219,9 +220,9 @@ def _steps(runner: Runner, batches: int) -> int:
 
 
 def _place(loop: BaseLoop, batches: int) -> float:
-    """Epochs trained after so many batches; batches, in a loop over iterations."""
+    """The number of batches as epochs, with fractions; unchanged in a loop over iterations."""
     if not isinstance(loop, TrainLoop):
         return float(batches)
     length = len(loop.dataloader)
-    # Of an epoch that ended, the loop may count batches or not yet the epoch.
-    return loop.epoch + (batches - loop.epoch * length) / length
+    # At the end of an epoch, the loop may have counted its batches but not yet the epoch.
+    return float(loop.epoch + (batches - loop.epoch * length) / length)

@@ -1,8 +1,8 @@
-"""What a run logs, as lines of JSON in its folder, from which any tracker can be brought up to date.
+"""The journal of a run: all logged values as lines of JSON in the run folder, from which trackers are updated.
 
-A tracker may lose what it was given last when the process is killed, or be out of reach for a while. The journal does
-not: each record is in the file before a tracker sees it. Scalars that a resumed training computes again are not
-recorded again, so a record is there once however often the training was killed.
+A tracker may lose its last values when the process is killed, or be unreachable for a while. The journal loses nothing,
+because each record is written to the file before it is sent. Scalars that a resumed training computes again are not
+recorded again, so each record exists once.
 """
 
 import json
@@ -25,17 +25,17 @@ TRAIN, VAL, CONFIG, RESULTS = "train", "val", "config", "results"
 
 @dataclass(frozen=True)
 class Record:
-    """What was logged at one place of a training, or after it.
+    """Values that were logged at one position of a training, or after it.
 
     Attributes:
-        number: of the record in its journal, from 0.
-        milliseconds: when it was recorded, since 1970.
-        kind: ``train`` and ``val`` for scalars of training and validation; ``config``; ``results`` for what came out.
-        place: epochs trained, with the part of the one that is not complete.
+        number: number of the record in its journal, from 0.
+        milliseconds: time of the record, since 1970.
+        kind: ``train`` or ``val`` for scalars of training or validation, ``config``, or ``results``.
+        place: epochs trained, with fractions.
         step: optimiser steps done.
         scalars: numbers by name.
-        facts: texts by name, such as the SHA-256 of a checkpoint; of a config, its values.
-        files: paths of files or folders that belong to the run, by the name that they get there.
+        facts: texts by name, such as the SHA-256 of a checkpoint; for ``config``, the config's values.
+        files: paths of files or folders that belong to the run, by their name in the tracker.
     """
 
     number: int
@@ -49,11 +49,11 @@ class Record:
 
 
 class Journal:
-    """The journal of a run. The run's folder must be locked: one process alone writes.
+    """The journal of a run. The run folder must be locked, so only one process writes.
 
     Args:
-        folder: of the run.
-        run_id: of the run. A journal of another run is moved to a folder ``earlier_N``.
+        folder: the run folder.
+        run_id: id of the run. The journal of another run is moved to a folder ``earlier_N``.
         settings: a digest of the run's settings, for :func:`unfinished_start`.
     """
 
@@ -62,7 +62,7 @@ class Journal:
         self.records: list[Record] = []
         header, records, length = _read(self.path)
         if length < (self.path.stat().st_size if self.path.is_file() else 0):
-            os.truncate(self.path, length)  # the rest of a line that a killed process could not complete
+            os.truncate(self.path, length)  # removes the incomplete line of a killed process
         if header.get("run_id") == run_id:
             self.records = records
         else:
@@ -71,7 +71,7 @@ class Journal:
         self._last = {(record.kind, name): record.place for record in self.records for name in record.scalars}
 
     def add_scalars(self, kind: str, place: float, step: int, scalars: Mapping[str, float]) -> Record | None:
-        """Records those scalars that were not recorded at this place or a later one; None if there are none."""
+        """Records the scalars that are not recorded at this position or a later one; None if there are none."""
         new = {name: value for name, value in scalars.items() if place > self._last.get((kind, name), -1.0)}
         if not new:
             return None
@@ -79,14 +79,14 @@ class Journal:
         return self._add(kind, place, step, scalars=new)
 
     def add_config(self, place: float, step: int, config: Mapping[str, Any]) -> Record | None:
-        """Records the config, unless the last one was the same."""
+        """Records the config, unless it equals the last recorded one."""
         before = next((record.facts for record in reversed(self.records) if record.kind == CONFIG), None)
         return None if before == config else self._add(CONFIG, place, step, facts=dict(config))
 
     def add_results(
         self, place: float, step: int, scalars: Mapping[str, float], facts: Mapping[str, str], files: Mapping[str, str]
     ) -> Record | None:
-        """Records what came out of a training or a scoring, unless the last record of the same names says the same."""
+        """Records results of a training or a scoring, unless the last record with the same names is equal."""
         content: dict[str, dict[str, Any]] = {"scalars": dict(scalars), "facts": dict(facts), "files": dict(files)}
         names = {key: set(part) for key, part in content.items()}
         for record in reversed(self.records):
@@ -112,10 +112,10 @@ class Journal:
 
 
 def unfinished_start(folder: str | Path, settings: str) -> str | None:
-    """The id of a run that has a journal; None without one, or if it was of other settings.
+    """The run id of a folder's journal; None if there is no journal, or it has other settings.
 
-    For a folder without checkpoints: a training that was killed before its first one, and is started again, is the
-    same run for a tracker.
+    It is used for folders without checkpoints: a training that was killed before its first checkpoint and is started
+    again is the same run for a tracker.
     """
     header = _read(Path(folder) / JOURNAL)[0]
     run_id = header.get("run_id")
@@ -123,13 +123,13 @@ def unfinished_start(folder: str | Path, settings: str) -> str | None:
 
 
 def journal_id(folder: str | Path) -> str | None:
-    """The id of the run that a folder's journal is of; None without a journal."""
+    """The run id of a folder's journal; None if there is no journal."""
     run_id = _read(Path(folder) / JOURNAL)[0].get("run_id")
     return run_id if isinstance(run_id, str) else None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Record], int]:
-    """Header, records, and the length of the whole lines in bytes."""
+    """Header, records, and the length of the complete lines in bytes."""
     try:
         with open_regular(path) as file:
             content = file.read()
@@ -151,7 +151,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Record], int]:
         else:
             damaged += 1
     if damaged:
-        tell(f"{path}: {damaged} lines are damaged and are not sent to trackers again")
+        tell(f"{path}: {damaged} lines are damaged and cannot be sent to trackers")
     return header, records, len(whole)
 
 
@@ -174,7 +174,7 @@ def _is_record(record: Record) -> bool:
 
 
 def scalars_of(tags: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers among the values of a log: plain ones, numpy's, and tensors of one element."""
+    """The numbers among logged values: Python numbers, numpy scalars, and tensors of one element."""
     values = {str(name): _plain_number(value) for name, value in tags.items()}
     return {name: value for name, value in values.items() if type(value) in (int, float)}
 

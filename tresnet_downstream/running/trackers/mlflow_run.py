@@ -1,4 +1,4 @@
-"""A run in MLflow: found by a tag with the id of the run's folder."""
+"""A run in MLflow, identified by a tag with the run id of the folder."""
 
 import os
 import re
@@ -14,9 +14,9 @@ from tresnet_downstream.running.trackers.tracker import FAILED, FINISHED, STOPPE
 DATABASE, ARTIFACTS, EXPERIMENT = "mlflow.db", "mlflow_artifacts", "tresnet-downstream"
 ID_TAG = "tresnet_downstream.run_id"
 _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED", STOPPED: "KILLED"}
-# MLflow's own defaults let each call wait for minutes while a server is down.
+# With MLflow's defaults, each call would wait for minutes while a server is down.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-# What MLflow takes in one call.
+# MLflow's limits per call.
 _PARAMS, _METRICS = 100, 1000
 _LONGEST_NAME, _LONGEST_VALUE, _LONGEST_TAG = 250, 6000, 5000
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
@@ -26,10 +26,10 @@ class MlflowRun:
     """Writes a run to MLflow's store.
 
     Args:
-        setting: ``tracking_uri``, ``experiment``, ``name`` and ``tags``, where they are set. Without ``tracking_uri``
-            the environment's ``MLFLOW_TRACKING_URI`` holds, or else a database in the run's folder; without
-            ``experiment`` the environment's ``MLFLOW_EXPERIMENT_NAME``.
-        folder: of the run.
+        setting: the options ``tracking_uri``, ``experiment``, ``name`` and ``tags`` that are set. The default of
+            ``tracking_uri`` is the environment variable ``MLFLOW_TRACKING_URI``, or else a database in the run folder;
+            the default of ``experiment`` is ``MLFLOW_EXPERIMENT_NAME``.
+        folder: the run folder.
     """
 
     name = "mlflow"
@@ -42,17 +42,17 @@ class MlflowRun:
             os.environ.setdefault(variable, value)
 
     def connect(self) -> None:
-        """Asks a store that is named for the experiment; the one in the run's folder is not opened yet.
+        """Requests the experiment from the store, unless the store is in the run folder.
 
-        The folder may be moved aside before the run begins.
+        The run folder may be moved aside before the run begins.
         """
-        import_module("mlflow.tracking")  # a package that does not work is told of before
+        import_module("mlflow.tracking")  # a broken package raises here, before the training
         if self.uri:
             self._experiment()
 
     @property
     def uri(self) -> str:
-        """Of the store that is named; empty for the one in the run's folder."""
+        """The URI of the store; empty for the store in the run folder."""
         return self.setting.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI") or ""
 
     def _experiment(self) -> Any:
@@ -61,27 +61,27 @@ class MlflowRun:
         return name, self.client.get_experiment_by_name(name)
 
     def open(self, run: TrackedRun, records: Sequence[Record]) -> None:
-        """Finds the run by its tag, or makes it; sends the records that it lacks."""
+        """Opens the run with the tag, or creates it; sends the records that it lacks."""
         name, experiment = self._experiment()
         if experiment is None:
-            # Otherwise MLflow puts files where the command is typed.
+            # MLflow's default is the current folder.
             artifacts = None if self.uri else (self.folder / ARTIFACTS).as_uri()
             experiment_id = self.client.create_experiment(name, artifact_location=artifacts)
         else:
             experiment_id = experiment.experiment_id
         query = f"tags.`{ID_TAG}` = '{run.run_id}'"
-        found = list(self.client.search_runs([experiment_id], filter_string=query, max_results=1))
-        if found:
-            self.run_id = found[0].info.run_id
+        matches = list(self.client.search_runs([experiment_id], filter_string=query, max_results=1))
+        if matches:
+            self.run_id = matches[0].info.run_id
             self.client.update_run(self.run_id, status="RUNNING")
         else:
             tags = {**self.setting.get("tags", {}), ID_TAG: run.run_id}
             title = self.setting.get("name") or self.folder.name
             self.run_id = self.client.create_run(experiment_id, tags=tags, run_name=title).info.run_id
-        self._send_missing(records, is_new=not found)
+        self._send_missing(records, is_new=not matches)
 
     def _send_config(self, config: Mapping[str, Any]) -> None:
-        """Logs parameters; one that a resumed training changed stands in a tag, since MLflow keeps the first value."""
+        """Logs parameters. One that a resumed training changed becomes a tag, because MLflow keeps the first value."""
         entities = import_module("mlflow.entities")
         params = {_name(key): str(value)[:_LONGEST_VALUE] for key, value in config.items()}
         before = self.client.get_run(self.run_id).data.params
@@ -97,9 +97,9 @@ class MlflowRun:
             self.client.log_batch(self.run_id, tags=batch)
 
     def _send_missing(self, records: Sequence[Record], is_new: bool) -> None:
-        """Sends what the store lacks of these records, told by name, step and time."""
+        """Sends the metrics that the store lacks, compared by name, step and time, and all results."""
         names = set() if is_new else {name for record in records for name, *_ in _metrics(record)}
-        there = {
+        stored = {
             (name, metric.step, metric.timestamp)
             for name in names
             for metric in self.client.get_metric_history(self.run_id, name)
@@ -108,14 +108,14 @@ class MlflowRun:
             metric
             for record in records
             for metric in _metrics(record)
-            if (metric[0], metric[3], metric[2]) not in there
+            if (metric[0], metric[3], metric[2]) not in stored
         ]
         self._send_metrics(lacking)
         for record in records:
             self._send_results(record)
 
     def send(self, record: Record) -> None:
-        """Sends one record; MLflow keeps one of equal name, step, time and value."""
+        """Sends one record; MLflow stores metrics of equal name, step, time and value once."""
         self._send_metrics(_metrics(record))
         self._send_results(record)
 
@@ -142,7 +142,7 @@ class MlflowRun:
 
 
 def _metrics(record: Record) -> list[tuple[str, float, int, int]]:
-    """Name, value, time and step of what a record holds; ``epoch`` goes with the scalars of a training."""
+    """Name, value, time and step of a record's scalars; ``epoch`` is added to those of a training."""
     prefix = "" if record.kind == RESULTS else f"{record.kind}/"
     scalars = {f"{prefix}{name}": value for name, value in record.scalars.items()}
     if record.scalars and record.kind != RESULTS:

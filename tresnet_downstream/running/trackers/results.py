@@ -1,4 +1,4 @@
-"""The scores and the report of a scored checkpoint, logged to the run that trained it."""
+"""Logs the scores and the report of a scored checkpoint to the run that trained it."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,16 +23,16 @@ _NOT_SCORES = ("format", "version", "run")
 
 
 def log_scored(config: Config, checkpoint: str | Path, folder: str | Path, report: str | Path | None = None) -> None:
-    """Logs what a scoring wrote as ``scored/NAME``, and its report, to the trackers that the config names.
+    """Logs the scores as ``scored/NAME``, and the report, to the trackers of the config.
 
-    They go to the run whose folder holds the checkpoint. Whatever prevents that is told in one line: the scores are on
-    the disk already.
+    They are logged to the run whose folder holds the checkpoint. If that fails, one line says why; the scores are on
+    the disk in any case.
 
     Args:
-        config: of the scoring, with the key ``tracker``.
-        checkpoint: the path of what was scored.
-        folder: where the scores are.
-        report: a folder with a report, if one was written.
+        config: config of the scoring, with the key ``tracker``.
+        checkpoint: path of the scored checkpoint.
+        folder: folder of the scores.
+        report: folder of the report, if one was written.
     """
     settings = require_trackers(config)
     if all(setting["type"] == TENSORBOARD for setting in settings):
@@ -46,7 +46,7 @@ def log_scored(config: Config, checkpoint: str | Path, folder: str | Path, repor
 def _log(settings: Any, checkpoint: Path, folder: Path, report: str | Path | None) -> None:
     run_folder = checkpoint.absolute().parent
     run_id = _run_of(checkpoint, run_folder)
-    # Labels and boxes of one network have a folder each.
+    # A joint model's labels and boxes have a folder each.
     parts = {"": folder} if (folder / SCORE_FILES[0]).is_file() else {f"{part}/": folder / part for part in PARTS}
     scores: dict[str, float] = {}
     about: dict[str, Any] = {}
@@ -66,26 +66,26 @@ def _log(settings: Any, checkpoint: Path, folder: Path, report: str | Path | Non
             try:
                 tracker.open(TrackedRun(run_id, run_folder), journal.records)
                 tracker.close(FINISHED)
-            except Exception as error:  # whatever the package raises
+            except Exception as error:  # any exception of the package
                 raise UserError(f"{tracker.name} does not answer ({reason(error)})") from error
 
 
 def _run_of(checkpoint: Path, run_folder: Path) -> str:
-    """The id of the run that a checkpoint is of, whose folder it must lie in."""
+    """The id of the run of a checkpoint, which must be in that run's folder."""
     run_id = stored_at(read_checkpoint(checkpoint, map_location="meta"), "meta", "run_id")
     try:
         of_folder = (run_folder / RUN_ID).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         of_folder = ""
     if not run_id or run_id != of_folder:
-        raise UserError(f"{checkpoint}: does not lie in the folder of the run that trained it")
+        raise UserError(f"{checkpoint}: is not in the folder of the run that trained it")
     if journal_id(run_folder) not in (run_id, None):
         raise UserError(f"{run_folder}: has the journal of another run")
     return str(run_id)
 
 
 def _numbers(content: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers in a tree of dicts, by their names with slashes; lists, such as those of classes, are left out."""
+    """The numbers in nested dicts, by their keys joined with slashes; lists, such as per-class scores, are left out."""
     if isinstance(content, Mapping):
         for key, value in content.items():
             if name or key not in _NOT_SCORES:

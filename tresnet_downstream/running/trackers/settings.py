@@ -1,4 +1,4 @@
-"""The key ``tracker`` of a config: which trackers a run logs to, with their options."""
+"""The key ``tracker`` of a config: the trackers that a run logs to, and their options."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -9,7 +9,7 @@ from mmengine.config import Config
 from tresnet_downstream.errors import UserError
 
 TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
-# What each takes besides its type; everything else is set by the environment variables of the packages.
+# Options of each tracker besides `type`; everything else is set by the packages' environment variables.
 OPTIONS: dict[str, tuple[str, ...]] = {
     TENSORBOARD: (),
     WANDB: ("project", "entity", "name", "group", "notes", "tags", "mode"),
@@ -20,34 +20,36 @@ _EXAMPLE = "dict(type='wandb', project='mine')"
 
 
 def tracker_settings(value: Any) -> list[dict[str, Any]]:
-    """The trackers that a config names, each as a dict with ``type`` and the options that are set.
+    """The trackers of a config, each as a dict with ``type`` and the options that are set.
 
     Args:
-        value: of the key ``tracker``: a name, a dict with ``type`` and options, a list of these, or None.
+        value: the value of ``tracker``: a name, a dict with ``type`` and options, a list of these, or None.
 
     Raises:
-        UserError: for another name or option, or a tracker that is named twice.
+        UserError: if a name or option is unknown, or a tracker is named twice.
 
-    >>> tracker_settings(["tensorboard", {"type": "wandb", "mode": "offline"}])
-    [{'type': 'tensorboard'}, {'type': 'wandb', 'mode': 'offline'}]
+    Examples:
+        >>> tracker_settings(["tensorboard", {"type": "wandb", "mode": "offline"}])
+        [{'type': 'tensorboard'}, {'type': 'wandb', 'mode': 'offline'}]
     """
     if value is None:
         return []
-    given = [value] if isinstance(value, str | Mapping) or not isinstance(value, Sequence) else list(value)
-    settings = [_setting(each) for each in given]
+    trackers = [value] if isinstance(value, str | Mapping) or not isinstance(value, Sequence) else list(value)
+    settings = [_setting(tracker) for tracker in trackers]
     kinds = [setting["type"] for setting in settings]
     if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
         raise UserError(f"tracker: names {twice} twice; name it once")
     return settings
 
 
-def _setting(given: Any) -> dict[str, Any]:
-    setting = {"type": given} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else {}
+def _setting(tracker: Any) -> dict[str, Any]:
+    setting = {"type": tracker} if isinstance(tracker, str) else dict(tracker) if isinstance(tracker, Mapping) else {}
     kind = setting.get("type")
     if kind not in OPTIONS:
-        raise UserError(f"tracker={given!r}: give {', '.join(map(repr, OPTIONS))}, {_EXAMPLE}, a list of these or None")
+        names = ", ".join(map(repr, OPTIONS))
+        raise UserError(f"tracker={tracker!r}: give {names}, {_EXAMPLE}, a list of these or None")
     if unknown := [key for key in setting if key not in ("type", *OPTIONS[kind])]:
-        known = f"there are {', '.join(OPTIONS[kind])}" if OPTIONS[kind] else "it takes none"
+        known = f"its options are {', '.join(OPTIONS[kind])}" if OPTIONS[kind] else "it has none"
         raise UserError(f"tracker: {kind} has no option {unknown[0]!r}; {known}")
     setting = {key: _checked(kind, key, option) for key, option in setting.items() if option is not None}
     if setting.get("mode", WANDB_MODES[0]) not in WANDB_MODES:
@@ -70,10 +72,10 @@ def _checked(kind: str, key: str, value: Any) -> Any:
 
 
 def require_trackers(config: Config) -> list[dict[str, Any]]:
-    """Reads the key ``tracker``, and looks whether the packages are installed.
+    """Reads the key ``tracker``, and checks that the packages are installed.
 
     Raises:
-        UserError: for a value that is none, or a package that is not installed.
+        UserError: if the value is invalid, or a package is not installed.
     """
     settings = tracker_settings(config.get("tracker"))
     for setting in settings:
@@ -86,6 +88,6 @@ def require_trackers(config: Config) -> list[dict[str, Any]]:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported; a mere folder of its name, as some writers leave, does not count."""
+    """Whether a package can be imported. A folder of its name without code, as some log writers leave, is ignored."""
     spec = find_spec(package)
     return spec is not None and spec.origin is not None

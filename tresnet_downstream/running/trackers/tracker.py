@@ -1,4 +1,4 @@
-"""What a tracker does, and how it is reached so that the training never depends on it."""
+"""The interface of trackers, and the delivery of records, in which a failing tracker does not end the training."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ class TrackedRun:
     """The run that is logged.
 
     Attributes:
-        run_id: from the file ``run_id`` of its folder.
-        folder: where it writes.
+        run_id: content of the file ``run_id`` in its folder.
+        folder: the run folder.
     """
 
     run_id: str
@@ -29,29 +29,29 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """One tracker. Every method may raise whatever the package does."""
+    """The interface of a tracker. Every method may raise any exception of its package."""
 
     name: str
 
     def connect(self) -> None:
-        """Looks whether the tracker can be reached, and changes nothing there."""
+        """Checks that the tracker can be reached; changes nothing there."""
 
     def open(self, run: TrackedRun, records: Sequence[Record]) -> None:
-        """Opens the run with this id, or makes it, and sends the records that it lacks."""
+        """Opens the run with this id, or creates it, and sends the records that it lacks."""
 
     def send(self, record: Record) -> None:
-        """Sends one more record; one that is there already has no effect."""
+        """Sends a record; sending a record again has no effect."""
 
     def close(self, status: str) -> None:
         """Ends the run as ``finished``, ``failed`` or ``stopped``."""
 
 
 class Delivery:
-    """Brings records to a tracker; once a training runs, a tracker that fails is told of once and tried again later.
+    """Sends records to a tracker. If the tracker fails, one warning is printed and the records are sent later.
 
     Args:
-        tracker: which has been opened.
-        advice: what becomes of the records that a failing tracker lacks, for the message.
+        tracker: a tracker that has been opened.
+        advice: text for the warning: how the missing records can be sent.
     """
 
     def __init__(self, tracker: Tracker, advice: str) -> None:
@@ -61,17 +61,17 @@ class Delivery:
         self.is_told = False
 
     def send(self, record: Record) -> None:
-        """Sends a record, and those that wait; after a failure only every `SECONDS_BETWEEN_TRIES`."""
+        """Sends a record and all waiting records; after a failure, only every `SECONDS_BETWEEN_TRIES`."""
         self.waiting.append(record)
         if self.failed is None or time.monotonic() - self.failed >= SECONDS_BETWEEN_TRIES:
             self._try()
 
     def close(self, status: str) -> None:
-        """Tries once more to send what waits, and ends the run."""
+        """Tries to send the waiting records, and ends the run."""
         self._try()
         try:
             self.tracker.close(status)
-        except Exception as error:  # whatever the package raises
+        except Exception as error:  # any exception of the package
             self._tell(error)
 
     def _try(self) -> None:
@@ -80,25 +80,25 @@ class Delivery:
                 self.tracker.send(self.waiting[0])
                 self.waiting.pop(0)
             self.failed = None
-        except Exception as error:  # whatever the package raises
+        except Exception as error:  # any exception of the package
             self.failed = time.monotonic()
             self._tell(error)
 
     def _tell(self, error: Exception) -> None:
         if not self.is_told:
             self.is_told = True
-            tell(f"warning: {self.tracker.name} does not answer ({reason(error)}); {self.advice}")
+            tell(f"warning: {self.tracker.name} does not respond ({reason(error)}); {self.advice}")
 
 
 def connected(settings: Sequence[Mapping[str, Any]], folder: str | Path) -> list[Tracker]:
-    """The trackers of a config but for TensorBoard, once each was reached.
+    """Connects to the trackers of a config, except TensorBoard.
 
     Args:
         settings: from :func:`tracker_settings`.
-        folder: of the run.
+        folder: the run folder.
 
     Raises:
-        UserError: one cannot be reached.
+        UserError: if a tracker cannot be reached.
     """
     trackers = [_built(setting, Path(folder)) for setting in settings if setting["type"] != TENSORBOARD]
     for tracker in trackers:
@@ -110,26 +110,26 @@ def with_reason(tracker: Tracker, action: Any, *arguments: Any) -> None:
     """Calls a method of a tracker before a training.
 
     Raises:
-        UserError: whatever it raises, in one line.
+        UserError: if the method raises an exception; the message has it in one line.
     """
     try:
         action(*arguments)
     except UserError:
         raise
-    except Exception as error:  # whatever the package raises: the training has nothing to do with it
+    except Exception as error:  # any exception of the package
         raise UserError(
-            f"tracker: {tracker.name} cannot be reached ({reason(error)}); mend that, or set tracker=None"
+            f"tracker: {tracker.name} cannot be reached ({reason(error)}); fix that, or set tracker=None"
         ) from error
 
 
 def reason(error: Exception) -> str:
-    """What an error of a package says, as one short line."""
+    """The message of a package's exception as one short line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return f"{text[:200]} ..." if len(text) > 200 else text
 
 
 def _built(setting: Mapping[str, Any], folder: Path) -> Tracker:
-    # The packages take a second to import.
+    # Imported here because the packages take a second to import.
     if setting["type"] == MLFLOW:
         from tresnet_downstream.running.trackers.mlflow_run import MlflowRun
 

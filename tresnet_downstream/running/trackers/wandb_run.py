@@ -1,4 +1,4 @@
-"""A run at Weights & Biases: its id there is the id of the run's folder."""
+"""A run in Weights & Biases, with the run id of the folder."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,12 @@ PROJECT = "tresnet-downstream"
 class WandbRun:
     """Writes a run with the package ``wandb``.
 
-    W&B counts what is logged by steps that only grow, and drops what has a smaller one. They are the numbers of the
-    journal's records here, so that the server's last one says what it has. The charts are drawn over ``step``,
-    optimiser steps, and ``epoch``.
+    W&B requires increasing step numbers and drops values with a smaller one. The numbers of the journal's records are
+    used, so the server's last step shows which records it has. Charts use ``step``, the optimiser steps, and ``epoch``.
 
     Args:
-        setting: arguments of ``wandb.init``, where they are set.
-        folder: of the run, where W&B keeps its files unless the environment's ``WANDB_DIR`` names another one.
+        setting: the arguments of ``wandb.init`` that are set.
+        folder: the run folder, in which W&B stores its files unless the environment variable ``WANDB_DIR`` is set.
     """
 
     name = "wandb"
@@ -34,16 +33,16 @@ class WandbRun:
 
     @property
     def mode(self) -> str:
-        """``online``, ``offline``, ``disabled`` or another of the package's; the config wins over the environment."""
+        """The mode of wandb, such as ``online`` or ``offline``; the config takes precedence over the environment."""
         return str(self.setting.get("mode") or _wandb().setup().settings.mode)
 
     def connect(self) -> None:
-        """Logs in with the key that the user has stored, where the mode needs it."""
+        """Logs in with the user's stored key, if the mode requires it."""
         if self.mode not in ("offline", "dryrun", "disabled"):
             _wandb().login(verify=True)
 
     def open(self, run: TrackedRun, records: Sequence[Record]) -> None:
-        """Opens or makes the run, and logs the records that the server lacks."""
+        """Opens or creates the run, and logs the records that the server lacks."""
         is_online = self.mode not in ("offline", "dryrun", "disabled")
         directory = Path(os.environ.get("WANDB_DIR") or self.folder)
         if not is_online:
@@ -69,9 +68,9 @@ class WandbRun:
 
     @staticmethod
     def _set_aside(directory: Path, run_id: str) -> None:
-        """Moves what earlier processes of the run left offline to ``wandb/replaced``: the new file gets all of the run.
+        """Moves the run's earlier offline files to ``wandb/replaced``; the new file contains the whole run.
 
-        A killed process leaves a file without its last records, and W&B does not go on with it.
+        The file of a killed process lacks its last records, and W&B cannot continue it.
         """
         for path in sorted(directory.glob(f"wandb/offline-run-*-{run_id}")):
             replaced = path.parent / "replaced"
@@ -80,7 +79,7 @@ class WandbRun:
             while os.path.lexists(target):
                 target, number = replaced / f"{path.name}_{number}", number + 1
             path.rename(target)
-            tell(f"wandb: the new offline file gets the whole run; the one before is now in {target}")
+            tell(f"wandb: the new offline file contains the whole run; the earlier one was moved to {target}")
 
     def send(self, record: Record) -> None:
         """Logs one record."""

@@ -1,4 +1,4 @@
-"""Small pictures for a report; what cannot be read is counted and has a placeholder."""
+"""Small copies of images for a report. Images that cannot be read are counted and get a placeholder."""
 
 import io
 import os
@@ -10,22 +10,26 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tresnet_downstream.evaluation.outcomes import Run
 from tresnet_downstream.evaluation.report.options import Options
-from tresnet_downstream.evaluation.report.parts import Box, Picture
+from tresnet_downstream.evaluation.report.parts import Box, Card, Mark
 from tresnet_downstream.heat_maps import overlay
 from tresnet_downstream.image_paths import lies_outside
 from tresnet_downstream.pictures import BadImageError, read_image
 
-# As in the page: objects, found ones, wrong predictions, missed objects.
+# The longer side in pixels: the page shows half of it, and all of it when the reader enlarges the image.
+SIDE = 640
+# Maps are coarse, and shown at this size.
+_MAP_SIDE = 320
+# As in the page: objects, right predictions, wrong predictions, missed objects.
 BOX_COLOURS = {"truth": "#ffffff", "right": "#35c79a", "wrong": "#f08a45", "missed": "#f0e442"}
 
 
-def thumbnails_of(run: Run, options: Options, side: int) -> "Thumbnails":
-    """Those of a run's images, from the folder that the report names or else the one where this account scored them."""
+def small_images_of(run: Run, options: Options) -> "SmallImages":
+    """Those of a run's images, from the report's folder or else the one in which this account scored them."""
     recorded = run.image_folder if run.scored_here else None
-    return Thumbnails(options.images or recorded, side, options.outside_paths)
+    return SmallImages(options.images or recorded, SIDE, options.outside_paths)
 
 
-class Thumbnails:
+class SmallImages:
     """Reads images from a folder and makes them small.
 
     Args:
@@ -34,7 +38,7 @@ class Thumbnails:
         outside_paths: whether images may lie outside the folder.
 
     Attributes:
-        asked: how many were asked for.
+        asked: names of the images that were asked for.
         missing: names of those that are not there or cannot be read.
         outside: names of those that lie outside the folder and are not shown.
     """
@@ -44,30 +48,33 @@ class Thumbnails:
         self.outside: set[str] = set()
         self.asked: set[str] = set()
         self.missing: set[str] = set()
-        self._made: dict[str, tuple[bytes | None, tuple[int, int]]] = {}
 
-    def picture(
+    def card(
         self,
         image: str,
-        title: str,
-        value: str,
-        text: str,
+        marks: Sequence[Mark],
+        classes: Sequence[int],
+        text: str = "",
         boxes: Sequence[Box] = (),
-        heat: NDArray[np.float32] | None = None,
-    ) -> Picture:
-        """The small picture with its caption, and with the map ``heat``, (side, side) from 0 to 1, over a second one.
+        maps: Sequence[tuple[str, NDArray[np.float32] | None]] = (),
+    ) -> Card:
+        """The card of an image.
 
-        The small picture is made once, however often it is asked for.
+        Args:
+            image: its name.
+            marks: predictions and missed labels.
+            classes: indices of the classes among them.
+            text: a line below them.
+            boxes: drawn over the image.
+            maps: pairs of a class and its map, (side, side) from 0 to 1; None where there is no map.
         """
         self.asked.add(image)
-        if image not in self._made:
-            self._made[image] = self._make(image)
-        jpeg, size = self._made[image]
-        drawn = None if jpeg is None or heat is None else _with_heat(jpeg, heat)
-        return Picture(image, jpeg, size, title, value, text, boxes, drawn)
+        jpeg, size = self._make(image)
+        drawn = [] if jpeg is None else [(name, _with_heat(jpeg, heat)) for name, heat in maps if heat is not None]
+        return Card(image, jpeg, size, marks, classes, text, boxes, drawn)
 
     def note(self) -> str:
-        """How many are missing; nothing if none is."""
+        """Why images are missing, and how many; empty if none is."""
         if self.folder is None and self.asked:
             return (
                 "The images are not shown: another account or machine scored this run, or this account did before it "
@@ -98,33 +105,36 @@ class Thumbnails:
             self.outside.add(image)
             return placeholder
         try:
-            picture = Image.fromarray(read_image(os.path.join(self.folder, image)))
+            small = Image.fromarray(read_image(os.path.join(self.folder, image)))
         except BadImageError:
             self.missing.add(image)
             return placeholder
-        picture.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=80, optimize=True)
-        return file.getvalue(), picture.size
+        small.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
+        return _jpeg(small), small.size
 
 
 def _with_heat(jpeg: bytes, heat: NDArray[np.float32]) -> bytes:
-    """A small picture with a map over it."""
+    """A small image with a map over it."""
+    image = Image.open(io.BytesIO(jpeg))
+    image.thumbnail((_MAP_SIDE, _MAP_SIDE))
+    return _jpeg(Image.fromarray(overlay(np.asarray(image), heat)))
+
+
+def _jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    drawn = Image.fromarray(overlay(np.asarray(Image.open(io.BytesIO(jpeg))), heat))
-    drawn.save(file, "JPEG", quality=85, optimize=True)
+    image.save(file, "JPEG", quality=80, optimize=True)
     return file.getvalue()
 
 
-def with_boxes(picture: Picture) -> bytes | None:
-    """The small picture as a file by itself, its boxes drawn; as it is if it has none."""
-    if picture.jpeg is None or not picture.boxes:
-        return picture.jpeg
-    small = Image.open(io.BytesIO(picture.jpeg))
-    zoom = max(1, 400 // max(small.size))  # the labels would hide a smaller picture
+def with_boxes(card: Card) -> bytes | None:
+    """The small image as a file by itself, with its boxes drawn; None if the image is missing."""
+    if card.jpeg is None or not card.boxes:
+        return card.jpeg
+    small = Image.open(io.BytesIO(card.jpeg))
+    zoom = max(1, 400 // max(small.size))  # the labels would hide a smaller image
     drawn = small.resize((small.width * zoom, small.height * zoom))
     pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(11)
-    for box in picture.boxes:
+    for box in card.boxes:
         left, top, width, height = box.corners
         corner = (left * drawn.width, top * drawn.height)
         end = ((left + width) * drawn.width, (top + height) * drawn.height)
@@ -134,6 +144,4 @@ def with_boxes(picture: Picture) -> bytes | None:
         place = (corner[0] + 2, corner[1] + 1 if box.kind in ("right", "wrong") else end[1] - 15)
         pen.rectangle(pen.textbbox(place, box.label, font), fill=colour)
         pen.text(place, box.label, fill="#101214", font=font)
-    file = io.BytesIO()
-    drawn.save(file, "JPEG", quality=85, optimize=True)
-    return file.getvalue()
+    return _jpeg(drawn)

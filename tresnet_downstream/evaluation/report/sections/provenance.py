@@ -1,17 +1,19 @@
-"""Where a figure comes from: what a run folder says about its model, weights, data and command, for people."""
+"""Where the scores come from: model, weights, data and command of each run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tresnet_downstream.evaluation.outcomes import DetectionRun, Run
-from tresnet_downstream.evaluation.report.parts import Column, Table, some_of
-from tresnet_downstream.evaluation.thresholds import Thresholds
+from tresnet_downstream.evaluation.report.data import ReportData
+from tresnet_downstream.evaluation.report.headline import Analysis
+from tresnet_downstream.evaluation.report.parts import Column, Section, Table, some_of
+from tresnet_downstream.evaluation.report.registry import section
 
 _TITLES = {
     "model": "model",
-    "checkpoint": "weights",
-    "weights": "which of them",
-    "checkpoint_sha256": "their SHA-256",
+    "checkpoint": "checkpoint",
+    "weights": "its weights",
+    "checkpoint_sha256": "its SHA-256",
     "config": "config",
     "split": "split",
     "data": "data",
@@ -19,7 +21,7 @@ _TITLES = {
     "images": "images",
     "unreadable": "unreadable, left out",
     "left_out": "names of all left out",
-    "image_size": "size of pictures",
+    "image_size": "size of images",
     "pipeline": "pipeline",
     "tta": "test-time augmentation",
     "date": "scored",
@@ -29,22 +31,20 @@ _TITLES = {
 }
 
 
-def provenance_table(names: Sequence[str], runs: Sequence[Run], thresholds: Thresholds | None = None) -> Table:
-    """A row for each thing that is known of at least one run, a column for each run.
-
-    Args:
-        names: what the runs are called.
-        runs: their folders, read.
-        thresholds: those that take the place of the runs' own.
-    """
-    given = [_texts(run) for run in runs]
-    for run, texts in zip(runs, given, strict=True):
+@section("multilabel", "single_label", "detection", place=100)
+def provenance(data: ReportData[Analysis]) -> Section:
+    """A row for each thing that is known of at least one run, a column for each run."""
+    texts_of = [_texts(analysis.run) for analysis in data.analyses]
+    thresholds = data.options.thresholds
+    for analysis, texts in zip(data.analyses, texts_of, strict=True):
         if thresholds is not None:
-            texts["thresholds"] = "; ".join([f"{thresholds.source}: {thresholds}", *thresholds.caveats(run.about)])
-    keys = [key for key in _TITLES if any(key in texts for texts in given)]
-    keys += sorted({key for texts in given for key in texts} - set(keys))
-    columns = [Column("key", "", "text"), *(Column(f"run_{i}", name, "text") for i, name in enumerate(names))]
-    return Table(columns, [[_TITLES.get(key, key), *(texts.get(key) for texts in given)] for key in keys])
+            caveats = thresholds.caveats(analysis.run.about)
+            texts["thresholds"] = "; ".join([f"{thresholds.source}: {thresholds}", *caveats])
+    keys = [key for key in _TITLES if any(key in texts for texts in texts_of)]
+    keys += sorted({key for texts in texts_of for key in texts} - set(keys))
+    columns = [Column("key", "", "text"), *(Column(f"run_{i}", name, "text") for i, name in enumerate(data.names))]
+    rows = [[_TITLES.get(key, key), *(texts.get(key) for texts in texts_of)] for key in keys]
+    return Section("Where the scores come from", tables=[Table(columns, rows)], folded=True)
 
 
 def _texts(run: Run) -> dict[str, str]:
@@ -68,7 +68,7 @@ def _text(key: str, value: Any) -> str:
     return str(value)
 
 
-def _components(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _components(model: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The model and its parts that decide what it computes."""
     parts = [model.get(key) for key in ("backbone", "neck", "rpn_head", "bbox_head", "roi_head", "head")]
     return [{"type": model.get("type")}, *(part for part in parts if isinstance(part, Mapping))]

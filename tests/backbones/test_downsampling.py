@@ -1,9 +1,9 @@
 import pytest
 import torch
-from timm.layers import BlurPool2d, SEModule
+from timm.layers import BlurPool2d
 from timm.layers import SpaceToDepth as TimmSpaceToDepth
 
-from tresnet_downstream.backbones.layers import BlurPool, SpaceToDepth, SqueezeExcite
+from tresnet_downstream.backbones.downsampling import BlurPool, SpaceToDepth
 
 
 def test_space_to_depth_orders_channels_as_timm_does():
@@ -22,13 +22,6 @@ def test_blur_pool_has_the_published_filter_and_no_state():
     published = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
     assert torch.equal(pool.filter[0, 0], published)
     assert not pool.state_dict()
-
-
-def test_squeeze_excite_equals_timms():
-    ours, theirs = SqueezeExcite(8, 4), SEModule(8, rd_channels=4)
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, 8, 5, 5)
-    torch.testing.assert_close(x * ours(x), theirs(x))
 
 
 def test_space_to_depth_has_an_inverse():

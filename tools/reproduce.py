@@ -1,0 +1,9 @@
+"""Tries the published claims in small, on real images: python tools/reproduce.py --help."""
+
+import sys
+
+from tresnet_downstream.cli.reproduce import main
+from tresnet_downstream.command_line import run
+
+if __name__ == "__main__":
+    sys.exit(run(main, resumable=True))

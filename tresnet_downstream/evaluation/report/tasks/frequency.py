@@ -1,0 +1,16 @@
+"""Head, middle and tail of a report: classes by the number of training images that show them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tresnet_downstream.evaluation.frequency_groups import FrequencyGroup, frequency_groups
+from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
+from tresnet_downstream.evaluation.report.options import Options
+
+
+def groups_of(runs: Sequence[MultilabelRun] | Sequence[SingleLabelRun], options: Options) -> list[FrequencyGroup]:
+    """Head, middle and tail by the training data of the first run that states it, for all runs alike."""
+    counts = next((run.training for run in runs if run.training is not None), None)
+    if counts is not None and options.frequency_cutoffs is not None:
+        counts = replace(counts, cutoffs=options.frequency_cutoffs)
+    return frequency_groups(counts, runs[0].classes)

@@ -1,0 +1,1 @@
+"""The published claims of the family, tried in small on real images: stages of trainings, their scores and a table."""

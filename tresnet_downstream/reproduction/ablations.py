@@ -1,0 +1,54 @@
+"""TResNet without one of its parts, to measure what the part contributes."""
+
+from typing import Any
+
+from mmengine.registry import MODELS
+
+from tresnet_downstream.backbones import TResNet
+
+
+@MODELS.register_module()
+class TResNetWithoutSqueezeExcite(TResNet):
+    """TResNet whose blocks have no squeeze-and-excite. Arguments, input and output are those of :class:`TResNet`.
+
+    Example:
+        >>> import torch
+        >>> network = TResNetWithoutSqueezeExcite(layers=(1, 1, 1, 1), width=0.25)
+        >>> [stage.shape[1] for stage in network(torch.rand(2, 3, 64, 64))]
+        [16, 32, 256, 512]
+        >>> [name for name, _ in network.named_modules() if name.endswith(".se")]
+        []
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for stage in self.stages:
+            for block in stage:
+                block.se = None
+
+
+@MODELS.register_module()
+class TResNetWithoutBlur(TResNet):
+    """TResNet that halves the sides by convolutions of stride 2, without anti-alias filters.
+
+    The convolution before each blur pool gets stride 2 and the blur pool is removed; the average pool of the shortcuts
+    stays, as in ResNet-D. Arguments, input and output are those of :class:`TResNet`.
+
+    Example:
+        >>> import torch
+        >>> network = TResNetWithoutBlur(layers=(1, 1, 1, 1), width=0.25)
+        >>> [stage.shape[-1] for stage in network(torch.rand(2, 3, 64, 64))]
+        [16, 8, 4, 2]
+        >>> [name for name, module in network.named_modules() if type(module).__name__ == "BlurPool"]
+        []
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for stage in self.stages:
+            for block in stage:
+                if block.blur is None:
+                    continue
+                before = block.conv1 if block.last_norm == "norm2" else block.conv2
+                before.stride = (2, 2)
+                block.blur = None

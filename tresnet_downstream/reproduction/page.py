@@ -1,0 +1,124 @@
+"""The page of results, from the claims and the records of the stages."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tresnet_downstream.reproduction.claims import CLAIMS, Claim
+from tresnet_downstream.reproduction.records import Record, Value, read
+from tresnet_downstream.reproduction.stages import STAGES, Stage
+
+START = """# Results
+
+Every published claim of the family, and what was measured of it here: in small, on real images, on a CPU. A small
+network on few images does not prove or refute a claim about a large one; the table says what it shows.
+
+`make reproduce TINY_IMAGENET=DIR VOC2007=DIR LITE0=FILE` repeats all of it; `STAGE=NAME` runs one stage. A stage that
+was interrupted goes on where it stopped. This page is written from the records in `docs/results/` by
+`tresnet reproduce --page docs/results.md --records docs/results`.
+
+Differences are paired: both networks are scored on the same images. The interval in brackets is the 95% bootstrap
+interval over images; it does not cover the seed of the training. *Agrees* means that the interval of each seed lies
+above 0, *contradicts* that each lies below 0, *not shown* anything else.
+
+Data: Tiny ImageNet with the first 200 training images of each class (40,000 of 100,000) and its validation images;
+PASCAL VOC 2007 scaled to a short side of 256, trained on `train`, scored on `val`. Scores are not comparable with
+published ones on the whole data sets. Configs: `tiny_imagenet_tresnet_64.py`, `tiny_imagenet_resnet18_64.py`,
+`tiny_imagenet_ablation_64.py`, `voc07_tresnet_128.py`, `voc07_retinanet_tresnet_small.py` and
+`voc07_efficientnet_lite0_224.py`.
+
+## Claims
+"""
+
+
+def page(records: Mapping[str, Record]) -> str:
+    """The page as Markdown.
+
+    Args:
+        records: of the stages that were run, by name.
+    """
+    header = ("claim", "published", "source", "measured in small: difference", "verdict", "in full")
+    parts = [START, *_table(header, (_claim_row(claim, records) for claim in CLAIMS))]
+    for stage in STAGES.values():
+        parts += _stage_section(stage, records.get(stage.name))
+    return "\n".join(parts) + "\n"
+
+
+def read_records(folder: str | Path) -> dict[str, Record]:
+    """The records of a folder by stage."""
+    return {record.stage: record for record in map(read, sorted(Path(folder).glob("*.json")))}
+
+
+def verdict(differences: Sequence[Value]) -> str:
+    """What differences with intervals say of the claim that they are positive."""
+    if all(each.low is not None and each.low > 0 for each in differences):
+        return "agrees"
+    if all(each.high is not None and each.high < 0 for each in differences):
+        return "**contradicts**"
+    return "not shown"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(each)} |" for each in (header, ["---"] * len(header), *rows)]
+
+
+def _claim_row(claim: Claim, records: Mapping[str, Record]) -> tuple[str, ...]:
+    measured, judged = claim.elsewhere or "not measured", ""
+    if claim.in_small is not None:
+        record = records.get(claim.in_small.stage)
+        if record is None:
+            measured = f"not measured yet: stage `{claim.in_small.stage}`"
+        else:
+            score = STAGES[claim.in_small.stage].score
+            differences = [signed_difference(record, *pair, score) for pair in claim.in_small.pairs]
+            measured = f"{claim.in_small.higher} against {claim.in_small.lower}: " + ", ".join(
+                f"{'+' if each.value > 0 else ''}{each}" for each in differences
+            )
+            measured += f" {STAGES[claim.in_small.stage].title}"
+            judged = verdict(differences)
+    return claim.text, claim.published or "not quoted", claim.source, measured, judged, claim.in_full
+
+
+def signed_difference(record: Record, higher: str, lower: str, score: str) -> Value:
+    """The difference of a pair, whichever of the two is the reference in the record."""
+    for each in record.comparisons:
+        if each.score == score and (each.run, each.reference) == (higher, lower):
+            return each.difference
+        if each.score == score and (each.run, each.reference) == (lower, higher):
+            value, low, high = each.difference
+            return Value(-value, None if high is None else -high, None if low is None else -low)
+    raise ValueError(f"{record.stage} has no difference of {higher} and {lower}")
+
+
+def _stage_section(stage: Stage, record: Record | None) -> list[str]:
+    parts = ["", f"## Stage `{stage.name}`", f"{stage.summary}.", ""]
+    if record is None:
+        return [*parts, f"Not run yet: `make reproduce STAGE={stage.name}`."]
+    rows = [
+        (
+            f"`{name}`",
+            str(each.scores[stage.score]),
+            f"{each.hours:.2f}",
+            f"`{each.commit}`",
+            f"`{each.sha256[:16]}`",
+        )
+        for name, each in record.trainings.items()
+    ]
+    parts += _table(("training", f"{stage.title} (95% interval)", "hours", "commit", "SHA-256 of the scores"), rows)
+    differences = [
+        (f"`{each.run}`", f"`{each.reference}`", f"{'+' if each.difference.value > 0 else ''}{each.difference}")
+        for each in record.comparisons
+        if each.score == stage.score
+    ]
+    parts += ["", *_table(("training", "minus", f"difference in {stage.title}"), differences)]
+    machine = record.hardware
+    packages = ", ".join(f"{name} {machine[name]}" for name in ("torch", "timm", "mmdet") if name in machine)
+    parts += [
+        "",
+        f"Scored on {record.images:,} images. {machine['processor']}, {machine['cores']} cores, {machine['threads']} "
+        f"thread(s) for each training; {packages}. Commands:",
+        "",
+        "```",
+        *(each.command for each in record.trainings.values()),
+        "```",
+    ]
+    return parts

@@ -1,0 +1,327 @@
+"""Runs a stage: trains each network in a process of its own, resumes it after an interruption, scores and compares."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tresnet_downstream.errors import UserError
+from tresnet_downstream.evaluation import write_report
+from tresnet_downstream.files import whole_file
+from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.reproduction.records import Comparison, Record, Scored, Value, commit, hardware
+from tresnet_downstream.reproduction.stages import STAGES, Stage, Training
+from tresnet_downstream.running import folders
+
+# What the driver knows of a training: its command, the seconds that it took so far, and whether it is finished.
+STATE = "reproduction.json"
+_LOG = "reproduction.log"
+_SCORED = "scored"
+_TICK = 2.0  # seconds between two looks at a training
+_ETA = re.compile(r"Epoch\(train\)\s+\[(\d+)\].*?eta: ([^ ]+(?: days?, [^ ]+)?)")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a reproduction runs on.
+
+    Attributes:
+        data: the places of ``tiny_imagenet``, ``voc2007`` and ``lite0``, those that are given.
+        out: folder of all trainings, scores and reports.
+        jobs: trainings at the same time; the cores are shared out among them.
+        tell: takes lines for the user.
+    """
+
+    data: Mapping[str, Path]
+    out: Path
+    jobs: int = 1
+    tell: Callable[[str], None] = print
+
+    def filled(self, text: str) -> str:
+        """``text`` with the places of the data and of the results."""
+        return text.format(**self.data, out=self.out)
+
+    @property
+    def threads(self) -> int:
+        """Threads of each training."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // self.jobs)
+
+
+def run_stage(stage: Stage, settings: Settings) -> Record:
+    """Trains, scores and compares all of a stage; what is finished is not done again.
+
+    A training that was interrupted goes on from its newest checkpoint.
+
+    Returns:
+        the scores with 95% intervals, the paired differences, and what they come from.
+
+    Raises:
+        UserError: data that the stage needs is not given, an earlier stage is not finished, a folder holds a training
+            with other options, or a training or scoring fails.
+    """
+    _require_data(stage, settings)
+    for name in stage.after:
+        _require_finished(STAGES[name], settings)
+    processes = _Processes()
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        jobs = [pool.submit(_train_and_score, stage, name, settings, processes) for name in stage.trainings]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            processes.stop()
+            raise
+    return _record(stage, settings)
+
+
+class _Processes:
+    """The processes that run, so that all can be stopped."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    @contextmanager
+    def started(self, command: Sequence[str], log: Path, threads: int) -> Iterator[subprocess.Popen[bytes]]:
+        if self._stopped:
+            raise KeyboardInterrupt
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "NO_ALBUMENTATIONS_UPDATE": "1"}
+        with log.open("ab") as file:
+            # A session of its own: Ctrl-C reaches the driver, which then lets each process end in order.
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+            self._running.add(process)
+            try:
+                yield process
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+            finally:
+                self._running.discard(process)
+
+    def stop(self) -> None:
+        self._stopped = True
+        for process in tuple(self._running):
+            process.send_signal(signal.SIGTERM)
+        for process in tuple(self._running):
+            process.wait()
+
+
+def _train_and_score(stage: Stage, name: str, settings: Settings, processes: _Processes) -> None:
+    training, folder = stage.trainings[name], settings.out / stage.name / name
+    title = f"{stage.name}/{name}"
+    state = _state(folder, training, settings)
+    log = settings.out / stage.name / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if not state["trained"]:
+        resume = ["--resume"] if folder.is_dir() and folders.holds_run(folder) else []
+        settings.tell(f"{title}: {'resumed' if resume else 'training'}, log in {log}")
+        _run([*_train_command(training, folder, settings), *resume], folder, state, title, log, settings, processes)
+        state["trained"] = True
+        _write_state(folder, state)
+    if not (folder / _SCORED / "run.json").is_file():
+        command = [*_tresnet(), "score", training.config, str(_best(folder)), "--out", str(folder / _SCORED)]
+        keys = [pair for pair in _pairs(training, settings) if not pair.startswith(_ONLY_IN_TRAINING)]
+        command += ["--cfg-options", *keys] if keys else []
+        _run(command, folder, state, f"{title}, scoring", log, settings, processes)
+    settings.tell(f"{title}: finished after {state['seconds'] / 3600:.2f} h")
+
+
+# Keys that say how to train, which scoring does not take.
+_ONLY_IN_TRAINING = ("pretrained=", "load_from=", "max_epochs=", "max_lr=", "model.", "train_dataloader.", "seed=")
+
+
+def _tresnet() -> list[str]:
+    return [sys.executable, "-m", "tresnet_downstream"]
+
+
+def _pairs(training: Training, settings: Settings) -> list[str]:
+    return [f"{key}={settings.filled(value)}" for key, value in training.options.items()]
+
+
+def _train_command(training: Training, folder: Path, settings: Settings) -> list[str]:
+    return [
+        *_tresnet(),
+        *("train", training.config, "--work-dir", str(folder)),
+        *("--cfg-options", *_pairs(training, settings)),
+    ]
+
+
+def _run(
+    command: Sequence[str],
+    folder: Path,
+    state: dict[str, Any],
+    title: str,
+    log: Path,
+    settings: Settings,
+    processes: _Processes,
+) -> None:
+    """Runs a command to its end, adds its seconds to the state and says once a minute how far it is."""
+    begun = told = written = time.monotonic()
+    before = state["seconds"]
+    start = log.stat().st_size if log.exists() else 0
+    with processes.started(command, log, settings.threads) as process:
+        while process.poll() is None:
+            time.sleep(min(_TICK, 0.1 + time.monotonic() - begun))
+            now = time.monotonic()
+            state["seconds"] = before + now - begun
+            if now - written > 20 and folder.is_dir():
+                _write_state(folder, state)
+                written = now
+            if now - told > 60:
+                settings.tell(f"{title}: {_progress(folder)}")
+                told = now
+    _write_state(folder, state)
+    if process.returncode:
+        with log.open("rb") as file:
+            file.seek(start)
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"exit status {process.returncode}"
+        raise UserError(f"{title}: {reason.removeprefix('error: ')} (log in {log}; the same command goes on)")
+
+
+def _progress(folder: Path) -> str:
+    logs = sorted(folder.glob("*/*.log"))
+    if logs:
+        with logs[-1].open("rb") as file:
+            file.seek(max(0, logs[-1].stat().st_size - 2000))
+            lines = _ETA.findall(file.read().decode(errors="replace"))
+        if lines:
+            return "epoch {}, {} left".format(*lines[-1])
+    return "running"
+
+
+def _state(folder: Path, training: Training, settings: Settings) -> dict[str, Any]:
+    """The state of a training's folder; a new one if the folder holds none."""
+    command = _train_command(training, folder, settings)[3:]
+    path = folder / STATE
+    if not path.is_file():
+        return {"command": command, "commit": commit(), "seconds": 0.0, "trained": False}
+    state = parse_json(path.read_bytes(), path)
+    keys = {"command": list, "seconds": float, "trained": bool, "commit": str}
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in keys.items()):
+        raise UserError(f"{path}: is damaged; remove the folder, or choose another `out`")
+    if state["command"] != command:
+        raise UserError(
+            f"{path}: the folder holds a training of another command, {shlex.join(state['command'])}; move it away, or "
+            "choose another `out`"
+        )
+    return state
+
+
+def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    with whole_file(folder / STATE) as partial:
+        partial.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+
+def _best(folder: Path) -> Path:
+    """The checkpoint with the best score of the validations."""
+    for pattern in ("best.pth", "best_*.pth"):
+        if paths := sorted(folder.glob(pattern)):
+            return paths[-1]
+    raise UserError(f"{folder}: has no best checkpoint: nothing was validated")
+
+
+def _require_data(stage: Stage, settings: Settings) -> None:
+    for name in stage.needs:
+        if name not in settings.data:
+            raise UserError(f"the stage {stage.name} needs `{name}`")
+        if not settings.data[name].exists():
+            raise UserError(f"`{name}`: {settings.data[name]} does not exist")
+
+
+def _require_finished(stage: Stage, settings: Settings) -> None:
+    for name in stage.trainings:
+        if not (settings.out / stage.name / name / _SCORED / "run.json").is_file():
+            raise UserError(
+                f"the stage {stage.name} has to run first: {settings.out / stage.name / name} has no scores"
+            )
+
+
+def _scored_folder(stage: Stage, name: str, settings: Settings) -> Path:
+    place = Path(name) if "/" in name else Path(stage.name, name)
+    return settings.out / place / _SCORED
+
+
+def _record(stage: Stage, settings: Settings) -> Record:
+    runs: dict[str, Scored] = {}
+    comparisons = []
+    images = 0
+    for number, (reference, others) in enumerate(stage.comparisons, 1):
+        names = (reference, *others)
+        out = settings.out / stage.name / f"report_{number}"
+        write_report([_scored_folder(stage, name, settings) for name in names], out, list(names), tell=settings.tell)
+        path = out / "scores.json"
+        scores = parse_json(path.read_bytes(), path)
+        images = scores["num_images"]
+        headlines = {run["name"]: _headline(run["headline"]) for run in scores["runs"]}
+        for name in names:
+            if name in stage.trainings:
+                runs[name] = _scored(stage, name, headlines[name], settings)
+        comparisons += [
+            Comparison(each["run"], each["minus"], each["score"], _value(each["difference"], each.get("interval")))
+            for each in _boxes(scores["differences"])
+        ]
+    ordered = {name: runs[name] for name in stage.trainings}
+    return Record(stage.name, images, hardware(settings.threads), ordered, tuple(comparisons))
+
+
+def _headline(headline: Mapping[str, Any]) -> dict[str, Value]:
+    return {key: _value(each["value"], each.get("interval")) for key, each in _boxes(headline).items()}
+
+
+def _boxes(of_kind: Any) -> Any:
+    """Detectors have scores of boxes, and of masks perhaps: those of boxes."""
+    return of_kind["bbox"] if isinstance(of_kind, Mapping) and "bbox" in of_kind else of_kind
+
+
+def _value(value: float, interval: Sequence[float] | None) -> Value:
+    low, high = interval if interval and interval[0] is not None else (None, None)
+    return Value(round(value, 3), None if low is None else round(low, 3), None if high is None else round(high, 3))
+
+
+def _scored(stage: Stage, name: str, scores: dict[str, Value], settings: Settings) -> Scored:
+    folder = settings.out / stage.name / name
+    state = _state(folder, stage.trainings[name], settings)
+    return Scored(
+        command=_without_places(shlex.join(["tresnet", *state["command"]]), settings),
+        commit=state["commit"],
+        hours=round(state["seconds"] / 3600, 2),
+        scores=scores,
+        sha256=_sha256_of_scores(folder / _SCORED),
+    )
+
+
+def _without_places(command: str, settings: Settings) -> str:
+    """A command with names in the place of the user's own folders."""
+    for name, place in {**settings.data, "out": settings.out}.items():
+        command = command.replace(str(place), name.upper())
+    return command
+
+
+def _sha256_of_scores(folder: Path) -> str:
+    """Of the probabilities, or of the boxes: the same on every machine that computes the same scores."""
+    import gzip
+
+    for name in ("probabilities.npy", "predictions_bbox.json.gz"):
+        path = folder / name
+        if path.is_file():
+            content = path.read_bytes()
+            return hashlib.sha256(gzip.decompress(content) if name.endswith(".gz") else content).hexdigest()
+    raise UserError(f"{folder}: has no scores")
