@@ -1,4 +1,4 @@
-"""Makes a run folder of any size with random scores, to see how long and how much memory scores and reports take."""
+"""Creates a run folder of any size with random scores, to measure time and memory of scores and reports."""
 
 import argparse
 import sys
@@ -16,8 +16,8 @@ from tresnet_downstream.evaluation import (
 
 
 def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
-    """Writes the run; classes have from 1 in 1,000 to 1 in 3 positives, and scores that tell them roughly."""
-    # On disk as they are made: a run may be larger than memory.
+    """Writes the run; 1 in 1,000 to 1 in 3 images are positive for a class, with roughly separating scores."""
+    # Written to the disk in parts, because a run may be larger than memory.
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for name, dtype in (("probabilities", np.float32), ("targets", np.int8)):
@@ -47,7 +47,7 @@ def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
 
 
 def make_detector(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
-    """Writes a detector's run: one to four detections near each object, some of another class, and false alarms."""
+    """Writes a detector's run: one to four detections near each object, some of another class, and false positives."""
     truth, detections = random_boxes(num_images, num_classes, seed)
     run = DetectionRun(
         ground_truth=truth,
@@ -62,10 +62,10 @@ def make_detector(folder: Path, num_images: int, num_classes: int, seed: int) ->
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Parses the command line, and writes the run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--detector", action="store_true", help="boxes, in place of labels")
-    parser.add_argument("--images", type=int, help="40,137 as COCO 2014's validation split has; 5,000 for a detector")
+    parser.add_argument("--detector", action="store_true", help="write a run of a detector instead of a classifier")
+    parser.add_argument("--images", type=int, help="number of images (default: 40,137, or 5,000 for a detector)")
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="the run folder")

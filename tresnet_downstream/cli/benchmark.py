@@ -116,7 +116,7 @@ def _networks(options: argparse.Namespace) -> None:
     from tresnet_downstream.benchmark.networks import SHORT_FORM
     from tresnet_downstream.benchmark.plot import draw_speed_accuracy
     from tresnet_downstream.benchmark.tables import PLOT, markdown, write_tables
-    from tresnet_downstream.evaluation.text import write_files
+    from tresnet_downstream.evaluation.result_files import write_files
 
     device = device_named(device_name)
     if options.out:
