@@ -1,4 +1,4 @@
-"""Prediction with joint models: what tells them from detectors."""
+"""Prediction with joint models."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ from tresnet_downstream.joint.model import LabelsAndBoxes
 
 
 def gives_labels_and_boxes(model: Any) -> bool:
-    """Whether a network from :func:`load_detector` gives labels beside its boxes."""
+    """Whether a network from :func:`load_detector` predicts labels and boxes, not only boxes."""
     return isinstance(model, LabelsAndBoxes)
