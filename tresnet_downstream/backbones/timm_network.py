@@ -66,7 +66,7 @@ class TimmNetwork(PretrainedModule):
         drop_path_rate: float = 0.0,
         final_layers: bool | None = None,
         with_cp: bool = False,
-        init_cfg: Any = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.name, self.out_indices = model, tuple(out_indices)

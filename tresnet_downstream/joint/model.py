@@ -237,14 +237,15 @@ def _first_output(module: nn.Module) -> Iterator[list[Any]]:
         handle.remove()
 
 
-def _channels_of(backbone: Any) -> int:
-    info = getattr(backbone, "feature_info", None)
+def _channels_of(backbone: nn.Module) -> int:
+    info: Any = getattr(backbone, "feature_info", None)
     if info is None:
         raise UserError(
             f"model.backbone: {type(backbone).__name__} has no attribute `feature_info` for its channels; set "
             "labels.head.in_channels"
         )
-    return int(info[max(backbone.out_indices)]["channels"])
+    stages: Any = backbone.out_indices
+    return int(info[max(stages)]["channels"])
 
 
 def _checked_weights(weights: Mapping[str, float] | str | None) -> dict[str, float]:
