@@ -137,6 +137,11 @@ def is_detector(path: str | Path) -> bool:
 
     Raises:
         UserError: as :func:`read_checkpoint`.
+
+    Examples:
+        >>> torch.save({"state_dict": {"bbox_head.weight": torch.ones(2)}}, "detector.pth")
+        >>> is_detector("detector.pth")
+        True
     """
     checkpoint = read_checkpoint(path, map_location="meta")
     weights = next((checkpoint[key] for key in RAW if isinstance(checkpoint.get(key), Mapping)), checkpoint)
