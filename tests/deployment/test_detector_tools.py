@@ -115,10 +115,10 @@ def test_files_of_another_version_or_kind_are_refused(files, boxes, tmp_path):
     told = json.loads(entry.value)
     for changes, words in (
         ({"version": 2}, "was exported by another version of tresnet-downstream"),
-        ({"kind": "segmenter"}, "is an exported segmenter, and known here are classifier, detector"),
-        ({"picture": {}}, "does not say its classes, or how pictures are prepared"),
-        ({"picture": {**told["picture"], "height": 256}}, "takes other pictures than it says"),
-        ({"classes": ["square"]}, "gives classes that it has no name for"),
+        ({"kind": "segmenter"}, "is an exported segmenter, but this package supports classifier, detector"),
+        ({"picture": {}}, "has no valid list of classes or preparation of images"),
+        ({"picture": {**told["picture"], "height": 256}}, "its input size differs from its description"),
+        ({"classes": ["square"]}, "returns classes that it has no name for"),
     ):
         entry.value = json.dumps({**told, **changes})
         onnx.save(model, tmp_path / "m.onnx")
