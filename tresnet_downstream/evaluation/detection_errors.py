@@ -2,7 +2,7 @@
 
 After TIDE (Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV
 2020) and its release tidecv 1.0.1. A detection finds the free object of its class that it overlaps most, from IoU 0.5
-on, the highest scores of a picture first. One that finds none is, by the first line that fits:
+on, the highest scores of a image first. One that finds none is, by the first line that fits:
 
 - localisation: its greatest IoU with an object of its class is from 0.1 to 0.5;
 - classification: its greatest IoU with an object of another class is at least 0.5;
@@ -42,7 +42,7 @@ KINDS = ("classification", "localisation", "both", "duplicate", "background", "m
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(len(KINDS))
 RIGHT, NOT_COUNTED = -1, -2
 
-# The IoUs of TIDE, section 2.2, and COCO's most detections for each picture.
+# The IoUs of TIDE, section 2.2, and COCO's most detections for each image.
 _FOREGROUND_IOU = 0.5
 _BACKGROUND_IOU = 0.1
 _MOST_DETECTIONS = 100
@@ -57,7 +57,7 @@ class ErrorSplit:
         ap50: of the detections as they are.
         gain: points that AP50 gains when all errors of that kind alone are put right, from 0 up.
         kind_of_detection: for each detection given an index into :data:`KINDS`, or :data:`RIGHT`, or
-            :data:`NOT_COUNTED` for one that is ignored or beyond the 100 of its picture. int8 of shape (detections,).
+            :data:`NOT_COUNTED` for one that is ignored or beyond the 100 of its image. int8 of shape (detections,).
         missed: positions of the missed objects in ``ground_truth["annotations"]``, ascending, int64.
         false_positive_gain: points gained when all wrong detections go.
         false_negative_gain: points gained when all objects that no detection finds need not be found.
@@ -73,7 +73,7 @@ class ErrorSplit:
 
 
 class _Picture(NamedTuple):
-    """What became of the detections and objects of one picture, by their positions in what was given."""
+    """What became of the detections and objects of one image, by their positions in what was given."""
 
     rows: np.ndarray  # (D,) the detections that count, by descending score
     kinds: np.ndarray  # (D,) index into KINDS, RIGHT or NOT_COUNTED
@@ -114,22 +114,22 @@ def error_split(
 ) -> ErrorSplit:
     """Splits the errors of detections by TIDE's kinds; see the module for what they are.
 
-    The 100 highest scores of each picture count, over all classes chosen.
+    The 100 highest scores of each image count, over all classes chosen.
 
     Args:
         ground_truth: what a COCO ``instances`` file holds.
         detections: in COCO's results format, as :func:`detection_scores` takes them.
         classes: the names of the classes that count; all of the file if None.
-        image_ids: the pictures that count; all of the file if None.
+        image_ids: the images that count; all of the file if None.
         iou_type: ``bbox``, or ``segm`` for masks.
 
     Raises:
-        UserError: pycocotools is not installed, or a class or picture that the file lacks.
+        UserError: pycocotools is not installed, or a class or image that the file lacks.
     """
     _, categories, images = chosen(ground_truth, detections, classes, image_ids)
     scenes = _Scenes(ground_truth, detections, categories, iou_type)
     pictures = [scenes.judge(image) for image in images]
-    # The empty first parts are for no pictures at all.
+    # The empty first parts are for no images at all.
     columns = zip(_Picture(*[np.zeros(0, np.int64)] * len(_Picture._fields)), *pictures, strict=True)
     all_of = _Picture(*map(np.concatenate, columns))
 
@@ -173,7 +173,7 @@ def _put_right(ranking: _Ranking, wrong: np.ndarray, mended: np.ndarray) -> _Ran
 
 
 class _Scenes:
-    """Objects and detections by picture.
+    """Objects and detections by image.
 
     Attributes:
         class_of_object: place of each object's class among those chosen, -1 for others; int64.
@@ -201,7 +201,7 @@ class _Scenes:
         self._found_in = _by_picture(detections, self.class_of_detection >= 0)
 
     def judge(self, image: int) -> _Picture:
-        """Splits the detections and finds the missed objects of one picture."""
+        """Splits the detections and finds the missed objects of one image."""
         rows_in_image = np.array(self._found_in[image], np.int64)
         rows = rows_in_image[np.argsort(-self.scores[rows_in_image], kind="stable")[:_MOST_DETECTIONS]]
         objects_in_image = np.array(self._objects_in[image], np.int64)
@@ -250,7 +250,7 @@ class _Scenes:
 
 
 def _by_picture(things: Sequence[Mapping[str, Any]], counted: np.ndarray) -> dict[int, list[int]]:
-    """Positions of the (n,) ``counted`` things of each picture, as listed."""
+    """Positions of the (n,) ``counted`` things of each image, as listed."""
     positions = defaultdict(list)
     for position in np.flatnonzero(counted).tolist():
         positions[things[position]["image_id"]].append(position)

@@ -19,11 +19,24 @@ def format_detection_table(scores: DetectionScores, names: str = "") -> str:
     Of more than 30 classes the 15 worst and the 5 best are shown; classes without an object have no row.
 
     Args:
-        scores: What `detection_scores` gave.
-        names: What was scored; it heads the table.
+        scores: The result of `detection_scores`.
+        names: The title of the table.
 
     Returns:
         Lines without a trailing newline; scores in percent.
+
+    Examples:
+        >>> from tresnet_downstream.evaluation import detection_scores
+        >>> truth = {
+        ...     "images": [{"id": 1}],
+        ...     "categories": [{"id": 1, "name": "cat"}],
+        ...     "annotations": [
+        ...         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+        ...     ],
+        ... }
+        >>> found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.9}]
+        >>> format_detection_table(detection_scores(truth, found)).splitlines()[0]
+        'AP 100.00  images 1  classes 1  boxes 1  detections 1'
     """
     objects = "masks" if scores.iou_type == "segm" else "boxes"
     counts = f"images {scores.num_images:,}  classes {len(scores.classes):,}  {objects} {scores.support.sum():,}"
@@ -45,9 +58,9 @@ def write_detection_scores(
     Scores are in percent and not rounded; those that are NaN are null in the JSON and empty in the CSV.
 
     Args:
-        scores: What `detection_scores` gave, by kind: ``bbox``, ``segm``.
-        folder: Where to write; it is made if it is not there.
-        extra: What else to record about the run, under the key "run".
+        scores: The results of `detection_scores`, by kind: ``bbox``, ``segm``.
+        folder: The folder to write to; it is made if it does not exist.
+        extra: Further entries about the run, under the key "run".
 
     Returns:
         The paths.

@@ -27,17 +27,23 @@ _COLUMNS = ("class", "ap", "support", "unknown", "precision", "recall", "f1")
 
 
 def format_table(scores: MultilabelScores, names: str = "") -> str:
-    """Lay the scores out for a terminal: the means first, then the classes, lowest average precision first.
+    """A table of the scores for a terminal: the means first, then the classes, lowest average precision first.
 
-    Of more than 30 classes the 15 worst and the 5 best are shown. Classes with no positive are named above
-    the table and have no row.
+    Of more than 30 classes the 15 worst and the 5 best are shown. Classes without a positive are named above the table
+    and have no row.
 
     Args:
-        scores: What `multilabel_scores` gave.
-        names: What was scored, such as the data's and the checkpoint's names; it heads the table.
+        scores: The result of `multilabel_scores`.
+        names: The title of the table, such as the names of the data and the checkpoint.
 
     Returns:
         Lines without a trailing newline; scores in percent.
+
+    Examples:
+        >>> from tresnet_downstream.evaluation import multilabel_scores
+        >>> scores = multilabel_scores([[0.9, 0.2], [0.4, 0.7]], [[1, 0], [1, 1]], ("cat", "dog"))
+        >>> format_table(scores, "two images").splitlines()[0]
+        'two images'
     """
     blocks = [
         [names] if names else [],
@@ -50,16 +56,15 @@ def format_table(scores: MultilabelScores, names: str = "") -> str:
 
 
 def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
-    """Write `scores.json` and `per_class.csv` into `folder`, which is made if it is not there.
+    """Writes `scores.json` and `per_class.csv` into `folder`, which is made if it does not exist.
 
-    Scores are in percent and not rounded. A number that is not finite is null in the JSON, which is strict,
-    and empty in the CSV. Each file appears under its name only when complete.
+    Scores are in percent and not rounded. A number that is not finite is null in the JSON, which is strict, and empty
+    in the CSV. Each file appears only when it is complete.
 
     Args:
-        scores: What `multilabel_scores` gave.
-        folder: Where to write.
-        extra: What else to record about the run, under the key "run": plain data, numpy's numbers and arrays,
-            and paths.
+        scores: The result of `multilabel_scores`.
+        folder: The folder to write to.
+        extra: Further entries about the run, under the key "run": plain data, numpy's numbers and arrays, and paths.
 
     Returns:
         The paths of the JSON and of the CSV.
@@ -67,6 +72,12 @@ def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any
     Raises:
         UserError: The folder cannot be written to.
         TypeError: `extra` holds something that JSON cannot.
+
+    Examples:
+        >>> from tresnet_downstream.evaluation import multilabel_scores
+        >>> scores = multilabel_scores([[0.9, 0.2], [0.4, 0.7]], [[1, 0], [1, 1]], ("cat", "dog"))
+        >>> [path.name for path in write_scores(scores, Path("scores"), {"checkpoint": "best.pth"})]
+        ['scores.json', 'per_class.csv']
     """
     # Both texts are made before either is written: a fault in `extra` leaves the old pair as it was.
     texts = {"scores.json": _as_json(scores, extra or {}), "per_class.csv": csv_text(_COLUMNS, _per_class(scores))}

@@ -73,6 +73,22 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
 
     Raises:
         UserError: a part of the run is not what :class:`MultilabelRun` says, or the folder cannot be written to.
+
+    Examples:
+        >>> run = MultilabelRun(
+        ...     probabilities=np.array([[0.9, 0.2]]),
+        ...     targets=np.array([[1, 0]]),
+        ...     images=["a.jpg"],
+        ...     classes=("cat", "dog"),
+        ...     image_folder="images",
+        ...     threshold=0.5,
+        ...     top_k=3,
+        ...     about={"checkpoint": "best.pth"},
+        ... )
+        >>> write_multilabel_run(run, "run").name
+        'run.json'
+        >>> read_run("run").classes
+        ('cat', 'dog')
     """
     written = replace(
         run,
@@ -158,10 +174,15 @@ def read_outcome(folder: str | Path) -> Run | JointRun:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Reads a run folder; the arrays of a multi-label run stay on disk, memory-mapped.
+    """Reads a run folder; the arrays of a classifier's run are memory-mapped.
 
     Raises:
         UserError: it is no run folder, is incomplete, of a newer version, or holds scores that are NaN.
+
+    Examples:
+        >>> run = read_run("work_dirs/digits_tresnet")  # doctest: +SKIP
+        >>> run.probabilities.shape, run.classes[:2]  # doctest: +SKIP
+        ((500, 10), ('0', '1'))
     """
     folder = Path(folder)
     if not (folder / DESCRIPTION).is_file():

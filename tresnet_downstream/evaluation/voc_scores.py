@@ -51,7 +51,7 @@ def voc_scores(content: Mapping[str, Any], predictions: Sequence[Mapping[str, An
     Raises:
         UserError: for other rules.
 
-    Example:
+    Examples:
         >>> content = {
         ...     "categories": [{"id": 1, "name": "cat"}],
         ...     "annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 10, 10]}],
