@@ -1,31 +1,33 @@
-"""Why detections are wrong, in six kinds, and what each kind costs.
+"""The errors of detections: six kinds, and the AP that each costs.
 
 After TIDE (Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV
-2020) and its release tidecv 1.0.1. A detection finds the free object of its class that it overlaps most, from IoU 0.5
-on, the highest scores of a image first. One that finds none is, by the first line that fits:
+2020) and its release tidecv 1.0.1. Detections are matched in the order of their scores, the highest of an image first:
+each takes the free object of its class with the greatest IoU, if that is at least 0.5. A detection without an object is
+an error of the first kind that applies:
 
 - localisation: its greatest IoU with an object of its class is from 0.1 to 0.5;
 - classification: its greatest IoU with an object of another class is at least 0.5;
-- duplicate: it overlaps an object of its class by at least 0.5, which another detection has found;
-- background: it overlaps no object by more than 0.1;
-- both: all the rest, of the wrong class and in the wrong place.
+- duplicate: its IoU with an object of its class that another detection has taken is at least 0.5;
+- background: its IoU with every object is at most 0.1;
+- both: all others, with a wrong class and a wrong place.
 
-An object is missed where no detection finds it and none of the first two kinds would, put right.
+An object is missed if no detection takes it, and none of the first two kinds would take it after correction.
 
-Each kind's cost is the AP50 gained when an oracle puts that kind alone right. A wrong detection of the first two kinds
-then finds the object by which it was judged, if that is free and no other error of the two kinds with a higher score is
-judged by it too; if not, the detection goes. Those of the next three kinds go. Missed objects need not be found.
+The cost of a kind is the AP50 gained if an oracle corrects all errors of that kind and no others. A detection of the
+first two kinds then takes the object by which it was judged, if the object is free and no other error of these kinds with
+a higher score was judged by it; otherwise the detection is removed. Detections of the next three kinds are removed.
+Missed objects are removed from the objects to detect.
 
 Departures from tidecv, and why:
 
-- A detection that finds no object but lies on a crowd of its class is ignored, as in COCO. tidecv leaves it out of AP,
-  but still counts it as an error, lets it take an object from the missed ones, and has the oracles make it right.
-  IoU 0.5 with a crowd is enough here, as in COCO; tidecv wants more.
-- AP is averaged over the classes that have an object, as in COCO. tidecv also counts each class of which there are only
-  detections, with AP 0. Both count 0 for a class of which an oracle leaves only wrong detections and no object.
-- Among equal scores, detections rank by image id and as listed, whatever an oracle does. tidecv ranks the wrong ones
-  first as soon as an oracle is at work, which takes from its gains.
-- The 101 recalls are COCO's floating-point numbers, where tidecv has some that differ in the last bit.
+- A detection that takes no object but lies on a crowd of its class is ignored, as in COCO. tidecv leaves it out of AP,
+  but still counts it as an error, lets it take an object from the missed ones, and has the oracles correct it. An IoU of
+  0.5 with a crowd is enough here, as in COCO; tidecv requires more.
+- AP is averaged over the classes that have an object, as in COCO. tidecv also counts classes with detections only, with
+  AP 0. Both count 0 for a class for which an oracle leaves only wrong detections and no object.
+- Detections of equal score rank by image id and then in their order in the list, also after an oracle's corrections.
+  With an oracle, tidecv ranks the wrong ones first, which lowers its gains.
+- The 101 recalls are COCO's floating-point numbers; some of tidecv's differ in the last bit.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
-"""Which detections find an object, and average precision from it, for any resample of the images.
+"""Matches detections with objects, and computes average precision from the matches for any resample of the images.
 
-Whether a detection finds an object depends on its own image alone. So the images are matched once, by pycocotools,
-and the average precision of any multiset of them follows from counts: what a bootstrap over images needs.
+Whether a detection matches an object depends on its own image alone. So pycocotools matches the images once, and the
+average precision of any resample follows from counts, as a bootstrap over images needs.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve, thres
 
 # COCO's recalls, made as pycocotools makes them: whether a recall reaches one of them can hang on the last bit.
 _RECALLS = np.linspace(0.0, 1.0, 101)
-# Detections times resamples that are worked on at once: 2 MiB for each array, which is little and no slower than more.
+# Detections times resamples that are computed at once: 2 MiB for each array; larger blocks are not faster.
 _BLOCK_ENTRIES = 2**18
 
 
@@ -30,10 +30,10 @@ class ClassMatches:
         image: position of the detection's image in ``image_ids``, int64 of shape (D,).
         score: float64 of shape (D,).
         row: position in the list of detections that was given, int64 of shape (D,).
-        matched: whether it finds an object that counts, at each of T IoU thresholds; bool of shape (T, D).
-        ignored: whether it is neither right nor wrong, as one that finds a crowd; bool of shape (T, D), true nowhere
-            where ``matched`` is.
-        objects: how many objects that count each of the N images has, crowds left out; int64 of shape (N,).
+        matched: whether it matches an object that counts, at each of T IoU thresholds; bool of shape (T, D).
+        ignored: whether it is neither right nor wrong, such as one that matches a crowd; bool of shape (T, D), false
+            where ``matched`` is true.
+        objects: the number of objects in each of the N images, without crowds; int64 of shape (N,).
     """
 
     image: np.ndarray
@@ -46,7 +46,7 @@ class ClassMatches:
 
 @dataclass(frozen=True, eq=False)
 class DetectionMatches:
-    """What was found in N images, for C classes and T IoU thresholds.
+    """The matches in N images, for C classes and T IoU thresholds.
 
     Attributes:
         classes: the C class names.
@@ -136,7 +136,7 @@ def bootstrap_ap(matches: DetectionMatches, weights: Iterable[np.ndarray]) -> np
         ValueError: a block has another shape or a negative count.
     """
     parts = [np.empty((0, len(matches.iou_thresholds), len(matches.classes)), np.float32)]
-    # Threads are enough: numpy lets go of the interpreter in every loop that takes long.
+    # Threads are enough: numpy releases the interpreter in its long loops.
     with ThreadPoolExecutor() as pool:
         for of_block in weights:
             block = _checked(np.asarray(of_block), len(matches.image_ids))
@@ -158,7 +158,7 @@ def detection_curves(matches: DetectionMatches) -> tuple[list[ThresholdCurve], T
 
 
 def _class_matches(pictures: Sequence[Mapping[str, Any] | None], num_thresholds: int) -> ClassMatches:
-    """Joins what pycocotools found of one class in each image, and ranks it."""
+    """Joins the matches of one class in all images, and ranks the detections."""
     seen = [(place, picture) for place, picture in enumerate(pictures) if picture is not None]
     objects = np.zeros(len(pictures), np.int64)
     for place, picture in seen:

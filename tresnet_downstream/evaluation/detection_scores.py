@@ -13,7 +13,7 @@ from tresnet_downstream.evaluation.coco_index import chosen, collector_paused, r
 
 # COCO's sizes of objects, in the order of its statistics.
 SIZES = ("all", "small", "medium", "large")
-# The twelve numbers in COCO's order: attribute, and what stands in tables.
+# The twelve numbers in COCO's order: key, and title in tables.
 HEADLINE = {
     "AP": "AP    IoU 0.50 to 0.95",
     "AP50": "AP50  IoU 0.50",
@@ -32,7 +32,7 @@ HEADLINE = {
 
 @dataclass(frozen=True, eq=False)
 class DetectionScores:
-    """What a set of detections is worth, in percent; NaN where there is no object to find.
+    """The scores of a set of detections, in percent; NaN where there is no object.
 
     AP is the mean over classes and the IoU thresholds 0.50, 0.55, ... 0.95 of the precision at 101 recalls; AR the
     mean of the greatest recalls. At most 100 detections count for each image. Crowds are neither found nor missed.
@@ -116,7 +116,7 @@ def detection_scores(
         run.accumulate()
         run.summarize()
     # Precisions and recalls by IoU, (recall,) class, size and most detections; -1 where there is no object. The
-    # libraries sort the classes by id, whatever the order asked for.
+    # libraries sort the classes by id, independent of the order of `classes`.
     places = np.searchsorted(sorted(run.params.catIds), categories)
     precision = np.asarray(run.eval["precision"], np.float64)[:, :, places]
     recall = np.asarray(run.eval["recall"], np.float64)[:, places]

@@ -1,4 +1,4 @@
-"""The scores of `detection_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
+"""The scores of `detection_scores` as a table for a terminal, as JSON and as CSV."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ _COLUMNS = ("iou_type", "class", "ap", "ap50", "ap75", "ar100", "support")
 
 
 def format_detection_table(scores: DetectionScores, names: str = "") -> str:
-    """Lay the scores out for a terminal: COCO's twelve numbers, then the classes, lowest AP first.
+    """A table of the scores for a terminal: COCO's twelve numbers, then the classes, lowest AP first.
 
     Of more than 30 classes the 15 worst and the 5 best are shown; classes without an object have no row.
 
@@ -53,7 +53,7 @@ def format_detection_table(scores: DetectionScores, names: str = "") -> str:
 def write_detection_scores(
     scores: Mapping[str, DetectionScores], folder: str | Path, extra: Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Write ``scores.json`` and ``per_class.csv``.
+    """Writes ``scores.json`` and ``per_class.csv``.
 
     Scores are in percent and not rounded; those that are NaN are null in the JSON and empty in the CSV.
 

@@ -1,4 +1,4 @@
-"""The scores of `multilabel_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
+"""The scores of `multilabel_scores` as a table for a terminal, as JSON and as CSV."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from tresnet_downstream.evaluation.result_files import csv_text, json_text, plai
 from tresnet_downstream.evaluation.terminal_tables import aligned, class_table, percent, printable
 
 _MOST_NAMES = 10
-# The numbers of an operating point as a terminal shows them.
+# Titles of the numbers of an operating point in a terminal.
 POINT_TITLES = {
     "CP": "CP   mean precision of the classes",
     "CR": "CR   mean recall of the classes",
@@ -79,7 +79,7 @@ def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any
         >>> [path.name for path in write_scores(scores, Path("scores"), {"checkpoint": "best.pth"})]
         ['scores.json', 'per_class.csv']
     """
-    # Both texts are made before either is written: a fault in `extra` leaves the old pair as it was.
+    # Both texts are made before either is written, so that an error in `extra` leaves older files unchanged.
     texts = {"scores.json": _as_json(scores, extra or {}), "per_class.csv": csv_text(_COLUMNS, _per_class(scores))}
     json_path, csv_path = write_files(folder, texts)
     return json_path, csv_path
@@ -123,7 +123,7 @@ def _class_table(scores: MultilabelScores) -> list[str]:
 
 
 def _per_class(scores: MultilabelScores) -> list[dict[str, Any]]:
-    """Give one dict per class, in the order of the classes, with the keys `_COLUMNS`."""
+    """A dict for each class, in order, with the keys `_COLUMNS`."""
     columns = (scores.ap, scores.support, scores.unknown, scores.precision, scores.recall, scores.f1)
     values = zip(scores.classes, *(plain(column) for column in columns), strict=True)
     return [dict(zip(_COLUMNS, row, strict=True)) for row in values]

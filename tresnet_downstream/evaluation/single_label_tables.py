@@ -1,4 +1,4 @@
-"""The scores of `single_label_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
+"""The scores of `single_label_scores` as a table for a terminal, as JSON and as CSV."""
 
 from collections.abc import Mapping
 from pathlib import Path
