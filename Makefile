@@ -12,14 +12,17 @@ BESIDE_reproduce := --editable ./mmcv_ext
 BESIDE_dev := --editable ./mmcv_ext
 # Processes that run the tests, each with whole files and one thread; in turn with 0.
 WORKERS ?= 2
-TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := pytest -n $(WORKERS) --dist loadfile
+TESTS := $(BIN)/python -m $(PYTEST)
+# The versions that are installed; /dev/null takes the newest.
+LOCK ?= requirements.lock
 # Albumentations would ask the network for a newer version of itself.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 # The environment that `make release` tries the wheels in; it is made where it is missing.
 TRIED ?= build/release
 
-.PHONY: help demo demo-detection benchmark reproduce test test-all fuzz soak lint audit lock docs release clean
+.PHONY: help demo demo-detection benchmark reproduce test tests-fast test-all coverage fuzz soak lint audit lock lowest docs release clean
 
 help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
@@ -27,13 +30,16 @@ help:
 	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some three minutes"
 	@echo "make reproduce TINY_IMAGENET=DIR VOC2007=DIR LITE0=FILE  tries the published claims in small; STAGE=NAME one stage"
 	@echo "make test   lint, types and the tests but for the slow ones; at most 8 minutes on two cores"
+	@echo "make tests-fast  the same tests without lint and types"
 	@echo "make test-all  lint, types and every test"
+	@echo "make coverage  runs the tests but for the slow ones and prints how much of the package they reach"
 	@echo "make fuzz   kills trainings and damages files, many times each; some hours on two cores"
 	@echo "make soak   trains for an hour; fails if memory or open files grow"
-	@echo "make lint   ruff, mypy and the layers of the package alone"
+	@echo "make lint   ruff, codespell, mypy and the layers of the package alone"
 	@echo "make audit  asks PyPI for known vulnerabilities of the packages in requirements.lock"
 	@echo "make docs   builds the documentation into build/site, which needs no network to be read"
 	@echo "make lock   writes requirements.lock from pyproject.toml"
+	@echo "make lowest  writes build/lowest.lock: the oldest versions that pyproject.toml allows; make tests-fast LOCK=build/lowest.lock"
 	@echo "make release  builds wheels and source archives in dist/, checks them and tries the wheels in a new environment"
 	@echo "make clean  removes the environment and what demo made"
 
@@ -53,11 +59,20 @@ reproduce: $(VENV)/reproduce.installed
 	$(BIN)/tresnet reproduce $(STAGE) --out $(OUT) --jobs $(JOBS) $(if $(TINY_IMAGENET),--tiny-imagenet $(TINY_IMAGENET)) \
 		$(if $(VOC2007),--voc2007 $(VOC2007)) $(if $(LITE0),--lite0 $(LITE0))
 
-test: lint $(VENV)/beside.installed
+test: lint tests-fast
+
+tests-fast: $(VENV)/beside.installed
 	$(TESTS) -m "not slow"
 
 test-all: lint $(VENV)/beside.installed
 	$(TESTS)
+
+# Commands and worker processes that the tests start are measured too.
+coverage: $(VENV)/beside.installed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m $(PYTEST) -m "not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 # -rP: prints how many trainings were killed, and what they lost.
 fuzz: $(VENV)/dev.installed
@@ -70,7 +85,8 @@ soak: $(VENV)/dev.installed
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check tresnet_downstream mmcv_ext tools tests data
+	$(BIN)/ruff format --check tresnet_downstream mmcv_ext tools tests data benchmarks
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -82,7 +98,13 @@ audit: $(VENV)/bin/python
 lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-		--extra dev --extra export pyproject.toml mmcv_ext/pyproject.toml --output-file requirements.lock
+		--extra dev --extra docs --extra export pyproject.toml mmcv_ext/pyproject.toml --output-file requirements.lock
+
+lowest: $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check --quiet uv
+	mkdir -p build
+	$(BIN)/uv pip compile --quiet --no-config --resolution lowest-direct --no-header --no-annotate \
+		--extra dev --extra export pyproject.toml mmcv_ext/pyproject.toml --output-file build/lowest.lock
 
 # `build` makes each wheel from its source archive. A run of one epoch tries the wheels outside of the checkout.
 release: $(VENV)/bin/python
@@ -126,10 +148,10 @@ $(VENV)/beside.installed: tests/backbones/packages.txt $(VENV)/dev.installed
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --upgrade --target $(VENV)/beside --requirement $<
 	@touch $@
 
-# The lock pins versions; pyproject.toml says which of them a target needs.
+# LOCK pins versions; pyproject.toml says which packages a target needs.
 $(VENV)/%.installed: $(SETUP) | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$(or $(EXTRAS_$*),$*)]' $(BESIDE_$*)
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint $(LOCK) --editable '.[$(or $(EXTRAS_$*),$*)]' $(BESIDE_$*)
 	@# MMEngine and Albumentations each bring a build of OpenCV into one folder; the one without a display must win.
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint requirements.lock --no-deps \
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint $(LOCK) --no-deps \
 		--force-reinstall opencv-python-headless
 	@touch $@

@@ -12,7 +12,7 @@ model = dict(
     loss=dict(type='CrossEntropy', label_smoothing=0.1))
 
 image_size = 224
-batch_size = 64  # of each process
+batch_size = 64  # images per batch, for each process
 max_epochs = 80
 max_lr = 1e-2
 weight_decay = 1e-4

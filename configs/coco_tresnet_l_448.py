@@ -10,7 +10,7 @@ model = dict(
     loss=dict(type='AsymmetricLoss', gamma_neg=4, gamma_pos=0, clip=0.05))
 
 image_size = 448
-batch_size = 128  # of each process
+batch_size = 128  # images per batch, for each process
 max_lr = 1e-4
 max_epochs = 80
-stop_epoch = 41  # the release stops half-way down
+stop_epoch = 41  # last epoch; the release stops halfway through the schedule

@@ -1,6 +1,6 @@
-# Your own pictures: set the four paths by --cfg-options; classes and their number come from the training file.
+# Your own images: set the four paths by --cfg-options. The classes are read from the training file.
 _base_ = ['_base_/multilabel_data.py', '_base_/schedule_one_cycle.py', '_base_/runtime.py']
-pretrained = None  # 'tresnet://m_in1k_448' or a file; without one, expect to need many more epochs
+pretrained = None  # 'tresnet://m_in1k_448' or a file; without pretrained weights many more epochs are needed
 
 model = dict(
     type='ImageClassifier',

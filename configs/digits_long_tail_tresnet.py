@@ -1,4 +1,4 @@
-# The digits, long-tailed: a training image gets a 0 a hundred times as often as a 9; see docs/imbalance.md.
+# The long-tailed digits: in training images a 0 is a hundred times as frequent as a 9; see docs/imbalance.md.
 _base_ = ['digits_tresnet.py']
 
 data_root = 'data/digits_long_tail'

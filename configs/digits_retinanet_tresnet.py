@@ -7,7 +7,7 @@ classes = tuple('0123456789')
 model = dict(
     data_preprocessor=_base_.pixels,
     backbone=dict(_delete_=True, type='TResNet', layers=(1, 1, 2, 1), width=0.25),
-    # None: what the backbone gives, so that another one is one changed line.
+    # None: the backbone's channels, so only one line must be changed for another backbone.
     neck=dict(in_channels=None, out_channels=64, num_outs=3),
     bbox_head=dict(
         num_classes=10,
@@ -16,7 +16,7 @@ model = dict(
         stacked_convs=2,
         anchor_generator=dict(strides=[8, 16, 32], octave_base_scale=3, scales_per_octave=2, ratios=[0.7, 1.4])))
 
-# Nothing that turns a digit into another one: no flips.
+# No augmentation that turns a digit into another one, such as flips.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -29,7 +29,7 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-# That of MMDetection's RetinaNet has larger images, and their mirror images.
+# MMDetection's RetinaNet has a test-time augmentation with larger images and mirror images.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(

@@ -14,7 +14,7 @@ model = dict(
     head=dict(type='LinearHead', num_classes=10),
     loss=dict(type='AsymmetricLoss', gamma_neg=2, gamma_pos=0, clip=0.05))
 
-# Nothing that turns a digit into another one: no flips, no large cutout.
+# No augmentation that turns a digit into another one, such as flips or a large cutout.
 image_size = 96
 train_pipeline = [
     dict(type='SquashResize', size='$image_size'),

@@ -1,7 +1,7 @@
 # FCOS with ATSS's improvements on MS-COCO 2017, 12 epochs (1x): the detector that the TResNet paper trains.
-# Of the paper's recipe no more than that is known here. From MMDetection come the improvements (center sampling, GIoU
-# loss, boxes in units of the stride, centerness beside the boxes), the schedule, the learning rate and the image sizes.
-# atss_tresnet_m.py is ATSS in full, with its own choice of training samples.
+# No further details of the paper's recipe are known. The improvements (center sampling, GIoU loss, boxes in units of
+# the stride, centerness on the box branch), the schedule, the learning rate and the image sizes are MMDetection's.
+# atss_tresnet_m.py is the full ATSS, with its own assignment of training samples.
 _base_ = [
     'mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py',
     '_base_/tresnet_detection.py',

@@ -1,6 +1,6 @@
-# Your own pictures with one label each, in a folder for each class: set data_root, with train/ and val/ below it.
+# Your own images with one label each, in a folder for each class: set data_root, which contains train/ and val/.
 _base_ = ['_base_/single_label_data.py', '_base_/runtime.py', '_base_/schedule_cosine.py']
-pretrained = None  # 'tresnet://m_in1k_224' or a file; without one, expect to need many more epochs
+pretrained = None  # 'tresnet://m_in1k_224' or a file; without pretrained weights many more epochs are needed
 
 model = dict(
     type='ImageClassifier',

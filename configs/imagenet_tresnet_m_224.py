@@ -13,7 +13,7 @@ model = dict(
     ])
 
 image_size = 224
-batch_size = 190  # of each of 8 processes
+batch_size = 190  # images per batch, for each of 8 processes
 max_lr = 0.6
 max_epochs = 300
 weight_decay = 2e-5

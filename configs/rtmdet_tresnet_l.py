@@ -1,4 +1,4 @@
-# RTMDet with the neck and head of its size L on MS-COCO 2017, 300 epochs.
+# RTMDet with the neck and head of RTMDet-L on MS-COCO 2017, 300 epochs.
 _base_ = ['rtmdet_tresnet_m.py']
 
 model = dict(

@@ -1,5 +1,5 @@
-# RTMDet with the neck and head of its size L on MS-COCO 2017, 300 epochs. As in RTMDet, all of the backbone is trained,
-# norms included, by 32 images of each of 8 processes.
+# RTMDet with the neck and head of RTMDet-L on MS-COCO 2017, 300 epochs. As in RTMDet, the whole backbone is trained,
+# including norms, with 32 images for each of 8 processes.
 _base_ = ['mmdet::rtmdet/rtmdet_l_8xb32-300e_coco.py', '_base_/tresnet_detection.py']
 
 model = dict(

@@ -1,6 +1,6 @@
 # A narrow TResNet at 64 pixels on Tiny ImageNet, in class folders or tables (data/make_tables.py): for two CPU cores.
 _base_ = ['_base_/single_label_data.py', '_base_/runtime.py', '_base_/schedule_cosine.py']
-pretrained = None  # a checkpoint of another training, whose backbone this one starts from
+pretrained = None  # a checkpoint of another training, from whose backbone this training starts
 
 model = dict(
     type='ImageClassifier',
@@ -18,7 +18,7 @@ data_source = 'Tiny ImageNet is downloaded from cs231n.stanford.edu (tiny-imagen
 image_size = 64
 batch_size = 64
 num_workers = 2
-# Low resolution: less is cropped away than from ImageNet's images, nothing at scoring, and no strong augmentation.
+# For the low resolution: larger crops than for ImageNet, no crop in scoring, and no strong augmentation.
 train_pipeline = [
     dict(type='RandomCropAndResize', size='$image_size', scale=(0.35, 1.0)),
     dict(type='HorizontalFlip', p=0.5),

@@ -1,5 +1,5 @@
-# Labels and boxes in one pass on PASCAL VOC 2007: a small RetinaNet on EfficientNet-Lite0, with a head of labels on the
-# backbone. Trained on the split `train`, scored on `val`, at 224 pixels.
+# A joint model on PASCAL VOC 2007: a small RetinaNet on EfficientNet-Lite0 with a classification head on the backbone.
+# Trained on the split `train`, scored on `val`, at 224 pixels.
 _base_ = ['voc07_retinanet_tresnet_m.py', '_base_/labels_and_boxes.py']
 runner_type = 'tresnet_downstream.JointRunner'
 

@@ -1,8 +1,8 @@
-# RetinaNet on PASCAL VOC 2007: trained on its split `train`, scored on `val`, by COCO's rules and by those of VOC 2007.
+# RetinaNet on PASCAL VOC 2007: trained on its split `train`, scored on `val` with the metrics of COCO and VOC 2007.
 _base_ = ['retinanet_tresnet_m.py']
 
 data_root = 'VOCdevkit/VOC2007/'
-voc_rules = '2007'  # 11 recalls; '2010' is the area under the curve
+voc_rules = '2007'  # AP at 11 recalls; '2010' is the area under the curve
 image_scale = (1000, 600)
 val_list = 'ImageSets/Main/val.txt'
 
@@ -34,7 +34,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_list)
 test_evaluator = val_evaluator
 
-# That of MMDetection's RetinaNet has COCO's image sizes.
+# MMDetection's RetinaNet has a test-time augmentation with COCO's image sizes.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(

@@ -1,4 +1,4 @@
-"""Makes the sample data, images of handwritten digits: python data/make_digits.py [--out data/digits]."""
+"""Creates the sample data, images of handwritten digits: python data/make_digits.py [--out data/digits]."""
 
 import sys
 

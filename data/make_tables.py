@@ -1,4 +1,4 @@
-"""Writes a CSV table of some of the images in class folders: chosen classes, a number of images of each."""
+"""Writes a CSV file of images in class folders: a number of images of each of the chosen classes."""
 
 import argparse
 import csv
@@ -48,11 +48,13 @@ def table(folder: str, first: int, last: int, per_class: int | None, seed: int) 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", help="it holds a folder of images for each class")
-    parser.add_argument("out", type=Path, help="the .csv file; one that is there moves aside")
-    parser.add_argument("--classes", default=None, metavar="FIRST:LAST", help="such as 0:100; all by default")
-    parser.add_argument("--per-class", type=int, help="images of each class; all by default")
-    parser.add_argument("--seed", type=int, default=0, help="another one draws other images")
+    parser.add_argument("folder", help="folder with a subfolder of images for each class")
+    parser.add_argument("out", type=Path, help=".csv file to write; an existing file is moved to earlier_N")
+    parser.add_argument(
+        "--classes", default=None, metavar="FIRST:LAST", help="range of classes, such as 0:100 (default: all)"
+    )
+    parser.add_argument("--per-class", type=int, help="number of images of each class (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of images")
     given = parser.parse_args(arguments)
     first, last = _range(given.classes, given.folder)
     text = table(given.folder, first, last, given.per_class, given.seed)

@@ -267,7 +267,7 @@ def use_run(folder, report):
     from tresnet_downstream.evaluation.outcomes import MultilabelRun
     from tresnet_downstream.evaluation.report import write_report
     from tresnet_downstream.evaluation.run_thresholds import thresholds_for
-    from tresnet_downstream.evaluation.thresholds import Objective
+    from tresnet_downstream.evaluation.threshold_curves import Objective
 
     run = read_run(folder)
     if isinstance(run, MultilabelRun):

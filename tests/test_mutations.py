@@ -100,8 +100,8 @@ def classifier_file():
 
 def load_classifier(path):
     from tresnet_downstream import load_model
-    from tresnet_downstream.classification.model_files import read_weight_file
     from tresnet_downstream.classification.weight_file import describe
+    from tresnet_downstream.classification.weight_file_reading import read_weight_file
 
     describe(read_weight_file(path))
     load_model(path)

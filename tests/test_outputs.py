@@ -150,7 +150,7 @@ def test_another_result_is_moved_aside_whole_and_told_of(produce, tmp_path, name
     first = contents(out)
     assert first
     aside = out / "earlier_1"
-    assert produce(name, 1) == [f"note: files in {out} that would be overwritten are now in {aside}"]
+    assert produce(name, 1) == [f"note: files in {out} that would be overwritten were moved to {aside}"]
     second = contents(out)
     moved = contents(aside)
     assert moved

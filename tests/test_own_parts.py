@@ -170,7 +170,7 @@ def refuses(data, folder, text, change, *words):
     [
         ('        self.feature_info = [{"channels": width}]\n', "", ("OneStage needs the attribute `feature_info`",)),
         ("        self.out_indices = (0,)\n", "", ("OneStage needs the attribute `out_indices`",)),
-        ("(self.stage(x),)", "self.stage(x)", ("OneStage gives a tensor", "tuple of feature maps")),
+        ("(self.stage(x),)", "self.stage(x)", ("OneStage returns a tensor", "tuple of feature maps")),
         (", out_indices=(-1,)", "", ("constructor of OneStage must take the argument `out_indices`",)),
         ("width=64,", "width,", ("OneStage in the config needs the argument 'width'",)),
     ],
@@ -190,7 +190,7 @@ def test_a_head_that_takes_no_number_of_classes_is_told_so(data, tmp_path):
 def test_a_loss_that_is_not_one_number_is_told_so(data, tmp_path):
     text = EXAMPLES["own_loss.py"][0].replace("weight=known)", "weight=known, reduction='none')")
     change = "model.loss=dict(type='SmoothedCrossEntropy')"
-    refuses(data, tmp_path, text, change, "SmoothedCrossEntropy gives a tensor of shape (8, 3)", "one number")
+    refuses(data, tmp_path, text, change, "SmoothedCrossEntropy returns a tensor of shape (8, 3)", "one number")
 
 
 def test_a_metric_alone_or_an_unknown_score_is_told_so(data, tmp_path):

@@ -90,7 +90,7 @@ def test_picture_of_more_pixels_than_memory_is_refused_before_it_is_decoded(tmp_
 def test_files_folders_and_patterns_are_found_once_each(pictures):
     found = find_images([str(pictures), str(pictures / "*.jpg"), str(pictures / "b.png")])
     assert [path.removeprefix(str(pictures)) for path in found] == ["/a.jpg", "/b.png", "/deeper/a.jpg"]
-    with pytest.raises(UserError, match="no picture there"):
+    with pytest.raises(UserError, match="no image found"):
         find_images([str(pictures / "*.gif")])
 
 

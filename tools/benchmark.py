@@ -1,4 +1,4 @@
-"""Measures speed and memory beside other networks: python tools/benchmark.py --help."""
+"""Measures speed and memory in comparison with other networks: python tools/benchmark.py --help."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Finds faults of annotations and images before a training: python tools/check_data.py --help."""
+"""Checks annotations and images before a training: python tools/check_data.py --help."""
 
 import sys
 

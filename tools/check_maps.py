@@ -1,4 +1,4 @@
-"""Measures explanations against boxes: python tools/check_maps.py --help."""
+"""Compares the maps of explanations with boxes: python tools/check_maps.py --help."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Exports a classifier or detector to ONNX or OpenVINO, int8 as well: python tools/export.py --help."""
+"""Exports a model to ONNX or OpenVINO, optionally in int8: python tools/export.py --help."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Labels images, or finds boxes, with a checkpoint or an exported model: python tools/predict.py --help."""
+"""Predicts labels or boxes of images, with a checkpoint or an exported model: python tools/predict.py --help."""
 
 import sys
 

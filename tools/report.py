@@ -1,4 +1,4 @@
-"""Writes a report of one or more scored runs: python tools/report.py --help."""
+"""Writes a report on one or more scored runs: python tools/report.py --help."""
 
 import sys
 

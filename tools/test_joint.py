@@ -1,4 +1,4 @@
-"""Scores a network for labels and boxes: python tools/test_joint.py --help."""
+"""Scores a joint model: python tools/test_joint.py --help."""
 
 import sys
 from functools import partial

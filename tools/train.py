@@ -1,4 +1,4 @@
-"""Trains what a config says, of any task; ``mim train tresnet_downstream CONFIG`` runs it."""
+"""Trains the model of a config, for any task; ``mim train tresnet_downstream CONFIG`` runs it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Trains a network for labels and boxes: python tools/train_joint.py --help."""
+"""Trains a joint model: python tools/train_joint.py --help."""
 
 import sys
 from functools import partial

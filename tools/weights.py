@@ -1,4 +1,4 @@
-"""Lists, shows, converts, fetches and verifies weight files: python tools/weights.py --help."""
+"""Lists, shows, converts, downloads, shares and verifies weight files: python tools/weights.py --help."""
 
 import sys
 

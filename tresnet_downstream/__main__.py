@@ -1,4 +1,4 @@
-"""``python -m tresnet_downstream`` is the command ``tresnet``; torchrun starts it so, with ``-m``."""
+"""``python -m tresnet_downstream`` runs the command ``tresnet``, for example under ``torchrun -m``."""
 
 import sys
 

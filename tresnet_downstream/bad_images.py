@@ -1,4 +1,4 @@
-"""Images that cannot be used: which files are missing, and what is taken in the place of an unreadable one."""
+"""Missing and unreadable images: errors, and the sample that replaces an unreadable one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -8,12 +8,12 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.pictures import BadImageError
 
 T = TypeVar("T")
-# What a data set does at an unreadable image: raises; takes the next readable one; for scoring, marks the sample.
+# What a data set does if an image is unreadable: raise, use the next readable image, or (in scoring) mark the sample.
 ON_BAD_IMAGE = ("error", "skip", "leave_out")
 
 
 def require_on_bad_image(value: str) -> None:
-    """Raises UserError unless it is one of ``ON_BAD_IMAGE``."""
+    """Raises UserError unless the value is one of ``ON_BAD_IMAGE``."""
     if value not in ON_BAD_IMAGE:
         raise UserError(f"on_bad_image: {value!r} is neither 'error' nor 'skip' nor 'leave_out'")
 
@@ -21,21 +21,21 @@ def require_on_bad_image(value: str) -> None:
 def first_readable(
     read: Callable[[int], T], name_of: Callable[[int], str], index: int, count: int, on_bad_image: str
 ) -> tuple[T | None, dict[str, str], str]:
-    """Reads a sample, or the next readable one in its place.
+    """Reads a sample or, if its image is unreadable, the next readable one.
 
     Args:
         read: reads the sample at a position.
-        name_of: the name of the image at a position.
-        index: the position that is asked for.
-        count: the number of samples.
+        name_of: returns the name of the image at a position.
+        index: position of the sample.
+        count: number of samples.
         on_bad_image: one of ``ON_BAD_IMAGE``.
 
     Returns:
-        what ``read`` gave, None for an image that is left out; why those that were passed over cannot be read, by
-        name; why the image is left out, otherwise empty.
+        the sample, or None if the image is left out; the reasons for skipped images, by name; the reason why the image
+        is left out, or an empty string.
 
     Raises:
-        UserError: at an unreadable image with ``error``, or if none can be read.
+        UserError: if an image is unreadable and ``on_bad_image`` is ``error``, or if no image can be read.
     """
     passed_over: dict[str, str] = {}
     for place in (place % count for place in range(index, index + count)):
@@ -45,34 +45,34 @@ def first_readable(
             if on_bad_image == "leave_out":
                 return None, passed_over, str(error)
             if on_bad_image == "error":
-                raise UserError(f"{error}; on_bad_image=skip does without such files") from error
+                raise UserError(f"{error}; on_bad_image=skip leaves such files out") from error
             passed_over[name_of(place)] = str(error)
     first = next(iter(passed_over.values()))
     raise UserError(f"none of the {count} images can be read; the first: {first}")
 
 
 def require_images(key: str, folder: str, missing: Sequence[str], count: int, on_bad_image: str) -> None:
-    """Checks that no image is missing, or with another ``on_bad_image`` than ``error`` that not all are.
+    """Checks that no image is missing or, unless ``on_bad_image`` is ``error``, that not all of them are.
 
     Args:
-        key: of the config, which names the folder.
+        key: the config key that names the folder.
         folder: the folder of images.
-        missing: the names of those that are not there, from `missing_images`.
-        count: how many there should be.
+        missing: names of the missing images, from `missing_images`.
+        count: number of all images.
         on_bad_image: one of ``ON_BAD_IMAGE``.
 
     Raises:
-        UserError: with the number of missing images and the name of the first.
+        UserError: if images are missing; the message has their number and the name of the first.
     """
     if missing and len(missing) == count:
         raise UserError(
-            f"{key}: none of the {count} images is in {folder}, the first is {missing[0]!r}: name the folder that they "
-            "lie in"
+            f"{key}: none of the {count} images is in {folder}, the first is {missing[0]!r}: name the folder that "
+            "contains them"
         )
     if missing and on_bad_image == "error":
         raise UserError(
             f"{key}: {len(missing)} of {count} images are not in {folder}, the first is {missing[0]!r}; "
-            "on_bad_image=skip does without them"
+            "on_bad_image=skip leaves them out"
         )
 
 
@@ -80,11 +80,11 @@ def require_some(unreadable: Mapping[str, str], count: int) -> None:
     """Checks that images are left to score.
 
     Args:
-        unreadable: why images cannot be read, by name.
-        count: of all images, those included.
+        unreadable: reasons by the names of unreadable images.
+        count: number of all images.
 
     Raises:
-        UserError: if none is left.
+        UserError: if no image is left.
     """
     if unreadable and len(unreadable) == count:
         first = next(iter(unreadable.values()))
@@ -92,6 +92,6 @@ def require_some(unreadable: Mapping[str, str], count: int) -> None:
 
 
 def tell_unscored(unreadable: Mapping[str, str], count: int) -> None:
-    """Says in one line how many of ``count`` images are not scored, and why the first is not."""
+    """Prints a warning with the number of images that are not scored, and the reason for the first one."""
     first = next(iter(unreadable.values()))
     tell(f"warning: {len(unreadable)} of {count} images cannot be read and are not scored: {first}")

@@ -1,4 +1,4 @@
-"""Faults of boxes in COCO's format (left, top, width, height; pixels), for all who read them: training and check."""
+"""Faults of boxes in COCO's format (left, top, width, height; pixels), for training and for the check of data."""
 
 from typing import Literal, TypeAlias
 
@@ -7,16 +7,21 @@ import numpy as np
 Box: TypeAlias = list[float]
 BoxFault: TypeAlias = Literal["without-area", "outside", "beyond-edge"]
 
-# COCO's own boxes reach beyond the edge by rounding; pixels.
+# In pixels. COCO's own boxes reach beyond the edge of the image because of rounding.
 EDGE_TOLERANCE = 1.0
-# A file is taken for one of corners if this share of its boxes fits as left, top, right, bottom ...
+# The boxes of a file are assumed to be corners if this share of them is valid as left, top, right, bottom ...
 _FIT_AS_CORNERS = 0.95
-# ... and this share does not fit as left, top, width, height.
+# ... and this share is invalid as left, top, width, height.
 _DO_NOT_FIT = 0.1
 
 
 def box_fault(box: Box, size: tuple[int, int] | None) -> BoxFault | None:
-    """The fault of a box in an image of a size (width, height; None if it is not known); None if it has none."""
+    """The fault of a box in an image of a size (width, height; None if unknown); None if the box has no fault.
+
+    Examples:
+        >>> box_fault([10, 10, 20, 0], (64, 64)), box_fault([50, 50, 20, 10], (64, 64))
+        ('without-area', 'beyond-edge')
+    """
     left, top, width, height = box
     if width <= 0 or height <= 0:
         return "without-area"
@@ -28,13 +33,13 @@ def box_fault(box: Box, size: tuple[int, int] | None) -> BoxFault | None:
 
 
 def reach_beyond_edge(box: Box, size: tuple[int, int]) -> float:
-    """By how many pixels a box reaches beyond the edge of an image of a size (width, height); below 0 if inside."""
+    """Number of pixels by which a box reaches beyond an image of a size (width, height); negative if it is inside."""
     left, top, width, height = box
     return max(-left, -top, left + width - size[0], top + height - size[1])
 
 
 def clipped(box: Box, size: tuple[int, int]) -> Box:
-    """The part of a box that lies within an image of a size (width, height)."""
+    """The part of a box that is inside an image of a size (width, height)."""
     left, top, width, height = box
     right, bottom = min(left + width, size[0]), min(top + height, size[1])
     left, top = max(left, 0), max(top, 0)
@@ -42,11 +47,11 @@ def clipped(box: Box, size: tuple[int, int]) -> Box:
 
 
 def fit_as_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Whether each box lies inside its image if its last two numbers are right and bottom.
+    """Whether each box is inside its image if its last two numbers are right and bottom.
 
     Args:
         boxes: float of shape (N, 4).
-        sizes: width and height of their images, float of shape (N, 2).
+        sizes: width and height of the images, float of shape (N, 2).
 
     Returns:
         bool of shape (N,).
@@ -58,7 +63,7 @@ def fit_as_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def other_convention(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
-    """What the boxes of a file seem to be instead of left, top, width, height; None if they may well be that.
+    """Describes the format that the boxes of a file seem to have; None if it is left, top, width, height.
 
     Args:
         boxes: float of shape (N, 4).

@@ -1,4 +1,4 @@
-"""Boxes and masks in COCO's formats, checked: pycocotools' C code takes any numbers, and reads past its memory."""
+"""Checks of boxes and masks in COCO's formats. pycocotools' C code accepts any numbers and reads invalid memory."""
 
 import sys
 from collections.abc import Mapping
@@ -6,38 +6,43 @@ from typing import Any
 
 import numpy as np
 
-# Coordinates in pixels that nothing drawn in a picture has; products of two are exact in float64.
+# Largest coordinate in pixels, larger than any in an image; products of two such numbers are exact in float64.
 FARTHEST = 2**26
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite int or float; true and false are no numbers."""
+    """Whether a value is a finite int or float. Booleans are not numbers."""
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def is_id(value: Any) -> bool:
-    """Whether it is a whole number of 64 bits."""
+    """Whether a value is a 64-bit integer."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
 def is_box(box: Any) -> bool:
-    """Whether it is a list of four numbers, none beyond `FARTHEST`."""
+    """Whether a value is a list of four numbers, none beyond `FARTHEST`.
+
+    Examples:
+        >>> is_box([0, 0, 10.5, 20]), is_box([0, 0, 10])
+        (True, False)
+    """
     return isinstance(box, list) and len(box) == 4 and all(is_number(n) and abs(n) <= FARTHEST for n in box)
 
 
 def is_crowd_flag(value: Any) -> bool:
-    """Whether it is 0 or 1."""
+    """Whether a value is 0 or 1."""
     return type(value) in (int, bool) and value in (0, 1)
 
 
 def is_mask(segmentation: Any, height: int, width: int) -> bool:
-    """Whether it is a mask of a picture: polygons, or run lengths that cover the picture.
+    """Whether a value is a mask of an image: polygons, or run lengths that cover the image.
 
     Args:
-        segmentation: a list of polygons ``[x, y, x, y, ...]`` of three points or more, none further outside the picture
-            than the picture is large; or a dict of ``size`` (height, width) and ``counts``, a list or COCO's text.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        segmentation: a list of polygons ``[x, y, x, y, ...]`` with at least three points and coordinates of at most
+            twice the longer side; or a dict of ``size`` (height, width) and ``counts``, a list or COCO's string.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
     """
     if isinstance(segmentation, list):
         return len(segmentation) > 0 and all(_is_polygon(polygon, 2 * max(height, width)) for polygon in segmentation)
@@ -62,10 +67,10 @@ def _is_polygon(polygon: Any, farthest: int) -> bool:
 
 
 def _covers(text: str, area: int) -> bool:
-    """Whether COCO's compressed run lengths are well-formed, none is negative and their sum is ``area``.
+    """Whether COCO's compressed run lengths are well-formed, not negative, and have the sum ``area``.
 
-    A character holds 5 bits of a number, the lowest first, and a sixth that says whether more follow. From the fourth
-    number on, the difference to the last but one is stored.
+    A character encodes 5 bits of a number, lowest bits first; its sixth bit is set if more characters follow. From the
+    fourth number on, the difference to the number two places before is stored.
     """
     codes = np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:

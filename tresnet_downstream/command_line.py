@@ -1,4 +1,4 @@
-"""What all commands share: their parser, how they end, and the progress bar. Their options are in `cli/options.py`."""
+"""The parser, the exit status and the progress bar of all commands. Shared options are in `cli/options.py`."""
 
 import argparse
 import os
@@ -15,28 +15,28 @@ from tresnet_downstream.system_errors import NotWrittenError, chain_of, message_
 
 T = TypeVar("T")
 
-# Whatever the command was, 2 is the user's mistake, 130 is Ctrl-C and 1, with a traceback, a fault of the toolkit.
+# Exit status of every command: 2 after a user's mistake, 130 after Ctrl-C, 1 (with a traceback) after a fault of ours.
 FAULT, USER_ERROR, INTERRUPTED = 1, 2, 130
-RESUMABLE = "files that are complete stay, and --resume goes on from the last checkpoint"
-# Beginnings of warnings that a user can do nothing about: MMEngine's, where a config inherits from MMDetection or wraps
-# a model for several processes; and torch's, where it compares strides of 1x1 kernels that mean the same layout.
+RESUMABLE = "complete files stay, and --resume continues from the last checkpoint"
+# Beginnings of warnings that a user cannot avoid: MMEngine's, for configs that inherit from MMDetection and for models
+# in several processes; and torch's, for 1x1 kernels with different strides of the same layout.
 NOT_THE_USERS = (
     "pkg_resources is deprecated",
     "`broadcast_buffers` is deprecated",
     "Grad strides do not match bucket view strides",
 )
-# What the library calls options that have another name here.
+# Parameters of the library that have another name than their option.
 PARAMETERS = {"size": "input_size", "cfg_options": "options", "images": "num_images", "boxes": "num_boxes"}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose options :mod:`tresnet_downstream.wording` uses to name parameters in messages.
+    """A parser with examples in its help. :mod:`tresnet_downstream.wording` replaces parameters by its options.
 
     Args:
-        args: as of :class:`argparse.ArgumentParser`.
-        examples: arguments of commands that the help shows, such as ``"MODEL image.jpg"``.
-        note: a last line of the help.
-        kwargs: as of :class:`argparse.ArgumentParser`; ``prog`` is the command that the user ran.
+        args: see :class:`argparse.ArgumentParser`.
+        examples: arguments for example commands in the help, such as ``"MODEL image.jpg"``.
+        note: last line of the help.
+        kwargs: see :class:`argparse.ArgumentParser`; the default of ``prog`` is the command that the user ran.
     """
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), note: str = "", **kwargs: Any) -> None:
@@ -47,17 +47,17 @@ class Parser(argparse.ArgumentParser):
         self.note = note
 
     def format_help(self) -> str:
-        """The help, with the examples and the note after the options."""
+        """The help, followed by the examples and the note."""
         start = self.prog if wording.program() else f"python tools/{self.prog}"
         examples = "".join(f"  {start} {example}\n" for example in self.examples)
         ending = (f"\nexamples:\n{examples}" if examples else "") + (f"\n{self.note}\n" if self.note else "")
         return wording.worded(super().format_help()) + wording.worded(ending)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parses the arguments; those of a subcommand are parsed by its own parser."""
+        """Parses the arguments; a subcommand's own parser parses the subcommand's arguments."""
         typed = set(args if args is not None else sys.argv[1:])
         for action in self._actions:
-            # Of several names of one option, the one that the user typed.
+            # If an option has several names, messages show the one that the user typed.
             shown = next((option for option in action.option_strings if option in typed), None)
             for option in action.option_strings:
                 name = option.lstrip("-").replace("-", "_")
@@ -65,19 +65,19 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Ends with usage and message, which one of several processes prints."""
+        """Exits with usage and message; only one of several processes prints them."""
         if _is_first_to_tell():
             super().error(message)
         raise SystemExit(USER_ERROR)
 
     def print_help(self, file: Any = None) -> None:
-        """Prints the help; of several processes, one does."""
+        """Prints the help; only one of several processes prints it."""
         if _is_first_to_tell():
             super().print_help(file)
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Adds the default of an option to its help, where it has one and the help does not say so itself."""
+    """Adds the default of an option to its help, unless the help mentions it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         has_default = action.option_strings and action.default not in (None, False, [], argparse.SUPPRESS)
@@ -93,17 +93,18 @@ def run(
     resumable: bool = False,
     program: str | None = None,
 ) -> int:
-    """Calls a command's ``main`` and returns its exit status: a user's mistake is one line and 2, Ctrl-C is 130.
+    """Calls a command's ``main`` and returns its exit status: 2 and one line for a user's mistake, 130 for Ctrl-C.
 
-    If the reader of standard output, such as ``head``, has closed it, the tool ends without a message and with 0.
+    If the reader of standard output, such as ``head``, has closed the pipe, the command ends with status 0 and no
+    message.
 
     Args:
-        main: the tool; may give an exit status, and None is 0.
-        arguments: of its command line; those of the process if None.
-        resumable: whether ``--resume`` goes on where Ctrl-C ended it.
+        main: the command; returns an exit status, or None for 0.
+        arguments: arguments of the command; those of the process if None.
+        resumable: whether ``--resume`` can continue the command after Ctrl-C.
         program: the command as the user typed it, such as ``tresnet train``; None for a script of ``tools/``.
     """
-    # Set here, before any worker starts: Albumentations otherwise asks the network for a newer version.
+    # Albumentations would check for a newer version in the network; this must be set before any worker starts.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     for text in NOT_THE_USERS:
         warnings.filterwarnings("ignore", message=text)
@@ -116,7 +117,7 @@ def run(
                 return status
             except Exception as error:
                 if isinstance(error, BrokenPipeError) and _is_output_closed():
-                    # Python would complain once more as it closes the stream.
+                    # Without this, Python would print another error when it closes the stream.
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                     return 0
                 message = message_of(error)
@@ -131,13 +132,13 @@ def run(
                 return USER_ERROR
     except KeyboardInterrupt:
         if _is_first_to_tell():
-            print(f"interrupted; {RESUMABLE if resumable else 'files that are complete stay'}", file=sys.stderr)
+            print(f"interrupted; {RESUMABLE if resumable else 'complete files stay'}", file=sys.stderr)
         return INTERRUPTED
 
 
 @contextmanager
 def outliving_reader() -> Iterator[None]:
-    """Inside, the command goes on where the reader of standard output, such as ``head``, has closed it."""
+    """A context in which the command continues after the reader of standard output, such as ``head``, has ended."""
     before, sys.stdout = sys.stdout, _Outliving(sys.stdout)
     try:
         yield
@@ -146,7 +147,7 @@ def outliving_reader() -> Iterator[None]:
 
 
 class _Outliving:
-    """Standard output, which drops what nobody reads any more."""
+    """Standard output that drops text after its reader has closed the pipe."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -169,14 +170,14 @@ class _Outliving:
 
 
 def _is_output_closed() -> bool:
-    """Whether standard output is a pipe or socket whose reader has closed it. Not known on Windows: False."""
+    """Whether standard output is a pipe or socket that its reader has closed. Always False on Windows."""
     if not hasattr(select, "poll"):
         return False
     poll = select.poll()
     try:
         poll.register(sys.stdout, 0)  # poll always reports errors
     except (OSError, TypeError, ValueError):
-        return False  # no file of the system, or closed by this process
+        return False  # not a file of the operating system, or closed by this process
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
@@ -185,7 +186,7 @@ def _is_interrupt(error: BaseException) -> bool:
 
 
 def _is_first_to_tell() -> bool:
-    """Whether no other process of a training asked before; each asks once, before it ends."""
+    """Whether this is the first process of a training that calls this; each calls it once, before it ends."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
     from tresnet_downstream.running.processes import is_first_to_fail
@@ -194,12 +195,12 @@ def _is_first_to_tell() -> bool:
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether a user's mistake is told, rather than a failure of the system."""
+    """Whether an error is a user's mistake, and not a failure of the system."""
     return isinstance(error, UserError) and not isinstance(error, NotWrittenError)
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Passes items on; on a terminal a bar with the time left stands below what is printed meanwhile."""
+    """Yields the items; on a terminal, shows a progress bar with the remaining time below other output."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,8 +1,8 @@
 """The sample data: small images with several handwritten digits, with labels and boxes in COCO format.
 
-The handwriting is real: the 1,797 samples of 8x8 pixels that scikit-learn bundles, so nothing is downloaded. Each
-image shows one to five digits of varied size, slant and colour on a varied background, so the set serves
-multi-label classification (which digits are there) and detection (where they are).
+The handwriting is real: 1,797 samples of 8x8 pixels that scikit-learn contains, so nothing is downloaded. Each
+image shows one to five digits of varied size, slant and colour on a varied background. The set is for
+multi-label classification (which digits are in the image) and detection (where they are).
 """
 
 import json
@@ -20,24 +20,24 @@ from PIL.Image import Resampling, Transform
 
 from tresnet_downstream.errors import UserError
 
-VERSION = 1  # to be raised with every change that alters a made file
+VERSION = 1  # must be increased with every change of the created files
 GENERATOR = "make_digits.py"
-SPLITS = ("train", "val")  # the position is part of each picture's seed
+SPLITS = ("train", "val")  # the position is part of each image's seed
 LICENCE = {"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}
 SOURCE = "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, doi:10.24432/C50P49, test set"
-OPTIONS = {  # default, least, meaning
-    "train": (3000, 1, "training pictures"),
-    "val": (500, 1, "validation pictures"),
-    "size": (128, 64, "side of a picture in pixels"),
-    "seed": (0, 0, "another seed gives another set"),
-    "long_tail": (1, 1, "how many times more often a training picture gets a 0 than a 9; 1 for a balanced set"),
+OPTIONS = {  # default, smallest value, meaning
+    "train": (3000, 1, "number of training images"),
+    "val": (500, 1, "number of validation images"),
+    "size": (128, 64, "side of an image in pixels"),
+    "seed": (0, 0, "seed of all random numbers"),
+    "long_tail": (1, 1, "ratio of the frequencies of digit 0 and digit 9 in training images; 1 for a balanced set"),
 }
 NUM_CLASSES = 10
 TRAIN_SHARE = 0.8  # of each class's samples
 MAX_DIGITS = 5
-DIGIT_LENGTH = (30.0, 62.0)  # longer side of a digit before it is turned, in pixels of a picture of 128
+DIGIT_LENGTH = (30.0, 62.0)  # longer side of a digit before its rotation, in pixels of an image of side 128
 MAX_COVERED = 0.15  # share of a digit's stroke that later digits may hide
-MIN_CONTRAST = 80.0  # between stroke and ground, in luma of 0 to 255
+MIN_CONTRAST = 80.0  # between stroke and background, in luma of 0 to 255
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 JPEG_QUALITY = 92
 
@@ -47,7 +47,7 @@ Rng = np.random.Generator
 
 
 class Samples(NamedTuple):
-    """The handwriting of one split."""
+    """The handwritten samples of one split."""
 
     images: Array  # (n, 12, 12), float32, ink from 0 to 1 with an empty rim of two
     labels: Array  # (n,), 0 to 9
@@ -55,13 +55,16 @@ class Samples(NamedTuple):
 
 
 def load_samples(seed: int) -> dict[str, Samples]:
-    """Reads the handwriting and parts it, class by class, into disjoint samples for each split.
+    """Reads the handwritten samples and splits each class into disjoint training and validation samples.
 
-    A sample whose three nearest neighbours do not all wear its label is left out (3%): a person cannot read
-    most of those either. Raises UserError if scikit-learn is not installed.
+    Samples whose three nearest neighbours do not all have the same label are left out (3%), because most of them are
+    illegible for a person too.
+
+    Raises:
+        UserError: if scikit-learn is not installed.
     """
     try:
-        from sklearn.datasets import load_digits  # here, since importing it takes a second
+        from sklearn.datasets import load_digits  # imported here because it takes a second
     except ImportError:
         advice = 'pip install "tresnet-downstream[digits]"'
         raise UserError(f"scikit-learn, which holds the handwriting, is missing: {advice}") from None
@@ -81,7 +84,7 @@ def load_samples(seed: int) -> dict[str, Samples]:
 
 
 def draw_ground(rng: Rng, size: int) -> Array:
-    """Draws a dark ground, flat, graded, cloudy or rough, float32 of shape (3, size, size), 0 to 255."""
+    """Draws a dark background (flat, gradient, cloudy or rough): float32 of shape (3, size, size), 0 to 255."""
     base = np.clip(rng.uniform(5, 110) + rng.normal(0, 30, (3, 1, 1)), 0, 255).astype(np.float32)
     kind = rng.integers(4)
     pattern = np.zeros((size, size), dtype=np.float32)
@@ -93,13 +96,13 @@ def draw_ground(rng: Rng, size: int) -> Array:
         cells = rng.integers(3, 8) if kind == 2 else rng.integers(20, 44)
         noise = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
         pattern = np.clip(np.asarray(noise.resize((size, size), Resampling.BICUBIC)), -1, 1)
-    # Dark enough, with the swing, to leave a bright colour more than the least contrast.
+    # The amplitude leaves the background dark enough for a colour with more than the smallest contrast.
     swing = rng.uniform(-40, 40, (3, 1, 1)).astype(np.float32) * (0.6 if kind == 3 else 1)
     return np.clip(base + pattern * swing, 0, 255)
 
 
 def draw_distractor(rng: Rng, canvas: Array) -> None:
-    """Lays a blob or a line from edge to edge, neither of them a digit, on a canvas of (3, size, size)."""
+    """Draws a blob, or a line from edge to edge, on a canvas of shape (3, size, size)."""
     size = canvas.shape[1]
     draw = ImageDraw.Draw(mask := Image.new("L", (size, size)))
     x, y = rng.uniform(0, size, 2)
@@ -115,37 +118,49 @@ def draw_distractor(rng: Rng, canvas: Array) -> None:
 
 
 def tight_box(mask: Array) -> Box:
-    """Gives the smallest box around what is true."""
+    """The smallest box that contains all True values."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def render_stroke(rng: Rng, image: Array, length: float) -> Array:
-    """Enlarges one sample with a random turn, slant, width and weight.
+    """Enlarges one sample with a random rotation, slant, width and stroke weight.
 
-    `image` is ink of shape (12, 12), 0 to 1; `length` is the longer side of the upright digit in pixels. Gives
-    coverage of shape (h, w), float32, 0 to 1: the digit is where it is at least 0.5, and touches all four sides.
+    Args:
+        rng: the random generator.
+        image: ink of shape (12, 12), 0 to 1.
+        length: longer side of the upright digit in pixels.
+
+    Returns:
+        the coverage of each pixel, float32 of shape (h, w), 0 to 1. Pixels of at least 0.5 belong to the digit, which
+        touches all four sides.
     """
-    threshold = rng.uniform(0.42, 0.56)  # the lower, the bolder
+    threshold = rng.uniform(0.42, 0.56)  # a lower threshold gives a bolder stroke
     left, top, right, bottom = tight_box(image > threshold)
     scale, middle = length / max(right - left, bottom - top), np.array([left + right, top + bottom]) / 2
     angle, slant, aspect = math.radians(rng.uniform(-14, 14)), rng.uniform(-0.2, 0.2), rng.uniform(0.87, 1.15)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     to_sample = np.array([[1 / aspect, slant], [0, 1]]) @ turn / scale
-    side = math.ceil(1.4 * length) + 4  # the turn lengthens no sample by more than 1.3
+    side = math.ceil(1.4 * length) + 4  # the rotation enlarges a sample by at most 1.3
     matrix = np.column_stack([to_sample, middle - to_sample.sum(1) * side / 2]).ravel().tolist()
     ink = np.asarray(Image.fromarray(image).transform((side, side), Transform.AFFINE, matrix, Resampling.BICUBIC))
     left, top, right, bottom = tight_box(ink >= threshold)
-    # The slope grows with the scale, so that every stroke's edge is one to two pixels soft.
+    # The slope is proportional to the scale, so the edge of every stroke is one to two pixels wide.
     slope = scale * rng.uniform(0.5, 1)
     return np.clip((ink[top:bottom, left:right] - threshold) * slope + 0.5, 0, 1)
 
 
 def find_place(rng: Rng, shape: tuple[int, ...], owner: Array, totals: list[int]) -> tuple[slice, slice] | None:
-    """Looks for a box of `shape` (height, width) that may hide what it holds of the digits that are there.
+    """Finds a random box that covers at most ``MAX_COVERED`` of each digit drawn so far.
 
-    `owner` tells which digit each pixel shows, shape (size, size): 0 for the ground, k for the k-th digit;
-    `totals` has the pixels of each digit's whole stroke. Gives rows and columns, or None after twelve tries.
+    Args:
+        rng: the random generator.
+        shape: height and width of the box.
+        owner: the digit that each pixel shows, of shape (size, size): 0 for the background, k for the k-th digit.
+        totals: number of pixels of each digit's whole stroke.
+
+    Returns:
+        rows and columns of the box; None after twelve attempts.
     """
     visible = np.bincount(owner.ravel(), minlength=len(totals) + 1)[1:]
     for _ in range(12):
@@ -158,7 +173,7 @@ def find_place(rng: Rng, shape: tuple[int, ...], owner: Array, totals: list[int]
 
 
 def choose_colour(rng: Rng, around: Array) -> Array:
-    """Chooses a colour brighter than the pixels around it, of shape (3, n); both from 0 to 255."""
+    """Chooses a colour that is brighter than the pixels ``around``, of shape (3, n); both from 0 to 255."""
     colours = np.concatenate([rng.uniform(0, 255, (20, 3)), [[0, 0, 0], [255, 255, 255]]]).astype(np.float32)
     contrast = (colours @ LUMA)[:, None] - LUMA @ around
     lost = (contrast < MIN_CONTRAST).mean(1)  # share of the pixels, for each colour
@@ -167,9 +182,14 @@ def choose_colour(rng: Rng, around: Array) -> Array:
 
 
 def long_tailed_shares(ratio: float) -> Array:
-    """The shares of the digits 0 to 9 of a long-tailed set, float64 of shape (10,), which sum to 1.
+    """The frequencies of the digits 0 to 9 in a long-tailed set: float64 of shape (10,), with sum 1.
 
-    They fall geometrically: digit d has ``ratio ** (d / 9)`` times less than digit 0.
+    They decrease geometrically: digit d is ``ratio ** (d / 9)`` times rarer than digit 0.
+
+    Examples:
+        >>> shares = long_tailed_shares(100)
+        >>> round(float(shares[0] / shares[9]))
+        100
     """
     shares = float(ratio) ** -np.linspace(0, 1, NUM_CLASSES)
     normalised: Array = shares / shares.sum()
@@ -179,10 +199,17 @@ def long_tailed_shares(ratio: float) -> Array:
 def draw_picture(
     rng: Rng, samples: Samples, size: int, shares: Array | None = None
 ) -> tuple[Image.Image, list[tuple[int, Box]], Array]:
-    """Draws one picture, with digits drawn by their `shares`, shape (10,), or evenly.
+    """Draws one image.
 
-    Gives it with, for each digit, its position in `samples` and the box around what is visible of it, and with
-    the digit that each pixel shows, shape (size, size): 0 for the ground, k for the k-th digit.
+    Args:
+        rng: the random generator.
+        samples: the handwritten samples.
+        size: side of the image in pixels.
+        shares: frequencies of the digits, of shape (10,); None for equal frequencies.
+
+    Returns:
+        the image; for each digit its position in ``samples`` and the box of its visible part; and the digit that each
+        pixel shows, of shape (size, size): 0 for the background, k for the k-th digit.
     """
     canvas = draw_ground(rng, size)
     for _ in range(rng.choice(3, p=[0.7, 0.2, 0.1])):
@@ -191,7 +218,7 @@ def draw_picture(
     totals: list[int] = []
     chosen: list[int] = []
     for _ in range(rng.integers(1, MAX_DIGITS + 1)):
-        # Two draws of other kinds: a balanced set stays what it was before there were long-tailed ones.
+        # Different functions, so a balanced set stays identical to those of releases without long-tailed sets.
         label = rng.integers(NUM_CLASSES) if shares is None else rng.choice(NUM_CLASSES, p=shares)
         index = int(rng.choice(np.flatnonzero(samples.labels == label)))
         length, box = rng.uniform(*DIGIT_LENGTH), None
@@ -200,7 +227,7 @@ def draw_picture(
             box = find_place(rng, stroke.shape, owner, totals)
             length *= 0.8
         if box is None:
-            continue  # the picture is full
+            continue  # the image has no room left
         window = canvas[:, box[0], box[1]]
         colour = choose_colour(rng, window[:, ::2, ::2].reshape(3, -1))
         window += (colour[:, None, None] - window) * (stroke * rng.uniform(0.88, 1))
@@ -214,7 +241,7 @@ def draw_picture(
 
 
 def make_split(folder: Path, split: str, samples: Samples, info: dict[str, Any], numbers: Iterable[int]) -> None:
-    """Writes the pictures of these numbers to `folder/split`, and `folder/annotations/instances_split.json`."""
+    """Writes the images of the given numbers to ``folder/split``, and ``folder/annotations/instances_split.json``."""
     (folder / split).mkdir()
     seed, size = info["arguments"]["seed"], info["arguments"]["size"]
     ratio = info["arguments"].get("long_tail", 1)
@@ -240,10 +267,10 @@ def make_split(folder: Path, split: str, samples: Samples, info: dict[str, Any],
 
 
 def is_made(out: Path, info: Mapping[str, Any]) -> bool:
-    """Whether a folder holds this set, complete.
+    """Whether a folder holds the complete set that ``info`` describes.
 
     Raises:
-        UserError: the folder holds files that this module did not make.
+        UserError: if the folder holds files that do not belong to the sample data.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
@@ -254,7 +281,7 @@ def is_made(out: Path, info: Mapping[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours or any(entry.name not in (*SPLITS, "annotations") for entry in out.iterdir()):
-        raise UserError(f"{out}: holds files that are not of the sample data; name another folder as `out`")
+        raise UserError(f"{out}: holds files that do not belong to the sample data; name another folder as `out`")
     counts = {split: len(list((out / split).glob("*.jpg"))) for split in SPLITS}
     return all(other == info for other in infos) and counts.items() <= info["arguments"].items()
 
@@ -269,32 +296,32 @@ def make_digits(
     long_tail: int = OPTIONS["long_tail"][0],
     track: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, total, what: items,
 ) -> bool:
-    """Makes the sample data in a folder, unless the folder holds the same set already.
+    """Creates the sample data in a folder, unless the folder already holds the same set.
 
-    The set appears under its name only when it is complete; a set made with other arguments is replaced.
+    The folder appears only when it is complete; a set that was created with other arguments is replaced.
 
     Args:
-        out: the folder, with ``train/``, ``val/`` and ``annotations/instances_{train,val}.json`` afterwards.
+        out: folder for ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
         train: number of training images, at least 1.
         val: number of validation images, at least 1.
         size: height and width of an image in pixels, at least 64.
-        seed: at least 0; another seed gives another set.
-        long_tail: at least 1. The digits of training images are drawn with frequencies that fall geometrically from
-            digit 0 to digit 9, by this ratio in all; validation images stay balanced. 1 draws all digits evenly.
-        track: ``function(items, total, what)`` that shows progress as it passes the items on.
+        seed: seed of all random numbers, at least 0.
+        long_tail: ratio of the frequencies of digit 0 and digit 9 in training images, at least 1. The frequencies
+            decrease geometrically from digit to digit; 1 gives equal ones. Validation images are always balanced.
+        track: ``function(items, total, what)`` that yields the items and shows progress.
 
     Returns:
-        Whether anything was made.
+        whether the set was created; False if it existed.
 
     Raises:
-        UserError: for an argument below its least value, a folder that holds other files, or a missing scikit-learn.
+        UserError: if an argument is too small, the folder holds other files, or scikit-learn is not installed.
     """
     arguments = {"train": train, "val": val, "size": size, "seed": seed, "long_tail": long_tail}
     for name, (_, least, _) in OPTIONS.items():
         if arguments[name] < least:
             raise UserError(f"`{name}`: got {arguments[name]}, must be at least {least}")
     if long_tail == 1:
-        del arguments["long_tail"]  # as in the files of before there were long-tailed sets
+        del arguments["long_tail"]  # as in sets of releases without long-tailed sets
     out = Path(out).resolve()
     made_with = {"generator": GENERATOR, "version": VERSION, "arguments": arguments, "source": SOURCE}
     info = {"description": "Handwritten digits in small pictures, with labels and boxes", **made_with}
@@ -302,7 +329,7 @@ def make_digits(
         return False
     samples = load_samples(seed)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # However the work ends, the temporary folder is removed, and with it a set that was replaced.
+    # The temporary folder, with the replaced set in it, is removed in any case.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         fresh = Path(temporary, "fresh")
         fresh.mkdir()

@@ -1,4 +1,4 @@
-"""The error that a user can mend, told apart from a fault of the toolkit."""
+"""UserError, the exception for mistakes that a user can correct."""
 
 import re
 
@@ -7,12 +7,16 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a file, an option, a label.
+    r"""A mistake in the user's input, such as a file, an option or a label.
 
-    The message is one line: it names the file or key, says what is wrong with it and what to do. The tools
-    print it without a traceback and exit with status 2. Names and texts from files may be anything: line breaks become
-    spaces, control characters and characters that no encoding takes are escaped, and of a message of more than
-    `LONGEST_MESSAGE` characters the middle is left out.
+    The message is one line. It names the file or key, what is wrong with it, and what to do. Commands print it without
+    a traceback and exit with status 2. Because messages may contain text from files, line breaks are replaced by
+    spaces, control characters and characters that cannot be encoded are escaped, and the middle of a message of more
+    than `LONGEST_MESSAGE` characters is left out.
+
+    Examples:
+        >>> print(UserError("labels.csv: no column 'image';\nadd one"))
+        labels.csv: no column 'image'; add one
     """
 
     def __init__(self, message: object = "") -> None:
@@ -20,7 +24,7 @@ class UserError(ValueError):
 
 
 def _own_line(message: str) -> str:
-    """The message alone, where torch's data loader raises a worker's error anew with its traceback as the text."""
+    """The message without the traceback that torch's data loader adds to errors of its workers."""
     if "\nOriginal Traceback" in message:
         return message.strip().splitlines()[-1].partition(": ")[2]
     return message
@@ -46,6 +50,6 @@ class NonFiniteLossError(UserError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch (on a GPU or a CPU), ONNX Runtime or OpenVINO means a lack of memory; they have no class for it."""
+    """Whether an error of torch, ONNX Runtime or OpenVINO means a lack of memory; they have no class for it."""
     signs = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation")
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)

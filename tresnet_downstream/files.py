@@ -1,7 +1,7 @@
-"""Files that appear under their name only when whole, take no other file's place, and are read without waiting.
+"""Writing of files that appear only when they are complete and overwrite no other file; reading of regular files only.
 
-What a tool writes replaces a file of the same content. Another file under that name is moved to ``earlier_N`` beside
-it, the first such folder that is free, and a line on standard error says so: see :class:`Earlier`.
+If a file of the same name exists with another content, it is moved to a folder ``earlier_N`` beside it, and a line on
+standard error says so. See :class:`Earlier`.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ from tresnet_downstream.system_errors import NotWrittenError, why_not_written
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Gives a name beside ``path`` to write under; the file gets its own once it is whole.
+    """A context that yields a temporary path beside ``path``; on exit the temporary file is renamed to ``path``.
 
-    Whatever ends the block early, Ctrl-C included, leaves what stood under ``path`` before and no part of a file.
-    File and folder are synced, so this also holds where the machine loses power.
+    If the block ends early, also by Ctrl-C, an existing file at ``path`` stays, and no partial file is left. File and
+    folder are synced, so this also holds after a power failure.
 
     Raises:
-        NotWrittenError: if the system does not take the file: the disk is full, a limit is reached, its folder is gone.
+        NotWrittenError: if the file cannot be written: the disk is full, a limit is reached, or its folder is gone.
     """
     path = Path(path)
-    # The suffix stays, since writers tell formats by it.
+    # Writers recognise formats by the suffix.
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
@@ -42,24 +42,24 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _sync(path.parent)
     except UserError:
         raise
-    except Exception as error:  # each library has a class of its own
+    except Exception as error:  # each library has its own class
         if reason := why_not_written(error, partial):
             raise NotWrittenError(f"{path}: cannot be written: {reason}") from error
         raise
     finally:
-        # Of a file system that is read-only or gone, nothing can be removed.
+        # Removing fails if the file system is read-only or gone.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Gives a new folder beside ``path`` to write files into; it gets its own name once all of them are whole.
+    """A context that yields a temporary folder beside ``path``; on exit the folder is renamed to ``path``.
 
-    What stands under ``path`` must have been moved by the end of the block. An end by an error leaves nothing.
+    An existing file or folder at ``path`` must have been moved before the exit. After an error, nothing is left.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     path = Path(path).absolute()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -79,14 +79,14 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def named_if_unwritable(path: str | Path, problem: str = "cannot be written", advice: str = "") -> Iterator[None]:
-    """Turns the OSError of a block that writes into a UserError that names ``path``.
+    """A context that turns an OSError into a UserError that names ``path``.
 
-    A `NotWrittenError` stays as it is: it names the file and says what to do.
+    A `NotWrittenError` is not changed, because it names the file already.
 
     Args:
         path: the file or folder.
-        problem: what the error says of it.
-        advice: what to do, after a semicolon.
+        problem: the problem, for the message.
+        advice: what to do, for the message.
     """
     try:
         yield
@@ -98,8 +98,8 @@ def named_if_unwritable(path: str | Path, problem: str = "cannot be written", ad
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk, where the file system can say so."""
-    if os.name == "nt" and path.is_dir():  # cannot be opened there
+    """Syncs a file or folder to the disk, if the file system supports it."""
+    if os.name == "nt" and path.is_dir():  # folders cannot be opened on Windows
         return
     try:
         file = os.open(path, os.O_RDONLY)
@@ -108,13 +108,13 @@ def _sync(path: Path) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        # A disk may say only here that it is full; a network's file system may not know the call.
+        # A full disk may be reported only here; network file systems may not support the call.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM):
             raise
 
 
 class Earlier:
-    """Where files go that one command would overwrite: all into one folder ``earlier_N`` of the folder it writes to.
+    """Moves files that a command would overwrite into one new folder ``earlier_N`` of the folder it writes to.
 
     Args:
         folder: the folder that the command writes to.
@@ -125,13 +125,13 @@ class Earlier:
         self.aside: Path | None = None
 
     def keep(self, *names: str) -> None:
-        """Moves those of these files that are there.
+        """Moves the files that exist.
 
         Args:
-            *names: paths within the folder.
+            *names: paths relative to the folder.
 
         Raises:
-            UserError: if one cannot be moved.
+            UserError: if a file cannot be moved.
         """
         for name in names:
             path = self.folder / name
@@ -163,17 +163,17 @@ class Earlier:
             while os.path.lexists(aside := self.folder / f"earlier_{number}"):
                 number += 1
             self.aside = aside
-            # Standard output may be read by a program.
-            print(f"note: files in {self.folder} that would be overwritten are now in {aside}", file=sys.stderr)
+            # Not on standard output, which a program may read.
+            print(f"note: files in {self.folder} that would be overwritten were moved to {aside}", file=sys.stderr)
         return self.aside
 
 
 @contextmanager
 def whole_result(path: str | Path) -> Iterator[Path]:
-    """As `whole_file`, for what a tool writes: makes the folder, and moves a file of other content to ``earlier_N``.
+    """Like `whole_file`, but creates the folder, and moves an existing file with another content to ``earlier_N``.
 
     Raises:
-        UserError: if the file cannot be written, or the other one cannot be moved.
+        UserError: if the file cannot be written, or the existing one cannot be moved.
     """
     path = Path(path)
     with named_if_unwritable(path):
@@ -184,18 +184,18 @@ def whole_result(path: str | Path) -> Iterator[Path]:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Opens a regular file for reading bytes; a pipe, a device or a socket, which could block or never end, is refused.
+    """Opens a regular file for reading bytes. Pipes, devices and sockets are refused, because they may never end.
 
     Raises:
-        OSError: the file is missing, not a regular one, cannot be read, or no file can have such a name.
+        OSError: if the file is missing, not regular or unreadable, or the name is invalid.
     """
     try:
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
-    except ValueError as error:  # a zero byte or a lone surrogate
-        raise OSError(f"no file can have such a name ({error})") from error
+    except ValueError as error:  # a null character or a lone surrogate
+        raise OSError(f"invalid file name ({error})") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError("not a regular file, and nothing else is read")
+        raise OSError("not a regular file")
     return file
 
 
@@ -204,7 +204,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:
-    """Whether a regular file stands under a name, which may be one that no file can have."""
+    """Whether ``path`` is a regular file; False for invalid names."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -212,11 +212,11 @@ def is_regular(path: str | os.PathLike[str]) -> bool:
 
 
 def unpack_gzip(path: str | os.PathLike[str]) -> bytes:
-    """The content of a gzip file, of which no more is unpacked than the limit ``expansion`` allows.
+    """Unpacks a gzip file, up to the limit ``expansion``.
 
     Raises:
-        UserError: it is more than that.
-        OSError, EOFError, zlib.error: the file cannot be read or is damaged.
+        UserError: if the content exceeds the limit.
+        OSError, EOFError, zlib.error: if the file cannot be read or is damaged.
     """
     with open_regular(path) as packed, gzip.open(packed) as unpacked:
         most = unpacked_limit(os.fstat(packed.fileno()).st_size)

@@ -1,30 +1,34 @@
-"""Maps of where a network looks, drawn over pictures; in reports as in predictions."""
+"""Heat maps drawn over images, for predictions and reports."""
 
 import cv2
 import numpy as np
 from PIL import Image
 
-# Where the map is 0 the picture is grey and this dark, so that the colours stand out and the picture stays readable.
+# Brightness of the grey image where the map is 0: dark enough for the colours, bright enough to recognise the image.
 _GROUND = 0.55
-# Share of the colour where the map is 1, and the place in the colour scale where it is 0.
+# Opacity of the colour where the map is 1, and the start of the colour scale where the map is 0.
 _STRENGTH, _FIRST = 0.9, 0.2
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The picture in grey with the map in colour over it, from nothing over violet and orange to yellow.
+    """Draws a map in colours from violet over orange to yellow over a grey image.
 
     Args:
-        picture: uint8 of shape (height, width, 3).
-        heat: (h, w), 0 to 1; stretched over the whole picture.
+        picture: the image, uint8 of shape (height, width, 3).
+        heat: the map, of shape (h, w), 0 to 1; it is resized to the image.
 
     Returns:
-        uint8 of the picture's shape.
+        uint8 of the image's shape.
+
+    Examples:
+        >>> overlay(np.full((4, 6, 3), 200, np.uint8), np.zeros((2, 2)))[0, 0].tolist()
+        [110, 110, 110]
     """
     height, width = picture.shape[:2]
     stretched = Image.fromarray(np.asarray(heat, np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     share = np.clip(np.asarray(stretched), 0, 1)[:, :, None]
     grey = np.asarray(Image.fromarray(picture).convert("L"), np.float32)[:, :, None]
-    # The scale's first colours are black, which over a picture would look like its absence.
+    # The first colours of the scale are black, and would hide the image.
     levels = np.rint(255 * (_FIRST + (1 - _FIRST) * share[:, :, 0])).astype(np.uint8)
     colour = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(np.float32)
     alpha = _STRENGTH * share**0.8

@@ -1,4 +1,4 @@
-"""Image names of annotation files and run folders: which files are there, and none that lies outside its folder."""
+"""Checks image names of annotation files and run folders: missing files, and files outside of the image folder."""
 
 import os
 from collections.abc import Iterable
@@ -7,19 +7,19 @@ from tresnet_downstream.errors import UserError
 
 
 def missing_images(folder: str, names: Iterable[str], source: object, outside_paths: bool = False) -> list[str]:
-    """The names of files that are not there; listing a folder once is far quicker than asking for every file.
+    """The names of missing files. Each folder is listed once, which is much faster than checking each file.
 
-    A symbolic link to a file that is not there is missing: git-annex and DVC leave such links for what was not fetched.
+    A broken symbolic link counts as missing: git-annex and DVC create such links for files that were not downloaded.
 
     Args:
         folder: the image folder; it may be a symbolic link itself.
-        names: relative to it.
-        source: the file that lists them, for messages.
-        outside_paths: whether images may lie outside the folder.
+        names: paths relative to the folder.
+        source: the file that lists the names, for messages.
+        outside_paths: whether images may be outside of the folder.
 
     Raises:
-        UserError: without ``outside_paths``, a file lies outside the folder: by an absolute path, by ``..``, or by a
-            symbolic link below the folder.
+        UserError: without ``outside_paths``, if a file is outside of the folder: by an absolute path, by ``..``, or by
+            a symbolic link below the folder.
     """
     root = os.path.realpath(folder)
     listed: dict[str, dict[str, bool]] = {}
@@ -43,7 +43,7 @@ def missing_images(folder: str, names: Iterable[str], source: object, outside_pa
 
 
 def lies_outside(folder: str, name: str) -> bool:
-    """Whether a file that a name means lies outside the folder, symbolic links followed."""
+    """Whether the file of a name is outside of the folder, with symbolic links resolved."""
     return not _lies_below(os.path.realpath(folder), os.path.join(folder, name))
 
 
@@ -54,7 +54,7 @@ def _refusal(source: object, name: str, folder: str) -> str:
 def _lies_below(root: str, path: str) -> bool:
     try:
         return os.path.commonpath([root, os.path.realpath(path)]) == root
-    except ValueError:  # another drive, or a name that no file can have
+    except ValueError:  # another drive, or an invalid name
         return False
 
 

@@ -1,14 +1,15 @@
-"""What a part of one's own must provide to be used here.
+"""Interfaces of components that users can add.
 
-Each is a :class:`typing.Protocol`: nothing has to be inherited. A part is a class in one Python file of the user's,
-which registers it by ``@MODELS.register_module()`` or another registry of :mod:`tresnet_downstream.registry`; a config
-names it by ``type``. The file is named by ``--import FILE`` of the tools, by ``custom_imports`` in a config, or
-imported in Python. ``docs/extending/`` has a complete example of each part.
+Each interface is a :class:`typing.Protocol`, so a component need not inherit from it. A component is a class in a
+user's Python file, registered by ``@MODELS.register_module()`` or another registry of
+:mod:`tresnet_downstream.registry`. A config names it by ``type``. The file is imported by the option ``--import FILE``,
+by ``custom_imports`` in a config, or in Python. ``docs/extending/`` has a complete example of each component.
 
-Metrics are MMEngine's ``BaseMetric`` in ``METRICS``. With each picture of a batch, ``process`` gets a dict from each
-set of weights (``raw``, ``averaged``) to the picture's C probabilities.
-:class:`classification.metrics.ProbabilityMetric` collects them. Transforms are Albumentations', or classes like them,
-in ``TRANSFORMS``; optimisers and schedules are torch's and MMEngine's, in ``OPTIMIZERS`` and ``PARAM_SCHEDULERS``.
+Metrics are subclasses of MMEngine's ``BaseMetric`` in ``METRICS``. For each image of a batch, ``process`` gets a dict
+from each set of weights (``raw``, ``averaged``) to the image's C probabilities.
+:class:`classification.metrics.ProbabilityMetric` collects them. Transforms are Albumentations' transforms, or classes
+with the same interface, in ``TRANSFORMS``. Optimisers and schedules are those of torch and MMEngine, in ``OPTIMIZERS``
+and ``PARAM_SCHEDULERS``.
 """
 
 from collections.abc import Sequence
@@ -18,18 +19,18 @@ from torch import Tensor
 
 
 class Backbone(Protocol):
-    """A network that turns pictures into feature maps; registered in ``MODELS``, a ``torch.nn.Module``.
+    """A network that computes feature maps of images: a ``torch.nn.Module``, registered in ``MODELS``.
 
-    Its constructor takes ``out_indices``: stages to return, counted from 0, or from the end by negative numbers. A
-    classifier asks for ``(-1,)``.
+    Its constructor takes ``out_indices``, the stages to return; negative numbers count from the end. Classifiers use
+    ``(-1,)``.
 
     Attributes:
-        out_indices: the stages that are returned, counted from 0.
-        feature_info: for each stage a dict with ``channels``, the width of its feature map.
-        name: shown in messages and reports.
+        out_indices: the returned stages, counted from 0.
+        feature_info: for each stage a dict with ``channels``, the number of channels of its feature map.
+        name: name in messages and reports.
 
-    For ``layer_decay`` it needs a method ``layer_numbers(unit)``: the number of the layer of each parameter by its
-    name, in the order of execution; ``unit`` is ``block`` or ``stage``.
+    For ``layer_decay`` it needs a method ``layer_numbers(unit)``, which returns the layer number of each parameter by
+    its name, in the order of execution; ``unit`` is ``block`` or ``stage``.
     """
 
     out_indices: tuple[int, ...]
@@ -37,62 +38,61 @@ class Backbone(Protocol):
     name: str
 
     def forward(self, x: Tensor) -> Sequence[Tensor]:
-        """N x 3 x H x W pictures in RGB, [0, 1], to feature maps N x C x H' x W', one for each of ``out_indices``."""
+        """Computes a feature map, N x C x H' x W', for each of ``out_indices``, from N x 3 x H x W RGB in [0, 1]."""
 
 
 class Head(Protocol):
-    """From the last feature map to one logit for each class; registered in ``MODELS``, a ``torch.nn.Module``.
+    """Computes a logit for each class from the last feature map: a ``torch.nn.Module``, registered in ``MODELS``.
 
-    Its constructor takes ``in_channels`` and ``num_classes``, besides what the config gives. The head of a release that
-    is to be read from its files has an entry in :data:`weights.head_names.HEADS` too, and a class method
-    ``arguments_from(weights)``: from the head's tensors, by name, to the arguments but ``in_channels``. One that is to
-    begin with the frequencies of the classes (``initial_bias``) has an attribute ``class_bias``: the parameter of
-    num_classes numbers that is added to the logits.
+    Its constructor takes ``in_channels`` and ``num_classes``, and the arguments from the config. A head that is loaded
+    from the files of another release also has an entry in :data:`weights.head_names.HEADS`, and a class method
+    ``arguments_from(weights)``, which returns its arguments except ``in_channels`` from the head's tensors by name. A
+    head that supports ``initial_bias`` has an attribute ``class_bias``, the parameter of shape (num_classes,) that is
+    added to the logits.
     """
 
     num_classes: int
 
     def forward(self, features: Tensor) -> Tensor:
-        """N x in_channels x H x W to N x num_classes logits."""
+        """Computes N x num_classes logits from features of shape N x in_channels x H x W."""
 
 
 @runtime_checkable
 class AttendingHead(Protocol):
-    """A head that says itself where it looks; others are explained by Grad-CAM. See :mod:`classification.explain`."""
+    """A head with its own attention maps. Other heads are explained by Grad-CAM, see :mod:`classification.explain`."""
 
     def attention_maps(self, features: Tensor, classes: Tensor) -> Tensor:
-        """N x in_channels x H x W and N class indices to N x H x W weights, 0 or more: where it looks for the class."""
+        """Computes N x H x W weights, at least 0, from features N x in_channels x H x W and N class indices."""
 
 
 class Loss(Protocol):
-    """From logits and targets to one number; registered in ``MODELS``, a ``torch.nn.Module``.
+    """Computes a scalar loss from logits and targets: a ``torch.nn.Module``, registered in ``MODELS``.
 
-    It may have an attribute ``reduction``: ``sum`` or ``mean``, whichever the number is over the batch. Without it, the
-    number is taken for a mean. With the config key ``class_weights`` its constructor gets the argument of that name:
-    C numbers.
+    Its attribute ``reduction`` says how the loss is reduced over the batch, ``sum`` or ``mean``; without it, ``mean``
+    is assumed. With the config key ``class_weights``, its constructor gets an argument of that name: C numbers.
     """
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """N x C logits and N x C targets in {1, 0, -1}, -1 for unknown, to a scalar."""
+        """Computes the loss from N x C logits and N x C targets in {1, 0, -1}, where -1 means unknown."""
 
 
 class LabelledPictures(Protocol):
-    """A data set of pictures with labels; registered in ``DATASETS``, a ``torch.utils.data.Dataset``.
+    """A data set of images with labels: a ``torch.utils.data.Dataset``, registered in ``DATASETS``.
 
-    The keys ``sampling``, ``class_weights`` and ``initial_bias`` ask it for its labels: by a method
-    ``get_cat_ids(index)``, the numbers of the classes that a picture shows. With ``sampling`` the first number of a
-    pair (epoch, index) is that of a visit: another one for each visit of a picture in each epoch.
+    For the keys ``sampling``, ``class_weights`` and ``initial_bias`` it needs a method ``get_cat_ids(index)``, which
+    returns the indices of an image's classes. With ``sampling``, the first number of a pair (epoch, index) is the
+    number of a visit, which differs for each visit of an image in each epoch.
 
-    Its constructor takes ``pipeline``, and ``classes``, by which the validation data has the columns of the training
-    data.
+    Its constructor takes ``pipeline`` and ``classes``. Validation data gets the classes of the training data, so its
+    targets have the same columns.
 
     Attributes:
-        classes: names, in the order of the targets.
-        metainfo: a dict with ``classes``, which MMEngine carries into checkpoints.
-        image_folder: the folder that the pictures' names are relative to.
-        annotation_file: the file of the labels, shown in reports.
+        classes: class names, in the order of the targets.
+        metainfo: a dict with ``classes``, which MMEngine stores in checkpoints.
+        image_folder: the folder to which image names are relative.
+        annotation_file: the file of the labels, for reports.
 
-    With a method ``image_paths()``, the paths of all images, it is told how many images splits share.
+    If it has a method ``image_paths()``, which returns the paths of all images, images that splits share are reported.
     """
 
     classes: tuple[str, ...]
@@ -101,10 +101,10 @@ class LabelledPictures(Protocol):
     annotation_file: str
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         """The sample for ``(epoch, index)``.
 
-        ``inputs``: uint8 of shape 3 x H x W; ``targets``: C values in {1, 0, -1}; ``image``: the picture's name.
+        ``inputs``: uint8 of shape 3 x H x W; ``targets``: C values in {1, 0, -1}; ``image``: the image's name.
         """

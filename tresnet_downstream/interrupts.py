@@ -1,4 +1,4 @@
-"""Ctrl-C that a library's bare ``except`` cannot swallow: it is remembered, and raised again at the next look."""
+"""Ctrl-C that a library's bare ``except`` cannot suppress: it is recorded, and raised again by :func:`look`."""
 
 import signal
 import threading
@@ -13,13 +13,12 @@ _received = threading.Event()
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Inside, Ctrl-C raises KeyboardInterrupt as ever, and once more if a library swallowed that.
+    """A context in which Ctrl-C raises KeyboardInterrupt as usual, and again if a library suppressed it.
 
-    :func:`look` raises it at the next look, and the block's end raises it whatever the block ended with. A block may
-    stand within another one.
+    The next call of :func:`look`, or the end of the context, raises it again. Contexts may be nested.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Signals arrive in the main thread alone.
+        yield  # signals arrive only in the main thread
         return
 
     def receive(number: int, frame: Any) -> None:
@@ -31,7 +30,7 @@ def remembered() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # MMEngine's bare ``except`` raises other errors while it handles KeyboardInterrupt.
+        # MMEngine's bare ``except`` raises other errors while handling KeyboardInterrupt.
         if not _received.is_set() and not any(isinstance(link, KeyboardInterrupt) for link in chain_of(error)):
             raise
         swallowed = error

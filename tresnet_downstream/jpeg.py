@@ -1,6 +1,6 @@
-"""Ordinary JPEG files, decoded by OpenCV's libjpeg: quicker than through Pillow, and at a reduced scale if wanted.
+"""Fast decoding of ordinary JPEG files by OpenCV's libjpeg, optionally at a reduced scale.
 
-What is not quite ordinary, or not quite whole, is left to Pillow, which knows more kinds and judges damage.
+Unusual or incomplete files are left to Pillow, which supports more formats and reports damage.
 """
 
 import io
@@ -20,17 +20,17 @@ PROGRESSIVE = 0xC2
 OTHER_FRAMES = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 SCAN, APPLICATION_1 = 0xDA, 0xE1
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)  # within a scan: no stuffed byte and no restart
-# In place of the end. libjpeg reads up to 8 bytes ahead; with an end marker it would invent what is missing before it,
-# and without one it stops there.
+# Replaces the end marker. libjpeg reads up to 8 bytes ahead. If data is missing before an end marker, libjpeg makes
+# pixels up; without an end marker it stops at the missing data.
 PADDING = bytes(8)
-MAX_PIXELS = 2**26  # beyond that Pillow decides what is honest
+MAX_PIXELS = 2**26  # Pillow checks larger images
 SCALES = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     1: 0,
 }
-# Upright again, by the orientation that EXIF says; 1 is upright.
+# Operations that make an image upright, by its EXIF orientation; 1 is upright.
 TURNS = {
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -43,14 +43,14 @@ TURNS = {
 
 
 class Header(NamedTuple):
-    """What a JPEG file says before its pixels.
+    """The header of a JPEG file.
 
     Attributes:
-        height: of the pixels as they are stored.
-        width: of the same.
-        orientation: as in EXIF, 1 for upright.
-        progressive: whether it has many scans.
-        first_scan: where the first of them begins, in bytes.
+        height: height of the stored image, before rotation.
+        width: width of the stored image.
+        orientation: EXIF orientation, 1 for upright.
+        progressive: whether the file is progressive, with several scans.
+        first_scan: position of the first scan's data, in bytes.
     """
 
     height: int
@@ -61,20 +61,20 @@ class Header(NamedTuple):
 
 
 def decode_jpeg(content: bytes, at_least: tuple[int, int] | None = None) -> np.ndarray | None:
-    """Decodes an ordinary JPEG file, upright as its EXIF orientation asks.
+    """Decodes an ordinary JPEG file and rotates it according to its EXIF orientation.
 
     Args:
         content: the whole file.
-        at_least: height and width of the upright picture that are enough. It is then decoded at the smallest of
-            the scales 1, 1/2, 1/4, 1/8 that keeps both; None for full size.
+        at_least: required height and width of the upright image. The file is decoded at the smallest of the scales 1,
+            1/2, 1/4, 1/8 whose result is not smaller; None for full size.
 
     Returns:
-        uint8 of shape (height, width, 3) in RGB; at full size the pixels that Pillow gives with the same libjpeg.
-        None for a file that Pillow shall judge: no JPEG, in other colours than grey and YCbCr or RGB, of other
-        than 8 bits, of very many pixels, or without an end, as truncated files are.
+        uint8 of shape (height, width, 3) in RGB; at full size the same pixels as Pillow's with the same libjpeg.
+        None for files that Pillow must decode: not JPEG, colours other than grey, YCbCr and RGB, not 8 bits, too many
+        pixels, or no end marker (truncated).
 
     Raises:
-        ValueError: a file of many scans that :func:`require_scans` refuses.
+        ValueError: if :func:`require_scans` refuses a progressive file.
     """
     header = read_header(content) if content.endswith(END) else None
     if header is None:
@@ -97,7 +97,7 @@ def decode_jpeg(content: bytes, at_least: tuple[int, int] | None = None) -> np.n
 
 
 def read_header(content: bytes) -> Header | None:
-    """Reads the markers up to the first scan; None unless they are those of an ordinary JPEG file."""
+    """Reads the markers up to the first scan; None if it is not an ordinary JPEG file."""
     if not content.startswith(START):
         return None
     place, sides, orientation, progressive = 2, None, 1, False
@@ -115,7 +115,7 @@ def read_header(content: bytes) -> Header | None:
                 return None
             sides, progressive = (height, width), marker == PROGRESSIVE
         elif marker == APPLICATION_1:
-            # Metadata, in which the orientation may stand in several ways: Pillow knows them.
+            # Metadata may contain the orientation in several formats, which Pillow supports.
             with Image.open(io.BytesIO(content)) as picture:
                 orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
         place += 2 + length
@@ -123,9 +123,9 @@ def read_header(content: bytes) -> Header | None:
 
 
 def _is_one_scan(content: bytes, start: int) -> bool:
-    """Whether from ``start`` on no marker but restarts stands before the end; OpenCV would not mind what is behind."""
+    """Whether only restart markers occur between ``start`` and the end; OpenCV would ignore anything after a marker."""
     values = np.frombuffer(content, np.uint8)[start:]
-    # Bytes of 0xff that no stuffed zero follows: if there is only one, it begins the end, which `decode_jpeg` has seen.
+    # 0xff bytes without a stuffed zero: a single one is the end marker, whose presence `decode_jpeg` has checked.
     if np.count_nonzero((values[:-1] == 0xFF) & (values[1:] != 0)) == 1:
         return True
     marker = MARKER.search(content, start)
@@ -133,23 +133,23 @@ def _is_one_scan(content: bytes, start: int) -> bool:
 
 
 def _reduction(header: Header, at_least: tuple[int, int] | None) -> int:
-    """By how much the sides may be divided: 8, 4, 2 or 1."""
+    """The largest factor, 8, 4, 2 or 1, by which the sides may be divided."""
     if at_least is None:
         return 1
     turned = header.orientation in (5, 6, 7, 8)
     height, width = reversed(at_least) if turned else at_least
-    # libjpeg rounds sides up.
+    # libjpeg rounds the sides up.
     return next(d for d in SCALES if d == 1 or (-(-header.height // d) >= height and -(-header.width // d) >= width))
 
 
 class Scans(NamedTuple):
-    """How the pixels of a JPEG file are stored.
+    """The scans of a JPEG file.
 
     Attributes:
-        frame: the marker of the kind: baseline, progressive, ...
-        number: of the scans, up to the end or to one more than the limit.
-        end: where the end marker stands, in bytes; None without one.
-        lacking: coefficients that no scan brings to full precision; 0 unless progressive.
+        frame: the frame marker, which says whether the file is baseline, progressive, ...
+        number: number of scans, at most one more than the limit.
+        end: position of the end marker in bytes; None if there is none.
+        lacking: number of coefficients without full precision after all scans; 0 unless progressive.
     """
 
     frame: int
@@ -159,9 +159,9 @@ class Scans(NamedTuple):
 
 
 def read_scans(content: bytes) -> Scans | None:
-    """Walks over all markers up to the end; None if their order makes no sense."""
+    """Reads all markers up to the end; None if their order is invalid."""
     place, frame, count, most = len(START), 0, 0, limit("scans")
-    precise: dict[int, set[int]] = {}  # by component, the coefficients that are whole
+    precise: dict[int, set[int]] = {}  # by component, the coefficients with full precision
     while place + 2 <= len(content):
         marker = content[place + 1]
         if content[place] != 0xFF:
@@ -191,7 +191,7 @@ def read_scans(content: bytes) -> Scans | None:
 
 
 def _add_scan(precise: dict[int, set[int]], segment: bytes) -> None:
-    """Adds the coefficients that a scan, by its header, brings to full precision."""
+    """Adds the coefficients that have full precision after a scan, according to its header."""
     if segment and len(segment) >= 4 + 2 * segment[0]:
         first, last, bits = segment[1 + 2 * segment[0] :][:3]
         if bits & 15 == 0:
@@ -200,10 +200,10 @@ def _add_scan(precise: dict[int, set[int]], segment: bytes) -> None:
 
 
 def require_scans(content: bytes) -> Scans | None:
-    """The scans of a JPEG file, if they are not too many and none is missing.
+    """Reads the scans of a JPEG file and checks them.
 
     Raises:
-        ValueError: they are too many, or a progressive file ends before its last ones.
+        ValueError: if there are too many scans, or the last scans of a progressive file are missing.
     """
     scans = read_scans(content)
     if scans is None:
@@ -216,10 +216,10 @@ def require_scans(content: bytes) -> Scans | None:
 
 
 def without_end(content: bytes) -> bytes:
-    """A JPEG file for a decoder that stops where data is missing: of one scan, without the marker of the end.
+    """Removes the end marker of a JPEG file with one scan, so a decoder stops where data is missing.
 
     Raises:
-        ValueError: as :func:`require_scans`.
+        ValueError: see :func:`require_scans`.
     """
     scans = require_scans(content)
     if scans is None or scans.end is None or scans.number != 1 or scans.frame not in FRAMES[:2]:

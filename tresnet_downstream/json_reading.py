@@ -1,4 +1,4 @@
-"""JSON from files, with limits on its length, its depth and its numbers."""
+"""JSON parsing with limits on length, depth and numbers."""
 
 import json
 import re
@@ -22,11 +22,15 @@ def parse_json(content: str | bytes, name: object) -> Any:
     """Parses JSON text.
 
     Args:
-        content: the text; bytes are UTF-8.
-        name: of the file, for messages.
+        content: the text, or UTF-8 bytes.
+        name: name of the file, for messages.
 
     Raises:
-        UserError: it is malformed, exceeds a limit of `limits.Limits`, or holds text that no encoding takes.
+        UserError: if the JSON is malformed, exceeds a limit of `limits.Limits`, or contains a lone surrogate.
+
+    Examples:
+        >>> parse_json('{"images": [1, 2]}', "labels.json")
+        {'images': [1, 2]}
     """
     if len(content) > limit("json_bytes"):
         raise UserError(f"{name}: {excess('json_bytes', f'has {len(content)} bytes of JSON')}")
@@ -55,7 +59,7 @@ def _whole_number(text: str) -> int:
 
 
 def _require_shallow(text: str) -> None:
-    """Counts brackets outside of strings, before a parser that calls itself for each of them."""
+    """Checks the nesting depth by counting brackets outside of strings, because the parser is recursive."""
     most = limit("json_depth")
     if "\\" in text:
         text = _ESCAPED.sub("", text)
@@ -65,4 +69,4 @@ def _require_shallow(text: str) -> None:
     codes = np.frombuffer(_STRING.sub("", brackets.decode()).encode(), np.uint8)
     depth = np.cumsum(np.where((codes == ord("[")) | (codes == ord("{")), 1, -1), dtype=np.int64)
     if len(depth) and depth.max() > most:
-        raise _ExcessError(excess("json_depth", f"holds JSON nested more than {most} deep"))
+        raise _ExcessError(excess("json_depth", f"contains JSON nested more than {most} levels deep"))

@@ -1,4 +1,4 @@
-"""Limits on what is read: sizes that files from strangers may not exceed, with a default and a variable for each."""
+"""Limits for files from untrusted sources, each with a default and an environment variable."""
 
 import os
 from dataclasses import dataclass, fields
@@ -10,18 +10,19 @@ PREFIX = "TRESNET_MAX_"
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest sizes that are read; each is raised by the environment variable ``TRESNET_MAX_`` and its name.
+    """Default limits. The environment variable ``TRESNET_MAX_NAME`` replaces the limit ``name``.
 
     Attributes:
-        pixels: of an image, height times width.
-        aspect: of an image, the longer side over the shorter.
-        scans: of a JPEG file. Encoders write about 10; each takes about as long as the whole of an ordinary file.
-        expansion: bytes unpacked for each packed byte, of weight files and of the files in a run folder.
-        json_bytes: of JSON text, unpacked.
-        json_depth: of lists and objects within each other in JSON.
-        xml_bytes: of an XML file.
-        number_digits: of a whole number in JSON.
-        download_bytes: of a file that is fetched.
+        pixels: height times width of an image.
+        aspect: ratio of the longer and the shorter side of an image.
+        scans: number of scans of a JPEG file. Encoders write about 10; decoding each of them takes about as long as
+            decoding a baseline file.
+        expansion: unpacked bytes for each packed byte, for weight files and files of a run folder.
+        json_bytes: length of JSON text in bytes, unpacked.
+        json_depth: nesting depth of JSON.
+        xml_bytes: size of an XML file in bytes.
+        number_digits: number of digits of an integer in JSON.
+        download_bytes: size of a downloaded file in bytes.
     """
 
     pixels: int = 2**26
@@ -35,15 +36,15 @@ class Limits:
     download_bytes: int = 2**34
 
 
-# Below this many bytes no expansion is too much: a short text may be one letter, repeated.
+# Up to this many unpacked bytes, ``expansion`` is not checked: a short text may consist of one repeated letter.
 SMALL = 2**20
 
 
 def limit(name: str) -> int:
-    """One of the :class:`Limits`: its variable's value, or else its default.
+    """The value of a limit: that of its environment variable, or else its default.
 
     Raises:
-        UserError: the variable's value is no whole number of 1 or more.
+        UserError: if the variable's value is not a whole number of at least 1.
     """
     variable = PREFIX + name.upper()
     value = os.environ.get(variable)
@@ -58,10 +59,10 @@ _DEFAULTS: dict[str, int] = {field.name: int(str(field.default)) for field in fi
 
 
 def excess(name: str, what: str) -> str:
-    """The words of a refusal: ``what`` exceeds the limit ``name``, and how to raise it."""
+    """The message that ``what`` exceeds the limit ``name``, and how to raise the limit."""
     return f"{what}, above the limit of {limit(name):,}; if you trust it, raise {PREFIX}{name.upper()}"
 
 
 def unpacked_limit(packed: int) -> int:
-    """How many bytes may come out of ``packed`` compressed ones."""
+    """The largest unpacked size, in bytes, that is allowed for ``packed`` bytes."""
     return max(SMALL, packed * limit("expansion"))

@@ -1,4 +1,4 @@
-"""Picture files: found, read as they are shown, written whole."""
+"""Image files: search, decoding, writing."""
 
 import glob
 import io
@@ -23,10 +23,10 @@ from tresnet_downstream.limits import excess, limit
 # A file, a Pillow image, or a uint8 array of shape (height, width, 3) in RGB.
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 SUFFIXES = tuple(sorted(set(Image.registered_extensions()) - {".pdf", ".mpo", ".ps", ".eps"}))
-# Formats of Pillow that are not read: they hand the file to a program, unpack it without a limit, or hold files of any
-# other format.
+# Formats of Pillow that are refused, because they pass the file to another program, are unpacked without a limit, or
+# contain files of other formats.
 REFUSED_FORMATS = ("BUFR", "EPS", "FITS", "FPX", "GRIB", "HDF5", "IPTC", "MIC", "MPEG", "WMF")
-# What Pillow's decoders raise at a damaged file.
+# Exceptions that Pillow's decoders raise for damaged files.
 DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -43,30 +43,30 @@ DECODING_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-# How many threads decode with Pillow, and its setting from before the first of them began.
+# Number of threads that decode with Pillow, and the value of LOAD_TRUNCATED_IMAGES before the first one began.
 _decoding, _truncated_before = 0, False
 _decoding_lock = threading.Lock()
 
 
 class BadImageError(UserError):
-    """An image file that cannot be decoded to the last pixel."""
+    """An image file that cannot be decoded completely."""
 
 
 def read_image(file: str | os.PathLike[str], at_least: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode an image file as 8-bit RGB, turned upright as its EXIF orientation asks.
+    """Decodes an image file to 8-bit RGB, and rotates it according to its EXIF orientation.
 
     Args:
-        file: any format that Pillow reads, without `REFUSED_FORMATS`, shown as a viewer would: grey, palette and CMYK
-            images are converted, of an animation the first frame is taken, 16 bits are scaled to 8.
-        at_least: height and width that are enough: an ordinary JPEG file of twice those or more is decoded at 1/2,
-            1/4 or 1/8 of its size, which is much quicker; None for full size.
+        file: a file of any format of Pillow except `REFUSED_FORMATS`. Grey, palette and CMYK images are converted,
+            16-bit values are scaled to 8 bits, and the first frame of an animation is used.
+        at_least: required height and width. An ordinary JPEG file of at least twice the size is decoded at 1/2, 1/4 or
+            1/8 of its size, which is much faster. None for full size.
 
     Returns:
         uint8 of shape (height, width, 3), 0 to 255.
 
     Raises:
-        BadImageError: the file is missing, no regular file, empty, truncated, damaged or no image, exceeds a limit
-            of `limits.Limits`, or has values of 32 bits, whose range the file does not say.
+        BadImageError: if the file is missing, not a regular file, empty, truncated, damaged or not an image, exceeds a
+            limit of `limits.Limits`, or has 32-bit values, whose range is unknown.
     """
     try:
         _raise_limit_of_pillow()
@@ -86,7 +86,7 @@ def _reason(error: Exception) -> str:
 
 
 def _start_and_content(file: BinaryIO) -> bytes:
-    """The whole of a JPEG or PNG file, of others the first bytes alone."""
+    """The content of a JPEG or PNG file; only the first bytes of other files."""
     start = file.read(len(png.SIGNATURE))
     if not (start.startswith(START) or start == png.SIGNATURE):
         return start
@@ -108,14 +108,14 @@ def _decode_with_pillow(file: BinaryIO, content: bytes) -> np.ndarray:
         if is_png:
             png.require_whole_chunks(content)
         image.load()
-        # Rows that were not decoded are left black; black ones are few, so this costs little.
+        # Rows that were not decoded are black. The complete check is slow, so it runs only if the last row is black.
         if is_png and (png.is_interlaced(content) or not any(_last_row(image))):
             png.require_whole_stream(content)
         return _pixels_of(image, owned=True)
 
 
 def _raise_limit_of_pillow() -> None:
-    """Keeps Pillow's own limit out of the way of a higher one that the user set."""
+    """Raises Pillow's limit if the user's limit is higher."""
     if Image.MAX_IMAGE_PIXELS is not None and limit("pixels") > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit("pixels")
 
@@ -136,27 +136,33 @@ def _require_size(size: tuple[int, int]) -> None:
 
 
 def pixels_of(picture: Picture) -> np.ndarray:
-    """Give the pixels of a picture: a Pillow image is treated as its file would be, an array is taken as it is.
+    """The pixels of an image. A Pillow image is converted like its file; an array is returned unchanged.
 
     Returns:
         uint8 of shape (height, width, 3), 0 to 255.
 
     Raises:
-        BadImageError: the file is missing or damaged, or it has values of 32 bits.
-        UserError: an array has another type or shape.
+        BadImageError: if the file is missing or damaged, or has 32-bit values.
+        UserError: if an array has another type or shape.
+
+    Examples:
+        >>> pixels_of(Image.new("L", (4, 2), 255)).shape
+        (2, 4, 3)
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise UserError(f"a picture is uint8 of shape (height, width, 3), got {picture.dtype} of {picture.shape}")
+            raise UserError(
+                f"an image must be uint8 of shape (height, width, 3), got {picture.dtype} of {picture.shape}"
+            )
         return picture
     return pixels_of_pillow(picture) if isinstance(picture, Image.Image) else read_image(picture)
 
 
 def pixels_of_pillow(image: Image.Image) -> np.ndarray:
-    """Give the pixels of a Pillow image, which stays as it is: what `read_image` gives for its file.
+    """The pixels of a Pillow image, equal to those that `read_image` returns for its file. The image is not modified.
 
     Raises:
-        BadImageError: its file is truncated or damaged, or it has values of 32 bits.
+        BadImageError: if its file is truncated or damaged, or it has 32-bit values.
     """
     try:
         with _whole_images_only():
@@ -168,7 +174,7 @@ def pixels_of_pillow(image: Image.Image) -> np.ndarray:
 
 
 def _pixels_of(image: Image.Image, owned: bool = False) -> np.ndarray:
-    """8-bit RGB, turned upright; an image that is ``owned`` may be changed, which saves a copy."""
+    """8-bit RGB, upright. An image that is ``owned`` is modified in place, which saves a copy."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ValueError(f"it has 32 bits per value (mode {image.mode}); convert it to 8 bits")
     upright: Image.Image = image
@@ -177,7 +183,7 @@ def _pixels_of(image: Image.Image, owned: bool = False) -> np.ndarray:
     else:
         upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):
-        # 16 bits, which Pillow would clip to white. Row by row: floats take four times the memory.
+        # Pillow would clip 16-bit values to white. Converted row by row, because float32 needs more memory.
         grey = np.asarray(upright)
         rows = [np.rint(row.astype(np.float32) / 257).astype(np.uint8) for row in grey]
         return np.repeat(np.stack(rows)[:, :, None], 3, axis=2)
@@ -186,7 +192,7 @@ def _pixels_of(image: Image.Image, owned: bool = False) -> np.ndarray:
 
 @contextmanager
 def _whole_images_only() -> Iterator[None]:
-    """Have Pillow refuse truncated files, whatever another library has set, until the last thread is done."""
+    """A context in which Pillow refuses truncated files, even if another library has allowed them; thread-safe."""
     global _decoding, _truncated_before
     with _decoding_lock:
         if _decoding == 0:
@@ -202,10 +208,10 @@ def _whole_images_only() -> Iterator[None]:
 
 
 def find_images(patterns: Sequence[str]) -> list[str]:
-    """Files, the pictures in folders and below, and what patterns such as ``pictures/*.jpg`` match; in order.
+    """Finds images by file names, folders (searched recursively) and patterns such as ``photos/*.jpg``, in order.
 
     Raises:
-        UserError: for one that is not there or matches nothing.
+        UserError: if a file does not exist, or a folder or pattern contains no image.
     """
     images: list[str] = []
     for pattern in patterns:
@@ -216,13 +222,18 @@ def find_images(patterns: Sequence[str]) -> list[str]:
         else:
             inside = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
         if not inside:
-            raise UserError(f"{pattern}: no picture there; give files, folders or patterns such as 'pictures/*.jpg'")
+            raise UserError(f"{pattern}: no image found; give files, folders or patterns such as 'photos/*.jpg'")
         images += inside
     return list(dict.fromkeys(images))
 
 
 def drawn_names(images: Sequence[str]) -> dict[str, str]:
-    """A file name for each picture, all different: their own, and behind it a number where two are alike."""
+    """A unique JPEG file name for each image: its own name, with a number appended if the name is taken.
+
+    Examples:
+        >>> drawn_names(["a/cat.png", "b/cat.jpg"])
+        {'a/cat.png': 'cat.jpg', 'b/cat.jpg': 'cat_2.jpg'}
+    """
     names: dict[str, str] = {}
     taken: set[str] = set()
     last_number: dict[str, int] = {}
@@ -240,7 +251,7 @@ def drawn_names(images: Sequence[str]) -> dict[str, str]:
 
 
 def require_apart(images: Sequence[str], out: str | os.PathLike[str]) -> None:
-    """Raises UserError if drawn pictures would be written into a folder that a picture comes from."""
+    """Raises UserError if the folder for drawn images is the folder of an input image."""
     if not os.path.exists(out):
         return
     folders = {
@@ -249,27 +260,27 @@ def require_apart(images: Sequence[str], out: str | os.PathLike[str]) -> None:
     for folder in sorted(folders):
         if os.path.isdir(folder) and os.path.samefile(folder, out):
             raise UserError(
-                f"`out` {os.fspath(out)}: is the folder of the pictures themselves ({folder}), which what is drawn "
-                "would overwrite; name another folder"
+                f"`out` {os.fspath(out)}: is the folder of the images themselves ({folder}), which would be "
+                "overwritten; name another folder"
             )
 
 
 def write_picture(picture: Image.Image, name: str, earlier: Earlier) -> None:
-    """Write a JPEG file; folders are made.
+    """Writes an image as a JPEG file; folders are created.
 
     Args:
-        picture: what to write.
-        name: of the file in the folder of ``earlier``.
-        earlier: takes another file of that name.
+        picture: the image.
+        name: path relative to the folder of ``earlier``.
+        earlier: moves an existing file of that name.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: if the file cannot be written.
     """
     path = earlier.folder / name
     with named_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
-            # By memory: where Pillow writes to a file that the disk takes a part of, it reports no error.
+            # Encoded in memory, because Pillow reports no error if the disk gets full while it writes.
             content = io.BytesIO()
             picture.save(content, "JPEG", quality=92)
             partial.write_bytes(content.getvalue())

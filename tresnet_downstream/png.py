@@ -1,4 +1,4 @@
-"""Whether a PNG file is whole. Pillow takes one whose compressed stream ends early, and leaves the rest black."""
+"""Checks that a PNG file is complete. Pillow accepts a truncated pixel stream and leaves the rest black."""
 
 import struct
 import zlib
@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-BEST_DEFLATE = 1032  # bytes that deflate can put into one
-# Of an interlaced file's passes: first column, first row, steps between columns and between rows.
+BEST_DEFLATE = 1032  # largest compression ratio of deflate
+# Passes of interlaced files: first column, first row, column step, row step.
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _BLOCK = 2**20
 
 
 def require_whole_chunks(content: bytes) -> None:
-    """Checks what can be checked without unpacking: the end, the checksums of the pixels, enough bytes for them.
+    """Checks the end, the checksums of the pixels and the size of their data, without unpacking.
 
     Raises:
-        ValueError: the file is truncated or damaged.
+        ValueError: if the file is truncated or damaged.
     """
     packed = ended = 0
     for name, data, checksum in _chunks(content):
@@ -40,7 +40,7 @@ def require_whole_stream(content: bytes) -> None:
     """Unpacks the pixels and counts them.
 
     Raises:
-        ValueError: some are missing.
+        ValueError: if pixels are missing.
     """
     missing, _ = _unpacked_size(content)
     stream = zlib.decompressobj()
@@ -54,7 +54,7 @@ def require_whole_stream(content: bytes) -> None:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
-    """Name, data and checksum of each whole chunk."""
+    """Name, data and checksum of each complete chunk."""
     view, place = memoryview(content), len(SIGNATURE)
     while place + 12 <= len(content):
         length, name = struct.unpack_from(">I4s", content, place)
@@ -68,7 +68,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
 
 
 def _unpacked_size(content: bytes) -> tuple[int, bool]:
-    """Bytes of the unpacked pixels with a byte before each row, and whether they are interlaced."""
+    """Size of the unpacked pixels in bytes, including a filter byte for each row, and whether they are interlaced."""
     if len(content) < 33 or content[12:16] != b"IHDR":
         raise ValueError("the file is truncated or has no header")
     width, height, bits, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)

@@ -1,8 +1,8 @@
-"""Where components are found by name.
+"""The registries of components, in which configs find them by name.
 
-MMEngine imports ``{scope}.registry`` for a scope it meets in a config, so the scope is this package's name.
-The children below belong to this toolkit alone; ``TResNet`` itself is registered in MMEngine's root, so that
-MMDetection and every other child of the root build the same class.
+MMEngine imports ``{scope}.registry`` for the scope of a config, so the scope must be the name of this package. The
+registries below are children of MMEngine's root registries and contain the components of this package. ``TResNet`` is
+registered in MMEngine's root, so MMDetection and all other children of the root build the same class.
 """
 
 import inspect
@@ -50,13 +50,18 @@ OPTIMIZERS = _child(ROOT_OPTIMIZERS, "running.optimisation")
 OPTIM_WRAPPERS = _child(ROOT_OPTIM_WRAPPERS, "running.optimisation")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(ROOT_OPTIM_WRAPPER_CONSTRUCTORS, "running.optimisation")
 PARAM_SCHEDULERS = _child(ROOT_PARAM_SCHEDULERS, "running.optimisation")
-# Of MMDetection's configs, which import the module that holds it: it needs MMDetection.
+# Detectors' configs import the module of their runner, which needs MMDetection.
 RUNNERS = _child(ROOT_RUNNERS)
 
 
 def takes_argument(component: Callable[..., Any], name: str) -> bool:
-    """Whether a registered class or function takes an argument: by its name, or as one of ``**kwargs``."""
+    """Whether a registered class or function accepts an argument, by name or by ``**kwargs``.
+
+    Examples:
+        >>> takes_argument(nn.Linear, "bias"), takes_argument(nn.Linear, "size")
+        (True, False)
+    """
     if getattr(component, "__init__", None) is nn.Module.__init__:
-        return False  # it takes **kwargs, and refuses all
+        return False  # its **kwargs are refused
     parameters = inspect.signature(component).parameters
     return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -1,7 +1,7 @@
-"""The name under which MMEngine finds this package's components: a config's ``default_scope``.
+"""The scope of this package's components, for a config's ``default_scope``.
 
-It stands apart from :mod:`.registry`, which imports MMEngine.
+It is not in :mod:`.registry`, because that imports MMEngine.
 """
 
-# MMEngine imports `{scope}.registry` for a scope that it meets in a config, so it is the package's name.
+# MMEngine imports `{scope}.registry` for the scope of a config, so the scope must be the package's name.
 SCOPE = "tresnet_downstream"

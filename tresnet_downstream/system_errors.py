@@ -1,4 +1,4 @@
-"""Failures of the system, such as a full disk, told in one line that says what happened and what to do."""
+"""One-line messages for failures of the system, such as a full disk: what happened, and what to do."""
 
 import errno
 import logging
@@ -15,16 +15,16 @@ from tresnet_downstream.errors import UserError, is_out_of_memory
 
 _NO_MEMORY = (
     "the batch does not fit in memory: give a smaller `batch_size` or image_size; in training, "
-    "model.backbone.with_cp=True halves what a picture takes, and accumulation=K makes one step of K batches"
+    "model.backbone.with_cp=True halves the memory of an image, and accumulation=K makes one step of K batches"
 )
 _WORKERS = "give fewer `num_workers`"
 _OPEN_FILES = f"the limit on open files is reached: raise it (ulimit -n 65536), or {_WORKERS}"
 _PROCESSES = f"the limit on processes is reached: raise it (ulimit -u), or {_WORKERS}"
 _PROCESS_LOST = (
-    "another process of this training ended or does not answer, so this one cannot go on; look for its error message "
-    "or, if it has none, whether the system ended it for lack of memory"
+    "another process of this training ended or does not respond, so this one cannot continue; look for its error "
+    "message or, if it has none, check whether the system killed it for lack of memory"
 )
-# What of the system's errors is told, by number.
+# Messages by error number.
 _SYSTEM_ERRORS = {
     errno.ENOSPC: "no space is left on the disk",
     errno.EDQUOT: "the disk quota of this user is used up",
@@ -37,13 +37,13 @@ _SYSTEM_ERRORS = {
     errno.EAGAIN: _PROCESSES,
     errno.ENOMEM: f"the system has no memory left for another process: {_WORKERS}, or close other programs",
 }
-# Of these, those that only a write to a file can meet.
+# Those of them that only writing can cause.
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _SHARED_MEMORY = (
     f"a data loader worker has no shared memory left (/dev/shm): enlarge it (docker run --shm-size=8g), or {_WORKERS} "
     "or a smaller `batch_size`"
 )
-# What libraries say instead, in RuntimeErrors without a number; the first sign that is found in the chain of errors
+# Texts in the RuntimeErrors of libraries, which have no error number. The first text that occurs in the chain of errors
 # decides.
 _SIGNS = (
     (
@@ -59,7 +59,7 @@ _SIGNS = (
     (("can't start new thread", "Resource temporarily unavailable"), _PROCESSES),
     (
         ("is killed by signal", "exited unexpectedly"),
-        "a data loader worker was ended from outside, mostly by the system for lack of memory: "
+        "a data loader worker was ended from outside, probably by the system for lack of memory: "
         f"{_WORKERS} or a smaller `batch_size`",
     ),
     (
@@ -75,7 +75,7 @@ _SIGNS = (
         _PROCESS_LOST,
     ),
 )
-# Libraries that write files in C++ or Rust say only that it failed.
+# Libraries that write files in C++ or Rust only report that writing failed.
 _WRITE_FAILED = (
     *("PytorchStreamWriter failed", "unexpected pos", "file write failed", "Parent directory"),  # torch
     "iostream error",  # OpenVINO
@@ -85,11 +85,11 @@ _WRITE_FAILED = (
 
 
 class NotWrittenError(UserError, OSError):
-    """A file could not be written, since the disk is full, a limit is reached or its folder is gone."""
+    """A file could not be written: the disk is full, a limit is reached, or its folder is gone."""
 
 
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those that led to it."""
+    """The error and the errors that caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         yield error
@@ -98,13 +98,13 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def explanation(error: BaseException) -> str | None:
-    """One line on a failure of the system; None for any other error.
+    """The message for a failure of the system; None for other errors.
 
     Args:
-        error: what was raised. Those that led to it count too.
+        error: the exception; the errors that caused it are checked too.
     """
     chain = list(chain_of(error))
-    # It names the file, which an error that follows from it may not.
+    # It names the file; errors that it caused may not.
     if not_written := next((link for link in chain if isinstance(link, NotWrittenError)), None):
         return str(not_written)
     for link in chain:
@@ -120,7 +120,7 @@ def explanation(error: BaseException) -> str | None:
 
 
 def message_of(error: BaseException) -> str | None:
-    """One line on a user's mistake, on a failure of the system or on a lack of memory; None for any other error."""
+    """The one-line message for a user's mistake, a failure of the system or a lack of memory; None for other errors."""
     if any(isinstance(link, KeyboardInterrupt) for link in chain_of(error)):
         return None
     text = str(error) if isinstance(error, UserError) else explanation(error)
@@ -130,7 +130,7 @@ def message_of(error: BaseException) -> str | None:
 
 
 def silence_failing_logs() -> None:
-    """Lets the main thread alone tell of a full disk: each line of a log, and each thread of a writer, would too.
+    """Suppresses the tracebacks that logging and log writers' threads print for each line if the disk is full.
 
     The next checkpoint ends the training with one line.
     """
@@ -145,12 +145,12 @@ def _end_of_thread(arguments: Any) -> None:
 
 @contextmanager
 def names_folder(folder: str | Path) -> Iterator[None]:
-    """Names the folder where an error says that the disk takes no more, but not of which file.
+    """A context that adds the folder's name to errors of a full disk that name no file.
 
-    Writers of logs raise such errors: the write of a file that is open knows no name.
+    Log writers raise such errors, because writing to an open file does not report its name.
 
     Raises:
-        NotWrittenError: in place of such an error.
+        NotWrittenError: instead of such an error.
     """
     try:
         yield
@@ -168,7 +168,7 @@ def names_folder(folder: str | Path) -> Iterator[None]:
 
 
 def _is_of_shared_memory(error: BaseException) -> bool:
-    """Whether multiprocessing had no room for a lock or a buffer: both lie in shared memory, and have no name."""
+    """Whether multiprocessing had no shared memory for a lock or a buffer; such errors name no file."""
     if not isinstance(error, OSError) or error.errno != errno.ENOSPC or isinstance(error.filename, str):
         return False
     modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
@@ -176,9 +176,9 @@ def _is_of_shared_memory(error: BaseException) -> bool:
 
 
 def release(error: BaseException) -> None:
-    """Frees what the frames of an error hold, in silence.
+    """Frees the objects in the frames of an error without output.
 
-    torch's data loader, whose start failed for want of memory, of processes or of open files, complains as it is freed.
+    A torch data loader that failed to start, for lack of memory, processes or open files, prints errors when freed.
     """
     before = sys.unraisablehook
     sys.unraisablehook = lambda _: None
@@ -202,31 +202,31 @@ def _reason(error: OSError) -> str | None:
 
 
 def why_not_written(error: BaseException, path: Path) -> str | None:
-    """Why a file could not be written, if that is the system's fault; None for another error.
+    """The reason why a file could not be written, if the system caused it; None for other errors.
 
     Args:
-        error: what the writer raised.
-        path: the file, which may be there in part.
+        error: the exception of the writer.
+        path: the file, which may exist partially.
     """
     for link in chain_of(error):
         if isinstance(link, OSError) and (link.errno in _SYSTEM_ERRORS or not path.parent.exists()):
             return _reason(OSError(link.errno, "", str(path)))
         if isinstance(link, OSError) and link.errno in (errno.EACCES, errno.EPERM):
-            return "it, or its folder, may not be written by this user"
+            return "this user has no permission to write it, or its folder"
     if any(sign in str(link) for link in chain_of(error) for sign in _WRITE_FAILED):
         return _reason(_tried(path))
     return None
 
 
 def _tried(path: Path) -> OSError:
-    """What the system says where a library said only that it could not write: found by writing a little more."""
+    """The system's error after a library only reported that writing failed; found by writing a little more."""
     try:
         with open(path, "ab") as file:
             file.write(bytes(1 << 20))
             file.flush()
     except OSError as error:
         return OSError(error.errno, "", str(path))
-    return OSError(errno.ENOSPC, "", str(path))  # room was made meanwhile
+    return OSError(errno.ENOSPC, "", str(path))  # space was freed in the meantime
 
 
 def _free_space(path: Path | None) -> str:

@@ -1,4 +1,4 @@
-"""Text files that nobody checked, and the lists of names in them."""
+"""Reading of text files from untrusted sources, and checks of lists of names."""
 
 import os
 import posixpath
@@ -15,7 +15,7 @@ def read_text(file: File) -> str:
     """The text of a UTF-8 file, with or without byte order mark.
 
     Raises:
-        UserError: the file cannot be read or is not UTF-8.
+        UserError: if the file cannot be read or is not UTF-8.
     """
     try:
         with open_regular(file) as stream:
@@ -30,7 +30,7 @@ def read_text(file: File) -> str:
 
 
 def refuse_duplicates(file: File, what: str, values: Sequence[Any]) -> None:
-    """Raises UserError, which calls a value ``what``, if one of them is there twice."""
+    """Raises UserError if a value occurs twice; ``what`` describes the values in the message."""
     seen: set[Any] = set()
     for value in values:
         if value in seen:
@@ -39,12 +39,17 @@ def refuse_duplicates(file: File, what: str, values: Sequence[Any]) -> None:
 
 
 def same_file_name(name: str) -> str:
-    """One spelling for all names of a file: ``./a.jpg`` and ``b/../a.jpg`` become ``a.jpg``."""
+    """A normalised path: ``./a.jpg`` and ``b/../a.jpg`` become ``a.jpg``.
+
+    Examples:
+        >>> same_file_name("b/../a.jpg")
+        'a.jpg'
+    """
     return posixpath.normpath(name) if "/" in name else name
 
 
 def refuse_repeated_images(file: File, names: Sequence[str]) -> None:
-    """Raises UserError if an image is there twice, also under two spellings of its path."""
+    """Raises UserError if an image occurs twice, also with two spellings of its path."""
     first: dict[str, str] = {}
     for name in names:
         before = first.setdefault(same_file_name(name), name)

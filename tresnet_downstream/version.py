@@ -1,3 +1,3 @@
-"""The version of the package, for `pyproject.toml` and for every module."""
+"""The version of the package."""
 
 __version__ = "0.1.0"

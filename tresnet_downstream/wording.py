@@ -1,15 +1,15 @@
-"""How a message names a parameter and a command: as Python does, or as the command that the user ran.
+"""Names of parameters and commands in messages: as in Python, or as options of the command that the user ran.
 
-Messages of the library write a parameter in backticks: ```batch_size` 0: give 1 or more``. The user of a command reads
-``--batch-size 0: give 1 or more``, since the command's parser says which parameters are options of it. They name
-another command as ``tresnet thresholds``; the user of a script reads ``tools/thresholds.py``.
+Messages of the library write a parameter in backquotes: ```batch_size` 0: give 1 or more``. If the running command has
+an option for the parameter, the user reads ``--batch-size 0: give 1 or more``. Messages name commands as
+``tresnet thresholds``; the user of a script reads ``tools/thresholds.py``.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-# The commands that have a script, and those scripts.
+# Scripts by the names of their commands.
 SCRIPTS = {
     "digits": "data/make_digits.py",
     "train": "tools/train.py",
@@ -35,7 +35,7 @@ _runs_script = False
 
 @contextmanager
 def of_command(program: str | None = None) -> Iterator[None]:
-    """Inside, messages are those of a command; :func:`name_options` starts with none.
+    """A context in which messages use the names of a command, with the options of :func:`name_options`.
 
     Args:
         program: the command as the user typed it, such as ``tresnet train``; None for a script of ``tools/``.
@@ -50,17 +50,17 @@ def of_command(program: str | None = None) -> Iterator[None]:
 
 
 def program() -> str | None:
-    """The command that runs, such as ``tresnet train``; None for a script, and outside of commands."""
+    """The running command, such as ``tresnet train``; None for scripts and outside of commands."""
     return _program
 
 
 def name_options(options: Mapping[str, str]) -> None:
-    """Says which parameters, by name, are which options of the command that runs."""
+    """Sets the options of the running command, by the names of parameters."""
     _options.update(options)
 
 
 def worded(message: str) -> str:
-    """The message with the parameters in backticks as options of the command that runs, if it has them.
+    """Replaces parameters in backquotes by the options of the running command, if it has them.
 
     Examples:
         >>> with of_command():

@@ -1,16 +1,16 @@
-# Pictures and labels: what a data set's config fills in, and the published pipelines.
+# Multi-label data: the paths, which the config of a data set sets, and the published pipelines.
 _base_ = ['loaders.py']
-train_annotations = None  # COCO instances file, CSV or list of VOC, relative to data_root
+train_annotations = None  # COCO instances file, CSV file or VOC image list, relative to data_root
 train_images = None
 val_annotations = None
 val_images = None
-test_annotations = None  # images that no epoch is chosen by, for a score at the end
+test_annotations = None  # file of the test labels, relative to data_root; not used to choose the best epoch
 test_images = None  # folder of the test images, relative to data_root
-keep_empty = False  # True keeps images without any label; the published recipes leave them out
-difficult = 'unknown'  # label of VOC's objects that are marked as difficult: 'unknown' (left out) or 'positive'
+keep_empty = False  # True keeps images without labels; the published recipes leave them out
+difficult = 'unknown'  # label of VOC's difficult objects: 'unknown' (ignored) or 'positive'
 
 image_size = 448
-batch_size = 56  # images per batch of each process
+batch_size = 56  # images per batch, for each process
 
 train_pipeline = [
     dict(type='SquashResize', size='$image_size'),

@@ -1,10 +1,10 @@
 import sys
 
-# How a run behaves: seed, checkpoints, logs.
+# Settings of a run: seed, checkpoints, logs.
 default_scope = 'tresnet_downstream'
 seed = 0
-keep_checkpoints = 2  # newest checkpoints that stay on disk, beside the best one
-load_from = None  # checkpoint whose weights the training starts from, the head too where it has the same size
+keep_checkpoints = 2  # number of newest checkpoints that are kept, besides the best one
+load_from = None  # checkpoint whose weights the training starts from, including a head of the same size
 
 randomness = dict(seed='$seed', deterministic=False)
 env_cfg = dict(
@@ -15,4 +15,4 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, keep='$keep_checkpoints'),
     logger=dict(type='LoggerHook', interval=50))
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
-tracker = dict(type='tensorboard')  # where runs are logged: 'wandb', 'mlflow', dict(type='wandb', ...), a list, None
+tracker = dict(type='tensorboard')  # experiment tracker: also 'wandb', 'mlflow', dict(type='wandb', ...), a list, None

@@ -1,16 +1,16 @@
-# Pictures with one label each: what a data set's config fills in, and the pipelines of the ImageNet recipes.
+# Single-label data: the paths, which the config of a data set sets, and the pipelines of the ImageNet recipes.
 _base_ = ['loaders.py']
-train_images = None  # a folder of images for each class, relative to data_root; or what train_annotations names
-train_annotations = None  # a CSV or COCO file with one label for each image, in place of class folders
+train_images = None  # folder with a subfolder for each class, or the image folder of train_annotations
+train_annotations = None  # CSV or COCO file with one label for each image, instead of class folders
 val_images = None
 val_annotations = None
-test_images = None  # images that no epoch is chosen by, for a score at the end
+test_images = None  # folder of the test images, relative to data_root; not used to choose the best epoch
 test_annotations = None  # file of the test labels, relative to data_root
 
 image_size = 224
 
-rand_augment = 1.0  # share of the images that RandAugment changes; 0 for none
-rand_augment_config = 'rand-m9-mstd0.5-inc1'  # timm's string of RandAugment's settings
+rand_augment = 1.0  # probability of RandAugment for an image; 0 for none
+rand_augment_config = 'rand-m9-mstd0.5-inc1'  # settings of RandAugment in timm's notation
 
 train_pipeline = [
     dict(type='RandomCropAndResize', size='$image_size', scale=(0.08, 1.0)),

@@ -1,11 +1,11 @@
-# One of torchvision's data sets of pictures with one label each; a config names it.
+# A single-label data set of torchvision, which the config names.
 _base_ = ['single_label_data.py']
 data_root = 'data'
 dataset_name = 'CIFAR10'
 train_split = 'train'
 val_split = 'test'
-test_split = None  # images that no epoch is chosen by, for a score at the end
-download = False  # whether torchvision may fetch the data set into data_root
+test_split = None  # torchvision's name of the test split, which is not used to choose the best epoch
+download = False  # whether torchvision may download the data set into data_root
 
 of_torchvision = dict(
     _delete_=True, type='TorchvisionDataset', name='$dataset_name', data_root='$data_root', download='$download')

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from tresnet_downstream.detection.predict import detect, load_detector
-from tresnet_downstream.prediction.boxed_pictures import draw_boxes
+from tresnet_downstream.prediction.box_output import draw_boxes
 
 COLUMNS, SIDE, GAP = 4, 300, 8
 THRESHOLD = 0.5

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from tresnet_downstream import load_model, predict
-from tresnet_downstream.classification.explained_pictures import explained_picture
+from tresnet_downstream.classification.explained_images import explained_picture
 from tresnet_downstream.prediction.labels import chosen_classes, labels_of
 
 CHECKPOINTS = ("work_dirs/digits_tresnet/best.pth", "work_dirs/digits_ml_decoder/best.pth")

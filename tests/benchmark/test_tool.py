@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from benchmark.tiny import register
-from PIL import Image
 from running.small_data import ROOT, call
 
 from tresnet_downstream.benchmark.networks import tresnet
@@ -55,10 +54,7 @@ def test_mistakes_are_one_line_and_2(arguments, message, tiny):
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        *(["networks", "tiny"], ["exported"], ["exported-detector", "none.pth", "none.jpg"], ["pictures", "none.jpg"]),
-        *(["start-up"], ["detection-scoring"]),
-    ],
+    [["networks", "tiny"], ["exported"], ["exported-detector", "none.pth", "none.jpg"]],
     ids=lambda arguments: arguments[0],
 )
 def test_no_repeats_are_refused_before_any_work(arguments, tiny):
@@ -73,30 +69,6 @@ def test_a_file_in_place_of_the_folder_is_refused_before_measuring(tiny, tmp_pat
     assert (status, stdout) == (2, "")
     assert len(stderr.splitlines()) == 1
     assert "file: cannot be written to" in stderr
-
-
-def test_pictures_takes_files_and_folders(tmp_path):
-    (tmp_path / "folder").mkdir()
-    files = [tmp_path / "folder" / "one.jpg", tmp_path / "folder" / "two.jpg", tmp_path / "three.jpg"]
-    for file in files:
-        Image.effect_noise((40, 30), 60).convert("RGB").save(file)
-    arguments = ["pictures", tmp_path / "folder", files[2], "--size", "16", "--repeats", "1"]
-    status, stdout, _ = call("benchmark", arguments)
-    assert status == 0
-    assert "files: 3; mean size: 1 kB; pictures of 16 x 16" in stdout.splitlines()
-    assert "| evaluation | ours |" in stdout
-    status, stdout, stderr = call("benchmark", ["pictures", tmp_path / "none"])
-    assert (status, stdout) == (2, "")
-    assert "no picture there" in stderr
-
-
-def test_detection_scoring_prints_both_tables():
-    pytest.importorskip("faster_coco_eval", reason="needs the extra faster-coco-eval")
-    arguments = ["detection-scoring", "--images", "5", "--boxes", "100", "--repeats", "1"]
-    status, stdout, _ = call("benchmark", arguments)
-    assert status == 0
-    assert "| this toolkit |" in stdout
-    assert "| AP50 |" in stdout
 
 
 def test_help_needs_no_torch():

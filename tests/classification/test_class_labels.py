@@ -15,7 +15,7 @@ from tresnet_downstream.classification import (
     SingleLabelDataset,
     TorchvisionDataset,
 )
-from tresnet_downstream.classification.class_labels import class_labels_of, told_class_labels
+from tresnet_downstream.classification.class_labels import class_labels_of, class_labels_or_none
 from tresnet_downstream.registry import DATASETS
 
 PIPELINE = [{"type": "SquashResize", "size": 16}]
@@ -93,7 +93,7 @@ def test_the_digest_changes_with_a_label_and_with_nothing_else(data, tmp_path):
 
 
 def test_a_data_set_that_does_not_tell_its_labels_has_none():
-    assert told_class_labels(range(3)) is None
+    assert class_labels_or_none(range(3)) is None
 
 
 def test_torchvisions_data_sets_tell_their_labels(tmp_path, monkeypatch):

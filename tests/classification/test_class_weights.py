@@ -73,8 +73,8 @@ def test_a_class_without_images_has_no_weight_and_is_named():
         (3, "class_weights=3: choose"),
         ({"dgo": 2}, "there is no class 'dgo'; nearest: dog"),
         ({"zebra": 2}, "there is no class 'zebra'; there are cat, dog, eel"),
-        ([1, 2], "has 2 numbers, and there are 3 classes"),
-        ([1, -2, 1], "the weight of 'dog' is -2; give a number of 0 or more"),
+        ([1, 2], "has 2 numbers, but there are 3 classes"),
+        ([1, -2, 1], "the weight of 'dog' is -2; give a number of at least 0"),
         ([1, float("nan"), 1], "the weight of 'dog' is nan"),
         ([1, float("inf"), 1], "the weight of 'dog' is inf"),
         ({"cat": "much"}, "the weight of 'cat' is 'much'"),
@@ -140,7 +140,7 @@ def test_a_single_label_loss_weighs_images_by_their_class_and_mixed_ones_by_thei
 def test_weights_follow_the_module_and_are_no_part_of_checkpoints(kind):
     loss = kind(class_weights=WEIGHTS)
     assert loss.state_dict() == {}
-    with pytest.raises(UserError, match="class_weights: has 3 numbers, and there are 4 classes"):
+    with pytest.raises(UserError, match="class_weights: has 3 numbers, but there are 4 classes"):
         loss(torch.zeros(2, 4), torch.zeros((2, 4) if kind in MULTI_LABEL else 2, dtype=torch.int64))
     assert loss.double().class_weights.dtype == torch.float64
     targets = torch.randint(2, (2, 3), dtype=torch.int8) if kind in MULTI_LABEL else torch.tensor([0, 2])

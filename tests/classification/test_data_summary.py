@@ -25,15 +25,15 @@ def made(tmp_path):
 def test_images_left_out_and_the_spread_of_positives_are_said(made):
     images, pictures = summary("train", made("a.png,cat;dog\nb.png,cat\nc.png,cow\nd.png,\n"), PIPELINE, "left_out.csv")
     assert images.startswith("train: 3 images of ")
-    assert "1 without a label left out (keep_empty=True keeps them; left_out.csv names them)" in images
+    assert "1 without a label left out (keep_empty=True keeps them; left_out.csv lists them)" in images
     assert images.endswith("3 classes, in 1 ('cow') to 2 ('cat') images each")
-    assert pictures == "train: pictures of 16 x 16 pixels by SquashResize(size=16)"
+    assert pictures == "train: images of 16 x 16 pixels by SquashResize(size=16)"
 
 
 def test_class_that_every_image_has_is_a_warning_that_names_the_cause(made):
     *_, warning = summary("val", made("a.png,cat\nb.png,cat;dog\nc.png,\nd.png,\n"), PIPELINE, "left_out.csv")
     assert warning == (
-        "warning: val: no image lacks the class 'cat', so its AP is 100 whatever the network finds; "
+        "warning: val: all images show the class 'cat', so its AP is 100 for any predictions; "
         "2 images without a label are left out, and keep_empty=True keeps them"
     )
     kept = made("a.png,cat\nb.png,cat;dog\nc.png,\nd.png,\n", keep_empty=True)
@@ -42,7 +42,7 @@ def test_class_that_every_image_has_is_a_warning_that_names_the_cause(made):
 
 def test_unknown_labels_are_no_negatives(made):
     *_, warning = summary("val", made("a.png,cat,dog\nb.png,cat;dog,\nc.png,cat;dog,\n"), PIPELINE, "left_out.csv")
-    assert "no image lacks the classes 'cat', 'dog', so their AP is 100" in warning
+    assert "all images show the classes 'cat', 'dog', so their AP is 100" in warning
 
 
 def test_classes_without_an_image_are_a_warning(made):

@@ -335,8 +335,8 @@ def test_folder_without_any_of_the_images_is_refused(root, mode):
     expect_error(lambda: build(root, on_bad_image=mode), "image_folder", "none of the 12 images is in")
 
 
-def test_picture_size_is_that_of_the_pipeline(root):
-    assert build(root).picture_size() == (16, 16)
-    assert build(root, [{"type": "RandomCrop", "height": 9, "width": 7}]).picture_size() == (9, 7)
-    assert build(root, []).picture_size() is None
-    assert build(root, [{"type": "RandomCrop", "height": 3000, "width": 3000}]).picture_size() is None
+def test_image_size_is_that_of_the_pipeline(root):
+    assert build(root).image_size() == (16, 16)
+    assert build(root, [{"type": "RandomCrop", "height": 9, "width": 7}]).image_size() == (9, 7)
+    assert build(root, []).image_size() is None
+    assert build(root, [{"type": "RandomCrop", "height": 3000, "width": 3000}]).image_size() is None

@@ -15,12 +15,12 @@ from torch import nn
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.classification.explain import explain, explanation_method, seen_region
-from tresnet_downstream.classification.explained_pictures import explainer
+from tresnet_downstream.classification.explained_images import explainer
 from tresnet_downstream.classification.map_check import boxes_by_class, check_maps, untrained
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.deployment import fuse
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.prediction.labelled_pictures import label_pictures
+from tresnet_downstream.prediction.label_output import label_images
 from tresnet_downstream.registry import MODELS
 
 pytest.importorskip("pytorch_grad_cam", reason="needs the extra explain")
@@ -273,7 +273,7 @@ class Wrong(Corner):
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [(Deaf, "Deaf gives logits without gradients"), (Wrong, r"Wrong.attention_maps gives \(1,\)")],
+    [(Deaf, "Deaf returns logits without gradients"), (Wrong, r"Wrong.attention_maps returns \(1,\)")],
 )
 def test_heads_that_cannot_be_explained_are_named(own_heads, kind, message):
     with pytest.raises(UserError, match=message):
@@ -295,8 +295,8 @@ def test_bad_input_is_one_line(tmp_path):
         explain(classifier(pipeline=()), PIXELS, [0])
     with pytest.raises(UserError, match="an exported model cannot be explained"):
         explanation_method(object())
-    with pytest.raises(UserError, match="name the folder"):
-        next(label_pictures(model, ["a.jpg"], explain=explainer(model)))
+    with pytest.raises(UserError, match="name a folder"):
+        next(label_images(model, ["a.jpg"], explain=explainer(model)))
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
@@ -352,7 +352,7 @@ def test_labels_of_the_same_name_have_maps_of_their_own(own_heads, tmp_path):
     model.classes = ("crane",) * 5
     asked = []
     model.head.register_forward_hook(lambda _, __, logits: asked.append(logits.shape))
-    list(label_pictures(model, [str(tmp_path / "a.png")], top_k=3, out=tmp_path / "out", explain=explainer(model)))
+    list(label_images(model, [str(tmp_path / "a.png")], top_k=3, out=tmp_path / "out", explain=explainer(model)))
     assert asked == [(1, 5), (3, 5)]
     drawn = np.asarray(Image.open(tmp_path / "out" / "a_explained.jpg"), int)
     assert np.abs(drawn[20:220, 360:600] - drawn[20:220, 696:936]).mean() > 2
@@ -380,7 +380,7 @@ def test_maps_are_measured_against_boxes(tmp_path, own_heads):
     model = classifier(own_heads(Corner))
     found = check_maps(model, tmp_path / "boxes.json", tmp_path)
     # The corner's cell lies in the first box alone.
-    assert (found.pictures, found.maps, found.empty, found.above) == (2, 2, 0, 0.5)
+    assert (found.images, found.maps, found.empty, found.above) == (2, 2, 0, 0.5)
     assert (found.mass, found.area) == (pytest.approx(0.5, abs=0.02), pytest.approx(0.25))
     assert check_maps(model, tmp_path / "boxes.json", tmp_path, most=1).mass > 0.95
     with pytest.raises(UserError, match="`most` 0"):

@@ -73,7 +73,7 @@ def test_sets_of_other_classes_are_refused_in_one_line(data, tmp_path):
     content = json.loads((data / "val.json").read_text())
     content["categories"][1]["name"] = "ring"
     (tmp_path / "other.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"other.json: its classes are not the 3 wanted: it lacks 1 \(square\)"):
+    with pytest.raises(UserError, match=r"other.json: its classes are not the 3 expected ones: it lacks 1 \(square\)"):
         ConcatDataset([part(data), part(data, annotation_file=str(tmp_path / "other.json"))])
     with pytest.raises(UserError, match="datasets is empty"):
         ConcatDataset([])
@@ -115,7 +115,7 @@ def test_joined_sets_train(data, tmp_path, kind, steps):
     images, files = (24, "train.json, 2 times") if kind == "RepeatDataset" else (35, "val.json")
     assert f"train: {images} images of {data}/train.json" in printed
     assert files in printed
-    assert "train: pictures of 32 x 32 pixels by SquashResize" in printed
+    assert "train: images of 32 x 32 pixels by SquashResize" in printed
     checkpoint = torch.load(tmp_path / "run/epoch_1.pth", weights_only=True)
     assert checkpoint["averaged_steps"] == steps
     assert tuple(checkpoint["meta"]["dataset_meta"]["classes"]) == CLASSES

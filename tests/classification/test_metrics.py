@@ -60,9 +60,9 @@ def test_thresholds_out_of_range_are_refused(options):
 @pytest.mark.parametrize(
     ("scores", "words"),
     [
-        (0.5, "gives float, not a dict"),
-        ({"exact": [1, 2]}, "gives exact=.1, 2., which is not a number"),
-        ({"mAP": 1.0}, "gives mAP, MultilabelMetric's name"),
+        (0.5, "returns float, not a dict"),
+        ({"exact": [1, 2]}, "returns exact=.1, 2., which is not a number"),
+        ({"mAP": 1.0}, "returns mAP, a name of MultilabelMetric"),
     ],
 )
 def test_scores_of_ones_own_metric_are_numbers_by_name(scores, words):

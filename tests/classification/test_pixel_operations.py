@@ -12,12 +12,12 @@ def test_pictures_blend_as_pillows_for_every_pair_of_values(magnitude, sign):
     factor = 1 + OPERATIONS["Color"].strengths[magnitude] * sign
     low, high = (np.repeat(values[..., None], 3, 2) for values in np.mgrid[:256, :256].astype(np.uint8))
     expected = np.asarray(Image.blend(Image.fromarray(low), Image.fromarray(high), factor))
-    assert np.array_equal(pixel_operations._blend_pictures(low, high, factor), expected)
+    assert np.array_equal(pixel_operations._blend_images(low, high, factor), expected)
 
 
 def test_the_weighted_sum_is_taken_only_where_it_gives_the_same():
     factors = [1 + strength * sign for strength in OPERATIONS["Color"].strengths for sign in (1, -1)]
-    alike = [pixel_operations._is_weighed_alike(factor) for factor in factors]
+    alike = [pixel_operations._has_equal_weighted_sums(factor) for factor in factors]
     assert any(alike)
     assert not all(alike)  # 1.2 is such a factor: pairs of values whose blend is a hair below a whole number
 

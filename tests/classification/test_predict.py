@@ -91,7 +91,7 @@ def test_bad_pictures_are_passed_over_and_told_at_the_end(weights, pictures):
     assert len(printed.splitlines()) == 2
     assert err.count("\n") == 1
     assert "a.jpg: unreadable image" in err
-    assert "1 of 3 pictures" in err
+    assert "1 of 3 images" in err
 
 
 def test_huge_picture_is_one_line(weights, tmp_path):
@@ -131,7 +131,7 @@ def test_weights_tool_lists_shows_and_converts(weights, tmp_path):
         assert (status, err) == (0, "")
         shown = call("weights", ["show", tmp_path / out])[1]
         assert "`" not in shown
-        assert ("shapes do not tell them; --slopes gives others" in shown) == (to != "tresnet")
+        assert ("not known from the file; --slopes sets others" in shown) == (to != "tresnet")
     assert load_model(tmp_path / "r.pth").classes == ("cat", "dog", "bird")
     assert load_model(tmp_path / "o.pth").classes == ("cat", "dog", "bird")
 
@@ -197,7 +197,7 @@ class Memory:
 
 
 @pytest.mark.parametrize(
-    ("room", "words"), [(3, r"batch of 8 .* 32 x 32 .* 2 did: give `batch_size` 2"), (0, "nor does a single one")]
+    ("room", "words"), [(3, r"batch of 8 .* 32 x 32 .* 2 fit: give `batch_size` 2"), (0, "nor does a single image")]
 )
 def test_a_batch_that_does_not_fit_names_one_that_does(room, words):
     images = [np.zeros((40, 40, 3), np.uint8)] * 8

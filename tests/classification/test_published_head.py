@@ -8,7 +8,7 @@ import torch
 from tresnet_downstream import load_model
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.classification.convert import convert
-from tresnet_downstream.classification.model_files import read_weight_file
+from tresnet_downstream.classification.weight_file_reading import read_weight_file
 from tresnet_downstream.cli.options import import_file
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import MODELS

@@ -143,9 +143,9 @@ def test_without_sampling_the_order_is_as_before():
 def test_what_is_told_counts_draws_and_the_rarest_class():
     visits = visits_by("repeat_factor", labels_of(ROWS), None)
     threshold = np.median([705, 250, 40, 10]) / 1000
-    assert f"repeat_threshold {threshold:.3g} (the median frequency of the classes)" in visits.told
-    assert f"{visits.length:,} draws of 1,000 images" in visits.told
-    assert f"the rarest class 'd' {10 * np.sqrt(threshold / 0.01):,.0f} times, from 10 images" in visits.told
+    assert f"repeat_threshold {threshold:.3g} (the median frequency of the classes)" in visits.notice
+    assert f"{visits.length:,} draws of 1,000 images" in visits.notice
+    assert f"the rarest class 'd' {10 * np.sqrt(threshold / 0.01):,.0f} times, from 10 images" in visits.notice
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_wrong_values_are_refused_in_one_line(sampling, threshold, message):
 
 
 def test_data_that_cannot_tell_its_labels_is_refused_in_one_line():
-    with pytest.raises(UserError, match=r"sampling: range does not tell the labels .* get_cat_ids\(index\)"):
+    with pytest.raises(UserError, match=r"sampling: range does not provide the labels .* get_cat_ids\(index\)"):
         EpochSampler(range(4), sampling="class_balanced")
-    with pytest.raises(UserError, match="get_cat_ids gives 7, and there are 4 classes"):
+    with pytest.raises(UserError, match="get_cat_ids returns 7, but there are 4 classes"):
         EpochSampler(Images([[0], [7]]), sampling="class_balanced")
     with pytest.raises(UserError, match="no image shows a class"):
         EpochSampler(Images([[], []]), sampling="repeat_factor")

@@ -39,7 +39,7 @@ def test_class_folders_give_class_indices(folder):
 def test_classes_of_training_number_those_of_validation(folder):
     data = SingleLabelDataset("train", PIPELINE, data_root=str(folder), classes=("dog", "cat"))
     assert [data[index]["targets"] for index in range(3)] == [0, 1, 1]
-    with pytest.raises(UserError, match="none of the 1 classes, such as 'cat'"):
+    with pytest.raises(UserError, match="not among the 1 classes, such as 'cat'"):
         SingleLabelDataset("train", PIPELINE, data_root=str(folder), classes=("dog",))
 
 
@@ -96,7 +96,7 @@ def test_draws_of_torchvisions_images_are_functions_of_epoch_and_index(cifar):
     ("arguments", "words"),
     [
         ({"name": "CIFAR11"}, "no such data set"),
-        ({"name": "VisionDataset", "split": "all"}, "no data set of images with one label"),
+        ({"name": "VisionDataset", "split": "all"}, "is not a data set with one label per image"),
         ({"name": "CIFAR10", "split": "val"}, "has the splits train and test"),
         ({"name": "Flowers102", "split": "all"}, "cannot be read"),
         ({"name": "CIFAR10"}, "download=True fetches it"),
@@ -117,7 +117,7 @@ def test_data_set_without_splits_is_not_taken_for_training_and_scoring_both(tmp_
         path.parent.mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(path)
     for split in ("train", "test"):
-        with pytest.raises(UserError, match=f"split='{split}': torchvision does not split EuroSAT; 'all' takes"):
+        with pytest.raises(UserError, match=f"split='{split}': torchvision does not split EuroSAT; 'all' uses"):
             TorchvisionDataset("EuroSAT", PIPELINE, split=split, data_root=str(tmp_path))
     assert len(TorchvisionDataset("EuroSAT", PIPELINE, split="all", data_root=str(tmp_path))) == 2
 
@@ -148,7 +148,7 @@ def test_one_process_at_a_time_downloads(tmp_path, monkeypatch):
 
 
 def test_other_classes_than_those_wanted_are_told(cifar):
-    with pytest.raises(UserError, match="its 10 classes are not the 2 wanted"):
+    with pytest.raises(UserError, match="its 10 classes are not the 2 of `classes`"):
         TorchvisionDataset("CIFAR10", [], data_root=str(cifar[0]), classes=("a", "b"))
 
 

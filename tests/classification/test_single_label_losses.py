@@ -61,7 +61,7 @@ def test_shares_of_one_class_are_that_class(case, loss):
 def test_targets_of_another_form_are_refused(case, loss):
     logits, _, _ = case
     for targets in (torch.zeros(6, 4), torch.zeros(5, dtype=torch.int64), torch.zeros(6, 5, dtype=torch.int8)):
-        with pytest.raises(ValueError, match="give one class index"):
+        with pytest.raises(ValueError, match="give a class index"):
             loss(logits, targets)
 
 

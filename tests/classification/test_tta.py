@@ -11,7 +11,7 @@ from running.small_data import DIGITS, PATHS, SMALL_NETWORK, call, make_small_da
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.deployment import fuse
 from tresnet_downstream.evaluation.runs import read_run
-from tresnet_downstream.evaluation.text import read_text
+from tresnet_downstream.text_files import read_text
 
 
 def options(data):

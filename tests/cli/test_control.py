@@ -25,7 +25,7 @@ def test_seeds_are_trained_in_folders_of_their_own_and_the_table_is_printed(data
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"seed_0", "seed_4", "seeds.txt", "seeds.json"}
     status, out, err = call("train_multilabel", [*arguments[:4], 0, 4, 5, "--resume", *options(data, max_epochs=1)])
     assert (status, err) == (0, "")
-    assert out.count("is trained") == 2
+    assert out.count("has been trained") == 2
     assert "(3 seeds)" in out
 
 

@@ -252,7 +252,7 @@ def test_boxes_that_a_detector_drops_are_counted_alike(own_boxes):
     findings = check_data([source(own_boxes, "detection")]).findings
     count = {kind: sum(finding.kind == kind for finding in findings) for kind in {f.kind for f in findings}}
     assert dropped["without area"] == count["box-without-area"] == 2
-    assert dropped["outside the picture"] == count["box-outside"] == 2
+    assert dropped["outside the image"] == count["box-outside"] == 2
     assert dropped["narrower than a pixel"] == count["narrow-box"] == 1
     assert count["box-beyond-edge"] == 1
     assert not any(finding.severity == "error" for finding in findings)

@@ -50,8 +50,8 @@ def test_data_root_reaches_data_and_scores(boxes, tmp_path):
 @pytest.mark.parametrize(
     ("epochs", "words"),
     [
-        (8, "ends at epoch 4, the training at 8: the learning rate stays at its last value"),
-        (2, "ends at epoch 4, the training at 2: the learning rate falls less"),
+        (8, "ends at epoch 4, the training at 8: the learning rate stays constant after it"),
+        (2, "ends at epoch 4, the training at 2: the schedule is not completed"),
         (4, ""),
     ],
 )

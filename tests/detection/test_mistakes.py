@@ -120,7 +120,7 @@ def test_boxes_beyond_the_edge_are_counted_and_trained_on(boxes, tmp_path):
 
     data = changed_boxes(boxes, tmp_path / "data", change)
     out = train(data, tmp_path / "work", train_cfg__max_epochs=1)
-    told = "train.json: 2 of 17 boxes reach beyond the edge of their picture, by up to 26 pixels; 1 of them would fit"
+    told = "train.json: 2 of 17 boxes reach beyond the edge of their image, by up to 26 pixels; 1 of them would fit"
     assert told in out
 
 
@@ -133,7 +133,7 @@ def test_boxes_are_taken_as_they_are_if_they_are_trusted(boxes, tmp_path):
 def test_a_picture_of_another_size_than_the_file_says_is_refused_unless_boxes_are_trusted(boxes, tmp_path):
     data = changed_boxes(boxes, tmp_path / "data", lambda content: content["images"][2].update(width=80, height=70))
     arguments = [CONFIG, "--work-dir", tmp_path / "work", *flags(data, **NO_NOTE)]
-    words = ("train_03.png: is 64 x 64, upright, and 80 x 70 by the annotation file", "trust_boxes=True")
+    words = ("train_03.png: is 64 x 64, upright, but 80 x 70 in the annotation file", "trust_boxes=True")
     refused("train_detection", arguments, *words)
     train(data, tmp_path / "trusted", train_cfg__max_epochs=1, trust_boxes=True)
 
@@ -141,7 +141,7 @@ def test_a_picture_of_another_size_than_the_file_says_is_refused_unless_boxes_ar
 def test_validation_without_boxes_of_single_objects_is_told(boxes, tmp_path):
     data = changed_boxes(boxes, tmp_path / "data", everywhere(iscrowd=1), "val")
     out = train(data, tmp_path / "work", train_cfg__max_epochs=1)
-    assert "val.json: has no box of a single object (`iscrowd` 0), so nothing can be scored with it" in out
+    assert "val.json: has no box of a single object (`iscrowd` 0), so nothing can be scored" in out
     assert "no val AP: nothing was scored" in out
 
 
@@ -167,7 +167,7 @@ def test_category_ids_from_0_and_with_gaps_give_the_same_labels(boxes, tmp_path)
 
 def test_a_number_of_classes_that_has_no_effect_is_told(boxes, tmp_path):
     out = train(boxes, tmp_path / "work", train_cfg__max_epochs=1, model__bbox_head__num_classes=80)
-    assert "model.bbox_head.num_classes=80 has no effect: the data has 2 classes" in out
+    assert "model.bbox_head.num_classes=80 has no effect: every head predicts the 2 classes" in out
 
 
 def test_no_image_that_is_not_used_has_to_be_there(boxes, tmp_path):
@@ -176,5 +176,5 @@ def test_no_image_that_is_not_used_has_to_be_there(boxes, tmp_path):
         tmp_path / "data",
         lambda content: content["images"].append({**content["images"][0], "id": 99, "file_name": "x.png"}),
     )
-    assert "1 of 13 pictures left out" in train(data, tmp_path / "work", train_cfg__max_epochs=1)
+    assert "1 of 13 images left out" in train(data, tmp_path / "work", train_cfg__max_epochs=1)
     assert len(json.loads((data / "train.json").read_text())["images"]) == 13

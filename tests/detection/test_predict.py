@@ -14,7 +14,7 @@ from tresnet_downstream.detection.predict import LoadedDetector, detect, load_de
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.pictures import read_image
-from tresnet_downstream.prediction.boxed_pictures import detect_in_pictures, draw_boxes
+from tresnet_downstream.prediction.box_output import detect_in_images, draw_boxes
 from tresnet_downstream.prediction.boxes import Detections
 from tresnet_downstream.running.config import load_config
 from tresnet_downstream.running.provenance import without_start
@@ -53,7 +53,7 @@ def test_a_threshold_below_that_of_the_config_shows_the_boxes_between(boxes, che
     limit = float(scores[len(scores) // 2])
     model.bbox_head.test_cfg["score_thr"] = limit
     fewer = next(detect(model, image)).scores
-    (line,) = detect_in_pictures(LoadedDetector(model), [image], threshold=0.0, as_json=True)
+    (line,) = detect_in_images(LoadedDetector(model), [image], threshold=0.0, as_json=True)
     assert len(json.loads(line)["boxes"]) == (scores > 0).sum() > len(fewer)
     assert model.bbox_head.test_cfg["score_thr"] == limit
 

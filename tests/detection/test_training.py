@@ -368,8 +368,8 @@ def test_pictures_that_are_not_trained_on_are_counted_and_named(boxes, tmp_path)
     content["annotations"] = [given for given in content["annotations"] if given["image_id"] != empty["id"]]
     (data / "train.json").write_text(json.dumps(content))
     out = train(data, tmp_path / "work", train_cfg__max_epochs=1)
-    assert "1 of 12 pictures left out" in out
-    assert "left_out_train.csv in the work dir names them" in out
+    assert "1 of 12 images left out" in out
+    assert "left_out_train.csv in the work dir lists them" in out
     assert (tmp_path / "work/left_out_train.csv").read_text() == f"image,reason\n{empty['file_name']},has no box\n"
 
 
@@ -398,7 +398,7 @@ def test_empty_boxes_are_dropped_counted_and_told_of(boxes, tmp_path, capsys):
     file = tmp_path / "odd.json"
     file.write_text(json.dumps(content))
     dataset = CocoBoxes(ann_file=str(file), data_prefix={"img": str(boxes / "pictures")}, test_mode=True, pipeline=[])
-    assert dataset.dropped == {"without area": 2, "outside the picture": 2}
+    assert dataset.dropped == {"without area": 2, "outside the image": 2}
     told = "odd.json: 4 boxes dropped (2 without area, 2 outside the picture)"
     assert told in "".join(capsys.readouterr())
     assert sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset))) == number

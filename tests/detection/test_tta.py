@@ -19,7 +19,7 @@ from tresnet_downstream.detection.predict import detect, load_detector
 from tresnet_downstream.detection.tta import check_views, description_of, with_test_time_augmentation
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.runs import read_run
-from tresnet_downstream.evaluation.text import read_text
+from tresnet_downstream.text_files import read_text
 
 # A small GFL; MMDetection's has no test-time augmentation of its own.
 GFL = """

@@ -54,7 +54,7 @@ def test_difficult_objects_are_passed_over_as_crowds_are(voc):
 def test_detector_trains_on_vocs_lists_and_is_scored_by_both_rules(voc, tmp_path):
     status, out, err = call("train_detection", [CONFIG, "--work-dir", tmp_path, *options(voc)])
     assert status == 0, err
-    assert "VOC's rules of 2007: mAP " in out
+    assert "VOC 2007 metric: mAP " in out
     scalars = [json.loads(line) for path in tmp_path.rglob("scalars.json") for line in path.read_text().splitlines()]
     assert any("coco/voc_mAP" in each for each in scalars)
 

@@ -139,7 +139,7 @@ def test_reports_have_intervals_and_paired_differences_of_each_group(runs, tmp_p
     assert row["interval"] == pytest.approx(difference_interval(samples[1] - samples[0], means[1] - means[0]))
     page = (tmp_path / "report/report.md").read_text()
     assert "mAP, tail (2 classes, 4 to 10 training images)" in page
-    assert "head, middle and tail are one's" in page
+    assert "head, middle and tail are those of one" in page
 
 
 def test_a_report_may_set_other_cutoffs_and_has_no_rows_where_no_run_tells_its_counts(runs, tmp_path):

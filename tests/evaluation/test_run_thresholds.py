@@ -7,7 +7,8 @@ from running.small_data import call
 
 from tresnet_downstream.evaluation import multilabel_scores, read_run
 from tresnet_downstream.evaluation.run_thresholds import format_judgement, judge, notes_on, thresholds_for
-from tresnet_downstream.evaluation.thresholds import Objective, read_thresholds
+from tresnet_downstream.evaluation.threshold_curves import Objective
+from tresnet_downstream.evaluation.thresholds import read_thresholds
 
 
 def test_judgement_is_the_operating_point_of_the_scores(tmp_path):

@@ -10,16 +10,9 @@ import pytest
 from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation import thresholds as module
-from tresnet_downstream.evaluation.thresholds import (
-    Objective,
-    Thresholds,
-    choose,
-    choose_thresholds,
-    read_thresholds,
-    threshold_curve,
-    write_thresholds,
-)
+from tresnet_downstream.evaluation import threshold_curves as module
+from tresnet_downstream.evaluation.threshold_curves import Objective, choose, threshold_curve
+from tresnet_downstream.evaluation.thresholds import Thresholds, choose_thresholds, read_thresholds, write_thresholds
 
 
 def made(num_entries=200, seed=0, digits=2):

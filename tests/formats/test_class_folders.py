@@ -32,7 +32,7 @@ def test_a_class_without_images_is_an_error_of_training_and_none_of_scoring(fold
 
 
 def test_other_folders_than_the_classes_are_told(folder, tmp_path):
-    with pytest.raises(UserError, match="has 1 folders that are none of the 2 classes, such as 'b'"):
+    with pytest.raises(UserError, match="has 1 folders that are not among the 2 classes, such as 'b'"):
         read_class_folders(folder, ["a", "z"])
     with pytest.raises(UserError, match="has no folder of the class 'z'"):
         read_class_folders(folder, ["a", "b", "z"])

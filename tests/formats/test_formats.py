@@ -149,7 +149,7 @@ def test_a_format_of_ones_own_is_checked(own_format, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"image_of": np.array([0.0, 1.0])}, "its reader gives `image_of` as float64"),
+        ({"image_of": np.array([0.0, 1.0])}, "its reader returns `image_of` as float64"),
         ({"class_of": np.array([0, 2])}, "numbers in `class_of` that are not from 0 to 1"),
         ({"difficult": np.zeros(1, bool)}, "`difficult` with 1 entries for 2 annotations"),
         ({"names": ["a.jpg", "./a.jpg"]}, "are the same image"),

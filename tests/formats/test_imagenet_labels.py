@@ -35,7 +35,7 @@ def test_a_thousand_wordnet_numbers_need_no_timm(tmp_path):
     ("content", "words"),
     [
         ("n01443537\n", "has 1 labels for 2 images"),
-        ("490\n361\n", "has numbers of ImageNet's own kit"),
+        ("490\n361\n", "has the numbers of ImageNet's development kit"),
         ("a 1\nb 2\n", "has no label of 2 images"),
         (
             "a 1\nILSVRC2012_val_00000001 1\nILSVRC2012_val_00000001.JPEG 2\n",
@@ -47,10 +47,10 @@ def test_a_thousand_wordnet_numbers_need_no_timm(tmp_path):
         ),
         (f"ImageId,PredictionString\n{'a' * 200_000},n01440764\n", "field larger than field limit"),
         ("ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 1000\n", "has the number 1000"),
-        ("tench\ngoldfish\n", "'tench', which is no WordNet number"),
-        ("n00000000\nn00000001\n", "none of ImageNet's"),
-        ("a b c\n", "is no ground truth"),
-        ("", "is no ground truth"),
+        ("tench\ngoldfish\n", "'tench', which is not a WordNet number"),
+        ("n00000000\nn00000001\n", "not among ImageNet's"),
+        ("a b c\n", "is not a ground truth"),
+        ("", "is not a ground truth"),
     ],
 )
 def test_other_files_are_told(tmp_path, content, words):

@@ -116,7 +116,7 @@ def test_wrong_lists_are_told(write, listed, words):
 def test_a_list_without_a_folder_of_annotations_is_told(tmp_path):
     (tmp_path / "deep" / "er" / "still").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "still" / "train.txt").write_text("a")
-    with pytest.raises(UserError, match="has no folder Annotations"):
+    with pytest.raises(UserError, match="there is no folder Annotations"):
         read_voc_file(tmp_path / "deep" / "er" / "still" / "train.txt")
 
 

@@ -28,7 +28,7 @@ def test_a_joint_model_trains_with_repeated_images_and_weighted_labels(data, tmp
 
 def test_weights_for_another_number_of_classes_are_refused_in_one_line(data, tmp_path):
     status, _, err = train(data, tmp_path, [1, 3, 4])
-    assert (status, err) == (2, "error: class_weights: has 3 numbers, and there are 2 classes\n")
+    assert (status, err) == (2, "error: class_weights: has 3 numbers, but there are 2 classes\n")
 
 
 def test_images_with_labels_alone_are_not_mixed_with_repeated_ones(data, tmp_path):

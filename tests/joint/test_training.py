@@ -151,7 +151,7 @@ def test_classes_that_differ_are_named(boxes, trained_detector, tmp_path):
         content["categories"][0]["name"] = "cube"
         (data / f"{split}.json").write_text(json.dumps(content))
     start = {"labels__start_from__boxes": trained_detector[0] / "epoch_2.pth"}
-    words = "its classes are not the 2 wanted: it lacks 1 (cube) and adds 1 (square)"
+    words = "its classes are not the 2 expected ones: it lacks 1 (cube) and adds 1 (square)"
     refused([CONFIG, "--work-dir", tmp_path / "run", *flags(data, **start)], words)
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -162,3 +164,24 @@ def test_every_stage_compares_trainings_that_exist():
                 assert training in STAGES[home or stage.name].trainings
                 assert not home or home in stage.after
     assert all(stage.needs for stage in STAGES.values())
+
+
+@trains
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_trainings_in_order(images, tmp_path, number, status):
+    command = [sys.executable, "-m", "tresnet_downstream", "reproduce", "pretraining", "--jobs", "2"]
+    command += ["--tiny-imagenet", str(images), "--out", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
+        until = time.monotonic() + 240
+        while not all((tmp_path / "pretraining" / name / "epoch_1.pth").exists() for name in ("tresnet", "resnet")):
+            assert driver.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        driver.send_signal(number)
+        _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == status
+    assert "the same command goes on" in errors
+    for name in ("tresnet", "resnet"):
+        assert "stopped by SIGTERM" in (tmp_path / "pretraining" / f"{name}.log").read_text()
+    left = [process for process in os.listdir("/proc") if process.isdigit() and str(tmp_path) in _command_of(process)]
+    assert not left, "a training goes on alone"

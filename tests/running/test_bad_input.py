@@ -290,7 +290,7 @@ def test_pretrained_file_of_another_variant_is_refused(whole, trained, tmp_path)
     words = (
         trained / "best.pth",
         "another variant",
-        "stem.conv.weight is (16, 48, 3, 3) there and (32, 48, 3, 3) here",
+        "stem.conv.weight is (16, 48, 3, 3) in the file and (32, 48, 3, 3) here",
     )
     changes = {"pretrained": trained / "best.pth", "model__backbone__width": 0.5}
     refuses_to_train(whole, tmp_path / "work", *words, config=CUSTOM, **changes)
@@ -336,7 +336,7 @@ def test_loss_that_does_not_say_its_reduction_trains_and_is_told_of(whole, tmp_p
         printed = train(whole, tmp_path / "work", config=tmp_path / "mine.py", max_epochs=1)
     finally:
         MODELS.module_dict.pop("OwnLoss")
-    assert "OwnLoss has no attribute `reduction`, so it is taken for a mean" in printed
+    assert "OwnLoss has no attribute `reduction`, so it is assumed to be a mean" in printed
 
 
 @pytest.mark.parametrize(
@@ -385,5 +385,5 @@ def test_one_class_trains_and_scores(data, tmp_path):
     assert status == 0, err
     assert "classes 1" in out
     printed = train(data, tmp_path / "again", max_epochs=1, model__head__num_classes=1)
-    assert "warning: train: no image lacks the class 'disc', so training has no example" in printed
+    assert "warning: train: all images show the class 'disc', so training has no example" in printed
     assert "keep_empty=True" in printed

@@ -115,7 +115,7 @@ def test_nothing_is_told_where_config_and_checkpoint_agree(trained, data, tmp_pa
 def test_an_explicit_size_wins_and_is_told(trained, data, tmp_path, with_config):
     config = [DIGITS] if with_config else []
     _, notes, _ = scored(tmp_path, *config, trained / "best.pth", paths_of(data, num_workers=0, image_size=64))
-    assert notes[-1] == "note: the options decide where the checkpoint differs: " + (
+    assert notes[-1] == "note: values of the options are used where the checkpoint differs: " + (
         "val_pipeline.0.size is 64 (40 in the checkpoint)"
     )
     run = read_run(tmp_path)
@@ -139,7 +139,8 @@ def test_explicit_parts_of_the_model_win_and_then_have_to_fit(trained, data, tmp
     refused("test_multilabel", arguments, "best.pth", "another model", "has shape")
     out = call("test_multilabel", arguments)[1]
     assert (
-        "the options decide where the checkpoint differs: model.backbone.width is 0.5 (0.25 in the checkpoint)" in out
+        "values of the options are used where the checkpoint differs: "
+        "model.backbone.width is 0.5 (0.25 in the checkpoint)" in out
     )
 
 

@@ -68,7 +68,7 @@ def test_scores_of_another_network_do_not_stay_beside_a_new_run(data, trained, t
     before = (tmp_path / "scores.json").read_bytes()
     status, _, err = call("train_multilabel", [DIGITS, "--work-dir", tmp_path, *options(data, max_epochs=1)])
     assert (status, err.count("\n")) == (0, 1)
-    assert f"now in {tmp_path / 'earlier_1'}" in err
+    assert f"moved to {tmp_path / 'earlier_1'}" in err
     assert not (tmp_path / "run.json").exists()
     assert (tmp_path / "earlier_1/scores.json").read_bytes() == before
 

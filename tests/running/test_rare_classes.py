@@ -47,9 +47,9 @@ def test_what_is_done_is_told_before_the_training_and_kept_in_the_checkpoint(dat
     told = {line.split(":")[0]: line for line in lines[:begins]}
     assert told["class_weights"].startswith(f"class_weights: inverse, from {weights.min():.3g} (")
     draws = int(re.search(r"sampling: repeat_factor .*: (\d+) draws of 24 images", told["sampling"])[1])
-    assert "note: sampling and class_weights both raise rare classes; their effects multiply" in lines[:begins]
+    assert "note: sampling and class_weights both favour rare classes; their effects multiply" in lines[:begins]
     low, high = min(counts) / 24, max(counts) / 24
-    assert told["initial_bias"] == f"initial_bias: the head begins with probabilities from {low:.3g} to {high:.3g}"
+    assert told["initial_bias"] == f"initial_bias: the head starts with probabilities from {low:.3g} to {high:.3g}"
     checkpoint = read(work_dir / "epoch_2.pth")
     described = checkpoint["meta"]["model"]["training"]
     assert described["class_images"] == counts
@@ -143,11 +143,11 @@ def test_two_processes_visit_the_images_of_one(data, tmp_path):
 def test_a_head_from_a_file_keeps_its_bias_and_a_fresh_one_gets_the_frequencies(data, trained, tmp_path):
     source = trained[0] / "epoch_2.pth"
     printed = train(data, tmp_path / "same", load_from=source, initial_bias="frequencies", max_epochs=1)
-    assert "note: initial_bias is not applied: the head's weights come from a file" in printed
+    assert "note: initial_bias is not applied: the head's weights and bias were loaded from a file" in printed
     other = {"model__head__type": "BottleneckHead"}
     printed = train(data, tmp_path / "other", load_from=source, initial_bias="frequencies", max_epochs=1, **other)
     assert "the head is not loaded" in printed
-    assert "initial_bias: the head begins with probabilities" in printed
+    assert "initial_bias: the head starts with probabilities" in printed
 
 
 def test_one_label_for_each_image_has_weights_and_sampling_too(tmp_path):
@@ -159,7 +159,7 @@ def test_one_label_for_each_image_has_weights_and_sampling_too(tmp_path):
     printed = train_folders(folders, tmp_path / "run", max_epochs=1, **keys, **mixed)
     assert "sampling: class_balanced: 14 draws of 14 images in an epoch, each image 0.778 to 2.33 times" in printed
     assert "class_weights: inverse, from 0.778 ('blue') to 2.33 ('red')" in printed
-    assert "initial_bias: the head begins with probabilities from 0.143 to 0.429" in printed
+    assert "initial_bias: the head starts with probabilities from 0.143 to 0.429" in printed
     arguments = ["configs/folders_tresnet_m_224.py", tmp_path / "run/epoch_1.pth", "--work-dir", tmp_path / "scored"]
     status, out, err = call("test_classifier", [*arguments, "--cfg-options", f"data_root={folders}", "num_workers=0"])
     assert status == 0, err
@@ -184,7 +184,7 @@ def _has_timm():
     [
         ({"class_weights": "inverted"}, ["class_weights='inverted'", "'inverse', 'effective'"]),
         ({"class_weights": "dict(disk=2)"}, ["there is no class 'disk'; nearest: disc"]),
-        ({"class_weights": "[1,2]"}, ["has 2 numbers, and there are 3 classes"]),
+        ({"class_weights": "[1,2]"}, ["has 2 numbers, but there are 3 classes"]),
         ({"class_weights": "[1,-1,1]"}, ["'square' is -1"]),
         ({"class_weights": "effective", "effective_beta": 1}, ["effective_beta=1"]),
         ({"class_weights": "inverse", "model__loss__class_weights": "[1,1,1]"}, ["leave one of them out"]),
@@ -217,7 +217,7 @@ def test_a_loss_of_ones_own_that_takes_no_weights_is_refused(data, tmp_path, mon
     config = tmp_path / "mine.py"
     config.write_text(f"_base_ = ['{DIGITS}']\nmodel = dict(loss=dict(_delete_=True, type='OwnLoss'))\n")
     refuses_to_train(
-        data, tmp_path / "run", "class_weights: OwnLoss takes no argument", config=config, class_weights="inverse"
+        data, tmp_path / "run", "class_weights: OwnLoss has no argument", config=config, class_weights="inverse"
     )
     config.write_text(f"_base_ = ['{DIGITS}']\nmodel = dict(loss=dict(_delete_=True, type='WeightedLoss'))\n")
     train(data, tmp_path / "run", config=config, class_weights="dict(disc=3)", max_epochs=1)
@@ -249,7 +249,7 @@ def test_a_data_set_of_ones_own_tells_its_labels_or_is_refused(data, tmp_path, m
     )
     config.write_text(text.format(DIGITS, "OwnData"))
     for key, value in (("sampling", "repeat_factor"), ("class_weights", "inverse"), ("initial_bias", "frequencies")):
-        words = (f"{key}: OwnData does not tell the labels of its images", "get_cat_ids(index)")
+        words = (f"{key}: OwnData does not provide the labels of its images", "get_cat_ids(index)")
         refuses_to_train(data, tmp_path / "run", *words, config=config, **{key: value})
     train(data, tmp_path / "run", config=config, max_epochs=1)
     assert "class_images" not in read(tmp_path / "run/epoch_1.pth")["meta"]["model"]["training"]

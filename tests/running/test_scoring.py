@@ -11,7 +11,7 @@ from running.small_data import CLASSES, DIGITS, ROOT, call, options, refused, tr
 from running.small_folders import FOLDERS
 
 from tresnet_downstream.classification.explain import explain
-from tresnet_downstream.classification.model_files import load_model
+from tresnet_downstream.classification.model_loading import load_model
 from tresnet_downstream.evaluation import multilabel_scores, read_run
 from tresnet_downstream.prediction.labels import predict
 

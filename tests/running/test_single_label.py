@@ -292,7 +292,7 @@ def test_class_folders_train_where_they_are_repeated_or_joined(folders, tmp_path
                 "model__loss": "dict(type='FocalLoss',_delete_=True)",
                 "model__batch_transforms": "[dict(type='Mixup',mixup_alpha=1)]",
             },
-            ["Mixup", "FocalLoss", "takes none"],
+            ["Mixup", "FocalLoss", "does not take"],
         ),
         ({"warmup": 2}, ["Cosine: warmup=2"]),
         ({"val_evaluator": "dict(type='MultilabelMetric',_delete_=True)"}, ["SingleLabelMetric"]),
@@ -307,7 +307,7 @@ def test_other_class_folders_in_validation_than_in_training_are_told(tmp_path):
     data = make_class_folders(tmp_path / "data", (3, 2))
     (data / "val" / "red").rename(data / "val" / "pink")
     refused(
-        "train_classifier", [FOLDERS, "--work-dir", tmp_path / "run", *options(data)], "pink", "none of the 3 classes"
+        "train_classifier", [FOLDERS, "--work-dir", tmp_path / "run", *options(data)], "pink", "not among the 3 classes"
     )
 
 
@@ -315,7 +315,7 @@ def test_one_class_alone_is_refused(folders, tmp_path):
     for split in ("train", "val"):
         shutil.copytree(folders / split / "red", tmp_path / split / "red")
     arguments = [FOLDERS, "--work-dir", tmp_path / "run", *options(tmp_path)]
-    refused("train_classifier", arguments, "train_dataloader.dataset", "the only class 'red'")
+    refused("train_classifier", arguments, "train_dataloader.dataset", "only the class 'red'")
 
 
 def test_each_tool_refuses_the_other_tasks_configs_and_checkpoints(trained, folders, tmp_path):

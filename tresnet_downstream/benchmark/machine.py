@@ -34,6 +34,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def machine_line() -> str:
+    """Machine and versions in one line."""
+    return "; ".join(f"{key}: {value}" for key, value in {**machine(), **versions()}.items())
+
+
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

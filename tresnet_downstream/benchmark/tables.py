@@ -8,7 +8,7 @@ from typing import Any
 
 from tresnet_downstream.benchmark.measure import Result
 from tresnet_downstream.benchmark.networks import network_named
-from tresnet_downstream.evaluation.text import write_files
+from tresnet_downstream.evaluation.result_files import write_files
 from tresnet_downstream.files import Earlier
 
 FORMAT, VERSION = "tresnet_downstream.benchmark", 2

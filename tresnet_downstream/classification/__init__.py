@@ -1,4 +1,4 @@
-"""Classification with several labels or one: data, classifier, losses, metrics."""
+"""Image classification with several labels per image or one: data sets, classifier, losses, metrics."""
 
 from tresnet_downstream.classification.batch_transforms import Mixup, RandomErasing
 from tresnet_downstream.classification.classifier import ImageClassifier, ImagePreprocessor

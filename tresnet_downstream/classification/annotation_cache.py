@@ -1,9 +1,9 @@
-"""Annotations that were read once, as one binary file that later starts map into memory.
+"""A cache of parsed annotations: one binary file, which later runs map into memory.
 
-Parsing MS-COCO's annotations takes seconds and a gigabyte in every process; mapping the arrays takes neither, and
-processes share the pages. The file holds a magic number, the header's length and checksum, a header in JSON and the
-arrays. It is used only if all of it is as it was written, for an annotation file of the same content (by its SHA-256,
-which takes 0.16 s for 300 MB on one core) and the same options. Otherwise it is as if it were not there.
+Parsing MS-COCO's annotations takes seconds and a gigabyte in every process. Mapping the arrays takes neither, and
+processes share the pages. The file has a magic number, the length and checksum of the header, a header in JSON, and the
+arrays. It is used only if its checksums are right, the options are the same, and the annotation file has the same
+SHA-256 (which takes 0.16 s for 300 MB on one core). Otherwise the annotations are parsed.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from tresnet_downstream.formats import format_of
 from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.text_files import File
 
-MAGIC = b"tresnet_downstream annotations 3\n"  # the number goes up when the format or the reading changes
+MAGIC = b"tresnet_downstream annotations 3\n"  # increase the number when the format or the parsing changes
 ARRAYS = {
     "name_bytes": "<u1",
     "name_offsets": "<i8",
@@ -35,7 +35,7 @@ ARRAYS = {
 }
 PREFIX = struct.Struct("<qI")  # length and checksum of the header
 ALIGNMENT = 64
-MIN_BYTES = 2**20  # smaller annotation files are read as fast as a cache
+MIN_BYTES = 2**20  # smaller annotation files are parsed as fast as a cache is read
 
 
 def cached_annotations(
@@ -45,19 +45,19 @@ def cached_annotations(
     cache_dir: str | os.PathLike[str] | None = None,
     difficult: str = "unknown",
 ) -> MultilabelAnnotations:
-    """As `read_annotations`, from the cache if that is there and current; otherwise the cache is written.
+    """Reads annotations as `read_annotations`, from a valid cache if there is one. Otherwise it writes the cache.
 
-    A cache that cannot be read or written is done without, and files under `MIN_BYTES` need none.
+    Annotation files below `MIN_BYTES` are not cached. If the cache cannot be read or written, it is not used.
 
     Args:
         file: the COCO or CSV file.
-        classes: the class names that the targets' columns must have, in this order.
-        keep_empty: whether images without annotation stay.
-        cache_dir: folder of the cache, made if need be; None for no cache.
-        difficult: as `read_annotations` has it; lists of VOC are not cached, since other files have their objects.
+        classes: class names of the columns of the targets, in this order; None for those of the file.
+        keep_empty: whether images without annotation are kept.
+        cache_dir: folder of the cache, created if necessary; None for no cache.
+        difficult: see `read_annotations`. Lists of PASCAL VOC are not cached, since their objects are in other files.
 
     Raises:
-        UserError: as `read_annotations` does.
+        UserError: as `read_annotations`.
     """
     if cache_dir is None or _size(file) < MIN_BYTES or not format_of(file).stands_alone:
         return read_annotations(file, classes, keep_empty, difficult)
@@ -67,19 +67,19 @@ def cached_annotations(
         "classes": None if classes is None else list(classes),
         "keep_empty": keep_empty,
     }
-    # Named for what is asked, not for when: a newer annotation file takes the place of the older one's cache.
+    # The name does not depend on the content, so that a changed annotation file replaces its old cache.
     request = json.dumps([state[key] for key in ("file", "classes", "keep_empty")])
     cache = Path(cache_dir) / f"{Path(file).stem}_{hashlib.sha256(request.encode()).hexdigest()[:16]}.annotations"
     annotations = _load(cache, state)
     if annotations is None:
         annotations = read_annotations(file, classes, keep_empty)
-        if _sha256(file) == state["sha256"]:  # else it changed meanwhile, and either content may have been read
+        if _sha256(file) == state["sha256"]:  # otherwise the file changed while it was read
             _save(cache, state, annotations)
     return annotations
 
 
 def _size(file: File) -> int:
-    """Bytes of the file; -1 if it is not there, which reading it will say."""
+    """Bytes of the file; -1 if it is missing. Reading it raises the error."""
     try:
         return os.stat(file).st_size
     except OSError:
@@ -93,7 +93,7 @@ def _sha256(file: File) -> str:
             while block := content.read(2**20):
                 digest.update(block)
     except OSError:
-        return ""  # which reading it will say
+        return ""  # reading it raises the error
     return digest.hexdigest()
 
 
@@ -114,11 +114,11 @@ def _save(cache: Path, state: Mapping[str, Any], annotations: MultilabelAnnotati
             prefix = PREFIX.pack(len(header), zlib.crc32(header))
             partial.write_bytes(_padded(MAGIC + prefix + header) + body)
     except OSError:
-        return  # a full or read-only disk: the next start parses again
+        return  # a full or read-only disk: the next run parses the annotations again
 
 
 def _load(cache: Path, state: Mapping[str, Any]) -> MultilabelAnnotations | None:
-    """The annotations, as views of the mapped file; None if it is not there, not whole or not for this state."""
+    """The annotations as views of the mapped file; None if the cache is missing, damaged or for another state."""
     try:
         content = np.memmap(cache, np.uint8, mode="r")
         start = len(MAGIC) + PREFIX.size
@@ -132,11 +132,11 @@ def _load(cache: Path, state: Mapping[str, Any]) -> MultilabelAnnotations | None
         body = content[_aligned(start + length) :]
         if header["state"] != state or header["checksum"] != zlib.crc32(body.data):
             return None
-        arrays, place = {}, 0
+        arrays, offset = {}, 0
         for name, dtype in ARRAYS.items():
             size = header["lengths"][name] * np.dtype(dtype).itemsize
-            arrays[name] = body[place : place + size].view(np.ndarray).view(dtype)
-            place += _aligned(size)
+            arrays[name] = body[offset : offset + size].view(np.ndarray).view(dtype)
+            offset += _aligned(size)
         return MultilabelAnnotations(classes=tuple(header["classes"]), **arrays)
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None

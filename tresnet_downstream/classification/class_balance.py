@@ -1,4 +1,4 @@
-"""What a config does about rare classes, from the labels of its training data: weights, sampling, bias, description."""
+"""The config keys for rare classes (``class_weights``, ``initial_bias``, ``sampling``), applied to a training."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ import torch
 from mmengine.config import Config
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from tresnet_downstream.classification.class_labels import ClassLabels, class_labels_of, told_class_labels
+from tresnet_downstream.classification.class_labels import ClassLabels, class_labels_of, class_labels_or_none
 from tresnet_downstream.classification.class_weights import (
     BIASES,
     class_weights,
@@ -29,12 +30,12 @@ from tresnet_downstream.running.resuming import weights_setting
 
 @dataclass(frozen=True, eq=False)
 class ClassBalance:
-    """The keys ``class_weights``, ``initial_bias`` and ``sampling`` of a config, with the labels that they are about.
+    """The keys ``class_weights``, ``initial_bias`` and ``sampling`` of a config, and the labels of its training data.
 
     Attributes:
         config: the values of the keys.
-        labels: of the training data; None if the data set does not tell them and no key needs them.
-        weights: of the classes in the loss, (C,); None without.
+        labels: labels of the training data; None if the data set does not provide them and no key needs them.
+        weights: weights of the classes in the loss, (C,); None for no weights.
     """
 
     config: Mapping[str, Any]
@@ -45,9 +46,13 @@ class ClassBalance:
     def of(cls, config: Config, dataset: Any) -> "ClassBalance":
         """Reads the keys.
 
+        Args:
+            config: the config of the training.
+            dataset: the training data.
+
         Raises:
-            UserError: for a value that a key may not have, a loss that takes no weights, and a data set that does not
-                tell its labels to a key that needs them.
+            UserError: for an invalid value of a key, and for a data set that does not provide its labels if a key
+                needs them.
         """
         kind, bias = weights_setting(config), config.get("initial_bias")
         require_cutoffs(config.get("frequency_cutoffs"))
@@ -61,7 +66,7 @@ class ClassBalance:
             "frequency_cutoffs": config.get("frequency_cutoffs"),
         }
         needing = [key for key in ("class_weights", "initial_bias", "sampling") if values[key] is not None]
-        labels = class_labels_of(dataset, needing[0]) if needing else told_class_labels(dataset)
+        labels = class_labels_of(dataset, needing[0]) if needing else class_labels_or_none(dataset)
         weights = None
         if kind is not None:
             assert labels is not None
@@ -69,10 +74,13 @@ class ClassBalance:
         return cls(values, labels, weights)
 
     def weighted(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The config of the model, whose loss has the weights.
+        """The config of the model with the class weights as an argument of the loss.
+
+        Args:
+            model: the config of the model.
 
         Raises:
-            UserError: for a loss that takes none, or has some.
+            UserError: if the loss does not have the argument, or the config sets it.
         """
         loss = model.get("loss")
         if self.weights is None or not loss:
@@ -80,61 +88,61 @@ class ClassBalance:
         kind = MODELS.get(str(loss.get("type")))
         if kind is not None and not takes_argument(kind, "class_weights"):
             raise UserError(
-                f"class_weights: {kind.__name__} takes no argument `class_weights`, the C factors of the classes; give "
-                "it one, or leave class_weights out"
+                f"class_weights: {kind.__name__} has no argument `class_weights` for the C factors of the classes; add "
+                "it, or leave class_weights out"
             )
         if loss.get("class_weights") is not None:
             raise UserError("class_weights: model.loss.class_weights is set too; leave one of them out")
         return {**model, "loss": {**loss, "class_weights": self.weights.tolist()}}
 
-    def set_bias(self, model: ImageClassifier, config: Config, before: Mapping[str, Tensor]) -> None:
-        """Gives the head its first bias, unless its weights came from a file, and tells which.
+    def set_bias(self, model: ImageClassifier, config: Config, random_head: Mapping[str, Tensor]) -> None:
+        """Sets the initial bias of the head, unless its weights were loaded from a file, and prints a line.
 
         Args:
             model: the classifier, with the weights that training starts from.
-            config: of the training.
-            before: the head's state dict before any file was loaded.
+            config: the config of the training.
+            random_head: state dict of the head before any file was loaded.
 
         Raises:
-            UserError: for a head that has no bias of the classes.
+            UserError: if the head has no bias for each class.
         """
         if self.config["initial_bias"] is None:
             return
         assert self.labels is not None
         if config.model.get("init_cfg"):
-            tell("note: initial_bias is not applied: model.init_cfg names the weights that the head starts from")
+            tell("note: initial_bias is not applied: the head starts from the weights of model.init_cfg")
             return
-        if any(not torch.equal(before[name], value) for name, value in model.head.state_dict().items()):
-            tell("note: initial_bias is not applied: the head's weights come from a file, and its bias with them")
+        if any(not torch.equal(random_head[name], value) for name, value in model.head.state_dict().items()):
+            tell("note: initial_bias is not applied: the head's weights and bias were loaded from a file")
             return
         biases = initial_biases(self.labels, model.multi_label)
         set_initial_bias(model.head, biases)
         shares = 1 / (1 + np.exp(-biases)) if model.multi_label else np.exp(biases) / np.exp(biases).sum()
-        text = f"initial_bias: the head begins with probabilities from {shares.min():.3g} to {shares.max():.3g}"
-        if never := self.labels.classes_without_image():
-            text += f"; {never}, which no training image shows, as if half an image did"
+        text = f"initial_bias: the head starts with probabilities from {shares.min():.3g} to {shares.max():.3g}"
+        if unseen := self.labels.classes_without_image():
+            text += f"; no training image shows {unseen}, which counts as half an image"
         tell(text)
 
-    def told(self, loader: Any) -> Iterator[str]:
-        """Lines that say what is done; the loader is that of the training."""
+    def notices(self, loader: DataLoader[Any]) -> Iterator[str]:
+        """Lines about the weights and the sampling of a training with this loader."""
         if self.weights is not None:
             assert self.labels is not None
             yield weights_text(self.config["class_weights"], self.weights, self.labels)
         visits = getattr(loader.sampler, "visits", None)
         if visits is not None:
-            yield visits.told
+            yield visits.notice
             if self.weights is not None:
-                yield "note: sampling and class_weights both raise rare classes; their effects multiply"
+                yield "note: sampling and class_weights both favour rare classes; their effects multiply"
 
     def settings(self) -> dict[str, Any]:
-        """What a resumed run is compared with: changed labels change the batches of an epoch, or the weights."""
+        """Digests of the labels that sampling or class weights use. A resumed run must have the same."""
         if self.labels is None:
             return {}
         uses = {"training labels": self.config["sampling"], "labels of class_weights": self.config["class_weights"]}
         return {name: self.labels.digest() for name, value in uses.items() if value is not None}
 
-    def description(self, loader: Any) -> dict[str, Any]:
-        """What checkpoints say, as plain data; :func:`~.descriptions.read_description` reads the counts."""
+    def description(self, loader: DataLoader[Any]) -> dict[str, Any]:
+        """The settings and counts for the description in checkpoints, as plain data, see :mod:`.descriptions`."""
         described = {key: value for key, value in self.config.items() if value is not None}
         if self.labels is not None:
             described |= {"class_images": self.labels.images}

@@ -1,4 +1,4 @@
-"""The classifier: backbone, head and loss, as MMEngine's runner trains it."""
+"""The image classifier: backbone, head and loss, as a model of MMEngine."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,10 +20,16 @@ from tresnet_downstream.weights.pretrained import PretrainedModule
 
 @MODELS.register_module()
 class ImagePreprocessor(BaseDataPreprocessor):
-    """Brings uint8 pictures to the device as floats in [0, 1], channels-last; the weights want no other scaling."""
+    """Moves uint8 images to the device and converts them to floats in [0, 1], in channels-last layout.
+
+    Examples:
+        >>> batch = ImagePreprocessor()({"inputs": torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)})
+        >>> batch["inputs"].dtype, float(batch["inputs"].max())
+        (torch.float32, 1.0)
+    """
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Takes a batch with ``inputs`` N x 3 x H x W in 0 to 255, uint8; the rest of the batch just moves."""
+        """Converts ``inputs`` of a batch, N x 3 x H x W in uint8. Other entries are only moved to the device."""
         data = self.cast_data(data)
         inputs = data["inputs"].to(memory_format=torch.channels_last).to(torch.get_default_dtype()) / 255
         return {**data, "inputs": inputs}
@@ -31,33 +37,43 @@ class ImagePreprocessor(BaseDataPreprocessor):
 
 @MODELS.register_module()
 class ImageClassifier(PretrainedModule, BaseModel):
-    """A backbone's last feature map, a head, and in training a loss.
+    """An image classifier: a backbone, a head on its last feature map, and a loss for training.
 
-    ``classifier(images)`` gives N x C logits for N x 3 x H x W pictures in [0, 1].
+    ``classifier(images)`` returns N x C logits for N x 3 x H x W images in [0, 1].
 
     Args:
         backbone: config of a backbone with ``feature_info``.
-        head: config of a head; its ``in_channels`` follows from the backbone. None gives the pooled features in
-            place of logits.
+        head: config of a head, whose ``in_channels`` is set from the backbone. None for pooled features as outputs.
         loss: config of a loss; None for a model that is not trained.
-        classes: names of the classes; carried into checkpoints.
-        multi_label: whether probabilities are one sigmoid for each class, or one softmax over all.
-        data_preprocessor: config; by default :class:`ImagePreprocessor`.
-        init_cfg: MMEngine's; ``Pretrained`` loads the head as well, unless it is of another size.
-        batch_transforms: configs of what training does to each batch first, in order, such as :class:`Mixup`.
+        classes: class names, which are stored in checkpoints.
+        multi_label: whether probabilities are a sigmoid for each class, or a softmax over all.
+        data_preprocessor: config of a data preprocessor; None for :class:`ImagePreprocessor`.
+        init_cfg: MMEngine's. ``Pretrained`` also loads the head, unless it has another size.
+        batch_transforms: configs of transforms of training batches, in order, such as :class:`Mixup`.
 
     Attributes:
-        pipeline: the transforms that bring a picture to the size wanted, as a config has them; empty unless the
-            model came from a file.
-        input_size: side of the pictures that the pipeline gives, in pixels; 0 without one.
-        thresholds: of each class, above which its probability counts as found (None: never); None unless the model came
-            from a shared folder that has some. Nothing here applies them.
-        tta: test-time augmentation: whether predicted probabilities are the mean of those of each picture and of its
-            mirror image, as the pipeline gives them; False unless it is set. It takes twice the time.
+        pipeline: configs of the transforms that prepare an image; empty unless the model was loaded from a file.
+        input_size: height and width of prepared images, in pixels; 0 without a pipeline.
+        thresholds: from each class to the probability above which it counts as predicted (None for never). None unless
+            the model was loaded from a shared folder with thresholds. The classifier does not apply them.
+        tta: test-time augmentation, False by default: whether predicted probabilities are the mean over each prepared
+            image and its mirror image. Prediction then takes twice the time.
 
     Raises:
-        UserError: if the head's ``num_classes`` does not match ``classes``, labels are mixed for a loss that takes
-            one class for each image, or the loss has weights for another number of classes.
+        UserError: if the head's ``num_classes`` is not the number of ``classes``, if a batch transform mixes labels and
+            the loss needs one class for each image, or if the loss has weights for another number of classes.
+
+    Examples:
+        >>> classifier = ImageClassifier(
+        ...     backbone={"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25},
+        ...     head={"type": "LinearHead", "num_classes": 3},
+        ...     loss={"type": "AsymmetricLoss"},
+        ... ).eval()
+        >>> images, targets = torch.rand(2, 3, 32, 32), torch.tensor([[1, 0, 0], [0, 1, -1]])
+        >>> classifier(images).shape
+        torch.Size([2, 3])
+        >>> classifier(images, targets, mode="loss")["loss"].shape
+        torch.Size([])
     """
 
     def __init__(
@@ -90,41 +106,45 @@ class ImageClassifier(PretrainedModule, BaseModel):
         self.batch_transforms = nn.ModuleList(_build(transform) for transform in batch_transforms)
         self._require_loss_of_shares()
         self._require_weights_of_all_classes()
-        # The convolutions' fast layout, on CPUs and on tensor cores alike; the pictures come in it.
+        # Convolutions are fastest in channels-last layout, on CPUs and on tensor cores. Images have the same layout.
         self.to(memory_format=torch.channels_last)
 
     @property
     def variant(self) -> str:
-        """The backbone's name, such as ``m``; ``custom`` for a TResNet of no published size."""
+        """The name of the backbone, such as ``m``; ``custom`` for a TResNet of an unpublished size."""
         return getattr(self.backbone, "name", type(self.backbone).__name__)
 
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of any published style under this classifier's names."""
+        """Weights of any published style, renamed to the names of this classifier."""
         translated = translate(state_dict)
         if translated is None:
             return dict(state_dict)
         return translated.state_dict | {name: state_dict[name] for name in translated.unused}
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """N x C logits to N x C probabilities, in float32 at least."""
+        """N x C logits to N x C probabilities, in float32 or float64."""
         return probabilities_of(logits, self.multi_label)
 
     def preparation(self) -> Preparation:
-        """The pipeline as a function of a picture, uint8 of shape (height, width, 3).
+        """A function that prepares an image by the pipeline: uint8 of shape (height, width, 3) in and out.
 
         Raises:
             UserError: as :func:`build_pipeline`.
         """
         pipeline = build_pipeline(self.pipeline)
-        return lambda picture: pipeline(image=picture)["image"]
+        return lambda image: pipeline(image=image)["image"]
 
     @torch.inference_mode()
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3, computed where and as the weights are."""
-        return self(self.inputs_of(images), mode="predict").float().cpu().numpy()
+        """Probabilities, N x C in float32, of prepared uint8 images N x H x W x 3.
+
+        They are computed on the device and in the type of the weights.
+        """
+        result: np.ndarray = self(self.inputs_of(images), mode="predict").float().cpu().numpy()
+        return result
 
     def inputs_of(self, images: np.ndarray) -> Tensor:
-        """N x 3 x H x W in [0, 1], where and as the weights are, for uint8 pictures N x H x W x 3."""
+        """uint8 images N x H x W x 3 to N x 3 x H x W in [0, 1], on the device and in the type of the weights."""
         parameter = next(self.parameters())
         batch = torch.from_numpy(images).to(parameter.device).permute(0, 3, 1, 2)
         return batch.to(memory_format=torch.channels_last).to(parameter.dtype) / 255
@@ -141,12 +161,13 @@ class ImageClassifier(PretrainedModule, BaseModel):
 
         Args:
             inputs: N x 3 x H x W in [0, 1].
-            targets: for the loss: N x C in {1, 0, -1}, or N class indices where each image has one label.
-            image: the pictures' names, for the message if the loss is not finite.
-            mode: what to give, as MMEngine's runner asks.
+            targets: targets of the loss: N x C in {1, 0, -1}, or N class indices if each image has one label.
+            image: names of the images, for the message if the loss is not finite.
+            mode: the kind of result.
 
         Raises:
-            NonFiniteLossError: for a loss that is not finite; names the pictures.
+            NonFiniteLossError: if the loss is not finite. The message names the images.
+            UserError: if the backbone, the loss or a batch transform does not return what it should.
         """
         if mode == "loss" and self.training and targets is not None:
             for transform in self.batch_transforms:
@@ -164,54 +185,56 @@ class ImageClassifier(PretrainedModule, BaseModel):
         loss = self._loss_of(logits, targets)
         if loss.numel() != 1:
             kind, size = type(self.loss).__name__, tuple(loss.shape)
-            raise UserError(f"model.loss: {kind} gives a tensor of shape {size}; give one number")
+            raise UserError(f"model.loss: {kind} returns a tensor of shape {size}; return one number")
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
-                f"the loss is {loss.item()} in the batch of {', '.join(image) or 'unnamed pictures'}"
+                f"the loss is {loss.item()} in the batch of {', '.join(image) or 'unnamed images'}"
             )
         return {"loss": loss, "images": torch.tensor(len(inputs), device=loss.device)}
 
     def feature_map(self, inputs: Tensor) -> Tensor:
-        """The last feature map, which the head takes, N x C x H' x W', for N x 3 x H x W in [0, 1]."""
+        """N x 3 x H x W images in [0, 1] to the last feature map N x C x H' x W', the input of the head."""
         features = self.backbone(inputs)
         if isinstance(features, Tensor):
-            # Its last item would be the last picture's.
+            # `features[-1]` would be the features of the last image.
             kind = type(self.backbone).__name__
-            raise UserError(f"model.backbone: {kind} gives a tensor; give a tuple of feature maps, the last one last")
-        return features[-1]
+            raise UserError(f"model.backbone: {kind} returns a tensor; return a tuple of feature maps, in order")
+        result: Tensor = features[-1]
+        return result
 
     def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss: Any = self.loss
         try:
-            return loss(logits, targets)
+            result: Tensor = loss(logits, targets)
+            return result
         except (ValueError, RuntimeError) as error:
-            # With targets of its own form, whatever a loss raises is its own fault.
+            # If the targets have the shape of the logits, the error is not about class indices as targets.
             if targets.shape == logits.shape or is_out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())
             raise UserError(
-                f"model.loss: {type(loss).__name__} does not take N class indices, the targets where each image has "
-                f"one label ({reason}); choose CrossEntropy"
+                f"model.loss: {type(loss).__name__} does not take N class indices, which are the targets if each image "
+                f"has one label ({reason}); choose CrossEntropy"
             ) from error
 
     def _require_loss_of_shares(self) -> None:
         mixing = [each for each in self.batch_transforms if getattr(each, "mixes_labels", False)]
         if mixing and self.loss is not None and not getattr(self.loss, "takes_shares", False):
             raise UserError(
-                f"model.batch_transforms: {type(mixing[0]).__name__} makes targets shares of several classes, and "
-                f"{type(self.loss).__name__} takes none; choose CrossEntropy, or set the attribute `takes_shares` of "
-                "your own loss"
+                f"model.batch_transforms: {type(mixing[0]).__name__} turns targets into shares of classes, which "
+                f"{type(self.loss).__name__} does not take; choose CrossEntropy, or set the attribute `takes_shares` "
+                "of your own loss"
             )
 
     def _require_weights_of_all_classes(self) -> None:
         weights = getattr(self.loss, "class_weights", None)
         if isinstance(weights, Tensor) and len(weights) != self.head.num_classes:
             raise UserError(
-                f"model.loss.class_weights: has {len(weights)} numbers, and there are {self.head.num_classes} classes"
+                f"model.loss.class_weights: has {len(weights)} numbers, but there are {self.head.num_classes} classes"
             )
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, and what is logged: it and, for a sum, its mean per picture."""
+        """The loss to minimise, and the values to log: the loss, and its mean per image if it is a sum."""
         loss = losses["loss"]
         per_image = (
             loss.detach() / losses["images"] if getattr(self.loss, "reduction", "mean") == "sum" else loss.detach()
@@ -220,37 +243,37 @@ class ImageClassifier(PretrainedModule, BaseModel):
 
 
 def probabilities_of(logits: Tensor, multi_label: bool) -> Tensor:
-    """N x C logits to N x C probabilities, in float32 at least: a sigmoid for each class, or one softmax over all."""
+    """N x C logits to N x C probabilities, in float32 or float64: a sigmoid for each class, or a softmax over all."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return torch.sigmoid(wide) if multi_label else torch.softmax(wide, 1)
 
 
 def build_classifier(config: Mapping[str, Any]) -> ImageClassifier:
-    """The classifier of a config with ``type``, such as a checkpoint's; see :mod:`.descriptions` for those."""
+    """Builds the classifier of a config with ``type``, such as the config in a checkpoint, see :mod:`.descriptions`."""
     classifier: ImageClassifier = _build(config)
     return classifier
 
 
 def _build(config: Mapping[str, Any]) -> Any:
-    """Builds a part, also where a detector of MMDetection's has set the scope in which names are looked up."""
+    """Builds a component from the registries of this package, also if MMDetection has set its own default scope."""
     with DefaultScope.overwrite_default_scope(SCOPE):
         return MODELS.build(dict(config))
 
 
 def _require_arguments(place: str, config: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raises UserError unless the class that a config names takes the arguments that are given to each of its kind."""
+    """Raises UserError unless the class that a config names takes these arguments."""
     kind = MODELS.get(str(config.get("type")))
     if kind is None:
-        return  # the registry says so
-    if lacking := [name for name in names if not takes_argument(kind, name)]:
-        raise UserError(f"{place}: the constructor of {kind.__name__} must take the argument `{lacking[0]}`")
+        return  # building it raises the error
+    if missing := [name for name in names if not takes_argument(kind, name)]:
+        raise UserError(f"{place}: the constructor of {kind.__name__} must take the argument `{missing[0]}`")
 
 
 def _channels_of(backbone: nn.Module) -> int:
-    """The width of the backbone's last feature map.
+    """The number of channels of the backbone's last feature map.
 
     Raises:
-        UserError: if the backbone does not say.
+        UserError: if the backbone does not have the attributes ``feature_info`` and ``out_indices``.
     """
     info: Any = getattr(backbone, "feature_info", None)
     stages: Any = getattr(backbone, "out_indices", None)
@@ -259,7 +282,7 @@ def _channels_of(backbone: nn.Module) -> int:
     except (IndexError, KeyError, TypeError, ValueError) as error:
         attribute = "out_indices" if info is not None and stages is None else "feature_info"
         meaning = {
-            "feature_info": "for each stage a dict with `channels`, the width of its feature map",
+            "feature_info": "for each stage a dict with `channels`, the channels of its feature map",
             "out_indices": "the stages that it returns, counted from 0",
         }[attribute]
         kind = type(backbone).__name__
@@ -267,7 +290,7 @@ def _channels_of(backbone: nn.Module) -> int:
 
 
 def _number_of_classes(configured: int | None, classes: Sequence[str] | None) -> int:
-    """The number that the head's config has, or else that of the classes; they must not contradict."""
+    """The number of classes: that of the head's config, or None there, that of ``classes``. Both must agree."""
     number = configured or (None if classes is None else len(classes))
     if not number:
         raise UserError("model.head.num_classes is not set, and there are no classes to take it from")

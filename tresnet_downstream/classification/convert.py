@@ -1,4 +1,4 @@
-"""Weight files written in the formats that other projects read."""
+"""Writes weight files in the formats of other projects."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,34 +16,35 @@ from tresnet_downstream.weights.integrity import require_usable, save_safetensor
 
 
 def convert(file: WeightFile, out: str | Path, to: str) -> Path:
-    """Writes what a weight file holds in another format.
+    """Writes the weights of a file in another format.
 
-    - ``timm``: a state dict with timm's names and ordinary batch norms, ``.pth`` or ``.safetensors``.
-    - ``release``: the dict of the TResNet, ASL and ML-Decoder releases, ``.pth``; no number changes.
-    - ``tresnet``: this toolkit's checkpoint, ``.pth``.
+    - ``timm``: a state dict with timm's names and ordinary batch norms, as ``.pth`` or ``.safetensors``.
+    - ``release``: the dict of the TResNet, ASL and ML-Decoder releases, as ``.pth``. No value changes.
+    - ``tresnet``: a checkpoint of this toolkit, as ``.pth``.
 
     Args:
-        file: from :func:`read_weight_file`.
-        out: the file to write; appears when it is whole. Another that is there is moved aside, see :class:`Earlier`.
+        file: the result of :func:`read_weight_file`.
+        out: path of the new file, which appears when it is complete. An existing file is moved aside, see
+            :class:`Earlier`.
         to: the format.
 
     Returns:
-        the path.
+        The path of the new file.
 
     Raises:
-        UserError: for a format, suffix or network that does not go together, weights that are NaN or infinite, or a
-            folder that cannot be written.
+        UserError: if the format does not support the network or the suffix, if weights are NaN or infinite, or if the
+            folder cannot be written.
     """
     if to not in (TIMM, RELEASE, OURS):
         raise UserError(f"`to` {to}: give {TIMM}, {RELEASE} or {OURS}")
     out = Path(out)
     if file.backbone["type"] != "TResNet" and to != OURS:
-        raise UserError(f"{file.path}: its backbone is {file.variant}, no TResNet; the format {to!r} does not know it")
+        raise UserError(f"{file.path}: its backbone is {file.variant}, which the format {to!r} does not support")
     if to != OURS and file.head is not None and file.head["type"] not in HEADS:
-        raise UserError(f"{file.path}: its head is a {file.head['type']}, which the format {to!r} does not know")
+        raise UserError(f"{file.path}: its head is a {file.head['type']}, which the format {to!r} does not support")
     if out.suffix not in ((".pth", ".safetensors") if to == TIMM else (".pth",)):
         suffixes = ".pth or .safetensors" if to == TIMM else ".pth"
-        raise UserError(f"{out}: the format {to!r} is written as {suffixes}")
+        raise UserError(f"{out}: the suffix of files in the format {to!r} is {suffixes}")
     if to == TIMM and file.head is not None and not HEADS[file.head["type"]].in_timm:
         raise UserError(f"{file.path}: timm has no {file.head['type']}; convert it to 'release'")
     require_usable(file.state_dict, file.path)
@@ -51,7 +52,7 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         if out.suffix == ".safetensors":
             save_safetensors(_plain(to_timm(file.state_dict)), partial)
         else:
-            # By a stream: torch writes a path's name into the file.
+            # As a stream, because torch writes the name of a path into the file.
             with partial.open("wb") as stream:
                 torch.save(_content(file, to), stream)
     return out
@@ -73,7 +74,7 @@ def _content(file: WeightFile, to: str) -> dict[str, Any]:
 
 
 def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Row-major tensors, none of them a view into another's memory, which would be written whole."""
+    """Contiguous tensors, each with a storage of its own. torch.save would write the whole storage of a view."""
     return {
         name: tensor.contiguous() if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.contiguous().clone()
         for name, tensor in state_dict.items()

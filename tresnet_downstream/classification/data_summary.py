@@ -1,4 +1,4 @@
-"""What a data set holds, said before a network trains on it or is scored: what is left out, and lopsided classes."""
+"""Lines about a data set, which are printed before a training or a scoring: images, classes, and warnings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +12,16 @@ from tresnet_downstream.classification.datasets import MultiLabelDataset
 def summary(
     split: str, dataset: MultiLabelDataset, pipeline: Sequence[Mapping[str, Any]], names_file: str | Path
 ) -> list[str]:
-    """Lines on a data set: images used and left out, positives of the classes, size and pipeline; then warnings.
+    """Describes a data set: images used and left out, positives of the classes, image size, pipeline, and warnings.
 
     Args:
-        split: what the data is for, such as ``train``.
+        split: name of the split, such as ``train``.
         dataset: the data set.
-        pipeline: the transforms as the config has them.
-        names_file: where the images that are left out are named.
+        pipeline: configs of the transforms.
+        names_file: the file that lists the images that are left out.
+
+    Returns:
+        The lines.
     """
     annotations = dataset.annotations
     positives = annotations.positives_per_class()
@@ -26,23 +29,23 @@ def summary(
     left_out = annotations.num_unlabelled
     text = f"{split}: {len(annotations):,} images of {dataset.annotation_file}"
     if left_out:
-        text += f", {left_out:,} without a label left out (keep_empty=True keeps them; {names_file} names them)"
+        text += f", {left_out:,} without a label left out (keep_empty=True keeps them; {names_file} lists them)"
     lines = [
         f"{text}; {_spread(positives, dataset.classes)}",
-        f"{split}: pictures of {size_text(dataset)} pixels by {pipeline_text(pipeline)}",
+        f"{split}: images of {size_text(dataset)} pixels by {pipeline_text(pipeline)}",
     ]
     if dataset.num_missing:
         lines.append(
             f"warning: {split}: {dataset.num_missing:,} of {len(annotations):,} files are not in {dataset.image_folder}"
         )
-    if len(never := np.flatnonzero(positives == 0)):
-        lines.append(f"warning: {split}: no image shows {_named(never, dataset.classes)}")
-    if len(always := np.flatnonzero((negatives == 0) & (positives > 0))):
-        several = len(always) > 1
+    if len(unseen := np.flatnonzero(positives == 0)):
+        lines.append(f"warning: {split}: no image shows {_named(unseen, dataset.classes)}")
+    if len(in_all := np.flatnonzero((negatives == 0) & (positives > 0))):
+        several = len(in_all) > 1
         effect = "training has no example of an image without " + ("them" if several else "it")
         if split != "train":
-            effect = f"{'their' if several else 'its'} AP is 100 whatever the network finds"
-        line = f"warning: {split}: no image lacks {_named(always, dataset.classes)}, so {effect}"
+            effect = f"{'their' if several else 'its'} AP is 100 for any predictions"
+        line = f"warning: {split}: all images show {_named(in_all, dataset.classes)}, so {effect}"
         if left_out:
             line += f"; {left_out:,} images without a label are left out, and keep_empty=True keeps them"
         lines.append(line)
@@ -50,8 +53,8 @@ def summary(
 
 
 def size_text(dataset: MultiLabelDataset) -> str:
-    """The size of the pictures that the pipeline gives: ``height x width``."""
-    size = dataset.picture_size()
+    """The size of images after the pipeline: ``height x width``, or ``various``."""
+    size = dataset.image_size()
     return "various" if size is None else f"{size[0]} x {size[1]}"
 
 
@@ -77,7 +80,7 @@ def _spread(positives: np.ndarray, classes: Sequence[str]) -> str:
 
 
 def _named(which: np.ndarray, classes: Sequence[str]) -> str:
-    """The first classes by name, and how many more there are."""
+    """The names of the first three classes, and the number of the others."""
     names = ", ".join(repr(classes[c]) for c in which[:3])
     more = f" and {len(which) - 3:,} more" if len(which) > 3 else ""
     return f"the class{'es' if len(which) > 1 else ''} {names}{more}"

@@ -1,9 +1,9 @@
-"""Images with multi-label targets, and the order in which an epoch visits them.
+"""Multi-label data sets, and the sampler that determines the order of an epoch.
 
-MMEngine seeds its workers alike in every epoch, and Albumentations keeps generators of its own, so draws
-would repeat. Here every draw is a function of seed, epoch and sample index and of nothing else: not of the
-number of workers or processes, not of the order of samples. For that the sampler gives pairs (epoch, index),
-which reach persistent workers as well.
+MMEngine seeds its workers the same way in every epoch, and Albumentations has generators of its own, so that random
+draws would repeat. Here every draw is a function of seed, epoch and sample index alone. It does not depend on the
+number of workers or processes, or on the order of samples. The sampler therefore yields pairs (epoch, index), which
+reach persistent workers too.
 """
 
 import json
@@ -32,57 +32,68 @@ WHERE_TO_GET_DATA = (
     "MS-COCO is downloaded from cocodataset.org (train2014.zip, val2014.zip, annotations_trainval2014.zip, "
     "or the same of 2017)"
 )
-# Of the picture that stands in where one is left out: no less than what a pipeline may crop.
+# Side of the black image that replaces one that is left out. It is larger than the crops of usual pipelines.
 _BLACK_SIDE = 1024
 
 
 @DATASETS.register_module()
 class MultiLabelDataset(Dataset[dict[str, Any]]):
-    """Images, each with a target for every class.
+    """Images with a target for each class.
 
-    A sample is asked for by index (epoch 0) or by a pair (epoch, index) and is a dictionary:
+    A sample is accessed by an index (epoch 0) or a pair (epoch, index), and is a dictionary:
 
-    - ``inputs``: uint8 tensor of shape (3, height, width), RGB, 0 to 255; the colours of a pixel lie side by side;
+    - ``inputs``: uint8 tensor of shape (3, height, width), RGB, in channels-last memory layout;
     - ``targets``: int8 tensor of shape (C,): 1 shown, 0 not shown, -1 unverified;
-    - ``image``: the file's name as the annotations have it;
-    - ``skipped``: how many unreadable images were passed over to find this one;
-    - ``passed_over``: why those cannot be read, by name, as the text of a JSON object; empty if there are none;
-    - ``unreadable``: with ``on_bad_image="leave_out"``, why the image cannot be read; otherwise empty.
+    - ``image``: the name of the file in the annotations;
+    - ``skipped``: number of unreadable images that were skipped before this one;
+    - ``passed_over``: from the names of these images to the reasons, as the text of a JSON object; empty if there are
+      none;
+    - ``unreadable``: the reason if ``on_bad_image="leave_out"`` and the image cannot be read; otherwise empty.
 
-    The published code ignores the EXIF orientation; this honours it.
+    The EXIF orientation is applied, unlike in the published code.
 
     Args:
-        annotation_file: COCO ``.json`` file, ``.csv`` table or VOC's ``.txt`` list, see `read_annotations`; relative to
+        annotation_file: COCO ``.json`` file, ``.csv`` table or PASCAL VOC's ``.txt`` list, see `read_annotations`;
+            relative to ``data_root``.
+        image_folder: folder of the images, which the names in the annotations are relative to; relative to
             ``data_root``.
-        image_folder: what the names in the annotations are relative to; relative to ``data_root`` itself.
-        pipeline: the transforms, see `build_pipeline`; they end in uint8 pictures of one fixed size.
+        pipeline: configs of the transforms, see `build_pipeline`. Their results must be uint8 images of one size.
         data_root: folder of the data set.
-        classes: class names that the targets must have, in this order; None takes those of the file.
-        keep_empty: whether images without annotation stay.
-        difficult: what objects that VOC marks as difficult say of their image: ``unknown`` or ``positive``.
-        on_bad_image: at an unreadable image, ``error`` raises and ``skip`` takes the next readable one in the
-            order of the annotations, with the draws of the sample that was asked for. ``leave_out`` is for
-            scoring: the sample is black and says why in ``unreadable``, and `MultilabelMetric` leaves it out.
-        reduced_decoding: whether a JPEG file of at least twice the size that the pipeline begins by squashing to is
-            decoded at 1/2, 1/4 or 1/8: much quicker, and for training, since the pixels differ by some levels.
-        cache_dir: folder in which what a large annotation file says is kept for later starts, see
-            `cached_annotations`; None for no cache.
-        outside_paths: whether the names of images may lead out of ``image_folder``, by ``..``, absolute paths or
-            symbolic links below it; the folder itself may always be a link.
-        seed: of the pipeline's draws, 0 to 2**32 - 1.
-        source: where the data comes from, told if ``data_root`` is not there.
+        classes: class names of the targets, in this order; None for those of the file.
+        keep_empty: whether images without annotation are kept.
+        difficult: the target of a class of which an image shows only objects that PASCAL VOC marks as difficult:
+            ``unknown`` or ``positive``.
+        on_bad_image: what to do if an image cannot be read. ``error`` raises an error. ``skip`` takes the next readable
+            image in the order of the annotations, with the random draws of the original sample. ``leave_out`` is for
+            scoring: it returns a black image with the reason in ``unreadable``, and `MultilabelMetric` leaves it out.
+        reduced_decoding: whether large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size, if this is at least the
+            size to which the pipeline first squashes images. This is much faster, but changes pixels slightly, so it
+            should be used for training only.
+        cache_dir: folder for the parsed content of large annotation files, see `cached_annotations`; None for no cache.
+        outside_paths: whether images may be outside of ``image_folder``, by ``..``, absolute paths or symbolic links
+            below it. The folder itself may always be a link.
+        seed: seed of the random draws of the pipeline, 0 to 2**32 - 1.
+        source: where the data can be downloaded, for the message if ``data_root`` does not exist.
 
     Attributes:
         annotations: the `MultilabelAnnotations`.
-        annotation_file: the path of their file.
-        image_folder: the path of the folder of images.
+        annotation_file: path of the annotation file.
+        image_folder: path of the folder of images.
         classes: the class names.
-        num_missing: images whose files are not there, with ``on_bad_image`` other than ``error``.
-        metainfo: dictionary of ``classes``, where MMEngine looks for it.
+        num_missing: number of missing image files, if ``on_bad_image`` is not ``error``.
+        metainfo: dictionary of ``classes``, which MMEngine reads.
 
     Raises:
-        UserError: a file, folder or image is missing, an image lies outside the folder, the annotations or the pipeline
-            are wrong, or an option has a value that does not exist.
+        UserError: if a file, folder or image is missing, an image is outside of the folder, the annotations or the
+            pipeline are invalid, or an argument has an invalid value.
+
+    Examples:
+        >>> import pathlib, cv2
+        >>> _ = cv2.imwrite("cat.png", np.zeros((32, 32, 3), np.uint8))
+        >>> _ = pathlib.Path("labels.csv").write_text("cat.png,cat;dog")
+        >>> dataset = MultiLabelDataset("labels.csv", ".", [{"type": "SquashResize", "size": 16}])
+        >>> dataset.classes, dataset[0]["targets"].tolist(), dataset[0]["inputs"].shape
+        (('cat', 'dog'), [1, 1], torch.Size([3, 16, 16]))
     """
 
     def __init__(
@@ -107,7 +118,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         self.pipeline = build_pipeline(pipeline)
         self.enough_pixels = enough_pixels(self.pipeline) if reduced_decoding else None
         self.image_folder = locate(data_root, "image_folder", image_folder, source)
-        # Where the labels come from: the folder itself where its subfolders are the classes.
+        # Without an annotation file, the subfolders of the folder are the classes.
         self.annotation_file = self.image_folder
         if annotation_file is not None:
             self.annotation_file = locate(data_root, "annotation_file", annotation_file, source)
@@ -121,7 +132,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
     def read_annotations(
         self, classes: Sequence[str] | None, keep_empty: bool, cache_dir: str | None, difficult: str
     ) -> MultilabelAnnotations:
-        """What the annotation file says."""
+        """Reads the annotation file."""
         return cached_annotations(self.annotation_file, classes, keep_empty, cache_dir, difficult)
 
     def __len__(self) -> int:
@@ -136,51 +147,51 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         )
         if image is None:
             image = np.zeros((_BLACK_SIDE, _BLACK_SIDE, 3), np.uint8)
-        shown = (index + len(passed_over)) % len(self)
+        index_of_image = (index + len(passed_over)) % len(self)
         return {
             "inputs": torch.from_numpy(self._augment(image, epoch, index)).permute(2, 0, 1),
-            "targets": self.target(shown),
-            "image": self.annotations.path(shown),
+            "targets": self.target(index_of_image),
+            "image": self.annotations.path(index_of_image),
             "skipped": len(passed_over),
             "passed_over": json.dumps(passed_over) if passed_over else "",
             "unreadable": unreadable,
         }
 
-    def target(self, index: int) -> Any:
+    def target(self, index: int) -> torch.Tensor | int:
         """The target of a sample: int8 of shape (C,), 1 shown, 0 not shown, -1 unverified."""
         return torch.from_numpy(self.annotations.target(index))
 
     def class_labels(self, key: str) -> ClassLabels:
-        """The classes that each image shows; ``key`` is of the config, for messages."""
+        """The classes that each image shows. ``key`` is the config key that needs them, for messages."""
         annotations = self.annotations
-        shown = annotations.values == 1
-        before = np.concatenate([[0], np.cumsum(shown)])
+        is_positive = annotations.values == 1
+        positives_before = np.concatenate([[0], np.cumsum(is_positive)])
         return ClassLabels(
             classes=annotations.classes,
-            indptr=before[annotations.indptr].astype(np.int64),
-            indices=annotations.indices[shown],
+            indptr=positives_before[annotations.indptr].astype(np.int64),
+            indices=annotations.indices[is_positive],
             unknown=annotations.unknown_per_class(),
             images=annotations.positives_per_class(),
         )
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Why images of the annotation file are no samples, by name."""
+        """From the names of images of the annotation file that are not samples to the reasons."""
         return dict.fromkeys(self.annotations.unlabelled(), "has no label")
 
     def image_paths(self) -> list[str]:
         """The paths of all images."""
         return [os.path.join(self.image_folder, path) for path in self.annotations.paths()]
 
-    def picture_size(self) -> tuple[int, int] | None:
-        """Height and width of the pictures that the pipeline gives, in pixels; None if they depend on the file's."""
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of images after the pipeline, in pixels; None if they depend on the size of the file."""
         sides = ((_BLACK_SIDE, _BLACK_SIDE), (_BLACK_SIDE * 3 // 4, _BLACK_SIDE))
         try:
             sizes = {self._augment(np.zeros((*side, 3), np.uint8), 0, 0).shape[:2] for side in sides}
         except UserError:
             raise
         except Exception:
-            return None  # such as a crop larger than these: whatever Albumentations raises
+            return None  # such as a crop that is larger than these images; Albumentations raises errors of any type
         return sizes.pop() if len(sizes) == 1 else None
 
     def _count_missing_images(self, outside_paths: bool) -> int:
@@ -196,73 +207,80 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
 
 
 def augment(pipeline: Any, image: np.ndarray, seed: int, epoch: int, index: int) -> np.ndarray:
-    """Runs a pipeline with the draws of one sample, which are a function of seed, epoch and index alone.
+    """Applies a pipeline with random draws that are a function of seed, epoch and index alone.
 
     Args:
-        pipeline: from `build_pipeline`.
+        pipeline: the result of `build_pipeline`.
         image: uint8 of shape (height, width, 3), RGB.
-        seed: of the run.
-        epoch: counted from 0.
-        index: of the sample in its data set.
+        seed: seed of the run.
+        epoch: number of the epoch, counted from 0.
+        index: index of the sample in its data set.
 
     Returns:
-        uint8 of shape (height, width, 3).
+        The transformed image, uint8 of shape (height, width, 3).
 
     Raises:
-        UserError: if the pipeline gives something else.
+        UserError: if the pipeline returns something else.
     """
-    # One pair of generators for the whole pipeline: `set_random_seed` would start every transform alike.
+    # One pair of generators for the whole pipeline. `set_random_seed` would give every transform the same seed.
     generator = np.random.default_rng([seed, epoch, index])
     pipeline.set_random_state(generator, random.Random(generator.bytes(32)))
     image = pipeline(image=image)["image"]
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
         raise UserError(
-            "pipeline: gives no uint8 picture with 3 channels; leave out Normalize, ToFloat and ToTensorV2: "
-            "scaling is the model's part"
+            "pipeline: does not return a uint8 image with 3 channels; leave out Normalize, ToFloat and ToTensorV2, "
+            "since the model scales images"
         )
     return np.require(image, requirements=["C", "W"])
 
 
 @FUNCTIONS.register_module()
 def collate_pictures(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Makes samples of `MultiLabelDataset` a batch, as torch's ``default_collate`` does.
+    """Collates samples of `MultiLabelDataset` into a batch, as torch's ``default_collate``.
 
-    ``inputs`` becomes channels-last, uint8 of shape (N, 3, height, width): that is how the samples lie and what the
-    networks compute in, so every picture is copied once, whole.
+    ``inputs`` becomes uint8 of shape (N, 3, height, width) in channels-last layout, which is the layout of samples and
+    of the networks. Each image is therefore copied once, as one block.
     """
-    side_by_side = [{**sample, "inputs": sample["inputs"].permute(1, 2, 0)} for sample in samples]
-    batch: dict[str, Any] = default_collate(side_by_side)
+    channels_last = [{**sample, "inputs": sample["inputs"].permute(1, 2, 0)} for sample in samples]
+    batch: dict[str, Any] = default_collate(channels_last)
     batch["inputs"] = batch["inputs"].permute(0, 3, 1, 2)
     return batch
 
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Visits the samples of an epoch and gives pairs (epoch, index), by which workers learn the epoch.
+    """Yields the samples of an epoch as pairs (epoch, index), which tell workers the epoch.
 
-    The order is a function of seed and epoch. Of several processes, rank r of w takes the samples
-    r, r + w, ... of it; where they do not come out even, the first samples are visited again.
+    The order is a function of seed and epoch. With w processes, rank r takes the samples r, r + w, ... of this order.
+    If their number is not divisible by w, the first samples are visited again.
 
-    Every sample is visited once, unless ``sampling`` says otherwise: see :mod:`.sampling`. The number of visits of each
-    sample is then drawn for each epoch. Visit k of a sample in epoch e has the draws of epoch ``e * most + k``, where
-    ``most`` is the greatest number of visits: the pair that is given has that number.
+    Every sample is visited once, unless ``sampling`` is set, see :mod:`.sampling`. The number of visits of each sample
+    is then drawn for each epoch. Visit k of a sample in epoch e is the pair (``e * most + k``, index), where ``most``
+    is the largest number of visits, so that each visit has random draws of its own.
 
     Args:
-        dataset: anything with a length.
+        dataset: an object with a length; with ``sampling``, a data set that provides its labels.
         shuffle: whether to permute the samples.
-        seed: of the permutation, 0 or more; None, which MMEngine passes for ``diff_rank_seed``, has the
-            processes agree on one.
+        seed: seed of the permutation, 0 or more. With None, which MMEngine passes for ``diff_rank_seed``, the processes
+            agree on a random one.
         sampling: ``repeat_factor`` or ``class_balanced``; None visits every sample once.
-        repeat_threshold: share of the images below which ``repeat_factor`` repeats a class; None takes the median
-            frequency of the classes.
+        repeat_threshold: classes with a smaller share of the images are repeated by ``repeat_factor``; None for the
+            median frequency of the classes.
 
     Attributes:
-        deals_in_turn: True: the batches of all processes together are those of one process with the whole batch, so a
-            run may be resumed with another number of processes within an epoch.
-        visits: how often each sample is visited; None if each is once.
+        deals_in_turn: True, which means that the batches of all processes together are those of one process with the
+            whole batch. A run may therefore be resumed within an epoch with another number of processes.
+        visits: the number of visits of each sample; None if each sample is visited once.
 
     Raises:
-        UserError: as :func:`~.sampling.visits_by`, and with ``sampling`` for a data set that does not tell its labels.
+        UserError: as :func:`~.sampling.visits_by`, or if ``sampling`` is set and the data set does not provide its
+            labels.
+
+    Examples:
+        >>> sampler = EpochSampler(range(3), shuffle=False)
+        >>> sampler.set_epoch(1)
+        >>> list(sampler)
+        [(1, 0), (1, 1), (1, 2)]
     """
 
     deals_in_turn = True
@@ -288,42 +306,53 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epochs, order = self._visited()
         if self.shuffle:
-            # The spawn key keeps these draws apart from those of the samples.
+            # The spawn key makes these draws independent of those of the samples.
             permutation = self._generator(1).permutation(len(order))
             epochs, order = epochs[permutation], order[permutation]
-        # Both repeat alike where they are too short.
+        # If they are too short, np.resize repeats both from the beginning.
         epochs, order = (np.resize(values, len(self) * self.world_size) for values in (epochs, order))
-        mine = slice(self.rank, None, self.world_size)
-        yield from zip(epochs[mine].tolist(), order[mine].tolist(), strict=True)
+        of_this_rank = slice(self.rank, None, self.world_size)
+        yield from zip(epochs[of_this_rank].tolist(), order[of_this_rank].tolist(), strict=True)
 
     def _visited(self) -> tuple[np.ndarray, np.ndarray]:
-        """The epoch whose draws each visit has, and its sample, in the order of the samples."""
+        """For each visit, in the order of the samples, the epoch that determines its draws, and the sample."""
         samples = np.arange(self.samples)
         if self.visits is None:
             return np.full(self.samples, self.epoch), samples
         counts = self.visits.draw(self._generator(2))
         order = np.repeat(samples, counts)
-        number = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self.epoch * self.visits.most + number, order
+        visit_number = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.epoch * self.visits.most + visit_number, order
 
     def _generator(self, key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch], spawn_key=(key,)))
 
     def __len__(self) -> int:
-        return -(-self.length // self.world_size)
+        result: int = -(-self.length // self.world_size)
+        return result
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; MMEngine's `DistSamplerSeedHook` does so before each."""
+        """Sets the epoch. MMEngine's `DistSamplerSeedHook` calls this before each epoch."""
         self.epoch = epoch
 
 
 def locate(data_root: str, key: str, value: str, source: str) -> str:
-    """Join the path that stands under ``key`` to the root, and say what is missing if it is not there."""
+    """Joins a path to ``data_root`` and checks that it exists.
+
+    Args:
+        data_root: the root folder.
+        key: ``image_folder`` or ``annotation_file``.
+        value: the path, relative to ``data_root`` or absolute.
+        source: where the data can be downloaded, for messages.
+
+    Raises:
+        UserError: if the folder or file does not exist.
+    """
     path = os.path.join(data_root, value)
-    is_there = os.path.isdir if key == "image_folder" else os.path.isfile
-    if is_there(path):
+    exists = os.path.isdir if key == "image_folder" else os.path.isfile
+    if exists(path):
         return path
     if data_root and not os.path.isabs(value) and not os.path.isdir(data_root):
         raise UserError(f"data_root: no folder {data_root}; {source}; `options` data_root=PATH names another place")
     what = "folder" if key == "image_folder" else "file"
-    raise UserError(f"{key}: no {what} {path}; set {key}, or data_root if the data set lies elsewhere")
+    raise UserError(f"{key}: no {what} {path}; set {key}, or data_root if the data set is elsewhere")

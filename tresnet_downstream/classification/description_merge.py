@@ -1,4 +1,4 @@
-"""Scoring a checkpoint with a config: what the checkpoint says of its classifier wins, except over explicit options."""
+"""Merges the description in a checkpoint into a config. The description takes precedence, except over options."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
@@ -14,15 +14,15 @@ _NOT_SET = "not set"
 
 
 def merge_description(config: Config, description: Description, set_here: Set[str]) -> list[str]:
-    """Puts a checkpoint's model and pipeline into a config, except for what the user set explicitly.
+    """Replaces the model and the pipeline of a config by those of a checkpoint, except for keys that options set.
 
     Args:
-        config: with references resolved; is changed in place.
-        description: the checkpoint's.
-        set_here: the places of the config that options set, from :func:`places_set_by`.
+        config: a config with resolved references, which is changed in place.
+        description: the description in the checkpoint.
+        set_here: keys of the config that options set, from :func:`places_set_by`.
 
     Returns:
-        at most two lines: where the config differed from the checkpoint, and where an option did.
+        At most two lines: the differences between config and checkpoint, and those between options and checkpoint.
     """
     merge = _Merge(set_here)
     if description.classifier is not None:
@@ -36,36 +36,36 @@ def merge_description(config: Config, description: Description, set_here: Set[st
         stored, steps = list(description.pipeline), list(plain(dataset.pipeline))
         at_new_size = list(resized(stored, config.image_size)) if "image_size" in set_here else stored
         if _types(stored) != _types(steps) and _differ(at_new_size, stored):
-            # The transforms cannot be paired, but the size that the user set has a place in the stored ones.
+            # The transforms differ, so they are not merged. The size that the user set is put into the stored ones.
             dataset.pipeline = at_new_size
             merge.overrides.append(("image_size", input_size(stored), config.image_size))
         else:
             dataset.pipeline = merge.value(stored, steps, _PIPELINE)
     notes = []
     if merge.differences:
-        each = _listed(
+        text = _listed(
             f"{place} is {_shown(stored)} ({_shown(in_config)} in the config)"
             for place, stored, in_config in merge.differences
         )
-        notes.append(f"note: the checkpoint decides where the config differs: {each}")
+        notes.append(f"note: values of the checkpoint are used where the config differs: {text}")
     if merge.overrides:
-        each = _listed(
+        text = _listed(
             f"{place} is {_shown(in_config)} ({_shown(stored)} in the checkpoint)"
             for place, stored, in_config in merge.overrides
         )
-        notes.append(f"note: the options decide where the checkpoint differs: {each}")
+        notes.append(f"note: values of the options are used where the checkpoint differs: {text}")
     return notes
 
 
 class _Merge:
-    """Takes the checkpoint's values, and the config's where an option set them.
+    """Merges values: those of the checkpoint, or of the config if an option set them.
 
     Args:
-        set_here: the places that options set.
+        set_here: keys of the config that options set.
 
     Attributes:
-        differences: place, stored value and the config's, where they differ and the checkpoint's was taken.
-        overrides: the same where the config's was taken.
+        differences: key, stored value and value of the config, where they differ and the stored value is used.
+        overrides: the same, where the value of the config is used.
     """
 
     def __init__(self, set_here: Set[str]) -> None:
@@ -74,7 +74,7 @@ class _Merge:
         self.overrides: list[tuple[str, Any, Any]] = []
 
     def value(self, stored: Any, in_config: Any, place: str) -> Any:
-        """The value to take at a place, such as ``model.head``."""
+        """The merged value of a key, such as ``model.head``."""
         set_below = any(other.startswith(f"{place}.") for other in self.set_here)
         if place in self.set_here or f"{place}.type" in self.set_here:
             return self._option(stored, in_config, place)
@@ -85,7 +85,7 @@ class _Merge:
             return [self.value(*pair, f"{place}.{number}") for number, pair in enumerate(pairs)]
         if set_below:
             return self._option(stored, in_config, place)
-        # A config may leave the number of classes to the data.
+        # A config without a number of classes takes it from the data.
         left_to_data = place.endswith(".num_classes") and in_config in (None, _NOT_SET)
         if _differ(stored, in_config) and not left_to_data:
             self.differences.append((place, stored, in_config))
@@ -93,7 +93,7 @@ class _Merge:
 
     def _mapping(self, stored: Mapping[str, Any], in_config: Mapping[str, Any], place: str) -> dict[str, Any]:
         if stored.get("type") != in_config.get("type"):
-            # The arguments of another type mean something else; only those that an option set are taken.
+            # The types differ, so arguments of the config are used only if an option set them.
             self.differences.append((place, stored, in_config))
             set_keys = [key for key in in_config if f"{place}.{key}" in self.set_here]
             in_config = {**stored, **{key: in_config[key] for key in set_keys}}
@@ -110,7 +110,7 @@ class _Merge:
 
 
 def _are_alike(one: Any, other: Any) -> bool:
-    """Whether both are lists of as many items, of the same types where they are components."""
+    """Whether both are lists of the same length, whose components have the same types."""
     if not isinstance(one, list | tuple) or not isinstance(other, list | tuple):
         return False
     return len(one) == len(other) and _types(one) == _types(other)
@@ -122,7 +122,7 @@ def _types(steps: Sequence[Any]) -> list[Any]:
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """Whether two plain values differ; a list is as good as a tuple."""
+    """Whether two plain values differ. Lists and tuples with the same items are equal."""
     return bool(_as_lists(one) != _as_lists(other))
 
 
@@ -133,7 +133,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value in a few words: components by their types."""
+    """A short text for a value. Components are shown by their types."""
     if isinstance(value, Mapping) and "type" in value:
         return str(value["type"])
     if isinstance(value, list | tuple) and value and all(_types(value)):
@@ -142,6 +142,6 @@ def _shown(value: Any) -> str:
 
 
 def _listed(texts: Iterable[str], most: int = 4) -> str:
-    several = [text.replace(_PIPELINE, "val_pipeline") for text in texts]
-    more = f"; and {len(several) - most} more" if len(several) > most else ""
-    return "; ".join(several[:most]) + more
+    items = [text.replace(_PIPELINE, "val_pipeline") for text in texts]
+    more = f"; and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more

@@ -1,17 +1,18 @@
-"""What a checkpoint says of its classifier: written in training, read before prediction and scoring.
+"""The description of a classifier in a checkpoint. Training writes it; prediction and scoring read it.
 
-The description is ``meta["model"]`` of a checkpoint, plain values alone:
+The description is ``meta["model"]`` of a checkpoint and has only plain values:
 
-- ``classifier``: the model's config, as :class:`ImageClassifier` or a class of the user's own is built from, with its
-  ``num_classes``, and without loss, classes and the files that training started from;
+- ``classifier``: the config of the model, an :class:`ImageClassifier` or a subclass, with its ``num_classes`` and
+  without the loss, the class names and the files that training started from;
 - ``pipeline``: the transforms of the validation data, with their sizes;
-- ``labels``: ``threshold`` and ``top_k`` of the validation's scores, where the config has them;
-- ``training``: what the training did about rare classes, and how many images show each class, see
+- ``labels``: ``threshold`` and ``top_k`` of the validation scores, if the config has them;
+- ``training``: the settings for rare classes, and the number of images that show each class, see
   :class:`ClassBalance`;
-- ``dataset`` and ``metrics``: the config of a validation data set whose class is the user's own, with references such
-  as ``$val_annotations`` and without absolute paths, and those of metrics besides the task's own.
+- ``dataset``: the config of the validation data set if its class is a user's, with references such as
+  ``$val_annotations`` and without absolute paths;
+- ``metrics``: configs of metrics other than the metric of the task.
 
-A checkpoint may come from anyone: :func:`check_stored` checks a description before anything is built from it.
+A checkpoint may come from an untrusted source. :func:`check_stored` checks a description before it is built.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,10 +35,11 @@ from tresnet_downstream.running.references import with_references
 from tresnet_downstream.running.stored_config import check_stored
 from tresnet_downstream.weights.reading import class_names, stored_at
 
-# Keys of the model's config that no description has: those of training, and the classes, which are in `dataset_meta`.
+# Keys of the model's config that are not in a description: those for training, and the classes, which are in
+# `dataset_meta`.
 NOT_DESCRIBED = ("loss", "batch_transforms", "classes")
 _LABELS = ("threshold", "top_k")
-# What a stored data set may refer to: keys of every scoring config.
+# Keys that the config of a stored data set may refer to. Every scoring config has them.
 _REFERENCES = (
     "data_root",
     "val_annotations",
@@ -54,15 +56,15 @@ _REFERENCES = (
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint says of its classifier.
+    """The description of a classifier.
 
     Attributes:
-        classifier: the model's config; None if the checkpoint does not say.
-        pipeline: the transforms that bring a picture to the network; empty if the checkpoint does not say.
-        labels: ``threshold`` and ``top_k``, those that the checkpoint says.
-        dataset: config of the validation data set, if it is one of the user's.
-        metrics: configs of the user's metrics.
-        training: how many training images show each class; None if the checkpoint does not say.
+        classifier: config of the model; None if the checkpoint has none.
+        pipeline: configs of the transforms that prepare an image; empty if the checkpoint has none.
+        labels: ``threshold`` and ``top_k``, if the checkpoint has them.
+        dataset: config of the validation data set; None unless its class is a user's.
+        metrics: configs of a user's metrics.
+        training: the number of training images that show each class; None if the checkpoint does not have it.
     """
 
     classifier: dict[str, Any] | None = None
@@ -77,8 +79,8 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
     """The description of the classifier that a config trains, as plain data for ``meta["model"]``.
 
     Args:
-        config: with references resolved.
-        num_classes: of the data; taken for the head where the config does not set its ``num_classes``.
+        config: a config with resolved references.
+        num_classes: number of classes of the data, for the head if the config does not set its ``num_classes``.
     """
     classifier = {key: value for key, value in without_start(config.model).items() if key not in NOT_DESCRIBED}
     if classifier.get("head") is not None:
@@ -86,8 +88,9 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
         classifier["head"] = {**head, "num_classes": head.get("num_classes") or num_classes}
     task, evaluators = task_of(config), _as_list(config.val_evaluator)
     metrics = [metric for metric in evaluators if metric.get("type") != task.metric.__name__]
-    ours: Mapping[str, Any] = next((each for each in evaluators if each.get("type") == task.metric.__name__), {})
-    labels = {key: ours[key] for key in _LABELS if key in ours}
+    task_metrics = (metric for metric in evaluators if metric.get("type") == task.metric.__name__)
+    task_metric: Mapping[str, Any] = next(task_metrics, {})
+    labels = {key: task_metric[key] for key in _LABELS if key in task_metric}
     dataset = config.val_dataloader["dataset"]
     described = {"classifier": classifier, "pipeline": list(dataset.get("pipeline") or []), "labels": labels}
     if not _is_ours(dataset.get("type")):
@@ -99,9 +102,9 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
 
 
 def _is_ours(kind: Any) -> bool:
-    """Whether the name of a data set is of a class of this toolkit."""
-    found = DATASETS.get(str(kind))
-    return getattr(found, "__module__", "").startswith(f"{SCOPE}.")
+    """Whether the name of a data set belongs to a class of this package."""
+    dataset_class = DATASETS.get(str(kind))
+    return getattr(dataset_class, "__module__", "").startswith(f"{SCOPE}.")
 
 
 def _as_list(node: Any) -> list[Any]:
@@ -109,16 +112,16 @@ def _as_list(node: Any) -> list[Any]:
 
 
 def _referring_dataset(config: Config) -> dict[str, Any]:
-    """The validation data set's config, with references to the keys that a scoring config has too."""
+    """The config of the validation data set, with references to keys that every scoring config has."""
     resolved = dict(config.val_dataloader["dataset"])
-    referring = with_references(config)
-    before = {} if referring is None else referring.val_dataloader["dataset"]
-    known = {f"${key}" for key in _REFERENCES}
-    return {key: before[key] if before.get(key) in known else value for key, value in resolved.items()}
+    unresolved_config = with_references(config)
+    unresolved = {} if unresolved_config is None else unresolved_config.val_dataloader["dataset"]
+    allowed = {f"${key}" for key in _REFERENCES}
+    return {key: unresolved[key] if unresolved.get(key) in allowed else value for key, value in resolved.items()}
 
 
 def without_paths(node: Any) -> Any:
-    """A config's node without paths that are absolute or lead upwards: they are of the machine that trained."""
+    """A node of a config without absolute paths and paths with ``..``, which are valid only where it was trained."""
     if isinstance(node, Mapping):
         parts = {key: without_paths(value) for key, value in node.items()}
         return {key: value for key, value in parts.items() if not (isinstance(value, str) and _leads_away(value))}
@@ -130,17 +133,24 @@ def _leads_away(path: str) -> bool:
 
 
 def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
-    """The description in a checkpoint, checked; an empty one if there is none.
+    """Reads and checks the description in a checkpoint.
+
+    Args:
+        path: the checkpoint, for messages.
+        checkpoint: its content.
+
+    Returns:
+        The description. It is empty if the checkpoint has none.
 
     Raises:
-        UserError: if it names what is not registered, or what a checkpoint may not name.
+        UserError: if it has the wrong form, or names a component that is not registered or not allowed.
     """
     content = stored_at(checkpoint, "meta", "model")
     if not isinstance(content, Mapping) or "detector" in content:
         return Description()
     pipeline, labels = content.get("pipeline") or (), content.get("labels") or {}
     if not isinstance(pipeline, list | tuple) or not all(isinstance(step, Mapping) for step in pipeline):
-        raise UserError(f"{path}: its pipeline is no list of transforms")
+        raise UserError(f"{path}: its pipeline is not a list of transforms")
     check_stored(path, pipeline, (TRANSFORMS,), names_for_checkpoints())
     if not isinstance(labels, Mapping):
         labels = {}
@@ -156,7 +166,7 @@ def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
 
 
 def _training_counts(training: Any, classes: Sequence[str] | None) -> TrainingCounts | None:
-    """How many training images show each class, if a checkpoint says so in a form that can be read."""
+    """The number of training images that show each class; None if it is missing or has the wrong form."""
     counts = training.get("class_images") if isinstance(training, Mapping) else None
     if classes is None or not isinstance(counts, list | tuple) or len(counts) != len(classes):
         return None
@@ -165,27 +175,29 @@ def _training_counts(training: Any, classes: Sequence[str] | None) -> TrainingCo
 
 
 def _parts_of_ones_own(path: Path, parts: Any) -> tuple[dict[str, Any], ...]:
-    """Configs of data sets or metrics, checked where they are built, in :mod:`.scoring_config`."""
+    """Configs of data sets or metrics. :mod:`.scoring_config` checks them before they are built."""
     if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) and "type" in part for part in parts):
-        raise UserError(f"{path}: describes its validation by {str(parts)[:80]!r}, which are no configs with a type")
+        raise UserError(
+            f"{path}: describes its validation by {str(parts)[:80]!r}, which is not a list of configs with a type"
+        )
     return tuple(dict(part) for part in parts)
 
 
 def _classifier(path: Path, config: Any) -> dict[str, Any] | None:
-    """The checked config of the model; its head is None where the checkpoint holds a backbone alone."""
+    """The checked config of the model. Its head is None if the checkpoint has only a backbone."""
     if config is None:
         return None
     parts = [config, config.get("backbone"), config.get("head")] if isinstance(config, Mapping) else [config]
     for part in parts:
         if part is not None and not (isinstance(part, Mapping) and "type" in part):
-            raise UserError(f"{path}: describes its model by {str(part)[:80]!r}, which is no config with a type")
+            raise UserError(f"{path}: describes its model by {str(part)[:80]!r}, which is not a config with a type")
     if config.get("backbone") is None:
-        raise UserError(f"{path}: describes a model without backbone")
+        raise UserError(f"{path}: describes a model without a backbone")
     classifier: dict[str, Any] = without_start(config)
     check_stored(path, classifier, (MODELS,), ())
     kind = MODELS.get(classifier["type"])
     if not isinstance(kind, type) or not issubclass(kind, ImageClassifier):
-        raise UserError(f"{path}: describes {classifier['type']!r}, which is no ImageClassifier")
+        raise UserError(f"{path}: describes {classifier['type']!r}, which is not an ImageClassifier")
     return {"head": None, **{key: value for key, value in classifier.items() if key not in NOT_DESCRIBED}}
 
 
@@ -194,33 +206,37 @@ def _is_number(value: Any) -> bool:
 
 
 def input_size(pipeline: Sequence[Mapping[str, Any]]) -> int:
-    """Height of the pictures that a pipeline gives, in pixels.
+    """Height of images after a pipeline, in pixels.
 
     Raises:
-        UserError: if it cannot be built, or fails on a picture of 64 x 64 pixels.
+        UserError: if the pipeline cannot be built, or fails for an image of 64 x 64 pixels.
+
+    Examples:
+        >>> input_size([{"type": "SquashResize", "size": 448}])
+        448
     """
     built = build_pipeline(pipeline)
     try:
         return int(built(image=np.zeros((64, 64, 3), np.uint8))["image"].shape[0])
     except Exception as error:
-        # A transform may raise anything for the arguments that the pipeline has.
-        raise UserError(f"pipeline: gives no picture ({' '.join(str(error).split())[:80]})") from error
+        # A transform may raise errors of any type for wrong arguments.
+        raise UserError(f"pipeline: does not return an image ({' '.join(str(error).split())[:80]})") from error
 
 
 def resized(pipeline: Sequence[Mapping[str, Any]], size: Any) -> tuple[dict[str, Any], ...]:
     """The pipeline for another input size.
 
-    Replaces every ``size``, ``height`` and ``width`` that equals the present input size; others stay.
+    Every ``size``, ``height`` and ``width`` that equals the current input size is replaced.
 
     Args:
-        pipeline: the transforms.
-        size: in pixels, or a reference to a key of a config, such as ``$image_size``.
+        pipeline: configs of the transforms.
+        size: the new input size in pixels, or a reference to a key of a config, such as ``$image_size``.
     """
-    before = input_size(pipeline)
+    current = input_size(pipeline)
 
     def replaced(key: str, value: Any) -> Any:
-        if key in ("size", "height", "width") and value == before:
+        if key in ("size", "height", "width") and value == current:
             return size
-        return [size, size] if key == "size" and value in ([before, before], (before, before)) else value
+        return [size, size] if key == "size" and value in ([current, current], (current, current)) else value
 
     return tuple({key: replaced(key, value) for key, value in step.items()} for step in pipeline)

@@ -1,9 +1,9 @@
-"""Where a classifier looks: a map over the picture for each class that is asked for.
+"""Explains predictions of a classifier by maps of the image regions that each class depends on.
 
-A head with the method ``attention_maps`` (:class:`interfaces.AttendingHead`), such as ML-Decoder, says so itself. Any
-other head is explained by Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) of the package grad-cam, on the
-backbone's last feature map. Since a classifier's head sees that map alone, the gradients go through the head and no
-further: the backbone runs as it does in prediction, fused or not, and no module is changed.
+A head with the method ``attention_maps`` (:class:`interfaces.AttendingHead`), such as ML-Decoder, returns its attention
+as the map. All other heads are explained by Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) of the package
+grad-cam, on the last feature map of the backbone. This map is the only input of the head, so gradients are computed for
+the head alone. The backbone runs as in prediction, fused or not, and no module is changed.
 """
 
 import itertools
@@ -21,14 +21,15 @@ from tresnet_downstream.interfaces import AttendingHead
 from tresnet_downstream.pictures import Picture, pixels_of
 
 ATTENTION, GRAD_CAM = "attention", "Grad-CAM"
-# How far the pipeline's picture of a ramp may be from a straight line, as a share of the ramp.
+# The largest deviation of a resized ramp from a straight line, as a share of the ramp's range.
 _STRAIGHT = 0.02
-# Of 8 bits, a ramp tells places to about half a percent of a side: what is so near to the picture's edge is the edge.
+# A ramp of 8 bits gives positions with an error of about half a percent of a side. Positions that are closer to the
+# edge of the image are taken for the edge.
 _EXACT = 0.006
 
 
 class Region(NamedTuple):
-    """The part of a picture that a network sees, in shares of its sides; beyond 0 and 1 where it is padded."""
+    """The part of an image that is in the network's input, relative to its sides. Padding is below 0 or above 1."""
 
     left: float
     top: float
@@ -38,30 +39,38 @@ class Region(NamedTuple):
 
 def explain(
     model: ImageClassifier,
-    picture: Picture,
+    image: Picture,
     classes: Sequence[int],
     size: tuple[int, int] | None = None,
     pipeline: Callable[..., dict[str, Any]] | None = None,
 ) -> np.ndarray:
-    """Maps of where the network looks for each of these classes.
+    """Computes a map of the image regions that each class depends on.
 
-    With the model's test-time augmentation, the mean of the picture's map and its mirror image's, turned back.
+    With the model's test-time augmentation, the result is the mean of the maps of the image and of its mirror image.
 
     Args:
-        model: from :func:`load_model`, fused or not, in evaluation mode; stays as it is.
-        picture: a file, Pillow image, or uint8 array of shape (height, width, 3).
-        classes: numbers of K classes.
-        size: height and width of the maps, which lie over the whole picture; None takes the picture's.
-        pipeline: from :func:`build_pipeline`, which prepares the picture; None takes the model's.
+        model: a classifier from :func:`load_model`, fused or not, in evaluation mode. It is not changed.
+        image: a file, Pillow image, or uint8 array of shape (height, width, 3).
+        classes: K class indices.
+        size: height and width of the maps, which cover the whole image; None for those of the image.
+        pipeline: the result of :func:`build_pipeline`, which prepares the image; None for the model's pipeline.
 
     Returns:
-        float32 of shape (K, height, width), 0 to 1. The greatest value of each is 1, unless nothing speaks for the
-        class by Grad-CAM, which gives 0 everywhere. What the network does not see, as where its pictures are cropped,
-        is 0.
+        float32 of shape (K, height, width), 0 to 1. The maximum of each map is 1, unless Grad-CAM is 0 everywhere
+        because no region increases the logit. Regions outside of the network's input, such as those that the pipeline
+        crops, are 0.
 
     Raises:
-        UserError: for a picture that cannot be read, a class that the model does not have, a pipeline that does more
-            than resize, crop and pad, and what :func:`explanation_method` raises.
+        UserError: if the image cannot be read, a class does not exist, the pipeline does more than resize, crop and
+            pad, or :func:`explanation_method` raises.
+
+    Examples:
+        >>> head = {"type": "MLDecoderHead", "num_classes": 3, "embed_dim": 16}
+        >>> backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
+        >>> model = ImageClassifier(backbone, head).eval()
+        >>> model.pipeline = ({"type": "SquashResize", "size": 32},)
+        >>> explain(model, np.zeros((40, 60, 3), np.uint8), [0, 2]).shape
+        (2, 40, 60)
     """
     method = explanation_method(model)
     count = int(cast(int, model.head.num_classes))
@@ -70,9 +79,9 @@ def explain(
             raise UserError(f"class {label}: the model has the classes 0 to {count - 1}")
     if pipeline is None:
         if not model.pipeline:
-            raise UserError("the model does not say how pictures are prepared: load it with load_model")
+            raise UserError("the model has no pipeline to prepare images: load it with load_model")
         pipeline = build_pipeline(model.pipeline)
-    pixels = pixels_of(picture)
+    pixels = pixels_of(image)
     height, width = size or pixels.shape[:2]
     if not len(classes):
         return np.zeros((0, height, width), np.float32)
@@ -86,13 +95,15 @@ def explain(
 
 
 def explanation_method(model: Any) -> str:
-    """How a model is explained: ``attention`` or ``Grad-CAM``.
+    """The method by which a model is explained: ``attention`` or ``Grad-CAM``.
 
     Raises:
-        UserError: for an exported model, one without a head or in training mode, or if the package grad-cam is missing.
+        UserError: if the model is exported, has no head or is in training mode, or if the package grad-cam is missing.
     """
     if not isinstance(model, ImageClassifier):
-        raise UserError("an exported model cannot be explained, since it gives no feature maps: give the weight file")
+        raise UserError(
+            "an exported model cannot be explained, since it does not return feature maps: give the weight file"
+        )
     if not model.head.num_classes:
         raise UserError("the model has no head, so there are no classes to explain")
     if model.training:
@@ -104,25 +115,35 @@ def explanation_method(model: Any) -> str:
 
 
 def seen_region(pipeline: Callable[..., dict[str, Any]], height: int, width: int) -> Region:
-    """The part of a picture of this size that a pipeline keeps.
+    """The part of an image of this size that is in the result of a pipeline.
 
-    Measured, so that it holds for any transforms: ramps from left to right and from top to bottom go through the
-    pipeline, and what comes out says where each pixel came from.
+    It is measured, so that it is correct for any transforms: two ramps, from left to right and from top to bottom, are
+    transformed, and the values of the results are the original positions of the pixels.
+
+    Args:
+        pipeline: the result of :func:`build_pipeline`.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Raises:
         UserError: if the pipeline does more than resize, crop and pad.
+
+    Examples:
+        >>> pipeline = build_pipeline([{"type": "ResizeAndCrop", "size": 32, "fraction": 1.0}])
+        >>> [round(share, 2) for share in seen_region(pipeline, 40, 80)]
+        [0.25, 0.0, 0.75, 1.0]
     """
     white = pipeline(image=np.full((height, width, 3), 255, np.uint8))["image"]
-    kept = white.min(2) >= 254  # not what is padded
-    rows, columns = np.flatnonzero(kept.any(1)), np.flatnonzero(kept.any(0))
+    is_image = white.min(2) >= 254  # as opposed to padding
+    rows, columns = np.flatnonzero(is_image.any(1)), np.flatnonzero(is_image.any(0))
 
     def ends(side: int, axis: int) -> tuple[float, float]:
         if side == 1:
             return 0.0, 1.0
         ramp = np.rint(255 * (np.arange(side) + 0.5) / side).astype(np.uint8)
-        picture = np.broadcast_to(ramp[None, :, None] if axis else ramp[:, None, None], (height, width, 3))
-        result = pipeline(image=np.ascontiguousarray(picture))["image"].mean(2)[np.ix_(rows, columns)] / 255
-        return _ends_of_ramp(result if axis else result.T, (columns if axis else rows), kept.shape[axis])
+        image = np.broadcast_to(ramp[None, :, None] if axis else ramp[:, None, None], (height, width, 3))
+        result = pipeline(image=np.ascontiguousarray(image))["image"].mean(2)[np.ix_(rows, columns)] / 255
+        return _ends_of_ramp(result if axis else result.T, (columns if axis else rows), is_image.shape[axis])
 
     left, right = ends(width, 1)
     top, bottom = ends(height, 0)
@@ -130,14 +151,14 @@ def seen_region(pipeline: Callable[..., dict[str, Any]], height: int, width: int
 
 
 def _ends_of_ramp(ramp: np.ndarray, places: np.ndarray, length: int) -> tuple[float, float]:
-    """The values of a ramp, from 0 to 1 over a picture, at both ends of a side of what a pipeline made of it.
+    """The values of a transformed ramp, which was 0 to 1 over the image, extrapolated to both ends of a side.
 
     Args:
-        ramp: (lines, P), rising from left to right.
-        places: (P,) positions of its pixels on that side.
-        length: pixels of that side.
+        ramp: (lines, P), increasing from left to right.
+        places: (P,) positions of its pixels on the side.
+        length: number of pixels of the side.
     """
-    # Resizing flattens the ends, and a padding may repeat the picture: the middle half is the ramp alone.
+    # Only the middle half is used, because resizing flattens the ends, and padding may repeat the image.
     middle = slice(len(places) // 4, len(places) - len(places) // 4)
     positions, values = (places[middle] + 0.5) / length, ramp[:, middle]
     if len(positions) >= 2:
@@ -145,8 +166,8 @@ def _ends_of_ramp(ramp: np.ndarray, places: np.ndarray, length: int) -> tuple[fl
         if slope > 0.01 and np.abs(values - (slope * positions + start)).max() <= _STRAIGHT:
             return _edge_or(float(start), 0.0), _edge_or(float(start + slope), 1.0)
     raise UserError(
-        "the maps cannot be laid over the pictures: the pipeline does more than resize, crop and pad; explain a model "
-        "whose pipeline does not"
+        "the maps cannot be aligned with the images, since the pipeline does more than resize, crop and pad; explain a "
+        "model whose pipeline does not"
     )
 
 
@@ -155,16 +176,21 @@ def _edge_or(place: float, edge: float) -> float:
 
 
 def _laid(maps: np.ndarray, region: Region, height: int, width: int) -> np.ndarray:
-    """Maps of what the network sees, K x h x w, over the whole picture, K x height x width; 0 where it sees nothing."""
+    """Maps of the network's input, K x h x w, to maps of the image, K x height x width, which are 0 elsewhere."""
     down = _interpolation(height, maps.shape[1], region.top, region.bottom)
     across = _interpolation(width, maps.shape[2], region.left, region.right)
-    return np.einsum("yh,khw,xw->kyx", down, maps, across, optimize=True)
+    result: np.ndarray = np.einsum("yh,khw,xw->kyx", down, maps, across, optimize=True)
+    return result
 
 
 def _interpolation(count: int, cells: int, start: float, end: float) -> np.ndarray:
-    """Weights, count x cells, of linear interpolation between the centres of cells that lie from ``start`` to ``end``.
+    """Weights, count x cells, of linear interpolation between the centres of cells.
 
-    Both are shares of the side that the ``count`` pixels lie on; pixels before and after have no weights.
+    Args:
+        count: number of pixels of the side.
+        cells: number of cells.
+        start: beginning of the first cell, as a share of the side. Pixels before it have the weights 0.
+        end: end of the last cell, as a share of the side. Pixels after it have the weights 0.
     """
     shares = ((np.arange(count) + 0.5) / count - start) / (end - start)
     places = np.clip(shares * cells - 0.5, 0, cells - 1)
@@ -178,14 +204,15 @@ def _interpolation(count: int, cells: int, start: float, end: float) -> np.ndarr
 
 
 def _scaled(maps: np.ndarray, lowest: bool) -> np.ndarray:
-    """Each map divided by its maximum; with ``lowest``, as Grad-CAM's package does, its minimum taken away first."""
+    """Divides each map by its maximum. With ``lowest``, its minimum is subtracted first, as in the package grad-cam."""
     if lowest:
         maps = maps - maps.min((1, 2), keepdims=True)
-    return (maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-7)).clip(0, 1).astype(np.float32)
+    result: np.ndarray = (maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-7)).clip(0, 1).astype(np.float32)
+    return result
 
 
 def _maps_of_features(model: ImageClassifier, image: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """The maps of a prepared picture, one for each class, at the size of the last feature map."""
+    """The map of a prepared image for each class, at the size of the last feature map."""
     with torch.inference_mode(False):
         with torch.no_grad():
             features = model.feature_map(model.inputs_of(image[None]))
@@ -202,31 +229,34 @@ def _attention(head: AttendingHead, features: Tensor, classes: Tensor) -> np.nda
     expected = (len(features), *features.shape[2:])
     if not isinstance(maps, Tensor) or tuple(maps.shape) != expected:
         shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise UserError(f"model.head: {type(head).__name__}.attention_maps gives {shape}; give a tensor of {expected}")
+        raise UserError(
+            f"model.head: {type(head).__name__}.attention_maps returns {shape}; return a tensor of {expected}"
+        )
     return maps.float().cpu().numpy()
 
 
 def _grad_cam_maps(head: nn.Module, features: Tensor, classes: Sequence[int]) -> np.ndarray:
     kind, target = _grad_cam()
     network = _HeadAlone(head, features.dtype, features.device)
-    # A leaf in float32 at least: the package turns what it keeps into numpy's arrays, which have no bfloat16.
+    # In float32 or float64, because the package converts tensors to numpy arrays, which do not have bfloat16.
     leaf = features.to(torch.promote_types(features.dtype, torch.float32)).clone().requires_grad_()
     with torch.enable_grad():
-        # Not as a context manager, which would print an IndexError and go on.
-        return kind(network, [network.features])(leaf, [target(label) for label in classes])
+        # Not used as a context manager, which would print an IndexError and continue.
+        result: np.ndarray = kind(network, [network.features])(leaf, [target(label) for label in classes])
+        return result
 
 
 class _HeadAlone(nn.Module):
-    """A head as the network that Grad-CAM is asked about, with the feature map as the layer that it looks at.
+    """A network of the head alone for Grad-CAM. Its target layer is the feature map, the input of the head.
 
-    The head is no submodule and is computed on detached copies of its tensors, so that nothing can change its mode,
-    its gradients or what is to be trained of it.
+    The head is not a submodule, and is called with detached tensors, so that its mode, its gradients and
+    ``requires_grad`` of its parameters do not change.
     """
 
     def __init__(self, head: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.features = nn.Identity()
-        # By its first parameter the package finds the device.
+        # The package takes the device from the first parameter.
         self.place = nn.Parameter(torch.zeros(0, device=device))
         self._head, self._dtype = (head,), dtype
 
@@ -239,14 +269,15 @@ class _HeadAlone(nn.Module):
         if not logits.requires_grad:
             kind = type(head).__name__
             raise UserError(
-                f"model.head: {kind} gives logits without gradients, which Grad-CAM needs; give it a method "
+                f"model.head: {kind} returns logits without gradients, which Grad-CAM needs; add a method "
                 "`attention_maps`"
             )
-        return logits
+        result: Tensor = logits
+        return result
 
 
 def _grad_cam() -> tuple[Any, Any]:
-    """The class of Grad-CAM, and that of its targets."""
+    """The classes of Grad-CAM and of its targets."""
     try:
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget

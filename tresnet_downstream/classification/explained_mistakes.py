@@ -1,4 +1,4 @@
-"""Where a classifier looked at its worst mistakes, for a run folder."""
+"""Maps of the worst mistakes of a classifier, for a run folder."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,36 +20,39 @@ from tresnet_downstream.pictures import BadImageError, read_image
 def with_explanations(
     run: MultilabelRun | SingleLabelRun, model: ImageClassifier, pipeline: Sequence[Mapping[str, Any]]
 ) -> MultilabelRun | SingleLabelRun:
-    """The run with maps of the mistakes that its report shows.
+    """Adds maps of the mistakes that the report of a run shows.
 
-    Images that are no files of their own, or can no longer be read, have none; a line says how many.
+    Images that are not files, or can no longer be read, get no map, and a line says how many.
 
     Args:
-        run: what was scored.
-        model: the network that it was scored with; stays as it is.
-        pipeline: the transforms that prepared its pictures, as a config has them.
+        run: the scored run.
+        model: the classifier that was scored. It is not changed.
+        pipeline: configs of the transforms that prepared the images.
+
+    Returns:
+        The run with its maps.
 
     Raises:
-        UserError: for what :func:`explain` raises.
+        UserError: if the pipeline is not set, or as :func:`explain`.
     """
     if not pipeline:
         raise UserError(
-            "val_dataloader.dataset.pipeline: is not set, and maps of mistakes need it; leave out `explain`"
+            "val_dataloader.dataset.pipeline: is not set, but maps of mistakes need it; leave out `explain`"
         )
     prepare = build_pipeline(pipeline)
     pairs: list[tuple[str, str]] = []
     maps: list[np.ndarray] = []
-    unread = []
+    reasons = []
     for row, labels in mistakes_to_explain(run).items():
         image = run.images[row]
         try:
             pixels = read_image(os.path.join(run.image_folder, image))
         except BadImageError as error:
-            unread.append(str(error))
+            reasons.append(str(error))
             continue
         maps += [stored_map(heat) for heat in explain(model, pixels, labels, (MAP_SIDE, MAP_SIDE), prepare)]
         pairs += [(image, run.classes[label]) for label in labels]
-    if unread:
-        tell(f"note: {len(unread)} mistakes have no map, since their images cannot be read: {unread[0]}")
+    if reasons:
+        tell(f"note: {len(reasons)} mistakes have no map, since their images cannot be read: {reasons[0]}")
     stacked = np.stack(maps) if maps else np.zeros((0, MAP_SIDE, MAP_SIDE), np.uint8)
     return replace(run, explanations=Explanations(explanation_method(model), pairs, stacked))

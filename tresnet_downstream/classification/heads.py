@@ -1,15 +1,15 @@
-"""Heads: from the last feature map to one logit for each class.
+"""Heads: from the last feature map to a logit for each class.
 
-Each has a class method ``arguments_from``, by which a file of weights says what head it is of; the names of its weights
-in the releases are in ``weights/head_names.py``.
+Each head has a class method ``arguments_from``, which infers its arguments from the weights in a file. The names of its
+weights in the releases are in ``weights/head_names.py``.
 
-Each takes ``mask``, N x H x W: True where a position of the feature map is of the image and not of the padding around
-it; None where there is no padding. Padding has no part in the logits.
+``forward`` takes a ``mask``, N x H x W, which is True at the positions of the image and False at padding; None stands
+for no padding. Padding does not affect the logits.
 
-Each has an attribute ``class_bias``: the parameter of one number for each class that is added to the logits.
+The attribute ``class_bias`` is the parameter with one number for each class that is added to the logits.
 
-The step that gives the logits runs in the precision of its weights, under autocast too: logits of 8 bits, as in
-bfloat16, put many pictures at the same place of a ranking.
+The last layer runs in the precision of its weights, also under autocast. In bfloat16, with 8 significant bits, many
+images would have equal logits, so that they could not be ranked.
 """
 
 from collections.abc import Mapping
@@ -29,20 +29,24 @@ class LinearHead(nn.Module):
     Args:
         in_channels: channels of the feature map.
         num_classes: number of logits.
-        dropout: share of the pooled features that training sets to 0, 0 to below 1.
+        dropout: dropout probability of the pooled features in training, at least 0 and below 1.
+
+    Examples:
+        >>> LinearHead(8, num_classes=3)(torch.rand(2, 8, 4, 4)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
-            raise UserError(f"model.head.dropout={dropout!r}: give a share from 0 to below 1")
+            raise UserError(f"model.head.dropout={dropout!r}: give a number from 0 to below 1")
         self.num_classes, self.dropout = num_classes, dropout
         self.fc = nn.Linear(in_channels, num_classes)
         nn.init.normal_(self.fc.weight, 0, 0.01)
 
     @classmethod
     def arguments_from(cls, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        """The arguments, but ``in_channels``, of the head that these weights are of."""
+        """The arguments of the head with these weights, except ``in_channels``."""
         return {"num_classes": len(weights["fc.weight"])}
 
     @property
@@ -54,19 +58,24 @@ class LinearHead(nn.Module):
         """N x in_channels x H x W to N x num_classes."""
         with torch.autocast(features.device.type, enabled=False):
             pooled = average_pooled(features, mask, self.fc.weight.dtype)
-            return self.fc(F.dropout(pooled, self.dropout, self.training) if self.dropout else pooled)
+            logits: Tensor = self.fc(F.dropout(pooled, self.dropout, self.training) if self.dropout else pooled)
+            return logits
 
 
 @MODELS.register_module()
 class BottleneckHead(nn.Module):
-    """Global average pooling and two linear layers with nothing between, as in ASL's OpenImages release.
+    """Global average pooling and two linear layers without an activation between, as in ASL's OpenImages release.
 
-    For thousands of classes: the two have fewer weights than one between all channels and all classes.
+    With thousands of classes, the two layers have fewer weights than a single linear layer.
 
     Args:
         in_channels: channels of the feature map.
         num_classes: number of logits.
-        bottleneck_channels: width between the two layers.
+        bottleneck_channels: number of channels between the two layers.
+
+    Examples:
+        >>> BottleneckHead(8, num_classes=3, bottleneck_channels=2)(torch.rand(2, 8, 4, 4)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, in_channels: int, num_classes: int, bottleneck_channels: int = 200) -> None:
@@ -78,7 +87,7 @@ class BottleneckHead(nn.Module):
 
     @classmethod
     def arguments_from(cls, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        """The arguments, but ``in_channels``, of the head that these weights are of."""
+        """The arguments of the head with these weights, except ``in_channels``."""
         return {"num_classes": len(weights["fc.weight"]), "bottleneck_channels": len(weights["bottleneck.weight"])}
 
     @property
@@ -89,11 +98,12 @@ class BottleneckHead(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """N x in_channels x H x W to N x num_classes."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.fc(self.bottleneck(average_pooled(features, mask, self.fc.weight.dtype)))
+            logits: Tensor = self.fc(self.bottleneck(average_pooled(features, mask, self.fc.weight.dtype)))
+            return logits
 
 
 class PooledFeatures(nn.Module):
-    """No head: global average pooling alone, for backbones of detectors and for embeddings."""
+    """Global average pooling without a classifier, for backbones of detectors and for embeddings."""
 
     num_classes = 0
 
@@ -103,7 +113,7 @@ class PooledFeatures(nn.Module):
 
 
 def average_pooled(features: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The mean of each feature map over the positions in ``mask`` (N x H x W), or over all: N x C x H x W to N x C."""
+    """N x C x H x W to N x C means, over the positions in ``mask`` (N x H x W) or, without one, over all."""
     if mask is None:
         return features.mean((2, 3), dtype=dtype)
     shares = mask.to(dtype)
@@ -115,19 +125,23 @@ def average_pooled(features: Tensor, mask: Tensor | None, dtype: torch.dtype) ->
 class MLDecoderHead(nn.Module):
     """ML-Decoder (Ridnik et al., 2021, arXiv:2111.12933): fixed queries attend to the feature map.
 
-    Each query stands for a group of classes; with as many queries as classes decoding is full. As published:
-    one decoder layer without self-attention, queries drawn once and never trained, 100 queries by default. Takes
-    the feature map, not pooled features. Departure: the layer is computed with the batch first.
+    Each query represents a group of classes; with one query for each class, decoding is full. As published, there is
+    one decoder layer without self-attention, the queries are random and not trained, and there are 100 by default.
+    Departure: the decoder layer has the batch as its first dimension.
 
     Args:
         in_channels: channels of the feature map.
         num_classes: number of logits.
-        num_groups: number of queries; None takes 100. Never more than there are classes. Each stands for
-            ``ceil(num_classes / num_groups)`` classes in order; the last ones may be left with fewer, or none.
-        embed_dim: channels within the decoder.
-        num_heads: attention heads.
-        feedforward_dim: width of the feed-forward layer.
+        num_groups: number of queries; None for 100. If there are fewer classes, it is the number of classes. A query
+            represents ``ceil(num_classes / num_groups)`` classes in order; the last queries may have fewer, or none.
+        embed_dim: channels of the decoder.
+        num_heads: number of attention heads.
+        feedforward_dim: channels of the feed-forward layer.
         dropout: dropout probability in training.
+
+    Examples:
+        >>> MLDecoderHead(8, num_classes=3, embed_dim=16)(torch.rand(2, 8, 4, 4)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(
@@ -159,7 +173,10 @@ class MLDecoderHead(nn.Module):
 
     @classmethod
     def arguments_from(cls, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        """The arguments, but ``in_channels``, of the head that these weights are of; no shape tells ``num_heads``."""
+        """The arguments of the head with these weights, except ``in_channels`` and ``num_heads``.
+
+        ``num_heads`` cannot be inferred from tensor shapes.
+        """
         groups, embed_dim = weights["queries"].shape
         return {
             "num_classes": len(weights["group_bias"]),
@@ -183,24 +200,27 @@ class MLDecoderHead(nn.Module):
             return by_group.flatten(1)[:, : self.num_classes] + self.group_bias
 
     def attention_maps(self, features: Tensor, classes: Tensor) -> Tensor:
-        """How much the query of a class's group attends to each position, as the mean over the attention heads.
+        """The attention of the query of a class's group to each position, as the mean over the attention heads.
 
-        Classes of one group share its query, and so its map.
+        Classes of the same group have the same query and therefore the same map.
 
         Args:
             features: N x in_channels x H x W.
             classes: N class indices, one for each feature map.
 
         Returns:
-            N x H x W, each summing to 1.
+            N x H x W; each map sums to 1.
         """
         memory = F.relu(self.embed(features.flatten(2).transpose(1, 2)))
         groups = torch.div(classes, self.group_weight.shape[2], rounding_mode="floor")
-        return self.decoder.attention(self.queries[groups][:, None], memory)[:, 0].unflatten(1, features.shape[2:])
+        result: Tensor = self.decoder.attention(self.queries[groups][:, None], memory)[:, 0].unflatten(
+            1, features.shape[2:]
+        )
+        return result
 
 
 class DecoderLayer(nn.Module):
-    """A transformer decoder layer without self-attention, norms after the additions."""
+    """A transformer decoder layer without self-attention, with norms after the residual connections."""
 
     def __init__(self, embed_dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
@@ -211,17 +231,20 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, queries: Tensor, memory: Tensor, padding: Tensor | None = None) -> Tensor:
-        """N x G x D queries and N x L x D memory to N x G x D; ``padding`` (N x L) is True at memory to pass over."""
+        """N x G x D queries and N x L x D memory to N x G x D; memory is ignored where ``padding`` (N x L) is True."""
         x = self._normed(queries)
         attended, _ = self.multihead_attn(x, memory, memory, key_padding_mask=padding, need_weights=False)
         x = self.norm2(x + self.dropout(attended))
         expanded = self.dropout(F.relu(self.linear1(x)))
-        return self.norm3(x + self.dropout(self.linear2(expanded)))
+        result: Tensor = self.norm3(x + self.dropout(self.linear2(expanded)))
+        return result
 
     def attention(self, queries: Tensor, memory: Tensor) -> Tensor:
         """N x G x D queries and N x L x D memory to N x G x L weights, the mean over the attention heads."""
-        return self.multihead_attn(self._normed(queries), memory, memory, average_attn_weights=True)[1]
+        result: Tensor = self.multihead_attn(self._normed(queries), memory, memory, average_attn_weights=True)[1]
+        return result
 
     def _normed(self, queries: Tensor) -> Tensor:
-        # The published layer adds the queries to themselves where self-attention would stand.
-        return self.norm1(queries + self.dropout(queries))
+        # In place of self-attention, the published layer adds the queries to themselves.
+        result: Tensor = self.norm1(queries + self.dropout(queries))
+        return result

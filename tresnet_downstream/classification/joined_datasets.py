@@ -1,7 +1,7 @@
-"""Data sets that repeat or join others, with the arguments of MMEngine's classes of the same names.
+"""Data sets that repeat or concatenate others, with the arguments of MMEngine's classes of the same names.
 
-MMEngine's own ask for samples by index alone. These pass the pair (epoch, index) on, so that every draw stays a
-function of seed, epoch and index, and they have the classes and labels that training reads.
+MMEngine's classes access samples by an index alone. These classes pass the pair (epoch, index) to their parts, so that
+every random draw is a function of seed, epoch and index. They also provide the classes and labels that training reads.
 """
 
 from bisect import bisect_right
@@ -20,16 +20,16 @@ from tresnet_downstream.registry import DATASETS, takes_argument
 
 
 class _Joined(Dataset[dict[str, Any]]):
-    """The parts of a data set, and what training reads of them.
+    """A data set of several parts, with the attributes that training reads.
 
     Attributes:
         parts: the data sets.
-        classes: the class names, the same in all parts.
-        metainfo: dictionary of ``classes``, where MMEngine looks for it.
-        annotations: the labels of all parts, each once; None if a part is not a data set of ours.
-        annotation_file: the parts' files, for messages.
-        image_folder: the parts' folders, for messages.
-        num_missing: images whose files are not there.
+        classes: the class names, which are the same for all parts.
+        metainfo: dictionary of ``classes``, which MMEngine reads.
+        annotations: the concatenated annotations of the parts; None if a part is a user's data set.
+        annotation_file: the annotation files of the parts, for messages.
+        image_folder: the image folders of the parts, for messages.
+        num_missing: number of missing image files.
     """
 
     def __init__(self, parts: Sequence[Any]) -> None:
@@ -45,32 +45,40 @@ class _Joined(Dataset[dict[str, Any]]):
         self.num_missing = sum(getattr(part, "num_missing", 0) for part in self.parts)
 
     def class_labels(self, key: str) -> ClassLabels:
-        """The classes that each sample shows, of all parts; ``key`` is of the config, for messages."""
+        """The classes that each sample shows. ``key`` is the config key that needs them, for messages."""
         return joined_labels([class_labels_of(part, key) for part in self.parts])
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Why images are left out, by their names, of all parts."""
+        """From the names of images that are left out of the parts to the reasons."""
         return {image: reason for part in self.parts for image, reason in getattr(part, "left_out", {}).items()}
 
-    def picture_size(self) -> tuple[int, int] | None:
-        """Height and width of the pictures that all pipelines give, in pixels; None if they differ."""
-        sizes = {part.picture_size() for part in self.parts}
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of images after the pipelines, in pixels; None if they differ."""
+        sizes = {part.image_size() for part in self.parts}
         return sizes.pop() if len(sizes) == 1 else None
 
 
 @DATASETS.register_module()
 class RepeatDataset(_Joined):
-    """A data set whose images are visited several times in an epoch, each time with other draws.
+    """Repeats a data set in each epoch, with different random draws for each repetition.
 
-    The k-th visit in epoch e has the draws of epoch ``e * times + k`` of the data set alone.
+    Repetition k in epoch e has the random draws of epoch ``e * times + k`` of the data set itself.
 
     Args:
         dataset: config of the data set.
-        times: visits of each image in an epoch, at least 1.
+        times: number of repetitions in an epoch, at least 1.
 
     Raises:
-        UserError: if ``times`` is less than 1.
+        UserError: if ``times`` is below 1.
+
+    Examples:
+        >>> import pathlib, cv2
+        >>> _ = cv2.imwrite("cat.png", np.zeros((32, 32, 3), np.uint8))
+        >>> _ = pathlib.Path("labels.csv").write_text("cat.png,cat;dog")
+        >>> part = dict(type="MultiLabelDataset", annotation_file="labels.csv", image_folder=".", pipeline=[])
+        >>> len(RepeatDataset(part, times=3))
+        3
     """
 
     def __init__(self, dataset: Mapping[str, Any], times: int) -> None:
@@ -84,11 +92,11 @@ class RepeatDataset(_Joined):
         return self.times * len(self.parts[0])
 
     def class_labels(self, key: str) -> ClassLabels:
-        """The classes that each sample shows: the images of the data set, ``times`` times."""
+        """The classes that each sample shows. ``key`` is the config key that needs them, for messages."""
         return joined_labels([class_labels_of(self.parts[0], key)], self.times)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """The sample for ``(epoch, index)``; an index alone is of epoch 0."""
+        """The sample for ``(epoch, index)``; an index alone stands for epoch 0."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
@@ -99,16 +107,25 @@ class RepeatDataset(_Joined):
 
 @DATASETS.register_module()
 class ConcatDataset(_Joined):
-    """Several data sets of the same classes, one after the other.
+    """Concatenates data sets with the same classes.
 
-    The first decides on the classes, which the others must have in the same order; a CSV file may lack some. Where a
-    config has a ``seed``, each part after the first gets one of its own, a function of it and of the part's number.
+    The classes are those of the first data set. The others must have them in the same order; a CSV file may have fewer.
+    If the config of a part has a ``seed``, it is replaced, except for the first part, by a function of this seed and of
+    the number of the part.
 
     Args:
-        datasets: their configs.
+        datasets: configs of the data sets.
 
     Raises:
-        UserError: if there is no data set, or the classes of one differ from the first's.
+        UserError: if there is no data set, or if the classes of a data set differ from those of the first.
+
+    Examples:
+        >>> import pathlib, cv2
+        >>> _ = cv2.imwrite("cat.png", np.zeros((32, 32, 3), np.uint8))
+        >>> _ = pathlib.Path("labels.csv").write_text("cat.png,cat;dog")
+        >>> part = dict(type="MultiLabelDataset", annotation_file="labels.csv", image_folder=".", pipeline=[])
+        >>> len(ConcatDataset([part, part]))
+        2
     """
 
     def __init__(self, datasets: Sequence[Mapping[str, Any]]) -> None:
@@ -118,8 +135,8 @@ class ConcatDataset(_Joined):
         for number, config in enumerate(datasets[1:], 1):
             part = DATASETS.build(_like_first(config, number, parts[0].classes))
             if tuple(part.classes) != tuple(parts[0].classes):
-                files = f"{part.annotation_file} are not those of {parts[0].annotation_file}"
-                raise UserError(f"ConcatDataset: the classes of {files}, in the same order; give both `classes`")
+                files = f"{part.annotation_file} and of {parts[0].annotation_file}"
+                raise UserError(f"ConcatDataset: the classes of {files} differ, or their order; give both `classes`")
             parts.append(part)
         super().__init__(parts)
         self.ends = list(accumulate(len(part) for part in parts))
@@ -128,7 +145,7 @@ class ConcatDataset(_Joined):
         return self.ends[-1]
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """The sample for ``(epoch, index)``; an index alone is of epoch 0."""
+        """The sample for ``(epoch, index)``; an index alone stands for epoch 0."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
@@ -139,7 +156,7 @@ class ConcatDataset(_Joined):
 
 
 def _like_first(config: Mapping[str, Any], number: int, classes: Sequence[str]) -> dict[str, Any]:
-    """The config of a further part, with the first one's classes and draws of its own."""
+    """The config of a later part, with the classes of the first part and a seed of its own."""
     part = dict(config)
     kind = DATASETS.get(str(part.get("type")))
     if kind is not None and takes_argument(kind, "classes"):

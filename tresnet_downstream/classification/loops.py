@@ -1,4 +1,4 @@
-"""Validation of the raw and the averaged weights in one pass over the pictures."""
+"""Validates the raw and the averaged weights in one pass over the images."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from tresnet_downstream.running.validation import share_buffers
 
 @LOOPS.register_module()
 class ScoreLoop(ValLoop):
-    """MMEngine's validation, except that each picture is decoded once and scored by every set of weights.
+    """MMEngine's validation loop for several sets of weights, with one pass over the data.
 
     Args:
         runner: the runner.
-        dataloader: gives the pictures.
+        dataloader: the data loader of the images, or its config.
         evaluator: config of the metric.
         amp: ``bfloat16`` or ``float16`` for autocast; None for full precision.
     """
@@ -30,12 +30,13 @@ class ScoreLoop(ValLoop):
         self.models: dict[str, nn.Module] = {}
 
     def run(self) -> dict[str, Any]:
-        """Scores the model and, where there is one, its average."""
+        """Scores the raw weights and, if there are any, the averaged weights."""
         averaged = weight_average(self.runner)
         self.models = {"raw": bare(self.runner.model)} | ({} if averaged is None else {"averaged": averaged})
         if averaged is not None:
             share_buffers(averaged)
-        return super().run()
+        result: dict[str, Any] = super().run()
+        return result
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:

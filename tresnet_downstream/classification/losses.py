@@ -1,7 +1,7 @@
 """Losses of multi-label classification.
 
-Targets are 1 (present), 0 (absent) or -1 (unknown: no loss, no gradient). All are
-computed in float32 at least, under autocast too, and give one number.
+Targets are 1 (present), 0 (absent) or -1 (unknown), for which the loss and the gradient are 0. All losses return a
+scalar and are computed in float32 or float64, also under autocast.
 """
 
 from abc import ABC, abstractmethod
@@ -18,12 +18,11 @@ REDUCTIONS = ("sum", "mean")
 
 
 class MultiLabelLoss(nn.Module, ABC):
-    """The frame of the multi-label losses: which entries count, and how they are joined.
+    """The base class of multi-label losses, which masks unknown targets and reduces the loss to a scalar.
 
     Args:
-        reduction: ``sum`` over pictures and classes, as published, or their ``mean`` over the known entries.
-        class_weights: C factors of the loss where each class is present; where it is absent, the loss stays as it is.
-            None for 1.
+        reduction: ``sum`` over images and classes, as published, or ``mean`` over the entries that are not unknown.
+        class_weights: C factors of the loss of present classes; None for 1. The loss of absent classes is not weighted.
     """
 
     class_weights: Tensor | None
@@ -49,7 +48,7 @@ class MultiLabelLoss(nn.Module, ABC):
         if logits.shape != targets.shape:
             raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape")
         known = targets >= 0
-        # Also before the loss: an infinite gradient times 0 would be no number.
+        # Masked before the loss too, since an infinite gradient multiplied by 0 would be NaN.
         logits = torch.where(known, at_least_float32(logits), 0)
         losses = self.entries(logits, targets.clamp(min=0).to(logits.dtype))
         if self.class_weights is not None:
@@ -61,7 +60,17 @@ class MultiLabelLoss(nn.Module, ABC):
 
 @MODELS.register_module()
 class BinaryCrossEntropy(MultiLabelLoss):
-    """Binary cross-entropy of each class by itself."""
+    """Binary cross-entropy of each class.
+
+    Args:
+        reduction: see :class:`MultiLabelLoss`.
+        class_weights: see :class:`MultiLabelLoss`.
+
+    Examples:
+        >>> logits, targets = torch.zeros(1, 2), torch.tensor([[1, 0]])
+        >>> BinaryCrossEntropy(reduction="mean")(logits, targets)
+        tensor(0.6931)
+    """
 
     def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See the base class."""
@@ -72,17 +81,22 @@ class BinaryCrossEntropy(MultiLabelLoss):
 class AsymmetricLoss(MultiLabelLoss):
     """Asymmetric Loss For Multi-Label Classification (Ridnik et al., 2021, arXiv:2009.14119).
 
-    With ``p`` the probability: ``-(1 - p)^gamma_pos * log p`` where the class is present, and
-    ``-q^gamma_neg * log(1 - q)`` with ``q = max(p - clip, 0)`` where it is absent.
+    Let ``p`` be the probability. The loss of a present class is ``-(1 - p)^gamma_pos * log p``. The loss of an absent
+    class is ``-q^gamma_neg * log(1 - q)`` with ``q = max(p - clip, 0)``.
 
     Args:
         gamma_neg: focusing power of absent classes.
         gamma_pos: focusing power of present classes.
-        clip: probability below which an absent class costs nothing.
-        eps: least value that a logarithm is taken of.
-        detach_focal_weight: takes the focusing factors as constants in the gradient, as the release trains.
+        clip: probability up to which the loss of an absent class is 0.
+        eps: lower bound of the arguments of logarithms.
+        detach_focal_weight: whether the focusing factors are constants in the gradient, as in the release.
         reduction: see :class:`MultiLabelLoss`.
         class_weights: see :class:`MultiLabelLoss`.
+
+    Examples:
+        >>> logits, targets = torch.zeros(1, 3), torch.tensor([[1, 0, -1]])
+        >>> AsymmetricLoss()(logits, targets)
+        tensor(0.3711)
     """
 
     def __init__(
@@ -97,7 +111,9 @@ class AsymmetricLoss(MultiLabelLoss):
     ) -> None:
         super().__init__(reduction, class_weights)
         if min(gamma_neg, gamma_pos) < 0 or not 0 <= clip < 1:
-            raise UserError(f"gamma_neg={gamma_neg}, gamma_pos={gamma_pos}, clip={clip}: powers from 0, clip in [0, 1)")
+            raise UserError(
+                f"gamma_neg={gamma_neg}, gamma_pos={gamma_pos}, clip={clip}: powers must be at least 0, clip in [0, 1)"
+            )
         self.gamma_neg, self.gamma_pos, self.clip, self.eps = gamma_neg, gamma_pos, clip, eps
         self.detach_focal_weight = detach_focal_weight
 
@@ -106,24 +122,29 @@ class AsymmetricLoss(MultiLabelLoss):
         present = targets > 0.5
         positive = torch.sigmoid(logits)
         negative = (1 - positive + self.clip).clamp(max=1)
-        # Probability of what is true, and the power that says how much easy entries are played down.
+        # The probability of the target, and the focusing power, which reduces the loss of easy entries.
         truth = torch.where(present, positive, negative)
         gamma = torch.where(present, float(self.gamma_pos), float(self.gamma_neg))
-        # Above 0, where a power below 1 has an infinite slope.
+        # At least eps, since the gradient of a power below 1 is infinite at 0.
         focus = (1 - (truth.detach() if self.detach_focal_weight else truth)).clamp(min=self.eps)
         return -torch.log(truth.clamp(min=self.eps)) * focus.pow(gamma)
 
 
 @MODELS.register_module()
 class FocalLoss(MultiLabelLoss):
-    """Focal loss (Lin et al., 2017, arXiv:1708.02002) of each class by itself, without its factor alpha.
+    """Focal loss (Lin et al., 2017, arXiv:1708.02002) of each class, without the factor alpha.
 
-    With ``p`` the probability of what is true: ``-(1 - p)^gamma * log p``, the factor in the gradient.
+    Let ``p`` be the probability of the target. The loss is ``-(1 - p)^gamma * log p``. Gradients also flow through the
+    focusing factor.
 
     Args:
         gamma: focusing power.
         reduction: see :class:`MultiLabelLoss`.
         class_weights: see :class:`MultiLabelLoss`.
+
+    Examples:
+        >>> FocalLoss(gamma=0, reduction="mean")(torch.zeros(1, 2), torch.tensor([[1, 0]]))
+        tensor(0.6931)
     """
 
     def __init__(self, gamma: float = 2, reduction: str = "sum", class_weights: Sequence[float] | None = None) -> None:
@@ -132,22 +153,22 @@ class FocalLoss(MultiLabelLoss):
 
     def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See the base class."""
-        # From logarithms, which keep the gradient where the probability rounds to 0 or 1.
+        # Computed from log-probabilities, so that the gradient is not 0 where the probability rounds to 0 or 1.
         truth = torch.where(targets > 0.5, logits, -logits)
         return -F.logsigmoid(truth) * torch.exp(self.gamma * F.logsigmoid(-truth))
 
 
 def weights_tensor(weights: Sequence[float] | None) -> Tensor | None:
-    """Weights of classes as a tensor of shape (C,); None for none."""
+    """Class weights as a tensor of shape (C,); None if there are none."""
     return None if weights is None else torch.tensor([float(weight) for weight in weights])
 
 
 def require_one_for_each_class(weights: Tensor, logits: Tensor) -> None:
-    """Raises UserError unless there are as many weights as columns of the logits."""
+    """Raises UserError unless the number of weights is the number of columns of the logits."""
     if len(weights) != logits.shape[1]:
-        raise UserError(f"class_weights: has {len(weights)} numbers, and there are {logits.shape[1]} classes")
+        raise UserError(f"class_weights: has {len(weights)} numbers, but there are {logits.shape[1]} classes")
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor in float32, or as it is if that is wider."""
+    """The tensor in float32, or unchanged if it is in float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Whether maps fall on what they are of: their mass inside the boxes of the class, beside the boxes' area."""
+"""Compares explanation maps with boxes: the share of a map's mass in the boxes of its class, and their area."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tresnet_downstream.classification.descriptions import read_description
 from tresnet_downstream.classification.explain import explain, explanation_method
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.explanations import mass_inside_boxes
-from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.evaluation.progress import Track, silently
 from tresnet_downstream.formats import read_file
 from tresnet_downstream.pictures import read_image
 from tresnet_downstream.weights import read_checkpoint
@@ -20,20 +20,20 @@ from tresnet_downstream.weights import read_checkpoint
 
 @dataclass(frozen=True)
 class MapCheck:
-    """Means over all maps: one for each class that a picture has boxes of.
+    """Means over all maps. There is a map for each image and each class of which the image has boxes.
 
     Attributes:
         method: ``attention`` or ``Grad-CAM``.
-        pictures: how many were looked at.
-        maps: how many maps.
-        empty: how many of them are 0 everywhere; they have no part in the means.
-        mass: share of a map's mass inside the boxes of its class.
-        area: share of the picture that these boxes cover: what ``mass`` is for maps that know nothing.
-        above: share of the maps with more mass than area.
+        images: number of images.
+        maps: number of maps.
+        empty: number of maps that are 0 everywhere. They are left out of the means.
+        mass: share of a map's mass in the boxes of its class.
+        area: share of the image's area in these boxes, which is the expected ``mass`` of a constant map.
+        above: share of the maps whose mass is above the area.
     """
 
     method: str
-    pictures: int
+    images: int
     maps: int
     empty: int
     mass: float
@@ -48,17 +48,17 @@ def check_maps(
     most: int | None = None,
     track: Track = silently,
 ) -> MapCheck:
-    """Measures the maps of the classes that pictures show, by an annotation file with boxes.
+    """Compares the maps of the classes that images show with the boxes of an annotation file.
 
     Args:
-        model: from :func:`load_model`.
-        annotations: a file with boxes, such as COCO's ``instances`` files.
-        image_folder: what its pictures' names are relative to.
-        most: how many pictures, from the file's first on; None for all.
-        track: counts the work.
+        model: a classifier from :func:`load_model`.
+        annotations: an annotation file with boxes, such as COCO's ``instances`` files.
+        image_folder: folder of the images, which names in the file are relative to.
+        most: number of images, from the first of the file; None for all.
+        track: reports progress.
 
     Raises:
-        UserError: for what :func:`explain` raises, a file without boxes, and classes that are not the model's.
+        UserError: as :func:`explain`, and if the file has no boxes or other classes than the model.
     """
     if most is not None and most < 1:
         raise UserError(f"`most` {most}: give a whole number, at least 1")
@@ -69,30 +69,30 @@ def check_maps(
     shares = []
     for image in track(chosen, len(chosen), "maps"):
         path = Path(image_folder) / image
-        picture = read_image(path)
+        pixels = read_image(path)
         labels = sorted(boxes[image])
-        for label, heat in zip(labels, explain(model, picture, labels), strict=True):
+        for label, heat in zip(labels, explain(model, pixels, labels), strict=True):
             shares.append(mass_inside_boxes(heat, boxes[image][label]))
     mass, area = np.array(shares, np.float64).reshape(-1, 2).T
-    there = ~np.isnan(mass)
-    if not there.any():
-        raise UserError(f"{annotations}: none of the {len(mass)} maps of its first {len(chosen)} pictures has any mass")
+    has_mass = ~np.isnan(mass)
+    if not has_mass.any():
+        raise UserError(f"{annotations}: none of the {len(mass)} maps of its first {len(chosen)} images has any mass")
     return MapCheck(
         method=method,
-        pictures=len(chosen),
+        images=len(chosen),
         maps=len(mass),
-        empty=int((~there).sum()),
-        mass=float(mass[there].mean()),
-        area=float(area[there].mean()),
-        above=float((mass > area)[there].mean()),
+        empty=int((~has_mass).sum()),
+        mass=float(mass[has_mass].mean()),
+        area=float(area[has_mass].mean()),
+        above=float((mass > area)[has_mass].mean()),
     )
 
 
 def boxes_by_class(annotations: str | Path, classes: Sequence[str]) -> Mapping[str, Mapping[int, np.ndarray]]:
-    """The boxes of each picture that has any, by its name and the class's number: (B, 4) left, top, width, height.
+    """From the name of each image with boxes and the index of a class to its boxes: (B, 4) left, top, width, height.
 
     Raises:
-        UserError: for a file without boxes, or with other classes.
+        UserError: if the file has no boxes, or other classes.
     """
     content = read_file(annotations, classes).content
     if not content:
@@ -111,12 +111,12 @@ def boxes_by_class(annotations: str | Path, classes: Sequence[str]) -> Mapping[s
 
 
 def untrained(checkpoint: str | Path, trained: ImageClassifier, seed: int = 0) -> ImageClassifier:
-    """The network of a checkpoint with the random weights that a training could start from.
+    """The network of a checkpoint with random initial weights.
 
     Args:
-        checkpoint: of this toolkit.
-        trained: the same from :func:`load_model`, which says classes, pipeline and device.
-        seed: of the weights.
+        checkpoint: a checkpoint of this toolkit.
+        trained: the same checkpoint from :func:`load_model`, for classes, pipeline and device.
+        seed: seed of the weights.
 
     Raises:
         UserError: if the checkpoint does not describe its network.
@@ -128,4 +128,5 @@ def untrained(checkpoint: str | Path, trained: ImageClassifier, seed: int = 0) -
         torch.manual_seed(seed)
         classifier = build_classifier(description.classifier)
     classifier.classes, classifier.pipeline = trained.classes, trained.pipeline
-    return classifier.to(next(trained.parameters()).device).eval()
+    result: ImageClassifier = classifier.to(next(trained.parameters()).device).eval()
+    return result

@@ -1,7 +1,7 @@
-"""RandAugment of the published multi-label recipes: the operations of the package ``randaugment`` 1.0.2.
+"""RandAugment of the published multi-label recipes, with the operations of the package ``randaugment`` 1.0.2.
 
-An operation takes and gives uint8 arrays of shape (height, width, 3) in RGB; its pixels are those of the
-package, which works with Pillow. What is random is drawn beforehand, by `draw_steps`.
+An operation takes and returns uint8 arrays of shape (height, width, 3) in RGB. The results equal those of the package,
+which uses Pillow. `draw_steps` draws all random values before the operations are applied.
 """
 
 import random
@@ -18,17 +18,17 @@ NUM_STEPS = 2
 STEP_PROBABILITY = 0.5
 FILL = (128, 128, 128)
 CUTOUT_FILL = (125, 122, 113)
-CUTOUT_SIZES = (0, 2, 4, 7, 9, 11, 13, 16, 18, 20)  # pixels, whatever the size of the picture
+CUTOUT_SIZES = (0, 2, 4, 7, 9, 11, 13, 16, 18, 20)  # in pixels, independent of the size of the image
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation on a picture.
+    """An operation on an image.
 
     Attributes:
-        apply: gives the changed picture, from the picture and a strength.
-        strengths: the strength at each of the magnitudes 0 to 9; zeros where there is nothing to choose.
-        signed: whether the strength is negated at random.
+        apply: a function of the image and a strength, which returns the changed image.
+        strengths: the strength for each of the magnitudes 0 to 9; zeros if the operation has no strength.
+        signed: whether the strength is negated with probability 0.5.
     """
 
     apply: Callable[[np.ndarray, float], np.ndarray]
@@ -37,7 +37,7 @@ class Operation:
 
 
 class Step(NamedTuple):
-    """One drawn operation: its name, magnitude (1 to 9), sign, and (row, column) of the cutout's centre."""
+    """A drawn operation: name, magnitude (1 to 9), sign, and (row, column) of the centre of a cutout."""
 
     name: str
     magnitude: int
@@ -49,7 +49,7 @@ def _linear(last: float) -> tuple[float, ...]:
     return tuple(np.linspace(0, last, 10).tolist())
 
 
-# Cutout, which needs a place as well, is the fifteenth.
+# The fifteenth operation is Cutout, which also needs a position.
 OPERATIONS = {
     "Invert": Operation(lambda image, _: pixels.invert(image)),
     "AutoContrast": Operation(lambda image, _: pixels.auto_contrast(image)),
@@ -79,14 +79,14 @@ NAMES = (*OPERATIONS, "Cutout")
 def apply_operation(
     image: np.ndarray, name: str, magnitude: int, sign: int = 1, centre: tuple[int, int] = (0, 0)
 ) -> np.ndarray:
-    """Apply one operation.
+    """Applies one operation.
 
     Args:
-        image: uint8 of shape (height, width, 3), left as it is.
+        image: uint8 of shape (height, width, 3), which is not changed.
         name: one of `NAMES`.
         magnitude: 0 to 9; RandAugment draws 1 to 9.
-        sign: 1 or -1; counts where the operation is signed.
-        centre: row and column of the cutout's centre; counts for ``Cutout`` alone.
+        sign: 1 or -1, used if the operation is signed.
+        centre: row and column of the centre of a cutout, used by ``Cutout``.
 
     Returns:
         uint8 of the same shape.
@@ -101,14 +101,14 @@ def apply_operation(
 
 
 def draw_steps(generator: random.Random, shape: tuple[int, ...]) -> list[Step]:
-    """Draw two operations, with replacement, each of which then takes place or does not.
+    """Draws two operations with replacement, each of which is then applied with probability 0.5.
 
     Args:
-        generator: the source of every draw.
-        shape: height and width of the picture, for the place of a cutout; more axes are ignored.
+        generator: the random generator.
+        shape: height and width of the image, for the position of a cutout. Further axes are ignored.
 
     Returns:
-        The steps that take place, none to two, in order.
+        The operations to apply, none to two, in order.
     """
     steps = [
         Step(

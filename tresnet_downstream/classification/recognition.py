@@ -1,4 +1,4 @@
-"""Which network a state dict is of: sizes and heads from names and shapes, and the nearest one if it is of none."""
+"""Recognises the network of a state dict from names and shapes, or finds the most similar known network."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class NoNumbers(TorchFunctionMode):
-    """Leaves out random initialisation, which on the meta device does nothing and takes a second to find that out."""
+    """Skips random initialisation, which has no effect on the meta device but takes a second."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -38,9 +38,9 @@ class NoNumbers(TorchFunctionMode):
 
 
 def backbone_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The backbone that weights under our names are of, without its slopes; None if it is no TResNet.
+    """The config of the backbone of weights with the names of this package, without slopes; None if it is no TResNet.
 
-    Blocks per stage and their kind follow from the names, the width from the stem's shape.
+    The number and type of the blocks are inferred from the names, the width from the shape of the stem.
     """
     blocks: dict[str, set[str]] = {}
     for name in state_dict:
@@ -76,16 +76,16 @@ def backbone_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None:
 def head_config(
     state_dict: Mapping[str, Tensor], path: str | Path, stored: Mapping[str, Any] = _NOTHING
 ) -> dict[str, Any] | None:
-    """The head that weights under our names are of; None if there is none.
+    """The config of the head of weights with the names of this package; None if there is none.
 
     Args:
         state_dict: the weights.
-        path: of their file, for messages.
-        stored: arguments that a file states beside its weights. Used for those that shapes do not tell, such as
-            ML-Decoder's ``num_heads``; a file without them has the head's defaults.
+        path: their file, for messages.
+        stored: arguments of the head in the file. They are used for arguments that cannot be inferred from tensor
+            shapes, such as ML-Decoder's ``num_heads``. Arguments that are not stored have the defaults of the head.
 
     Raises:
-        UserError: tensors of the head are missing, or have another number of dimensions.
+        UserError: if tensors of the head are missing, or have another number of dimensions.
     """
     kind = head_type(state_dict)
     if kind is None:
@@ -95,13 +95,13 @@ def head_config(
     try:
         config = {"type": kind, **head.arguments_from(below)}
     except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: its head is no whole {kind} ({type(error).__name__}: {error})") from error
+        raise UserError(f"{path}: its head is not a complete {kind} ({type(error).__name__}: {error})") from error
     others = inspect.signature(head).parameters.keys() - {"in_channels", *config}
     return config | {name: value for name, value in stored.items() if name in others and type(value) in (int, float)}
 
 
 def nearest_network(tensors: Iterable[str]) -> str:
-    """Which known network's names are most like those given, and three that differ."""
+    """The known network whose names are most similar to ``tensors``, and three differing names."""
     present = set(tensors)
     best: tuple[float, str, set[str]] = (-1.0, "", set())
     for name in VARIANTS:
@@ -109,13 +109,13 @@ def nearest_network(tensors: Iterable[str]) -> str:
             backbone = TResNet(name)
         ours = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
         ours["head.fc.weight"] = ours["head.fc.bias"] = torch.empty(0)
-        # Our names without what tells a backbone from its head: a bare backbone is as near as a classifier.
+        # Names without "backbone.", so that a backbone alone is as similar as a classifier.
         bare = {key.removeprefix("backbone.") for key in ours}
         for style, names in ((RELEASE, set(to_release(ours))), (TIMM, set(to_timm(ours))), (OURS, bare)):
-            likeness = len(present & names) / len(present | names)
-            if likeness > best[0]:
-                best = (likeness, f"TResNet {name} with the names of {STYLES[style]}", names)
+            similarity = len(present & names) / len(present | names)
+            if similarity > best[0]:
+                best = (similarity, f"TResNet {name} with the names of {STYLES[style]}", names)
     _, name, names = best
-    lacking, unknown = sorted(names - present), sorted(present - names)
-    differing = [f"{key} is missing" for key in lacking[:2]] + [f"{key} is unknown" for key in unknown[:1]]
-    return f"the nearest known is {name}: {'; '.join(differing)}"
+    missing, unknown = sorted(names - present), sorted(present - names)
+    differing = [f"{key} is missing" for key in missing[:2]] + [f"{key} is unknown" for key in unknown[:1]]
+    return f"the most similar one is {name}: {'; '.join(differing)}"

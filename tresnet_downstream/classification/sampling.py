@@ -1,9 +1,9 @@
-"""How often an epoch visits each image: as often as others, or more often where its classes are rare.
+"""The number of visits of each image in an epoch, which may be larger for images of rare classes.
 
-Each image has an expected number of visits, its factor. ``visits`` makes whole numbers of the factors for one epoch, by
-stochastic rounding: the number is the factor rounded down or up, and its mean over epochs is the factor. One uniform
-number rounds all images (systematic sampling), so that the number of visits in an epoch stays within one of the sum of
-the factors.
+Each image has a factor, the expected number of visits. :meth:`Visits.draw` rounds the factors up or down at random for
+each epoch, such that the mean over epochs is the factor. One uniform random number determines the rounding of all
+images (systematic sampling), so that the number of visits in an epoch differs by less than one from the sum of the
+factors.
 """
 
 from dataclasses import dataclass
@@ -15,50 +15,50 @@ from tresnet_downstream.classification.class_labels import ClassLabels
 from tresnet_downstream.errors import UserError
 
 SAMPLINGS = ("repeat_factor", "class_balanced")
-_DIGITS = 9  # of factors: a square root of 4 is 2
+_DIGITS = 9  # factors are rounded to this number of digits, so that the square root of 4 is 2
 
 
 @dataclass(frozen=True, eq=False)
 class Visits:
-    """How often each of N images is visited in an epoch, on average.
+    """The expected number of visits of each of N images in an epoch.
 
     Attributes:
-        factors: expected number of visits, (N,), 0 or more.
-        length: number of draws in an epoch: the sum of the factors, rounded up.
-        most: the most visits that an image has in an epoch.
-        told: what is told before a training.
+        factors: expected number of visits, (N,), at least 0.
+        length: number of samples in an epoch: the sum of the factors, rounded up.
+        most: largest number of visits of an image in an epoch.
+        notice: a line about the sampling, which is printed before a training.
     """
 
     factors: NDArray[np.float64]
     length: int
     most: int
-    told: str
+    notice: str
 
     def draw(self, generator: np.random.Generator) -> NDArray[np.int64]:
-        """The number of visits of each image in one epoch, (N,): its factor, rounded down or up.
+        """Draws the number of visits of each image in one epoch, (N,): its factor, rounded down or up.
 
-        Their sum is ``length``, or one less where the sum of the factors is no whole number.
+        Their sum is ``length``, or one less if the sum of the factors is not an integer.
         """
         whole = np.floor(self.factors)
         order = generator.permutation(len(whole))
         ends = np.floor(np.cumsum((self.factors - whole)[order]) + generator.random())
         visits = whole.astype(np.int64)
-        # Two ends are at most 1 apart, but for errors of rounding.
+        # The differences are at most 1, except for rounding errors.
         visits[order] += np.minimum(np.diff(ends, prepend=0), 1).astype(np.int64)
         return visits
 
 
 def repeat_factors(labels: ClassLabels, threshold: float) -> NDArray[np.float64]:
-    """Repeat factors of Gupta et al. (2019, arXiv:1908.03195, appendix B) for N images: (N,), 1 or more.
+    """Repeat factors of Gupta et al. (2019, arXiv:1908.03195, appendix B) for N images: (N,), at least 1.
 
-    With ``f_c`` the share of the images that show class ``c``, ``r_c = max(1, sqrt(threshold / f_c))``; an image has
-    the greatest factor of its classes, and 1 without any.
+    Let ``f_c`` be the share of the images that show class ``c``. The factor of the class is
+    ``max(1, sqrt(threshold / f_c))``. The factor of an image is the largest factor of its classes, or 1.
 
     Args:
-        labels: of the N images.
-        threshold: share of the images below which a class is repeated, above 0 to 1.
+        labels: the labels of the N images.
+        threshold: classes with a smaller share of the images are repeated; above 0, at most 1.
 
-    Example:
+    Examples:
         >>> from tresnet_downstream.classification.class_labels import single_labels
         >>> labels = single_labels(("cat", "dog"), np.array([0, 0, 0, 1]))
         >>> repeat_factors(labels, 1.0)
@@ -72,55 +72,57 @@ def repeat_factors(labels: ClassLabels, threshold: float) -> NDArray[np.float64]
 
 
 def balanced_factors(labels: ClassLabels) -> NDArray[np.float64]:
-    """Expected visits where a class is drawn evenly, and then one of its images: (N,), with the sum N.
+    """Expected visits of N images if a class is drawn uniformly, and then one of its images: (N,), with the sum N.
 
-    An image of the classes ``c`` has ``M / K * sum(1 / n_c)`` visits: ``n_c`` is the number of images that show ``c``,
-    ``K`` the number of classes that are shown, and ``M`` the number of images with a class. Others are visited once.
+    An image with the classes ``c`` has ``M / K * sum(1 / n_c)`` visits, where ``n_c`` is the number of images that show
+    ``c``, ``K`` the number of classes that are shown, and ``M`` the number of images with a class. Images without a
+    class are visited once.
     """
     positives = labels.positives()
     sizes = np.diff(labels.indptr)
     share = int(np.count_nonzero(sizes)) / max(1, int(np.count_nonzero(positives)))
     of_labels = share / np.maximum(positives, 1)[labels.indices]
     sums = np.bincount(_image_of(labels), of_labels, minlength=len(labels))
-    return np.where(sizes > 0, sums, 1.0).round(_DIGITS)
+    result: NDArray[np.float64] = np.where(sizes > 0, sums, 1.0).round(_DIGITS)
+    return result
 
 
 def visits_by(sampling: str, labels: ClassLabels, threshold: float | None) -> Visits:
-    """How often each image is visited.
+    """The number of visits of each image for a kind of sampling.
 
     Args:
         sampling: one of :data:`SAMPLINGS`.
-        labels: of the images.
-        threshold: of :func:`repeat_factors`; None takes the median frequency of the classes that are shown.
+        labels: the labels of the images.
+        threshold: threshold of :func:`repeat_factors`; None for the median frequency of the classes that are shown.
 
     Raises:
-        UserError: for another ``sampling``, a threshold that is no share, or images of which none shows a class.
+        UserError: for another ``sampling``, a threshold that is not a share, or if no image shows a class.
     """
     if sampling not in SAMPLINGS:
         raise UserError(f"sampling={sampling!r}: choose {', '.join(map(repr, SAMPLINGS))} or None")
     if threshold is not None and (type(threshold) not in (int, float) or not 0 < threshold <= 1):
-        raise UserError(f"repeat_threshold={threshold!r}: give a share of the images, above 0 to 1, or None")
+        raise UserError(f"repeat_threshold={threshold!r}: give a share of the images, above 0 and at most 1, or None")
     positives = labels.positives()
     shown = np.flatnonzero(positives)
     if not len(shown):
         raise UserError(f"sampling={sampling!r}: no image shows a class")
-    how = ""
+    setting = ""
     if sampling == "repeat_factor":
         share = float(np.median(positives[shown])) / len(labels) if threshold is None else float(threshold)
         factors = repeat_factors(labels, share)
         source = "the median frequency of the classes" if threshold is None else "as set"
-        how = f" with repeat_threshold {share:.3g} ({source})"
+        setting = f" with repeat_threshold {share:.3g} ({source})"
     else:
         factors = balanced_factors(labels)
     length = int(np.ceil(np.sum(factors).round(_DIGITS - 3)))
     rarest = int(shown[np.argmin(positives[shown])])
     draws = factors[np.unique(_image_of(labels)[labels.indices == rarest])].sum()
-    told = (
-        f"sampling: {sampling}{how}: {length:,} draws of {len(labels):,} images in an epoch, each image "
+    notice = (
+        f"sampling: {sampling}{setting}: {length:,} draws of {len(labels):,} images in an epoch, each image "
         f"{factors.min():.3g} to {factors.max():.3g} times on average; the rarest class {labels.classes[rarest]!r} "
         f"{draws:,.0f} times, from {positives[rarest]:,} images"
     )
-    return Visits(factors, length, int(np.ceil(factors.max())), told)
+    return Visits(factors, length, int(np.ceil(factors.max())), notice)
 
 
 def _image_of(labels: ClassLabels) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The config by which a checkpoint that describes itself is scored: what configs/_base_ says of validation."""
+"""Builds a scoring config from the description in a checkpoint, with the validation settings of configs/_base_."""
 
 import copy
 import sys
@@ -16,13 +16,13 @@ from tresnet_downstream.running.stored_config import check_stored
 
 
 def scoring_config(description: Description, path: str | Path) -> Config:
-    """A config that scores a checkpoint which describes itself, before options and references are filled in.
+    """Builds a config that scores a checkpoint with a description, with unresolved references.
 
-    :func:`with_options` does that: ``val_annotations`` and ``val_images`` have to be set, and ``image_size``,
-    ``batch_size``, ``threshold`` and the parts of ``model`` have their place too.
+    :func:`with_options` applies options and resolves references. ``val_annotations`` and ``val_images`` must be set;
+    ``image_size``, ``batch_size``, ``threshold`` and the keys of ``model`` may be set.
 
     Args:
-        description: the checkpoint's.
+        description: the description in the checkpoint.
         path: the checkpoint, for messages.
 
     Raises:
@@ -30,7 +30,7 @@ def scoring_config(description: Description, path: str | Path) -> Config:
             not registered.
     """
     if description.classifier is None or not description.pipeline:
-        raise UserError(f"{path}: does not describe its model; name its config too: CONFIG {path}")
+        raise UserError(f"{path}: does not describe its model; give its config too: CONFIG {path}")
     pipeline = resized(description.pipeline, "$image_size")
     size = {"image_size": input_size(description.pipeline)} if pipeline != description.pipeline else {}
     own = {**description.labels, **size, "model": description.classifier, "val_pipeline": list(pipeline)}
@@ -39,15 +39,15 @@ def scoring_config(description: Description, path: str | Path) -> Config:
         _for_one_label(content)
     if description.dataset is not None:
         for loader in _LOADERS:
-            content[loader]["dataset"] = _of_the_users(path, description.dataset, DATASETS)
+            content[loader]["dataset"] = _checked_own_part(path, description.dataset, DATASETS)
     if description.metrics:
-        metrics = [_of_the_users(path, metric, METRICS) for metric in description.metrics]
+        metrics = [_checked_own_part(path, metric, METRICS) for metric in description.metrics]
         content["val_evaluator"] = [content["val_evaluator"], *metrics]
     return Config(content, cfg_text="# of the checkpoint", filename=str(path))
 
 
 def _for_one_label(content: dict[str, Any]) -> None:
-    """Makes a scoring config one for one label per image: class folders, or a file if `val_annotations` names one."""
+    """Changes a scoring config to one label per image, from class folders or, if it is set, `val_annotations`."""
     for key in ("keep_empty", "difficult", "threshold", "top_k"):
         content.pop(key, None)
     for loader in _LOADERS:
@@ -59,20 +59,23 @@ def _for_one_label(content: dict[str, Any]) -> None:
     content["val_evaluator"] = {"type": "SingleLabelMetric"}
 
 
-def _of_the_users(path: str | Path, part: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
-    """A stored config of a data set or metric, checked: its class is the user's, and it names no paths."""
+def _checked_own_part(path: str | Path, part: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    """A stored config of a data set or metric without paths, after a check that its class is a user's."""
     check_stored(path, part, (registry,), ())
     kind: Any = registry.get(part["type"])
     if kind.__module__.startswith(f"{SCOPE}."):
         raise UserError(
-            f"{path}: names {part['type']!r} for its validation, where only a class of your own may be named"
+            f"{path}: names {part['type']!r} for its validation, but only a class of your own is allowed there"
         )
-    # Whether images may lie anywhere is for the user to say.
-    return without_paths({key: value for key, value in part.items() if (key, value) != ("outside_paths", True)})
+    # Only the user, not the checkpoint, may allow images outside of the folder.
+    result: dict[str, Any] = without_paths(
+        {key: value for key, value in part.items() if (key, value) != ("outside_paths", True)}
+    )
+    return result
 
 
 def _loader(split: str) -> dict[str, Any]:
-    """The loader of a split, ``val`` or ``test``, as configs/_base_ has it."""
+    """The config of the data loader of a split, ``val`` or ``test``, as in configs/_base_."""
     return {
         "batch_size": "$batch_size",
         "num_workers": "$num_workers",
@@ -96,7 +99,7 @@ def _loader(split: str) -> dict[str, Any]:
 
 _LOADERS = ("val_dataloader", "test_dataloader")
 _LABEL_DEFAULTS = {"threshold": 0.5, "top_k": 3}
-# What configs/_base_ says of validation. Parts of training are there for the check of configs alone.
+# The validation settings of configs/_base_. The check of configs requires the keys for training.
 _SCORING: dict[str, Any] = {
     "default_scope": SCOPE,
     "seed": 0,

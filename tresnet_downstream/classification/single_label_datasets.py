@@ -1,4 +1,4 @@
-"""Images with one label each: from class folders, annotation files, and torchvision's data sets."""
+"""Data sets with one label per image, from class folders, annotation files and torchvision."""
 
 import inspect
 import os
@@ -18,32 +18,41 @@ from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS
 
-# torchvision takes `download` for these, and refuses it: their servers are gone.
+# torchvision has the argument `download` for these data sets but raises an error, since their servers are gone.
 _NO_LONGER_FETCHED = ("StanfordCars",)
-ALL = "all"  # images of a data set that torchvision does not split
+ALL = "all"  # the split of a data set that torchvision does not split
 
 
 @DATASETS.register_module()
 class SingleLabelDataset(MultiLabelDataset):
     """Images with one label each, from a folder for each class or from an annotation file.
 
-    A sample is that of `MultiLabelDataset`, with an int64 class index as its target.
+    Samples are those of `MultiLabelDataset`, with an int64 class index as the target.
 
     Args:
-        image_folder: what the names of images are relative to; without an annotation file it holds a folder of images
-            for each class.
+        image_folder: folder of the images, which names in the annotations are relative to. Without an annotation file,
+            it has a subfolder of images for each class.
         pipeline: see `MultiLabelDataset`.
-        annotation_file: COCO ``.json`` file, ``.csv`` table or VOC's ``.txt`` list with one label for each image.
+        annotation_file: COCO ``.json`` file, ``.csv`` table or PASCAL VOC's ``.txt`` list with one label per image.
         data_root: folder of the data set.
-        classes: class names, whose order numbers the classes; None takes those of the file, or the folders' sorted
-            names.
-        source: where the data comes from, told if ``data_root`` is not there.
+        classes: class names in the order of the class indices; None for those of the file, or for the sorted names of
+            the subfolders.
+        source: where the data can be downloaded, for the message if ``data_root`` does not exist.
         **options: ``on_bad_image``, ``reduced_decoding``, ``cache_dir``, ``outside_paths`` and ``seed``, see
             `MultiLabelDataset`.
 
     Raises:
-        UserError: as `MultiLabelDataset`, and for an image with several labels, a class folder without images, and
-            folders that are none of ``classes``.
+        UserError: as `MultiLabelDataset`, and if an image has several labels, a subfolder has no images, or a subfolder
+            is not one of ``classes``.
+
+    Examples:
+        >>> import cv2
+        >>> for name in ("cat", "dog"):
+        ...     os.makedirs(f"images/{name}")
+        ...     _ = cv2.imwrite(f"images/{name}/1.png", np.zeros((32, 32, 3), np.uint8))
+        >>> dataset = SingleLabelDataset("images", [{"type": "SquashResize", "size": 16}])
+        >>> dataset.classes, dataset[1]["targets"], dataset[1]["image"]
+        (('cat', 'dog'), 1, 'dog/1.png')
     """
 
     def __init__(
@@ -61,11 +70,11 @@ class SingleLabelDataset(MultiLabelDataset):
     def read_annotations(
         self, classes: Sequence[str] | None, keep_empty: bool, cache_dir: str | None, difficult: str
     ) -> MultilabelAnnotations:
-        """What the folders or the file say; each image has exactly one label."""
+        """Reads the subfolders or the annotation file, and checks that each image has exactly one label."""
         if self.annotation_file == self.image_folder:
             return of_class_folders(self.image_folder, classes)
         annotations = super().read_annotations(classes, keep_empty, cache_dir, difficult)
-        # An image may also have a label that is unknown, which is none.
+        # A single label may be unknown, which does not count as a label.
         wrong = np.flatnonzero(np.diff(annotations.indptr) != 1)
         if not len(wrong):
             wrong = np.flatnonzero(annotations.values != 1)
@@ -76,42 +85,42 @@ class SingleLabelDataset(MultiLabelDataset):
             )
         return annotations
 
-    def target(self, index: int) -> Any:
+    def target(self, index: int) -> int:
         """The class index of a sample."""
         return int(self.annotations.indices[index])
 
 
 @DATASETS.register_module()
 class TorchvisionDataset(Dataset[dict[str, Any]]):
-    """One of torchvision's data sets of images with one label, such as ``CIFAR10`` or ``Flowers102``.
+    """A data set of torchvision with one label per image, such as ``CIFAR10`` or ``Flowers102``.
 
-    A sample is that of `SingleLabelDataset`; its image's name is its path below ``data_root``, or its number where the
-    data set keeps many images in one file.
+    Samples are those of `SingleLabelDataset`. The name of an image is its path below ``data_root``, or its number if
+    the data set has many images in one file.
 
     Args:
-        name: torchvision's name of the data set.
-        pipeline: the transforms, see `build_pipeline`.
-        split: ``train``, ``test`` or another that the data set has; several joined by ``+``, such as ``train+val``;
-            ``all`` for a data set without splits.
-        data_root: folder that torchvision keeps it in.
-        download: whether torchvision may download it there if it is not there.
-        classes: class names that it must have, in this order; None takes its own.
-        seed: of the pipeline's draws, 0 to 2**32 - 1.
+        name: name of the data set in torchvision.
+        pipeline: configs of the transforms, see `build_pipeline`.
+        split: ``train``, ``test`` or another split of the data set; several splits are joined by ``+``, such as
+            ``train+val``; ``all`` for a data set without splits.
+        data_root: folder in which torchvision stores the data.
+        download: whether torchvision may download missing data.
+        classes: expected class names, in this order; None for those of the data set.
+        seed: seed of the random draws of the pipeline, 0 to 2**32 - 1.
         options: further arguments of torchvision's class, by name.
 
     Attributes:
-        classes: the class names; numbers where torchvision has none.
-        metainfo: dictionary of ``classes``, where MMEngine looks for it.
+        classes: the class names; numbers if torchvision has no names.
+        metainfo: dictionary of ``classes``, which MMEngine reads.
         labels: int64 of shape (N,).
-        annotation_file: what messages call the data set.
+        annotation_file: name of the data set in messages.
         image_folder: ``data_root``.
         names: N names of images.
 
     Raises:
-        UserError: if torchvision has no such data set, split or option, or the data is not there.
+        UserError: if torchvision has no such data set, split or option, or if the data is missing.
     """
 
-    left_out: dict[str, str] = {}  # noqa: RUF012 - there is never any
+    left_out: dict[str, str] = {}  # noqa: RUF012 - always empty
 
     def __init__(
         self,
@@ -137,7 +146,7 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         self.metainfo = {"classes": self.classes}
         if classes is not None and tuple(classes) != self.classes:
             raise UserError(
-                f"{self.annotation_file}: its {len(self.classes)} classes are not the {len(classes)} wanted"
+                f"{self.annotation_file}: its {len(self.classes)} classes are not the {len(classes)} of `classes`"
             )
 
     def __len__(self) -> int:
@@ -158,7 +167,7 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         }
 
     def image_paths(self) -> list[str]:
-        """The paths of all images; where they are no files of their own, what names each one in its part."""
+        """The paths of all images. Images that are not files get unique names of the form of a path."""
         paths = []
         for part, name, end in zip(self.parts, self.split.split("+"), self.ends.tolist(), strict=True):
             stored = _stored_paths(part, self.image_folder)
@@ -168,11 +177,11 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         return [os.path.join(self.image_folder, path) for path in paths]
 
     def class_labels(self, key: str) -> ClassLabels:
-        """The class of each image; ``key`` is of the config, for messages."""
+        """The class of each image. ``key`` is the config key that needs them; it is not used."""
         return single_labels(self.classes, self.labels)
 
     def image(self, index: int) -> np.ndarray:
-        """An image as it is, before the pipeline: uint8 of shape (height, width, 3), RGB."""
+        """An image before the pipeline: uint8 of shape (height, width, 3), RGB."""
         part = int(np.searchsorted(self.ends, index, side="right"))
         image, _ = self.parts[part][index - (int(self.ends[part - 1]) if part else 0)]
         return np.asarray(image.convert("RGB"))
@@ -198,10 +207,10 @@ def _torchvision(name: str, root: str, split: str, download: bool, options: dict
     if "download" in parameters:
         options["download"] = download
     elif download:
-        raise UserError(f"download: torchvision cannot download {name}; put it into {root}")
+        raise UserError(f"download: torchvision cannot download {name}; copy it to {root}")
     if not {"train", "split"} & set(parameters) and split != ALL:
-        # Training and scoring on the same images would look like a good network.
-        raise UserError(f"split={split!r}: torchvision does not split {name}; {ALL!r} takes all of its images")
+        # Scoring the training images would give scores that are too good.
+        raise UserError(f"split={split!r}: torchvision does not split {name}; {ALL!r} uses all of its images")
     try:
         with _alone(root, name) if download else nullcontext():
             return kind(root=root, **options)
@@ -213,19 +222,19 @@ def _torchvision(name: str, root: str, split: str, download: bool, options: dict
 
 
 def _alone(root: str, name: str) -> BaseFileLock:
-    """A lock that one process of a training holds at a time; torchvision's downloads would overwrite one another."""
+    """A lock for the processes of a training, whose downloads would otherwise overwrite each other."""
     os.makedirs(root, exist_ok=True)
     return FileLock(os.path.join(root, f".{name}.lock"))
 
 
 def _labels(dataset: Any, name: str) -> np.ndarray:
-    """The labels, without reading an image where the data set has them."""
+    """The labels. Images are read only if the data set does not store its labels."""
     try:
         labels = np.asarray(_stored_labels(dataset), np.int64)
     except (NotImplementedError, TypeError, ValueError):
         labels = np.zeros(0, np.int64)
     if labels.ndim != 1 or not len(labels) or labels.min() < 0:
-        raise UserError(f"name={name!r}: is no data set of images with one label")
+        raise UserError(f"name={name!r}: is not a data set with one label per image")
     return labels
 
 
@@ -239,11 +248,11 @@ def _stored_labels(dataset: Any) -> Any:
 
 
 def _stored_paths(dataset: Any, root: str) -> list[str]:
-    """The images' paths relative to ``root``; none if they are no files of their own."""
+    """The paths of the images relative to ``root``; empty if they are not files."""
     for attribute in ("_image_files", "_images", "_samples", "samples"):
         stored = getattr(dataset, attribute, None)
         if isinstance(stored, Sequence) and len(stored) == len(dataset):
-            files = [each[0] if isinstance(each, tuple | list) else each for each in stored]
+            files = [entry[0] if isinstance(entry, tuple | list) else entry for entry in stored]
             if all(isinstance(file, str | os.PathLike) for file in files):
                 return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
     return []

@@ -1,7 +1,7 @@
 """Losses of classification with one label per image.
 
-Targets are N class indices, or N x C shares of the classes, which sum to 1 for each image, as mixup gives them. All
-losses are means over the images, are computed in float32 at least, under autocast too, and give one number.
+Targets are N class indices, or N x C shares of the classes as from mixup, which sum to 1 for each image. All losses are
+the mean over the images and are computed in float32 or float64, also under autocast.
 """
 
 from abc import ABC, abstractmethod
@@ -21,16 +21,16 @@ from tresnet_downstream.registry import MODELS
 
 
 class SingleLabelLoss(nn.Module, ABC):
-    """The frame of the losses: targets become shares of the classes, smoothed.
+    """The base class of the losses, which converts targets to smoothed shares of the classes.
 
     Args:
-        label_smoothing: share of each target that is spread evenly over all classes, 0 to below 1.
-        class_weights: C factors of the losses of the images, by their class; an image of several classes, as mixup
-            makes them, has the mean of their weights by its shares. None for 1.
+        label_smoothing: share of each target that is distributed evenly over all classes, at least 0 and below 1.
+        class_weights: C factors of the losses of the images of each class; None for 1. For an image of several classes,
+            as from mixup, the factor is their mean weighted by the shares.
     """
 
     reduction = "mean"
-    takes_shares = True  # as targets, which mixup needs
+    takes_shares = True  # whether targets may be shares of classes, which mixup needs
 
     class_weights: Tensor | None
 
@@ -43,7 +43,7 @@ class SingleLabelLoss(nn.Module, ABC):
 
     @abstractmethod
     def of_images(self, logits: Tensor, shares: Tensor, smooth: Tensor) -> Tensor:
-        """The loss of each image, N, for N x C float logits, shares of the classes and the same smoothed."""
+        """The loss of each image, N, for N x C float logits, shares of the classes, and smoothed shares."""
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of N x C logits against N class indices or N x C shares.
@@ -59,7 +59,7 @@ class SingleLabelLoss(nn.Module, ABC):
             shares = F.one_hot(targets.long(), logits.shape[1]).to(logits.dtype)
         else:
             raise ValueError(
-                f"targets {tuple(targets.shape)}: give one class index for each of {len(logits)} images, or shares of "
+                f"targets {tuple(targets.shape)}: give a class index for each of {len(logits)} images, or shares of "
                 f"the shape {tuple(logits.shape)}"
             )
         smooth = shares * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
@@ -72,15 +72,20 @@ class SingleLabelLoss(nn.Module, ABC):
 
 @MODELS.register_module()
 class CrossEntropy(SingleLabelLoss):
-    """Cross-entropy of a softmax, with label smoothing; equal to torch's without weights.
+    """Cross-entropy of a softmax, with label smoothing. Without class weights, it equals torch's.
 
-    With ``class_weights`` the sum over the images is torch's where nothing is smoothed. It is divided by the number of
-    images, and not by the sum of their weights, so that it does not depend on how images fall into batches. With label
-    smoothing, torch weighs the share of each class by itself, so that every image pulls towards the rare ones.
+    With ``class_weights``, there are two differences from torch. The sum over the images is divided by their number,
+    not by the sum of their weights, so that the loss does not depend on how images are batched. With label smoothing,
+    the weight of an image is that of its class. In torch, each class weights its smoothed share, so that every image
+    increases the probabilities of rare classes.
 
     Args:
         label_smoothing: see :class:`SingleLabelLoss`; 0.1 in most recipes.
         class_weights: see :class:`SingleLabelLoss`.
+
+    Examples:
+        >>> CrossEntropy()(torch.zeros(2, 4), torch.tensor([0, 3]))
+        tensor(1.3863)
     """
 
     def of_images(self, logits: Tensor, shares: Tensor, smooth: Tensor) -> Tensor:
@@ -90,15 +95,19 @@ class CrossEntropy(SingleLabelLoss):
 
 @MODELS.register_module()
 class BinaryCrossEntropySingleLabel(SingleLabelLoss):
-    """Binary cross-entropy of each class by itself, for one label per image: "ResNet strikes back" (arXiv:2110.00476).
+    """Binary cross-entropy of each class for one label per image, as in "ResNet strikes back" (arXiv:2110.00476).
 
-    The mean over the classes of each image, as in that recipe.
+    The loss of an image is the mean over the classes, as in that paper.
 
     Args:
-        target_threshold: a share above it counts as 1 and another as 0, so that mixup asks for all classes that it
-            mixed; None takes the shares as they are.
+        target_threshold: shares above it become 1 and others 0, so that all classes of a mixed image are targets; None
+            leaves the shares unchanged.
         label_smoothing: see :class:`SingleLabelLoss`; applied before the threshold.
         class_weights: see :class:`SingleLabelLoss`.
+
+    Examples:
+        >>> BinaryCrossEntropySingleLabel()(torch.zeros(2, 4), torch.tensor([0, 3]))
+        tensor(0.6931)
     """
 
     def __init__(
@@ -119,18 +128,22 @@ class BinaryCrossEntropySingleLabel(SingleLabelLoss):
 
 @MODELS.register_module()
 class AsymmetricLossSingleLabel(SingleLabelLoss):
-    """The asymmetric loss for one class per image, over a softmax (Ridnik et al., 2021, arXiv:2009.14119).
+    """The asymmetric loss for one label per image, with a softmax (Ridnik et al., 2021, arXiv:2009.14119).
 
-    A class with a share counts as the image's own: mixup's two classes both have the power ``gamma_pos``.
+    ``gamma_pos`` is used for all classes with a share above 0, such as both classes of a mixed image.
 
     Args:
         gamma_pos: focusing power of the image's class.
         gamma_neg: focusing power of the other classes.
         label_smoothing: see :class:`SingleLabelLoss`.
         class_weights: see :class:`SingleLabelLoss`.
+
+    Examples:
+        >>> AsymmetricLossSingleLabel(label_smoothing=0)(torch.zeros(2, 4), torch.tensor([0, 3]))
+        tensor(1.3863)
     """
 
-    eps = 1e-8  # least base of a focusing power: at 0 a power below 1 has an infinite slope
+    eps = 1e-8  # lower bound of the base of a focusing power, since the gradient of a power below 1 is infinite at 0
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""From a config to the data sets of its splits, and what is said of them."""
+"""Builds the data sets of the splits of a config, and the lines that describe them."""
 
 import copy
 import os
@@ -21,24 +21,24 @@ from tresnet_downstream.running.config_checks import unset_keys
 from tresnet_downstream.running.left_out import left_out_file
 from tresnet_downstream.running.split_overlap import is_small, paths_of, require_split, tell_overlap
 
-# What training reads of a data set, and what scoring writes of it besides; see interfaces.LabelledPictures.
+# Attributes of a data set that training reads, and those that scoring also reads; see interfaces.LabelledPictures.
 _TRAINING = ("classes", "metainfo", "__len__")
 _SCORING = ("annotation_file", "image_folder")
 
 
 def take_split(config: Config, split: str, set_here: Set[str]) -> Set[str]:
-    """Puts the data that is to be scored in the place of the validation data.
+    """Replaces the validation data of a config by the split to score.
 
     Args:
-        config: with references resolved; is changed in place.
+        config: a config with resolved references, which is changed in place.
         split: ``val``, or ``test`` for ``test_dataloader``.
-        set_here: the places of the config that options set, from :func:`places_set_by`.
+        set_here: keys of the config that options set, from :func:`places_set_by`.
 
     Returns:
-        the places, those of the test data as ones of the validation data.
+        The keys that options set, with those of the test data renamed to those of the validation data.
 
     Raises:
-        UserError: for another split, and if the config has no test data.
+        UserError: for another split, or if the config has no test data.
     """
     require_split(split)
     if split == "val":
@@ -47,27 +47,33 @@ def take_split(config: Config, split: str, set_here: Set[str]) -> Set[str]:
     unset = [*unset_keys(config, ("test",)), *(["test_split"] if dataset.get("split", "") is None else [])]
     if not dataset or unset:
         keys = ", ".join(unset) or "test_dataloader"
-        raise UserError(f"`split` test: the config has no test data: set {keys}; split val scores the validation data")
+        raise UserError(
+            f"`split` test: the config has no test data: set {keys}; `split` val scores the validation data"
+        )
     if dataset == config.val_dataloader.dataset:
-        tell("note: the test data of the config is its validation data, by which the best epoch was chosen")
+        tell("note: the test data of the config is its validation data, which the best epoch was chosen by")
     config.val_dataloader = copy.deepcopy(config.test_dataloader)
-    others = {place for place in set_here if not place.startswith("val_dataloader.")}
-    return {place.replace("test_dataloader.", "val_dataloader.", 1) for place in others}
+    remaining = {key for key in set_here if not key.startswith("val_dataloader.")}
+    return {key.replace("test_dataloader.", "val_dataloader.", 1) for key in remaining}
 
 
 def build_datasets(
     config: Config, train: bool, classes: Sequence[str] | None, split_name: str = "val"
 ) -> dict[str, Any]:
-    """The splits; validation has the classes of the training data or of the checkpoint, so that columns agree.
+    """Builds the data sets of the splits. Validation data has the classes of the training data or of the checkpoint.
 
     Args:
-        config: with references resolved.
+        config: a config with resolved references.
         train: whether the training data is built too.
-        classes: those of the checkpoint, if there is one.
-        split_name: what the data that stands in the place of the validation data is called in messages.
+        classes: class names of the checkpoint; None if there is none.
+        split_name: name of the validation data in messages, such as ``test`` after :func:`take_split`.
+
+    Returns:
+        From ``train`` and ``val`` to the data sets.
 
     Raises:
-        UserError: for a data set that cannot be built, lacks what is read of it, or joins others for validation.
+        UserError: if a data set cannot be built or lacks an attribute, or if validation data concatenates or repeats
+            data sets.
     """
     datasets: dict[str, Any] = {}
     splits = ("train", "val") if train else ("val",)
@@ -77,43 +83,43 @@ def build_datasets(
         place = f"{split}_dataloader.dataset"
         node = dict(config[f"{split}_dataloader"].dataset)
         if split == "val" and node.get("on_bad_image") == "skip":
-            # A neighbour in its place would be scored twice.
+            # With "skip", the next image would be scored twice.
             node["on_bad_image"] = "leave_out"
         node = _with_cache(node, str(Path(config.work_dir).absolute().parent / ".cache"))
         if classes is not None:
-            kind = DATASETS.get(str(node.get("type")))  # None raises below, by the registry
+            kind = DATASETS.get(str(node.get("type")))  # if None, `build` raises an error below
             if kind is not None and not takes_argument(kind, "classes"):
-                raise UserError(f"{place}: {node.get('type')} takes no argument `classes`, the order of the columns")
+                raise UserError(f"{place}: {node.get('type')} has no argument `classes`, the order of the columns")
             node["classes"] = tuple(classes)
         try:
             dataset = datasets[split] = DATASETS.build(node)
         except UserError as error:
-            # In the words of the config, where the two keys have the split's name.
+            # In configs, the names of these keys contain the name of the split.
             name = split_name if split == "val" else split
             message = str(error).replace("annotation_file", f"{name}_annotations")
             raise UserError(message.replace("image_folder", f"{name}_images")) from error
         needed = _TRAINING if train else (*_TRAINING, *_SCORING)
-        if lacking := [name for name in needed if not hasattr(dataset, name)]:
+        if missing := [name for name in needed if not hasattr(dataset, name)]:
             raise UserError(
-                f"{place}: {type(dataset).__name__} has no `{lacking[0]}`; tresnet_downstream/interfaces.py says what "
+                f"{place}: {type(dataset).__name__} has no `{missing[0]}`; tresnet_downstream/interfaces.py says what "
                 "a data set must have"
             )
         if classes is not None and tuple(dataset.classes) != tuple(classes):
-            raise UserError(f"{place}: {type(dataset).__name__} has other `classes` than it was given")
+            raise UserError(f"{place}: {type(dataset).__name__} has other `classes` than its argument")
         classes = dataset.classes
     return datasets
 
 
 def tell_shared_images(config: Config, datasets: Mapping[str, Any], train: bool, split_name: str = "val") -> None:
-    """Says how many images of the splits that are scored are training data too, where the data says its images.
+    """Prints how many images of the scored splits are training data too, if the data sets provide their images.
 
-    A training looks at the test data of the config too. Files that are not there are not looked at.
+    Before a training, the test data of the config is compared too. Missing files are ignored.
 
     Args:
-        config: with references resolved.
-        datasets: from :func:`build_datasets`.
-        train: whether a training begins; otherwise the training data is that of the config.
-        split_name: as of :func:`build_datasets`.
+        config: a config with resolved references.
+        datasets: the result of :func:`build_datasets`.
+        train: whether ``datasets`` has the training data; otherwise it is taken from the config.
+        split_name: see :func:`build_datasets`.
     """
     training = paths_of(datasets["train"]) if train else _paths_by_config(config, "train")
     tell_overlap(split_name, training, paths_of(datasets["val"]))
@@ -122,7 +128,7 @@ def tell_shared_images(config: Config, datasets: Mapping[str, Any], train: bool,
 
 
 def _paths_by_config(config: Config, split: str) -> list[str] | None:
-    """The paths of the images of a split that is not used; None if it is not set, not there, or does not say them."""
+    """The paths of the images of a split that was not built; None if it is not set, missing or without paths."""
     node = (config.get(f"{split}_dataloader") or {}).get("dataset")
     if not node or unset_keys(config, (split,)) or node.get("split", "") is None:
         return None
@@ -132,16 +138,18 @@ def _paths_by_config(config: Config, split: str) -> list[str] | None:
         file = part.get("annotation_file")
         if file is not None and not is_small(os.path.join(part.get("data_root") or "", file)):
             return None
-    # What is not there is not fetched for this.
-    quiet = {**node, "download": False} if "download" in node else node
+    # Nothing is downloaded for this comparison.
+    without_download = {**node, "download": False} if "download" in node else node
     try:
-        return paths_of(DATASETS.build(_with_cache(quiet, str(Path(config.work_dir).absolute().parent / ".cache"))))
+        return paths_of(
+            DATASETS.build(_with_cache(without_download, str(Path(config.work_dir).absolute().parent / ".cache")))
+        )
     except (UserError, TypeError, KeyError, OSError):
         return None
 
 
 def _leaves(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The configs of data sets that join no others."""
+    """The configs of data sets that do not concatenate or repeat others."""
     parts = [node["dataset"]] if "dataset" in node else node.get("datasets")
     if not parts:
         yield node
@@ -150,7 +158,7 @@ def _leaves(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def summaries(config: Config, datasets: Mapping[str, Any], train: bool, split_name: str = "val") -> list[str]:
-    """Lines on the data sets whose labels can be counted; none on the user's own."""
+    """Lines that describe the data sets of this package. A user's data sets are not described."""
     lines = []
     for split, dataset in datasets.items():
         if isinstance(dataset, MultiLabelDataset | ConcatDataset | RepeatDataset) and dataset.annotations is not None:
@@ -177,7 +185,7 @@ def _refuse_joined(split: str, dataset: Mapping[str, Any]) -> None:
 
 
 def _with_cache(dataset: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """A config whose data sets of ours keep large annotation files beside the folder of the run, for other runs."""
+    """A config in which data sets of this package cache large annotation files beside the folder of the run."""
     node = dict(dataset)
     if isinstance(node.get("dataset"), Mapping):
         node["dataset"] = _with_cache(node["dataset"], folder)
@@ -189,6 +197,6 @@ def _with_cache(dataset: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _pipeline_of(dataset: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The transforms of the first data set, also within one that joins others."""
+    """The transforms of a data set; of the first one if it concatenates or repeats others."""
     parts = [dataset["dataset"]] if "dataset" in dataset else dataset.get("datasets")
     return _pipeline_of(parts[0]) if parts else dataset.get("pipeline") or ()

@@ -14,16 +14,16 @@ from tresnet_downstream.classification.single_label_losses import SingleLabelLos
 
 @dataclass(frozen=True)
 class Task:
-    """What differs between the tasks.
+    """The differences between the tasks.
 
     Attributes:
-        name: in messages.
-        other: the other task's name.
+        name: name in messages.
+        other: name of the other task.
         multi_label: the value of ``model.multi_label``.
-        dataset: the class of its data sets, where the config has no other.
-        metric: whose scores are written and choose the better weights.
-        losses: names of the losses that it trains with.
-        other_loss: the class of the other task's losses.
+        dataset: the default class of data sets.
+        metric: the metric whose scores are written and compared.
+        losses: names of the losses.
+        other_loss: base class of the losses of the other task.
     """
 
     name: str
@@ -49,5 +49,5 @@ SINGLE_LABEL = Task(
 
 
 def task_of(config: Config) -> Task:
-    """The task of a config, by its ``model.multi_label``, which is True unless set."""
+    """The task of a config, by its ``model.multi_label``, which is True by default."""
     return MULTI_LABEL if config.model.get("multi_label", True) else SINGLE_LABEL

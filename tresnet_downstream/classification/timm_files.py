@@ -1,6 +1,6 @@
-"""Weight files of timm's networks: a classifier with timm's own preprocessing.
+"""Reads weight files of networks of timm as classifiers with the preprocessing of timm.
 
-Names and shapes alone do not say which network a file is of; the user or the catalogue does.
+The network cannot be inferred from names and shapes. The user or the catalogue names it.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ _PREFIXES = ("module.", "network.")
 
 
 def timm_weight_file(path: Path, tensors: Mapping[str, Tensor], network: str) -> WeightFile:
-    """What a file of one of timm's networks holds, under our names.
+    """The content of a file of a network of timm, with the names of this package.
 
     Args:
         path: the file, for messages.
         tensors: its weights, with timm's names.
-        network: timm's name of the network, such as ``tf_efficientnet_lite0``.
+        network: name of the network in timm, such as ``tf_efficientnet_lite0``.
 
     Raises:
         UserError: if timm is not installed or has no such network, or the file has no classifier.
@@ -50,20 +50,20 @@ def timm_weight_file(path: Path, tensors: Mapping[str, Tensor], network: str) ->
 
 
 def timm_pipeline(config: Mapping[str, Any], size: int | None = None) -> tuple[dict[str, Any], ...]:
-    """The transform that timm scores a network with.
+    """The transform by which timm prepares images in the evaluation of a network.
 
     Args:
-        config: from `pretrained_config`.
-        size: side of the pictures, in place of the network's.
+        config: the result of `pretrained_config`.
+        size: height and width in pixels; None for those of the network.
 
     Raises:
-        UserError: if timm resizes in a way that there is no transform for here.
+        UserError: if there is no equivalent transform in this package.
     """
     side = size or int(config["input_size"][-1])
     mode, interpolation = config.get("crop_mode", "center"), config.get("interpolation", "bicubic")
     if mode not in ("center", "squash") or interpolation not in ("bilinear", "bicubic"):
         raise UserError(
-            f"network: timm prepares its pictures by {mode!r} and {interpolation!r}, which is not known here"
+            f"network: timm prepares its images by {mode!r} and {interpolation!r}, which is not supported here"
         )
     if mode == "squash":
         return ({"type": "SquashResize", "size": side},)
@@ -72,7 +72,7 @@ def timm_pipeline(config: Mapping[str, Any], size: int | None = None) -> tuple[d
 
 
 def pretrained_config(network: str) -> dict[str, Any]:
-    """What timm says of a network's weights: input size, crop, interpolation, name of its classifier.
+    """The config of a network's weights in timm: input size, crop, interpolation, name of the classifier.
 
     Raises:
         UserError: if timm is not installed or has no such network.
@@ -81,7 +81,7 @@ def pretrained_config(network: str) -> dict[str, Any]:
         import timm
     except ImportError as error:
         raise UserError("a network of timm needs timm: pip install 'tresnet-downstream[timm]'") from error
-    found = timm.get_pretrained_cfg(network, allow_unregistered=False) if timm.is_model(network) else None
-    if found is None:
+    config = timm.get_pretrained_cfg(network, allow_unregistered=False) if timm.is_model(network) else None
+    if config is None:
         raise UserError(f"network={network!r}: timm has no such network, or no weights of it")
-    return dict(found.to_dict())
+    return dict(config.to_dict())

@@ -1,4 +1,4 @@
-"""Transforms of timm as transforms of a pipeline, with draws that are a function of the sample's generators."""
+"""Transforms of timm for pipelines, whose random draws come from the generators of the sample."""
 
 import itertools
 import random
@@ -14,13 +14,13 @@ from tresnet_downstream.registry import TRANSFORMS
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
-    """Keep the highest bits of each value.
+    """Keeps the most significant bits of each value.
 
-    Timm draws 0 bits too, which give a black picture. Pillow raises an error for 0 since version 13, so this function
-    replaces timm's.
+    It replaces timm's function. timm also draws 0 bits, which give a black image, and for which Pillow raises an error
+    since version 13.
 
     Args:
-        image: an RGB picture.
+        image: an RGB image.
         bits_to_keep: 0 to 8.
     """
     if bits_to_keep >= 8:
@@ -32,18 +32,23 @@ def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
 
 @TRANSFORMS.register_module()
 class TimmAutoAugment(albumentations.ImageOnlyTransform):
-    """Timm's automatic augmentation by its own string, such as ``rand-m9-mstd0.5-inc1``.
+    """Timm's automatic augmentation, by a string such as ``rand-m9-mstd0.5-inc1``.
 
     Args:
         config: timm's string: ``rand-...`` (RandAugment), ``augmix-...`` or the name of a policy of AutoAugment.
-        size: side of the pictures in pixels, which translations are measured by.
-        fill: red, green and blue, 0 to 255, of what comes into the picture; timm takes the mean of the network's input,
+        size: height and width of images in pixels, which determine the range of translations.
+        fill: red, green and blue, 0 to 255, of pixels outside of the image. timm uses the mean of the network's input,
             which is black for TResNet.
         p: probability of applying the transform, 0 to 1.
 
     Raises:
         UserError: if timm is not installed.
-        ValueError: if timm does not know the string.
+        ValueError: if the string is not valid for timm.
+
+    Examples:
+        >>> augment = TimmAutoAugment("rand-m9-mstd0.5-inc1", size=32)
+        >>> augment(image=np.zeros((32, 32, 3), np.uint8))["image"].shape
+        (32, 32, 3)
     """
 
     def __init__(self, config: str, size: int = 224, fill: Sequence[int] = (0, 0, 0), p: float = 1.0) -> None:
@@ -59,7 +64,7 @@ class TimmAutoAugment(albumentations.ImageOnlyTransform):
             self.augment = make(config, options)
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"config is {config!r}, which timm does not know ({type(error).__name__}: {error})"
+                f"config is {config!r}, which is not valid for timm ({type(error).__name__}: {error})"
             ) from error
         groups = [self.augment.ops] if hasattr(self.augment, "ops") else self.augment.policy
         for operation in itertools.chain.from_iterable(groups):
@@ -68,17 +73,17 @@ class TimmAutoAugment(albumentations.ImageOnlyTransform):
         self.config, self.size, self.fill = config, size, tuple(fill)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the seed of timm's draws."""
+        """Draws the seed of timm's random draws."""
         return {"seed": self.py_random.getrandbits(32)}
 
     def apply(self, img: np.ndarray, seed: int, **_: Any) -> np.ndarray:
-        """Give the picture after the operations that timm draws."""
-        # timm draws from the global generators, which stay as they were.
-        before = random.getstate(), np.random.get_state()  # noqa: NPY002
+        """Applies operations that timm draws."""
+        # timm draws from the global generators, whose state is restored.
+        states = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
             return np.asarray(self.augment(Image.fromarray(img)))
         finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])  # noqa: NPY002
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""Classification, with several labels or one: from a config to a running training, or to the scores of a checkpoint."""
+"""Training and scoring of classifiers, with several labels per image or one, from a config."""
 
 import copy
 from collections.abc import Mapping, Sequence, Set
@@ -54,7 +54,7 @@ from tresnet_downstream.weights import load_pretrained, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import class_names
 
-# What a run says that was scored with test-time augmentation.
+# Stored in runs that were scored with test-time augmentation.
 TTA = "mean of the probabilities of each image and its mirror image"
 
 
@@ -63,28 +63,29 @@ TTA = "mean of the probabilities of each image and its mirror image"
 def train_classifier(
     config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
 ) -> dict[str, Any]:
-    """Trains a classifier and validates it: several labels per image, or one if ``model.multi_label`` is False.
+    """Trains and validates a classifier, with several labels per image, or one if ``model.multi_label`` is False.
 
-    Checkpoints, logs and TensorBoard scalars go to ``config.work_dir``.
+    Checkpoints, logs and TensorBoard scalars are written to ``config.work_dir``.
 
     Args:
-        config: from :func:`load_config`, with ``work_dir``.
-        resume: goes on from the newest checkpoint in ``work_dir``, if there is one.
+        config: the result of :func:`load_config`, with ``work_dir``.
+        resume: whether to resume from the newest checkpoint in ``work_dir``, if there is one.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
-        overwrite: moves a run that ``work_dir`` holds aside; without, and without ``resume``, it is refused.
+        overwrite: whether a run in ``work_dir`` is moved aside. If both this and ``resume`` are False, a folder with a
+            run is refused.
 
     Returns:
-        the best validation score: ``mAP`` or ``top1``, ``weights`` (``raw`` or ``averaged``) and ``epoch``; without
-        ``weights`` and ``epoch`` if nothing was scored.
+        The best validation score: ``mAP`` or ``top1``, ``weights`` (``raw`` or ``averaged``) and ``epoch``. ``weights``
+        and ``epoch`` are missing if nothing was scored.
 
     Raises:
-        UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
+        UserError: if the data, the config or a checkpoint is invalid, or the loss is not finite.
     """
     join_processes(launcher)
     checkpoint = checkpoint_to_resume(config.work_dir, resume, overwrite)
     config.overwrite = overwrite
     check_config(config, ("train", "val"))
-    # Loaded here and not by MMEngine, which would also do it where a run is resumed, and tells its log alone.
+    # Loaded below, not by MMEngine, which would also load it when a run is resumed, and reports it only in its log.
     init_cfg = config.model.backbone.pop("init_cfg", None)
     runner = _build_runner(config, launcher, checkpoint, train=True)
     if checkpoint is None:
@@ -95,15 +96,15 @@ def train_classifier(
         runner.train()
     except NonFiniteLossError as error:
         last = folders.last_checkpoint(config.work_dir)
-        where = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
-        raise NonFiniteLossError(f"{error}; {where}; amp=None may help, or a new run with a lower max_lr") from error
+        advice = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
+        raise NonFiniteLossError(f"{error}; {advice}; amp=None may help, or a new run with a lower max_lr") from error
     finally:
         close(runner)
     return next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
 
 
 def best_score(config: Config, best: Mapping[str, Any]) -> BestScore | None:
-    """The score in what :func:`train_classifier` gave that chose the best epoch; None if nothing was scored."""
+    """The score of the best epoch in the result of :func:`train_classifier`; None if nothing was scored."""
     if "epoch" not in best:
         return None
     checkpoint = _with_best(config.default_hooks, task_of(config))["checkpoint"]
@@ -125,32 +126,33 @@ def score_classifier(
     ready: ReadyModel | None = None,
     split: str = "val",
 ) -> tuple[Any, MultilabelRun | SingleLabelRun] | None:
-    """Scores a checkpoint on the validation data of a config, or on its test data.
+    """Scores a checkpoint on the validation or test data of a config.
 
-    Model and pipeline are the checkpoint's, where it describes them; a line says where the config differs.
+    The model and the pipeline are those of the checkpoint if it describes them. A line reports differences from the
+    config.
 
     Args:
-        config: from :func:`load_config`, with ``work_dir``.
+        config: the result of :func:`load_config`, with ``work_dir``.
         checkpoint_path: a checkpoint of this toolkit.
-        weights: ``raw`` or ``averaged``; None takes those that scored better when the checkpoint was validated.
+        weights: ``raw`` or ``averaged``; None takes those with the better validation score.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
-        set_here: the places of the config that win over the checkpoint, from :func:`places_set_by`.
-        explain: whether the run gets maps of where the network looked at its worst mistakes; see :mod:`explain`.
-        tta: scores the mean of the probabilities of each image and its mirror image; the run says so.
-        ready: the model of a file that is no checkpoint.
-        split: ``val``, or ``test`` for ``test_annotations`` and ``test_images``; the run says which.
+        set_here: keys of the config that take precedence over the checkpoint, from :func:`places_set_by`.
+        explain: whether the run gets maps of the worst mistakes, see :mod:`explain`.
+        tta: whether the mean of the probabilities of each image and its mirror image is scored. The run stores this.
+        ready: a model that needs no checkpoint, such as an exported one; None for a checkpoint.
+        split: ``val``, or ``test`` for ``test_annotations`` and ``test_images``. The run stores this.
 
     Returns:
-        the scores (:class:`MultilabelScores` or :class:`SingleLabelScores`) and the run, for :func:`write_scored`;
+        The scores (:class:`MultilabelScores` or :class:`SingleLabelScores`) and the run, for :func:`write_scored`;
         None in all processes but the first.
 
     Raises:
-        UserError: if data, config and checkpoint do not fit together.
+        UserError: if data, config and checkpoint do not fit each other.
     """
     join_processes(launcher)
     if ready is not None and (explain or tta):
         what = "explain" if explain else "tta"
-        raise UserError(f"{checkpoint_path}: is exported, and `{what}` is for checkpoints; leave it out")
+        raise UserError(f"{checkpoint_path}: is exported, but `{what}` is for checkpoints; leave it out")
     set_here = take_split(config, split, set_here)
     require_cutoffs(config.get("frequency_cutoffs"))
     training = None
@@ -158,7 +160,7 @@ def score_classifier(
         name, runner, training = _runner_of_checkpoint(config, checkpoint_path, weights, launcher, set_here, split)
     else:
         name, runner = "exported", _runner_of_ready(config, ready, launcher, weights, set_here, checkpoint_path, split)
-    if explain:  # what is missing is told before the work
+    if explain:  # raises an error before scoring if something is missing
         explanation_method(bare(runner.model).eval())
     if tta:
         bare(runner.model).tta = True
@@ -189,7 +191,7 @@ def _runner_of_checkpoint(
     set_here: Set[str],
     split: str,
 ) -> tuple[str, Runner, TrainingCounts | None]:
-    """Which of the checkpoint's weights were chosen, a runner with them, and the counts of the training data."""
+    """The name of the chosen weights, a runner with these weights, and the counts of the training data."""
     checkpoint = read_checkpoint(checkpoint_path)
     name, state_dict = unwrap(checkpoint, weights, checkpoint_path)
     classes = class_names(checkpoint, checkpoint_path)
@@ -205,7 +207,7 @@ def _runner_of_checkpoint(
 
 
 def _with_cutoffs(training: TrainingCounts | None, config: Config, set_here: Set[str]) -> TrainingCounts | None:
-    """The counts of a checkpoint, with the cutoffs of the config if it has some, or an option set them."""
+    """The counts in a checkpoint, with the cutoffs of the config if it has some, or if an option sets them."""
     cutoffs = config.get("frequency_cutoffs")
     if training is None or (cutoffs is None and "frequency_cutoffs" not in set_here):
         return training
@@ -228,7 +230,7 @@ def _runner_of_ready(
     ready.require_untouched(set_here, path)
     if bool(config.model.get("multi_label", True)) != ready.config["multi_label"]:
         task = MULTI_LABEL if ready.config["multi_label"] else SINGLE_LABEL
-        raise UserError(f"{path}: is a classifier with {task.name}, and the config's has {task.other}")
+        raise UserError(f"{path}: is a classifier with {task.name}, but the config has {task.other}")
     config.model = dict(ready.config)
     config.val_dataloader.dataset.pipeline = list(ready.pipeline)
     return _build_runner(config, launcher, None, train=False, classes=ready.classes, split=split)
@@ -242,7 +244,7 @@ def _outcome(
     metric: TaskMetric,
     scores: Mapping[str, Any],
 ) -> MultilabelRun | SingleLabelRun:
-    """What was scored, for a run folder."""
+    """The scored run, for a run folder."""
     common: dict[str, Any] = {
         "probabilities": metric.probabilities["raw"],
         "images": metric.images,
@@ -310,7 +312,7 @@ def _build_runner(
     if is_main_process():
         tell_shared_images(config, datasets, train, split)
     if balance is not None:
-        for line in balance.told(loaders["train"]):
+        for line in balance.notices(loaders["train"]):
             tell(line)
         runner.class_balance = balance
         runner.data_settings = balance.settings()
@@ -323,51 +325,51 @@ def _build_runner(
 
 
 def _require_several_classes(classes: Sequence[str]) -> None:
-    """Raises UserError for one class: its softmax is always 1, so that nothing is learned and each answer is right."""
+    """Raises UserError for a single class, whose softmax is always 1, so that the network could not learn."""
     if len(classes) == 1:
         raise UserError(
-            f"train_dataloader.dataset: has the only class {classes[0]!r}, and with one label per image a network "
-            "chooses among several; add images of another"
+            f"train_dataloader.dataset: has only the class {classes[0]!r}, but with one label per image there must be "
+            "several; add images of another class"
         )
 
 
 def _with_best(hooks: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    """The hooks, of which the one that keeps the best checkpoint goes by the task's score unless it names another."""
+    """The hooks, with the score of the task as ``save_best`` of the checkpoint hook unless the config sets it."""
     if not hooks.get("checkpoint"):
         raise UserError(
-            "default_hooks.checkpoint: is not set, and training needs it; default_hooks.checkpoint.interval=N writes "
+            "default_hooks.checkpoint: is not set, but training needs it; default_hooks.checkpoint.interval=N writes "
             "fewer checkpoints"
         )
     return {**hooks, "checkpoint": {"save_best": task.metric.keys[0], **hooks["checkpoint"]}}
 
 
 def _reduction(loss: nn.Module | None, task: Task) -> str:
-    """Whether a loss is a ``sum`` or a ``mean`` over the batch; told where the loss does not say."""
+    """The reduction of a loss: ``sum`` or ``mean``. If the loss has no such attribute, a message says so."""
     if loss is None:
-        raise UserError(f"model.loss: is not set, and training needs one, such as dict(type='{task.losses[0]}')")
+        raise UserError(f"model.loss: is not set, but training needs one, such as dict(type='{task.losses[0]}')")
     if isinstance(loss, task.other_loss):
         raise UserError(
-            f"model.loss: {type(loss).__name__} is for {task.other}, and this trains with {task.name}; choose "
+            f"model.loss: {type(loss).__name__} is for {task.other}, but this training has {task.name}; choose "
             f"{' or '.join(task.losses)}, or set model.multi_label={not task.multi_label}"
         )
     reduction = getattr(loss, "reduction", None)
     if reduction is None:
-        tell(f"note: {type(loss).__name__} has no attribute `reduction`, so it is taken for a mean over the batch")
+        tell(f"note: {type(loss).__name__} has no attribute `reduction`, so it is assumed to be a mean over the batch")
         return "mean"
     if reduction not in REDUCTIONS:
-        raise UserError(f"model.loss: its reduction is {reduction!r}, and training takes {' or '.join(REDUCTIONS)}")
+        raise UserError(f"model.loss: its reduction is {reduction!r}, but training needs {' or '.join(REDUCTIONS)}")
     return str(reduction)
 
 
 def _further_scores(scores: Mapping[str, Any], metric: TaskMetric) -> dict[str, Any]:
-    """What metrics besides ours gave, as plain data."""
+    """The scores of metrics other than the task's, as plain data."""
     further = {name.removeprefix("raw/"): plain(value) for name, value in scores.items()}
     further = {name: value for name, value in further.items() if name not in (*metric.keys, "weights")}
     return {"metrics": further} if further else {}
 
 
 def _data(config: Config, dataset: Any, metric: TaskMetric) -> dict[str, Any]:
-    """What went into the scores, as plain data: images used and left out with the reason, size and pipeline."""
+    """The scored data, as plain data: images used and left out with the reasons, image size, pipeline."""
     if not isinstance(dataset, MultiLabelDataset):
         return {}
     annotations = dataset.annotations
@@ -393,7 +395,7 @@ def _loader_config(config: Config, split: str, dataset: Any) -> dict[str, Any]:
 
 
 def _start_from(runner: Runner, config: Config, init_cfg: Any) -> None:
-    """Loads the weights that training starts from, the backbone's or the whole classifier's, and says which."""
+    """Loads the weights that training starts from, of the backbone or the classifier, and prints which."""
     model, notes = bare(runner.model), []
     if init_cfg and (not isinstance(init_cfg, Mapping) or init_cfg.get("type") != "Pretrained"):
         raise UserError("model.backbone.init_cfg: give dict(type='Pretrained', checkpoint=...) or None")
@@ -403,7 +405,7 @@ def _start_from(runner: Runner, config: Config, init_cfg: Any) -> None:
         if config.get("load_from"):
             notes.append(load_pretrained(model, config.load_from))
     except UserError as error:
-        raise UserError(f"{error}; or pretrained=None starts from random weights") from error
+        raise UserError(f"{error}; pretrained=None starts from random weights") from error
     if not notes and "pretrained" in config:
         notes.append("note: pretrained is not set: training starts from random weights, unlike published trainings")
     if notes and is_main_process():

@@ -1,9 +1,9 @@
-"""Picture transforms: Albumentations' by name, and those of the published multi-label recipes.
+"""Image transforms: those of the published multi-label recipes, and those of Albumentations by name.
 
-The recipes train on `SquashResize`, `Cutout`, `RandAugment` and score on `SquashResize` alone, without
-normalisation. What changes pixels stands in functions over uint8 arrays of shape (height, width, 3) in RGB;
-the classes hold settings and draw. Every draw comes from the generators that Albumentations hands to a
-transform (``py_random``, ``random_generator``), never from a global one: whoever sets those decides all.
+The recipes train with `SquashResize`, `Cutout` and `RandAugment` and score with `SquashResize` alone, without
+normalisation. Functions of uint8 arrays of shape (height, width, 3) in RGB change the pixels; classes have the settings
+and draw random values. All draws come from the generators of the transform (``py_random``, ``random_generator``), which
+the caller seeds, and not from global ones.
 """
 
 import math
@@ -19,7 +19,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.prediction import resizing
 from tresnet_downstream.registry import TRANSFORMS
 
-# Else Albumentations asks the network for a newer version of itself as it is imported.
+# Otherwise Albumentations looks for a newer version on the internet when it is imported.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations
@@ -36,26 +36,32 @@ _OF_FILES = {
 
 
 def squash_resize(image: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
-    """Resize to ``height`` x ``width`` whatever the proportions, ``bilinear`` or ``bicubic``, with antialiasing.
+    """Resizes to ``height`` x ``width`` without keeping the aspect ratio, with antialiasing.
 
-    The pixels are those of :func:`prediction.resizing.resize`, at several times its speed, and within 1 of those of
-    torchvision's ``Resize((height, width))`` on a Pillow image.
+    The pixels equal those of :func:`prediction.resizing.resize`, which is several times slower. They differ by at most
+    1 from torchvision's ``Resize((height, width))`` of a Pillow image.
+
+    Args:
+        image: uint8 of shape (height, width, 3).
+        height: new height in pixels.
+        width: new width in pixels.
+        interpolation: ``bilinear`` or ``bicubic``.
     """
-    # Torch has one kernel for uint8 with the colours side by side, four times as fast as Pillow's.
+    # For uint8 in channels-last layout, torch has a kernel that is four times as fast as Pillow's.
     batch = torch.from_numpy(np.require(image, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(batch, (height, width), mode=interpolation, antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def cut_out(image: np.ndarray, factor: float, centre: tuple[int, int], colour: tuple[int, int, int]) -> np.ndarray:
-    """Paint a rectangle of ``factor`` times each side, as the ASL release does.
+    """Paints a rectangle of ``factor`` times each side, as in the ASL release.
 
-    Per axis it reaches from ``centre - size // 2`` to ``centre + size // 2``, both ends painted, as far as
-    the picture goes, where ``size`` is ``factor`` times the side, rounded half up.
+    Let ``size`` be ``factor`` times a side, rounded half up. Along this side, the rectangle covers the pixels from
+    ``centre - size // 2`` to ``centre + size // 2`` inclusive, clipped to the image.
 
     Args:
-        image: uint8 of shape (height, width, 3), left as it is.
-        factor: size of the rectangle as a part of the picture's, 0 to 1.
+        image: uint8 of shape (height, width, 3), which is not changed.
+        factor: size of the rectangle relative to the image, 0 to 1.
         centre: row and column.
         colour: red, green and blue, 0 to 255.
 
@@ -69,10 +75,10 @@ def cut_out(image: np.ndarray, factor: float, centre: tuple[int, int], colour: t
 
 @TRANSFORMS.register_module()
 class SquashResize(albumentations.ImageOnlyTransform):
-    """Resize to a fixed size whatever the proportions; see `squash_resize`.
+    """Resizes to a fixed size without keeping the aspect ratio; see `squash_resize`.
 
     Args:
-        size: side in pixels, or height and width.
+        size: height and width in pixels, as one number if they are equal.
         p: probability of applying the transform, 0 to 1.
     """
 
@@ -81,19 +87,19 @@ class SquashResize(albumentations.ImageOnlyTransform):
         self.size = resizing.sides_of(size)
 
     def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
-        """Give the picture at the size wanted."""
+        """Resizes the image."""
         return squash_resize(img, *self.size)
 
 
 @TRANSFORMS.register_module()
 class ResizeAndCrop(albumentations.ImageOnlyTransform):
-    """Resize the short side, keeping the proportions, and cut the centre out; see `resizing.resize_and_crop`.
+    """Resizes the short side, keeping the aspect ratio, and crops the centre; see `resizing.resize_and_crop`.
 
-    How the releases and timm score on ImageNet at 224.
+    This is the preprocessing of the releases and timm for scoring on ImageNet at 224.
 
     Args:
-        size: side in pixels.
-        fraction: part of the short side that is kept, above 0 and at most 1.
+        size: height and width of the crop in pixels.
+        fraction: ratio of the crop to the resized short side, above 0 and at most 1.
         interpolation: ``bilinear`` or ``bicubic``.
         p: probability of applying the transform, 0 to 1.
     """
@@ -104,21 +110,21 @@ class ResizeAndCrop(albumentations.ImageOnlyTransform):
         self.size, self.fraction, self.interpolation = size, fraction, interpolation
 
     def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
-        """Give the picture at the size wanted."""
+        """Resizes the image."""
         return resizing.resize_and_crop(img, self.size, self.fraction, self.interpolation, squash_resize)
 
 
 @TRANSFORMS.register_module()
 class RandomCropAndResize(albumentations.ImageOnlyTransform):
-    """Cut a random part of the picture out and resize it to a square, as the Inception networks were trained.
+    """Crops a random part of the image and resizes it to a square, as in the training of the Inception networks.
 
-    The draws are torchvision's ``RandomResizedCrop``'s: ten tries for an area and proportions that fit, then the
-    centre. Unlike Albumentations' transform of that name, this resizes with antialiasing.
+    The distribution is that of torchvision's ``RandomResizedCrop``: up to ten draws of an area and an aspect ratio that
+    fit into the image, otherwise the centre. Unlike Albumentations' class of that name, it resizes with antialiasing.
 
     Args:
-        size: side in pixels.
-        scale: least and greatest part of the picture's area.
-        ratio: least and greatest width over height.
+        size: height and width of the result in pixels.
+        scale: smallest and largest area of the crop relative to the image.
+        ratio: smallest and largest ratio of width to height.
         interpolation: ``bilinear`` or ``bicubic``.
         p: probability of applying the transform, 0 to 1.
     """
@@ -143,7 +149,7 @@ class RandomCropAndResize(albumentations.ImageOnlyTransform):
         self.scale, self.ratio = (float(scale[0]), float(scale[1])), (float(ratio[0]), float(ratio[1]))
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the part: top, left, height and width in pixels."""
+        """Draws the crop: top, left, height and width in pixels."""
         height, width = params["shape"][:2]
         for _ in range(10):
             area = height * width * self.py_random.uniform(*self.scale)
@@ -159,19 +165,19 @@ class RandomCropAndResize(albumentations.ImageOnlyTransform):
         return {"part": ((height - cut[0]) // 2, (width - cut[1]) // 2, *cut)}
 
     def apply(self, img: np.ndarray, part: tuple[int, int, int, int], **_: Any) -> np.ndarray:
-        """Give the part that was drawn, at the size wanted."""
+        """Crops and resizes the image."""
         top, left, height, width = part
         return squash_resize(img[top : top + height, left : left + width], self.size, self.size, self.interpolation)
 
 
 @TRANSFORMS.register_module()
 class Cutout(albumentations.ImageOnlyTransform):
-    """Paint a rectangle of one random colour around a random point of the picture; see `cut_out`.
+    """Paints a rectangle in one random colour around a random point of the image; see `cut_out`.
 
-    The centre is uniform over the picture, so that the rectangle is often clipped by the border.
+    The centre is uniformly distributed over the image, so that the rectangle is often clipped.
 
     Args:
-        factor: size of the rectangle as a part of the picture's, above 0 and at most 1.
+        factor: size of the rectangle relative to the image, above 0 and at most 1.
         p: probability of applying the transform, 0 to 1.
     """
 
@@ -182,7 +188,7 @@ class Cutout(albumentations.ImageOnlyTransform):
         self.factor = factor
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the rectangle's centre and colour."""
+        """Draws the centre and the colour of the rectangle."""
         height, width = params["shape"][:2]
         return {
             "centre": (self.py_random.randrange(height), self.py_random.randrange(width)),
@@ -190,13 +196,13 @@ class Cutout(albumentations.ImageOnlyTransform):
         }
 
     def apply(self, img: np.ndarray, centre: tuple[int, int], colour: tuple[int, int, int], **_: Any) -> np.ndarray:
-        """Give the picture with the rectangle that was drawn."""
+        """Paints the rectangle."""
         return cut_out(img, self.factor, centre, colour)
 
 
 @TRANSFORMS.register_module()
 class RandAugment(albumentations.ImageOnlyTransform):
-    """Two random operations of fifteen, each applied with probability 0.5; see `rand_augment`.
+    """Applies two random operations of fifteen, each with probability 0.5; see `rand_augment`.
 
     Args:
         p: probability of applying the transform, 0 to 1.
@@ -206,44 +212,49 @@ class RandAugment(albumentations.ImageOnlyTransform):
         super().__init__(p=p)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the operations."""
+        """Draws the operations."""
         return {"steps": rand_augment.draw_steps(self.py_random, params["shape"])}
 
     def apply(self, img: np.ndarray, steps: list[rand_augment.Step], **_: Any) -> np.ndarray:
-        """Give the picture after the operations that were drawn."""
+        """Applies the operations."""
         for step in steps:
             img = rand_augment.apply_operation(img, *step)
         return img
 
 
 def build_pipeline(transforms: Sequence[Mapping[str, Any]]) -> albumentations.Compose:
-    """Build the transforms of a config, in order.
+    """Builds the transforms of a config.
 
     Args:
-        transforms: for each transform a dictionary of its ``type`` and its arguments. A type is found in this
-            toolkit's registry first, then among Albumentations' transforms. ``OneOf`` and its like take their
-            ``transforms`` in the same form.
+        transforms: for each transform, in order, a dictionary of its ``type`` and its arguments. The type is a name in
+            the registry of this toolkit, or else of a transform of Albumentations. Compositions such as ``OneOf`` have
+            their ``transforms`` in the same form.
 
     Returns:
-        A pipeline, called as ``pipeline(image=array)["image"]``.
+        A pipeline, which is called as ``pipeline(image=array)["image"]``.
 
     Raises:
-        UserError: an entry without type, an unknown type, or arguments that do not fit the transform.
+        UserError: if an entry has no type or an unknown one, or if the arguments are not those of the transform.
+
+    Examples:
+        >>> pipeline = build_pipeline([{"type": "SquashResize", "size": 16}, {"type": "HorizontalFlip", "p": 1.0}])
+        >>> pipeline(image=np.zeros((40, 60, 3), np.uint8))["image"].shape
+        (16, 16, 3)
     """
     return albumentations.Compose([_build(entry) for entry in transforms])
 
 
 def enough_pixels(pipeline: albumentations.Compose) -> tuple[int, int] | None:
-    """Height and width below which a picture need not fall before the pipeline: the size that it squashes to first.
+    """Height and width to which a pipeline squashes images first, so that larger images may be decoded at this size.
 
-    None where something else comes first, which may want every pixel.
+    None if the pipeline begins with another transform.
     """
     first = pipeline.transforms[0] if pipeline.transforms else None
     return first.size if isinstance(first, SquashResize) and first.p == 1 else None
 
 
 def names_for_checkpoints() -> set[str]:
-    """Albumentations' transforms that a checkpoint may name: all but those that take a file or a function."""
+    """Names of Albumentations' transforms that are allowed in checkpoints: all that take no file or function."""
     families = (albumentations.BasicTransform, albumentations.BaseCompose)
     kinds = {name: kind for name, kind in vars(albumentations).items() if isinstance(kind, type)}
     return {name for name, kind in kinds.items() if issubclass(kind, families)} - _OF_FILES
@@ -251,17 +262,17 @@ def names_for_checkpoints() -> set[str]:
 
 def _build(entry: Mapping[str, Any]) -> Any:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("type"), str):
-        raise UserError(f"pipeline: {entry!r} is no transform; an entry is dict(type='NAME', ...)")
+        raise UserError(f"pipeline: {entry!r} is not a transform; an entry is dict(type='NAME', ...)")
     arguments = {key: value for key, value in entry.items() if key != "type"}
     name = entry["type"]
-    # Not `TRANSFORMS.get`, which would go on to the transforms of other OpenMMLab packages.
+    # Not `TRANSFORMS.get`, which would also search the transforms of other OpenMMLab packages.
     kind: Any = TRANSFORMS.module_dict.get(name, getattr(albumentations, name, None))
     families = (albumentations.BasicTransform, albumentations.BaseCompose)
     if not isinstance(kind, type) or not issubclass(kind, families):
         known = ", ".join(sorted(TRANSFORMS.module_dict))
         raise UserError(f"pipeline: no transform '{name}'; there are {known} and Albumentations' own")
     if hasattr(getattr(kind, "__init__", None), "__signature__"):
-        # Albumentations checks this one's arguments, and else warns and goes on without those given.
+        # With `strict`, Albumentations raises an error for unknown arguments, instead of a warning.
         arguments["strict"] = True
     try:
         if issubclass(kind, albumentations.BaseCompose) and "transforms" in arguments:

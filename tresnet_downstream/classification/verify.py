@@ -1,4 +1,4 @@
-"""Scores of public weights on the data that their published figures are of."""
+"""Verifies published scores of public weights on the same data."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Verification:
     Attributes:
         metric: ``mAP`` or ``top-1``.
         percent: the score.
-        num_images: pictures that it is of.
+        num_images: number of images.
     """
 
     metric: str
@@ -36,13 +36,13 @@ class Verification:
 
 
 def published_score(source: str) -> float | None:
-    """The published figure of a catalogue name, in percent; None if there is none."""
+    """The published score of a name of the catalogue, in percent; None if there is none."""
     name = catalogue_name(source)
     return CATALOGUE[name].score if name else None
 
 
 def count_images(model: ImageClassifier, data: str | Path, year: int = 2014, labels: str | Path | None = None) -> int:
-    """How many pictures :func:`verify` will look at."""
+    """The number of images that :func:`verify` scores."""
     return len(_samples(model, Path(data), year, labels)[0])
 
 
@@ -53,27 +53,27 @@ def verify(
     batch_size: int = 16,
     labels: str | Path | None = None,
 ) -> Iterator[Verification | None]:
-    """Scores a network on MS-COCO's or VOC's (mAP), or ImageNet's (top-1) pictures, prepared as its weights want.
+    """Scores a network on MS-COCO or PASCAL VOC (mAP), or on ImageNet (top-1), with its own pipeline.
 
     Args:
-        model: from :func:`load_model`; multi-label with COCO's 80 or VOC's 20 classes, or single-label with ImageNet's
-            1000.
-        data: folder of ``annotations/instances_val2014.json`` and ``val2014/``; VOC's of ``ImageSets/``,
-            ``JPEGImages/`` and ``Annotations/``, with its test list; or of ``val/``, or of the 1000 folders of
-            ImageNet's classes themselves, named by their WordNet numbers.
-        year: of COCO; published figures are of 2014.
-        batch_size: pictures that go through the network together.
-        labels: the ground truth of ImageNet's pictures if they lie in one folder, see `read_imagenet_labels`.
+        model: a classifier from :func:`load_model`; multi-label with the 80 classes of COCO or the 20 of VOC, or
+            single-label with the 1000 of ImageNet.
+        data: for COCO, a folder with ``annotations/instances_val2014.json`` and ``val2014/``; for VOC, a folder with
+            ``ImageSets/``, ``JPEGImages/`` and ``Annotations/``, with the test list; for ImageNet, a folder with
+            ``val/``, or the folder with a subfolder for each class, named by its WordNet number.
+        year: year of COCO. Published scores are for 2014.
+        batch_size: number of images in a batch.
+        labels: the ground truth of ImageNet if its images are in one folder, see `read_imagenet_labels`.
 
     Yields:
-        None after each picture, and at last the score.
+        None after each image, and the score at the end.
 
     Raises:
-        UserError: if the folder is not that of such data, a picture cannot be read, or classes do not fit.
+        UserError: if the folder does not have this layout, an image cannot be read, or the classes differ.
     """
-    pictures, targets = _samples(model, Path(data), year, labels)
+    images, targets = _samples(model, Path(data), year, labels)
     rows = []
-    for prediction in predict_each(model, pictures, batch_size):
+    for prediction in predict_each(model, images, batch_size):
         if prediction.probabilities is None:
             raise UserError(prediction.error)
         rows.append(prediction.probabilities)
@@ -81,15 +81,15 @@ def verify(
     probabilities = np.stack(rows)
     if model.multi_label:
         percent = multilabel_scores(probabilities, targets, classes=model.classes).mAP
-        yield Verification(MAP, percent, len(pictures))
+        yield Verification(MAP, percent, len(images))
     else:
-        yield Verification(TOP_1, 100 * float(np.mean(probabilities.argmax(1) == targets)), len(pictures))
+        yield Verification(TOP_1, 100 * float(np.mean(probabilities.argmax(1) == targets)), len(images))
 
 
 def _samples(model: ImageClassifier, data: Path, year: int, labels: str | Path | None) -> tuple[list[str], np.ndarray]:
-    """Pictures, and for each its targets or the number of its class."""
+    """The paths of images, and the targets or the class index of each."""
     if not data.is_dir():
-        raise UserError(f"{data}: no such folder; give that of MS-COCO, of VOC or of ImageNet")
+        raise UserError(f"{data}: no such folder; give the folder of MS-COCO, PASCAL VOC or ImageNet")
     if not model.multi_label:
         return _imagenet(model, data) if labels is None else _flat_imagenet(data, labels)
     return _multi_label(model, data, *(VOC_TEST if (data / "ImageSets").is_dir() else COCO_VAL), year)
@@ -99,7 +99,7 @@ def _flat_imagenet(data: Path, labels: str | Path) -> tuple[list[str], np.ndarra
     root = data / "val" if (data / "val").is_dir() else data
     names = sorted(path.name for path in root.iterdir() if path.suffix.lower() in SUFFIXES)
     if not names:
-        raise UserError(f"{root}: has no picture")
+        raise UserError(f"{root}: has no image")
     return [str(root / name) for name in names], np.array(read_imagenet_labels(labels, names))
 
 
@@ -110,7 +110,7 @@ def _multi_label(
     dataset = MultiLabelDataset(annotations, folder, [], str(data))
     names = tuple(model.classes or ())
     if len(names) != len(dataset.classes):
-        raise UserError(f"{data}: has {len(dataset.classes)} classes, the weights have {len(names)}")
+        raise UserError(f"{data}: has {len(dataset.classes)} classes, but the weights have {len(names)}")
     targets = dataset.annotations.targets()
     if set(names) == set(dataset.classes):
         targets = targets[:, [dataset.classes.index(name) for name in names]]
@@ -125,13 +125,13 @@ def _imagenet(model: ImageClassifier, data: Path) -> tuple[list[str], np.ndarray
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     if len(folders) != len(model.classes or ()):
         raise UserError(
-            f"{root}: has {len(folders)} folders of classes, the weights have {len(model.classes or ())} classes"
+            f"{root}: has {len(folders)} folders of classes, but the weights have {len(model.classes or ())} classes"
         )
-    pictures, numbers = [], []
+    images, numbers = [], []
     for number, folder in enumerate(folders):
-        inside = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        pictures += inside
-        numbers += [number] * len(inside)
-    if not pictures:
-        raise UserError(f"{root}: has no picture in its folders")
-    return pictures, np.array(numbers)
+        paths = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        images += paths
+        numbers += [number] * len(paths)
+    if not images:
+        raise UserError(f"{root}: has no image in its folders")
+    return images, np.array(numbers)

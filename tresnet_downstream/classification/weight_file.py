@@ -1,4 +1,4 @@
-"""What a weight file holds: the network it is of, its weights under our names, and a description for people."""
+"""The content of a weight file: the config of its network, its weights, and a description for people."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,25 +21,25 @@ from tresnet_downstream.weights.integrity import is_finite
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a weight file holds, found from its names and shapes.
+    """The content of a weight file, as recognised from its description or its names and shapes.
 
     Attributes:
         path: the file.
-        style: ``release``, ``timm`` or ``tresnet``: whose names it has.
-        state_dict: the weights under our names, ``backbone.*`` and ``head.*``.
+        style: style of the names in the file: ``release``, ``timm`` or ``tresnet``.
+        state_dict: the weights with the names of this package, ``backbone.*`` and ``head.*``.
         backbone: config of the backbone.
         head: config of the head; None if the file has none.
         weights: ``raw`` or ``averaged``.
-        classes: names of the classes; their numbers as text if the file does not name them.
-        multi_label: whether each class is a question of its own.
-        pipeline: transforms that bring a picture to the size wanted.
-        entry: the catalogue's, if the file is one of its.
-        inexact: norm weights that had no exact form, see :class:`Translated`.
-        unused: names in the file that are none of the network's.
-        named: whether the names of the classes are the file's, or the data set's.
-        described: the classifier's config, if the file is a checkpoint that describes itself.
-        name: the backbone's name, where the classifier is described.
-        thresholds: of each class, where the file is of a shared folder that has some.
+        classes: the class names; numbers as text if the file has no names.
+        multi_label: whether an image may have several labels.
+        pipeline: configs of the transforms that prepare an image.
+        entry: the entry of the catalogue; None if the file is not public.
+        inexact: number of norm weights without an exact equivalent, see :class:`Translated`.
+        unused: names in the file that the network does not have.
+        named: whether the class names are known.
+        described: config of the classifier, if the file is a checkpoint with a description.
+        name: name of the backbone, if there is a description.
+        thresholds: threshold of each class, if the file is from a shared folder with thresholds.
     """
 
     path: Path
@@ -61,14 +61,15 @@ class WeightFile:
 
     @property
     def variant(self) -> str:
-        """The backbone's name; ``custom`` for a TResNet of no published size."""
+        """The name of the backbone; ``custom`` for a TResNet of an unpublished size."""
         if self.described is not None:
             return self.name
-        return self.backbone["model"] if self.backbone["type"] == "TimmNetwork" else self.backbone["variant"]
+        result: str = self.backbone["model"] if self.backbone["type"] == "TimmNetwork" else self.backbone["variant"]
+        return result
 
     @property
     def input_size(self) -> int:
-        """Side of the pictures that the pipeline gives, in pixels."""
+        """Height of prepared images, in pixels."""
         return input_size(self.pipeline)
 
     @property
@@ -81,9 +82,9 @@ class WeightFile:
         return {"type": "ImageClassifier", **(self.described or {}), **parts}
 
     def layout(self) -> ImageClassifier:
-        """The network without numbers, on the ``meta`` device: names and shapes alone.
+        """The network on the ``meta`` device, with names and shapes but without values.
 
-        Parts of the user's own are built with numbers: they may compute some that no file has.
+        A network with a user's components has values, because these may compute buffers that are not in files.
         """
         if _is_of_package(self.classifier):
             with torch.device("meta"), NoNumbers():
@@ -92,7 +93,8 @@ class WeightFile:
             classifier = self._built()
         classifier.classes, classifier.pipeline = self.classes, self.pipeline
         classifier.input_size, classifier.thresholds = self.input_size, self.thresholds
-        return classifier.eval()
+        result: ImageClassifier = classifier.eval()
+        return result
 
     def _built(self) -> ImageClassifier:
         try:
@@ -103,13 +105,13 @@ class WeightFile:
         except Exception as error:
             if self.described is None:
                 raise
-            # Whatever a part raises at its arguments: they are the file's.
+            # A component may raise errors of any type for the arguments in the file.
             reason = " ".join(str(error).split())[:120]
             raise UserError(f"{self.path}: describes a model that cannot be built ({reason})") from error
 
 
 def _is_of_package(config: Any) -> bool:
-    """Whether every part of a checked config is this package's own."""
+    """Whether all components of a checked config are of this package."""
     if isinstance(config, Mapping):
         kind = MODELS.get(config["type"]) if "type" in config else None
         own = kind is None or kind.__module__.startswith(f"{SCOPE}.")
@@ -118,7 +120,7 @@ def _is_of_package(config: Any) -> bool:
 
 
 def not_finite(state_dict: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors with a NaN or an infinity, or with a variance below 0, which gives one."""
+    """Names of tensors with values that are NaN or infinite, or with a negative variance, which causes NaN."""
     return [
         name
         for name, tensor in state_dict.items()
@@ -127,15 +129,15 @@ def not_finite(state_dict: Mapping[str, Tensor]) -> list[str]:
 
 
 def describe(file: WeightFile) -> str:
-    """What a file is, in about ten lines."""
+    """A description of a weight file in about ten lines."""
     layout = file.layout()
     variant = getattr(layout.backbone, "variant", None)
     slopes = "{:g}, {:g}".format(*variant.slopes) if isinstance(variant, Variant) else ""
-    note = "" if file.entry or file.described else " (shapes do not tell them; `slopes` gives others)"
-    resize = {"SquashResize": "squashed", "ResizeAndCrop": "short side / 0.875, centre cut out"}
+    note = "" if file.entry or file.described else " (not known from the file; `slopes` sets others)"
+    resize = {"SquashResize": "squashed", "ResizeAndCrop": "short side / 0.875, centre cropped"}
     how = ", then ".join(resize.get(step["type"], step["type"]) for step in file.pipeline)
     shown = ", ".join(file.classes[:4]) + (", ..." if len(file.classes) > 4 else "")
-    head = file.head or {"type": "none: gives pooled features", "num_classes": 0}
+    head = file.head or {"type": "none: returns pooled features", "num_classes": 0}
     groups = f", {head['num_groups']} groups" if head.get("num_groups") else ""
     bad = not_finite(file.state_dict)
     rows = {
@@ -148,10 +150,10 @@ def describe(file: WeightFile) -> str:
         "parameters": f"{sum(parameter.numel() for parameter in layout.parameters()):,}",
         "input": f"{file.input_size} x {file.input_size}, {how}",
         "answers": "a probability for each class" if file.multi_label else "one class of all",
-        "numbers": f"not finite in {bad[0]} and {len(bad) - 1} more" if bad else "all finite",
+        "values": f"not finite in {bad[0]} and {len(bad) - 1} more" if bad else "all finite",
     }
     if file.inexact:
-        rows["norms"] = f"{file.inexact} weights below 1e-5 have no exact form and are taken as that"
+        rows["norms"] = f"{file.inexact} weights below 1e-5 are set to 1e-5, since they have no exact equivalent"
     if file.unused:
         rows["unused"] = ", ".join(file.unused[:4]) + (
             f" and {len(file.unused) - 4} more" if len(file.unused) > 4 else ""

@@ -19,15 +19,12 @@ def parser() -> Parser:
     """The parser of ``tresnet benchmark``."""
     parser = Parser(
         description="Compares speed and memory with those of the alternatives; the candidates are measured in turn.",
-        examples=("networks tresnet_m resnet50 --batch-size 4", "pictures photos --size 448"),
+        examples=("networks tresnet_m resnet50 --batch-size 4", "exported --size 448"),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_networks(commands)
     _add_exported(commands)
     _add_exported_detector(commands)
-    _add_pictures(commands)
-    _add_start_up(commands)
-    _add_detection_scoring(commands)
     _add_joint(commands)
     return parser
 
@@ -100,35 +97,6 @@ def _add_exported_detector(commands: "argparse._SubParsersAction[Parser]") -> No
     command.set_defaults(command=_exported_detector)
 
 
-def _add_pictures(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser(
-        "pictures", help="compares reading and preparing of JPEG images with the ASL release's input pipeline"
-    )
-    command.add_argument("images", nargs="+", metavar="PATH", help="JPEG files, or folders of them")
-    command.add_argument("--size", type=int, default=448, metavar="PIXELS", help="side of the images")
-    command.add_argument("--repeats", type=int, metavar="N", default=9, help="timed rounds")
-    command.set_defaults(command=_pictures)
-
-
-def _add_start_up(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser(
-        "start-up", help="measures the start-up of a training with annotations of MS-COCO's size"
-    )
-    command.add_argument("--repeats", type=int, metavar="N", default=5, help="timed rounds")
-    command.set_defaults(command=_start_up)
-
-
-def _add_detection_scoring(commands: "argparse._SubParsersAction[Parser]") -> None:
-    command = commands.add_parser(
-        "detection-scoring", help="compares the computation of COCO's twelve scores with pycocotools"
-    )
-    command.add_argument("--images", type=int, metavar="N", default=2_000, help="number of images")
-    command.add_argument("--boxes", type=int, metavar="N", default=166_056, help="number of predicted boxes")
-    command.add_argument("--repeats", type=int, metavar="N", default=3, help="timed rounds")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the boxes")
-    command.set_defaults(command=_detection_scoring)
-
-
 def _add_joint(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("joint", help="compares a joint model with the detector alone, on the CPU")
     command.add_argument("checkpoint", help="checkpoint of a joint model, which gives labels and boxes")
@@ -148,7 +116,7 @@ def _networks(options: argparse.Namespace) -> None:
     from tresnet_downstream.benchmark.networks import SHORT_FORM
     from tresnet_downstream.benchmark.plot import draw_speed_accuracy
     from tresnet_downstream.benchmark.tables import PLOT, markdown, write_tables
-    from tresnet_downstream.evaluation.text import write_files
+    from tresnet_downstream.evaluation.result_files import write_files
 
     device = device_named(device_name)
     if options.out:
@@ -183,34 +151,6 @@ def _exported_detector(options: argparse.Namespace) -> None:
     print(markdown(rows, PEER), end="")
 
 
-def _pictures(options: argparse.Namespace) -> None:
-    from tresnet_downstream.benchmark.pictures import compare_pipelines
-
-    total = options.repeats + 1
-    compared = compare_pipelines(
-        options.images, options.size, options.repeats, lambda done: _tell(f"round {done} of {total}")
-    )
-    _print_machine()
-    print(compared.markdown(), end="")
-
-
-def _start_up(options: argparse.Namespace) -> None:
-    import tempfile
-
-    from tresnet_downstream.benchmark.start_up import start_up
-
-    _print_machine()
-    with tempfile.TemporaryDirectory() as folder:
-        print(start_up(Path(folder), options.repeats))
-
-
-def _detection_scoring(options: argparse.Namespace) -> None:
-    from tresnet_downstream.benchmark.detection_scoring import compare_scoring
-
-    _print_machine()
-    print(compare_scoring(options.images, options.boxes, options.repeats, options.seed, _tell).markdown(), end="")
-
-
 def _joint(options: argparse.Namespace) -> None:
     from tresnet_downstream.benchmark.joint_pass import compare_joint, markdown
 
@@ -220,9 +160,9 @@ def _joint(options: argparse.Namespace) -> None:
 
 
 def _print_machine() -> None:
-    from tresnet_downstream.benchmark.machine import machine, versions
+    from tresnet_downstream.benchmark.machine import machine_line
 
-    print("; ".join(f"{key}: {value}" for key, value in {**machine(), **versions()}.items()), end="\n\n")
+    print(machine_line(), end="\n\n")
 
 
 def _tell(line: str) -> None:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _classifier(options: argparse.Namespace) -> Any:
-    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.classification.model_loading import load_model
     from tresnet_downstream.deployment.classifier import ExportableClassifier
 
     return ExportableClassifier(load_model(options.model, **model_options(options)))

@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
 
     from tresnet_downstream.classification.map_check import check_maps, untrained
-    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.classification.model_loading import load_model
 
     model = load_model(options.checkpoint, **model_options(options)).to(best_device(options.device))
     if options.untrained is not None:
         model = untrained(options.checkpoint, model, options.untrained)
     result = check_maps(model, options.annotations, options.images, options.most, progress)
     empty = f", {result.empty:,} of them empty and left out" if result.empty else ""
-    print(f"{result.maps:,} maps of {result.pictures:,} images by {result.method}{empty}")
+    print(f"{result.maps:,} maps of {result.images:,} images by {result.method}{empty}")
     mass, area = 100 * result.mass, 100 * result.area
     print(f"{mass:.1f}% of a map's mass is inside the boxes of its class, which cover {area:.1f}% of the image")
     print(f"for {100 * result.above:.1f}% of the maps, the share of mass inside is larger than that of the area")

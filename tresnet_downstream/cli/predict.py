@@ -108,27 +108,27 @@ def _exported(options: argparse.Namespace, images: Sequence[str]) -> Iterable[st
     model = open_exported(options.model, options.device or "cpu")
     shown = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
     if isinstance(model, ExportedClassifier):
-        from tresnet_downstream.prediction.labelled_pictures import label_pictures
+        from tresnet_downstream.prediction.label_output import label_images
 
-        return label_pictures(model, images, *shown)
-    from tresnet_downstream.prediction.boxed_pictures import detect_in_pictures
+        return label_images(model, images, *shown)
+    from tresnet_downstream.prediction.box_output import detect_in_images
 
-    return detect_in_pictures(model, images, *shown)
+    return detect_in_images(model, images, *shown)
 
 
 def _classifier(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
     from tresnet_downstream.backbones import TResNet
-    from tresnet_downstream.classification.explained_pictures import explainer
-    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.classification.explained_images import explainer
+    from tresnet_downstream.classification.model_loading import load_model
     from tresnet_downstream.deployment import fuse
-    from tresnet_downstream.prediction.labelled_pictures import label_pictures
+    from tresnet_downstream.prediction.label_output import label_images
 
     model = load_model(options.model, **model_options(options)).to(device)
     if isinstance(model.backbone, TResNet):
         model = fuse(model)
     model.tta = options.tta
     shown = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
-    return label_pictures(model, images, *shown, explainer(model) if options.explain else None)
+    return label_images(model, images, *shown, explainer(model) if options.explain else None)
 
 
 def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -> Iterable[str]:
@@ -136,7 +136,7 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
         raise UserError(f"{options.model}: is a detector, and `explain` is for classifiers")
     from tresnet_downstream import joint  # noqa: F401 - registers joint models
     from tresnet_downstream.detection.predict import LoadedDetector, load_detector
-    from tresnet_downstream.prediction.boxed_pictures import detect_in_pictures
+    from tresnet_downstream.prediction.box_output import detect_in_images
     from tresnet_downstream.running.config import load_config
 
     if options.tta:
@@ -148,4 +148,4 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need no config")
     detector: Any = load_detector(options.model, config).to(device)
     shown = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
-    return detect_in_pictures(LoadedDetector(detector), images, *shown)
+    return detect_in_images(LoadedDetector(detector), images, *shown)

@@ -1,7 +1,11 @@
 """Repeats the published claims of the family in small: trainings, scores, paired differences, a page."""
 
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from tresnet_downstream.command_line import Parser
 from tresnet_downstream.errors import UserError
@@ -67,5 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = {name: Path(place).absolute() for name, place in given.items() if place}
     stages = [stage for name, stage in STAGES.items() if not options.stages or name in options.stages]
     settings = Settings(data, Path(options.out).absolute(), options.jobs, lambda line: print(line, flush=True))
-    for stage in stages:
-        print(f"wrote {write(run_stage(stage, settings), records)}", flush=True)
+    with _stopped_in_order():
+        for stage in stages:
+            print(f"wrote {write(run_stage(stage, settings), records)}", flush=True)
+
+
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Inside, SIGTERM stops the trainings as Ctrl-C does, so that none goes on alone; one line says how to continue."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        print("stopped; the same command goes on from the newest checkpoints", file=sys.stderr)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
 
     from tresnet_downstream.evaluation.run_thresholds import format_judgement, notes_on, thresholds_for
-    from tresnet_downstream.evaluation.thresholds import Objective, require_place, write_thresholds
+    from tresnet_downstream.evaluation.threshold_curves import Objective
+    from tresnet_downstream.evaluation.thresholds import require_place, write_thresholds
 
     require_place(options.out)
     thresholds = thresholds_for(options.run, Objective.parse(options.objective), options.scope, progress)

@@ -103,8 +103,8 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from tresnet_downstream.classification.model_files import read_weight_file
     from tresnet_downstream.classification.weight_file import describe
+    from tresnet_downstream.classification.weight_file_reading import read_weight_file
     from tresnet_downstream.wording import worded
 
     print(worded(describe(read_weight_file(options.file, **model_options(options)))))
@@ -112,7 +112,7 @@ def _show(options: argparse.Namespace) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     from tresnet_downstream.classification.convert import convert
-    from tresnet_downstream.classification.model_files import read_weight_file
+    from tresnet_downstream.classification.weight_file_reading import read_weight_file
 
     file = read_weight_file(options.file, **model_options(options))
     print(f"wrote {convert(file, options.out, options.to)}")
@@ -157,7 +157,7 @@ def _share(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from tresnet_downstream.classification.model_files import load_model
+    from tresnet_downstream.classification.model_loading import load_model
     from tresnet_downstream.classification.verify import count_images, published_score, verify
 
     published = published_score(options.file)

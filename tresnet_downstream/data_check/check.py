@@ -16,7 +16,7 @@ from tresnet_downstream.data_check.splits import Seen, check_duplicates, check_n
 from tresnet_downstream.data_check.table import list_table
 from tresnet_downstream.data_check.voc import list_voc
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.evaluation.progress import Track, silently
 from tresnet_downstream.formats import format_of
 from tresnet_downstream.image_paths import lies_outside
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tresnet_downstream.data_check.check import DataReport
 from tresnet_downstream.data_check.findings import KINDS, SEVERITIES, Finding
-from tresnet_downstream.evaluation.text import aligned
+from tresnet_downstream.evaluation.terminal_tables import aligned
 from tresnet_downstream.files import whole_result
 
 FORMAT, VERSION = "tresnet_downstream.data_check", 1

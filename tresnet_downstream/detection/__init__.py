@@ -1,7 +1,7 @@
-"""Object detection with MMDetection: what it lacks of ours, made known to it by being imported.
+"""Object detection with MMDetection.
 
-The base config ``tresnet_detection.py`` imports it: ``TResNet`` and the ``tresnet://`` names, checked COCO data,
-scoring.
+Importing this package registers ``TResNet``, the ``tresnet://`` names, the checked COCO data set and the metric in
+MMDetection. The base config ``tresnet_detection.py`` imports it.
 """
 
 from tresnet_downstream.errors import UserError
@@ -10,7 +10,7 @@ from tresnet_downstream.running.config import DETECTION_SET_UP
 try:
     import mmcv.ops
     import mmdet
-except (ImportError, AssertionError) as error:  # mmdet asserts that mmcv's version is one of its own
+except (ImportError, AssertionError) as error:  # mmdet asserts that it supports mmcv's version
     raise UserError(f"detection needs MMDetection and mmcv's operators ({error}); {DETECTION_SET_UP}") from error
 
 from tresnet_downstream import backbones

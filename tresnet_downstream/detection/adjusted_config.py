@@ -1,4 +1,4 @@
-"""What :class:`DetectionRunner` changes in a config of MMDetection: paths, checked components, classes."""
+"""The changes that :class:`DetectionRunner` makes to a config of MMDetection: paths, checked components, classes."""
 
 import copy
 from collections import Counter
@@ -19,18 +19,19 @@ from tresnet_downstream.registry import SCOPE
 from tresnet_downstream.running.split_overlap import SPLITS as SCORED
 from tresnet_downstream.running.split_overlap import require_split
 
-# What checks more than MMDetection's CocoDataset and CocoMetric, and stands in their place.
+# Replacements of MMDetection's CocoDataset and CocoMetric, with more checks.
 OUR_DATA, OUR_METRIC = f"{SCOPE}.CocoBoxes", f"{SCOPE}.DetectionMetric"
 BALANCED = ClassBalancedDataset.__name__
 SPLITS = ("train", "val", "test")
-# The keys of the top level that every data set gets which does not set them itself.
+# Top-level keys that are passed to every data set that does not set them itself.
 DATA_OPTIONS = ("outside_paths", "on_bad_image", "trust_boxes")
 OUR_IMPORT = f"{SCOPE}.detection.training"
-# What TResNet's weights take, and the sides of images: its stem needs the stride, its last map has the divisor.
+# Normalisation for TResNet's weights. Sides of images must be multiples of the stem's stride; they are padded to
+# multiples of the stride of the last feature map.
 PIXELS = {"mean": [0, 0, 0], "std": [255, 255, 255], "bgr_to_rgb": True}
 STEM_STRIDE, PAD_DIVISOR = 4, 32
-# Mean and standard deviation, rounded to a tenth, in MMDetection's configs: of torchvision's networks in RGB and BGR,
-# of Caffe's, Detectron's and SSD's, and of YOLOX, which takes pixels as they are.
+# Mean and standard deviation, rounded to a tenth, in MMDetection's configs: for networks of torchvision in RGB and BGR,
+# of Caffe, Detectron and SSD, and for YOLOX, which does not normalise.
 OTHER_PIXELS = {
     ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)),
     ((103.5, 116.3, 123.7), (57.4, 57.1, 58.4)),
@@ -43,7 +44,7 @@ OTHER_PIXELS = {
 
 
 def follow_options(cfg: Config) -> None:
-    """Takes ``data_root``, the test data and the evaluators' files along with what was set on the command line."""
+    """Applies options to dependent keys: ``data_root`` of the data sets, the test data, and the evaluators' files."""
     written = _as_written(cfg)
     for part in ("dataloader", "evaluator"):
         val, test = f"val_{part}", f"test_{part}"
@@ -51,7 +52,7 @@ def follow_options(cfg: Config) -> None:
             views = _views(cfg, test)
             cfg[test] = copy.deepcopy(cfg[val])
             if views is not None:
-                if "tta_pipeline" not in written:  # the views are of the images that the test pipeline gives
+                if "tta_pipeline" not in written:  # the views are made from the images of the test pipeline
                     views = cfg.tta_pipeline = [*cfg[test].dataset.pipeline[:-1], views[-1]]
                 cfg[test].dataset.pipeline = views
     for split, dataset in datasets_of(cfg):
@@ -64,14 +65,14 @@ def follow_options(cfg: Config) -> None:
 
 
 def take_split(cfg: Config, split: str) -> None:
-    """Lets a test score the split that is asked for: ``val`` puts the validation data in the place of the test data.
+    """Sets the data that a test scores: with ``val``, the validation data replaces the test data.
 
     Args:
-        cfg: after :func:`follow_options`; is changed in place.
+        cfg: the config after :func:`follow_options`; it is modified.
         split: ``val`` or ``test``.
 
     Raises:
-        UserError: for another split, and if the config has no data of this one.
+        UserError: if the split is unknown, or the config has no data for it.
     """
     require_split(split)
     if not cfg.get(f"{split}_dataloader"):
@@ -85,9 +86,9 @@ def take_split(cfg: Config, split: str) -> None:
             tell("note: the test data of the config is its validation data, by which the best epoch was chosen")
         return
     if cfg.get("test_dataloader") and not is_same:
-        tell("note: scores are of the val split; the config has other data for `split` test")
+        tell("note: the val split is scored; the config has other data for `split` test")
     if is_same:
-        return  # with what the test's own keys change, such as a pipeline
+        return  # keeps the test data's own keys, such as its pipeline
     cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
     if not cfg.get("test_cfg"):
         cfg.test_cfg = {"type": "TestLoop"}
@@ -96,7 +97,7 @@ def take_split(cfg: Config, split: str) -> None:
 
 
 def _views(cfg: Config, part: str) -> Any:
-    """The pipeline of a part of the config, if MMDetection's test tool has put that of test-time augmentation there."""
+    """The pipeline of a part of the config, if MMDetection's test tool set it to that of test-time augmentation."""
     loader = cfg.get(part)
     dataset = loader.get("dataset") if isinstance(loader, Mapping) else None  # evaluators may be several
     pipeline = dataset.get("pipeline") if isinstance(dataset, Mapping) else None
@@ -104,7 +105,7 @@ def _views(cfg: Config, part: str) -> Any:
 
 
 def _without_views(cfg: Config, part: str) -> Any:
-    """A part of the config as it was before that."""
+    """A part of the config before MMDetection's test tool changed its pipeline."""
     if _views(cfg, part) is None:
         return cfg.get(part)
     before = copy.deepcopy(cfg[part])
@@ -113,12 +114,12 @@ def _without_views(cfg: Config, part: str) -> Any:
 
 
 def _as_written(cfg: Config) -> Config:
-    """The config as its file has it, without what the command line set."""
+    """The config of the file, without options of the command line."""
     return Config.fromfile(cfg.filename) if cfg.filename and Path(cfg.filename).is_file() else cfg
 
 
 def tell_of_schedule(cfg: Config) -> None:
-    """Says in one line if the learning rate's schedule ends before or after the training does."""
+    """Prints a note if the learning rate schedule ends before or after the training."""
     epochs = (cfg.get("train_cfg") or {}).get("max_epochs")
     ends = [
         (schedule.get("end"), f"param_scheduler.{number}.end")
@@ -130,12 +131,12 @@ def tell_of_schedule(cfg: Config) -> None:
     last, key = max(ends)
     if last == epochs:
         return
-    effect = "the learning rate stays at its last value from there" if last < epochs else "the learning rate falls less"
-    tell(f"note: the schedule of the learning rate ends at epoch {last}, the training at {epochs}: {effect} ({key})")
+    effect = "the learning rate stays constant after it" if last < epochs else "the schedule is not completed"
+    tell(f"note: the learning rate schedule ends at epoch {last}, the training at {epochs}: {effect} ({key})")
 
 
 def use_checked_components(cfg: Config) -> None:
-    """Puts our data set and metric in the place of MMDetection's; the metric where our data gives the labels."""
+    """Replaces MMDetection's data set and metric by ours; the metric only if the data set was replaced."""
     written = _as_written(cfg)
     for split in SPLITS:
         if (cfg.get(f"{split}_dataloader") or {}).get("num_workers") == 0:
@@ -145,14 +146,14 @@ def use_checked_components(cfg: Config) -> None:
             dataset.type = OUR_DATA
         if dataset.type == OUR_DATA:
             for key in DATA_OPTIONS:
-                # In the copy of a config that a training leaves, every data set has them.
+                # In a config that a training saved, every data set has these keys.
                 if cfg.get(key) and dataset.get(key) in (None, written.get(key)):
                     dataset[key] = cfg[key]
             if split != "train" and dataset.get("on_bad_image") == "skip":
-                # A neighbour in its place would be scored twice.
+                # A neighbouring image as a replacement would be scored twice.
                 dataset.on_bad_image = "leave_out"
         for evaluator in _listed(cfg.get(f"{split}_evaluator") or []):
-            # MMDetection's scores region proposals too, which ours does not.
+            # Only MMDetection's metric scores region proposals.
             boxes = set(_listed(evaluator.get("metric", "bbox"))) <= {"bbox", "segm"}
             if dataset.type == OUR_DATA and _plain_name(evaluator) == "CocoMetric" and boxes:
                 evaluator.type = OUR_METRIC
@@ -165,10 +166,10 @@ def use_checked_components(cfg: Config) -> None:
 
 
 def repeat_rare_classes(cfg: Config) -> None:
-    """Puts MMEngine's ``ClassBalancedDataset`` around the training data where ``sampling`` is ``repeat_factor``.
+    """Wraps the training data in MMEngine's ``ClassBalancedDataset`` if ``sampling`` is ``repeat_factor``.
 
     Raises:
-        UserError: for another ``sampling``, or a ``repeat_threshold`` that is no share.
+        UserError: if ``sampling`` is unknown, or ``repeat_threshold`` is not above 0 and at most 1.
     """
     sampling, threshold = cfg.get("sampling"), cfg.get("repeat_threshold")
     if sampling is None or "train_dataloader" not in cfg:
@@ -178,16 +179,16 @@ def repeat_rare_classes(cfg: Config) -> None:
     if type(threshold) not in (int, float) or not 0 < threshold <= 1:
         raise UserError(f"repeat_threshold={threshold!r}: give a share of the images, above 0 to 1")
     holder = cfg.train_dataloader
-    # What mixes images takes them from the data within, and does not tell the classes of a mixed one.
+    # A data set that mixes images reads them from the data set that it wraps, and does not report their classes.
     while _plain_name(holder.dataset) == "MultiImageMixDataset":
         holder = holder.dataset
     if str(holder.dataset.get("type")).rpartition(".")[2] != BALANCED:
         holder.dataset = {"type": f"mmengine.{BALANCED}", "dataset": holder.dataset}
-    holder.dataset.oversample_thr = threshold  # in the copy of a config that a training leaves, it may be another
+    holder.dataset.oversample_thr = threshold  # a config that a training saved may have another value
 
 
 def draws_text(dataset: Any) -> str:
-    """What is told of data that ``ClassBalancedDataset`` repeats; empty for others."""
+    """The line about a data set that ``ClassBalancedDataset`` repeats; empty for other data sets."""
     while dataset is not None and not isinstance(dataset, ClassBalancedDataset):
         dataset = getattr(dataset, "dataset", None)
     if dataset is None:
@@ -200,10 +201,10 @@ def draws_text(dataset: Any) -> str:
 
 
 def fill_neck_channels(cfg: Config) -> None:
-    """Sets the ``in_channels`` of the neck, or of its first part, to what the backbone gives, where they are None.
+    """Sets ``in_channels`` of the neck, or of its first part, to the backbone's channels if it is None.
 
     Raises:
-        UserError: the backbone does not say what it gives; ours do, in ``feature_info``.
+        UserError: if the backbone has no ``feature_info``, which lists its channels.
     """
     if "model" not in cfg:
         return
@@ -221,43 +222,44 @@ def fill_neck_channels(cfg: Config) -> None:
     info = getattr(backbone, "feature_info", None)
     if info is None:
         raise UserError(
-            f"{place}.in_channels: is None, and {type(backbone).__name__} does not say what it gives; list it"
+            f"{place}.in_channels: is None, and {type(backbone).__name__} does not list its channels; write them here"
         )
     neck["in_channels"] = [info[index]["channels"] for index in backbone.out_indices]
 
 
 def import_again(cfg: Config) -> None:
-    """Writes into the config what imports this package, for the copy of it in the work dir.
+    """Adds this package to the config's ``custom_imports``, for the copy of the config in the work dir.
 
-    Our base config imports it by itself: MMEngine takes no key, and so no ``custom_imports``, from two bases.
+    The base config of this package does not use ``custom_imports``, because MMEngine refuses a key that two bases
+    define.
     """
-    given = dict(cfg.get("custom_imports") or {})
-    imports = _listed(given.get("imports") or [])
+    custom = dict(cfg.get("custom_imports") or {})
+    imports = _listed(custom.get("imports") or [])
     if OUR_IMPORT not in imports:
-        cfg.custom_imports = {"allow_failed_imports": False, **given, "imports": [*imports, OUR_IMPORT]}
+        cfg.custom_imports = {"allow_failed_imports": False, **custom, "imports": [*imports, OUR_IMPORT]}
 
 
 def prepare_pixels(cfg: Config) -> None:
-    """Gives a TResNet the pixels that its weights want, and sides that it takes.
+    """Sets the normalisation and padding of images for a TResNet.
 
-    Changed, and told in a line, is what MMDetection's configs have for their own networks; other means and standard
-    deviations stay.
+    Only the means and standard deviations that MMDetection's configs have for other networks are replaced; a line says
+    so.
     """
     if not any(str(node.get("type")).rpartition(".")[2] == "TResNet" for node in _nodes(detector_config(cfg))):
         return
     for place, node in [*_preprocessors(detector_config(cfg)), ("data_preprocessor", cfg.get("data_preprocessor"))]:
         if not isinstance(node, dict) or "data_preprocessor" in node:
-            continue  # none, or one around another
+            continue  # no preprocessor, or one that wraps another one
         changed = []
         if (_numbers(node.get("mean")), _numbers(node.get("std"))) in OTHER_PIXELS:
             node.update(PIXELS)
             node.pop("rgb_to_bgr", None)
-            changed.append("RGB in [0, 1], as the weights of TResNet take them")
+            changed.append("RGB in [0, 1], as the weights of TResNet expect")
         if (node.get("pad_size_divisor") or 1) % STEM_STRIDE:
             node.update(pad_size_divisor=PAD_DIVISOR)
-            changed.append(f"padded to multiples of {PAD_DIVISOR}, which TResNet divides its sides by")
+            changed.append(f"padded to multiples of {PAD_DIVISOR}, the stride of TResNet")
         if changed:
-            tell(f"note: {place}: images are {' and '.join(changed)}; data_preprocessor=_base_.pixels says so itself")
+            tell(f"note: {place}: images are {' and '.join(changed)}; data_preprocessor=_base_.pixels sets the same")
 
 
 def _numbers(values: Any) -> tuple[float, ...] | None:
@@ -283,14 +285,14 @@ def _nodes(node: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def require_mask_loading(cfg: Config, model: Any) -> None:
-    """Checks that the training data of a detector with masks, whose config is ``model``, loads them.
+    """Checks that the training data of a detector with masks loads masks; ``model`` is the detector's config.
 
     Raises:
-        UserError: a pipeline loads boxes alone.
+        UserError: if a pipeline loads only boxes.
     """
     preprocessor = model.get("data_preprocessor") or {}
     if _plain_name(preprocessor) != "DetDataPreprocessor":
-        return  # BoxInst's makes masks of boxes
+        return  # BoxInst's preprocessor makes masks from boxes
     for split, dataset in datasets_of(cfg):
         steps = dataset.get("pipeline") or ()
         loading = [step for step in steps if isinstance(step, Mapping) and _plain_name(step) == "LoadAnnotations"]
@@ -307,7 +309,7 @@ def _plain_name(component: Any) -> str:
 
 
 def set_classes(cfg: Config) -> None:
-    """Gives every data set and head the classes that the config names, or else those of the training data."""
+    """Sets the classes of all data sets and heads: the classes in the config, or else those of the training data."""
     datasets = [dataset for _, dataset in datasets_of(cfg) if dataset.type == OUR_DATA]
     classes = next(filter(None, map(_classes_of, datasets)), None)
     if classes is None:
@@ -318,7 +320,7 @@ def set_classes(cfg: Config) -> None:
     written = dict(_num_classes(_as_written(cfg).get("model")))
     for place, count in counts_by_place.items():
         if count not in (len(classes), written.get(place)):
-            tell(f"note: {place}={count} has no effect: the data has {len(classes)} classes, which every head predicts")
+            tell(f"note: {place}={count} has no effect: every head predicts the {len(classes)} classes of the data")
     _set_num_classes(cfg.model, len(classes))
 
 
@@ -337,7 +339,7 @@ def _num_classes(node: Any, place: str = "model") -> Iterator[tuple[str, Any]]:
 
 
 def _classes_of(dataset: Any) -> tuple[str, ...] | None:
-    """Those that the config names, or else those of the file, if it is there."""
+    """The classes of a data set's config, or else those of its annotation file, if it exists."""
     if (classes := (dataset.get("metainfo") or {}).get("classes")) is not None:
         if isinstance(classes, str):
             raise UserError(f"metainfo.classes={classes!r}: write a list of names, such as ({classes!r},)")
@@ -353,7 +355,7 @@ def _set_num_classes(model: Any, count: int) -> None:
         if "num_things_classes" in model:
             _set_things(model, count)
         for key, value in model.items():
-            if key != "semantic_head":  # of stuff, which is no class of boxes
+            if key != "semantic_head":  # it predicts stuff, which has no boxes
                 _set_num_classes(value, count)
     elif isinstance(model, list | tuple):
         for item in model:
@@ -361,18 +363,18 @@ def _set_num_classes(model: Any, count: int) -> None:
 
 
 def _set_things(head: Any, count: int) -> None:
-    """Sets the number of classes of things in a head of masks; the weights of classes in its loss follow."""
+    """Sets the number of thing classes of a mask head, and adapts the class weights of its loss."""
     before = head["num_things_classes"]
     head["num_things_classes"] = count
     loss = head.get("loss_cls") or {}
     weights = loss.get("class_weight")
-    # The last is that of no object; those of stuff stand before it.
+    # The last weight is for no object; the weights of stuff classes come before it.
     if isinstance(weights, list | tuple) and len(weights) == before + head.get("num_stuff_classes", 0) + 1:
         loss["class_weight"] = [*list(weights[:1]) * count, *weights[before:]]
 
 
 def datasets_of(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """The data sets of each split that read an annotation file, also those within wrappers, such as RepeatDataset."""
+    """The configs of each split's data sets that read an annotation file, also within wrappers like RepeatDataset."""
     for split in SPLITS:
         loader = cfg.get(f"{split}_dataloader")
         if isinstance(loader, Mapping):
@@ -391,12 +393,12 @@ def _leaves(dataset: Any) -> Iterator[Any]:
 
 
 def annotation_file(dataset: Any) -> str:
-    """The path of a data set's annotation file, with its ``data_root``."""
+    """The path of a data set's annotation file, including ``data_root``."""
     return _below_root(dataset, dataset.ann_file)
 
 
 def image_folder(dataset: Any) -> str:
-    """The path of a data set's image folder, with its ``data_root``."""
+    """The path of a data set's image folder, including ``data_root``."""
     return _below_root(dataset, (dataset.get("data_prefix") or {}).get("img", ""))
 
 

@@ -1,4 +1,4 @@
-"""Files of boxes, checked: what is wrong is said in one line, and what is left out is counted."""
+"""Reading and checking of box annotations: faults are reported in one line, and dropped boxes are counted."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from tresnet_downstream.formats.coco import whole_numbers
 from tresnet_downstream.limits import excess, limit
 from tresnet_downstream.text_files import refuse_duplicates
 
-# The faults of boxes that are taken out, as messages name them.
-_DROPPED = {"without-area": "without area", "outside": "outside the picture"}
+# Faults for which a box is dropped, with their names in messages.
+_DROPPED = {"without-area": "without area", "outside": "outside the image"}
 
 
 def read_boxes(
@@ -25,24 +25,24 @@ def read_boxes(
     trusted: bool = False,
     classes: Sequence[str] | None = None,
 ) -> tuple[LabelledImages, Counter[str], str]:
-    """Reads a file with boxes, of COCO or VOC, and takes out the boxes that have no area inside their picture.
+    """Reads a COCO or VOC file of boxes, and drops boxes that have no area inside their image.
 
-    An area that is missing or not above 0 becomes that of the box.
+    If `area` is missing or not above 0, it is set to the area of the box.
 
     Args:
-        path: the file.
-        labelled: whether it must list annotations; those of COCO's test pictures do not.
+        path: path of the file.
+        labelled: whether it must contain annotations; files of COCO's test images do not.
         masks: whether each annotation must have a mask.
-        trusted: whether boxes are taken as they are where they seem to be of another convention.
-        classes: in this order, and others follow; a COCO file has its own order.
+        trusted: whether boxes are accepted although they seem to have another format.
+        classes: the first classes, in this order; other classes follow. A COCO file has its own order.
 
     Returns:
-        the file; how many boxes were taken out, by reason; and a text on those that reach beyond the edge of their
-        picture, empty if none does.
+        the file; the number of dropped boxes by reason; and a text about boxes that reach beyond the edge of their
+        image, or an empty string.
 
     Raises:
-        UserError: the file is missing or malformed, or does not say how large its pictures are; a box, a mask or
-            `iscrowd` is none; or the boxes are not left, top, width, height in pixels.
+        UserError: if the file is missing or malformed, or lacks image sizes; if a box, a mask or `iscrowd` is invalid;
+            or if the boxes are not left, top, width, height in pixels.
     """
     file = _read(path, labelled, classes)
     sizes = _sizes(path, file)
@@ -53,8 +53,8 @@ def read_boxes(
     boxes = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4)
     if not trusted and (convention := other_convention(boxes, np.array(sizes, float).reshape(-1, 2)[file.image_of])):
         raise UserError(
-            f"{path}: {convention}; tresnet check checks the whole file, and trust_boxes=True takes the boxes as "
-            "they are"
+            f"{path}: {convention}; tresnet check checks the whole file, and trust_boxes=True accepts the boxes "
+            "unchanged"
         )
     faults = [
         box_fault(annotation["bbox"], sizes[image_of])
@@ -62,16 +62,16 @@ def read_boxes(
     ]
     dropped = Counter(_DROPPED[fault] for fault in faults if fault in _DROPPED)
     beyond = [place for place, fault in enumerate(faults) if fault == "beyond-edge"]
-    kept = [place for place, fault in enumerate(faults) if fault not in _DROPPED]
+    valid = [place for place, fault in enumerate(faults) if fault not in _DROPPED]
     if masks:
-        _require_masks(path, [annotations[place] for place in kept], [sizes[file.image_of[place]] for place in kept])
+        _require_masks(path, [annotations[place] for place in valid], [sizes[file.image_of[place]] for place in valid])
     text = _beyond_edge(boxes[beyond], [sizes[file.image_of[place]] for place in beyond], len(boxes))
-    file.content["annotations"] = [_with_area(annotations[place]) for place in kept]
+    file.content["annotations"] = [_with_area(annotations[place]) for place in valid]
     return file, dropped, text
 
 
 def _read(path: str, labelled: bool, classes: Sequence[str] | None) -> LabelledImages:
-    """The file; objects marked as difficult are to be passed over, as COCO's crowds are."""
+    """Reads the file. Objects marked as difficult are ignored like COCO's crowds."""
     form = format_of(path)
     if not form.has_boxes:
         others = " or ".join(f"{suffix} ({each.name})" for suffix, each in FORMATS.items() if each.has_boxes)
@@ -88,7 +88,7 @@ def _sizes(path: str, file: LabelledImages) -> list[tuple[int, int]]:
     sides = {key: whole_numbers(path, "images", images, key) for key in ("width", "height")}
     for key, values in sides.items():
         if (values < 1).any():
-            raise UserError(f"{path}: an image has a `{key}` below 1; boxes are measured against it")
+            raise UserError(f"{path}: an image has a `{key}` below 1, but boxes need the size of their image")
     sizes = list(zip(*(values.tolist() for values in sides.values()), strict=True))
     for image, (width, height) in zip(images, sizes, strict=True):
         if width * height > limit("pixels"):
@@ -106,7 +106,7 @@ def _check_values(path: str, annotation: Mapping[str, Any]) -> None:
 
 
 def _require_masks(path: str, annotations: Sequence[Mapping[str, Any]], sizes: Sequence[tuple[int, int]]) -> None:
-    """Raises UserError, with counts, if an annotation has no mask."""
+    """Raises UserError if an annotation has no mask; the message has the numbers."""
     without = [
         annotation
         for annotation, (width, height) in zip(annotations, sizes, strict=True)
@@ -118,29 +118,29 @@ def _require_masks(path: str, annotations: Sequence[Mapping[str, Any]], sizes: S
     if lacking == len(without):
         what = f"{lacking:,} of {len(annotations):,} annotations have no `segmentation`, the first is"
         raise UserError(
-            f"{path}: {what} annotation {without[0]['id']}, and masks are loaded from it (with_mask); add polygons or "
+            f"{path}: {what} annotation {without[0]['id']}, but the detector needs masks (with_mask); add polygons or "
             "run lengths, or choose a detector without masks, such as configs/faster_rcnn_tresnet_m.py"
         )
     first = next(annotation for annotation in without if annotation.get("segmentation"))
     raise UserError(
-        f"{path}: annotation {first['id']}: `segmentation` is no polygons of three points or more near the picture, "
-        f"nor run lengths of its size; {len(without):,} of {len(annotations):,} annotations have no mask, {lacking:,} "
-        "of them no `segmentation` at all"
+        f"{path}: annotation {first['id']}: `segmentation` is neither polygons of three or more points near the image, "
+        f"nor run lengths of its size; {len(without):,} of {len(annotations):,} annotations have no valid mask, "
+        f"{lacking:,} of them no `segmentation`"
     )
 
 
 def _with_area(annotation: dict[str, Any]) -> dict[str, Any]:
     area, (_, _, width, height) = annotation.get("area"), annotation["bbox"]
-    # MMDetection passes over a box whose area is 0, and scores are parted by it.
+    # MMDetection ignores boxes of area 0, and scores are grouped by area.
     is_area = is_number(area) and float(area or 0) > 0
     return {"iscrowd": 0, **annotation, "area": area if is_area else width * height}
 
 
 def _beyond_edge(boxes: np.ndarray, sizes: Sequence[tuple[int, int]], count: int) -> str:
-    """What is told of boxes that reach beyond the edge of their pictures, of ``count`` in all; empty for none."""
+    """The text about boxes that reach beyond the edge of their image, of ``count`` boxes; empty if there are none."""
     if not len(boxes):
         return ""
     farthest = max(reach_beyond_edge(box, size) for box, size in zip(boxes.tolist(), sizes, strict=True))
-    text = f"{len(boxes):,} of {count:,} boxes reach beyond the edge of their picture, by up to {farthest:,.0f} pixels"
+    text = f"{len(boxes):,} of {count:,} boxes reach beyond the edge of their image, by up to {farthest:,.0f} pixels"
     fitting = int(fit_as_corners(boxes, np.array(sizes, float)).sum())
     return f"{text}; {fitting:,} of them would fit as left, top, right, bottom" if fitting else text

@@ -1,4 +1,4 @@
-"""The files that a detector's training keeps: its last checkpoints and its best one."""
+"""Checkpoint files of a detector's training: the last ones and the best one."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,11 +21,11 @@ from tresnet_downstream.weights.reading import read_checkpoint
 
 @HOOKS.register_module()
 class OrderedCheckpointHook(EpochCheckpointHook):
-    """MMEngine's hook of checkpoints, which removes a file only after the one in its place is complete.
+    """MMEngine's checkpoint hook, except that it removes a file only after its replacement is complete.
 
-    Departures from MMEngine: ``last_checkpoint`` appears whole; with ``val_steps``, the best checkpoint is named by
-    its step, and the checkpoint of the last epoch stays as it is (MMEngine would write the weights of the step over
-    it, so that it also says which one is the best; here the folder's note of the last validation does).
+    Other differences from MMEngine: ``last_checkpoint`` is written completely or not at all. With ``val_steps``, the
+    name of the best checkpoint contains its step, and the checkpoint of the last epoch is not changed (MMEngine would
+    overwrite it to store which checkpoint is the best; here ``last_validation.json`` stores that).
     """
 
     filename_tmpl: str
@@ -37,7 +37,7 @@ class OrderedCheckpointHook(EpochCheckpointHook):
     file_backend: Any
 
     def before_train(self, runner: Runner) -> None:
-        """Prepares as MMEngine's hook does; of a run that is resumed, looks at the best checkpoint."""
+        """Prepares as MMEngine's hook does; in a resumed run, checks the best checkpoint."""
         super().before_train(runner)
         best = getattr(self, "best_ckpt_path", None)
         if best is None or runner.iter == 0 or "://" in best:
@@ -56,9 +56,9 @@ class OrderedCheckpointHook(EpochCheckpointHook):
             folders.forget_validation(runner.work_dir)
 
     def best_score(self, metrics: Mapping[str, Any]) -> BestScore | None:
-        """The score of a validation that chooses the best checkpoint, the first that ``save_best`` names, in percent.
+        """The first score that ``save_best`` names, by which the best checkpoint is chosen.
 
-        Of a score that is no share from 0 to 1, as MMDetection's of boxes are, the value is as it is.
+        MMDetection's scores of boxes, from 0 to 1, are converted to percent; other scores are not changed.
         """
         if not self.save_best:
             return None
@@ -73,7 +73,7 @@ class OrderedCheckpointHook(EpochCheckpointHook):
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 outdated = [self.keep_ckpt_ids.popleft()]
             self.keep_ckpt_ids.append(step)
-            # The new checkpoint says that the outdated one is there: a resumed run removes it if a kill prevented this.
+            # The new checkpoint still lists the outdated one, so a resumed run removes it if this process is killed.
             runner.message_hub.update_info("keep_ckpt_ids", [*outdated, *self.keep_ckpt_ids])
         self.last_ckpt = self._path(step)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
@@ -115,7 +115,7 @@ class OrderedCheckpointHook(EpochCheckpointHook):
 
     @contextmanager
     def _removals_put_off(self) -> Iterator[None]:
-        """Inside, a removed file stays; it is removed at the end, unless an error was raised or it was written anew."""
+        """A context that postpones the removal of files to its end; none is removed after an error or if rewritten."""
         backend = self.file_backend
         self.file_backend = postponed = _PostponedRemovals(backend)
         try:
@@ -129,17 +129,17 @@ class OrderedCheckpointHook(EpochCheckpointHook):
 
 
 def title_of(key: str) -> str:
-    """What lines call a score."""
+    """The name of a score in printed lines."""
     return "AP" if key == "coco/bbox_mAP" else key
 
 
 def in_percent(key: str, value: float) -> float:
-    """The value of a score; MMDetection's of boxes and masks are shares, ours of labels are in percent."""
+    """A score in percent. MMDetection's scores of boxes and masks are from 0 to 1; ours of labels are in percent."""
     return (100 if key.startswith("coco/") else 1) * float(value)
 
 
 class _PostponedRemovals:
-    """A file backend that only remembers which files to remove."""
+    """A file backend that only records which files to remove."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -153,7 +153,7 @@ class _PostponedRemovals:
 
 
 def _fault(best: Path) -> str:
-    """What is wrong with the best checkpoint, which is set aside if it is damaged; empty if nothing is."""
+    """The fault of the best checkpoint, or an empty string; a damaged file is renamed."""
     if not best.exists():
         return f"{best}: the best checkpoint is missing"
     try:
@@ -164,7 +164,7 @@ def _fault(best: Path) -> str:
 
 
 def _remove_earlier_best(best: Path) -> None:
-    """Removes best checkpoints by the same score that the same run wrote before, and was killed before removing."""
+    """Removes earlier best checkpoints of the same run and score, which remain if the run was killed."""
     pattern = re.compile(re.sub(r"(epoch|iter|step)_\d+\\.pth$", r"(epoch|iter|step)_\\d+\\.pth", re.escape(best.name)))
     run_id = read_checkpoint(best, map_location="meta").get("meta", {}).get("run_id")
     for path in best.parent.iterdir():

@@ -1,4 +1,4 @@
-"""COCO boxes, checked: what is wrong with a file is said in one line, and what is left out is counted."""
+"""A data set of images with boxes that checks its annotation file and images."""
 
 import contextlib
 import io
@@ -27,32 +27,32 @@ from tresnet_downstream.running.unreadable import PASSED_OVER
 
 @DATASETS.register_module()
 class CocoBoxes(CocoDataset):
-    """MMDetection's ``CocoDataset``, with checks, and with classes from the file where the config names none.
+    """MMDetection's ``CocoDataset`` with checks, and with classes from the file if the config has none.
 
-    Departures: labels stand in the order of ``classes`` (MMDetection takes the file's order whatever the config
-    says, and leaves out classes that the file lacks); boxes without area inside their picture are dropped from
-    the scoring's ground truth too, and counted; a picture that cannot be read, or has another size than the file
-    says, is named; in its place comes the next one of the file, not a random one.
+    Differences from MMDetection: labels are in the order of ``classes`` (MMDetection uses the order of the file, and
+    leaves out classes that the file lacks). Boxes without area inside their image are dropped and counted, also from
+    the ground truth in scoring. An image that cannot be read, or whose size differs from the annotation, is reported;
+    the next image of the file replaces it, not a random one.
 
     Args:
         *args: see MMDetection, as for ``kwargs``.
-        metainfo: ``classes`` of the labels, in order; without it the file's, by category id.
-        outside_paths: whether the names of images may lead out of the folder ``data_prefix["img"]``, by ``..``,
-            absolute paths or symbolic links below it; the folder itself may always be a link.
-        on_bad_image: at an unreadable image, ``error`` raises and ``skip`` takes the next readable one in the order
-            of the file. ``leave_out`` is for scoring: the sample is black and says why in ``unreadable``, and
+        metainfo: ``classes`` of the labels, in order; without it, the classes of the file by category id.
+        outside_paths: whether images may be outside of the folder ``data_prefix["img"]``, by ``..``, absolute paths or
+            symbolic links below it. The folder itself may always be a link.
+        on_bad_image: what to do if an image is unreadable: ``error`` raises, and ``skip`` uses the next readable image
+            of the file. ``leave_out`` is for scoring: the sample is black and has the reason in ``unreadable``, and
             `DetectionMetric` leaves it out.
-        trust_boxes: whether boxes are taken for left, top, width, height in pixels also where they look like
-            something else, and sizes of pictures may differ from the file's.
-        **kwargs: ``ann_file`` (COCO's ``.json`` or VOC's list, ``.txt``), ``data_root``, ``data_prefix``, ``pipeline``
-            and so on. VOC's objects that are marked as difficult are passed over, in training and in scores.
+        trust_boxes: whether boxes are accepted as left, top, width, height in pixels although they look different, and
+            image sizes may differ from the file's.
+        **kwargs: ``ann_file`` (a COCO ``.json`` file or a VOC image list, ``.txt``), ``data_root``, ``data_prefix``,
+            ``pipeline`` and so on. VOC's difficult objects are ignored in training and in scores.
 
     Attributes:
-        dropped: how many boxes were dropped, by reason.
-        left_out: why pictures of the file are not trained on, by file name.
+        dropped: number of dropped boxes by reason.
+        left_out: reasons why images are not trained on, by file name.
 
     Raises:
-        UserError: a file that is missing or malformed, has no box to train on, or lacks a class.
+        UserError: if the file is missing or malformed, has no box to train on, or lacks a class.
     """
 
     METAINFO: dict[str, Any] = {}  # noqa: RUF012 - MMEngine's name and form
@@ -79,10 +79,10 @@ class CocoBoxes(CocoDataset):
         super().__init__(*args, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Reads and checks the file; gives a record for each picture."""
+        """Reads and checks the file; returns a record for each image."""
         if not Path(self.ann_file).is_file():
             raise UserError(
-                f"{self.ann_file}: no such annotation file; set `data_root` if the data set lies elsewhere, or "
+                f"{self.ann_file}: no such annotation file; set `data_root` if the data is in another folder, or "
                 "the data set's `ann_file` in the config"
             )
         file, self.dropped, beyond_edge = read_boxes(
@@ -102,7 +102,7 @@ class CocoBoxes(CocoDataset):
             )
         self._metainfo["classes"] = classes
         if not self.test_mode:
-            # MMDetection trains on none of them, and says nothing; scores count them, as pycocotools does.
+            # MMDetection silently ignores these boxes in training; scores count them, as pycocotools does.
             wide = [each for each in file.content["annotations"] if min(each["bbox"][2:]) >= 1]
             if narrow := len(file.content["annotations"]) - len(wide):
                 self.dropped["narrower than a pixel"] += narrow
@@ -111,11 +111,11 @@ class CocoBoxes(CocoDataset):
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
             tell(f"{self.ann_file}: {self.dropped.total():,} boxes dropped ({reasons})")
         if beyond_edge:
-            tell(f"warning: {self.ann_file}: {beyond_edge}; tresnet check names them")
+            tell(f"warning: {self.ann_file}: {beyond_edge}; tresnet check lists them")
         if not self.test_mode:
             self._require_boxes(file.content["annotations"])
         self.missing = missing_images(self._image_folder, file.names, self.ann_file, self.outside_paths)
-        # MMDetection reads the file itself, by the class that stands here; once is enough.
+        # MMDetection would read the file again with this class; it gets the content instead.
         self.COCOAPI = partial(OrderedCOCO.of, file.content)
         try:
             records: list[dict[str, Any]] = super().load_data_list()
@@ -124,7 +124,7 @@ class CocoBoxes(CocoDataset):
         return records
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leaves out pictures as the config says, and says how many; some must stay, and their files must be there."""
+        """Leaves out images as the config says and prints their number; checks that the others exist."""
         pictures: list[dict[str, Any]] = super().filter_data()
         ids, least = {picture["img_id"] for picture in pictures}, (self.filter_cfg or {}).get("min_size", 0)
         self.left_out = {
@@ -136,15 +136,15 @@ class CocoBoxes(CocoDataset):
         }
         if self.left_out:
             tell(
-                f"{self.ann_file}: {len(self.left_out):,} of {len(self.data_list):,} pictures left out (no box of the "
-                "classes, or too small); left_out_train.csv in the work dir names them"
+                f"{self.ann_file}: {len(self.left_out):,} of {len(self.data_list):,} images left out (no box of the "
+                "classes, or too small); left_out_train.csv in the work dir lists them"
             )
         if not pictures and self.test_mode:
             raise UserError(f"{self.ann_file}: lists no image")
         if not pictures:
             classes = ", ".join(self._metainfo["classes"][:10])
             raise UserError(
-                f"{self.ann_file}: no picture is left to train on: none is large enough with a box of {classes}"
+                f"{self.ann_file}: no image is left to train on: none is large enough and has a box of {classes}"
             )
         if self.reads_here and self.missing:
             used = set(map(self._name_of, pictures))
@@ -153,10 +153,10 @@ class CocoBoxes(CocoDataset):
         return pictures
 
     def prepare_data(self, idx: int) -> Any:
-        """Loads and prepares a picture, or what ``on_bad_image`` says in the place of one that cannot be read.
+        """Loads and prepares an image, or its replacement according to ``on_bad_image``.
 
         Raises:
-            UserError: if it is missing or cannot be read, and ``on_bad_image`` is ``error``.
+            UserError: if the image is missing or unreadable, and ``on_bad_image`` is ``error``.
         """
         alike, position = self._alike(idx)
         sample, passed_over, reason = first_readable(
@@ -175,12 +175,12 @@ class CocoBoxes(CocoDataset):
         return sample
 
     def image_paths(self) -> list[str]:
-        """The paths of the images of the file that are not left out."""
-        kept = (name for name in self.names if name not in self.left_out)
-        return [os.path.join(self._image_folder, name) for name in kept]
+        """The paths of the file's images that are not left out."""
+        names = (name for name in self.names if name not in self.left_out)
+        return [os.path.join(self._image_folder, name) for name in names]
 
     def _alike(self, idx: int) -> tuple[Sequence[int] | np.ndarray, int]:
-        """The places of pictures that may stand in the place of one, in order, and where it is itself among them."""
+        """The indices of images that may replace an image, in order, and the position of the image among them."""
         return range(len(self)), idx
 
     def _prepared(self, record: dict[str, Any]) -> Any:
@@ -189,17 +189,17 @@ class CocoBoxes(CocoDataset):
         except BadImageError:
             raise
         except Exception:
-            read_image(record["img_path"])  # raises, in one line, if the picture is to blame
+            read_image(record["img_path"])  # raises a one-line error if the image caused the exception
             raise
 
     def _require_boxes(self, annotations: Sequence[Mapping[str, Any]]) -> None:
-        """Raises UserError if there is nothing to train on."""
+        """Raises UserError if no box can be trained on."""
         if not annotations:
             raise UserError(f"{self.ann_file}: has no boxes; training needs some")
         if all(annotation["iscrowd"] for annotation in annotations):
             raise UserError(
-                f"{self.ann_file}: all {len(annotations):,} boxes are crowds (`iscrowd` is 1), which training passes "
-                "over; write 0 where a box holds one object"
+                f"{self.ann_file}: all {len(annotations):,} boxes are crowds (`iscrowd` is 1), which training ignores; "
+                "write 0 if a box contains one object"
             )
 
     @property
@@ -211,31 +211,31 @@ class CocoBoxes(CocoDataset):
 
 
 def _note(sample: Any, key: str, reasons: Mapping[str, str]) -> None:
-    """Writes into a sample which pictures were passed over, or why it is not to be scored."""
+    """Stores in a sample which images were skipped, or why it is not scored."""
     packed: Any = sample.get("data_samples") if isinstance(sample, Mapping) else None
     views = packed if isinstance(packed, list) else [packed]  # of test-time augmentation
     if all(hasattr(view, "set_metainfo") for view in views):
         for view in views:
             view.set_metainfo({key: json.dumps(reasons)})
     elif key == UNREADABLE:
-        raise UserError(f"{next(iter(reasons.values()))}; on_bad_image cannot leave it out, since it is not packed")
+        raise UserError(f"{next(iter(reasons.values()))}; on_bad_image needs PackDetInputs to leave it out")
     else:
-        # What mixes several pictures packs them without our note.
+        # Data sets that mix several images do not pass this information on.
         for name in reasons.keys() - _told:
             _told.add(name)
-            tell(f"{reasons[name]}; passed over")
+            tell(f"{reasons[name]}; skipped")
 
 
-# The pictures that were told by this process, a worker mostly.
+# Names of skipped images that this process, usually a worker, has reported.
 _told: set[str] = set()
 
 
 class OrderedCOCO(COCO):
-    """MMDetection's COCO index, which gives categories in the order of the names asked for, and prints nothing."""
+    """MMDetection's COCO index, except that categories are in the order of the given names, and nothing is printed."""
 
     @classmethod
     def of(cls, content: dict[str, Any], _: str = "") -> "OrderedCOCO":
-        """An index of what a file holds."""
+        """An index of the content of a file."""
         with contextlib.redirect_stdout(io.StringIO()):
             index = cls()
             index.dataset = content
@@ -246,6 +246,6 @@ class OrderedCOCO(COCO):
     def get_cat_ids(
         self, cat_names: Sequence[str] = (), sup_names: Sequence[str] = (), cat_ids: Sequence[int] = ()
     ) -> list[int]:
-        """The ids of these names, in their order; of all categories if none is given."""
+        """The category ids of the given names, in their order; of all categories if no names are given."""
         by_name = {category["name"]: category["id"] for category in self.dataset["categories"]}
         return [by_name[name] for name in cat_names] if cat_names else sorted(by_name.values())

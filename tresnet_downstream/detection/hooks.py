@@ -1,4 +1,4 @@
-"""Hooks of a detector's training: plain checkpoints, finite losses, and what the terminal shows."""
+"""Hooks of a detector's training: plain checkpoints, a check for finite losses, and progress."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,16 +26,16 @@ from tresnet_downstream.weights.reading import unwrap
 
 @HOOKS.register_module()
 class DetectionCheckpointHook(Hook):
-    """Leaves checkpoints that hold plain data alone, and refuses those of another detector.
+    """Converts checkpoints to plain data, and refuses checkpoints of other detectors.
 
-    MMEngine's log history is not kept: it is made of objects that safe loading refuses, and nothing resumes it
-    but the smoothing of what the log shows.
+    MMEngine's log history is removed: safe loading refuses its objects, and only the smoothing of logged values would
+    be resumed from it.
     """
 
     priority = "LOWEST"
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Turns numpy's numbers into plain ones and describes the detector for :func:`load_detector`."""
+        """Converts numpy numbers to plain ones, and adds the description of the detector for :func:`load_detector`."""
         hub = checkpoint["message_hub"]
         resumed_keys = {key: value for key, value in hub["resumed_keys"].items() if key in hub["runtime_info"]}
         checkpoint["message_hub"] = {**hub, "log_scalars": {}, "resumed_keys": resumed_keys}
@@ -48,16 +48,16 @@ class DetectionCheckpointHook(Hook):
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Checks names, shapes and classes; a training that starts from a detector may have other heads."""
+        """Checks names, shapes and classes; a training that starts from a detector's weights may have other heads."""
         last = last_validation(runner.work_dir)
-        # The best checkpoint may be of a validation after this checkpoint: the one before was deleted then.
+        # The best checkpoint may be from a validation after this checkpoint, which deleted the earlier best one.
         if runner._resume and last.get("iter", -1) >= checkpoint.get("meta", {}).get("iter", 0):
             hub, best = checkpoint["message_hub"], {key: last[key] for key in BEST if key in last}
             hub["runtime_info"].update(best)
             hub["resumed_keys"].update(dict.fromkeys(best, True))
         model, path = detector_of(runner.model), runner._load_from or last_checkpoint(runner.work_dir) or "checkpoint"
         weights = unwrap(checkpoint, "raw", path)[1]
-        # Until a training begins, the loop is a config.
+        # The loop is a config until a training begins.
         if training_loop(runner) is not None and not runner._resume:
             _keep_what_fits(model, checkpoint, weights, path)
             return
@@ -73,14 +73,14 @@ class FiniteLossHook(Hook):
     """Ends a training whose loss is not finite.
 
     Args:
-        interval: steps between looks, each of which waits for the device.
+        interval: steps between checks; each check waits for the device.
     """
 
     def __init__(self, interval: int = 10) -> None:
         self.interval = interval
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Looks at the loss."""
+        """Checks the loss."""
         if not self.every_n_train_iters(runner, self.interval) or torch.as_tensor(outputs["loss"]).isfinite():
             return
         last = last_checkpoint(runner.work_dir)
@@ -93,7 +93,7 @@ class FiniteLossHook(Hook):
 
 @HOOKS.register_module()
 class DetectionProgressHook(ProgressHook):
-    """A bar on a terminal, and one line for each epoch with the loss and AP."""
+    """A progress bar, and a line with loss and AP for each epoch."""
 
     loss_name, loss_key = "loss", "loss"
 
@@ -119,20 +119,20 @@ class DetectionProgressHook(ProgressHook):
 
 
 def describe_detector(model: Any) -> dict[str, Any]:
-    """The config of a detector as plain data, without the weights that it, or its teacher, would start from."""
-    # LAD's teacher is part of its weights.
+    """The config of a detector as plain data, without pretrained weights of the detector or its teacher."""
+    # The checkpoint contains the teacher of LAD.
     return {key: value for key, value in without_start(model).items() if key != "teacher_ckpt"}
 
 
 def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mapping[str, Any], path: str | Path) -> None:
-    """Leaves the weights of other shapes out, such as those of heads for other classes, and says which."""
+    """Removes weights of other shapes, such as those of heads for other classes, and prints a line about them."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     fitting = {name: tensor for name, tensor in weights.items() if shapes.get(name) == tensor.shape}
     if not any(".backbone." in f".{name}" for name in fitting):
         raise UserError(
-            f"{path}: is a checkpoint of another detector: no weight of its backbone fits; a backbone's own weights "
-            "are named by model.backbone.init_cfg.checkpoint"
+            f"{path}: is a checkpoint of another detector: no weight of its backbone fits; to load weights of a "
+            "backbone, set model.backbone.init_cfg.checkpoint"
         )
     checkpoint["state_dict"] = fitting
     if fresh := [name for name in shapes if name not in fitting]:
-        tell(f"{path}: {len(fresh)} weights start fresh, such as {fresh[0]}")
+        tell(f"{path}: {len(fresh)} weights are not in it and start randomly, such as {fresh[0]}")

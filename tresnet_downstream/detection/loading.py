@@ -1,4 +1,4 @@
-"""MMDetection's loading of pictures, in a checked form."""
+"""Loading of images in MMDetection's pipelines, with checks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,21 +10,21 @@ from tresnet_downstream.pictures import BadImageError, read_image
 
 _LOADERS = ("LoadImageFromFile", "mmcv.LoadImageFromFile", "mmdet.LoadImageFromFile", LoadImageFromFile)
 _LOCAL = {"backend": "local"}
-# In the record of a picture that is not scored: why.
+# Key of the reason in the record of an image that is not scored.
 UNREADABLE = "unreadable"
 
 
 class WrongSizeError(BadImageError):
-    """An image of another size than its annotations were made for."""
+    """An image whose size differs from the size in the annotation file."""
 
 
 class LoadCheckedImage(LoadImageFromFile):
-    """MMDetection's loading of a picture, by `read_image`: a damaged or oversized file is refused, not filled up.
+    """MMDetection's loading step with `read_image`, which refuses damaged and oversized files.
 
-    It takes the place of MMDetection's step in `CocoBoxes`, where that reads local files as 8-bit colours.
+    In `CocoBoxes` it replaces MMDetection's step if that reads local files as 8-bit colour images.
 
     Args:
-        any_size: whether a picture may have another size than its record says.
+        any_size: whether the size of an image may differ from its record.
         **kwargs: see MMDetection.
     """
 
@@ -33,20 +33,19 @@ class LoadCheckedImage(LoadImageFromFile):
         self.any_size = any_size
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Adds ``img`` (BGR, of shape (height, width, 3)) and its sizes; black for a record that is ``unreadable``.
+        """Adds ``img`` (BGR, of shape (height, width, 3)) and its sizes; black if the record has ``unreadable``.
 
         Raises:
-            BadImageError: as `read_image`, or if the picture has another size than its record says.
+            BadImageError: as `read_image`, and if the image's size differs from its record.
         """
-        # None of an image that no file of boxes lists.
+        # None for an image that is not in a file of boxes.
         size = results["height"], results["width"]
         image = np.zeros((*size, 3), np.uint8) if results.get(UNREADABLE) else read_image(results["img_path"])
         if size[0] is not None and image.shape[:2] != size and not self.any_size:
             (height, width), path = image.shape[:2], results["img_path"]
             raise WrongSizeError(
-                f"{path}: is {width} x {height}, upright, and {size[1]} x {size[0]} by the annotation file, which "
-                "boxes are measured in; tresnet check names all such pictures, and trust_boxes=True takes them "
-                "as they are"
+                f"{path}: is {width} x {height}, upright, but {size[1]} x {size[0]} in the annotation file, so its "
+                "boxes may be wrong; tresnet check lists all such images, and trust_boxes=True accepts them"
             )
         image = np.ascontiguousarray(image[:, :, ::-1])
         results["img"] = image.astype(np.float32) if self.to_float32 else image
@@ -55,7 +54,7 @@ class LoadCheckedImage(LoadImageFromFile):
 
 
 def with_our_reading(step: Any, any_size: bool = False) -> Any:
-    """A step of a pipeline; ours, if it is one of MMDetection that reads local files as 8-bit colours."""
+    """Replaces a step of a pipeline by `LoadCheckedImage` if it reads local files as 8-bit colour images."""
     if not isinstance(step, Mapping) or step.get("type") not in _LOADERS:
         return step
     options = {key: value for key, value in step.items() if key not in ("type", "_scope_") and value is not None}

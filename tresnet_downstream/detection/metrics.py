@@ -1,4 +1,4 @@
-"""The runner's adapter to the evaluation: MMDetection's predictions in COCO's results format, and their scores."""
+"""The metric of detectors: converts MMDetection's predictions to COCO's results format, and scores them."""
 
 import json
 import math
@@ -20,31 +20,31 @@ from tresnet_downstream.files import Earlier, whole_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import METRICS
 
-# MMDetection's names for the first six of COCO's numbers.
+# MMDetection's names of the first six scores of COCO.
 KEYS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "AP_small", "mAP_m": "AP_medium", "mAP_l": "AP_large"}
 
 
 @METRICS.register_module()
 class DetectionMetric(CocoMetric):
-    """MMDetection's ``CocoMetric``, scored by :func:`detection_scores`: not rounded, with every class's AP.
+    """MMDetection's ``CocoMetric``, computed by :func:`detection_scores`: not rounded, and with the AP of each class.
 
-    ``evaluate`` gives ``coco/bbox_mAP`` and so on as MMDetection does, from 0 to 1 or -1; the whole scores and the
-    predictions stay in :attr:`scores` and :attr:`predictions`, the pictures that were scored in :attr:`image_ids`, and
-    why others could not be read in :attr:`unreadable`, by file name.
+    ``evaluate`` returns ``coco/bbox_mAP`` and so on like MMDetection, from 0 to 1, or -1. All scores are kept in
+    :attr:`scores`, the predictions in :attr:`predictions`, the ids of scored images in :attr:`image_ids`, and the
+    reasons for unreadable images in :attr:`unreadable`, by file name.
 
     Args:
-        ann_file: the COCO file, or list of VOC, that the pictures are of.
+        ann_file: the COCO file or VOC image list of the images.
         metric: ``bbox``, ``segm`` or both.
-        backend: what computes, see :func:`detection_scores`.
-        outfile_prefix: writes the predictions to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``.
-        format_only: writes them and scores nothing.
-        trust_boxes: as of `CocoBoxes`.
-        voc_rules: ``2007`` or ``2010`` also scores the boxes by VOC's rules, see :func:`voc_scores`, as ``voc_mAP``;
-            what they give stays in :attr:`voc`.
+        backend: package that computes the scores, see :func:`detection_scores`.
+        outfile_prefix: prefix of the files for predictions, ``PREFIX.bbox.json`` and ``PREFIX.segm.json``.
+        format_only: whether to write these files without scoring.
+        trust_boxes: see `CocoBoxes`.
+        voc_rules: ``2007`` or ``2010`` also computes PASCAL VOC's mAP as ``voc_mAP``, see :func:`voc_scores`; its
+            details are kept in :attr:`voc`.
         **kwargs: other arguments of ``CocoMetric``.
 
     Raises:
-        UserError: for a file that is missing or malformed, and for arguments that would change COCO's rules.
+        UserError: if the file is missing or malformed, or an argument would change COCO's metric.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DetectionMetric(CocoMetric):
         if ann_file is None:
             raise UserError("val_evaluator.ann_file: name the COCO file of the validation data")
         if changed := [name for name in ("iou_thrs", "metric_items") if kwargs.get(name) is not None]:
-            raise UserError(f"val_evaluator.{changed[0]}: scores follow COCO's own rules here; leave it out")
+            raise UserError(f"val_evaluator.{changed[0]}: COCO's metric cannot be changed here; leave it out")
         kinds = [metric] if isinstance(metric, str) else list(metric)
         super().__init__(metric=kinds, outfile_prefix=outfile_prefix, format_only=format_only, **kwargs)
         if unknown := set(kinds) - {"bbox", "segm"}:
@@ -69,7 +69,7 @@ class DetectionMetric(CocoMetric):
         file, _, _ = read_boxes(ann_file, not format_only, "segm" in kinds and not format_only, trust_boxes)
         self._coco_api = OrderedCOCO.of(file.content)
         if not format_only and all(annotation["iscrowd"] for annotation in file.content["annotations"]):
-            tell(f"warning: {ann_file}: has no box of a single object (`iscrowd` 0), so nothing can be scored with it")
+            tell(f"warning: {ann_file}: has no box of a single object (`iscrowd` 0), so nothing can be scored")
         self.backend, self.voc_rules = backend, None if voc_rules is None else str(voc_rules)
         if self.voc_rules is not None and self.voc_rules not in RULES:
             raise UserError(f"val_evaluator.voc_rules={voc_rules!r}: choose {' or '.join(RULES)}, or None")
@@ -82,28 +82,29 @@ class DetectionMetric(CocoMetric):
 
     @property
     def ground_truth(self) -> dict[str, Any]:
-        """What the annotation file holds, boxes without area left out."""
+        """The content of the annotation file, without boxes that have no area."""
         content: dict[str, Any] = self._coco_api.dataset
         return content
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Keeps what was found in each picture, or why it cannot be read."""
+        """Stores the predictions of each image, or the reason why it cannot be read."""
         super().process(data_batch, data_samples)
         for (_, prediction), sample in zip(self.results[-len(data_samples) :], data_samples, strict=True):
-            # Those left out stay until all processes' rows are together, which MMEngine interleaves by position.
+            # Samples that are left out must stay until MMEngine has interleaved the results of all processes by
+            # position.
             prediction[UNREADABLE] = sample.get(UNREADABLE, "")
 
     def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
-        """Scores the boxes and masks of all pictures that could be read, and tells how many could not.
+        """Scores the boxes and masks of all readable images, and prints the number of unreadable ones.
 
         Raises:
-            UserError: if none could be read.
+            UserError: if no image could be read.
         """
         before, self.unreadable = self.unreadable, {}
         for _, prediction in results:
             self.unreadable |= json.loads(prediction[UNREADABLE] or "{}")
         require_some(self.unreadable, len(results))
-        if self.unreadable and self.unreadable != before:  # once, not in every epoch
+        if self.unreadable and self.unreadable != before:  # reported once, not in every epoch
             tell_unscored(self.unreadable, len(results))
         predictions = [prediction for _, prediction in results if not prediction[UNREADABLE]]
         classes = self.dataset_meta["classes"]
@@ -124,12 +125,12 @@ class DetectionMetric(CocoMetric):
             values |= {f"{kind}_{name}": _fraction(scores.headline[key]) for name, key in KEYS.items()}
         if self.voc_rules is not None and "bbox" in self.predictions:
             self.voc = voc_scores(self._scored_content(), self.predictions["bbox"], self.voc_rules)
-            tell(f"VOC's rules of {self.voc_rules}: mAP {self.voc.mAP:.2f} (IoU 0.5)")
+            tell(f"VOC {self.voc_rules} metric: mAP {self.voc.mAP:.2f} (IoU 0.5)")
             values["voc_mAP"] = _fraction(self.voc.mAP)
         return values
 
     def _add_classes(self, classes: Sequence[str]) -> None:
-        """Adds classes of which VOC's list has no object, and which it therefore does not know."""
+        """Adds classes without objects, which a VOC image list does not contain."""
         categories = self._coco_api.dataset["categories"]
         known = {category["name"] for category in categories}
         for name in classes:
@@ -137,7 +138,7 @@ class DetectionMetric(CocoMetric):
                 categories.append({"id": 1 + max(category["id"] for category in categories), "name": name})
 
     def _scored_content(self) -> dict[str, Any]:
-        """The ground truth of the pictures and classes that were scored."""
+        """The ground truth of the scored images and classes."""
         content, images, classes = self._coco_api.dataset, set(self.image_ids), set(self.dataset_meta["classes"])
         return {
             "annotations": [each for each in content["annotations"] if each["image_id"] in images],
@@ -145,7 +146,7 @@ class DetectionMetric(CocoMetric):
         }
 
     def _write_predictions(self, path: Path, text: str) -> None:
-        """Writes a file, over one of this training's earlier epochs; another's is moved aside."""
+        """Writes a file; replaces the file of an earlier epoch of this training, and moves other files aside."""
         with whole_file(path) as partial:
             partial.write_text(text)
             if path not in self._written:
@@ -154,7 +155,7 @@ class DetectionMetric(CocoMetric):
 
 
 def _fraction(percent: float) -> float:
-    """As MMDetection has it: 0 to 1, and -1 where there is no object of that size."""
+    """A score as in MMDetection: from 0 to 1, and -1 if there is no object of that size."""
     return -1.0 if math.isnan(percent) else percent / 100
 
 

@@ -1,4 +1,4 @@
-"""Whether the parts of a detector fit together and fit the data, looked at before a training or a scoring begins."""
+"""Checks, before a training or a scoring, that the parts of a detector fit together and fit the data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.checkpoints import bare
 
-# Of the picture that is passed through the detector; every stage of a backbone with a stride of 32 has some pixels.
+# Side of the image that is passed through the detector, so a stride of 32 leaves some pixels.
 _SIDE = 64
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# Heads that predict no class of the data: regions, stuff.
+# Heads that do not predict classes of the data, but regions or stuff.
 _OF_NO_CLASS = ("rpn_head", "semantic_head", "panoptic_head")
 
 
 class _MisfitError(Exception):
-    """A layer got another number of channels than it takes."""
+    """A layer got another number of channels than it expects."""
 
     def __init__(self, layer: str, takes: int, gets: int) -> None:
         super().__init__(layer)
@@ -29,25 +29,26 @@ class _MisfitError(Exception):
 
 
 def detector_of(model: nn.Module) -> nn.Module:
-    """The detector itself, without what several processes or test-time augmentation put around it."""
+    """The detector without its wrappers for several processes or test-time augmentation."""
     inner = bare(model)
     detector: nn.Module = inner.module if isinstance(inner, BaseTTAModel) else inner
     return detector
 
 
 def check_network(detector: Any, config: Mapping[str, Any]) -> None:
-    """Passes a small picture through a detector, and names the key of the config by which parts do not fit.
+    """Passes a small image through a detector, and raises an error with the config key of parts that do not fit.
 
-    What else fails at this picture is no finding: the detector may need other pictures. The state of the detector and
-    of random generators stays as it is.
+    Other exceptions are ignored, because the detector may need other images. The states of the detector and of random
+    generators are not changed.
 
     Args:
-        detector: of MMDetection, a module with a backbone.
-        config: of it, the key ``model``.
+        detector: a detector of MMDetection with a backbone.
+        config: its config, the key ``model``.
 
     Raises:
-        UserError: a layer gets another number of channels than it takes, the neck takes another number of maps than the
-            backbone gives, or a head has anchors for another number of maps than it gets.
+        UserError: if a layer gets another number of channels than it expects, the neck expects another number of
+            feature maps than the backbone returns, or a head has anchors for another number of feature maps than it
+            gets.
     """
     outputs: dict[str, Any] = {}
     try:
@@ -81,7 +82,7 @@ def _forward(detector: Any) -> None:
 
 @contextmanager
 def _evaluating(detector: nn.Module) -> Iterator[None]:
-    """Inside, the detector is evaluated without gradients; afterwards its parts are in the modes of before."""
+    """A context in which the detector is in evaluation mode without gradients; on exit all modes are restored."""
     modes = {module: module.training for module in detector.modules()}
     devices = [device for device in {parameter.device for parameter in detector.parameters()} if device.type == "cuda"]
     detector.eval()
@@ -95,7 +96,7 @@ def _evaluating(detector: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _watched(detector: nn.Module, outputs: dict[str, Any]) -> Iterator[None]:
-    """Inside, a layer that gets other channels than it takes raises; the outputs of parts are kept by name."""
+    """A context in which layers raise if the channels of their input are wrong, and outputs of parts are stored."""
     handles = []
     for name, module in detector.named_modules():
         if (channels := _channels_taken(module)) is not None:
@@ -110,7 +111,7 @@ def _watched(detector: nn.Module, outputs: dict[str, Any]) -> Iterator[None]:
 
 
 def _channels_taken(module: nn.Module) -> tuple[int, int] | None:
-    """How many channels a layer takes, and in which dimension; None if it does not say."""
+    """The number of channels that a layer expects, and their dimension; None if unknown."""
     if isinstance(module, _CONVOLUTIONS):
         return module.in_channels, 1
     if isinstance(module, nn.Linear):
@@ -152,7 +153,7 @@ def _of_channels(misfit: _MisfitError, config: Mapping[str, Any], outputs: Mappi
 
 
 def _given(place: str, config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
-    """What the part before the one at ``place`` gives, and what to do."""
+    """The text about the output of the part before ``place``, and what to do."""
     if place.startswith("roi_head.") and "roi_extractor" not in place:
         extractor = "mask_roi_extractor" if "mask" in place else "bbox_roi_extractor"
         features = config.get("roi_head", {}).get(extractor) or config.get("roi_head", {}).get("bbox_roi_extractor")
@@ -169,7 +170,7 @@ def _given(place: str, config: Mapping[str, Any], outputs: Mapping[str, Any]) ->
 
 
 def _of_maps(config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | None:
-    """The text on a neck that takes another number of maps than the backbone gives."""
+    """The message if the neck expects another number of feature maps than the backbone returns, otherwise None."""
     channels = _maps(outputs.get("backbone"))
     neck = config.get("neck")
     place = "neck"
@@ -185,7 +186,7 @@ def _of_maps(config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | Non
 
 
 def _of_anchors(detector: Any, config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | None:
-    """The text on a head that has anchors or points for another number of maps than it gets."""
+    """The message if a head has anchors or points for another number of feature maps than it gets, otherwise None."""
     features = outputs.get("neck", outputs.get("backbone"))
     for name in ("bbox_head", "rpn_head"):
         head = getattr(detector, name, None)
@@ -206,7 +207,12 @@ def _of_anchors(detector: Any, config: Mapping[str, Any], outputs: Mapping[str, 
 
 
 def classes_with_boxes(metainfo: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The classes that boxes of a data set have, by its ``metainfo``: of panoptic data, those of things alone."""
+    """The classes of a data set's boxes, from its ``metainfo``; for panoptic data, only the thing classes.
+
+    Examples:
+        >>> classes_with_boxes({"classes": ("cat", "sky"), "thing_classes": ("cat",)})
+        ('cat',)
+    """
     known = metainfo or {}
     return tuple(known.get("thing_classes") or known.get("classes") or ())
 
@@ -215,12 +221,12 @@ def check_classes(detector: nn.Module, config: Mapping[str, Any], classes: Seque
     """Checks that every head predicts as many classes as the data has.
 
     Args:
-        detector: of MMDetection.
-        config: of it, the key ``model``.
-        classes: of the data.
+        detector: a detector of MMDetection.
+        config: its config, the key ``model``.
+        classes: the classes of the data.
 
     Raises:
-        UserError: for a head of boxes or masks with another number.
+        UserError: if a head of boxes or masks has another number of classes.
     """
     few = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
     for name, module in detector.named_modules():
@@ -243,13 +249,13 @@ def check_classes(detector: nn.Module, config: Mapping[str, Any], classes: Seque
 
 
 def has_masks(detector: nn.Module) -> bool:
-    """Whether a part of a detector learns masks."""
+    """Whether a part of a detector predicts masks."""
     names = {name.rpartition(".")[2] for name, _ in detector.named_modules()}
     return bool(names & {"mask_head", "panoptic_head"})
 
 
 def _part_of(name: str, config: Mapping[str, Any]) -> tuple[str, Any]:
-    """The deepest part of the config that a module belongs to, and its path: ``roi_head.bbox_head.0``."""
+    """The path and value of the deepest part of the config that contains a module, such as ``roi_head.bbox_head.0``."""
     part: Any = config
     path: list[str] = []
     for step in name.split("."):
@@ -264,7 +270,7 @@ def _part_of(name: str, config: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 def _few(channels: list[int]) -> str:
-    """One number where all maps have as many channels."""
+    """The channels of feature maps as text; a single number if all are equal."""
     return f"{channels[0]} in each map" if len(set(channels)) == 1 else str(channels)
 
 

@@ -1,4 +1,4 @@
-"""Boxes, and masks, that a detector finds in pictures."""
+"""Prediction of boxes and masks with a detector."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ from tresnet_downstream.running.stored_config import check_stored, few_modules
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match, without_second_names
 
-# Steps of a pipeline that read a picture or its annotations.
+# Steps of a pipeline that read an image or its annotations.
 LOADING = (
     *("LoadAnnotations", "LoadEmptyAnnotations", "LoadImageFromFile", "LoadImageFromNDArray"),
     *("LoadPanopticAnnotations", "LoadTrackAnnotations"),
@@ -37,14 +37,14 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
 
     Args:
         source: a path or URL of a checkpoint.
-        config: the config that it was trained with. None takes what a checkpoint of this toolkit says of itself;
-            the text of a config in MMDetection's own checkpoints is a program, and is not run.
+        config: the config of its training. None uses the description in a checkpoint of this toolkit. The text of the
+            config in MMDetection's own checkpoints is a program and is not executed.
 
     Returns:
         the detector in evaluation mode, with ``classes`` and ``pipeline``.
 
     Raises:
-        UserError: for a file that cannot be read, does not say what it holds, or is not of the config's detector.
+        UserError: if the file cannot be read, does not describe its detector, or does not fit the config's detector.
     """
     init_default_scope("mmdet")
     path = locate(source)
@@ -84,9 +84,9 @@ def _are_steps(pipeline: Any) -> bool:
 
 @contextmanager
 def giving_boxes_from(score: float, model: nn.Module) -> Iterator[None]:
-    """Inside, a detector gives boxes with scores from ``score``, also if its config (``score_thr``) keeps fewer."""
+    """A context in which a detector returns boxes with scores from ``score``, even if ``score_thr`` is higher."""
     configs = [getattr(module, "test_cfg", None) for module in model.modules()]
-    # A head's own config may be the detector's.
+    # A head and the detector may share a config.
     higher = {id(each): each for each in configs if isinstance(each, dict) and (each.get("score_thr") or 0) > score}
     before = {key: each["score_thr"] for key, each in higher.items()}
     for each in higher.values():
@@ -113,16 +113,16 @@ class LoadedDetector:
 
 
 def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: int = 1) -> Iterator[Detections]:
-    """What is found in each picture, as they come; those that cannot be read say why.
+    """Predicts the boxes of each image, in order; for an unreadable image, the result has the reason.
 
     Args:
-        model: from :func:`load_detector`; runs where it is.
-        images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB. A Pillow
-            image is treated as its file would be: turned upright by its EXIF orientation, 16 bits scaled to 8.
-        batch_size: most pictures that go through the network together; those of one size do.
+        model: a detector from :func:`load_detector`; it runs on its device.
+        images: one or more images: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB. A Pillow
+            image is converted like its file: rotated by its EXIF orientation, 16 bits scaled to 8.
+        batch_size: largest number of images in a batch; only images of equal size are batched.
 
     Raises:
-        UserError: for an array of another type or shape, and a batch size below 1.
+        UserError: if an array has another type or shape, or the batch size is below 1.
     """
     images = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
     if batch_size < 1:
@@ -138,7 +138,7 @@ def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: in
 
 
 def _without_loading(pipeline: Iterable[Any]) -> list[Any]:
-    """The steps but MMDetection's that load: the pixels come from our own reading, which takes what viewers show."""
+    """The steps of a pipeline without MMDetection's loading steps, because images are read by this package."""
     types = ((step, step.get("type") if isinstance(step, Mapping) else None) for step in pipeline)
     return [step for step, name in types if str(name).rpartition(".")[2] not in LOADING]
 
@@ -150,14 +150,14 @@ def _built(path: Path, detector: Mapping[str, Any]) -> Any:
     except UserError:
         raise
     except Exception as error:
-        # Its arguments are the file's: whatever a component raises at them is no fault of the program.
+        # The arguments come from the file, so any exception is a fault of the file.
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the detector that it describes cannot be built ({reason})") from error
 
 
 @contextmanager
 def _description_to_blame(model: Any) -> Iterator[None]:
-    """Raises UserError for what a detector raises that was built from a checkpoint's description, not from a config."""
+    """Turns exceptions of a detector that was built from a checkpoint's description into a UserError."""
     try:
         yield
     except UserError:

@@ -1,4 +1,4 @@
-"""The runner of detectors: MMEngine's, for configs of MMDetection."""
+"""The runner for configs of MMDetection."""
 
 import copy
 import logging
@@ -50,36 +50,36 @@ from tresnet_downstream.running.top_level import require_read_options
 from tresnet_downstream.running.unreadable import UnreadableImagesHook
 from tresnet_downstream.running.validation import BEST
 
-# Seeds of the data; checkpoints of plain values; an end at a loss that is not finite; what blocks cannot save memory.
+# Hooks for seeds, plain checkpoints, non-finite losses, and notices about blocks that need more memory.
 OUR_HOOKS = ("SeedHook", "DetectionCheckpointHook", "FiniteLossHook", "PlainBlocksHook")
 
 
 @RUNNERS.register_module()
 class DetectionRunner(FolderRunner):
-    """MMEngine's runner for configs of MMDetection, as their ``runner_type``; MMDetection's own tools take it too.
+    """MMEngine's runner for configs of MMDetection, set by ``runner_type``; MMDetection's own tools use it too.
 
-    What it adds to a config of MMDetection:
+    It changes a config of MMDetection as follows:
 
-    * a ``data_root`` set on the command line reaches every data set that still has the config's own, and the
+    * a ``data_root`` set on the command line is passed to every data set that has the config's ``data_root``, and the
       metrics read the annotation file of the data they score;
-    * COCO data sets and metrics are built in their checked form (:class:`CocoBoxes`, :class:`DetectionMetric`);
-      ``coco_eval`` names what computes the scores;
-    * the neck's ``in_channels`` follow the backbone where the config leaves them None;
+    * COCO data sets and metrics are replaced by :class:`CocoBoxes` and :class:`DetectionMetric`, which check the data;
+      ``coco_eval`` names the package that computes the scores;
+    * the neck's ``in_channels`` are set to the backbone's channels if they are None;
     * with ``sampling="repeat_factor"`` images of rare classes are repeated, by MMDetection's ``ClassBalancedDataset``;
-    * a TResNet gets RGB in [0, 1] and padded sides where the config has the pixels of MMDetection's own networks;
-    * the seed is 0 where the config has no ``randomness``;
-    * hooks of ours run beside the config's: :data:`OUR_HOOKS`;
-    * classes come from the training data, and every head's ``num_classes`` follows them;
-    * ``amp`` (``bfloat16`` or ``float16``) works on a CPU as well;
-    * checkpoints are whole files of plain data, and are refused if they hold another detector or other classes;
-    * each run of a process has a visualizer of its own;
-    * before a training or a scoring begins, the parts of the detector must fit one another and the data;
-    * environment, config and hooks are written to the log file alone, and not before every error on the terminal;
-    * mistakes of the user's end in one line;
-    * a training overwrites no run, see :class:`FolderRunner`: ``overwrite=True`` moves the one in its folder aside.
+    * a TResNet gets RGB in [0, 1] and padded images if the config has the normalisation of another network;
+    * the seed is 0 if the config has no ``randomness``;
+    * the hooks :data:`OUR_HOOKS` are added;
+    * classes are read from the training data, and ``num_classes`` of every head is set to their number;
+    * ``amp`` (``bfloat16`` or ``float16``) also works on a CPU;
+    * checkpoints are complete files of plain data, and checkpoints of other detectors or classes are refused;
+    * each run of a process has its own visualizer;
+    * before a training or a scoring, the parts of the detector are checked against one another and the data;
+    * environment, config and hooks are written only to the log file, not to the terminal;
+    * a user's mistakes end in one line;
+    * a training does not overwrite a run, see :class:`FolderRunner`; ``overwrite=True`` renames its folder.
     """
 
-    scored_split = "test"  # what the data of a test is called
+    scored_split = "test"  # name of the scored split in messages
     progress_hook: ClassVar[str] = "DetectionProgressHook"
     replaced_hooks: ClassVar[dict[str, tuple[str, str]]] = {
         **FolderRunner.replaced_hooks,
@@ -96,9 +96,9 @@ class DetectionRunner(FolderRunner):
             self.logger.info(f"environment, config and hooks are in {file}")
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Builds the logger; until the runner is built, the terminal shows warnings alone.
+        """Builds the logger; until the runner is built, the terminal shows only warnings.
 
-        MMEngine would print hundreds of lines of environment, config and hooks, which hide what is told.
+        MMEngine would print hundreds of lines of environment, config and hooks, which hide our notices.
         """
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
@@ -118,7 +118,7 @@ class DetectionRunner(FolderRunner):
     def _from_cfg(cls, cfg: Config) -> Runner:
         init_default_scope(cfg.get("default_scope", "mmdet"))
         if cfg.get("launcher", "none") == "pytorch":
-            # Before MMEngine does: without a GPU it fails.
+            # MMEngine's own way fails without a GPU.
             join_processes(cfg.launcher)
             set_launcher(cfg, cfg.launcher)
         require_read_options(cfg)
@@ -131,7 +131,7 @@ class DetectionRunner(FolderRunner):
 
     @classmethod
     def adjust(cls, cfg: Config) -> None:
-        """Changes a config of MMDetection as the class says, before anything is built from it."""
+        """Changes a config of MMDetection as described by the class, before anything is built from it."""
         follow_options(cfg)
         use_checked_components(cfg)
         set_classes(cfg)
@@ -141,7 +141,7 @@ class DetectionRunner(FolderRunner):
         import_again(cfg)
 
     def train(self) -> Any:
-        """Trains, once the parts of the detector fit one another and the data."""
+        """Checks the parts of the detector, and trains."""
         with mistakes_in_types(), self._naming_missing_operators():
             self._check_parts()
             if has_masks(self.detector):
@@ -149,13 +149,13 @@ class DetectionRunner(FolderRunner):
             return super().train()
 
     def val(self) -> Any:
-        """Validates, once the parts of the detector fit one another."""
+        """Checks the parts of the detector, and validates."""
         with mistakes_in_types(), self._naming_missing_operators():
             self._check_parts()
             return super().val()
 
     def test(self) -> Any:
-        """Scores, once the parts of the detector fit one another; with test-time augmentation, boxes alone."""
+        """Checks the parts of the detector, and scores; with test-time augmentation, only boxes."""
         with mistakes_in_types(), self._naming_missing_operators():
             self._check_parts()
             if self.detector_config is not self.cfg.model:
@@ -166,10 +166,10 @@ class DetectionRunner(FolderRunner):
 
     @contextmanager
     def _naming_missing_operators(self) -> Iterator[None]:
-        """Inside, an operator of mmcv that is not installed ends in one line, which names it and the detector.
+        """A context that turns the exception for a missing operator of mmcv into a UserError.
 
         Raises:
-            UserError: for such an operator.
+            UserError: if an operator is missing; the message names the operator and the detector.
         """
         try:
             yield
@@ -188,11 +188,11 @@ class DetectionRunner(FolderRunner):
 
     @property
     def detector_config(self) -> Any:
-        """The config of the detector itself; test-time augmentation puts its own around it."""
+        """The config of the detector, without the wrapper of test-time augmentation."""
         return detector_config(self.cfg)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Calls the hooks; before the first, when the data sets are there, the classes of the heads are checked."""
+        """Calls the hooks; before ``before_run``, checks the heads' classes against the data sets."""
         if fn_name == "before_run":
             for loop in (self._train_loop, self._val_loop, self._test_loop):
                 dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
@@ -205,27 +205,27 @@ class DetectionRunner(FolderRunner):
         super().call_hook(fn_name, **kwargs)
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
-        """Registers the config's hooks, and ours where the config has none of their type."""
-        given = list(custom_hooks or [])
-        names = {str(hook.get("type")).rpartition(".")[2] for hook in given if isinstance(hook, dict)}
+        """Registers the config's hooks, and each of our hooks unless the config has one of its type."""
+        configured = list(custom_hooks or [])
+        names = {str(hook.get("type")).rpartition(".")[2] for hook in configured if isinstance(hook, dict)}
         ours = [{"type": f"{SCOPE}.{name}"} for name in OUR_HOOKS if name not in names]
-        super().register_hooks(default_hooks, [*ours, *given, UnreadableImagesHook()])
+        super().register_hooks(default_hooks, [*ours, *configured, UnreadableImagesHook()])
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
-        """Builds one that writes into this run's folder.
+        """Builds a visualizer that writes into the folder of this run.
 
-        MMDetection's configs give them all one name, and under the name of one that is there MMEngine gives that one
-        again, which writes into the folder of the run before.
+        All configs of MMDetection use the same name for it. For an existing name MMEngine returns the existing
+        visualizer, which writes into the folder of an earlier run.
         """
         if isinstance(visualizer, dict):
             visualizer = {**visualizer, "name": str(self._log_dir)}
         return super().build_visualizer(visualizer)
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Resumes a checkpoint; its best one is sought in this folder, also if that was moved since."""
+        """Resumes from a checkpoint; the best checkpoint is expected in this folder, even if the folder was moved."""
         super().resume(filename, *args, **kwargs)
         info = self.message_hub.runtime_info
-        # A file of another name is none that a training wrote, and must not be set aside or removed.
+        # A training did not write a file of another name, so that file must not be renamed or removed.
         if not folders.is_best(Path(info.get("best_ckpt") or "best.pth").name):
             for key in BEST:
                 info.pop(key, None)
@@ -235,16 +235,16 @@ class DetectionRunner(FolderRunner):
 
 
 def _use_our_optimizer_wrapper(cfg: Config) -> None:
-    """Puts :class:`RecipeOptimWrapper` in the place of MMEngine's, where the config sets what only ours does.
+    """Replaces MMEngine's optimiser wrapper by :class:`RecipeOptimWrapper` if the config needs it.
 
-    That is ``amp`` on any device, and accumulation that ends with the epoch. MMEngine's adds up batches over the ends
-    of epochs, and a run resumed there has lost the gradients of the last ones.
+    It is needed for ``amp`` on any device, and for accumulation. MMEngine accumulates across the ends of epochs, so a
+    run that is resumed between epochs would lose gradients.
     """
     wrapper = cfg.get("optim_wrapper")
     if not wrapper:
         return
     if wrapper.get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():
-        # Of `mim train --amp`; MMEngine's asks for a GPU.
+        # `mim train --amp` sets this type, which needs a GPU.
         cfg.amp = "bfloat16"
         for key in ("dtype", "loss_scale", "use_fsdp"):
             wrapper.pop(key, None)
@@ -256,4 +256,4 @@ def _use_our_optimizer_wrapper(cfg: Config) -> None:
 
 @RUNNERS.register_module()
 class QuietDetectionRunner(QuietRunner, DetectionRunner):
-    """The same, with the terminal left to a progress bar."""
+    """A :class:`DetectionRunner` that leaves the terminal to a progress bar."""

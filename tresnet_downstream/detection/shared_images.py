@@ -1,4 +1,4 @@
-"""Images that a detector is scored on and trained on too, told before a training or a scoring begins."""
+"""Reports images that are in the training data and in a scored split, before a training or a scoring."""
 
 import os
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from tresnet_downstream.running.split_overlap import is_small, paths_of, tell_ov
 
 
 def tell_shared_images(runner: Runner) -> None:
-    """Says how many images of each split that is scored are training data too.
+    """Prints the number of images of each scored split that are also training data.
 
-    A training looks at the validation data and at the test data of its config; a scoring at its own data, and the
-    training data of the config if that is there and its file is not large.
+    A training checks the validation and test data of its config. A scoring checks its own data against the training
+    data of the config, if that exists and its annotation file is not large.
 
     Args:
-        runner: with its data sets built; ``scored_split`` is what its test data is called.
+        runner: a runner whose data sets are built; its attribute ``scored_split`` names the test data.
     """
     built = {split: _paths_of_loop(loop) for split, loop in _loops(runner)}
     training = built.get("train") or _paths_by_config(runner.cfg, "train")
@@ -52,7 +52,7 @@ def _files(config: Config, split: str) -> Iterator[tuple[str, str]]:
 
 
 def _paths_by_config(config: Config, split: str) -> list[str] | None:
-    """The paths of the images that the files of a split list; None if a file is not there, large, or malformed."""
+    """The image paths in the files of a split; None if a file is missing, large or malformed."""
     files = list(_files(config, split))
     if not files or not all(is_small(file) for file, _ in files):
         return None

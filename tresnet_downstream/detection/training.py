@@ -1,4 +1,4 @@
-"""Object detection with MMDetection: from a config to a running training, or to the scores of a checkpoint."""
+"""Training and scoring of detectors with MMDetection."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,22 +43,23 @@ def train_detection(
     overwrite: bool = False,
     runner_class: type[DetectionRunner] = QuietDetectionRunner,
 ) -> dict[str, Any]:
-    """Trains a detector; checkpoints and logs go to ``config.work_dir``.
+    """Trains a detector; checkpoints and logs are written to ``config.work_dir``.
 
     Args:
-        config: of MMDetection, from :func:`load_config`, with ``work_dir``.
-        resume: goes on from the newest checkpoint in ``work_dir``, if there is one.
+        config: a config of MMDetection from :func:`load_config`, with ``work_dir``.
+        resume: whether to continue from the newest checkpoint in ``work_dir``, if there is one.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
-        overwrite: moves a run that ``work_dir`` holds aside; without, and without ``resume``, it is refused.
-        runner_class: what builds and runs the training.
+        overwrite: whether to rename ``work_dir`` if it holds a run. Without ``overwrite`` and ``resume``, such a folder
+            is refused.
+        runner_class: class of the runner.
 
     Returns:
-        ``AP``, or another score that ``save_best`` names, in percent, and the path ``checkpoint`` of the best epoch;
-        where the config keeps no best one
-        (``save_best``), ``last_AP`` of the last epoch that was scored; empty if none was.
+        ``AP``, or another score that ``save_best`` names, in percent, and ``checkpoint``, the path of the best
+        checkpoint. If the config keeps no best checkpoint, ``last_AP`` of the last scored epoch; empty if no epoch was
+        scored.
 
     Raises:
-        UserError: for what is wrong with the data, the config or a checkpoint, and for a loss that is not finite.
+        UserError: if the data, the config or a checkpoint has a fault, or the loss is not finite.
     """
     join_processes(launcher)
     overwrite = overwrite or bool(config.get("overwrite"))
@@ -75,19 +76,24 @@ def train_detection(
 
 
 def best_of(runner: Runner) -> dict[str, Any]:
-    """The best epoch of a training, as :func:`train_detection` gives it."""
+    """The best epoch of a training, as :func:`train_detection` returns it."""
     hook = next((hook for hook in runner.hooks if isinstance(hook, EpochCheckpointHook)), None)
     best = getattr(hook, "best_ckpt_path", None)
     score = runner.message_hub.get_info("best_score") if best else None
     if score is not None and score >= 0:
-        key = getattr(hook, "key_indicators", ["coco/bbox_mAP"])[0]  # by what the config says
+        key = getattr(hook, "key_indicators", ["coco/bbox_mAP"])[0]  # the config's `save_best`
         return {title_of(key): in_percent(key, score), "checkpoint": best}
     last = next((hook.last_ap for hook in runner.hooks if isinstance(hook, DetectionProgressHook)), None)
     return {} if last is None or last < 0 else {"last_AP": last}
 
 
 def best_score(config: Config, best: Mapping[str, Any]) -> BestScore | None:
-    """The score in what :func:`train_detection` gave: of the best epoch or, if none is kept, the last one scored."""
+    """The score in the result of :func:`train_detection`: of the best epoch or, without one, of the last scored one.
+
+    Examples:
+        >>> best_score(Config(), {"AP": 41.5, "checkpoint": "best_coco_bbox_mAP_epoch_3.pth"})
+        BestScore(name='AP', value=41.5, sign=1)
+    """
     name = next((key for key in best if key != "checkpoint"), None)
     if name is None:
         return None
@@ -104,19 +110,19 @@ def score_detection(
     ready: ReadyModel | None = None,
     split: str = "val",
 ) -> tuple[dict[str, DetectionScores], DetectionRun] | None:
-    """Scores a detector on the validation data of a config, or on its test data, which in most configs is the same.
+    """Scores a detector on the validation or test data of a config; in most configs both are the same.
 
     Args:
-        config: of MMDetection, from :func:`load_config`, with ``work_dir``.
-        checkpoint_path: a path or URL of a checkpoint of a detector.
+        config: a config of MMDetection from :func:`load_config`, with ``work_dir``.
+        checkpoint_path: a path or URL of a detector's checkpoint.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
-        tta: tests on several views of each image, see :func:`with_test_time_augmentation`; the run says so.
-        ready: the model of a file that is no checkpoint; takes pictures as they are.
-        split: ``val`` for ``val_dataloader``, or ``test`` for ``test_dataloader``; the run says which.
+        tta: whether to use test-time augmentation, see :func:`with_test_time_augmentation`; it is recorded in the run.
+        ready: a model that replaces the checkpoint, such as an exported one; it accepts images as they are.
+        split: ``val`` for ``val_dataloader`` or ``test`` for ``test_dataloader``; it is recorded in the run.
 
     Returns:
         the scores by kind, ``bbox`` or ``segm``, and the run for :func:`write_detection_run`; None in all processes
-        but the first.
+        except the first.
 
     Raises:
         UserError: if data, config and checkpoint do not fit together.
@@ -136,10 +142,10 @@ def scored_runner(
     ready: ReadyModel | None = None,
     split: str = "val",
 ) -> Runner:
-    """A runner that has scored a checkpoint on a split of a config's data; its metrics hold the scores.
+    """Scores a checkpoint on a split of a config's data, and returns the runner, whose metrics hold the scores.
 
     Raises:
-        UserError: as :func:`score_detection`.
+        UserError: see :func:`score_detection`.
     """
     if ready is not None and tta:
         raise UserError(f"{checkpoint_path}: is exported, and `tta` is for checkpoints; leave it out")
@@ -148,7 +154,7 @@ def scored_runner(
         classes = read_checkpoint(checkpoint_path).get("meta", {}).get("dataset_meta", {}).get("classes")
     else:
         classes = ready.classes
-    follow_options(config)  # before anything here changes what the options are told by
+    follow_options(config)  # first, because it compares the config with its file
     take_split(config, split)
     for each, dataset in datasets_of(config):
         if classes and (ready is not None or not dataset.get("metainfo")):
@@ -170,10 +176,10 @@ def scored_runner(
 
 
 def detection_metric(runner: Runner) -> metrics.DetectionMetric:
-    """The metric of boxes of a runner that has scored.
+    """The :class:`DetectionMetric` of a runner that has scored.
 
     Raises:
-        UserError: there is none.
+        UserError: if there is none.
     """
     metric = next((m for m in runner.test_evaluator.metrics if isinstance(m, metrics.DetectionMetric)), None)
     if metric is None:
@@ -182,7 +188,7 @@ def detection_metric(runner: Runner) -> metrics.DetectionMetric:
 
 
 def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path, split: str = "val") -> DetectionRun:
-    """What a runner has scored, for a run folder."""
+    """The run of a runner that has scored, for a run folder."""
     metric = detection_metric(runner)
     dataset = next(dataset for split, dataset in datasets_of(config) if split == "test")
     return DetectionRun(
@@ -201,13 +207,13 @@ def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path, spli
 
 
 def _without_preparation(pipeline: Sequence[Any]) -> list[Any]:
-    """A pipeline that reads pictures as the given one does, and gives them as they are."""
+    """A pipeline that only reads images, with the reading step of the given pipeline."""
     reading = [step for step in pipeline if str(step.get("type")).rpartition(".")[2].startswith("LoadImage")]
     return [*reading, {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape")}]
 
 
 def _left_out(metric: metrics.DetectionMetric) -> dict[str, Any]:
-    """What went into the scores where images could not be read, as plain data; empty where all could."""
+    """The numbers and reasons of unreadable images, as plain data; empty if there are none."""
     unreadable = metric.unreadable
     if not unreadable:
         return {}
@@ -220,12 +226,12 @@ def quiet_runner(config: Config, launcher: str, runner_class: type[DetectionRunn
     """Builds a runner that leaves the terminal to a progress bar.
 
     Raises:
-        UserError: the config is of another task, or does not fit.
+        UserError: if the config is of another task or invalid.
     """
     if config.get("default_scope") == SCOPE:
         raise UserError(f"{config.filename}: is a classifier's config, not a detector's; tresnet train takes both")
     if config.get("labels") and runner_class is QuietDetectionRunner:
-        raise UserError(f"{config.filename}: is of labels and boxes in one pass; tresnet train takes it")
+        raise UserError(f"{config.filename}: is a config of a joint model; tresnet train takes it")
     join_processes(launcher)
     set_launcher(config, launcher)
     bar, hooks = {"type": f"{SCOPE}.{runner_class.progress_hook}"}, config.get("custom_hooks") or []

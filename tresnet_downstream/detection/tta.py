@@ -1,4 +1,4 @@
-"""Test-time augmentation of detectors: what MMDetection's own test tool does with ``--tta``."""
+"""Test-time augmentation of detectors, as in MMDetection's test tool with ``--tta``."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from tresnet_downstream.errors import UserError
 
-# Of MMDetection 3.3's tools/test.py, where a config has no `tta_model` and no `tta_pipeline`.
+# Defaults of tools/test.py in MMDetection 3.3 for configs without `tta_model` and `tta_pipeline`.
 TTA_MODEL = {"type": "DetTTAModel", "tta_cfg": {"nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 100}}
 FLIPS = [{"type": "RandomFlip", "prob": 1.0}, {"type": "RandomFlip", "prob": 0.0}]
 META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
@@ -17,15 +17,15 @@ META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "fl
 def with_test_time_augmentation(config: Config) -> Config:
     """A copy of a config whose detector is tested on several views of each image.
 
-    The config's own ``tta_model`` and ``tta_pipeline`` say which views, and how their boxes are merged. Without them,
-    the views are the mirror image and the image, as the test pipeline has it; non-maximum suppression at IoU 0.5 merges
-    their boxes, of which the best 100 stay.
+    The views are set by ``tta_pipeline``, and the merging of their boxes by ``tta_model``. By default, the views are
+    the image of the test pipeline and its mirror image, and non-maximum suppression at IoU 0.5 merges their boxes and
+    keeps the best 100.
 
     Args:
-        config: of MMDetection; its options are followed already (:func:`follow_options`).
+        config: a config of MMDetection after :func:`follow_options`.
 
     Raises:
-        UserError: the test pipeline is none that views can be made of.
+        UserError: if views cannot be added to the test pipeline.
     """
     config = copy.deepcopy(config)
     dataset = config.test_dataloader.dataset
@@ -37,8 +37,8 @@ def with_test_time_augmentation(config: Config) -> Config:
         *steps, packing = copy.deepcopy(dataset.pipeline)
         if _name(packing) != "PackDetInputs":
             raise UserError(
-                f"test_dataloader.dataset.pipeline: its last step is {_name(packing)}, and test-time augmentation puts "
-                "its views in the place of PackDetInputs; write a tta_pipeline into the config"
+                f"test_dataloader.dataset.pipeline: its last step is {_name(packing)}, but test-time augmentation "
+                "replaces PackDetInputs; write a tta_pipeline into the config"
             )
         views = [copy.deepcopy(FLIPS), [{"type": "PackDetInputs", "meta_keys": META_KEYS}]]
         config.tta_pipeline = [*steps, {"type": "TestTimeAug", "transforms": views}]
@@ -48,7 +48,7 @@ def with_test_time_augmentation(config: Config) -> Config:
 
 
 def detector_config(config: Config) -> Any:
-    """The config of the detector itself; test-time augmentation puts its own around it."""
+    """The config of the detector, without the wrapper of test-time augmentation."""
     return config.model.get("module", config.model)
 
 
@@ -56,19 +56,19 @@ def check_views(config: Config) -> None:
     """Checks the pipeline of a config with test-time augmentation.
 
     Raises:
-        UserError: it pads images before it flips them. MMDetection mirrors boxes within the image without padding, so
-            that those of the mirror image would lie beside the objects.
+        UserError: if it pads images before it flips them. MMDetection mirrors boxes within the image without padding,
+            so boxes of the mirror image would be shifted.
     """
     names = [name for name in _names(config.get("tta_pipeline") or ()) if name in ("Pad", "RandomFlip")]
     if "Pad" in names and "RandomFlip" in names[names.index("Pad") :]:
         raise UserError(
-            "tta_pipeline: pads images before it flips them, and boxes of the mirror image would be moved by the "
+            "tta_pipeline: pads images before it flips them, so boxes of the mirror image would be shifted by the "
             "padding; write a tta_pipeline with RandomFlip before Pad into the config"
         )
 
 
 def description_of(config: Config) -> dict[str, str]:
-    """What a config with test-time augmentation does, for the record of a run."""
+    """The description of test-time augmentation in a config, for the record of a run."""
     transforms = next(step["transforms"] for step in config.tta_pipeline if _name(step) == "TestTimeAug")
     choices = [" or ".join(_text(step) for step in steps) for steps in transforms if len(steps) > 1]
     merging = {key: value for key, value in config.tta_model.items() if key != "type"}
@@ -76,7 +76,7 @@ def description_of(config: Config) -> dict[str, str]:
 
 
 def _names(steps: Any) -> Iterator[str]:
-    """The types of a pipeline's steps in the order in which they run; of alternatives, one after the other."""
+    """The types of a pipeline's steps in their order; alternatives are listed one after the other."""
     for step in steps:
         if isinstance(step, Mapping):
             yield _name(step)

@@ -4,13 +4,14 @@ A resample draws N of the N images with replacement; a class without a positive 
 mean. Two runs with the same seed see the same resamples, so that their scores can be subtracted pair by pair.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
-from tresnet_downstream.evaluation.tracking import Track, in_threads, silently
+from tresnet_downstream.evaluation.progress import Track, silently
+from tresnet_downstream.evaluation.threads import in_threads
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +35,9 @@ def resample_weights(num_images: int, resamples: int, seed: int = 0) -> NDArray[
     return weights
 
 
-def bootstrap_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], track: Track = silently) -> Floats:
+def bootstrap_ap(
+    scores: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.int16], track: Track = silently
+) -> Floats:
     """Average precision of each class in each resample.
 
     Args:
@@ -49,7 +52,7 @@ def bootstrap_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], 
     by_image = np.ascontiguousarray(weights.T)
     ap = np.full((len(weights), scores.shape[1]), np.nan)
 
-    def of_class(item: tuple[int, tuple[NDArray, NDArray]]) -> None:
+    def of_class(item: tuple[int, tuple[NDArray[Any], NDArray[Any]]]) -> None:
         place, (column, labels) = item
         _class_ap(column, labels, by_image, ap[:, place])
 
@@ -59,7 +62,7 @@ def bootstrap_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], 
     return ap
 
 
-def _class_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], ap: Floats) -> None:
+def _class_ap(scores: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.int16], ap: Floats) -> None:
     """Fill (R,) average precisions of one class; ``weights`` is (N, R)."""
     positive = np.flatnonzero(targets == 1)
     if not positive.size:
@@ -85,7 +88,7 @@ def _class_ap(scores: NDArray, targets: NDArray, weights: NDArray[np.int16], ap:
 
 
 def bootstrap_operating_points(
-    scores: NDArray, targets: NDArray, threshold: float | Floats, top_k: int, weights: NDArray[np.int16]
+    scores: NDArray[Any], targets: NDArray[Any], threshold: float | Floats, top_k: int, weights: NDArray[np.int16]
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """The numbers of :class:`OperatingPoint` in each resample, at the threshold and at the top k.
 
@@ -99,7 +102,7 @@ def bootstrap_operating_points(
     Returns:
         two dicts by name, of (R,) in percent.
     """
-    counts: list[NDArray] = []
+    counts: list[NDArray[Any]] = []
     first = 0
     for masks in masks_to_count(scores, targets, threshold, top_k):
         # Whole numbers below 2^24 are exact in float32, which has a fast product of matrices.
@@ -114,7 +117,8 @@ def bootstrap_operating_points(
 def mean_over_classes(ap: Floats) -> Floats:
     """(R,) means of (R, C) over the classes that are not NaN; NaN where all are."""
     known = ~np.isnan(ap)
-    return np.where(known, ap, 0.0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
+    means: Floats = np.where(known, ap, 0.0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
+    return means
 
 
 def interval(samples: Floats, point: float) -> Interval:

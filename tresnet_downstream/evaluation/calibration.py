@@ -1,6 +1,7 @@
 """Whether probabilities are what they say: of the entries with 0.8, are 80% present?"""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Reliability:
     class_error: float
 
 
-def reliability(probabilities: NDArray, targets: NDArray, bins: int = 15) -> Reliability:
+def reliability(probabilities: NDArray[Any], targets: NDArray[Any], bins: int = 15) -> Reliability:
     """Counts entries by probability; those of unknown target are left out.
 
     Args:
@@ -69,7 +70,7 @@ def reliability(probabilities: NDArray, targets: NDArray, bins: int = 15) -> Rel
     )
 
 
-def platt_scaling(probabilities: NDArray, targets: NDArray) -> tuple[float, float]:
+def platt_scaling(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[float, float]:
     """Scale and shift of the logits after which probabilities fit the targets best (Platt, 1999).
 
     The two are those of the greatest likelihood over the known entries of all classes, without Platt's own smoothing of

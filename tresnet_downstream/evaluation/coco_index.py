@@ -28,7 +28,7 @@ def chosen(
         raise UserError(f"the ground truth has no class {', '.join(map(repr, unknown[:3]))}")
     known = {image["id"] for image in ground_truth["images"]}
     scored = sorted(known) if image_ids is None else sorted(set(image_ids))
-    if foreign := ({found["image_id"] for found in detections} | set(scored)) - known:
+    if foreign := ({detection["image_id"] for detection in detections} | set(scored)) - known:
         raise UserError(f"the ground truth has no image {min(foreign)}, which is to be scored")
     return names, [by_name[name] for name in names], scored
 
@@ -48,7 +48,9 @@ def ready(
     """
     coco, evaluation = library(backend)
     # From 1: pycocotools takes the id 0 for no match.
-    annotations = [{**given, "id": number} for number, given in enumerate(ground_truth["annotations"], start=1)]
+    annotations = [
+        {**annotation, "id": number} for number, annotation in enumerate(ground_truth["annotations"], start=1)
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _index(coco, ground_truth, annotations)
         results = _index(coco, ground_truth, _boxes(detections)) if iou_type == "bbox" else _masks(truth, detections)
@@ -111,8 +113,8 @@ def _index(coco: Any, content: Mapping[str, Any], annotations: list[dict[str, An
 def _boxes(detections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Detections with what scoring boxes needs: as ``loadRes`` has it, in a third of its time."""
     return [
-        {**found, "id": number, "area": found["bbox"][2] * found["bbox"][3], "iscrowd": 0}
-        for number, found in enumerate(detections, start=1)
+        {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
+        for number, detection in enumerate(detections, start=1)
     ]
 
 
@@ -121,4 +123,6 @@ def _masks(truth: Any, detections: Sequence[Mapping[str, Any]]) -> Any:
     if not detections:
         return _index(type(truth), truth.dataset, [])
     # loadRes measures a detection by its box where it has one, also for masks.
-    return truth.loadRes([{key: value for key, value in found.items() if key != "bbox"} for found in detections])
+    return truth.loadRes(
+        [{key: value for key, value in detection.items() if key != "bbox"} for detection in detections]
+    )

@@ -96,10 +96,10 @@ class _Ranking(NamedTuple):
         aps = []
         for number in np.flatnonzero(counted):
             of_class = right[classes == number]
-            found = np.flatnonzero(of_class)
+            right_rows = np.flatnonzero(of_class)
             if objects[number]:
-                num_right, num_told = np.arange(1.0, len(found) + 1), found + 1.0
-                aps.append(interpolated_ap(num_right[:, None], num_told[:, None], objects[[number]])[0])
+                num_right, num_detections = np.arange(1.0, len(right_rows) + 1), right_rows + 1.0
+                aps.append(interpolated_ap(num_right[:, None], num_detections[:, None], objects[[number]])[0])
             elif len(of_class):
                 aps.append(0.0)
         return float(np.mean(aps)) if aps else float("nan")
@@ -135,17 +135,17 @@ def error_split(
 
     objects = np.bincount(scenes.class_of_object[all_of.objects], minlength=len(categories))
     missed = np.bincount(scenes.class_of_object[all_of.missed], minlength=len(categories))
-    told = all_of.kinds != NOT_COUNTED
-    rows, kinds = all_of.rows[told], all_of.kinds[told]
+    counted = all_of.kinds != NOT_COUNTED
+    rows, kinds = all_of.rows[counted], all_of.kinds[counted]
     ranking = _Ranking(scenes.class_of_detection[rows], scenes.scores[rows], kinds == RIGHT)
     ap50 = ranking.ap50(objects, objects > 0)
     gain = {}
     for number, kind in enumerate(KINDS):
-        better = _put_right(ranking, kinds == number, all_of.mended[told])
+        better = _put_right(ranking, kinds == number, all_of.mended[counted])
         left = objects - missed if number == _MISSED else objects
         gain[kind] = float(np.maximum(better.ap50(left, objects > 0) - ap50, 0.0))
     only_right = _Ranking(*(values[ranking.right] for values in ranking))
-    found = np.bincount(only_right.classes, minlength=len(categories))
+    detected = np.bincount(only_right.classes, minlength=len(categories))
     counts = np.bincount(kinds[kinds >= 0], minlength=len(KINDS))
     counts[_MISSED] = len(all_of.missed)
     kind_of_detection = np.full(len(detections), NOT_COUNTED, np.int8)
@@ -157,7 +157,7 @@ def error_split(
         kind_of_detection=kind_of_detection,
         missed=np.sort(all_of.missed),
         false_positive_gain=only_right.ap50(objects, objects > 0) - ap50,
-        false_negative_gain=ranking.ap50(found, objects > 0) - ap50,
+        false_negative_gain=ranking.ap50(detected, objects > 0) - ap50,
     )
 
 
@@ -191,19 +191,24 @@ class _Scenes:
         self._sizes = sizes(ground_truth)
         self._objects, self._detections, self._iou_type = ground_truth["annotations"], detections, iou_type
         place = {category: number for number, category in enumerate(categories)}
-        self.class_of_object = np.fromiter((place.get(given["category_id"], -1) for given in self._objects), np.int64)
-        self.class_of_detection = np.fromiter((place.get(found["category_id"], -1) for found in detections), np.int64)
-        self.scores = np.fromiter((found["score"] for found in detections), np.float64)
-        self._crowd = np.fromiter((bool(given.get("iscrowd")) for given in self._objects), bool)
+        self.class_of_object = np.fromiter((place.get(thing["category_id"], -1) for thing in self._objects), np.int64)
+        self.class_of_detection = np.fromiter(
+            (place.get(detection["category_id"], -1) for detection in detections), np.int64
+        )
+        self.scores = np.fromiter((detection["score"] for detection in detections), np.float64)
+        self._crowd = np.fromiter((bool(thing.get("iscrowd")) for thing in self._objects), bool)
         self._objects_in = _by_picture(self._objects, self.class_of_object >= 0)
         self._found_in = _by_picture(detections, self.class_of_detection >= 0)
 
     def judge(self, image: int) -> _Picture:
         """Splits the detections and finds the missed objects of one picture."""
-        found = np.array(self._found_in[image], np.int64)
-        rows = found[np.argsort(-self.scores[found], kind="stable")[:_MOST_DETECTIONS]]
-        given = np.array(self._objects_in[image], np.int64)
-        objects, crowds = given[~self._crowd[given]], given[self._crowd[given]]
+        rows_in_image = np.array(self._found_in[image], np.int64)
+        rows = rows_in_image[np.argsort(-self.scores[rows_in_image], kind="stable")[:_MOST_DETECTIONS]]
+        objects_in_image = np.array(self._objects_in[image], np.int64)
+        objects, crowds = (
+            objects_in_image[~self._crowd[objects_in_image]],
+            objects_in_image[self._crowd[objects_in_image]],
+        )
         if not len(rows):
             return _Picture(rows, rows, rows, objects, objects)
 
@@ -232,8 +237,10 @@ class _Scenes:
 
         if not len(rows) or not len(objects):  # for which pycocotools gives a list
             return np.zeros((len(rows), len(objects)))
-        found = self._shapes([self._detections[row] for row in rows])
-        return mask.iou(found, self._shapes([self._objects[n] for n in objects]), [as_crowds] * len(objects))
+        detections = self._shapes([self._detections[row] for row in rows])
+        shapes = self._shapes([self._objects[number] for number in objects])
+        overlaps: np.ndarray = mask.iou(detections, shapes, [as_crowds] * len(objects))
+        return overlaps
 
     def _shapes(self, things: Sequence[Mapping[str, Any]]) -> Any:
         """Boxes (n, 4) of left, top, width and height, or a list of run lengths."""
@@ -265,13 +272,13 @@ def _match(overlaps: np.ndarray) -> np.ndarray:
     return matched
 
 
-def _split(overlaps: np.ndarray, same_class: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _split(overlaps: np.ndarray, same_class: np.ndarray, is_detected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The kind (D,) of error that each detection is if it is one, and the object (D,) that it should have found.
 
     Args:
         overlaps: (D, G).
         same_class: whether detection and object are of a class, (D, G).
-        found: whether a detection finds the object, (G,).
+        is_detected: whether a detection finds the object, (G,).
     """
     # One object that nobody overlaps, so that there is a greatest overlap also where there are no objects.
     own = np.pad(overlaps * same_class, ((0, 0), (0, 1)))
@@ -282,7 +289,7 @@ def _split(overlaps: np.ndarray, same_class: np.ndarray, found: np.ndarray) -> t
         [
             localisation,
             of_other >= _FOREGROUND_IOU,
-            (own * np.append(found, False)).max(axis=1) >= _FOREGROUND_IOU,
+            (own * np.append(is_detected, False)).max(axis=1) >= _FOREGROUND_IOU,
             np.maximum(of_own, of_other) <= _BACKGROUND_IOU,
         ],
         [_LOCALISATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND],

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tresnet_downstream.evaluation.coco_index import chosen, ready
-from tresnet_downstream.evaluation.thresholds import ThresholdCurve, threshold_curve
+from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve, threshold_curve
 
 # COCO's recalls, made as pycocotools makes them: whether a recall reaches one of them can hang on the last bit.
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -138,8 +138,8 @@ def bootstrap_ap(matches: DetectionMatches, weights: Iterable[np.ndarray]) -> np
     parts = [np.empty((0, len(matches.iou_thresholds), len(matches.classes)), np.float32)]
     # Threads are enough: numpy lets go of the interpreter in every loop that takes long.
     with ThreadPoolExecutor() as pool:
-        for given in weights:
-            block = _checked(np.asarray(given), len(matches.image_ids))
+        for of_block in weights:
+            block = _checked(np.asarray(of_block), len(matches.image_ids))
             of_class = pool.map(lambda one, block=block: _class_ap(one, block).astype(np.float32), matches.of_class)
             parts.append(np.stack(list(of_class), axis=-1))
     return np.concatenate(parts)
@@ -194,18 +194,18 @@ def _class_ap(one: ClassMatches, weights: np.ndarray) -> np.ndarray:
         objects = one.objects.astype(np.float64) @ part
         taken = np.take(part, one.image, axis=0)  # (D, width)
         ranks = np.cumsum(taken, axis=0)
-        for threshold, (found, ignored) in enumerate(zip(right, skipped, strict=True)):
-            num_told = ranks[found]
+        for threshold, (right_rows, ignored) in enumerate(zip(right, skipped, strict=True)):
+            num_detections = ranks[right_rows]
             if len(ignored):
                 passed = np.cumsum(taken[ignored], axis=0)
-                before = np.searchsorted(ignored, found)  # ignored detections that rank before each right one
-                num_told[before > 0] -= passed[before[before > 0] - 1]
-            num_right = np.cumsum(taken[found], axis=0)
-            ap[start : start + width, threshold] = interpolated_ap(num_right, num_told, objects)
+                before = np.searchsorted(ignored, right_rows)  # ignored detections that rank before each right one
+                num_detections[before > 0] -= passed[before[before > 0] - 1]
+            num_right = np.cumsum(taken[right_rows], axis=0)
+            ap[start : start + width, threshold] = interpolated_ap(num_right, num_detections, objects)
     return ap
 
 
-def interpolated_ap(num_right: np.ndarray, num_told: np.ndarray, objects: np.ndarray) -> np.ndarray:
+def interpolated_ap(num_right: np.ndarray, num_detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
     """COCO's AP in percent from what is known at the right detections alone, for B rankings at once.
 
     Between two right detections precision only falls and recall stands still, so that the greatest precision from any
@@ -213,14 +213,14 @@ def interpolated_ap(num_right: np.ndarray, num_told: np.ndarray, objects: np.nda
 
     Args:
         num_right: right detections down to and with the m-th right one, (M, B).
-        num_told: detections, right or wrong, down to and with it, (M, B).
+        num_detections: right or wrong detections down to and with it, (M, B).
         objects: objects to find, (B,).
 
     Returns:
         Percent, (B,); NaN where there is no object.
     """
     # spacing: pycocotools' guard against 0 / 0, which resamples without the first detections need too.
-    precision = num_right / (num_told + np.spacing(1))
+    precision = num_right / (num_detections + np.spacing(1))
     best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     recall = num_right / np.maximum(objects, 1)
     reached = np.searchsorted(_RECALLS, recall, side="right")  # of the 101; recall 0 is reached by the first

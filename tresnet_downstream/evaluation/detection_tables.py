@@ -7,16 +7,8 @@ from typing import Any
 import numpy as np
 
 from tresnet_downstream.evaluation.detection_scores import HEADLINE, DetectionScores
-from tresnet_downstream.evaluation.text import (
-    aligned,
-    class_table,
-    csv_text,
-    json_text,
-    percent,
-    plain,
-    printable,
-    write_files,
-)
+from tresnet_downstream.evaluation.result_files import csv_text, json_text, plain, write_files
+from tresnet_downstream.evaluation.terminal_tables import aligned, class_table, percent, printable
 
 _COLUMNS = ("iou_type", "class", "ap", "ap50", "ap75", "ar100", "support")
 
@@ -66,10 +58,12 @@ def write_detection_scores(
     content = {
         "format": "tresnet_downstream.detection_scores",
         "version": 1,
-        **{kind: {"headline": _headline(given), "per_class": _per_class(given)} for kind, given in scores.items()},
+        **{
+            kind: {"headline": _headline(of_kind), "per_class": _per_class(of_kind)} for kind, of_kind in scores.items()
+        },
         "run": extra or {},
     }
-    rows = [row for given in scores.values() for row in _per_class(given)]
+    rows = [row for of_kind in scores.values() for row in _per_class(of_kind)]
     texts = {"scores.json": json_text(content), "per_class.csv": csv_text(_COLUMNS, rows)}
     return write_files(folder, texts)
 

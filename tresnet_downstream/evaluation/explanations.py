@@ -1,6 +1,7 @@
 """Maps of where a network looked: those that a run folder keeps, and how much of a map lies on what is there."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +35,13 @@ def mistakes_to_explain(run: MultilabelRun | SingleLabelRun) -> Mapping[int, lis
     return by_image
 
 
-def stored_map(heat: NDArray) -> NDArray[np.uint8]:
+def stored_map(heat: NDArray[Any]) -> NDArray[np.uint8]:
     """A map from 0 to 1 as a run folder keeps it."""
-    return np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
+    stored: NDArray[np.uint8] = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
+    return stored
 
 
-def mass_inside_boxes(heat: NDArray, boxes: NDArray) -> tuple[float, float]:
+def mass_inside_boxes(heat: NDArray[Any], boxes: NDArray[Any]) -> tuple[float, float]:
     """The share of a map's mass that lies inside boxes, and the share of the picture's area that they cover.
 
     A map that looks anywhere alike has both the same; one that looks at the objects has more mass in them.

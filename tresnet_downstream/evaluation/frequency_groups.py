@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.text import aligned, percent
+from tresnet_downstream.evaluation.terminal_tables import aligned, percent
 
 NAMES = ("head", "middle", "tail")
 # Of thirds: the least ratio of the images of the most and the least frequent class; below it there is no tail.

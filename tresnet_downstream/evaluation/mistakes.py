@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,9 @@ class Mistake(NamedTuple):
 
 
 def worst_mistakes(
-    probabilities: NDArray,
-    targets: NDArray,
-    limits: NDArray,
+    probabilities: NDArray[Any],
+    targets: NDArray[Any],
+    limits: NDArray[Any],
     images: Sequence[str],
     count: int = SHOWN,
     per_class: int = 3,
@@ -52,10 +52,10 @@ def worst_mistakes(
     for label, (column, labels) in enumerate(columns(probabilities, targets)):
         predicted = column > limits[label]
         wrong_of_kind = (predicted & (labels == 0), ~predicted & (labels == 1))
-        for found, wrong, sign in zip(kinds, wrong_of_kind, (-1, 1), strict=True):
+        for mistakes, wrong, sign in zip(kinds, wrong_of_kind, (-1, 1), strict=True):
             rows = np.flatnonzero(wrong)
             worst = rows[np.lexsort((by_name[rows], sign * column[rows]))[:per_class]]
-            found += [Mistake(int(row), label, float(column[row])) for row in worst]
+            mistakes += [Mistake(int(row), label, float(column[row])) for row in worst]
     false_positives = sorted(kinds[0], key=lambda mistake: -mistake.probability)[:count]
     return false_positives, sorted(kinds[1], key=lambda mistake: mistake.probability)[:count]
 
@@ -96,7 +96,9 @@ class Confusions:
         ]
 
 
-def confusions(probabilities: NDArray, targets: NDArray, limits: NDArray, most_classes: int = 256) -> Confusions:
+def confusions(
+    probabilities: NDArray[Any], targets: NDArray[Any], limits: NDArray[Any], most_classes: int = 256
+) -> Confusions:
     """Counts over all images.
 
     Args:
@@ -118,6 +120,6 @@ def confusions(probabilities: NDArray, targets: NDArray, limits: NDArray, most_c
     for block in blocks:
         predicted, present = probabilities[block][:, labels] > limits[labels], targets[block][:, labels]
         # Exact: sums of ones below 2^24 in each block.
-        missed, found = (~predicted & (present == 1)), (predicted & (present == 0))
-        count += missed.T.astype(np.float32) @ found.astype(np.float32)
+        false_negative, false_positive = (~predicted & (present == 1)), (predicted & (present == 0))
+        count += false_negative.T.astype(np.float32) @ false_positive.astype(np.float32)
     return Confusions(labels, false_negatives[labels], count.astype(np.int64))

@@ -6,12 +6,14 @@ wrong and is left out of every score; counted as negative it would punish a netw
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tresnet_downstream.evaluation.frequency_groups import GroupScore
-from tresnet_downstream.evaluation.tracking import Track, in_threads, silently
+from tresnet_downstream.evaluation.progress import Track, silently
+from tresnet_downstream.evaluation.threads import in_threads
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -174,12 +176,12 @@ def multilabel_scores(
     )
 
 
-def _as_arrays(scores: ArrayLike, targets: ArrayLike, ndim: int) -> tuple[NDArray, NDArray]:
+def _as_arrays(scores: ArrayLike, targets: ArrayLike, ndim: int) -> tuple[NDArray[Any], NDArray[Any]]:
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.ndim != ndim or scores.shape != targets.shape:
-        wanted = "(images,)" if ndim == 1 else "(images, classes)"
+        expected = "(images,)" if ndim == 1 else "(images, classes)"
         raise ValueError(
-            f"scores and targets must both have the shape {wanted}, got {scores.shape} and {targets.shape}"
+            f"scores and targets must both have the shape {expected}, got {scores.shape} and {targets.shape}"
         )
     for name, array in (("scores", scores), ("targets", targets)):
         if array.dtype.kind not in "biuf":
@@ -187,7 +189,7 @@ def _as_arrays(scores: ArrayLike, targets: ArrayLike, ndim: int) -> tuple[NDArra
     return scores, targets
 
 
-def _check_values(scores: NDArray, targets: NDArray, first_row: int) -> None:
+def _check_values(scores: NDArray[Any], targets: NDArray[Any], first_row: int) -> None:
     """Raise ValueError, naming the first row at fault, for a value that cannot be scored; both are (B, C)."""
     finite = np.isfinite(scores)
     if not finite.all():
@@ -210,7 +212,7 @@ def _thresholds(threshold: float | ArrayLike, num_classes: int) -> float | Float
 
 
 def masks_to_count(
-    scores: NDArray, targets: NDArray, threshold: float | Floats, top_k: int
+    scores: NDArray[Any], targets: NDArray[Any], threshold: float | Floats, top_k: int
 ) -> Iterator[tuple[NDArray[np.bool_], ...]]:
     """Check all values and give, for one block of rows after the other, what the scores count per class.
 
@@ -228,7 +230,7 @@ def masks_to_count(
         yield positive, unknown, above & positive, above & ~unknown, top & positive, top & ~unknown
 
 
-def _in_precision_of(scores: NDArray, limits: Floats) -> NDArray:
+def _in_precision_of(scores: NDArray[Any], limits: Floats) -> NDArray[Any]:
     """The greatest numbers of the scores' type that are not above the limits: the same scores are above both.
 
     Rounded to the nearest instead, as numpy does with a mere number, 0.1 would become a float32 that is above 0.1.
@@ -240,7 +242,7 @@ def _in_precision_of(scores: NDArray, limits: Floats) -> NDArray:
     return np.where(near > limits, np.nextafter(near, scores.dtype.type(-np.inf)), near)
 
 
-def _top_k(scores: NDArray, k: int) -> NDArray[np.bool_]:
+def _top_k(scores: NDArray[Any], k: int) -> NDArray[np.bool_]:
     """Mark the k highest of each row of (B, C) scores, the first classes among equals; gives (B, C)."""
     num_classes = scores.shape[1]
     if k >= num_classes:
@@ -248,10 +250,11 @@ def _top_k(scores: NDArray, k: int) -> NDArray[np.bool_]:
     lowest = np.partition(scores, num_classes - k, axis=1)[:, num_classes - k, None]
     above, equal = scores > lowest, scores == lowest
     room = k - np.count_nonzero(above, axis=1, keepdims=True)
-    return above | (equal & (np.cumsum(equal, axis=1) <= room))
+    among_top: NDArray[np.bool_] = above | (equal & (np.cumsum(equal, axis=1) <= room))
+    return among_top
 
 
-def columns(scores: NDArray, targets: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
+def columns(scores: NDArray[Any], targets: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Give the scores (N,) and targets (N,) of one class after the other, contiguous in memory."""
     width = int(np.clip(_BLOCK_ENTRIES_OF_COLUMNS // max(1, len(scores)), 16, 32))
     for first in range(0, scores.shape[1], width):
@@ -259,7 +262,7 @@ def columns(scores: NDArray, targets: NDArray) -> Iterator[tuple[NDArray, NDArra
         yield from zip(_transposed(scores[:, block]), _transposed(targets[:, block]), strict=True)
 
 
-def _transposed(block: NDArray) -> NDArray:
+def _transposed(block: NDArray[Any]) -> NDArray[Any]:
     """A copy of (N, W) as (W, N), by way of parts that the processor's cache holds: a tenth of numpy's own time."""
     turned = np.empty(block.shape[::-1], block.dtype)
     for first in range(0, len(block), _ROWS_TURNED):
@@ -268,7 +271,7 @@ def _transposed(block: NDArray) -> NDArray:
     return turned
 
 
-def _average_precision(scores: NDArray, targets: NDArray) -> float:
+def _average_precision(scores: NDArray[Any], targets: NDArray[Any]) -> float:
     positives = np.sort(scores[targets == 1])
     if positives.size == 0:
         return float("nan")
@@ -287,7 +290,7 @@ def _precision_recall_f1(hits: Counts, predicted: Counts, support: Counts) -> tu
     return precision, 100 * hits / positives, 200 * hits / (predicted + positives)
 
 
-def operating_point(hits: NDArray, predicted: NDArray, support: NDArray) -> dict[str, NDArray]:
+def operating_point(hits: NDArray[Any], predicted: NDArray[Any], support: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """The numbers of :class:`OperatingPoint` by name, from counts of shape (..., C); each of shape (...)."""
     present = support > 0
     count = np.where(present.any(-1), present.sum(-1), np.nan)

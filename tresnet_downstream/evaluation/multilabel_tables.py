@@ -9,16 +9,8 @@ import numpy as np
 
 from tresnet_downstream.evaluation.frequency_groups import frequencies_as_json, frequency_table
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
-from tresnet_downstream.evaluation.text import (
-    aligned,
-    class_table,
-    csv_text,
-    json_text,
-    percent,
-    plain,
-    printable,
-    write_files,
-)
+from tresnet_downstream.evaluation.result_files import csv_text, json_text, plain, write_files
+from tresnet_downstream.evaluation.terminal_tables import aligned, class_table, percent, printable
 
 _MOST_NAMES = 10
 # The numbers of an operating point as a terminal shows them.

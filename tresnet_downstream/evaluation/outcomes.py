@@ -49,8 +49,8 @@ class MultilabelRun:
         training: how many training images show each class; None where that is not known.
     """
 
-    probabilities: NDArray
-    targets: NDArray
+    probabilities: NDArray[Any]
+    targets: NDArray[Any]
     images: Sequence[str]
     classes: tuple[str, ...]
     image_folder: str
@@ -80,8 +80,8 @@ class SingleLabelRun:
         training: as of :class:`MultilabelRun`.
     """
 
-    probabilities: NDArray
-    labels: NDArray
+    probabilities: NDArray[Any]
+    labels: NDArray[Any]
     images: Sequence[str]
     classes: tuple[str, ...]
     image_folder: str

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.text import aligned, percent
+from tresnet_downstream.evaluation.terminal_tables import aligned, percent
 
 LEVEL = 0.95
 

@@ -177,7 +177,9 @@ def _named(run: DetectionRun, record: Mapping[str, Any], number: int) -> str:
     if "image_id" not in record:
         return repr(record.get("file_name") or record.get("id", number))
     image = record["image_id"]
-    same = (given.get("file_name") for given in run.ground_truth["images"] if given.get("id") == image)
+    same = (
+        image_record.get("file_name") for image_record in run.ground_truth["images"] if image_record.get("id") == image
+    )
     return f"of image {next(same, image)!r}"
 
 
@@ -202,8 +204,8 @@ def _check_ids(run: DetectionRun, where: str) -> None:
     known = {"image": {image["id"] for image in images}, "category": {category["id"] for category in categories}}
     lists = [run.ground_truth["annotations"], *run.predictions.values()]
     for what, ids in known.items():
-        given = (record[f"{what}_id"] for records in lists for record in records)
-        for number in itertools.chain(given, run.image_ids if what == "image" else ()):
+        ids_in_records = (record[f"{what}_id"] for records in lists for record in records)
+        for number in itertools.chain(ids_in_records, run.image_ids if what == "image" else ()):
             if not is_id(number) or number not in ids:
                 raise UserError(f"{where}: the ground truth has no {what} {number!r}")
 

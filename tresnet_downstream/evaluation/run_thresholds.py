@@ -10,15 +10,11 @@ from tresnet_downstream.evaluation.detection_matches import DetectionMatches, de
 from tresnet_downstream.evaluation.multilabel_scores import columns, masks_to_count, operating_point
 from tresnet_downstream.evaluation.multilabel_tables import POINT_TITLES
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, SingleLabelRun
+from tresnet_downstream.evaluation.progress import Track, silently
 from tresnet_downstream.evaluation.runs import read_run
-from tresnet_downstream.evaluation.text import aligned, percent, printable
-from tresnet_downstream.evaluation.thresholds import (
-    Objective,
-    Thresholds,
-    choose_thresholds,
-    threshold_curve,
-)
-from tresnet_downstream.evaluation.tracking import Track, silently
+from tresnet_downstream.evaluation.terminal_tables import aligned, percent, printable
+from tresnet_downstream.evaluation.threshold_curves import Objective, threshold_curve
+from tresnet_downstream.evaluation.thresholds import Thresholds, choose_thresholds
 
 _KEPT = ("checkpoint", "checkpoint_sha256", "weights", "tta", "config", "data", "date")
 
@@ -44,8 +40,8 @@ def thresholds_for(
         pooled = threshold_curve(run.probabilities, run.targets)
     else:
         curves, pooled = detection_curves(_matches(run))
-    kept = {key: run.about[key] for key in _KEPT if key in run.about}
-    return choose_thresholds(curves, pooled, run.classes, task_of(run), objective, scope, {"run": str(folder), **kept})
+    about = {key: run.about[key] for key in _KEPT if key in run.about}
+    return choose_thresholds(curves, pooled, run.classes, task_of(run), objective, scope, {"run": str(folder), **about})
 
 
 def _run_with_thresholds(folder: str | Path) -> MultilabelRun | DetectionRun:
@@ -72,8 +68,8 @@ def judge(run: MultilabelRun | DetectionRun, limits: NDArray[np.float64] | float
         each = np.broadcast_to(np.asarray(limits, np.float64), len(of_class))
         above = [one.score > limit for one, limit in zip(of_class, each, strict=True)]
         hits = np.array([np.count_nonzero(one.matched[0] & over) for one, over in zip(of_class, above, strict=True)])
-        told = [np.count_nonzero(~one.ignored[0] & over) for one, over in zip(of_class, above, strict=True)]
-        predicted, support = np.array(told), np.array([one.objects.sum() for one in of_class])
+        counted = [np.count_nonzero(~one.ignored[0] & over) for one, over in zip(of_class, above, strict=True)]
+        predicted, support = np.array(counted), np.array([one.objects.sum() for one in of_class])
     return {name: float(value) for name, value in operating_point(hits, predicted, support).items()}
 
 
@@ -99,13 +95,13 @@ def format_judgement(folder: str | Path, thresholds: Thresholds) -> str:
 
 def notes_on(thresholds: Thresholds, most: int = 5) -> list[str]:
     """What was chosen, and which classes are treated otherwise."""
-    found = {name: limit for name, limit in thresholds.of_class.items() if limit is not None}
-    told = []
-    if found:
-        low, high = min(found, key=lambda name: found[name]), max(found, key=lambda name: found[name])
-        told.append(f"thresholds: {found[low]:.4f} ({printable(low)}) to {found[high]:.4f} ({printable(high)})")
+    limits = {name: limit for name, limit in thresholds.of_class.items() if limit is not None}
+    notes = []
+    if limits:
+        low, high = min(limits, key=lambda name: limits[name]), max(limits, key=lambda name: limits[name])
+        notes.append(f"thresholds: {limits[low]:.4f} ({printable(low)}) to {limits[high]:.4f} ({printable(high)})")
         if thresholds.scope == "global":
-            told = [f"threshold: {found[low]:.4f} for all classes"]
+            notes = [f"threshold: {limits[low]:.4f} for all classes"]
     never = tuple(name for name in thresholds.short if thresholds.of_class[name] is None)
     lowest = tuple(name for name in thresholds.short if thresholds.of_class[name] is not None)
     objective = thresholds.objective
@@ -117,8 +113,8 @@ def notes_on(thresholds: Thresholds, most: int = 5) -> list[str]:
     ):
         if names:
             some = ", ".join(map(printable, names[:most])) + (", ..." if len(names) > most else "")
-            told.append(f"note: {len(names)} of {len(thresholds.of_class)} classes ({some}): {what}")
-    return told
+            notes.append(f"note: {len(names)} of {len(thresholds.of_class)} classes ({some}): {what}")
+    return notes
 
 
 def task_of(run: MultilabelRun | DetectionRun) -> str:

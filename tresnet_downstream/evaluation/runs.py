@@ -41,6 +41,7 @@ from tresnet_downstream.evaluation.outcomes import (
     Run,
     SingleLabelRun,
 )
+from tresnet_downstream.evaluation.result_files import csv_text, json_text, plain, read_versioned, write_files
 from tresnet_downstream.evaluation.run_checks import (
     are_names,
     check_arrays,
@@ -49,9 +50,9 @@ from tresnet_downstream.evaluation.run_checks import (
     check_explanations,
     check_labels,
 )
-from tresnet_downstream.evaluation.text import csv_text, json_text, plain, read_text, read_versioned, write_files
 from tresnet_downstream.files import named_if_unwritable, unpack_gzip, whole_file
 from tresnet_downstream.json_reading import parse_json
+from tresnet_downstream.text_files import read_text
 
 FORMAT, VERSION = "tresnet_downstream.run", 1
 DESCRIPTION, LEFT_OUT = "run.json", "left_out.csv"
@@ -73,18 +74,18 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
     Raises:
         UserError: a part of the run is not what :class:`MultilabelRun` says, or the folder cannot be written to.
     """
-    given = replace(
+    written = replace(
         run,
         probabilities=np.asarray(run.probabilities, np.float32),
         targets=np.asarray(run.targets),
         images=[os.fspath(image) for image in run.images],
     )
-    check_arrays(given, "the run")
-    check_explanations(given, "the run")
+    check_arrays(written, "the run")
+    check_explanations(written, "the run")
     description = describe(run)
     check_description("the run", description)
-    arrays = {"probabilities.npy": given.probabilities, "targets.npy": given.targets.astype(np.int8, copy=False)}
-    return _write_classifier(given, folder, description, arrays)
+    arrays = {"probabilities.npy": written.probabilities, "targets.npy": written.targets.astype(np.int8, copy=False)}
+    return _write_classifier(written, folder, description, arrays)
 
 
 def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
@@ -93,22 +94,25 @@ def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
     Raises:
         UserError: a part of the run is not what :class:`SingleLabelRun` says, or the folder cannot be written to.
     """
-    given = replace(
+    written = replace(
         run,
         probabilities=np.asarray(run.probabilities, np.float32),
         labels=np.asarray(run.labels),
         images=[os.fspath(image) for image in run.images],
     )
-    check_labels(given, "the run")
-    check_explanations(given, "the run")
+    check_labels(written, "the run")
+    check_explanations(written, "the run")
     description = describe(run)
     check_description("the run", description)
-    arrays = {"probabilities.npy": given.probabilities, "labels.npy": given.labels.astype(np.int32)}
-    return _write_classifier(given, folder, description, arrays)
+    arrays = {"probabilities.npy": written.probabilities, "labels.npy": written.labels.astype(np.int32)}
+    return _write_classifier(written, folder, description, arrays)
 
 
 def _write_classifier(
-    run: MultilabelRun | SingleLabelRun, folder: str | Path, description: Mapping[str, Any], arrays: dict[str, NDArray]
+    run: MultilabelRun | SingleLabelRun,
+    folder: str | Path,
+    description: Mapping[str, Any],
+    arrays: dict[str, NDArray[Any]],
 ) -> Path:
     """Writes the arrays with what runs of both kinds of classifiers have."""
     texts = {"images.json": json.dumps(run.images, ensure_ascii=False), **_left_out(run)}
@@ -127,11 +131,11 @@ def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
         UserError: a part of the run is not what :class:`DetectionRun` says, or the folder cannot be written to.
     """
     needed = plain(_needed(run.ground_truth, "segm" in run.predictions))
-    given = replace(run, ground_truth=needed, predictions=plain(run.predictions))
-    check_detections(given, "the run")
+    written = replace(run, ground_truth=needed, predictions=plain(run.predictions))
+    check_detections(written, "the run")
     description = describe(run)
     check_description("the run", description)
-    contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in given.predictions.items()}}
+    contents = {"ground_truth": needed, **{f"predictions_{kind}": rows for kind, rows in written.predictions.items()}}
     packed = {f"{name}.json.gz": json.dumps(rows) for name, rows in contents.items()}
     return _write(folder, description, texts=_left_out(run), packed=packed)
 
@@ -207,7 +211,7 @@ def _left_out(run: Run) -> dict[str, str]:
 def _write(
     folder: str | Path,
     description: Mapping[str, Any],
-    arrays: Mapping[str, NDArray] | None = None,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
     texts: Mapping[str, str] | None = None,
     packed: Mapping[str, str] | None = None,
 ) -> Path:
@@ -271,10 +275,10 @@ def _read_single_label(folder: Path, content: Mapping[str, Any]) -> SingleLabelR
     return run
 
 
-def _array(folder: Path, name: str, expected: tuple[int, ...]) -> NDArray:
+def _array(folder: Path, name: str, expected: tuple[int, ...]) -> NDArray[Any]:
     path = _there(folder, f"{name}.npy")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy parses the header as Python, and damaged ones raise whatever that does
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{path}: cannot be read ({reason}); score again") from error
@@ -344,10 +348,14 @@ def _needed(ground_truth: Mapping[str, Any], masks: bool) -> dict[str, Any]:
     """What scoring and drawing take; COCO's own files have captions, licences and links beside it."""
     keys = ("id", "image_id", "category_id", "bbox", *(("segmentation",) if masks else ()))
     annotations = []
-    for given in ground_truth["annotations"]:
-        box = given.get("bbox") or (0, 0, 0, 0)
+    for annotation in ground_truth["annotations"]:
+        box = annotation.get("bbox") or (0, 0, 0, 0)
         annotations.append(
-            {**_only(given, keys), "area": given.get("area", box[2] * box[3]), "iscrowd": given.get("iscrowd", 0)}
+            {
+                **_only(annotation, keys),
+                "area": annotation.get("area", box[2] * box[3]),
+                "iscrowd": annotation.get("iscrowd", 0),
+            }
         )
     return {
         "images": [_only(image, ("id", "file_name", "width", "height")) for image in ground_truth["images"]],

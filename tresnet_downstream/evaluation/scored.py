@@ -10,6 +10,7 @@ from tresnet_downstream.evaluation.detection_tables import write_detection_score
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
 from tresnet_downstream.evaluation.multilabel_tables import write_scores
 from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, Run, SingleLabelRun
+from tresnet_downstream.evaluation.result_files import plain
 from tresnet_downstream.evaluation.runs import (
     DESCRIPTION,
     LEFT_OUT,
@@ -23,7 +24,6 @@ from tresnet_downstream.evaluation.runs import (
 )
 from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores
 from tresnet_downstream.evaluation.single_label_tables import write_single_label_scores
-from tresnet_downstream.evaluation.text import plain
 from tresnet_downstream.files import Earlier
 from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.text_files import read_text

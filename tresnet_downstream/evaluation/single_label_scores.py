@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -145,12 +146,12 @@ def single_label_scores(
     )
 
 
-def _share(part: NDArray, whole: NDArray) -> Floats:
+def _share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """Part of a whole, nan where the whole is nothing."""
     return part / np.where(whole > 0, whole, np.nan)
 
 
-def confidence_bins(confidence: Floats, right: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+def confidence_bins(confidence: Floats, right: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Images by their highest probability, in 15 bins of equal width.
 
     Args:
@@ -165,9 +166,9 @@ def confidence_bins(confidence: Floats, right: NDArray) -> tuple[NDArray, NDArra
     return counts, np.bincount(place, confidence, CALIBRATION_BINS), np.bincount(place, right, CALIBRATION_BINS)
 
 
-def _calibration_error(confidence: Floats, right: NDArray) -> float:
-    _, claimed, found = confidence_bins(confidence, right)
-    return float(100 * abs(claimed - found).sum() / len(confidence))
+def _calibration_error(confidence: Floats, right: NDArray[Any]) -> float:
+    _, confidences, rights = confidence_bins(confidence, right)
+    return float(100 * abs(confidences - rights).sum() / len(confidence))
 
 
 def _confusions(labels: Counts, predicted: Counts, num_classes: int) -> tuple[Confusion, ...]:

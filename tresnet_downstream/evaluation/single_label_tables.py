@@ -7,17 +7,9 @@ from typing import Any
 import numpy as np
 
 from tresnet_downstream.evaluation.frequency_groups import frequencies_as_json, frequency_table
+from tresnet_downstream.evaluation.result_files import csv_text, json_text, plain, write_files
 from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores
-from tresnet_downstream.evaluation.text import (
-    aligned,
-    class_table,
-    csv_text,
-    json_text,
-    percent,
-    plain,
-    printable,
-    write_files,
-)
+from tresnet_downstream.evaluation.terminal_tables import aligned, class_table, percent, printable
 
 _COLUMNS = ("class", "recall", "support", "precision", "f1")
 _PAIRS_SHOWN, _PAIRS_WRITTEN = 10, 1000

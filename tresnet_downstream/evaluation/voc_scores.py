@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
 
@@ -61,8 +62,10 @@ def voc_scores(content: Mapping[str, Any], predictions: Sequence[Mapping[str, An
     if rules not in RULES:
         raise UserError(f"`rules`={rules!r}: choose 2007 (11 recalls) or 2010 (area under the curve)")
     categories = sorted(content["categories"], key=lambda category: category["id"])
-    objects, found = _by_class(content["annotations"]), _by_class(predictions)
-    scores = [_average_precision(objects.get(each["id"], []), found.get(each["id"], []), rules) for each in categories]
+    objects, detections = _by_class(content["annotations"]), _by_class(predictions)
+    scores = [
+        _average_precision(objects.get(each["id"], []), detections.get(each["id"], []), rules) for each in categories
+    ]
     per_class = 100 * np.array(scores, np.float64)
     known = per_class[~np.isnan(per_class)]
     return VocScores(
@@ -106,8 +109,8 @@ def _average_precision(
             counted[place] = False
         elif not was_hit[image][best]:
             was_hit[image][best] = hits[place] = True
-    found = np.cumsum(hits[counted])
-    precision, recall = found / np.arange(1, len(found) + 1), found / total
+    num_hits = np.cumsum(hits[counted])
+    precision, recall = num_hits / np.arange(1, len(num_hits) + 1), num_hits / total
     # The precision at a recall is the best one at that recall or beyond.
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     if rules == "2007":
@@ -129,4 +132,5 @@ def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = sides.clip(0).prod(1)
     areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return shared / np.maximum(areas - shared, np.finfo(float).tiny)
+    overlaps: NDArray[np.float64] = shared / np.maximum(areas - shared, np.finfo(float).tiny)
+    return overlaps

@@ -1,13 +1,13 @@
-"""From pictures to the inputs of exported files."""
+"""From images to the inputs of exported files."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 
-def stacked(pictures: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The inputs of single pictures, with a first axis of pictures."""
-    return {name: np.stack([picture[name] for picture in pictures]) for name in pictures[0]}
+def stacked(images: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The inputs of single images, with a first axis of images."""
+    return {name: np.stack([image[name] for image in images]) for name in images[0]}
 
 
 def as_network_input(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Exported classifiers: from pictures to probabilities, without torch."""
+"""Exported classifiers: from images to probabilities, without torch."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ IMAGES, LOGITS = "images", "logits"
 
 
 class ExportedClassifier:
-    """An exported classifier for ``predict``, ``predict_each`` and ``label_pictures``.
+    """An exported classifier for ``predict``, ``predict_each`` and ``label_images``.
 
     Args:
         source: ``.onnx`` or ``.xml`` that :func:`deployment.export.export` wrote, or one opened.
@@ -25,7 +25,7 @@ class ExportedClassifier:
         kind: ``classifier``.
         path: the file.
         classes, multi_label, pipeline: as of an ``ImageClassifier``.
-        input_size: height and width of the pictures, in pixels.
+        input_size: height and width of the images, in pixels.
         training: never.
 
     Raises:
@@ -50,7 +50,7 @@ class ExportedClassifier:
             raise UserError(f"{self.path}: does not say its classes; export it with tresnet export") from error
 
     def preparation(self) -> Preparation:
-        """The pipeline as a function of a picture, uint8 of shape (height, width, 3).
+        """The pipeline as a function of an image, uint8 of shape (height, width, 3).
 
         A pipeline with other steps than :mod:`prediction.preparation` has is built of Albumentations' transforms and
         those of :mod:`registry`, which imports torch.
@@ -71,18 +71,18 @@ class ExportedClassifier:
                 "tresnet-downstream"
             ) from error
         pipeline = build_pipeline(self.pipeline)
-        return lambda picture: pipeline(image=picture)["image"]
+        return lambda image: pipeline(image=image)["image"]
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """N x C logits for N x 3 x H x W in [0, 1], float32.
 
         Raises:
-            UserError: for pictures of another size than the model was exported for, and a model that cannot be run.
+            UserError: for images of another size than the model was exported for, and a model that cannot be run.
         """
         if images.shape[1:] != (3, *self.input_size):
             expected, given = (f"{height} x {width}" for height, width in (self.input_size, images.shape[2:]))
             raise UserError(
-                f"{self.path}: takes pictures of {expected}, got {given}; export it with `input_size` for others"
+                f"{self.path}: takes images of {expected}, got {given}; export it with `input_size` for others"
             )
         logits = self._file.run({IMAGES: np.ascontiguousarray(images, np.float32)}).get(LOGITS, np.zeros(0))
         expected_shape = (len(images), len(self.classes))
@@ -93,5 +93,5 @@ class ExportedClassifier:
         return logits
 
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3."""
+        """Probabilities, N x C in float32, for uint8 images N x H x W x 3."""
         return probabilities_of(self.logits(as_network_input(images)), self.multi_label)

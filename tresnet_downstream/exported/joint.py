@@ -16,7 +16,7 @@ class ExportedJoint(ExportedDetector):
     kind: ClassVar[str] = JOINT
 
     def label_probabilities(self, found: Found) -> np.ndarray | None:
-        """Probabilities of labels of the whole picture, float32 of shape (C,)."""
+        """Probabilities of labels of the whole image, float32 of shape (C,)."""
         if found.logits is None or found.logits.shape != (len(self.classes),):
             raise UserError(f"{self.path}: gives no logits of its {len(self.classes)} classes; export it again")
         return probabilities_of(found.logits, multi_label=True)

@@ -1,4 +1,4 @@
-"""How a picture is brought to the fixed height and width of an exported detector, as MMDetection's steps would."""
+"""How an image is brought to the fixed height and width of an exported detector, as MMDetection's steps would."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,11 +37,11 @@ _PAD: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Letterbox:
-    """A picture is resized, padded on the right and below as its pipeline does, and put at the top left of an image.
+    """An image is resized, padded on the right and below as its pipeline does, and put at the top left of an image.
 
     Attributes:
         height, width: of the image.
-        fit_height, fit_width: that a picture is resized to.
+        fit_height, fit_width: that an image is resized to.
         keep_ratio: whether it is made as large as fits there and keeps its shape; else it is stretched.
         pad_divisor: what the pipeline pads sides to a multiple of; 0 stands for the whole image, 1 for none.
         pad_value: of the pipeline's padding, in RGB.
@@ -62,7 +62,7 @@ class Letterbox:
         Args:
             pipeline: ``Resize``, and ``Pad`` or none; steps that load and pack are passed over.
             divisor: what the detector pads sides to a multiple of.
-            size: height and width of the image, and of what pictures are resized to; None takes the pipeline's, of
+            size: height and width of the image, and of what images are resized to; None takes the pipeline's, of
                 which the image's are the next multiples of ``divisor``.
 
         Raises:
@@ -129,26 +129,26 @@ class Letterbox:
         """As plain data."""
         return asdict(self)
 
-    def __call__(self, picture: np.ndarray) -> dict[str, np.ndarray]:
-        """What a detector takes of a picture, height x width x 3, uint8.
+    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """What a detector takes of an image, height x width x 3, uint8.
 
         Returns:
             ``images``: H x W x 3, uint8, black beyond the pipeline's padding; ``sizes``: height and width of the
-            picture in it, with that padding, int64; ``scale_factors``: by how much width and height were multiplied.
+            image in it, with that padding, int64; ``scale_factors``: by how much width and height were multiplied.
         """
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         new_height, new_width = self.fit_height, self.fit_width
         if self.keep_ratio:
             factor = min(self.fit_height / height, self.fit_width / width)
             # Rounded as in mmcv.
             new_height, new_width = (max(1, int(side * factor + 0.5)) for side in (height, width))
-        resized = cv2.resize(picture, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-        image = np.zeros((self.height, self.width, 3), np.uint8)
+        resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+        canvas = np.zeros((self.height, self.width, 3), np.uint8)
         padded = self._padded(new_height, self.height), self._padded(new_width, self.width)
-        image[: padded[0], : padded[1]] = np.array(self.pad_value, np.uint8)
-        image[:new_height, :new_width] = resized
+        canvas[: padded[0], : padded[1]] = np.array(self.pad_value, np.uint8)
+        canvas[:new_height, :new_width] = resized
         factors = np.array([new_width / width, new_height / height], np.float32)
-        return {"images": image, "sizes": np.array(padded, np.int64), "scale_factors": factors}
+        return {"images": canvas, "sizes": np.array(padded, np.int64), "scale_factors": factors}
 
     def _padded(self, side: int, whole: int) -> int:
         return whole if self.pad_divisor == 0 else min(math.ceil(side / self.pad_divisor) * self.pad_divisor, whole)

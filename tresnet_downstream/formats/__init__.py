@@ -1,6 +1,6 @@
-"""Annotation formats, a file for each; all are read into `LabelledImages`.
+"""Annotation formats. Each is a module that reads files into `LabelledImages`.
 
-A further format is a file such as ``voc.py`` with an entry in `FORMATS`, or one of your own::
+To add a format, write a module such as ``voc.py`` with an entry in `FORMATS`, or register a reader of your own::
 
     from tresnet_downstream import formats
 
@@ -25,10 +25,10 @@ __all__ = ["FORMATS", "Format", "LabelledImages", "format_of", "read_class_folde
 
 
 class Reader(Protocol):
-    """Reads an annotation file strictly: ``reader(file, classes, others)``.
+    """A function that reads an annotation file: ``reader(file, classes, others)``.
 
-    ``classes`` are the names in the order wanted, None for those of the file; ``others`` allows further ones. What is
-    wrong with the file raises `UserError` in one line.
+    ``classes`` are the class names in order, or None for those of the file. ``others`` allows further classes. If the
+    file is malformed, the function raises `UserError`.
     """
 
     def __call__(
@@ -41,12 +41,13 @@ class Format:
     """An annotation format.
 
     Attributes:
-        name: what messages call it.
-        read: reads a file.
-        read_unlabelled: the same for images to predict, which the file lists without annotations; None if it cannot.
-        read_classes: reads the names of the classes alone, where that is quicker.
-        has_boxes: whether detectors can be trained on it: its `LabelledImages` have a ``content``.
-        stands_alone: whether all that is read is in the one file, so that a cache of it holds until the file changes.
+        name: name in messages.
+        read: a function that reads a file.
+        read_unlabelled: a function that reads a file of images without annotations; None if the format has no such
+            files.
+        read_classes: a function that reads only the class names, if this is faster; None otherwise.
+        has_boxes: whether its `LabelledImages` have a ``content`` with boxes, so that detectors can be trained.
+        stands_alone: whether the file contains all annotations, so that a cache is valid until the file changes.
     """
 
     name: str
@@ -70,11 +71,15 @@ def format_of(file: File) -> Format:
     """The format of a file, by its suffix.
 
     Raises:
-        UserError: for another suffix than those of `FORMATS`.
+        UserError: if the suffix is not in `FORMATS`.
+
+    Examples:
+        >>> format_of("annotations/instances_val2014.json").name
+        'COCO'
     """
     suffix = Path(file).suffix.lower()
     if suffix not in FORMATS:
-        known = ", ".join(f"{each} ({one.name})" for each, one in FORMATS.items())
+        known = ", ".join(f"{suffix} ({known_format.name})" for suffix, known_format in FORMATS.items())
         raise UserError(f"{file}: annotations are read from files of {known}, not of '{suffix}'")
     return FORMATS[suffix]
 
@@ -84,11 +89,17 @@ def read_file(file: File, classes: Sequence[str] | None = None, others: bool = F
 
     Args:
         file: a file with a suffix of `FORMATS`.
-        classes: the names in the order wanted; without them those of the file.
+        classes: class names, in order; None for those of the file.
         others: whether the file may have further classes.
 
     Raises:
-        UserError: the file is missing or malformed, of no known format, or has other classes.
+        UserError: if the file is missing or malformed, of an unknown format, or has other classes.
+
+    Examples:
+        >>> _ = Path("labels.csv").write_text("cat.jpg,cat;pet")
+        >>> images = read_file("labels.csv")
+        >>> images.names, images.classes
+        (['cat.jpg'], ('cat', 'pet'))
     """
     images = format_of(file).read(file, classes, others)
     _require_consistent(file, images)
@@ -96,32 +107,35 @@ def read_file(file: File, classes: Sequence[str] | None = None, others: bool = F
 
 
 def _require_consistent(file: File, images: LabelledImages) -> None:
-    """Checks what a reader gives, which may be a user's own.
+    """Checks the result of a reader, which may be a user's.
 
     Raises:
-        UserError: arrays are of other lengths, types or numbers than `LabelledImages` says, or an image is there twice.
+        UserError: if an array has another length, type or range than `LabelledImages` requires, or if an image is
+            listed twice.
     """
     refuse_repeated_images(file, images.names)
     refuse_duplicates(file, "class", images.classes)
     count = len(images.image_of)
-    for name, of in (("image_of", images.names), ("class_of", images.classes)):
+    for name, referenced in (("image_of", images.names), ("class_of", images.classes)):
         numbers = getattr(images, name)
         if numbers.dtype.kind not in "iu" or numbers.shape != (count,):
             raise UserError(
-                f"{file}: its reader gives `{name}` as {numbers.dtype}{list(numbers.shape)}, not int64[{count}]"
+                f"{file}: its reader returns `{name}` as {numbers.dtype}{list(numbers.shape)}, not int64[{count}]"
             )
-        if count and not (numbers.min() >= 0 and numbers.max() < len(of)):
-            raise UserError(f"{file}: its reader gives numbers in `{name}` that are not from 0 to {len(of) - 1}")
+        if count and not (numbers.min() >= 0 and numbers.max() < len(referenced)):
+            raise UserError(
+                f"{file}: its reader returns numbers in `{name}` that are not from 0 to {len(referenced) - 1}"
+            )
     for name in ("unknown", "difficult"):
         if (flags := getattr(images, name)).shape != (count,):
-            raise UserError(f"{file}: its reader gives `{name}` with {flags.size} entries for {count} annotations")
+            raise UserError(f"{file}: its reader returns `{name}` with {flags.size} entries for {count} annotations")
 
 
 def read_classes(file: File) -> tuple[str, ...]:
-    """The classes of an annotation file, in their order.
+    """Reads the class names of an annotation file, in their order.
 
     Raises:
         UserError: as `read_file`.
     """
-    form = format_of(file)
-    return form.read_classes(file) if form.read_classes else form.read(file).classes
+    file_format = format_of(file)
+    return file_format.read_classes(file) if file_format.read_classes else file_format.read(file).classes

@@ -1,4 +1,4 @@
-"""A folder for each class, with its images inside, as ImageNet and torchvision's ``ImageFolder`` have them."""
+"""Reads images from a folder for each class, the layout of ImageNet and torchvision's ``ImageFolder``."""
 
 import os
 from collections.abc import Sequence
@@ -13,39 +13,47 @@ from tresnet_downstream.text_files import refuse_duplicates
 
 
 def read_class_folders(folder: str | os.PathLike[str], classes: Sequence[str] | None = None) -> LabelledImages:
-    """Lists the images of each class; folders and files in the order of their names.
+    """Lists the images of each class, sorted by name.
 
-    Names are relative to ``folder``. Folders below a class's folder belong to it too. Names that begin
-    with a dot are passed over.
+    The names of images are relative to ``folder``. Images in subfolders of a class folder belong to the class. Files
+    and folders whose names begin with a dot are ignored.
 
     Args:
-        folder: it holds a folder for each class.
-        classes: the names in the order wanted, and no other may be there; without them those of the folders, sorted.
+        folder: the folder with a subfolder for each class.
+        classes: class names, in order; None for the sorted names of the subfolders.
 
     Raises:
-        UserError: if there is no such folder, no class in it or no image in a class, or the classes are not
-            ``classes``.
+        UserError: if the folder does not exist, has no subfolders, or has no images for a class, or if the subfolders
+            are not ``classes``.
+
+    Examples:
+        >>> for name in ("cat", "dog"):
+        ...     os.makedirs(f"images/{name}")
+        ...     _ = Path(f"images/{name}/1.jpg").write_bytes(b"")
+        >>> images = read_class_folders("images")
+        >>> images.names, images.class_of.tolist()
+        (['cat/1.jpg', 'dog/1.jpg'], [0, 1])
     """
-    root, found = Path(folder), class_names_of(folder)
-    names = tuple(found) if classes is None else tuple(classes)
+    root, folder_names = Path(folder), class_names_of(folder)
+    names = tuple(folder_names) if classes is None else tuple(classes)
     refuse_duplicates(folder, "name in `classes`", names)
     known = set(names)
-    if foreign := [name for name in found if name not in known]:
+    if foreign := [name for name in folder_names if name not in known]:
         raise UserError(
-            f"{folder}: has {len(foreign)} folders that are none of the {len(names)} classes, such as {foreign[0]!r}"
+            f"{folder}: has {len(foreign)} folders that are not among the {len(names)} classes, such as {foreign[0]!r}"
         )
-    there = set(found)
+    existing = set(folder_names)
     paths: list[str] = []
     numbers: list[int] = []
     for number, name in enumerate(names):
-        # A class may lack images to score, but not a place for them: else a folder's name is misspelt.
-        if name not in there:
+        # In scoring, the folder of a class may be empty. If it is missing, its name may be misspelt.
+        if name not in existing:
             raise UserError(f"{folder}: has no folder of the class {name!r}")
-        inside = images_of_class(root, name)
-        if not inside and classes is None:
+        paths_of_class = images_of_class(root, name)
+        if not paths_of_class and classes is None:
             raise UserError(f"{folder}: has no image of the class {name!r}")
-        paths += inside
-        numbers += [number] * len(inside)
+        paths += paths_of_class
+        numbers += [number] * len(paths_of_class)
     if not paths:
         raise UserError(f"{folder}: has no image in its folders")
     return LabelledImages(
@@ -59,29 +67,29 @@ def read_class_folders(folder: str | os.PathLike[str], classes: Sequence[str] | 
 
 
 def class_names_of(folder: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names of the folders in a folder, sorted; those that begin with a dot are none.
+    """The sorted names of the subfolders of a folder, without those that begin with a dot.
 
     Raises:
         UserError: if there is no such folder, or no folder in it.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise UserError(f"{folder}: no such folder; name one that holds a folder of images for each class")
-    found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    if not found:
-        raise UserError(f"{folder}: has no folders; it must hold a folder of images for each class")
-    return tuple(found)
+        raise UserError(f"{folder}: no such folder; name a folder with a folder of images for each class")
+    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise UserError(f"{folder}: has no folders; it must have a folder of images for each class")
+    return tuple(names)
 
 
 def images_of_class(root: str | os.PathLike[str], name: str) -> list[str]:
-    """The images in the folder of a class and below it, relative to ``root``, in the order of their names."""
-    found = []
-    for place, folders, files in os.walk(Path(root) / name):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
-        below = os.path.relpath(place, root)
-        found += [
-            f"{below}/{file}".replace(os.sep, "/")
+    """The paths of the images in the folder of a class and its subfolders, relative to ``root``, sorted by name."""
+    paths = []
+    for parent, folders, files in os.walk(Path(root) / name):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        relative = os.path.relpath(parent, root)
+        paths += [
+            f"{relative}/{file}".replace(os.sep, "/")
             for file in sorted(files)
             if not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES
         ]
-    return found
+    return paths

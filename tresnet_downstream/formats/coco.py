@@ -1,4 +1,4 @@
-"""COCO's ``instances`` files: read once, checked, with images and classes by position."""
+"""Reads COCO's ``instances`` files and checks them."""
 
 import contextlib
 import json
@@ -17,19 +17,19 @@ from tresnet_downstream.text_files import File, read_text, refuse_duplicates, re
 def read_coco_file(
     file: File, classes: Sequence[str] | None = None, others: bool = False, labelled: bool = True
 ) -> LabelledImages:
-    """Reads a COCO ``instances`` file and checks that its parts refer to one another.
+    """Reads a COCO ``instances`` file and checks that its ids are consistent.
 
-    Images keep the order of the file's ``images``; classes are ordered by category id.
+    The images are in the order of the file, the classes in the order of the category ids.
 
     Args:
         file: the JSON file.
-        classes: the names that its categories must have, in this order.
-        others: whether its categories may be others than ``classes``.
-        labelled: whether it must list annotations; without, their list is empty.
+        classes: expected names of the categories, in order; None for those of the file.
+        others: whether other categories than ``classes`` are allowed.
+        labelled: whether the file must have a list of annotations. If not, a missing list counts as empty.
 
     Raises:
-        UserError: the file is missing, malformed, no instances file, contradicts itself, lists an image twice, or
-            has other classes.
+        UserError: if the file is missing, malformed or not an instances file, if its ids are inconsistent, if it lists
+            an image twice, or if it has other classes.
     """
     content = parse_json(read_text(file), file)
     if isinstance(content, dict) and not labelled:
@@ -58,9 +58,9 @@ def read_coco_file(
     if not known.all():
         wrong = int(np.argmin(known))
         image, category = annotations[wrong]["image_id"], annotations[wrong]["category_id"]
-        lacking = f"category {category}" if known_images[wrong] else f"image {image}"
+        missing = f"category {category}" if known_images[wrong] else f"image {image}"
         name = f"annotation {annotations[wrong].get('id', f'at position {wrong}')}"
-        raise UserError(f"{file}: {name} (image_id {image}, category_id {category}): there is no {lacking}")
+        raise UserError(f"{file}: {name} (image_id {image}, category_id {category}): there is no {missing}")
     names_of_classes = tuple(category_names[place] for place in by_id)
     if classes is not None and not others and tuple(classes) != names_of_classes:
         refuse_duplicates(file, "name in `classes`", classes)
@@ -77,26 +77,32 @@ def read_coco_file(
 
 
 def read_coco_classes(file: File) -> tuple[str, ...]:
-    """The categories' names, by category id, of a COCO file of which the rest is not read.
+    """Reads only the category names of a COCO file, in the order of the category ids.
 
     Raises:
-        UserError: the file cannot be read or has no list of categories.
+        UserError: if the file cannot be read or has no list of categories.
     """
-    text, decoder, place = read_text(file), json.JSONDecoder(), 0
-    while (place := text.find('"categories"', place)) >= 0:
-        place += len('"categories"')
-        if start := re.compile(r"\s*:\s*").match(text, place):
+    text, decoder, position = read_text(file), json.JSONDecoder(), 0
+    while (position := text.find('"categories"', position)) >= 0:
+        position += len('"categories"')
+        if start := re.compile(r"\s*:\s*").match(text, position):
             with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                 categories, _ = decoder.raw_decode(text, start.end())
-                return tuple(category["name"] for category in sorted(categories, key=lambda given: given["id"]))
+                return tuple(category["name"] for category in sorted(categories, key=lambda entry: entry["id"]))
     raise UserError(f"{file}: not a COCO instances file, which has a list of `categories`")
 
 
 def whole_numbers(file: File, part: str, records: list[Any], key: str) -> np.ndarray:
-    """One key of all records of a part of the file, int64.
+    """The integers under one key of all records, int64.
+
+    Args:
+        file: the file, for messages.
+        part: the name of the list of records, for messages.
+        records: the records.
+        key: the key.
 
     Raises:
-        UserError: a record lacks the key, or has something else there than a whole number.
+        UserError: if a record does not have the key, or its value is not an integer.
     """
     column = _column(file, part, records, key)
     for value in column:
@@ -109,8 +115,8 @@ def _column(file: File, part: str, records: list[Any], key: str) -> list[Any]:
     try:
         return [record[key] for record in records]
     except (KeyError, TypeError, IndexError):
-        lacking = (not isinstance(record, dict) or key not in record for record in records)
-        raise UserError(f"{file}: entry {list(lacking).index(True)} of `{part}` has no `{key}`") from None
+        is_missing = [not isinstance(record, dict) or key not in record for record in records]
+        raise UserError(f"{file}: entry {is_missing.index(True)} of `{part}` has no `{key}`") from None
 
 
 def _texts(file: File, part: str, records: list[Any], key: str) -> list[str]:
@@ -122,7 +128,7 @@ def _texts(file: File, part: str, records: list[Any], key: str) -> list[str]:
 
 
 def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give where each of ``ids`` stands in ``known``, and whether it stands there at all."""
+    """The position of each of ``ids`` in ``known``, and whether it is there."""
     if not len(known):
         return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
     order = np.argsort(known)
@@ -131,14 +137,20 @@ def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def class_difference(in_file: tuple[str, ...], expected: tuple[str, ...]) -> str:
-    """Say in one line how the file's classes differ from those expected, none of which is there twice."""
+    """Describes how the classes of a file differ from the expected ones, which are unique.
+
+    Examples:
+        >>> class_difference(("cat", "fox"), ("cat", "dog"))
+        'its classes are not the 2 expected ones: it lacks 1 (dog) and adds 1 (fox)'
+    """
     if set(in_file) == set(expected):
         place = [one == other for one, other in zip(in_file, expected, strict=True)].index(False)
-        return f"the classes stand in another order: class {place} is '{in_file[place]}', not '{expected[place]}'"
-    lacking, foreign = ([n for n in a if n not in b] for a, b in ((expected, in_file), (in_file, expected)))
+        return f"the classes are in another order: class {place} is '{in_file[place]}', not '{expected[place]}'"
+    missing = [name for name in expected if name not in in_file]
+    foreign = [name for name in in_file if name not in expected]
     parts = [
         f"{verb} {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for verb, names in (("lacks", lacking), ("adds", foreign))
+        for verb, names in (("lacks", missing), ("adds", foreign))
         if names
     ]
-    return f"its classes are not the {len(expected)} wanted: it {' and '.join(parts)}"
+    return f"its classes are not the {len(expected)} expected ones: it {' and '.join(parts)}"

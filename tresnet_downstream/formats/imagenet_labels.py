@@ -1,4 +1,4 @@
-"""The ground truth of ImageNet's validation images where they lie in one flat folder."""
+"""Reads the ground truth of ImageNet's validation images, for images that are in one folder."""
 
 import csv
 import io
@@ -18,14 +18,19 @@ FORMS = (
 
 
 def read_imagenet_labels(file: File, images: Sequence[str]) -> list[int]:
-    """The number of the class of each image, in the order of the WordNet numbers, from 0.
+    """Reads the class index of each image. Classes are numbered from 0 in the order of their WordNet numbers.
 
     Args:
-        file: the ground truth, see `FORMS`.
-        images: the images' names, in alphabetical order.
+        file: the ground truth, in one of the forms in `FORMS`.
+        images: the names of the images, in alphabetical order.
 
     Raises:
-        UserError: the file is of none of these forms, of another number of images, or does not name an image.
+        UserError: if the file has another form, has labels for another number of images, or does not name an image.
+
+    Examples:
+        >>> _ = Path("labels.txt").write_text("a.jpg 3")
+        >>> read_imagenet_labels("labels.txt", ["a.jpg"])
+        [3]
     """
     rows = _rows(file)
     if all(len(row) == 1 for row in rows):
@@ -33,7 +38,8 @@ def read_imagenet_labels(file: File, images: Sequence[str]) -> list[int]:
             raise UserError(f"{file}: has {len(rows):,} labels for {len(images):,} images")
         if all(row[0].isdecimal() for row in rows):
             raise UserError(
-                f"{file}: has numbers of ImageNet's own kit, which do not follow the WordNet numbers; give {FORMS}"
+                f"{file}: has the numbers of ImageNet's development kit, which do not follow the WordNet numbers; "
+                f"give {FORMS}"
             )
         labels = [row[0] for row in rows]
     else:
@@ -49,16 +55,16 @@ def read_imagenet_labels(file: File, images: Sequence[str]) -> list[int]:
 
 def _rows(file: File) -> list[list[str]]:
     lines = [line for line in read_text(file).splitlines() if line.strip()]
-    if lines and lines[0].startswith("ImageId,"):  # Kaggle's: class and box, several times over
+    if lines and lines[0].startswith("ImageId,"):  # Kaggle's file: class and box of each object
         try:
             cells = list(csv.reader(io.StringIO("\n".join(lines[1:]))))
         except csv.Error as error:
-            raise UserError(f"{file}: is no table ({error})") from error
+            raise UserError(f"{file}: is not a CSV file ({error})") from error
         rows = [[row[0], *row[1].split()[:1]] for row in cells if len(row) > 1]
     else:
         rows = [re.split(r"[\s,]+", line.strip()) for line in lines]
     if not rows or any(len(row) > 2 for row in rows):
-        raise UserError(f"{file}: is no ground truth of ImageNet; give {FORMS}")
+        raise UserError(f"{file}: is not a ground truth of ImageNet; give {FORMS}")
     return rows
 
 
@@ -70,23 +76,23 @@ def _numbers(file: File, labels: Sequence[str]) -> list[int]:
         return numbers
     wrong = next((label for label in labels if not _WORDNET.fullmatch(label)), None)
     if wrong is not None:
-        raise UserError(f"{file}: has the label {wrong[:40]!r}, which is no WordNet number such as n01440764")
+        raise UserError(f"{file}: has the label {wrong[:40]!r}, which is not a WordNet number such as n01440764")
     place = {label: number for number, label in enumerate(_wordnet_numbers(file, set(labels)))}
     return [place[label] for label in labels]
 
 
-def _wordnet_numbers(file: File, found: set[str]) -> list[str]:
-    """The 1,000 of ImageNet-1k in their order: those of the file if it has all, otherwise from timm."""
-    if len(found) == NUM_CLASSES:
-        return sorted(found)
+def _wordnet_numbers(file: File, labels: set[str]) -> list[str]:
+    """The sorted WordNet numbers of ImageNet-1k: the labels of the file if it has all, otherwise those in timm."""
+    if len(labels) == NUM_CLASSES:
+        return sorted(labels)
     try:
         from timm.data import ImageNetInfo
     except ImportError as error:
         raise UserError(
-            f"{file}: has {len(found)} of ImageNet's {NUM_CLASSES} classes, and the others are known by timm alone: "
+            f"{file}: has {len(labels)} of ImageNet's {NUM_CLASSES} classes, and only timm has a list of the others: "
             "pip install 'tresnet-downstream[timm]'"
         ) from error
     known = list(ImageNetInfo().label_names())
-    if foreign := found - set(known):
-        raise UserError(f"{file}: has {len(foreign)} classes that are none of ImageNet's, such as {min(foreign)}")
+    if foreign := labels - set(known):
+        raise UserError(f"{file}: has {len(foreign)} classes that are not among ImageNet's, such as {min(foreign)}")
     return known

@@ -1,4 +1,4 @@
-"""What every annotation format is read into."""
+"""The images and annotations of a file, independent of its format."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,20 +8,18 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """The images of an annotation file, and which class each of its M annotations gives to which image.
+    """The images of an annotation file and its M annotations, each of which assigns a class to an image.
 
     Attributes:
-        names: the images' file names, in the order of the file.
-        classes: the names of the classes, in the order that numbers them.
-        image_of: for each annotation the position of its image in ``names``, int64 of shape (M,).
-        class_of: for each annotation the position of its class in ``classes``, int64 of shape (M,).
-        unknown: whether each annotation says that nobody has checked whether the image shows the class, bool of
-            shape (M,).
-        difficult: whether each annotation is of an object that is hard to recognise, as PASCAL VOC marks them, bool
-            of shape (M,).
-        content: the same with boxes, in the form of a COCO ``instances`` file: ``images`` with ``id``, ``file_name``,
-            ``width`` and ``height``, ``annotations`` with ``bbox`` as ``[left, top, width, height]`` in pixels from 0,
-            and ``categories``. Empty for a format without boxes.
+        names: file names of the images, in the order of the file.
+        classes: class names, in the order of the class indices.
+        image_of: for each annotation, the index of its image in ``names``, int64 of shape (M,).
+        class_of: for each annotation, the index of its class in ``classes``, int64 of shape (M,).
+        unknown: for each annotation, whether it says that the class is unverified in the image, bool of shape (M,).
+        difficult: for each annotation, whether its object is marked as difficult, as in PASCAL VOC, bool of shape (M,).
+        content: the annotations with boxes in the form of a COCO ``instances`` file: ``images`` with ``id``,
+            ``file_name``, ``width`` and ``height``; ``annotations`` with ``bbox`` as ``[left, top, width, height]`` in
+            pixels from 0; and ``categories``. Empty for a format without boxes.
     """
 
     names: list[str]

@@ -1,4 +1,4 @@
-"""Tables of images and their labels: CSV files of ``path,label;label`` rows."""
+"""Reads tables of images and their labels: CSV files with rows ``path,label;label``."""
 
 import csv
 import io
@@ -10,28 +10,28 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.formats.labelled_images import LabelledImages
 from tresnet_downstream.text_files import File, read_text, refuse_duplicates, same_file_name
 
-# What other tools call the column of images.
+# Names of the column of images in files of other tools.
 _HEADERS = {"image", "images", "image_id", "image_path", "img", "file", "files", "file_name", "filename", "name", "id"}
 
 
 def read_table(file: File, classes: Sequence[str] | None = None, others: bool = False) -> LabelledImages:
-    """Reads a table of ``path,label;label`` rows, with ``label;label`` of unknown state in a third column.
+    """Reads a table with rows ``path,label;label`` and an optional third column of unknown labels.
 
-    The encoding is UTF-8, with or without byte order mark. A first row that begins with ``path`` is a header,
-    and then names the third column, if there is one, ``unknown``. Cells with commas are quoted. Labels of the
-    third column are unknown: unverified, as OpenImages has them. A row that lists no label in
-    either column is an image without annotation.
+    The encoding is UTF-8, with or without a byte order mark. If the first row begins with ``path``, it is a header, and
+    its third column, if any, must be ``unknown``. Cells with commas must be quoted. The labels in the third column are
+    unverified, as in OpenImages. A row without labels is an image without annotation.
 
     Args:
         file: the CSV file.
-        classes: the class names in the order wanted; without them the sorted labels of the file.
-        others: whether labels may be further ones, which then follow in alphabetical order.
+        classes: class names, in order; None for the sorted labels of the file.
+        others: whether further labels are allowed. Their classes follow ``classes`` in alphabetical order.
 
     Raises:
-        UserError: the file is missing or malformed, or has a label outside ``classes``, without ``others``.
+        UserError: if the file is missing or malformed, or if it has a label that is not in ``classes`` and ``others``
+            is False.
     """
     refuse_duplicates(file, "name in `classes`", classes or ())
-    wanted = set(classes or ())
+    known_classes = set(classes or ())
     first: dict[str, tuple[int, str]] = {}
     labels: list[str] = []
     rows: list[int] = []
@@ -39,16 +39,16 @@ def read_table(file: File, classes: Sequence[str] | None = None, others: bool = 
     for line, (path, *cells) in _csv_rows(file):
         spelling = same_file_name(path)
         if spelling in first:
-            before, known_path = first[spelling]
-            as_other = "" if known_path == path else f" as {known_path!r}"
-            raise UserError(f"{file}: line {line} lists {path!r} again, which line {before} has already{as_other}")
+            first_line, first_path = first[spelling]
+            as_other = "" if first_path == path else f" as {first_path!r}"
+            raise UserError(f"{file}: line {line} lists {path!r} again, which line {first_line} has already{as_other}")
         first[spelling] = line, path
         known, unknown = ({label.strip() for label in cell.split(";")} - {""} for cell in (*cells, "")[:2])
         if known & unknown:
             label = min(known & unknown)
             raise UserError(f"{file}: line {line} has the label {label!r} both as present and as unknown")
-        if classes is not None and not others and not known | unknown <= wanted:
-            label = min((known | unknown) - wanted)
+        if classes is not None and not others and not known | unknown <= known_classes:
+            label = min((known | unknown) - known_classes)
             known_labels = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
             raise UserError(
                 f"{file}: line {line} has the label {label!r}, which is not among the {len(classes)} classes "
@@ -57,7 +57,7 @@ def read_table(file: File, classes: Sequence[str] | None = None, others: bool = 
         rows += [len(first) - 1] * (len(known) + len(unknown))
         unverified += [False] * len(known) + [True] * len(unknown)
         labels += [*known, *unknown]
-    names = [*(classes or ()), *sorted(set(labels) - wanted)]
+    names = [*(classes or ()), *sorted(set(labels) - known_classes)]
     place = {name: number for number, name in enumerate(names)}
     return LabelledImages(
         names=[path for _, path in first.values()],
@@ -70,7 +70,7 @@ def read_table(file: File, classes: Sequence[str] | None = None, others: bool = 
 
 
 def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
-    """Gives the line number and the cells of each row that is neither header nor blank."""
+    """Yields the line number and the cells of each row that is not a header and not blank."""
     reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     allowed: tuple[int, ...] = (2, 3)
     try:

@@ -1,8 +1,8 @@
-"""PASCAL VOC's layout: a list of image names, and an XML file of objects for each image.
+"""Reads PASCAL VOC's layout: a list of image names, and an XML file of objects for each image.
 
-``ROOT/ImageSets/Main/train.txt`` lists names, a line each; ``ROOT/Annotations/NAME.xml`` has the objects of an image
-with their boxes. Tools that draw boxes write such XML files too. Pixels are counted from 1 and a box includes its last
-ones, so that a box from 1 to 10 is 10 pixels wide.
+``ROOT/ImageSets/Main/train.txt`` has the name of an image in each line. ``ROOT/Annotations/NAME.xml`` has the objects
+of an image with their boxes; annotation tools write such files too. Pixels are counted from 1, and a box includes its
+last pixels, so that a box from 1 to 10 has a width of 10 pixels.
 """
 
 import os
@@ -24,41 +24,41 @@ _ANNOTATIONS = "Annotations"
 
 
 def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool = False) -> LabelledImages:
-    """Reads the XML files of the images that a list names.
+    """Reads the XML files of the images in a list.
 
-    The content has COCO's form, with boxes as ``[left, top, width, height]`` counted from 0; an annotation also has
-    ``difficult``, 0 or 1.
+    ``content`` has the form of COCO, with boxes as ``[left, top, width, height]`` in pixels from 0. Each annotation
+    also has ``difficult``, 0 or 1.
 
     Args:
         file: a list of names such as ``ImageSets/Main/train.txt``.
-        classes: the names in the order wanted; without them the sorted names of the objects.
-        others: whether objects may be of further classes, which then follow in alphabetical order.
+        classes: class names, in order; None for the sorted names of the objects.
+        others: whether objects of further classes are allowed. These follow ``classes`` in alphabetical order.
 
     Raises:
-        UserError: a file is missing or malformed, the list is one of a class, or an object is of no class in
-            ``classes``, without ``others``.
+        UserError: if a file is missing or malformed, if the list is that of a single class, or if the class of an
+            object is not in ``classes`` and ``others`` is False.
     """
     names = listed_names(file)
     folder = annotation_folder(file)
     refuse_duplicates(file, "name in `classes`", classes or ())
     images: list[dict[str, Any]] = []
-    found: list[tuple[int, str, dict[str, Any]]] = []
+    all_objects: list[tuple[int, str, dict[str, Any]]] = []
     for number, name in enumerate(names):
         path = folder / f"{name}.xml"
         image, objects = read_voc_image(path, name)
         images.append({"id": number, **image})
         for label, item in objects:
-            found.append((number, label, item))
+            all_objects.append((number, label, item))
             if classes is not None and not others and label not in classes:
                 known = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
                 raise UserError(f"{path}: has the class {label!r}, which is not among the {len(classes)}: {known}")
     names = [image["file_name"] for image in images]
     refuse_repeated_images(file, names)
-    columns = [*(classes or ()), *sorted({name for _, name, _ in found} - set(classes or ()))]
+    columns = [*(classes or ()), *sorted({name for _, name, _ in all_objects} - set(classes or ()))]
     place = {name: column for column, name in enumerate(columns)}
     annotations = [
         {"id": number, "image_id": image, "category_id": place[name], "iscrowd": 0, **item}
-        for number, (image, name, item) in enumerate(found)
+        for number, (image, name, item) in enumerate(all_objects)
     ]
     return LabelledImages(
         content={
@@ -68,10 +68,10 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool
         },
         names=names,
         classes=tuple(columns),
-        image_of=np.array([image for image, _, _ in found], np.int64),
-        class_of=np.array([place[name] for _, name, _ in found], np.int64),
-        unknown=np.zeros(len(found), bool),
-        difficult=np.array([item["difficult"] for _, _, item in found], bool),
+        image_of=np.array([image for image, _, _ in all_objects], np.int64),
+        class_of=np.array([place[name] for _, name, _ in all_objects], np.int64),
+        unknown=np.zeros(len(all_objects), bool),
+        difficult=np.array([item["difficult"] for _, _, item in all_objects], bool),
     )
 
 
@@ -80,14 +80,14 @@ def read_voc_image(path: Path, name: str) -> tuple[dict[str, Any], list[tuple[st
 
     Args:
         path: the file.
-        name: the image's, as the list has it.
+        name: name of the image in the list.
 
     Returns:
-        ``file_name``, ``width`` and ``height`` of the image; and for each object its class and ``bbox``, ``area`` and
-        ``difficult``.
+        ``file_name``, ``width`` and ``height`` of the image; and for each object, its class and a dict of ``bbox``,
+        ``area`` and ``difficult``.
 
     Raises:
-        UserError: the file is missing or malformed.
+        UserError: if the file is missing or malformed.
     """
     root = _parsed(path)
     image = {"file_name": _file_name(root, name), **_size(path, root)}
@@ -95,16 +95,18 @@ def read_voc_image(path: Path, name: str) -> tuple[dict[str, Any], list[tuple[st
 
 
 def listed_names(file: File) -> list[str]:
-    """The names in a list of images, each once.
+    """Reads the names in a list of images.
 
     Raises:
-        UserError: the file cannot be read, is the list of one class, or lists no image or one twice.
+        UserError: if the file cannot be read, is the list of a single class, is empty, or has a name twice.
     """
     names = []
     for number, line in enumerate(read_text(file).splitlines(), 1):
         cells = line.split()
         if len(cells) == 2 and re.fullmatch(r"-?[01]", cells[1]):
-            raise UserError(f"{file}: is the list of one class; name that of all images, such as train.txt beside it")
+            raise UserError(
+                f"{file}: is the list of one class; give the list of all images, such as train.txt beside it"
+            )
         if len(cells) > 1:
             raise UserError(f"{file}: line {number} is {line[:60]!r}, not the name of an image; {LAYOUT}")
         names += cells
@@ -115,22 +117,22 @@ def listed_names(file: File) -> list[str]:
 
 
 def annotation_folder(file: File) -> Path:
-    """The folder with the XML files of a list's images.
+    """The folder of the XML files for a list of images.
 
     Raises:
-        UserError: there is none beside the list or up to two folders above it.
+        UserError: if it is not in the folder of the list or in one of the two folders above.
     """
     for parent in Path(os.path.abspath(file)).parents[:3]:
         if (parent / _ANNOTATIONS).is_dir():
             return parent / _ANNOTATIONS
-    raise UserError(f"{file}: has no folder {_ANNOTATIONS} beside it or up to two folders above; {LAYOUT}")
+    raise UserError(f"{file}: there is no folder {_ANNOTATIONS} beside it or up to two folders above; {LAYOUT}")
 
 
 def _parsed(path: Path) -> ElementTree.Element:
     text = read_text(path)
     if len(text) > limit("xml_bytes"):
         raise UserError(f"{path}: {excess('xml_bytes', f'has {len(text):,} characters')}")
-    # Entities may grow without bound and name other files; VOC's files have none.
+    # Entities may expand without limit and include other files. Files of PASCAL VOC have none.
     if re.search(r"<!(DOCTYPE|ENTITY)", text):
         raise UserError(f"{path}: declares a document type or entities, which VOC's files do not")
     try:
@@ -143,7 +145,10 @@ def _parsed(path: Path) -> ElementTree.Element:
 
 
 def _file_name(root: ElementTree.Element, name: str) -> str:
-    """With the suffix that the XML file has if it has the listed name: tools that rename images leave it as it was."""
+    """The file name of the image. Its suffix is that in the XML file if the name there is the listed one, else .jpg.
+
+    Tools that rename images may leave an old name in the XML file.
+    """
     stated, suffix = os.path.splitext((root.findtext("filename") or "").strip())
     return name + suffix if stated == os.path.basename(name) and len(suffix) > 1 else f"{name}.jpg"
 
@@ -151,7 +156,7 @@ def _file_name(root: ElementTree.Element, name: str) -> str:
 def _size(path: Path, root: ElementTree.Element) -> dict[str, int]:
     size = root.find("size")
     if size is None:
-        raise UserError(f"{path}: has no <size>, against which boxes are measured")
+        raise UserError(f"{path}: has no <size>, which boxes are compared with")
     sides = {key: _number(path, size, key) for key in ("width", "height")}
     if min(sides.values()) < 1 or any(side != int(side) for side in sides.values()):
         raise UserError(f"{path}: its <size> is {sides['width']:g} x {sides['height']:g}, not whole numbers above 0")
@@ -183,7 +188,7 @@ def _text(path: Path, item: ElementTree.Element, key: str) -> str:
 
 def _number(path: Path, item: ElementTree.Element, key: str) -> float:
     text = _text(path, item, key)
-    # No `float` of whatever it takes: "nan", "1_0" and digits of other alphabets are none here.
+    # `float` would also accept "nan", "1_0" and digits of other alphabets.
     if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]*)?", text):
         raise UserError(f"{path}: <{key}> is {text[:40]!r}, not a number of pixels")
     return float(text)

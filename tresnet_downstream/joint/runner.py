@@ -87,7 +87,8 @@ class JointRunner(DetectionRunner):
     def detector(self) -> nn.Module:
         """The detector within."""
         inner: Any = detector_of(self.model)
-        return getattr(inner, "detector", inner)
+        result: nn.Module = getattr(inner, "detector", inner)
+        return result
 
     @property
     def detector_config(self) -> Any:

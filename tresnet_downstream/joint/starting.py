@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tresnet_downstream.classification.model_files import load_model
+from tresnet_downstream.classification.model_loading import load_model
 from tresnet_downstream.detection.predict import load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.pretrained import require_match

@@ -1,4 +1,4 @@
-"""What prediction is with any model: pictures brought to the size of a network, and its answers as lines and drawings.
+"""Prediction with any model, in torch or exported: preparation of images, batches, and output as lines and drawings.
 
-Plain numpy, OpenCV and Pillow: nothing here imports torch, MMEngine or Albumentations.
+These modules use numpy, OpenCV and Pillow. They do not import torch, MMEngine or Albumentations.
 """

@@ -1,4 +1,4 @@
-"""What detectors find in pictures, in torch or from an exported file."""
+"""The results of detectors, in torch or exported."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from tresnet_downstream.pictures import Picture
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What a detector finds in one picture, best first.
+    """The K boxes that a detector predicts in one image, best first.
 
     Attributes:
-        image: the picture, as it was given.
-        boxes: left, top, right and bottom in pixels of the picture, float32 of shape (K, 4).
+        image: the image that was passed to the detector.
+        boxes: left, top, right and bottom in pixels of the image, float32 of shape (K, 4).
         scores: 0 to 1, float32 of shape (K,).
-        labels: classes by position, int64 of shape (K,).
-        masks: bool of shape (K, height, width); None if the detector has none.
-        error: why the picture cannot be read, in one line; then nothing is found.
-        label_probabilities: of each class in the whole picture, float32 of shape (C,); None if the network gives boxes
-            alone, see :mod:`tresnet_downstream.joint`.
+        labels: class indices, int64 of shape (K,).
+        masks: bool of shape (K, height, width); None if the detector predicts none.
+        error: the reason why the image cannot be read, in one line; K is 0 then.
+        label_probabilities: the probability of each class in the image, float32 of shape (C,); None if the network
+            predicts only boxes, see :mod:`tresnet_downstream.joint`.
     """
 
     image: Picture
@@ -34,10 +34,10 @@ class Detections:
 
 
 class BoxFinder(Protocol):
-    """What finds boxes in pictures: a ``LoadedDetector``, and an ``ExportedDetector``.
+    """A detector: a ``LoadedDetector`` or an ``ExportedDetector``.
 
     Attributes:
-        classes: names of the classes, by position.
+        classes: class names, in the order of the class indices.
     """
 
     classes: tuple[str, ...]
@@ -45,16 +45,16 @@ class BoxFinder(Protocol):
     def find(
         self, images: Iterable[Picture], batch_size: int = 1, least_score: float | None = None
     ) -> Iterator[Detections]:
-        """What is found in each picture, as they come; those that cannot be read say why.
+        """Yields the boxes in each image, in order; for an image that cannot be read, the reason.
 
         Args:
             images: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
-            batch_size: most pictures that go through the network together.
-            least_score: gives boxes from this score, also if the detector's config keeps fewer.
+            batch_size: largest number of images in a batch.
+            least_score: lowest score of boxes, if it is below that of the detector's config.
         """
         ...
 
 
 def unread(image: Picture, error: str) -> Detections:
-    """What is found in a picture that cannot be read: nothing, and why."""
+    """The result for an image that cannot be read: no boxes, and the reason."""
     return Detections(image, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), error=error)

@@ -1,4 +1,4 @@
-"""Probabilities of labels of pictures, in batches: with a network in torch as with an exported file."""
+"""Predicts the probabilities of labels in batches of images, with a network in torch or an exported file."""
 
 import itertools
 import os
@@ -17,12 +17,12 @@ from tresnet_downstream.prediction.preparation import Preparation
 
 
 class Predictor(Protocol):
-    """What prediction asks of a network: an ``ImageClassifier``, fused or not, or an ``ExportedClassifier``.
+    """A classifier: an ``ImageClassifier``, fused or not, or an ``ExportedClassifier``.
 
     Attributes:
-        classes: names of the classes, in the order of the probabilities.
-        pipeline: the transforms that bring a picture to the size wanted.
-        multi_label: whether probabilities are one sigmoid for each class, or one softmax over all.
+        classes: class names, in the order of the probabilities.
+        pipeline: configs of the transforms that prepare an image.
+        multi_label: whether probabilities are a sigmoid for each class, or a softmax over all.
         training: whether it is in training mode.
     """
 
@@ -36,22 +36,22 @@ class Predictor(Protocol):
         ...
 
     def preparation(self) -> Preparation:
-        """The pipeline as a function of a picture."""
+        """A function that prepares an image by the pipeline."""
         ...
 
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, N x C in float32, for uint8 pictures N x H x W x 3."""
+        """Probabilities, N x C in float32, of prepared uint8 images N x H x W x 3."""
         ...
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network finds in one picture.
+    """The probabilities of the classes in one image.
 
     Attributes:
-        image: the picture, as it was given.
-        probabilities: C values in [0, 1]; None for a picture that cannot be read.
-        error: why it cannot be read, in one line.
+        image: the image that was passed to the function.
+        probabilities: C values in [0, 1]; None if the image cannot be read.
+        error: the reason why it cannot be read, in one line.
     """
 
     image: Picture
@@ -60,24 +60,32 @@ class Prediction:
 
 
 def predict(model: Predictor, images: Picture | Iterable[Picture], batch_size: int = 16) -> np.ndarray:
-    """Probabilities of every class for every picture, prepared as the model's weights want it.
+    """Predicts the probability of every class in every image, with the pipeline of the model.
 
     Args:
-        model: from :func:`load_model`, or an exported one; runs where it is, in its own precision.
-        images: a picture or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB. A Pillow
-            image is treated as its file would be: turned upright by its EXIF orientation, 16 bits scaled to 8.
-        batch_size: pictures that go through the network together.
+        model: a classifier from :func:`load_model`, or an exported one. It runs on its device, in its precision.
+        images: an image or several images: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB. A
+            Pillow image is processed as its file: it is rotated by its EXIF orientation, and 16 bits are scaled to 8.
+        batch_size: number of images in a batch.
 
     Returns:
-        float32 of shape (pictures, C): a sigmoid for each class of a multi-label model, otherwise a softmax.
+        float32 of shape (N, C): a sigmoid for each class of a multi-label model, otherwise a softmax.
 
     Raises:
-        UserError: for a picture that cannot be read, a model that does not say how pictures are prepared, and a
-            batch that does not fit in memory; says which does.
+        UserError: if an image cannot be read, the model has no pipeline, or a batch does not fit in memory. For the
+            latter, the message names a batch size that fits.
+
+    Examples:
+        >>> from tresnet_downstream.classification import ImageClassifier
+        >>> backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
+        >>> model = ImageClassifier(backbone, {"type": "LinearHead", "num_classes": 3}, classes=("a", "b", "c")).eval()
+        >>> model.pipeline = ({"type": "SquashResize", "size": 32},)
+        >>> predict(model, [np.zeros((40, 60, 3), np.uint8)]).shape
+        (1, 3)
     """
-    several = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
+    image_list = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
     rows = []
-    for prediction in predict_each(model, several, batch_size):
+    for prediction in predict_each(model, image_list, batch_size):
         if prediction.probabilities is None:
             raise BadImageError(prediction.error)
         rows.append(prediction.probabilities)
@@ -86,9 +94,9 @@ def predict(model: Predictor, images: Picture | Iterable[Picture], batch_size: i
 
 
 def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 16) -> Iterator[Prediction]:
-    """As :func:`predict`, one picture after the other as they come; those that cannot be read say why."""
+    """As :func:`predict`, but yields a :class:`Prediction` for each image, also for images that cannot be read."""
     if not model.pipeline:
-        raise UserError("the model does not say how pictures are prepared: load it with load_model")
+        raise UserError("the model has no pipeline to prepare images: load it with load_model")
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
     if model.training:
@@ -112,7 +120,7 @@ def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 
 
 
 def _ahead(work: Any, items: Iterable[Picture], count: int) -> Iterator[tuple[Picture, Any]]:
-    """Results in order, of which up to ``count`` are prepared while the network runs."""
+    """Yields items with their results, in order. Up to ``count`` results are computed ahead, while the network runs."""
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         waiting: deque[tuple[Picture, Future[Any]]] = deque()
         try:
@@ -142,14 +150,14 @@ def _probabilities(model: Predictor, images: np.ndarray) -> np.ndarray:
             raise
         size = len(images)
     fitting = _largest_that_fits(model, images)
-    advice = f"{fitting} did: give `batch_size` {fitting}" if fitting else "nor does a single one; use smaller pictures"
+    advice = f"{fitting} fit: give `batch_size` {fitting}" if fitting else "nor does a single image; use smaller images"
     raise UserError(
-        f"a batch of {size} pictures of {images.shape[1]} x {images.shape[2]} does not fit in memory; {advice}"
+        f"a batch of {size} images of {images.shape[1]} x {images.shape[2]} does not fit in memory; {advice}"
     )
 
 
 def _largest_that_fits(model: Predictor, images: np.ndarray) -> int:
-    """The largest half, quarter and so on of a batch that goes through; 0 if not even one picture does."""
+    """The largest of a half, a quarter and so on of a batch that fits in memory; 0 if a single image does not."""
     size = len(images) // 2
     while size:
         try:
@@ -165,19 +173,23 @@ def _largest_that_fits(model: Predictor, images: np.ndarray) -> int:
 def labels_of(
     probabilities: np.ndarray, classes: Sequence[str], threshold: float | np.ndarray | None, top_k: int | None
 ) -> list[tuple[str, float]]:
-    """The classes that a picture shows, likeliest first.
+    """The labels of an image with their probabilities, most probable first.
 
     Args:
         probabilities: C values.
         classes: C names.
-        threshold: what a probability must be above; (C,) where each class has its own; None for none.
-        top_k: how many at most; None for all.
+        threshold: labels with a probability above it are returned; (C,) for a threshold for each class; None for all.
+        top_k: largest number of labels; None for all.
+
+    Examples:
+        >>> labels_of(np.array([0.25, 0.75, 0.5]), ("cat", "dog", "eel"), threshold=0.3, top_k=None)
+        [('dog', 0.75), ('eel', 0.5)]
     """
     chosen = chosen_classes(probabilities, threshold, top_k)
     return [(classes[index], float(probabilities[index])) for index in chosen]
 
 
 def chosen_classes(probabilities: np.ndarray, threshold: float | np.ndarray | None, top_k: int | None) -> list[int]:
-    """The numbers of the classes that :func:`labels_of` names."""
+    """The class indices of the labels that :func:`labels_of` returns."""
     above = probabilities > np.asarray(-np.inf if threshold is None else threshold, np.float64)
     return [int(index) for index in np.argsort(-probabilities, kind="stable") if above[index]][:top_k]

@@ -1,8 +1,8 @@
-"""Resizing with antialiasing, in whole numbers: the pixels are those of torch's kernel for uint8, without torch.
+"""Resizing with antialiasing, in integer arithmetic, with the same pixels as torch's kernel for uint8.
 
-Each row of the result is a weighted sum of rows of the picture, and each column of columns. As in torch
+Each row of the result is a weighted sum of rows of the image, and each column of columns. As in torch
 (``aten/src/ATen/native/cpu/UpSampleKernel.cpp``), weights are rounded to 16-bit integers, sums are exact, and columns
-come first, whose values are rounded to uint8 before the rows.
+are computed first and rounded to uint8 before the rows are.
 """
 
 import math
@@ -13,16 +13,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# From a picture, a height, a width and an interpolation to the picture of that height and width.
+# A function from an image, a height, a width and an interpolation to the resized image.
 Resize = Callable[[np.ndarray, int, int, str], np.ndarray]
 INTERPOLATIONS = ("bilinear", "bicubic")
-_ROWS_AT_ONCE = 16  # Fewer take more calls of numpy; more multiply more zeros.
-# Up to which float32 holds whole numbers exactly.
+_ROWS_AT_ONCE = 16  # fewer need more calls of numpy, more need more multiplications by 0
+# The limit up to which all integers are exact in float32.
 _EXACT_IN_FLOAT32 = 1 << 24
 
 
 class _Rows(NamedTuple):
-    """Some rows of a resized picture: ``weights`` (rows x inputs) times the input rows from ``start`` to ``stop``."""
+    """Rows ``first`` to ``last`` of a resized image: ``weights`` times the input rows from ``start`` to ``stop``."""
 
     first: int
     last: int
@@ -32,20 +32,20 @@ class _Rows(NamedTuple):
 
 
 def resize(image: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
-    """Resize to ``height`` x ``width`` whatever the proportions, with antialiasing.
+    """Resizes to ``height`` x ``width`` without keeping the aspect ratio, with antialiasing.
 
-    The result equals, bit for bit, that of ``torch.nn.functional.interpolate(..., antialias=True)`` on the CPU.
+    The result equals that of ``torch.nn.functional.interpolate(..., antialias=True)`` on the CPU exactly.
 
     Args:
-        image: uint8 of shape (height, width, 3), left as it is.
-        height: in pixels.
-        width: in pixels.
+        image: uint8 of shape (height, width, 3), which is not changed.
+        height: new height in pixels.
+        width: new width in pixels.
         interpolation: ``bilinear`` or ``bicubic``.
 
     Returns:
         uint8 of shape (``height``, ``width``, 3), contiguous.
 
-    Example:
+    Examples:
         >>> resize(np.arange(4, dtype=np.uint8).reshape(1, 4, 1).repeat(3, 2), 1, 2)[..., 0]
         array([[1, 2]], dtype=uint8)
     """
@@ -56,17 +56,17 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str = "bil
 def resize_and_crop(
     image: np.ndarray, size: int, fraction: float, interpolation: str = "bilinear", resize: Resize = resize
 ) -> np.ndarray:
-    """Resize the short side to ``size / fraction``, with antialiasing, and cut ``size`` x ``size`` out of the centre.
+    """Resizes the short side to ``size / fraction``, with antialiasing, and crops ``size`` x ``size`` in the centre.
 
-    The pixels are within 1 of those of torchvision's ``Resize(int(size / fraction))`` and ``CenterCrop(size)`` on a
+    The pixels differ by at most 1 from torchvision's ``Resize(int(size / fraction))`` and ``CenterCrop(size)`` of a
     Pillow image.
 
     Args:
-        image: uint8 of shape (height, width, 3), left as it is.
-        size: side in pixels.
-        fraction: part of the short side that is kept, above 0 and at most 1.
+        image: uint8 of shape (height, width, 3), which is not changed.
+        size: height and width of the crop in pixels.
+        fraction: ratio of the crop to the resized short side, above 0 and at most 1.
         interpolation: ``bilinear`` or ``bicubic``.
-        resize: what resizes; another must give the same pixels.
+        resize: the function that resizes. It must have the same results as :func:`resize`.
     """
     height, width = image.shape[:2]
     short = max(int(size / fraction), size)
@@ -79,10 +79,10 @@ def resize_and_crop(
 
 
 def sides_of(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width: a side in pixels, or both.
+    """Height and width, from one number for both or from two numbers, in pixels.
 
     Raises:
-        ValueError: for anything but whole numbers above 0.
+        ValueError: if they are not integers above 0.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
@@ -91,9 +91,9 @@ def sides_of(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def require_interpolation(interpolation: str) -> None:
-    """Raises ValueError for another interpolation than those of :data:`INTERPOLATIONS`."""
+    """Raises ValueError unless the interpolation is in :data:`INTERPOLATIONS`."""
     if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation is {interpolation!r}, neither {' nor '.join(INTERPOLATIONS)}")
+        raise ValueError(f"interpolation is {interpolation!r}, not {' or '.join(INTERPOLATIONS)}")
 
 
 def require_crop(size: int, fraction: float, interpolation: str) -> None:
@@ -106,15 +106,16 @@ def require_crop(size: int, fraction: float, interpolation: str) -> None:
 
 
 def _resize_rows(image: np.ndarray, count: int, interpolation: str) -> np.ndarray:
-    """The picture with ``count`` rows, as a copy."""
+    """A copy of the image, resized to ``count`` rows."""
     if len(image) == count:
-        return image.copy()
+        outcome: np.ndarray = image.copy()
+        return outcome
     parts, precision = _row_weights(len(image), count, interpolation)
     flat = image.reshape(len(image), -1)
     result = np.empty((count, flat.shape[1]), np.uint8)
     for part in parts:
         sums = part.weights @ flat[part.start : part.stop].astype(part.weights.dtype)
-        # Rounded half up, as the shift to the right of the sum of integers is.
+        # Rounded half up, as in torch, which adds a half and shifts the integer sum to the right.
         sums += 1 << (precision - 1)
         sums *= 0.5**precision
         np.clip(sums, 0, 255, out=sums)
@@ -122,9 +123,9 @@ def _resize_rows(image: np.ndarray, count: int, interpolation: str) -> np.ndarra
     return result.reshape(count, *image.shape[1:])
 
 
-@lru_cache(maxsize=64)  # Pictures of a collection have few sizes.
+@lru_cache(maxsize=64)  # the images of a data set have few different sizes
 def _row_weights(length: int, count: int, interpolation: str) -> tuple[tuple[_Rows, ...], int]:
-    """Integer weights from ``length`` rows to ``count``, and the number of bits behind their binary point."""
+    """Integer weights from ``length`` rows to ``count``, and the number of their fractional bits."""
     scale = length / count
     reach, kernel = _KERNELS[interpolation]
     support = reach * max(scale, 1.0)
@@ -134,7 +135,7 @@ def _row_weights(length: int, count: int, interpolation: str) -> tuple[tuple[_Ro
     taps = np.arange(min(int((stops - starts).max()), 2 * math.ceil(support) + 1))
     weights = kernel((taps + starts[:, None] - centres[:, None] + 0.5) / max(scale, 1.0))
     weights[taps >= (stops - starts)[:, None]] = 0
-    weights /= weights.cumsum(1)[:, -1:]  # One after the other, as torch adds them up.
+    weights /= weights.cumsum(1)[:, -1:]  # summed in order, as in torch
     precision = _precision(float(weights.max()))
     scaled = weights * (1 << precision)
     whole = np.trunc(np.where(scaled < 0, scaled - 0.5, scaled + 0.5))
@@ -152,22 +153,23 @@ def _row_weights(length: int, count: int, interpolation: str) -> tuple[tuple[_Ro
 
 
 def _precision(greatest: float) -> int:
-    """With how many bits behind the binary point the greatest weight is below 2^15, 21 bits at most, as in torch."""
+    """The number of fractional bits, as in torch: the largest for which the largest weight is below 2^15."""
     return next((bits for bits in range(22) if int(0.5 + greatest * (1 << (bits + 1))) >= 1 << 15), 22)
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:
-    return np.maximum(1 - np.abs(x), 0.0)
+    result: np.ndarray = np.maximum(1 - np.abs(x), 0.0)
+    return result
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
-    """Keys's cubic convolution with a = -0.5 (1981), as Pillow and torch have it with antialiasing."""
+    """The cubic convolution kernel of Keys (1981) with a = -0.5, as in Pillow, and in torch with antialiasing."""
     a, x = -0.5, np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     return np.where(x < 1, near, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * a, 0.0))
 
 
-# How far a kernel reaches, in pixels of the smaller picture, and the kernel.
+# The radius of each kernel, in pixels of the smaller image, and the kernel.
 _KERNELS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
     "bilinear": (1.0, _triangle),
     "bicubic": (2.0, _cubic),

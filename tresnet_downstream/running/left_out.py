@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tresnet_downstream.evaluation.text import csv_text, write_files
+from tresnet_downstream.evaluation.result_files import csv_text, write_files
 
 _COLUMNS = ["image", "reason"]
 

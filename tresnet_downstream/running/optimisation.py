@@ -240,7 +240,7 @@ class Cosine(_ParamScheduler):
         return [self.lr_min + (base - self.lr_min) * share for base in self.base_values]
 
 
-@OPTIMIZERS.register_module()
+@OPTIMIZERS.register_module()  # type: ignore[untyped-decorator]
 def Lamb(params: Any, **options: Any) -> torch.optim.Optimizer:  # noqa: N802 - the name in configs, like a class
     """Timm's LAMB optimiser (arXiv:1904.00962), with its arguments: ``lr``, ``betas``, ``weight_decay`` and so on.
 

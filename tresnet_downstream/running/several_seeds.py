@@ -10,7 +10,7 @@ from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.repeated_scores import format_seeds, repeated_scores
-from tresnet_downstream.evaluation.text import json_text, plain, write_files
+from tresnet_downstream.evaluation.result_files import json_text, plain, write_files
 from tresnet_downstream.files import Earlier
 from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.notices import tell

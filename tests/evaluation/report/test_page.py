@@ -62,13 +62,13 @@ class Page:
 
     def rows(self):
         """Names of the classes that the table shows, from the top."""
-        return [row.text for row in self.all("table[data-classes] tbody th") if row.is_displayed()]
+        return [row.text for row in self.all("table[data-classes-table] tbody th") if row.is_displayed()]
 
     def column(self, place):
-        return [row.text for row in self.all(f"table[data-classes] tbody tr > :nth-child({place + 1})")]
+        return [row.text for row in self.all(f"table[data-classes-table] tbody tr > :nth-child({place + 1})")]
 
     def sort(self, place):
-        self.all("table[data-classes] thead button")[place].click()
+        self.all("table[data-classes-table] thead button")[place].click()
 
     def curve(self, chart, name):
         """The path of a line, and the title of its figure."""
@@ -176,11 +176,11 @@ def work_through(browser, folder, good=True):
             assert title.endswith(f": {name}")
             assert path.startswith("M") or not good
             before[chart] = path
-        (selected,) = page.all('table[data-classes] tr[aria-selected="true"] th')
+        (selected,) = page.all('table[data-classes-table] tr[aria-selected="true"] th')
         assert selected.text == name
     Select(chooser).select_by_visible_text("all classes together")
     assert page.curve("precision-recall", "curve-0")[0] != before["precision-recall"] or not good
-    page.all("table[data-classes] tbody tr")[-1].click()
+    page.all("table[data-classes-table] tbody tr")[-1].click()
     assert page.curve("thresholds", "f1")[1].endswith(f": {page.rows()[-1]}")
     assert page.complaints() == []
     assert page.requests() == []
@@ -242,34 +242,118 @@ def test_each_part_of_a_report_of_labels_and_boxes_follows_its_own_choice(browse
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-def test_maps_stand_beside_pictures_at_any_width(browser, tmp_path, width):
+def test_maps_stand_below_their_image_at_any_width(browser, tmp_path, width):
     write_multilabel_run(explained(multilabel_run(tmp_path / "run")), tmp_path / "run")
     write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
     page = Page(browser, tmp_path / "report", width)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert all(image.get_property("naturalWidth") for image in page.all("img"))
-    pairs = page.all(".gallery .pair")
-    assert pairs
-    for pair in pairs:
-        picture, heat = (image.rect for image in pair.find_elements(By.TAG_NAME, "img"))
-        assert heat["x"] >= picture["x"] + picture["width"]
-        assert (picture["y"], picture["width"], picture["height"]) == (heat["y"], heat["width"], heat["height"])
+    cards = page.all(".card:has(.map)")
+    assert cards
+    for card in cards:
+        image, *maps = (image.rect for image in card.find_elements(By.TAG_NAME, "img"))
+        assert all(heat["y"] >= image["y"] + image["height"] for heat in maps)
+        assert all(heat["width"] / heat["height"] == pytest.approx(80 / 60, rel=0.05) for heat in (image, *maps))
     assert page.complaints() == []
     assert page.requests() == []
+
+
+def shown(page):
+    return [card for card in page.all(".card") if card.is_displayed()]
+
+
+@pytest.mark.parametrize("report", ["odd/one", "boxes_report/report"])
+def test_a_click_on_a_class_shows_the_images_that_have_it(browser, request, report):
+    fixture, _, name = report.partition("/")
+    page = Page(browser, request.getfixturevalue(fixture) / name)
+    cards = shown(page)
+    assert len(cards) > 5
+    assert not page.all(".bar")[0].is_displayed()
+    for selector in ("table[data-classes-table] tbody tr", "svg circle.dot", "svg .cell", "table tr[data-classes]"):
+        for target in page.all(selector)[:3]:
+            browser.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", target)
+            wanted = set(target.get_attribute("data-classes").split())
+            of_classes = [card for card in cards if wanted <= set(card.get_attribute("data-classes").split())]
+            assert shown(page) == of_classes
+            assert page.all(".none")[0].is_displayed() == (not of_classes)
+            assert page.all(".bar output")[0].text.endswith(f": {len(of_classes)} of {len(cards)} images")
+            assert target.get_attribute("aria-selected") == "true"
+    page.all(".bar button")[0].click()
+    assert shown(page) == cards
+    assert not page.all(".bar")[0].is_displayed()
+    assert page.complaints() == []
+
+
+def test_a_click_on_an_image_enlarges_it(browser, odd):
+    page = Page(browser, odd / "one")
+    image = page.all(".image[role=button]")[0]
+    assert 280 <= image.rect["width"] <= 400
+    browser.execute_script("arguments[0].scrollIntoView()", image)
+    image.click()
+    (large,) = page.all("dialog[open] img")
+    assert large.get_attribute("src") == image.find_element(By.TAG_NAME, "img").get_attribute("src")
+    page.all("dialog[open] button")[0].click()
+    assert not page.all("dialog[open]")
+
+
+def test_the_contents_lead_to_every_section_and_provenance_is_folded(browser, odd):
+    page = Page(browser, odd / "two")
+    links = page.all("nav a")
+    assert [link.get_attribute("href").rpartition("#")[2] for link in links] == [
+        section.get_attribute("id") for section in page.all("section")
+    ]
+    assert links[0].text == "Scores"
+    (table,) = page.all("details table")
+    assert not table.is_displayed()
+    page.all("summary")[0].click()
+    assert "work/best.pth" in table.text
+
+
+def test_a_table_that_is_too_wide_says_so(browser, odd):
+    page = Page(browser, odd / "two", NARROW)
+    for box in page.all(".table"):
+        scroll = box.find_element(By.CSS_SELECTOR, ".scroll")
+        too_wide = scroll.get_property("scrollWidth") > scroll.get_property("clientWidth") + 1
+        assert ("overflows" in box.get_attribute("class")) == too_wide
+    assert page.all(".table.overflows")
+
+
+def test_of_many_classes_a_page_shows_some_and_finds_all(browser, tmp_path):
+    names = [f"kind {number:03}" for number in range(250)]
+    multilabel_run(tmp_path / "run", num_images=20, classes=names)
+    write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
+    page = Page(browser, tmp_path / "report")
+    assert len(page.rows()) == 100
+    assert page.all("[data-count]")[0].text == "250 of 250 classes, 100 are shown"
+    page.all("[data-filter]")[0].send_keys("kind 24")
+    assert sorted(page.rows()) == names[240:250]
+    assert page.complaints() == []
+
+
+def test_charts_have_one_type_size(browser, boxes_report):
+    Page(browser, boxes_report / "report")
+    sizes = {
+        round(float(size), 1)
+        for size in browser.execute_script(
+            "return [...document.querySelectorAll('figure svg text')].map((text) =>"
+            " parseFloat(getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b))"
+        )
+    }
+    assert max(sizes) - min(sizes) < 0.4, sizes
 
 
 def test_class_names_are_shown_as_text(browser, odd):
     page = Page(browser, odd / "one")
     assert sorted(page.rows()) == sorted(ODD_NAMES)
     assert page.browser.title.startswith("Multi-label evaluation")
-    assert not page.all("table[data-classes] script")
+    assert not page.all("table[data-classes-table] script")
     options = [option.get_attribute("textContent") for option in page.all("[data-choose] option")]
     assert options == [*ODD_NAMES, "all classes together"]
     drawn = " ".join(text.get_attribute("textContent") for text in page.all("svg text"))
     for name in ("<script>document.title", "كلب صغير", "自転車に乗る人", "cash $x_1$ | pipe"):
         assert name in drawn
     # Text from right to left stays within its cell.
-    (cell,) = [cell for cell in page.all("table[data-classes] tbody th bdi") if cell.text == "كلب صغير"]
+    (cell,) = [cell for cell in page.all("table[data-classes-table] tbody th bdi") if cell.text == "كلب صغير"]
     assert page.browser.execute_script("return getComputedStyle(arguments[0]).unicodeBidi", cell) == "isolate"
 
 

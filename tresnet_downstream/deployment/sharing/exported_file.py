@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.classification.model_files import assembled
+from tresnet_downstream.classification.model_loading import assembled
 from tresnet_downstream.deployment.sharing.model import SharedModel
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.classifier import ExportedClassifier

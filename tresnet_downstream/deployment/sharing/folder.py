@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tresnet_downstream.classification.model_files import assembled, load_model
+from tresnet_downstream.classification.model_loading import assembled, load_model
 from tresnet_downstream.deployment.sharing.card import model_card, scores_of
 from tresnet_downstream.deployment.sharing.exported_file import copy_exported
 from tresnet_downstream.deployment.sharing.model import SharedModel, shared_model

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from tresnet_downstream.classification.descriptions import without_paths
-from tresnet_downstream.classification.model_files import read_weight_file
 from tresnet_downstream.classification.weight_file import WeightFile, not_finite
+from tresnet_downstream.classification.weight_file_reading import read_weight_file
 from tresnet_downstream.deployment.sharing.timm_form import TimmForm, timm_form
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.checkpoints import plain

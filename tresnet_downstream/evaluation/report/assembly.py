@@ -133,7 +133,8 @@ def _with_anchors(sections: Sequence[Section]) -> list[Section]:
     Raises:
         UserError: two plots or galleries have the same name, or one cannot be the name of a file.
     """
-    names = [each.name for section in sections for each in (*section.figures, *section.galleries)]
+    names = [figure.name for section in sections for figure in section.figures]
+    names += [gallery.name for section in sections for gallery in section.galleries]
     for name in names:
         if not re.fullmatch(r"[\w-]+", name) or names.count(name) > 1:
             problem = "is repeated" if names.count(name) > 1 else "must consist of letters, digits, _ and -"

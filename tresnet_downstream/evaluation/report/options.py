@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.bootstrap import resample_weights
+from tresnet_downstream.evaluation.progress import Track, silently
 from tresnet_downstream.evaluation.thresholds import Thresholds
-from tresnet_downstream.evaluation.tracking import Track, silently
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from tresnet_downstream.evaluation.report.parts import text_of
-from tresnet_downstream.evaluation.text import printable
+from tresnet_downstream.evaluation.terminal_tables import printable
 
 # Told apart also by those who see no red or green (Okabe and Ito, 2008).
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9")
@@ -66,7 +66,7 @@ Frame = tuple[float, float, float, float]
 
 
 def curves(
-    lines: Sequence[tuple[str, str, NDArray, NDArray]],
+    lines: Sequence[tuple[str, str, NDArray[Any], NDArray[Any]]],
     x_label: str,
     y_label: str,
     marks: Sequence[tuple[str, str, float]] = (),
@@ -84,8 +84,8 @@ def curves(
         for place, (name, legend, x, y) in enumerate(lines):
             x, y = _from_the_left(x, y) if x_label == "recall" else (x, y)
             # Without a point there would be no path that the page's script could give points to.
-            given = (x, y) if len(x) else ([0, 0], [0, 0])
-            (line,) = axes.plot(*given, color=SERIES[place % len(SERIES)], label=_plain(legend), clip_on=False)
+            points = (x, y) if len(x) else ([0, 0], [0, 0])
+            (line,) = axes.plot(*points, color=SERIES[place % len(SERIES)], label=_plain(legend), clip_on=False)
             line.set(gid=name, solid_capstyle="projecting" if len(x) else "butt")
         for place, (name, legend, at) in enumerate(marks):
             style = ("dashed", "dotted")[place % 2]
@@ -224,9 +224,9 @@ def distribution(shares: Sequence[NDArray[np.float64]], legends: Sequence[str]) 
 
 
 def reliability_diagram(
-    probability: NDArray,
-    frequency: NDArray,
-    count: NDArray,
+    probability: NDArray[Any],
+    frequency: NDArray[Any],
+    count: NDArray[Any],
     labels: tuple[str, str, str] = ("share present", "probability", "entries"),
 ) -> str:
     """How often entries are present against how likely they were said to be, and how many there are of each."""
@@ -265,8 +265,8 @@ def matrix(
         classes: indices of the K classes; without them cells cannot be clicked.
     """
     with matplotlib.rc_context(_STYLE):
-        side = max(2.6, 0.21 * len(names) + 1.4)
-        canvas = Canvas(figsize=(side + 0.4, side), dpi=72, layout="constrained")
+        side = max(2.6, 0.2 * len(names) + 1.2)
+        canvas = Canvas(figsize=(side + 0.2, side), dpi=72, layout="constrained")
         axes = canvas.add_subplot()
         axes.grid(False)
         ticks, labels = np.arange(len(names)), [_plain(name) for name in names]
@@ -325,7 +325,7 @@ def bars(names: Sequence[str], values: Sequence[Sequence[float]], legends: Seque
         return _svg(canvas)
 
 
-def _from_the_left(recall: NDArray, precision: NDArray) -> tuple[NDArray, NDArray]:
+def _from_the_left(recall: NDArray[Any], precision: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Down to recall 0 the precision is that of the first positive found."""
     if not len(recall):
         return recall, precision
@@ -435,6 +435,6 @@ def _svg(canvas: Canvas, over: str = "") -> str:
     with warnings.catch_warnings():
         # The reader's program has the fonts, and draws the text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        FigureCanvasSVG(canvas).print_svg(file, metadata={"Date": None})
+        FigureCanvasSVG(canvas).print_svg(file, metadata={"Date": None})  # type: ignore[no-untyped-call]
     drawing = _UNUSED.sub("", file.getvalue()).strip()
     return drawing.removesuffix("</svg>") + f"{over}</svg>\n"

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tresnet_downstream.evaluation.report import plots
 from tresnet_downstream.evaluation.report.parts import Figure, Gallery, Report, sort_key, text_of
 from tresnet_downstream.evaluation.report.small_images import with_boxes
-from tresnet_downstream.evaluation.text import csv_text, json_text, plain
+from tresnet_downstream.evaluation.result_files import csv_text, json_text, plain
 from tresnet_downstream.version import __version__
 
 FORMAT, VERSION = "tresnet_downstream.report", 1

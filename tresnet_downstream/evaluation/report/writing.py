@@ -7,14 +7,14 @@ from pathlib import Path
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.frequency_groups import require_cutoffs
+from tresnet_downstream.evaluation.progress import Track, silently
 from tresnet_downstream.evaluation.report import render
 from tresnet_downstream.evaluation.report.assembly import description_of, make_report
 from tresnet_downstream.evaluation.report.options import Options
+from tresnet_downstream.evaluation.result_files import write_files
 from tresnet_downstream.evaluation.runs import DESCRIPTION, read_outcome
 from tresnet_downstream.evaluation.scored import same_result
-from tresnet_downstream.evaluation.text import write_files
 from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
-from tresnet_downstream.evaluation.tracking import Track, silently
 from tresnet_downstream.files import Earlier
 from tresnet_downstream.text_files import read_text
 

@@ -11,7 +11,7 @@ from tresnet_downstream.errors import UserError
 
 # Under this key an exported file says what it is: JSON, see `file.ExportedFile`.
 KEY = "tresnet_downstream"
-# The inputs of one or several pictures, by name; most have a first axis of pictures.
+# The inputs of one or several images, by name; most have a first axis of images.
 Arrays = Mapping[str, np.ndarray]
 
 

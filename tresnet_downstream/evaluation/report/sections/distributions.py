@@ -97,4 +97,5 @@ def _summed(pairs: Iterable[Counts]) -> Counts:
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shares: NDArray[np.float64] = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return shares

@@ -25,7 +25,7 @@ from tresnet_downstream.evaluation.report.data import ReportData
 from tresnet_downstream.evaluation.report.headline import Score
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import text_of
-from tresnet_downstream.evaluation.thresholds import ThresholdCurve
+from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve
 
 # Indices of 0.50 and 0.75 among COCO's IoU thresholds.
 IOU_50, IOU_75 = 0, 5

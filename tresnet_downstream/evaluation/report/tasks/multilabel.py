@@ -23,7 +23,7 @@ from tresnet_downstream.evaluation.report.headline import Score, scores_of_group
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import text_of
 from tresnet_downstream.evaluation.report.tasks.frequency import groups_of
-from tresnet_downstream.evaluation.thresholds import ThresholdCurve, threshold_curve
+from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve, threshold_curve
 
 # Few enough points for a page that can be mailed: at most so many in a curve, at least so many, and in all curves.
 _MOST_CURVE_POINTS, _LEAST_CURVE_POINTS, _ALL_CURVE_POINTS = 100, 12, 150_000

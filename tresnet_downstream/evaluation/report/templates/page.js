@@ -88,11 +88,15 @@ function interact(sections, data) {
     if (chooser) chooser.value = String(place);
   }
 
-  // Marks what belongs to the classes, and shows the image cards that have all of them.
-  function filter(classes) {
+  // Marks the rows, dots and cells of exactly these classes.
+  function mark(classes) {
     const key = classes.join(" ");
     for (const element of find("tr[data-classes], svg [data-classes]"))
       element.setAttribute("aria-selected", String(classes.length > 0 && element.dataset.classes === key));
+  }
+
+  // Shows the image cards that have all of the classes.
+  function filter(classes) {
     let shown = 0;
     for (const card of cards) {
       const there = classesOf(card);
@@ -113,6 +117,7 @@ function interact(sections, data) {
 
   function select(classes) {
     drawClass(classes.length ? classes[0] : all, find("figure[data-chart]"));
+    mark(classes);
     filter(classes);
   }
 
@@ -144,6 +149,7 @@ function interact(sections, data) {
     chooser.addEventListener("change", () => select(Number(chooser.value) === all ? [] : [Number(chooser.value)]));
     choice?.addEventListener("change", () => drawClass(Number(chooser.value), find("figure[data-chart]")));
     drawClass(data.chosen, find("figure[data-chart]:not([data-chart='distribution'])"));
+    mark([data.chosen]);
   }
 }
 

@@ -1,4 +1,4 @@
-"""A picture's labels with the maps of where the network looks for each, on one sheet."""
+"""Draws an image beside the maps of its predicted labels."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,38 +11,38 @@ from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.explain import ATTENTION, GRAD_CAM, explain, explanation_method
 from tresnet_downstream.heat_maps import overlay
 from tresnet_downstream.pictures import read_image
-from tresnet_downstream.prediction.labelled_pictures import Explain
+from tresnet_downstream.prediction.label_output import Explain
 
-# The longer side of each panel in pixels, panels side by side, and panels in all: more would not be looked at.
+# The longer side of each panel in pixels, the number of panels in a row, and the largest number of maps.
 PANEL, COLUMNS, MOST = 320, 4, 15
 _PAPER, _INK, _MUTED, _ACCENT = (255, 255, 255), (24, 26, 30), (104, 110, 120), (0, 103, 163)
 _MARGIN, _GAP, _CAPTION, _LEGEND = 20, 16, 46, 48
 _TEXTS = {
     ATTENTION: "attention of the query of the class's group",
-    GRAD_CAM: "Grad-CAM: what speaks for the class",
+    GRAD_CAM: "Grad-CAM: regions that increase the logit of the class",
 }
 
 
 def explainer(model: Any) -> Explain:
-    """What draws :func:`explained_picture` with this model.
+    """The function :func:`explained_image` for a model.
 
     Raises:
         UserError: as :func:`explanation_method`.
     """
     explanation_method(model)
-    return partial(explained_picture, model)
+    return partial(explained_image, model)
 
 
-def explained_picture(
+def explained_image(
     model: ImageClassifier, image: str, labels: Sequence[tuple[str, float]], classes: Sequence[int]
 ) -> Image.Image:
-    """The picture beside the map of each label, likeliest first; of more than 15 labels the first 15.
+    """Draws the image and the map of each label, up to 15 labels, in their order.
 
     Args:
-        model: from :func:`load_model`.
-        image: path of the picture.
-        labels: names and probabilities, at least one.
-        classes: their numbers; names may stand for several classes.
+        model: a classifier from :func:`load_model`.
+        image: path of the image.
+        labels: names and probabilities of at least one label.
+        classes: class indices of the labels, since several classes may have the same name.
     """
     pixels = read_image(image)
     height, width = pixels.shape[:2]
@@ -53,27 +53,27 @@ def explained_picture(
     maps = explain(model, pixels, classes[:MOST], size)
     panels = [(small, "", "")]
     for (name, probability), heat in zip(shown, maps, strict=True):
-        # A map of zeros would look like a broken one.
+        # The text distinguishes a map of zeros from an error.
         value = f"{100 * probability:.0f}%" + ("" if heat.any() else ", empty map")
         panels.append((Image.fromarray(overlay(np.asarray(small), heat)), name, value))
     return _sheet(panels, _TEXTS[explanation_method(model)], len(labels) - len(shown))
 
 
 def _sheet(panels: Sequence[tuple[Image.Image, str, str]], method: str, left_out: int) -> Image.Image:
-    """Panels in rows, each with a name and a value below it, and what the colours mean below all."""
+    """Draws panels in rows, each with a name and a value below it, and a legend of the colours at the bottom."""
     small, font = ImageFont.load_default(13), ImageFont.load_default(16)
     rows = -(-len(panels) // COLUMNS)
-    columns = -(-len(panels) // rows)  # rows of much the same length
-    # A caption must fit below a narrow picture.
+    columns = -(-len(panels) // rows)  # so that rows have about the same length
+    # Wide enough for a caption below a narrow image.
     cell, tall = max(panels[0][0].width, 150), panels[0][0].height
     width = max(2 * _MARGIN + columns * cell + (columns - 1) * _GAP, 420)
     height = 2 * _MARGIN + rows * (tall + _CAPTION) + (rows - 1) * _GAP + _LEGEND
     sheet = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    for place, (picture, name, value) in enumerate(panels):
+    for place, (image, name, value) in enumerate(panels):
         row, column = divmod(place, columns)
         left, top = _MARGIN + column * (cell + _GAP), _MARGIN + row * (tall + _CAPTION + _GAP)
-        sheet.paste(picture, (left, top))
+        sheet.paste(image, (left, top))
         pen.text((left, top + tall + 5), _shortened(name, cell, font), fill=_INK, font=font)
         pen.text((left, top + tall + 26), value, fill=_ACCENT, font=small)
     _draw_legend(sheet, height - _MARGIN - 22, method, left_out, small)
@@ -87,7 +87,7 @@ def _draw_legend(sheet: Image.Image, top: int, method: str, left_out: int, font:
     left = _MARGIN + 14
     pen.text((_MARGIN, top - 2), "0", fill=_MUTED, font=font)
     sheet.paste(Image.fromarray(bar), (left, top))
-    text = "greatest of each map"
+    text = "maximum of each map"
     pen.text((left + length + 7, top - 2), text, fill=_MUTED, font=font)
     notes = [method, *([f"{left_out:,} further labels are not shown"] if left_out > 0 else [])]
     start = left + length + 7 + font.getlength(text)
@@ -99,7 +99,7 @@ def _draw_legend(sheet: Image.Image, top: int, method: str, left_out: int, font:
 
 
 def _shortened(text: str, width: float, font: Any) -> str:
-    """The text, or its start with dots, such that it fits."""
+    """The text, shortened with dots if it is wider than ``width``."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}...") > width:

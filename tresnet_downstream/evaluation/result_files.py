@@ -1,4 +1,4 @@
-"""What the tables of every kind of scores share: columns for a terminal, strict JSON, CSV, whole files."""
+"""The files of results: strict JSON, CSV, and files that appear only when they are complete."""
 
 import csv
 import io
@@ -15,40 +15,6 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import named_if_unwritable, whole_file
 from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.text_files import read_text
-
-_MOST_ROWS, _WORST, _BEST = 30, 15, 5
-_NAME_WIDTH = 32
-
-
-def class_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out a row for each class, worst first; of more than 30 the 15 worst and the 5 best."""
-    shortened = len(rows) > _MOST_ROWS
-    lines = aligned(header, [*rows[:_WORST], *rows[-_BEST:]] if shortened else rows) if rows else []
-    if shortened:
-        left_out = len(rows) - _WORST - _BEST
-        lines.insert(1 + _WORST, f"... {left_out:,} more; write_scores puts all classes into per_class.csv")
-    return lines
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Pad the cells so that columns stand straight: the first to the left, the others to the right."""
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
-
-
-def percent(value: float) -> str:
-    """A score with two decimals, or a dash for NaN."""
-    return "-" if math.isnan(value) else f"{value:.2f}"
-
-
-def printable(name: str) -> str:
-    """Keep a class name from breaking the table: no line ends or control characters, not too long."""
-    name = "".join(character if character.isprintable() else "?" for character in name)
-    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
 
 
 def plain(value: Any) -> Any:

@@ -1,12 +1,12 @@
-"""Make a run folder of any size with random scores, to see how long and how much memory scores and reports take."""
+"""Creates a run folder of any size with random scores, to measure time and memory of scores and reports."""
 
 import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
+from random_boxes import random_boxes
 
-from tresnet_downstream.benchmark.random_boxes import random_boxes
 from tresnet_downstream.evaluation import (
     DetectionRun,
     MultilabelRun,
@@ -16,8 +16,8 @@ from tresnet_downstream.evaluation import (
 
 
 def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
-    """Writes the run; classes have from 1 in 1,000 to 1 in 3 positives, and scores that tell them roughly."""
-    # On disk as they are made: a run may be larger than memory.
+    """Writes the run; 1 in 1,000 to 1 in 3 images are positive for a class, with roughly separating scores."""
+    # Written to the disk in parts, because a run may be larger than memory.
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for name, dtype in (("probabilities", np.float32), ("targets", np.int8)):
@@ -39,7 +39,7 @@ def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
         image_folder=str(folder),
         threshold=0.5,
         top_k=3,
-        about={"data": "random numbers of data/make_run.py"},
+        about={"data": "random numbers of benchmarks/make_run.py"},
     )
     write_multilabel_run(run, folder)
     for name in arrays:
@@ -47,7 +47,7 @@ def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
 
 
 def make_detector(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
-    """Writes a detector's run: one to four detections near each object, some of another class, and false alarms."""
+    """Writes a detector's run: one to four detections near each object, some of another class, and false positives."""
     truth, detections = random_boxes(num_images, num_classes, seed)
     run = DetectionRun(
         ground_truth=truth,
@@ -56,16 +56,16 @@ def make_detector(folder: Path, num_images: int, num_classes: int, seed: int) ->
         classes=tuple(category["name"] for category in truth["categories"]),
         image_folder=str(folder),
         backend="faster_coco_eval",
-        about={"data": "random boxes of data/make_run.py"},
+        about={"data": "random boxes of benchmarks/make_run.py"},
     )
     write_detection_run(run, folder)
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Parses the command line, and writes the run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--detector", action="store_true", help="boxes, in place of labels")
-    parser.add_argument("--images", type=int, help="40,137 as COCO 2014's validation split has; 5,000 for a detector")
+    parser.add_argument("--detector", action="store_true", help="write a run of a detector instead of a classifier")
+    parser.add_argument("--images", type=int, help="number of images (default: 40,137, or 5,000 for a detector)")
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="the run folder")

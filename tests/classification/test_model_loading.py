@@ -14,9 +14,9 @@ from tresnet_downstream import load_model
 from tresnet_downstream.backbones import VARIANTS, TResNet
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.classification.convert import convert
-from tresnet_downstream.classification.model_files import read_weight_file
 from tresnet_downstream.classification.recognition import NoNumbers
 from tresnet_downstream.classification.weight_file import describe
+from tresnet_downstream.classification.weight_file_reading import read_weight_file
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.catalogue import CATALOGUE, imagenet_classes
 from tresnet_downstream.weights.formats import to_release, to_timm
@@ -185,7 +185,7 @@ def refusal(path, **options):
 def test_another_network_is_refused_with_the_nearest_and_three_names(tmp_path):
     torch.save(resnet50().state_dict(), tmp_path / "r.pth")
     message = refusal(tmp_path / "r.pth")
-    assert "nearest known is TResNet" in message
+    assert "most similar one is TResNet" in message
     assert message.count(" is missing") + message.count(" is unknown") == 3
     assert "`network`" in message
 
@@ -194,7 +194,7 @@ def test_file_of_another_network_than_the_one_named_is_refused_without_calling_i
     timm = pytest.importorskip("timm", reason="needs the extra timm")
     torch.save(timm.create_model("resnet18d").state_dict(), tmp_path / "r.pth")
     message = refusal(tmp_path / "r.pth", network="resnet10t")
-    assert "the nearest known is resnet10t" in message
+    assert "the most similar one is resnet10t" in message
 
 
 def test_description_of_a_network_of_timm_has_no_slopes(tmp_path):
@@ -211,7 +211,7 @@ def test_tresnet_with_differing_tensors_is_refused_with_three_names(tmp_path):
     weights["backbone.layer2.0.odd"] = torch.zeros(3)
     torch.save(weights, tmp_path / "a.pth")
     message = refusal(tmp_path / "a.pth")
-    assert "the nearest known is TResNet" in message
+    assert "the most similar one is TResNet" in message
     assert "4 names differ" in message
     for wrong in ("layer1.0.conv2.weight is missing", "layer2.0.odd is unknown", "layer3.0.conv1.weight is (3, 3)"):
         assert wrong in message
@@ -220,7 +220,7 @@ def test_tresnet_with_differing_tensors_is_refused_with_three_names(tmp_path):
 def test_variant_that_the_shapes_contradict_is_refused(tmp_path):
     torch.save(small_model().state_dict(), tmp_path / "a.pth")
     assert "not 'l'" in refusal(tmp_path / "a.pth", variant="l")
-    assert "none of m, l" in refusal(tmp_path / "a.pth", variant="huge")
+    assert "not one of m, l" in refusal(tmp_path / "a.pth", variant="huge")
 
 
 def without(ending):
@@ -239,9 +239,9 @@ def other(ending, tensor):
         ("linear", without("layer2.0.conv1.conv.weight"), "layer2.0.conv1.weight is missing"),
         ("linear", other("layer2.0.conv1.bn.weight", -torch.ones(3)), "layer2.0.norm1.weight is (3,)"),
         ("linear", other("layer2.0.conv1.bn.weight", torch.tensor(-1.0)), "layer2.0.norm1.weight is ()"),
-        ("linear", other("head.fc.weight", torch.tensor(1.0)), "its head is no whole LinearHead"),
-        ("grouped", other("query_embed.weight", torch.ones(3)), "its head is no whole MLDecoderHead"),
-        ("grouped", without("duplicate_pooling_bias"), "its head is no whole MLDecoderHead"),
+        ("linear", other("head.fc.weight", torch.tensor(1.0)), "its head is not a complete LinearHead"),
+        ("grouped", other("query_embed.weight", torch.ones(3)), "its head is not a complete MLDecoderHead"),
+        ("grouped", without("duplicate_pooling_bias"), "its head is not a complete MLDecoderHead"),
     ],
 )
 def test_tensors_that_are_missing_or_of_other_shapes_in_timms_style_are_named(tmp_path, head, change, words):

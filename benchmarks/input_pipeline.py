@@ -1,4 +1,4 @@
-"""From JPEG files to what goes to the device: this toolkit beside the ASL release's way, with Pillow, on one core.
+"""Times the way from JPEG files to batches, beside the ASL release's way with Pillow, on one core.
 
 The peer is rebuilt from its description: Pillow decodes, torchvision resizes the Pillow image to the square, a
 rectangle is painted, two of fifteen operations take place with probability 0.5 each, and ToTensor makes float32 of
@@ -6,6 +6,7 @@ it. Ours ends in uint8, which the device turns into floats.
 """
 
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torchvision import transforms
 
 from tresnet_downstream.benchmark.interleaved import Ratio, Timing, interleaved, require_repeats, speed_ratio
+from tresnet_downstream.benchmark.machine import machine_line
 from tresnet_downstream.classification.rand_augment import (
     CUTOUT_FILL,
     CUTOUT_SIZES,
@@ -28,15 +30,16 @@ from tresnet_downstream.classification.rand_augment import (
     Step,
 )
 from tresnet_downstream.classification.transforms import build_pipeline
+from tresnet_downstream.command_line import Parser, run
 from tresnet_downstream.pictures import find_images, read_image
 
-PICTURES_AT_ONCE = 90  # of each candidate in a repeat, about, so that every operation has its share
+IMAGES_AT_ONCE = 90  # of each candidate in a repeat, about, so that every operation has its share
 # The decoding that each of our pipelines begins with.
 _DECODING = {"training": "reduced decoding ours", "evaluation": "decoding ours"}
 
 
 class Draws(NamedTuple):
-    """What is random about one picture: the cutout's centre, row and column, its colour, and the operations."""
+    """What is random about one image: the cutout's centre, row and column, its colour, and the operations."""
 
     centre: tuple[int, int]
     colour: tuple[int, int, int]
@@ -45,7 +48,7 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One way to prepare pictures.
+    """One way to prepare images.
 
     Attributes:
         what: ``training``, ``evaluation``, ``decoding`` or ``reduced decoding``, which is training's.
@@ -67,12 +70,12 @@ class Row:
 
 @dataclass(frozen=True)
 class PipelineComparison:
-    """Times of every way to prepare the same pictures.
+    """Times of every way to prepare the same images.
 
     Attributes:
         num_files: files that every way read in each repeat.
         mean_bytes: of a file.
-        size: side of the pictures that come out, in pixels.
+        size: side of the images that come out, in pixels.
         rows: one for each way.
     """
 
@@ -82,10 +85,10 @@ class PipelineComparison:
     rows: tuple[Row, ...]
 
     def markdown(self) -> str:
-        """What was read, and a table in pictures a second on one core."""
+        """What was read, and a table in images a second on one core."""
         mean_size = f"mean size: {self.mean_bytes / 1000:.0f} kB"
         lines = [
-            f"files: {self.num_files}; {mean_size}; pictures of {self.size} x {self.size}",
+            f"files: {self.num_files}; {mean_size}; images of {self.size} x {self.size}",
             "",
             "| | | images/s | x release | x release if only decoding took time |",
             "| --- | --- | ---: | ---: | ---: |",
@@ -106,24 +109,24 @@ def compare_pipelines(
 ) -> PipelineComparison:
     """Times training, evaluation and decoding alone, each the release's way and ours, in turn, on one core.
 
-    In each repeat every way prepares every picture, few pictures several times: about `PICTURES_AT_ONCE` or more.
+    In each repeat every way prepares every image, few images several times: about `IMAGES_AT_ONCE` or more.
 
     Args:
         patterns: JPEG files, folders of them, or patterns, see `find_images`. They are read from memory that the
             system holds.
-        size: side of the pictures that come out.
-        repeats: how often the pictures are prepared in each way.
+        size: side of the images that come out.
+        repeats: how often the images are prepared in each way.
         on_repeat: told after each round how many are done, one that warms up included.
 
     Raises:
         BadImageError: a file cannot be read.
-        UserError: for less than one repeat, and where there is no picture.
+        UserError: for less than one repeat, and where there is no image.
     """
     require_repeats(repeats)
     files = [Path(file) for file in find_images(patterns)]
     for file in files:
         read_image(file)
-    count = len(files) * max(1, round(PICTURES_AT_ONCE / len(files)))
+    count = len(files) * max(1, round(IMAGES_AT_ONCE / len(files)))
     threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -152,7 +155,7 @@ def _row(name: str, count: int, timings: Mapping[str, Timing]) -> Row:
 
 
 def _candidates(files: Sequence[Path], count: int, size: int, repeats: int) -> dict[str, Callable[[], object]]:
-    """Every way to prepare ``count`` pictures."""
+    """Every way to prepare ``count`` images."""
     resize, to_tensor = transforms.Resize((size, size)), transforms.ToTensor()
     squash: dict[str, Any] = {"type": "SquashResize", "size": size}
     training = build_pipeline([squash, {"type": "Cutout", "factor": 0.5}, {"type": "RandAugment"}])
@@ -162,24 +165,21 @@ def _candidates(files: Sequence[Path], count: int, size: int, repeats: int) -> d
         return files[number % len(files)]
 
     def decode(number: int) -> Image.Image:
-        with Image.open(file_of(number)) as picture:
-            converted: Image.Image = picture.convert("RGB")
-            return converted
+        with Image.open(file_of(number)) as image:
+            return image.convert("RGB")
 
-    # Both prepare the same pictures; what was drawn for them is known to the release's way beforehand.
+    # Both prepare the same images; what was drawn for them is known to the release's way beforehand.
     draws = [_draws(training, number) for number in range((1 + repeats) * count)]
 
     def release_training(number: int) -> torch.Tensor:
-        picture = _cut_out(resize(decode(number)), draws[number].centre, draws[number].colour)
+        image = _cut_out(resize(decode(number)), draws[number].centre, draws[number].colour)
         for step in draws[number].steps:
-            picture = _apply_with_pillow(picture, step)
-        tensor: torch.Tensor = to_tensor(picture)
-        return tensor
+            image = _apply_with_pillow(image, step)
+        return to_tensor(image)
 
     def ours_training(number: int) -> np.ndarray:
         _start_draws(training, number)
-        prepared: np.ndarray = training(image=read_image(file_of(number), (size, size)))["image"]
-        return prepared
+        return training(image=read_image(file_of(number), (size, size)))["image"]
 
     ways: dict[str, Callable[[int], object]] = {
         "training release": release_training,
@@ -209,16 +209,16 @@ def _start_draws(pipeline: albumentations.Compose, number: int) -> None:
 
 
 def _draws(training: albumentations.Compose, number: int) -> Draws:
-    """What the pipeline draws for a picture of this number."""
+    """What the pipeline draws for an image of this number."""
     recorded = albumentations.Compose(training.transforms, save_applied_params=True)
     _start_draws(recorded, number)
     applied = dict(recorded(image=np.zeros((1, 1, 3), np.uint8))["applied_transforms"])
     return Draws(applied["Cutout"]["centre"], applied["Cutout"]["colour"], applied["RandAugment"]["steps"])
 
 
-def _cut_out(picture: Image.Image, centre: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
+def _cut_out(image: Image.Image, centre: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
     """Half of each side, in one colour, around a pixel."""
-    width, height = picture.size
+    width, height = image.size
     y, x = centre
     corners = (
         max(x - width // 4, 0),
@@ -226,43 +226,60 @@ def _cut_out(picture: Image.Image, centre: tuple[int, int], colour: tuple[int, i
         min(x + width // 4, width),
         min(y + height // 4, height),
     )
-    ImageDraw.Draw(picture).rectangle(corners, fill=colour)
-    return picture
+    ImageDraw.Draw(image).rectangle(corners, fill=colour)
+    return image
 
 
-def _apply_with_pillow(picture: Image.Image, step: Step) -> Image.Image:
+def _apply_with_pillow(image: Image.Image, step: Step) -> Image.Image:
     if step.name == "Cutout":
         half = CUTOUT_SIZES[step.magnitude] // 2
         y, x = step.centre
-        painted = picture.copy()
+        painted = image.copy()
         ImageDraw.Draw(painted).rectangle((x - half, y - half, x + half, y + half), fill=CUTOUT_FILL)
         return painted
     operation = OPERATIONS[step.name]
     strength = operation.strengths[step.magnitude] * (step.sign if operation.signed else 1)
-    return PILLOW_OPERATIONS[step.name](picture, strength)
+    return PILLOW_OPERATIONS[step.name](image, strength)
 
 
-def _affine(picture: Image.Image, matrix: tuple[float, ...], resample: Image.Resampling) -> Image.Image:
-    return picture.transform(picture.size, Image.Transform.AFFINE, matrix, resample, fillcolor=FILL)
+def _affine(image: Image.Image, matrix: tuple[float, ...], resample: Image.Resampling) -> Image.Image:
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=FILL)
 
 
 PILLOW_OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
-    "Invert": lambda picture, _: ImageOps.invert(picture),
-    "AutoContrast": lambda picture, _: ImageOps.autocontrast(picture),
-    "Equalize": lambda picture, _: ImageOps.equalize(picture),
-    "Posterize": lambda picture, bits: ImageOps.posterize(picture, int(bits)),
-    "Solarize": lambda picture, threshold: ImageOps.solarize(picture, int(threshold)),
-    "Rotate": lambda picture, degrees: picture.rotate(degrees, Image.Resampling.NEAREST, fillcolor=FILL),
-    "ShearX": lambda picture, slope: _affine(picture, (1, slope, 0, 0, 1, 0), Image.Resampling.BICUBIC),
-    "ShearY": lambda picture, slope: _affine(picture, (1, 0, 0, slope, 1, 0), Image.Resampling.BICUBIC),
-    "TranslateX": lambda picture, part: _affine(
-        picture, (1, 0, part * picture.width, 0, 1, 0), Image.Resampling.NEAREST
-    ),
-    "TranslateY": lambda picture, part: _affine(
-        picture, (1, 0, 0, 0, 1, part * picture.height), Image.Resampling.NEAREST
-    ),
-    "Contrast": lambda picture, change: ImageEnhance.Contrast(picture).enhance(1 + change),
-    "Color": lambda picture, change: ImageEnhance.Color(picture).enhance(1 + change),
-    "Brightness": lambda picture, change: ImageEnhance.Brightness(picture).enhance(1 + change),
-    "Sharpness": lambda picture, change: ImageEnhance.Sharpness(picture).enhance(1 + change),
+    "Invert": lambda image, _: ImageOps.invert(image),
+    "AutoContrast": lambda image, _: ImageOps.autocontrast(image),
+    "Equalize": lambda image, _: ImageOps.equalize(image),
+    "Posterize": lambda image, bits: ImageOps.posterize(image, int(bits)),
+    "Solarize": lambda image, threshold: ImageOps.solarize(image, int(threshold)),
+    "Rotate": lambda image, degrees: image.rotate(degrees, Image.Resampling.NEAREST, fillcolor=FILL),
+    "ShearX": lambda image, slope: _affine(image, (1, slope, 0, 0, 1, 0), Image.Resampling.BICUBIC),
+    "ShearY": lambda image, slope: _affine(image, (1, 0, 0, slope, 1, 0), Image.Resampling.BICUBIC),
+    "TranslateX": lambda image, part: _affine(image, (1, 0, part * image.width, 0, 1, 0), Image.Resampling.NEAREST),
+    "TranslateY": lambda image, part: _affine(image, (1, 0, 0, 0, 1, part * image.height), Image.Resampling.NEAREST),
+    "Contrast": lambda image, change: ImageEnhance.Contrast(image).enhance(1 + change),
+    "Color": lambda image, change: ImageEnhance.Color(image).enhance(1 + change),
+    "Brightness": lambda image, change: ImageEnhance.Brightness(image).enhance(1 + change),
+    "Sharpness": lambda image, change: ImageEnhance.Sharpness(image).enhance(1 + change),
 }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, measures and prints."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("images", nargs="+", metavar="PATH", help="JPEG files, or folders of them")
+    parser.add_argument("--size", type=int, default=448, metavar="PIXELS", help="side of the images")
+    parser.add_argument("--repeats", type=int, metavar="N", default=9, help="timed rounds")
+    options = parser.parse_args(arguments)
+    total = options.repeats + 1
+    compared = compare_pipelines(
+        options.images,
+        options.size,
+        options.repeats,
+        lambda done: print(f"round {done} of {total}", file=sys.stderr, flush=True),
+    )
+    print(machine_line(), compared.markdown(), sep="\n\n", end="")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

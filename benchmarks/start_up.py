@@ -1,16 +1,20 @@
-"""How long a data set of MS-COCO's size takes to be there, at the first start and at later ones."""
+"""Times the start of a training with annotations of MS-COCO's size, the first one and later ones."""
 
 import json
 import os
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tresnet_downstream.benchmark.interleaved import require_repeats
+from tresnet_downstream.benchmark.machine import machine_line
 from tresnet_downstream.classification.datasets import MultiLabelDataset
+from tresnet_downstream.command_line import Parser, run
 
 IMAGES, BOXES, CLASSES = 82_081, 604_907, 80  # of MS-COCO 2014's training split, those without a label left out
 CORNERS = 22  # of an outline, which makes the file about as large as MS-COCO's
@@ -41,13 +45,13 @@ class StartUp:
 
 
 def start_up(folder: Path, repeats: int = 5) -> StartUp:
-    """Builds data sets from an annotation file and empty picture files that it makes in ``folder``, an empty one.
+    """Builds data sets from an annotation file and empty image files that it makes in ``folder``, an empty one.
 
     Raises:
         UserError: for less than one repeat.
     """
     require_repeats(repeats)
-    file, images = folder / "instances.json", folder / "pictures"
+    file, images = folder / "instances.json", folder / "images"
     write_annotations(file, images)
 
     def build(cache: Path | None) -> MultiLabelDataset:
@@ -63,7 +67,7 @@ def start_up(folder: Path, repeats: int = 5) -> StartUp:
 
 
 def write_annotations(file: Path, images: Path) -> None:
-    """Writes a COCO file of MS-COCO's size, with outlines, and an empty file for each of its pictures."""
+    """Writes a COCO file of MS-COCO's size, with outlines, and an empty file for each of its images."""
     draw = np.random.default_rng(0)
     names = [f"COCO_train2014_{number:012}.jpg" for number in range(IMAGES)]
     images.mkdir()
@@ -99,3 +103,16 @@ def _seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, measures and prints."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--repeats", type=int, metavar="N", default=5, help="timed rounds")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        print(machine_line(), start_up(Path(folder), options.repeats), sep="\n\n")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

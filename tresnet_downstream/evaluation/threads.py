@@ -1,25 +1,13 @@
-"""How long work is spread over threads, and says how far it is without knowing what shows it."""
+"""Work that is spread over threads."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Track(Protocol):
-    """Passes items on and counts them, such as ``command_line.progress``."""
-
-    def __call__(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
-        """Gives the ``total`` items; ``what`` says in a word or two what they are worked on for."""
-
-
-def silently(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Counts nothing."""
-    yield from items
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

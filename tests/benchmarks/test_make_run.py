@@ -8,7 +8,7 @@ import pytest
 
 from tresnet_downstream.evaluation import detection_scores, multilabel_scores, read_run
 
-SCRIPT = Path(__file__).parents[2] / "data" / "make_run.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "make_run.py"
 
 
 def test_a_made_run_can_be_read_and_scored(tmp_path):

@@ -2,9 +2,10 @@ import sys
 
 import numpy as np
 import pytest
+from detection_scoring import FASTER, OURS, REFERENCE, compare_scoring, main
+from random_boxes import random_boxes
 
-from tresnet_downstream.benchmark.detection_scoring import FASTER, OURS, REFERENCE, compare_scoring
-from tresnet_downstream.benchmark.random_boxes import random_boxes
+from tresnet_downstream.command_line import run
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.detection_scores import HEADLINE
 
@@ -21,7 +22,7 @@ def test_every_way_gives_the_twelve_numbers_of_pycocotools():
     assert compared.difference(FASTER) < 1e-10
     assert compared.difference(OURS) < 1e-10
     text = compared.markdown()
-    assert "1,500 boxes on 30 pictures" in text
+    assert "1,500 boxes on 30 images" in text
     assert all(f"| {key} |" in text for key in HEADLINE)
     assert text.count("1.00 (1.00 to 1.00)") == 1
 
@@ -34,7 +35,7 @@ def test_a_difference_would_show():
     assert "1.0e-03" in compared.markdown()
 
 
-def test_boxes_are_those_of_the_seed_and_lie_in_the_picture():
+def test_boxes_are_those_of_the_seed_and_lie_in_the_image():
     truth, detections = random_boxes(10, 5, seed=3, false_alarms=7)
     assert (truth, detections) == random_boxes(10, 5, seed=3, false_alarms=7)
     assert detections != random_boxes(10, 5, seed=4, false_alarms=7)[1]
@@ -59,3 +60,11 @@ def test_bad_numbers_and_missing_packages_are_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UserError, match=r"tresnet-downstream\[faster-coco-eval\]"):
         compare_scoring(10, 30)
+
+
+def test_the_command_prints_both_tables(capsys):
+    pytest.importorskip("faster_coco_eval", reason="needs the extra faster-coco-eval")
+    assert run(main, ["--images", "5", "--boxes", "100", "--repeats", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "| this toolkit |" in printed
+    assert "| AP50 |" in printed

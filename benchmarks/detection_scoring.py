@@ -1,15 +1,18 @@
-"""This toolkit's scoring of detections against pycocotools: the same numbers, in how much less time."""
+"""Times the scoring of detections beside pycocotools and faster-coco-eval, and compares their numbers."""
 
 import contextlib
 import io
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from random_boxes import random_boxes
 
 from tresnet_downstream.benchmark.interleaved import Timing, interleaved, require_repeats, speed_ratio
-from tresnet_downstream.benchmark.random_boxes import random_boxes
+from tresnet_downstream.benchmark.machine import machine_line
+from tresnet_downstream.command_line import Parser, run
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.coco_index import library
 from tresnet_downstream.evaluation.detection_scores import HEADLINE, detection_scores
@@ -23,7 +26,7 @@ class ScoringComparison:
     """What each way of scoring the same detections took and gave.
 
     Attributes:
-        num_images: pictures.
+        num_images: images.
         num_objects: boxes to find.
         num_detections: boxes that were given.
         timings: from dicts in memory to the twelve numbers, by name; `REFERENCE` is among them.
@@ -43,7 +46,7 @@ class ScoringComparison:
     def markdown(self) -> str:
         """A table of times and one of the numbers."""
         lines = [
-            f"{self.num_detections:,} boxes on {self.num_images:,} pictures with {self.num_objects:,} objects",
+            f"{self.num_detections:,} boxes on {self.num_images:,} images with {self.num_objects:,} objects",
             "",
             "| | seconds | x pycocotools | largest difference |",
             "|---|---:|---:|---:|",
@@ -70,7 +73,7 @@ def compare_scoring(
     """Scores random detections with pycocotools, with faster-coco-eval called plainly, and with ours on top of it.
 
     Args:
-        num_images: pictures.
+        num_images: images.
         num_boxes: detections on all of them.
         repeats: how often each scores them, in turn.
         seed: of the boxes.
@@ -81,7 +84,7 @@ def compare_scoring(
     """
     if num_images < 1 or num_boxes < num_images:
         raise UserError(
-            f"`num_images` {num_images}, `num_boxes` {num_boxes}: give at least one picture, and a box for each"
+            f"`num_images` {num_images}, `num_boxes` {num_boxes}: give at least one image, and a box for each"
         )
     require_repeats(repeats)
     libraries = {REFERENCE: library("pycocotools"), FASTER: library("faster_coco_eval")}
@@ -127,3 +130,25 @@ def _plain_statistics(
         run.accumulate()
         run.summarize()
     return np.asarray(run.stats[:12], np.float64)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, measures and prints."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--images", type=int, metavar="N", default=2_000, help="number of images")
+    parser.add_argument("--boxes", type=int, metavar="N", default=166_056, help="number of predicted boxes")
+    parser.add_argument("--repeats", type=int, metavar="N", default=3, help="timed rounds")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the boxes")
+    options = parser.parse_args(arguments)
+    compared = compare_scoring(
+        options.images,
+        options.boxes,
+        options.repeats,
+        options.seed,
+        lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(machine_line(), compared.markdown(), sep="\n\n", end="")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

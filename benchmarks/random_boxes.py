@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 WIDTH, HEIGHT = 640, 480
-OBJECTS = 7.4  # in a picture, as many as COCO 2017's validation split has
+OBJECTS = 7.4  # in an image, as many as COCO 2017's validation split has
 FALSE_ALARMS = 60
 
 
@@ -19,7 +19,7 @@ def random_boxes(
         num_images: of 640 x 480 pixels.
         num_classes: some far more frequent than others.
         seed: of every draw.
-        false_alarms: in each picture.
+        false_alarms: in each image.
 
     Returns:
         the content of a COCO ``instances`` file and detections in COCO's results format.
@@ -46,7 +46,7 @@ def random_boxes(
 def _picture(
     draw: np.random.Generator, shares: np.ndarray, false_alarms: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Objects and detections of one picture."""
+    """Objects and detections of one image."""
     objects: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for _ in range(draw.poisson(OBJECTS)):
