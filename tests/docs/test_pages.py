@@ -17,7 +17,10 @@ WEB = ("https://", "http://", "mailto:")
 API = sorted(
     re.findall(r"^::: (\S+)", "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md")), re.MULTILINE)
 )
-PACKAGES = ("", ".backbones", ".classification", ".evaluation", ".deployment", ".exported", ".weights", ".formats")
+PACKAGES = (
+    *("", ".backbones", ".classification", ".evaluation", ".evaluation.report", ".deployment"),
+    *(".exported", ".weights", ".formats"),
+)
 # Widest line of prose; tables, images and blocks may be wider.
 WIDTH = 134
 

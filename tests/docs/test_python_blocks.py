@@ -14,6 +14,7 @@ from running.small_data import call
 from tresnet_downstream import registry
 from tresnet_downstream.deployment import formats as deployment_formats
 from tresnet_downstream.digits import make_digits
+from tresnet_downstream.evaluation.report.registry import SECTIONS
 from tresnet_downstream.exported import formats as exported_formats
 from tresnet_downstream.formats import FORMATS
 from tresnet_downstream.running.config import load_config
@@ -55,15 +56,17 @@ def _as_before():
     registries = [each for each in registries if isinstance(each, registry.Registry)]
     before = [(each, dict(each.module_dict)) for each in registries]
     tables = [(module, name, getattr(module, name)) for module, name in TABLES]
-    formats, path = dict(FORMATS), list(sys.path)
+    dictionaries = [(each, dict(each)) for each in (FORMATS, SECTIONS)]
+    path = list(sys.path)
     yield
     for each, components in before:
         each._module_dict.clear()
         each._module_dict.update(components)
     for module, name, table in tables:
         setattr(module, name, table)
-    FORMATS.clear()
-    FORMATS.update(formats)
+    for each, content in dictionaries:
+        each.clear()
+        each.update(content)
     sys.path[:] = path
     for name in FILES:
         sys.modules.pop(name, None)

@@ -89,7 +89,7 @@ def test_what_is_no_section_is_refused(tmp_path, made, message):
 
 
 def test_the_example_of_the_documentation(tmp_path):
-    text = (Path(__file__).parents[3] / "docs/own_parts.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs/extending/report_section.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n# own_section\.py\n(.+?)```", text, re.DOTALL)
     run = multilabel_run(tmp_path / "run", classes=CLASSES)
     exec(example, {})
