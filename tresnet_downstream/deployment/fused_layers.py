@@ -105,8 +105,8 @@ class FusedConvolution(nn.Module):
 class FusedBlur(nn.Module):
     """A 3x3 binomial blur with reflected borders and stride 2.
 
-    Unlike :class:`~tresnet_downstream.backbones.downsampling.BlurPool`, it pads only the borders that stride 2 reaches. In an
-    exported graph the borders are concatenated slices, because older releases of TensorRT have no reflecting pad.
+    Unlike :class:`~tresnet_downstream.backbones.downsampling.BlurPool`, it pads only the borders that stride 2 reaches.
+    In an exported graph the borders are concatenated slices, because older releases of TensorRT have no reflecting pad.
 
     Args:
         filter_2d: C x 1 x 3 x 3.
