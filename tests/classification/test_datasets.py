@@ -48,7 +48,7 @@ def expect_error(call, *words):
         assert word in message
 
 
-def test_sample_has_the_picture_the_targets_and_the_name(root):
+def test_sample_has_the_image_the_targets_and_the_name(root):
     dataset = build(root, pipeline=[])
     sample = dataset[4]
     assert (sample["image"], sample["skipped"]) == ("4.png", 0)
@@ -245,12 +245,12 @@ def test_wrong_option_is_a_user_error(root, options, words):
 
 
 @pytest.mark.parametrize("transform", ["Normalize", "ToFloat", "ToTensorV2"])
-def test_pipeline_that_does_not_end_in_a_uint8_picture_is_refused(root, transform):
+def test_pipeline_that_does_not_end_in_a_uint8_image_is_refused(root, transform):
     dataset = build(root, pipeline=[{"type": transform}])
     expect_error(lambda: dataset[0], "pipeline", "Normalize")
 
 
-def test_pictures_of_different_sizes_do_not_stack_in_silence(root):
+def test_images_of_different_sizes_do_not_stack_in_silence(root):
     loader = DataLoader(build(root, pipeline=[]), batch_size=2)
     with pytest.raises(RuntimeError, match="equal size"):
         next(iter(loader))

@@ -182,7 +182,7 @@ PAD = {"type": "PadIfNeeded", "min_height": 96, "min_width": 96, "border_mode": 
 
 
 @pytest.mark.parametrize("size", [(90, 140), (140, 90), (340, 120)])
-def test_regions_of_squashed_cropped_and_padded_pictures(size):
+def test_regions_of_squashed_cropped_and_padded_images(size):
     height, width = size
     assert seen_region(build_pipeline(SQUASH), *size) == (0, 0, 1, 1)
     short = min(size)
@@ -197,11 +197,11 @@ def test_regions_of_squashed_cropped_and_padded_pictures(size):
 
 
 @pytest.mark.parametrize("size", [(1, 5), (2, 2), (7, 300)])
-def test_small_and_narrow_pictures_have_a_region(size):
+def test_small_and_narrow_images_have_a_region(size):
     np.testing.assert_allclose(seen_region(build_pipeline(SQUASH), *size), (0, 0, 1, 1), atol=0.01)
 
 
-def test_pipelines_of_grey_pictures_have_a_region():
+def test_pipelines_of_grey_images_have_a_region():
     grey = build_pipeline([*SQUASH, {"type": "ToGray", "p": 1}])
     assert seen_region(grey, 90, 140) == (0, 0, 1, 1)
 
@@ -325,7 +325,7 @@ def weights(tmp_path):
     return tmp_path / "w.pth"
 
 
-def test_predict_draws_maps_beside_pictures_and_names_them(weights, tmp_path):
+def test_predict_draws_maps_beside_images_and_names_them(weights, tmp_path):
     pictures = [tmp_path / name for name in ("a.jpg", "a.png", "a_explained.png")]
     arguments = [weights, *pictures, "--size", 64, "--json", "--out", tmp_path / "out"]
     status, plain, err = call("predict", [*arguments, "--top-k", 2])

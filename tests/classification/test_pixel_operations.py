@@ -8,7 +8,7 @@ from tresnet_downstream.classification.rand_augment import OPERATIONS
 
 @pytest.mark.parametrize("magnitude", range(10))
 @pytest.mark.parametrize("sign", [1, -1])
-def test_pictures_blend_as_pillows_for_every_pair_of_values(magnitude, sign):
+def test_images_blend_as_pillows_for_every_pair_of_values(magnitude, sign):
     factor = 1 + OPERATIONS["Color"].strengths[magnitude] * sign
     low, high = (np.repeat(values[..., None], 3, 2) for values in np.mgrid[:256, :256].astype(np.uint8))
     expected = np.asarray(Image.blend(Image.fromarray(low), Image.fromarray(high), factor))

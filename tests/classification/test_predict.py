@@ -84,7 +84,7 @@ def test_tool_prints_json_lines_and_draws(weights, pictures, tmp_path):
         assert image.height > 50
 
 
-def test_bad_pictures_are_passed_over_and_told_at_the_end(weights, pictures):
+def test_bad_images_are_passed_over_and_told_at_the_end(weights, pictures):
     (pictures / "a.jpg").write_text("no picture")
     status, printed, err = call("predict", [weights, pictures, "--size", 64])
     assert status == 2
@@ -94,7 +94,7 @@ def test_bad_pictures_are_passed_over_and_told_at_the_end(weights, pictures):
     assert "1 of 3 images" in err
 
 
-def test_huge_picture_is_one_line(weights, tmp_path):
+def test_huge_image_is_one_line(weights, tmp_path):
     (tmp_path / "huge.ppm").write_bytes(b"P6 50000 50000 255\n")
     status, printed, err = call("predict", [weights, tmp_path / "huge.ppm"])
     assert (status, printed) == (2, "")

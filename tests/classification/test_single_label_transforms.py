@@ -78,7 +78,7 @@ def test_timms_augmentation_draws_by_sample_and_leaves_the_global_generators_alo
 
 
 @pytest.mark.parametrize("config", ["rand-m9-mstd0.5-inc1", "rand-m10-inc1", "augmix-m10-w2", "original-mstd0.5"])
-def test_timms_augmentation_gives_a_picture_for_every_draw(picture, config):
+def test_timms_augmentation_gives_an_image_for_every_draw(picture, config):
     pytest.importorskip("timm.data.auto_augment", reason="needs the extra timm")
     (ours,) = build_pipeline([{"type": "TimmAutoAugment", "config": config}]).transforms
     small = picture[:8, :8]
@@ -108,6 +108,6 @@ def test_wrong_arguments_are_told(entry):
         build_pipeline([entry])
 
 
-def test_pictures_stay_tensors_that_can_be_written(picture):
+def test_images_stay_tensors_that_can_be_written(picture):
     pipeline = build_pipeline([{"type": "TimmAutoAugment", "config": "rand-m9", "p": 1.0}])
     assert torch.from_numpy(augment(pipeline, picture, 0, 0, 0)).dtype == torch.uint8

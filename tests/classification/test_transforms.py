@@ -110,7 +110,7 @@ def test_rand_augment_keeps_shape_and_type_and_is_decided_by_its_generator():
         assert np.array_equal(transform(image=image)["image"], first[seed])
 
 
-def test_published_pipeline_gives_a_square_uint8_picture():
+def test_published_pipeline_gives_a_square_uint8_image():
     pipeline = build_pipeline([{"type": "SquashResize", "size": 32}, {"type": "Cutout"}, {"type": "RandAugment"}])
     result = pipeline(image=noise(40, 50))["image"]
     assert (result.shape, result.dtype) == ((32, 32, 3), np.uint8)

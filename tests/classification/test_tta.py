@@ -58,7 +58,7 @@ def test_probabilities_are_the_mean_of_the_image_and_its_mirror_image(trained, s
     np.testing.assert_allclose(predict(fuse(model), images), by_hand, atol=1e-5)
 
 
-def test_a_symmetric_picture_has_the_same_probabilities(trained):
+def test_a_symmetric_image_has_the_same_probabilities(trained):
     model = load_model(trained[1])
     half = np.random.RandomState(0).randint(0, 255, (32, 16, 3), np.uint8)
     symmetric = np.concatenate([half, half[:, ::-1]], 1)

@@ -373,9 +373,9 @@ def test_pickle_in_the_place_of_the_weights_is_not_read(shared):
     ("change", "words"),
     [
         ({"version": 2}, "another version"),
-        ({"meta": []}, "no description"),
+        ({"meta": []}, "does not describe a model"),
         ({"names": "timm"}, "missing"),
-        ({"names": "other"}, "does not hold the weights"),
+        ({"names": "other"}, "does not have the weights"),
     ],
 )
 def test_damaged_description_is_one_line(shared, change, words):

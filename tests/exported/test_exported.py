@@ -76,7 +76,7 @@ def test_single_label_files_give_a_softmax(exported, pictures, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "xml"])
-def test_pictures_of_another_size_and_foreign_options_are_refused(exported, kind, pictures):
+def test_images_of_another_size_and_foreign_options_are_refused(exported, kind, pictures):
     path = exported[1][kind]
     with pytest.raises(UserError, match="takes images of 64 x 64, got 32 x 64"):
         ExportedClassifier(path).logits(np.zeros((1, 3, 32, 64), np.float32))

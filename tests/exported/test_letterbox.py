@@ -48,14 +48,14 @@ def test_pixels_sizes_and_factors_are_those_of_mmdetection(steps):
         assert found["scale_factors"] == pytest.approx(wanted["data_samples"].scale_factor, rel=1e-6)
 
 
-def test_landscape_pictures_are_resized_as_mmdetection_does_and_portraits_fit():
+def test_landscape_images_are_resized_as_mmdetection_does_and_portraits_fit():
     letterbox = Letterbox.of_pipeline([LANDSCAPE], 32)
     assert (letterbox.height, letterbox.width) == (96, 128)
     assert tuple(letterbox(np.zeros((60, 128, 3), np.uint8))["sizes"]) == (60, 128)
     assert tuple(letterbox(np.zeros((128, 96, 3), np.uint8))["sizes"]) == (96, 72)
 
 
-def test_a_size_makes_the_picture_square():
+def test_a_size_makes_the_image_square():
     letterbox = Letterbox.of_pipeline([LANDSCAPE, {"type": "Pad", "size": (128, 96)}], 32, 64)
     assert (letterbox.height, letterbox.width, letterbox.fit_height, letterbox.fit_width) == (64, 64, 64, 64)
 

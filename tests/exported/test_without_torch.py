@@ -56,7 +56,7 @@ def test_labels_and_probabilities_are_those_of_the_process_with_torch(pipeline, 
         assert [found[name] for name in CLASSES] == pytest.approx(wanted.tolist(), abs=1e-6)
 
 
-def test_thresholds_of_a_file_and_unreadable_pictures(ten, tmp_path):
+def test_thresholds_of_a_file_and_unreadable_images(ten, tmp_path):
     path = write_classifier(tmp_path / "m.onnx", SQUASH, 32)
     (tmp_path / "bad.png").write_text("no picture")
     limits = dict(zip(CLASSES, (0.2, 0.4, 0.5, 0.6, 0.8), strict=True))

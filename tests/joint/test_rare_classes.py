@@ -36,4 +36,4 @@ def test_images_with_labels_alone_are_not_mixed_with_repeated_ones(data, tmp_pat
     labels.write_text("path,label\n" + "".join(f"train_{number:02}.png,square\n" for number in range(1, 5)))
     status, _, err = train(data, tmp_path, [1, 3], labels__train__ann_file=labels)
     assert status == 2
-    assert "labels.train: images with labels and no boxes cannot be mixed with others" in err
+    assert "labels.train: images with labels but no boxes cannot be mixed with others" in err

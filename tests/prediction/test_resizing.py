@@ -44,7 +44,7 @@ def test_pixels_are_those_of_torch_at_great_scales(shape, size, interpolation):
         assert np.array_equal(resize(picture, *size, interpolation), squash_resize(picture, *size, interpolation))
 
 
-def test_picture_stays_as_it_is_and_may_be_a_view():
+def test_image_stays_as_it_is_and_may_be_a_view():
     picture = drawn("noise", 40, 30)[:, ::-1]
     picture.flags.writeable = False
     assert np.array_equal(resize(picture, 8, 8), squash_resize(np.ascontiguousarray(picture), 8, 8))

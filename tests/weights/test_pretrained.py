@@ -141,7 +141,7 @@ def test_state_dict_of_our_own_is_loaded_strictly(release):
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnetrs50"])
-def test_timms_networks_give_timms_features_for_pictures_from_0_to_1(tmp_path, name):
+def test_timms_networks_give_timms_features_for_images_from_0_to_1(tmp_path, name):
     theirs = timm.create_model(name, num_classes=5).eval()
     torch.save({"state_dict_ema": {f"module.{key}": v for key, v in theirs.state_dict().items()}}, tmp_path / "a.pth")
     ours = TimmNetwork(name, out_indices=(3,), init_cfg=pretrained(str(tmp_path / "a.pth")))
