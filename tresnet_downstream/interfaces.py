@@ -12,7 +12,7 @@ with the same interface, in ``TRANSFORMS``. Optimisers and schedules are those o
 and ``PARAM_SCHEDULERS``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -108,3 +108,22 @@ class LabelledPictures(Protocol):
 
         ``inputs``: uint8 of shape 3 x H x W; ``targets``: C values in {1, 0, -1}; ``image``: the image's name.
         """
+
+
+@runtime_checkable
+class NamesImages(Protocol):
+    """A data set that provides the paths of its images, for the search for images that splits share."""
+
+    def image_paths(self) -> Sequence[str]:
+        """The paths of all images."""
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A data set that leaves images out.
+
+    Attributes:
+        left_out: the reason for each image that is left out, by image name.
+    """
+
+    left_out: Mapping[str, str]

@@ -1,10 +1,10 @@
 """The functions of ``mmcv._ext`` that MMDetection's detectors use, on torchvision's kernels and torch.
 
-They take and give what mmcv 2.1.0's compiled ones do, on the CPU and on GPUs: most write into tensors that the
-caller made. Types shorter than float32 are computed in float32 and rounded once, where mmcv computes in the short
-type. The operators that stand here at all stand here for every device and type; mmcv has some for GPUs alone.
+Their arguments and results are those of mmcv 2.1.0's compiled functions, on CPUs and GPUs; most functions write into
+tensors that the caller allocated. float16 and bfloat16 are computed in float32 and rounded once; mmcv computes in the
+short type. All operators here support every device and type; some of mmcv's support only GPUs.
 
-Every other name of ``mmcv._ext`` is there as a function that raises NotImplementedError.
+Every other name of ``mmcv._ext`` exists as a function that raises NotImplementedError.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ __all__ = [
 
 
 def get_compiler_version() -> str:
-    """What stands in reports where mmcv names its compiler."""
+    """The text for reports in which mmcv names its compiler."""
     return f"none, mmcv-on-torchvision with torchvision {torchvision.__version__}"
 
 

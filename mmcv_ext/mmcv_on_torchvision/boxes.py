@@ -9,12 +9,12 @@ from mmcv_on_torchvision.precision import widened
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Positions of the boxes that stay, best score first.
+    """Indices of the boxes that remain after non-maximum suppression, best score first.
 
     Args:
         boxes: N x 4.
         scores: N.
-        iou_threshold: a box goes if its overlap with a better one is greater.
+        iou_threshold: a box is suppressed if its IoU with a better box is larger.
         offset: 0 or 1.
 
     Returns:
@@ -38,7 +38,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lowers the scores of boxes that overlap a better one; on the CPU, as mmcv does.
+    """Lowers the scores of boxes that overlap a better one; computed on the CPU, as in mmcv.
 
     Soft-NMS (Bodla et al., 2017). Ties are broken by mmcv's order: the best box changes places with the first of
     those that wait, and where one is discarded the last takes its place.
@@ -74,7 +74,7 @@ def softnms(
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Groups of boxes: each begins with one that stays, and then has those that it suppresses, best first.
+    """Groups of boxes: each group begins with a remaining box, followed by the boxes that it suppresses, best first.
 
     Args:
         dets: N x 5, boxes and scores.
@@ -85,14 +85,14 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     sorted_boxes, groups = boxes.numpy()[order], []
     while len(order):
         with_first = _overlaps(sorted_boxes[0], sorted_boxes, 0) >= np.float32(iou_threshold)
-        with_first[0] = True  # also where its area, and so the overlap, is 0 / 0
+        with_first[0] = True  # even if its area is 0 and the IoU therefore 0 / 0
         groups.append(order[with_first].tolist())
         order, sorted_boxes = order[~with_first], sorted_boxes[~with_first]
     return groups
 
 
 def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int) -> None:
-    """Writes the overlaps of M and N boxes into ``ious``, M x N, or of M pairs into its M values if ``aligned``.
+    """Writes the IoU of M and N boxes into ``ious``, M x N; with ``aligned``, the IoU of M pairs into M values.
 
     ``mode`` 0 is intersection over union, 1 over the first box; the divisor is at least ``offset``.
     """
@@ -124,12 +124,12 @@ def _kept_share(overlaps: np.ndarray, method: int, iou_threshold: np.float32, si
 
 
 def _first_greatest(scores: np.ndarray) -> int:
-    """As a loop with ``<`` finds it: a NaN is never greater, and nothing is greater than a NaN that comes first."""
+    """The index that a loop with ``<`` finds: a NaN is never greater, and nothing is greater than a leading NaN."""
     return 0 if np.isnan(scores[0]) else int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
 
 def _without(gone: np.ndarray) -> np.ndarray:
-    """The order of what stays where the last that stays moves up into each place that falls vacant."""
+    """The order of the remaining items if the last one is moved into each vacated position."""
     stays = np.flatnonzero(~gone)
     count = len(stays)
     order = np.arange(count)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from mmcv_on_torchvision.precision import widened
 
-# mmcv's names for strides, padding, dilation and groups in its two forms; the kernel's size is that of the weights,
-# and how many pictures to take at a time (im2col_step) torchvision decides itself.
+# mmcv's names of strides, padding, dilation and groups in its two functions. The kernel size is the size of the
+# weights, and torchvision chooses the number of images per step (im2col_step) itself.
 PLAIN = ("dH", "dW", "padH", "padW", "dilationH", "dilationW", "group", "deformable_group")
 MODULATED = ("stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w", "group", "deformable_group")
-# The attribute of a gradient under which the one by the weights waits.
+# Attribute of a gradient that stores the gradient with respect to the weights.
 _BY_WEIGHTS = "_deform_conv_by_weights"
 
 
@@ -27,7 +27,7 @@ def deform_conv_forward(
     ones: Tensor,
     **sizes: int,
 ) -> None:
-    """Writes the convolution of ``input``, N x C x H x W, sampled at shifted places, into ``output``.
+    """Writes the convolution of ``input``, N x C x H x W, sampled at shifted positions, into ``output``.
 
     ``offset`` has the shifts, N x (2 * deformable_group * kH * kW) x H' x W', rows before columns. ``columns`` and
     ``ones`` are room for work. ``sizes`` has what :data:`PLAIN` names.
@@ -47,7 +47,7 @@ def deform_conv_backward_input(
     columns: Tensor,
     **sizes: int,
 ) -> None:
-    """Writes the gradients by the pictures and by the shifts.
+    """Writes the gradients with respect to the images and the shifts.
 
     That by the weights comes with them, and waits at ``grad_output`` for :func:`deform_conv_backward_parameters`,
     which mmcv calls next with the same tensors.
@@ -71,13 +71,13 @@ def deform_conv_backward_parameters(
     scale: float,
     **sizes: int,
 ) -> None:
-    """Adds ``scale`` times the gradient by the weights to ``grad_weight``."""
-    # One gradient may go to several convolutions; each call of the forward has ``columns`` of its own.
+    """Adds ``scale`` times the gradient with respect to the weights to ``grad_weight``."""
+    # A gradient may be passed to several convolutions, but each forward call has its own ``columns``.
     owner, gradient = vars(grad_output).pop(_BY_WEIGHTS, (None, None))
     if owner is columns:
         grad_weight.add_(gradient.to(grad_weight.dtype), alpha=scale)
         return
-    # Nothing but the weights needs a gradient; their values do not enter it.
+    # Only the weights need a gradient, which does not depend on their values.
     given = _operands(input, torch.zeros_like(grad_weight), offset, None, None)
     numbers = _numbers(sizes, PLAIN, use_mask=False)
     gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
@@ -97,7 +97,7 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **sizes: int,
 ) -> None:
-    """As :func:`deform_conv_forward`, each sample times its entry of ``mask``, N x (groups * kernel) x H' x W'.
+    """Like :func:`deform_conv_forward`, with samples multiplied by ``mask``, N x (groups * kernel) x H' x W'.
 
     Shifts and mask may be of a larger map, as MMDetection's DyHead gives them. Then the first numbers of each image are
     taken, as they lie in memory.
@@ -150,7 +150,7 @@ def ms_deform_attn_forward(
     *,
     im2col_step: int,
 ) -> Tensor:
-    """Attention to a few places of several feature maps.
+    """Attention to a few positions in several feature maps.
 
     Args:
         value: N x (sum of H * W) x heads x channels.
@@ -180,7 +180,7 @@ def ms_deform_attn_backward(
     *,
     im2col_step: int,
 ) -> None:
-    """Writes the gradients of :func:`ms_deform_attn_forward`, which is computed once more for them."""
+    """Writes the gradients of :func:`ms_deform_attn_forward`, which is computed again for them."""
     operands = [widened(given).detach().requires_grad_() for given in (value, sampling_locations, attention_weights)]
     with torch.enable_grad():
         output = _attend(value_spatial_shapes.tolist(), *operands)
@@ -191,7 +191,7 @@ def ms_deform_attn_backward(
 
 
 def _operands(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None) -> list[Tensor]:
-    """In torchvision's order; it wants tensors where there is no mask or bias."""
+    """The arguments in torchvision's order, which requires tensors even without mask or bias."""
     features = widened(input)
     mask = features.new_zeros((len(features), 1)) if mask is None else mask
     bias = features.new_zeros(len(weight)) if bias is None else bias
@@ -199,7 +199,7 @@ def _operands(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None
 
 
 def _first_of_each(given: Tensor, size: Sequence[int]) -> Tensor:
-    """N x C x H x W cut to N x C x ``size``: for each image as many numbers as that takes, from its first."""
+    """The first numbers of each image of N x C x H x W, reshaped to N x C x ``size``."""
     count = given.shape[1] * size[0] * size[1]
     if tuple(given.shape[2:]) == tuple(size) or given[0].numel() < count:
         return given  # torchvision refuses a smaller map
@@ -210,7 +210,7 @@ def _first_of_each(given: Tensor, size: Sequence[int]) -> Tensor:
 def _without_gradient_outside(
     gradient: Tensor, offset: Tensor, input: Tensor, weight: Tensor, numbers: Sequence[Any]
 ) -> Tensor:
-    """The gradient by the shifts, 0 for samples a pixel or more outside.
+    """The gradient with respect to the shifts, 0 for samples that are at least a pixel outside.
 
     At exactly one pixel before the first, torchvision has the gradient of one side and mmcv has none. Zero-initialised
     shifts with padding put many samples there.

@@ -33,7 +33,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Writes the gradient of each entry of :func:`sigmoid_focal_loss_forward` by its logit into ``grad_input``."""
+    """Writes the gradient of :func:`sigmoid_focal_loss_forward` with respect to the logits into ``grad_input``."""
     logits = widened(input)
     positive = _positive(target, logits.shape[1])
     p = logits.sigmoid()
@@ -57,9 +57,9 @@ def softmax_focal_loss_forward(
 def softmax_focal_loss_backward(
     softmax: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Writes the gradient of :func:`softmax_focal_loss_forward` by the logits, N x C, into ``grad_input``."""
+    """Writes the gradient of :func:`softmax_focal_loss_forward` for the logits, N x C, into ``grad_input``."""
     p, valid = _target_probability(softmax, target)
-    # At p = 1 and gamma < 1 the power alone is infinite, and what it multiplies is 0.
+    # At p = 1 and gamma < 1 the power is infinite, but its factor is 0.
     slope = torch.where(p < 1, gamma * (1 - p) ** (gamma - 1) * p * _log(p), 0)
     factor = alpha * (slope - (1 - p) ** gamma)
     buff.copy_((factor * _row_weights(weight, target, factor)).where(valid, 0))
@@ -79,7 +79,7 @@ def _row_weights(weight: Tensor, target: Tensor, like: Tensor) -> Tensor:
 
 
 def _target_probability(softmax: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The probability of each row's class, and whether it has one."""
+    """The probability of each row's class, and whether the row has a class."""
     valid = target >= 0
     return widened(softmax).gather(1, target.where(valid, 0)[:, None])[:, 0], valid
 

@@ -1,9 +1,9 @@
-"""Types: what is shorter than float32 is computed in float32."""
+"""Conversion of types that are shorter than float32, which are computed in float32."""
 
 import torch
 from torch import Tensor
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """The tensor itself if it is float32 or float64, otherwise in float32; contiguous."""
+    """The tensor as float32, or float64 if it is float64; contiguous."""
     return (tensor if tensor.dtype == torch.float64 else tensor.float()).contiguous()

@@ -13,7 +13,7 @@ from mmcv_on_torchvision.precision import widened
 def carafe_naive_forward(
     features: Tensor, masks: Tensor, output: Tensor, *, kernel_size: int, group_size: int, scale_factor: int
 ) -> None:
-    """Enlarges ``features`` with a kernel of its own for each pixel of the result.
+    """Upsamples ``features`` with a different kernel for each output pixel.
 
     Args:
         features: N x C x H x W.
@@ -64,7 +64,7 @@ def carafe_naive_backward(
 def carafe_forward(
     features: Tensor, masks: Tensor, rfeatures: Tensor, routput: Tensor, rmasks: Tensor, output: Tensor, **sizes: int
 ) -> None:
-    """As :func:`carafe_naive_forward`; ``rfeatures``, which mmcv keeps for the backward pass, is given a copy."""
+    """Like :func:`carafe_naive_forward`; copies ``features`` to ``rfeatures`` for the backward pass."""
     rfeatures.copy_(features)
     carafe_naive_forward(features, masks, output, **sizes)
 
@@ -81,7 +81,7 @@ def carafe_backward(
     grad_masks: Tensor,
     **sizes: int,
 ) -> None:
-    """Writes the gradients of :func:`carafe_forward`; the other ``r`` tensors are room for work."""
+    """Writes the gradients of :func:`carafe_forward`; the other ``r`` tensors are buffers."""
     carafe_naive_backward(grad_output, rfeatures, masks, grad_input, grad_masks, **sizes)
 
 
@@ -96,7 +96,7 @@ def masked_im2col_forward(
     pad_h: int,
     pad_w: int,
 ) -> None:
-    """Writes what a kernel sees at the chosen pixels of ``im``, 1 x C x H x W, into ``col``, (C * kernel) x pixels."""
+    """Writes the kernel windows at the chosen pixels of ``im``, 1 x C x H x W, into ``col``, (C * kernel) x pixels."""
     padded = F.pad(im[0], (pad_w, pad_w + kernel_w, pad_h, pad_h + kernel_h))
     rows = mask_h_idx + torch.arange(kernel_h, device=im.device)[:, None, None]
     columns = mask_w_idx + torch.arange(kernel_w, device=im.device)[:, None]
@@ -111,14 +111,14 @@ def masked_col2im_forward(
 
 
 def _by_block(large: Tensor, groups: int, inner: Any, scale: int) -> Tensor:
-    """N x (groups * inner) x sH x sW as N x groups x inner x H x s x W x s."""
+    """Reshapes N x (groups * inner) x sH x sW to N x groups x inner x H x s x W x s."""
     height, width = large.shape[2] // scale, large.shape[3] // scale
     blocks: Tensor = large.unflatten(1, (groups, inner)).unflatten(4, (width, scale)).unflatten(3, (height, scale))
     return blocks
 
 
 def _neighbours(features: Tensor, kernel_size: int, groups: int) -> Iterator[Tensor]:
-    """``features``, N x groups x C/groups x H x W, shifted by each tap of a kernel; 0 outside."""
+    """``features``, N x groups x C/groups x H x W, shifted by each position of a kernel; 0 outside."""
     height, width = features.shape[2:]
     padded = F.pad(features, [kernel_size // 2] * 4).unflatten(1, (groups, -1))
     for row in range(kernel_size):

@@ -1,4 +1,4 @@
-"""Pooling of regions. ``rois`` is K x 5: the picture's position in the batch and (x1, y1, x2, y2) in pixels."""
+"""Pooling of regions. ``rois`` is K x 5: the index of the image in the batch and (x1, y1, x2, y2) in pixels."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from mmcv_on_torchvision.precision import widened
 
 MAX, AVERAGE = 0, 1
-# What a bin without a sample has in mmcv's maximum.
+# mmcv's maximum of a bin without samples.
 EMPTY = -10000.0
 
 
@@ -25,7 +25,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """RoIAlign (He et al., 2017), the average or the maximum of the samples of each bin.
+    """RoIAlign (He et al., 2017): the average or the maximum of the samples of each bin.
 
     Args:
         input: N x C x H x W.
@@ -51,7 +51,7 @@ def roi_align_forward(
     pictures = boxes[:, 0].long()[:, None, None]
     for y, x, inside in _samples(boxes, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned):
         corners = _corners(y, x, *features.shape[2:])
-        # K x bins x bins x C each: indices apart from one another put their shape first.
+        # Each is K x bins x bins x C, because separated index arrays come first in the result's shape.
         value = sum(weight[..., None] * features[pictures, :, row, column] for row, column, weight in corners)
         value = torch.as_tensor(value).permute(0, 3, 1, 2)
         greater = (value > best) & inside[:, None]
@@ -100,7 +100,7 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """The maximum of the pixels of each bin, bins rounded outwards; not torchvision's, which rounds the region.
+    """The maximum of the pixels of each bin. Bins are rounded outwards; torchvision rounds the region instead.
 
     Args:
         input: N x C x H x W.
@@ -122,7 +122,7 @@ def roi_pool_forward(
         if top == bottom or left == right:
             output[index], argmax[index] = 0, -1
             continue
-        # Rows first and columns then: the first of equals is that of mmcv, which goes row by row.
+        # Columns within rows, so that among equal values the first in row order is chosen, as in mmcv.
         plane = features[picture, :, top:bottom, left:right]
         along, column = _greatest(plane[:, :, None, :], columns[index, :, left:right])  # C x rows x bins
         best, row = _greatest(along.transpose(1, 2)[:, :, None, :], rows[index, :, top:bottom])  # C x bins x bins
@@ -155,7 +155,7 @@ def roi_pool_backward(
 def _samples(
     rois: Tensor, bins: tuple[int, int], scale: float, sampling_ratio: int, aligned: bool
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """One sample of every bin after another: rows and columns, K x bins x bins, and whether the bin has it."""
+    """Yields samples of all bins: rows and columns, K x bins x bins, and whether the bin has the sample."""
     offset = 0.5 if aligned else 0.0
     starts, ends = rois[:, [2, 1]] * scale - offset, rois[:, [4, 3]] * scale - offset
     sides = ends - starts if aligned else (ends - starts).clamp(min=1)
@@ -178,7 +178,7 @@ def _samples(
 
 
 def _corners(y: Tensor, x: Tensor, height: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Rows, columns and weights of the four pixels that a sample lies among; it has no weight far outside."""
+    """Rows, columns and weights of the four pixels around a sample; the weights are 0 far outside."""
     outside = (y < -1) | (y > height) | (x < -1) | (x > width)
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
     top, left = y.floor(), x.floor()
@@ -207,12 +207,12 @@ def _pixels_of_bins(first: Tensor, last: Tensor, bins: int, length: int, scale: 
 
 
 def _reach(inside: Tensor) -> tuple[int, int]:
-    """From where to where any bin has pixels."""
+    """The range in which any bin has pixels."""
     pixels = inside.any(0).nonzero()[:, 0].tolist()
     return (pixels[0], pixels[-1] + 1) if pixels else (0, 0)
 
 
 def _greatest(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """The greatest of the last axis among those ``inside``, and its place; minus infinity if there is none."""
+    """The maximum over the last axis among ``inside``, and its index; minus infinity if there is none."""
     found = values.masked_fill(~inside, float("-inf")).max(-1)
     return found.values, found.indices

@@ -150,4 +150,4 @@ def train(data, work_dir, *more, **changes):
     """Trains with the tool, which must end well; gives what it printed but for notes on the schedule."""
     status, out, err = call("train_detection", [CONFIG, "--work-dir", work_dir, *more, *flags(data, **changes)])
     assert status == 0, err
-    return "".join(line for line in out.splitlines(True) if not line.startswith("note: the schedule"))
+    return "".join(line for line in out.splitlines(True) if not line.startswith("note: the learning rate schedule"))

@@ -399,7 +399,7 @@ def test_empty_boxes_are_dropped_counted_and_told_of(boxes, tmp_path, capsys):
     file.write_text(json.dumps(content))
     dataset = CocoBoxes(ann_file=str(file), data_prefix={"img": str(boxes / "pictures")}, test_mode=True, pipeline=[])
     assert dataset.dropped == {"without area": 2, "outside the image": 2}
-    told = "odd.json: 4 boxes dropped (2 without area, 2 outside the picture)"
+    told = "odd.json: 4 boxes dropped (2 without area, 2 outside the image)"
     assert told in "".join(capsys.readouterr())
     assert sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset))) == number
 

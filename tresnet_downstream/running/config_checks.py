@@ -4,10 +4,13 @@ import contextlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import Registry
 
+from tresnet_downstream import registry
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS, SCOPE
 from tresnet_downstream.running.options import DATA_KEYS
@@ -124,8 +127,9 @@ def mistakes_in_types() -> Iterator[None]:
     except (KeyError, TypeError) as error:
         message = str(error.args[0]) if error.args else ""
         if match := _UNKNOWN_TYPE.match(message):
+            nearest = _nearest_types(match[1], match[2])
             raise UserError(
-                f"type={match[1]!r} in the config: there is no {match[2]} of that name; if it is your "
+                f"type={match[1]!r} in the config: there is no {match[2]} of that name{nearest}; if it is your "
                 "own, import the Python file that registers it (`import`, or custom_imports in a config)"
             ) from error
         if match := _UNKNOWN_ARGUMENT.match(message):
@@ -133,3 +137,14 @@ def mistakes_in_types() -> Iterator[None]:
         if match := _MISSING_ARGUMENT.match(message):
             raise UserError(f"{match[1]} in the config needs the argument {match[2]}") from error
         raise
+
+
+def _nearest_types(name: str, kind: str) -> str:
+    """The part of a message that lists registered names similar to ``name``; empty if there are none."""
+    registries = [room for room in vars(registry).values() if isinstance(room, Registry) and room.name == kind]
+    members = {
+        each for own in registries for each in (own, own.parent, *(own.parent.children.values() if own.parent else ()))
+    }
+    names = {known for each in members if isinstance(each, Registry) for known in each.module_dict}
+    close = get_close_matches(name.rpartition(".")[2], sorted(names), n=3, cutoff=0.6)
+    return f" (nearest: {', '.join(close)})" if close else ""

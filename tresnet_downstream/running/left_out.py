@@ -3,9 +3,9 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from tresnet_downstream.evaluation.result_files import csv_text, write_files
+from tresnet_downstream.evaluation.text import csv_text, write_files
+from tresnet_downstream.interfaces import LeavesOut
 
 _COLUMNS = ["image", "reason"]
 
@@ -43,9 +43,9 @@ def read_left_out(folder: str | Path, name: str) -> dict[str, str]:
         return {}  # not there, damaged, or not by this package
 
 
-def left_out_of(dataset: Any) -> dict[str, str]:
+def left_out_of(dataset: object) -> dict[str, str]:
     """The attribute ``left_out`` of a data set: reasons by image name. Empty for data sets without it."""
-    if hasattr(dataset, "left_out"):
+    if isinstance(dataset, LeavesOut):
         return dict(dataset.left_out)
     # Data sets that repeat, mix or concatenate others.
     parts = [dataset.dataset] if hasattr(dataset, "dataset") else getattr(dataset, "datasets", ())

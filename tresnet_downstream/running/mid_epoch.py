@@ -6,10 +6,10 @@ it continues with the next batch of that epoch, and its result equals that of an
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from mmengine.config import Config
@@ -31,6 +31,38 @@ _CUT_EPOCHS = (
 )
 
 
+class StepLoop(Protocol):
+    """The position of a training loop, as :class:`~tresnet_downstream.running.loops.TrainLoop` provides it.
+
+    Attributes:
+        runner: the runner of the loop.
+        dataloader: the data loader of the training.
+    """
+
+    runner: Runner
+    dataloader: Sized
+
+    @property
+    def step(self) -> int:
+        """Number of optimiser steps done."""
+
+    @property
+    def iter(self) -> int:
+        """Number of batches trained."""
+
+    @property
+    def epoch(self) -> int:
+        """Number of complete epochs."""
+
+    @property
+    def current_epoch(self) -> int:
+        """Number of the epoch of the last batch, from 1."""
+
+    @property
+    def within_epoch(self) -> bool:
+        """Whether an epoch has begun and is not complete."""
+
+
 class MidEpochCheckpoints:
     """Decides after each step whether to write a checkpoint and whether to end the training.
 
@@ -43,7 +75,7 @@ class MidEpochCheckpoints:
         self.steps, self.minutes = steps, minutes
         self.written = time.monotonic()
 
-    def after_step(self, loop: Any) -> None:
+    def after_step(self, loop: StepLoop) -> None:
         """Writes a checkpoint if one is due. Every process must call this after each optimiser step.
 
         Raises:
@@ -55,14 +87,14 @@ class MidEpochCheckpoints:
         if number:
             self.stop(loop, number)
 
-    def before_validation(self, loop: Any) -> None:
+    def before_validation(self, loop: StepLoop) -> None:
         """Writes a checkpoint if there is none yet, so a run with a best checkpoint can always be resumed."""
         is_missing = [folders.last_checkpoint(loop.runner.work_dir) is None]
         broadcast_object_list(is_missing)  # the other processes may see another disk
         if is_missing[0]:
             self.write(loop)
 
-    def in_validation(self, loop: Any) -> None:
+    def in_validation(self, loop: StepLoop) -> None:
         """Ends a validation if a signal arrived; a resumed run validates again.
 
         With several processes the validation is completed first, because they may have different numbers of batches.
@@ -78,7 +110,7 @@ class MidEpochCheckpoints:
         self.write(loop)
         self.stop(loop, number)
 
-    def write(self, loop: Any) -> None:
+    def write(self, loop: StepLoop) -> None:
         """Writes a checkpoint of the loop's position, unless it exists."""
         self.written = time.monotonic()
         folder = Path(loop.runner.work_dir)
@@ -92,7 +124,7 @@ class MidEpochCheckpoints:
         folders.point_to(folder, name)
         folders.remove_within_epochs(folder, name)
 
-    def stop(self, loop: Any, number: int) -> None:
+    def stop(self, loop: StepLoop, number: int) -> None:
         """Prints where the training ends, and raises TrainingStopped in all processes once the checkpoint exists."""
         barrier()  # torchrun ends the other processes as soon as one has ended
         newest = folders.last_checkpoint(loop.runner.work_dir)

@@ -9,9 +9,10 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.interfaces import NamesImages
 from tresnet_downstream.notices import tell
 
 SPLITS = ("val", "test")  # the splits that can be scored
@@ -48,12 +49,12 @@ def is_small(annotation_file: str) -> bool:
         return False
 
 
-def paths_of(dataset: Any) -> list[str] | None:
+def paths_of(dataset: object) -> list[str] | None:
     """The absolute paths of a data set's images; None if a data set, such as a user's own, does not provide them.
 
     Data sets of this package have a method ``image_paths``. For those that join or repeat others, the parts have it.
     """
-    if hasattr(dataset, "image_paths"):
+    if isinstance(dataset, NamesImages):
         return [os.path.abspath(path) for path in dataset.image_paths()]
     inner = getattr(dataset, "dataset", None)
     parts = [inner] if inner is not None else getattr(dataset, "parts", getattr(dataset, "datasets", None))
