@@ -14,15 +14,15 @@ an error of the first kind that applies:
 An object is missed if no detection takes it, and none of the first two kinds would take it after correction.
 
 The cost of a kind is the AP50 gained if an oracle corrects all errors of that kind and no others. A detection of the
-first two kinds then takes the object by which it was judged, if the object is free and no other error of these kinds with
-a higher score was judged by it; otherwise the detection is removed. Detections of the next three kinds are removed.
-Missed objects are removed from the objects to detect.
+first two kinds then takes the object by which it was judged, if the object is free and no other error of these kinds
+with a higher score was judged by it; otherwise the detection is removed. Detections of the next three kinds are
+removed. Missed objects are removed from the objects to detect.
 
 Departures from tidecv, and why:
 
 - A detection that takes no object but lies on a crowd of its class is ignored, as in COCO. tidecv leaves it out of AP,
-  but still counts it as an error, lets it take an object from the missed ones, and has the oracles correct it. An IoU of
-  0.5 with a crowd is enough here, as in COCO; tidecv requires more.
+  but still counts it as an error, lets it take an object from the missed ones, and has the oracles correct it. An IoU
+  of 0.5 with a crowd is enough here, as in COCO; tidecv requires more.
 - AP is averaged over the classes that have an object, as in COCO. tidecv also counts classes with detections only, with
   AP 0. Both count 0 for a class for which an oracle leaves only wrong detections and no object.
 - Detections of equal score rank by image id and then in their order in the list, also after an oracle's corrections.

@@ -291,6 +291,7 @@ def test_a_click_on_an_image_enlarges_it(browser, odd):
     browser.execute_script("arguments[0].scrollIntoView()", image)
     image.click()
     (large,) = page.all("dialog[open] img")
+    assert large.rect["width"] > 1.5 * image.rect["width"]
     assert large.get_attribute("src") == image.find_element(By.TAG_NAME, "img").get_attribute("src")
     page.all("dialog[open] button")[0].click()
     assert not page.all("dialog[open]")

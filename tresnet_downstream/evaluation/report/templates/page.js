@@ -157,8 +157,9 @@ function enlarge(image) {
   const dialog = document.querySelector("dialog");
   const copy = image.cloneNode(true);
   const [width, height] = image.style.aspectRatio.split("/").map(Number);
-  // As large as the window allows, but no more than twice the pixels that there are, and at least 320.
-  const zoom = Math.min((0.92 * innerWidth) / width, (0.84 * innerHeight) / height, Math.max(2, 320 / width));
+  // As large as the window allows, but small images no larger than 760 pixels.
+  const most = Math.max(1.5, 760 / Math.max(width, height));
+  const zoom = Math.min((0.92 * innerWidth) / width, (0.8 * innerHeight) / height, most);
   copy.style.width = `${Math.round(zoom * width)}px`;
   copy.onclick = () => dialog.close();
   dialog.querySelector(".enlarged").replaceChildren(copy);
