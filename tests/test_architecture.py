@@ -116,3 +116,10 @@ def test_import_linter_keeps_torch_out_of_the_folders_that_say_so():
 def test_import_linter_keeps_the_command_line_out_of_every_folder_but_cli():
     contract = CONTRACTS["Only cli/ parses a command line"]
     assert {place(module) for module in contract["source_modules"]} == FOLDERS - {"cli"}
+
+
+def test_the_tests_of_a_folder_stand_in_the_folder_of_the_same_name():
+    tested = {path.parent.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
+    assert tested >= FOLDERS
+    # Tests of folders beside the package, and of trainings that are killed or run out of disk.
+    assert tested - FOLDERS == {"benchmarks", "data", "docs", "faults", "mmcv_ext"}

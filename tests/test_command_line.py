@@ -239,7 +239,7 @@ def test_a_head_in_a_file_of_ones_own_trains(tmp_path, way):
     [
         (None, "own_missing.py", "no such Python file"),
         ("1 / 0", "own_broken.py", "ZeroDivisionError: division by zero"),
-        ("", "json.py", "json is the name of another module"),
+        ("", "json.py", "json is another module's name"),
         ("", "own-parts.py", "rename the file"),
     ],
 )

@@ -105,8 +105,8 @@ def test_thresholds_that_were_chosen_with_it_are_judged_without_it_with_a_note(s
     status, out, err = call("thresholds", [scored[0], "--out", file, "--apply", earlier])
     assert (status, err) == (0, "")
     note = "chosen with test-time augmentation, scored without it"
-    assert f"{earlier} (chosen on this data, which flatters; {note})" in out
-    assert f"{scored[0]} (chosen on this data, which flatters)" in out
+    assert f"{earlier} (chosen on this data, so the scores are too high; {note})" in out
+    assert f"{scored[0]} (chosen on this data, so the scores are too high)" in out
 
 
 def test_the_predict_tool_gives_the_same(trained, scored):

@@ -176,6 +176,17 @@ def test_scores_are_written_though_the_reader_of_the_table_is_gone(tmp_path):
     assert (tmp_path / "run" / "scores.json").is_file()
 
 
+def test_a_training_goes_to_its_end_though_the_reader_of_its_output_is_gone(tmp_path):
+    data = make_small_data(tmp_path / "data")
+    arguments = [DIGITS, "--out", tmp_path / "run", *options(data, max_epochs=2)]
+    command = [sys.executable, ROOT / "tools" / "train_multilabel.py", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert (tmp_path / "run" / "epoch_2.pth").is_file()
+    assert "Epoch(val) [2]" in next((tmp_path / "run").rglob("*.log")).read_text()
+
+
 def test_a_shared_folder_is_scored_as_its_checkpoint(tmp_path):
     data = make_small_data(tmp_path / "data")
     train_small(data, tmp_path / "run", max_epochs=1)

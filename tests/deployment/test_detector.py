@@ -139,7 +139,7 @@ def test_the_graph_keeps_what_int8_would_spoil_in_float(tmp_path):
     exportable = ExportableDetector(small_detector("RetinaNet", tmp_path))
     written = export(exportable, tmp_path / "m8.xml", files)
     assert "found again (IoU 0.5)" in written.comparison
-    assert "left out of the calibration, since they cannot be read: 1; the first: " in str(written)
+    assert "unreadable images left out of the calibration: 1; the first: " in str(written)
     operations = openvino.Core().read_model(written.path).get_ops()
     whole = [op for op in operations if op.get_type_name() == "Constant" and op.get_element_type().to_string() == "i8"]
     assert len(whole) > 20

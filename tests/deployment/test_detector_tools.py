@@ -33,8 +33,8 @@ def files(checkpoint, tmp_path_factory):
         status, out, err = call("export", [checkpoint, made[suffix]])
         assert (status, err) == (0, "")
         assert f"wrote {made[suffix]}" in out
-        assert "takes pictures of 128 x 128, any number at a time" in out
-        assert "boxes are torch's: scores differ by" in out
+        assert "takes images of 128 x 128, with any batch size" in out
+        assert "boxes agree with torch's: scores differ by" in out
     return made
 
 
@@ -115,10 +115,10 @@ def test_files_of_another_version_or_kind_are_refused(files, boxes, tmp_path):
     told = json.loads(entry.value)
     for changes, words in (
         ({"version": 2}, "was exported by another version of tresnet-downstream"),
-        ({"kind": "segmenter"}, "is an exported segmenter, and known here are classifier, detector"),
-        ({"picture": {}}, "does not say its classes, or how pictures are prepared"),
-        ({"picture": {**told["picture"], "height": 256}}, "takes other pictures than it says"),
-        ({"classes": ["square"]}, "gives classes that it has no name for"),
+        ({"kind": "segmenter"}, "is an exported segmenter, but this package supports classifier, detector"),
+        ({"picture": {}}, "has no valid list of classes or preparation of images"),
+        ({"picture": {**told["picture"], "height": 256}}, "its input size differs from its description"),
+        ({"classes": ["square"]}, "returns classes that it has no name for"),
     ):
         entry.value = json.dumps({**told, **changes})
         onnx.save(model, tmp_path / "m.onnx")
@@ -129,10 +129,10 @@ def test_files_of_another_version_or_kind_are_refused(files, boxes, tmp_path):
     ("arguments", "words"),
     [
         (["m.engine"], "must end in .onnx"),
-        (["m.onnx", "--int8", "PICTURES"], "int8 is made by OpenVINO"),
+        (["m.onnx", "--int8", "PICTURES"], "int8 needs OpenVINO"),
         (["m.onnx", "--size", "100"], "--size 100: the detector takes multiples of 32; give 96 or 128"),
         (["m.onnx", "--variant", "m"], "is a detector, and --variant is for classifiers"),
-        (["m.xml", "--int8", "PICTURES"], "int8 needs 32 pictures or more"),
+        (["m.xml", "--int8", "PICTURES"], "int8 needs at least 32 images"),
     ],
 )
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_a_missing_package_is_named_with_the_extra(checkpoint, tmp_path, monkeyp
 
 def test_other_detectors_are_refused_with_those_that_are_exported(tmp_path):
     for name, words in (
-        ("Mask R-CNN", "has a mask head, and exported files give boxes alone"),
+        ("Mask R-CNN", "has a mask head, but exported files return only boxes"),
         ("FSAF", "FSAF with FSAFHead cannot be exported"),
         ("Cascade R-CNN", "CascadeRCNN"),
         ("FoveaBox", "FOVEA with FoveaHead cannot be exported"),

@@ -99,7 +99,7 @@ def test_scores_are_those_of_the_checkpoint(checkpoint, exported, boxes, tmp_pat
     rescoring.write_text(f"_base_ = [{CONFIG!r}]\nlabels = dict(rescore=dict(scale=0.9, shift=-0.2))\n")
     status, _, err = call("test_joint", [rescoring, exported, "--work-dir", tmp_path / "y", *options])
     assert status == 2
-    assert "labels.rescore: an exported file does not multiply" in err
+    assert "labels.rescore: an exported file cannot rescore boxes" in err
     status, _, err = call("test_detection", [DETECTOR, exported, "--work-dir", tmp_path / "x"])
     assert status == 2
     assert "is an exported joint, not a detector" in err
@@ -112,7 +112,7 @@ def test_a_file_without_logits_is_refused(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(
         model._file, "run", lambda inputs: {name: value for name, value in run(inputs).items() if name != LOGITS}
     )
-    with pytest.raises(UserError, match="gives no logits of its 2 classes"):
+    with pytest.raises(UserError, match="returns no logits for its 2 classes"):
         list(model.find(pictures()[:1]))
 
 

@@ -42,7 +42,7 @@ def test_too_few_pictures_are_refused(pictures):
     prepared, unreadable = calibration_pictures(files[:32], resized, passed_on)
     assert [picture.shape for picture in prepared] == [(8, 8, 3)] * 32
     assert unreadable == []
-    with pytest.raises(UserError, match="needs 32 pictures or more to calibrate with, got 31"):
+    with pytest.raises(UserError, match="needs at least 32 images for calibration, got 31"):
         calibration_pictures(files[:31], resized, passed_on)
 
 
@@ -64,7 +64,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_while_enough_remain(tmp_path)
     assert len(unreadable) == 1
     assert "007.png: unreadable image" in unreadable[0]
     (folder / "008.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"needs 32 pictures or more.*31 of 33 can be read.*007.png: unreadable image"):
+    with pytest.raises(UserError, match=r"needs at least 32 images.*31 of 33 can be read.*007.png: unreadable image"):
         calibration_pictures(find_images([str(folder)]), resized, passed_on)
 
 
@@ -74,7 +74,7 @@ def test_the_message_counts_pictures_that_were_left_out(tmp_path):
     (folder / "007.png").write_text("no picture")
     written = export(ExportableClassifier(classifier()), tmp_path / "m.xml", find_images([str(folder)]))
     assert written.pictures == 32
-    assert "left out of the calibration, since they cannot be read: 1; the first: " in str(written)
+    assert "unreadable images left out of the calibration: 1; the first: " in str(written)
 
 
 @pytest.mark.slow

@@ -177,9 +177,7 @@ def test_the_split_that_is_scored_is_the_one_asked_for_and_the_run_says_which(
         assert (len(outcome.image_ids), outcome.about["split"]) == (count, split)
         assert outcome.about["data"] == f"{with_test_split}/{split}.json"
         printed = capsys.readouterr().out
-        assert ("the val split is scored; the config has other data for `split` test" in printed) == (
-            split == "val"
-        )
+        assert ("the val split is scored; the config has other data for `split` test" in printed) == (split == "val")
         warned = f"1 of the 4 images of the test split are in the training data too, such as {with_test_split}/pictures"
         assert (warned in printed) == (split == "test")
 

@@ -130,7 +130,7 @@ def test_unreadable_pictures_are_passed_over_and_told_of(boxes, checkpoint, tmp_
     assert status == 2
     assert out.startswith(good)
     assert "bad.png" in err
-    assert "1 of 2 pictures" in err
+    assert "1 of 2 images" in err
 
 
 def test_a_detector_is_told_from_a_classifier(checkpoint, tmp_path):

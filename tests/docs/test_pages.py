@@ -36,7 +36,7 @@ def anchors(page):
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", name).strip()) for name in names}
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "data/README.md"], ids=name_of)
+@pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md"), *ROOT.glob("*/README.md")}), ids=name_of)
 def test_links_lead_to_pages_anchors_and_images_that_exist(page):
     for number, line in prose(page):
         for target in LINK.findall(line):

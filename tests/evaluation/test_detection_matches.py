@@ -180,9 +180,9 @@ def test_what_does_not_fit_is_told():
     with pytest.raises(UserError, match="no image 999"):
         match_detections(truth, [*detections, {**detections[0], "image_id": 999}])
     matches = match_detections(truth, detections)
-    with pytest.raises(ValueError, match="each of 3 pictures"):
+    with pytest.raises(ValueError, match="each of 3 images"):
         average_precisions(matches, np.ones(4, int))
-    with pytest.raises(ValueError, match="each of 3 pictures"):
+    with pytest.raises(ValueError, match="each of 3 images"):
         bootstrap_ap(matches, [np.ones(3, int)])
     with pytest.raises(ValueError, match="from 0 up, got -1"):
         average_precisions(matches, np.array([1, -1, 2]))

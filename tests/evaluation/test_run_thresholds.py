@@ -61,7 +61,7 @@ def test_the_tool_prints_what_they_give_and_writes_them(tmp_path):
     assert status == 0, err
     blocks = out.split("\n\n")
     chosen = read_thresholds(tmp_path / "thresholds.json")
-    told = [f"{tmp_path / 'run'} (chosen on this data, which flatters)", str(tmp_path / "other")]
+    told = [f"{tmp_path / 'run'} (chosen on this data, so the scores are too high)", str(tmp_path / "other")]
     assert [block.splitlines()[0] for block in blocks[:2]] == told
     assert blocks[0] == format_judgement(tmp_path / "run", chosen)
     assert blocks[0].splitlines()[1].split() == ["score", ">", "0.5", "chosen"]
@@ -76,7 +76,7 @@ def test_the_tool_says_what_is_wrong_in_one_line(tmp_path):
         ([tmp_path / "none", "--out", "x.json"], "none: no such folder"),
         ([tmp_path / "run", "--objective", "best", "--out", "x.json"], "--objective best: write f1"),
         ([tmp_path / "run", "--out", tmp_path / "run"], "run: is a folder; name a file, such as thresholds.json"),
-        ([tmp_path / "run", "--out", tmp_path / "run" / "run.json"], "holds something else than thresholds"),
+        ([tmp_path / "run", "--out", tmp_path / "run" / "run.json"], "holds something other than thresholds"),
     ):
         status, _, err = call("thresholds", arguments)
         assert (status, err.count("\n")) == (2, 1)

@@ -18,7 +18,7 @@ def test_table_has_the_means_the_confusions_and_the_classes_worst_first():
     lines = text.splitlines()
     assert lines[0] == "best.pth"
     assert lines[2].startswith("top-1 50.00  top-5 100.00  mean per class 66.67  images 4  classes 3")
-    assert "no image is of them: 1 classes" in text
+    assert "1 classes have no image" in text
     assert [line.split() for line in lines[6:8]] == [["class", "taken", "for", "images"], ["cat", "dog", "2"]]
     assert [line.split()[:3] for line in lines[-2:]] == [["cat", "33.33", "3"], ["dog", "100.00", "1"]]
 

@@ -78,7 +78,7 @@ def test_single_label_files_give_a_softmax(exported, pictures, tmp_path):
 @pytest.mark.parametrize("kind", ["onnx", "xml"])
 def test_pictures_of_another_size_and_foreign_options_are_refused(exported, kind, pictures):
     path = exported[1][kind]
-    with pytest.raises(UserError, match="takes pictures of 64 x 64, got 32 x 64"):
+    with pytest.raises(UserError, match="takes images of 64 x 64, got 32 x 64"):
         ExportedClassifier(path).logits(np.zeros((1, 3, 32, 64), np.float32))
     refused("predict", [path, pictures, "--size", 96], "--size", "exported")
     refused("predict", [path, pictures, "--config", "x.py"], "--config", "exported")
@@ -127,7 +127,7 @@ def test_files_that_are_no_exports_are_refused_in_one_line(exported, pictures, t
     refused("predict", [tmp_path / "bad.xml", pictures], "bad.xml: OpenVINO cannot open it")
     for name in ("alone.xml", "bad.xml"):
         shutil.copy(exported[1]["xml"], tmp_path / name)
-    refused("predict", [tmp_path / "alone.xml", pictures], "alone.xml: its weights, alone.bin, are not beside it")
+    refused("predict", [tmp_path / "alone.xml", pictures], "its weights, alone.bin, are not in the same folder")
     refused("predict", [tmp_path / "bad.xml", pictures], "bad.xml: OpenVINO cannot open it", "Incorrect weights")
     shape = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])

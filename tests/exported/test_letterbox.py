@@ -66,7 +66,7 @@ def test_a_size_makes_the_picture_square():
         ([SQUARE], 100, "`input_size` 100: the detector takes multiples of 32; give 96 or 128"),
         ([SQUARE], 20, "give 32"),
         ([SQUARE], 0, "give 32"),
-        ([], None, "has no step: an exported file takes Resize, or Resize and Pad"),
+        ([], None, "has no step: an exported file supports Resize, or Resize and Pad"),
         ([{"type": "Normalize"}], None, "has Normalize"),
         ([SQUARE, {"type": "RandomFlip"}], None, "has Resize, RandomFlip"),
         ([{**SQUARE, "interpolation": "bicubic"}], None, "has Resize with interpolation='bicubic'"),

@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_names_the_images():
 
 
 def test_a_model_that_is_no_detector_is_refused():
-    with pytest.raises(UserError, match="is no detector of its own"):
+    with pytest.raises(UserError, match="is not a single detector"):
         LabelsAndBoxes({"type": "tresnet_downstream.LinearHead", "in_channels": 3, "num_classes": 2}, HEAD, LOSS)
 
 

@@ -167,7 +167,7 @@ def test_images_that_a_training_leaves_out_are_named(data, tmp_path, num_workers
     printed = train(data, tmp_path / "work", max_epochs=2, on_bad_image="skip", num_workers=num_workers)
     file = tmp_path / "work/left_out_train.csv"
     assert sorted(left_out(file)) == ["no_label.jpg", "train_03.jpg", "train_04.jpg"]
-    assert f"keep_empty=True keeps them; {file} names them" in printed
+    assert f"keep_empty=True keeps them; {file} lists them" in printed
     assert printed.count(f"train: 2 images cannot be read: named in {file}") == 1
 
 
@@ -207,7 +207,7 @@ def test_what_went_in_is_said_and_kept(data, tmp_path):
     status, out, err = call("test_multilabel", [*arguments, *options(data, **changes)])
     assert status == 0, err
     assert "1 without a label left out" in out
-    assert f"{work_dir / 'left_out.csv'} names them" in out
+    assert f"{work_dir / 'left_out.csv'} lists them" in out
     assert f"wrote {work_dir / 'left_out.csv'}" in out.splitlines()
     assert left_out(work_dir / "left_out.csv") == ["val_00_unlabelled.jpg", *spoilt]
     assert "2 of 11 images cannot be read and are not scored" in out

@@ -7,7 +7,11 @@ from running.small_data import DIGITS, ROOT, train, with_bases
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.config import load_config
-from tresnet_downstream.running.top_level import tell_unread_keys
+from tresnet_downstream.running.top_level import (
+    DETECTORS_REPEAT_THRESHOLD,
+    tell_ineffective_keys,
+    tell_unread_keys,
+)
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 DETECTOR = ROOT / "configs/digits_retinanet_tresnet.py"
@@ -21,7 +25,9 @@ def load(path, options=()):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_our_configs_assign_nothing_that_nothing_reads(path, capsys):
-    tell_unread_keys(load(path))
+    config = load(path)
+    tell_unread_keys(config)
+    tell_ineffective_keys(config)
     assert capsys.readouterr().out == ""
 
 
@@ -90,3 +96,31 @@ def test_mmdetections_own_tools_refuse_such_an_option_too(change):
 def test_a_config_without_a_file_has_no_keys_of_its_own(capsys):
     tell_unread_keys(SimpleNamespace(filename=None))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (["min_delta=0.5"], "min_delta=0.5 has no effect without patience"),
+        (["min_delta=0.5", "patience=3"], ""),
+        (["stop_epoch=9", "max_epochs=4"], "stop_epoch=9 has no effect: the training has 4 epochs"),
+        (["stop_epoch=4", "max_epochs=4"], ""),
+        (["repeat_threshold=0.3"], "repeat_threshold=0.3 has no effect without sampling='repeat_factor'"),
+        (["repeat_threshold=0.3", "sampling=class_balanced"], "repeat_threshold=0.3 has no effect without sampling="),
+        (["repeat_threshold=0.3", "sampling=repeat_factor"], ""),
+    ],
+)
+def test_keys_that_another_key_leaves_without_effect_are_told(changes, line, capsys):
+    tell_ineffective_keys(load_config(DIGITS, changes))
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"note: {line}") if line else printed == ""
+
+
+def test_the_default_threshold_of_detectors_is_not_told_and_another_one_is(capsys):
+    config = load(DETECTOR)
+    assert config.repeat_threshold == DETECTORS_REPEAT_THRESHOLD
+    tell_ineffective_keys(config)
+    assert capsys.readouterr().out == ""
+    config.repeat_threshold = 0.3
+    tell_ineffective_keys(config)
+    assert "repeat_threshold=0.3 has no effect" in capsys.readouterr().out

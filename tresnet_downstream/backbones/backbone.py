@@ -34,7 +34,7 @@ class Backbone(PretrainedModule):
     feature_info: list[dict[str, Any]]
 
     @property
-    def stages(self) -> list[Any]:
+    def stages(self) -> list[nn.Sequential]:
         """The four stages, in order."""
         return [getattr(self, info["name"]) for info in self.feature_info]
 
@@ -77,7 +77,7 @@ class Backbone(PretrainedModule):
         """
         return lean.plain_blocks(self)
 
-    def train(self, mode: bool = True) -> Any:
+    def train(self, mode: bool = True) -> "Backbone":
         """Sets the mode. Frozen stages, and all norms if ``norm_eval`` is set, stay in evaluation mode."""
         super().train(mode)
         self.freeze()

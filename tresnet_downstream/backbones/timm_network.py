@@ -69,7 +69,7 @@ class TimmNetwork(PretrainedModule):
         final_layers: bool | None = None,
         with_cp: bool = False,
         options: Mapping[str, Any] | None = None,
-        init_cfg: Any = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.name, self.out_indices = model, tuple(out_indices)

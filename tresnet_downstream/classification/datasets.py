@@ -234,7 +234,7 @@ def augment(pipeline: Any, image: np.ndarray, seed: int, epoch: int, index: int)
     return np.require(image, requirements=["C", "W"])
 
 
-@FUNCTIONS.register_module()
+@FUNCTIONS.register_module()  # type: ignore[untyped-decorator]
 def collate_pictures(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collates samples of `MultiLabelDataset` into a batch, as torch's ``default_collate``.
 

@@ -101,7 +101,7 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
     return of_plain_values
 
 
-def _is_ours(kind: Any) -> bool:
+def _is_ours(kind: object) -> bool:
     """Whether the name of a data set belongs to a class of this package."""
     dataset_class = DATASETS.get(str(kind))
     return getattr(dataset_class, "__module__", "").startswith(f"{SCOPE}.")
@@ -201,7 +201,7 @@ def _classifier(path: Path, config: Any) -> dict[str, Any] | None:
     return {"head": None, **{key: value for key, value in classifier.items() if key not in NOT_DESCRIBED}}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

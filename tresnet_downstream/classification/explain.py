@@ -94,7 +94,7 @@ def explain(
     return _scaled(_laid(maps, region, height, width), lowest=method == GRAD_CAM)
 
 
-def explanation_method(model: Any) -> str:
+def explanation_method(model: object) -> str:
     """The method by which a model is explained: ``attention`` or ``Grad-CAM``.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +15,7 @@ from tresnet_downstream.prediction.label_output import Explain
 # The longer side of each panel in pixels, the number of panels in a row, and the largest number of maps.
 PANEL, COLUMNS, MOST = 320, 4, 15
 _PAPER, _INK, _MUTED, _ACCENT = (255, 255, 255), (24, 26, 30), (104, 110, 120), (0, 103, 163)
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _MARGIN, _GAP, _CAPTION, _LEGEND = 20, 16, 46, 48
 _TEXTS = {
     ATTENTION: "attention of the query of the class's group",
@@ -23,7 +23,7 @@ _TEXTS = {
 }
 
 
-def explainer(model: Any) -> Explain:
+def explainer(model: ImageClassifier) -> Explain:
     """The function :func:`explained_image` for a model.
 
     Raises:
@@ -80,7 +80,7 @@ def _sheet(panels: Sequence[tuple[Image.Image, str, str]], method: str, left_out
     return sheet
 
 
-def _draw_legend(sheet: Image.Image, top: int, method: str, left_out: int, font: Any) -> None:
+def _draw_legend(sheet: Image.Image, top: int, method: str, left_out: int, font: Font) -> None:
     pen = ImageDraw.Draw(sheet)
     length, thick = 132, 12
     bar = overlay(np.full((thick, length, 3), 128, np.uint8), np.tile(np.linspace(0, 1, length), (thick, 1)))
@@ -98,7 +98,7 @@ def _draw_legend(sheet: Image.Image, top: int, method: str, left_out: int, font:
         start += 24 + font.getlength(note)
 
 
-def _shortened(text: str, width: float, font: Any) -> str:
+def _shortened(text: str, width: float, font: Font) -> str:
     """The text, shortened with dots if it is wider than ``width``."""
     if font.getlength(text) <= width:
         return text

@@ -5,7 +5,7 @@ every random draw is a function of seed, epoch and index. They also provide the 
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -166,5 +166,5 @@ def _like_first(config: Mapping[str, Any], number: int, classes: Sequence[str]) 
     return part
 
 
-def _listed(names: Any) -> str:
+def _listed(names: Iterable[object]) -> str:
     return " and ".join(dict.fromkeys(map(str, names)))

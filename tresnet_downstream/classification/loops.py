@@ -3,8 +3,10 @@
 from typing import Any
 
 import torch
+from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, ValLoop
 from torch import nn
+from torch.utils.data import DataLoader
 
 from tresnet_downstream.registry import LOOPS
 from tresnet_downstream.running.checkpoints import bare
@@ -24,7 +26,13 @@ class ScoreLoop(ValLoop):
         amp: ``bfloat16`` or ``float16`` for autocast; None for full precision.
     """
 
-    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, amp: str | None = None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader[Any] | dict[str, Any],
+        evaluator: Evaluator | dict[str, Any],
+        amp: str | None = None,
+    ) -> None:
         super().__init__(runner, dataloader, evaluator)
         self.amp = amp
         self.models: dict[str, nn.Module] = {}

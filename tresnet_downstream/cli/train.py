@@ -8,7 +8,7 @@ from typing import Any
 from tresnet_downstream.cli.config_names import config_path
 from tresnet_downstream.cli.options import CONFIG_KEYS, add_seed_option, config_parser, read_config, use_device
 from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, JOINT, MULTILABEL, TASKS, require_task
-from tresnet_downstream.command_line import Parser
+from tresnet_downstream.command_line import Parser, outliving_reader
 from tresnet_downstream.errors import UserError
 
 # Modules and functions that train detectors. They are imported when needed, because importing takes seconds.
@@ -67,6 +67,12 @@ def main(arguments: Sequence[str] | None = None, *, task: str | None = None) -> 
         UserError: if the config is of another task, the task does not have an option, or the training raises it.
     """
     options = parser(task).parse_args(arguments)
+    with outliving_reader():
+        _train(options, task)
+
+
+def _train(options: argparse.Namespace, task: str | None) -> None:
+    """Trains with the seed of a config, or with several seeds."""
     use_device(options.device, options.launcher)
 
     from tresnet_downstream.running.config import read_config_file

@@ -1,4 +1,4 @@
-"""Checks data before a training: every annotation, every image, and what the splits share."""
+"""Checks data before a training: all annotations, all images, and images that splits share."""
 
 from tresnet_downstream.data_check.check import MAX_DISTANCE, DataReport, check_data
 from tresnet_downstream.data_check.config_sources import source_of_file, sources_of_config

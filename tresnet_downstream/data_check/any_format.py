@@ -1,4 +1,4 @@
-"""Lists what the strict reader of a format gives; of a file that it refuses, its one message becomes a finding."""
+"""Lists the images of a file with the strict reader of its format; the reader's error message becomes a finding."""
 
 import numpy as np
 

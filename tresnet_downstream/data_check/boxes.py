@@ -1,4 +1,4 @@
-"""Boxes of a COCO file: without area, outside of their image, or in another convention than COCO's."""
+"""Checks the boxes of a COCO file: boxes without area, outside of their image, or in another format than COCO's."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,12 @@ from tresnet_downstream.data_check.listing import ListedImage, Listing, annotati
 
 
 def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categories: Mapping[int, str]) -> None:
-    """Reports faulty boxes, and gives images the labels of those that training uses.
+    """Reports faulty boxes, and adds the labels of the boxes that training uses to their images.
 
     Args:
-        listing: of a COCO file; gets findings.
+        listing: listing of a COCO file; findings are added to it.
         known: position and image of each annotation whose image and category exist.
-        categories: the class names by category id.
+        categories: class names by category id.
     """
     records = listing.content["annotations"]
     formed = []
@@ -43,7 +43,7 @@ def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categori
             text = f"`iscrowd` is {repr(record['iscrowd'])[:60]}, not 0 or 1"
             listing.report("malformed-entry", "error", place, text, image.position)
         problem = _problem(record["bbox"], image.size, listing.source.is_training)
-        # Faults of single boxes only follow from the convention.
+        # If the whole file has another format, faults of single boxes only follow from that.
         if problem and (not convention or listing.source.trusts_boxes):
             kind, text = problem
             listing.report(kind, "warning", place, text, image.position, position)
@@ -59,25 +59,25 @@ def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categori
                 text = "`segmentation` is no polygons near the image, nor run lengths of its size"
                 listing.report("malformed-mask", "error", place, text, image.position)
     if crowds and all(crowds) and listing.source.is_training:
-        text = f"all {len(crowds):,} boxes are crowds (`iscrowd` is 1), which training passes over"
+        text = f"all {len(crowds):,} boxes are crowds (`iscrowd` is 1), which training ignores"
         listing.report("no-labels", "error", "", text)
 
 
 def _problem(box: list[float], size: tuple[int, int] | None, is_training: bool) -> tuple[str, str] | None:
-    """The kind of a box's fault and its description; None if there is none."""
+    """The kind and description of a box's fault; None if it has none."""
     _, _, width, height = box
     fault = box_fault(box, size)
     if fault == "without-area":
         return "box-without-area", f"its size is {width:g} x {height:g}"
     if size and fault == "outside":
-        return "box-outside", f"{_text(box)} lies outside of an image of {size[0]} x {size[1]}"
+        return "box-outside", f"{_text(box)} is outside of an image of {size[0]} x {size[1]}"
     if is_training and min(width, height) < 1:
         return "narrow-box", f"its size is {width:g} x {height:g}; training leaves it out"
     if size and fault == "beyond-edge":
         beyond = reach_beyond_edge(box, size)
         text = f"{_text(box)} reaches {beyond:g} pixels beyond an image of {size[0]} x {size[1]}"
         if fit_as_corners(np.array([box]), np.array([size]))[0]:
-            text += "; as left, top, right, bottom it would fit"
+            text += "; it would fit as left, top, right, bottom"
         return "box-beyond-edge", text
     return None
 

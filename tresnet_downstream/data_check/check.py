@@ -20,19 +20,19 @@ from tresnet_downstream.evaluation.progress import Track, silently
 from tresnet_downstream.formats import format_of
 from tresnet_downstream.image_paths import lies_outside
 
-# Bits of 64. On 160 photographs of MS-COCO, other sizes and qualities of an image differ in 4 at most, different images
-# in 16 at least. On PASCAL VOC 2007, the pairs up to 6 show the same scene.
+# Number of bits, of 64. For 160 photographs of MS-COCO, other sizes and qualities of an image differ in at most 4 bits,
+# and different images in at least 16. On PASCAL VOC 2007, pairs with up to 6 differing bits show the same scene.
 MAX_DISTANCE = 6
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        listings: the splits, each with its findings.
-        num_files: how many different image files were read.
-        near_duplicates: whether images that look alike were looked for.
+        listings: the splits with their findings.
+        num_files: number of different image files that were read.
+        near_duplicates: whether similar images were searched for.
     """
 
     listings: list[Listing]
@@ -48,22 +48,22 @@ class DataReport:
 
     @property
     def has_errors(self) -> bool:
-        """Whether training or scoring would stop or be wrong."""
+        """Whether a finding is an error, with which training or scoring would stop or give wrong results."""
         return any(finding.severity == "error" for finding in self.findings)
 
 
 def check_data(
     sources: Sequence[Source], workers: int = 0, max_distance: int = MAX_DISTANCE, track: Track = silently
 ) -> DataReport:
-    """Reads every annotation and every image of some splits; faults are collected, none ends the check.
+    """Reads all annotations and images of several splits, and collects all faults.
 
     Args:
-        sources: the splits, that of training first: its classes are expected of the others.
-        workers: processes that read images, started anew: a script must guard its call by
+        sources: the splits, the training split first; the others must have its classes.
+        workers: number of processes that read images. They are spawned, so a script must guard its call by
             ``if __name__ == "__main__"``. 0 reads in this process.
         max_distance: the number of bits, of 64, in which the perceptual hashes of images that look alike may differ;
             0 to 15. They are computed if the package ImageHash is installed.
-        track: shows progress.
+        track: yields the items and shows progress.
 
     Raises:
         UserError: a file is of a format that is not read, or a number is out of range.
@@ -87,7 +87,7 @@ def check_data(
 
 
 def _listings(sources: Sequence[Source]) -> list[Listing]:
-    """Lists every source; a split that reads the file of one before is reported and read no further."""
+    """Lists all sources; a split that reads the file of an earlier split is reported and not checked further."""
     listings: list[Listing] = []
     expected: dict[str, tuple[str, ...]] = {}
     for source in sources:
@@ -106,7 +106,7 @@ def _listings(sources: Sequence[Source]) -> list[Listing]:
     return listings
 
 
-# Formats whose faults are all found; of others it is the first, which their reader names.
+# Formats in which all faults are found. For other formats, only the first fault is reported, by their reader.
 _LISTERS = {".json": list_coco, ".csv": list_table, ".txt": list_voc}
 
 
@@ -124,16 +124,16 @@ def _list(source: Source) -> Listing:
 
 
 def _check_images(listing: Listing, looks: dict[File, Look]) -> list[Seen]:
-    """Reports the files of a split that cannot be used, and gives those that can."""
+    """Reports the unusable image files of a split, and returns the usable ones."""
     seen = []
     file_of = _file_of(listing)
-    # Where all are missing, training has none to take in their place.
+    # If all images are missing, training cannot replace any.
     none_is_there = all(looks[file_of(image)].problem == "missing-image" for image in listing.images)
     tolerated = listing.source.tolerates_bad_images and not none_is_there
     for image in listing.images:
         look = looks[file_of(image)]
         if look.outside:
-            # Training refuses files outside, and takes names that lead out and back in.
+            # Training refuses files outside of the folder, and accepts names that lead out and back in.
             is_read = listing.source.task == "detection" or listing.uses(image)
             refused = is_read and not listing.source.outside_paths and lies_outside(*file_of(image))
             text = f"{look.outside}; outside_paths=True allows it" if refused else look.outside
@@ -146,7 +146,7 @@ def _check_images(listing: Listing, looks: dict[File, Look]) -> list[Seen]:
             continue
         if listing.source.task == "detection" and image.size and look.size != image.size:
             (width, height), by_file = look.size or (0, 0), f"{image.size[0]} x {image.size[1]}"
-            text = f"is {width} x {height}, and {by_file} by the annotation file, which boxes are measured in"
+            text = f"is {width} x {height}, but {by_file} in the annotation file, so its boxes may be wrong"
             harmless = tolerated or listing.source.trusts_boxes or not listing.uses(image)
             listing.report("other-size", "warning" if harmless else "error", image.place, text, image.position)
         seen.append(Seen(listing, image, look))

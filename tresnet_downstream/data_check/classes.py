@@ -1,4 +1,4 @@
-"""Classes of a split: the right ones, with images that show them and images that do not."""
+"""Checks the classes of a split: whether they are the expected ones, and have images with and without them."""
 
 from collections import Counter
 
@@ -7,11 +7,11 @@ from tresnet_downstream.data_check.listing import Listing
 
 
 def check_classes(listing: Listing, expected: tuple[str, ...] | None) -> None:
-    """Reports classes that are missing, foreign, never shown or always shown, and images without a label.
+    """Reports missing and unknown classes, classes in no image or in all images, and images without a label.
 
     Args:
-        listing: gets findings; a table gets the expected classes.
-        expected: the classes of the training data or of the config; None takes those of the file.
+        listing: findings are added to it; a table also gets the expected classes.
+        expected: the classes of the training data or of the config; None uses the classes of the file.
     """
     if listing.content is None:
         return
@@ -28,9 +28,9 @@ def check_classes(listing: Listing, expected: tuple[str, ...] | None) -> None:
 
 
 def _compare(listing: Listing, expected: tuple[str, ...]) -> None:
-    # COCO files list all classes; of the others, only those that occur are known.
+    # COCO files list all classes; in files of other formats, only classes that occur are known.
     if not listing.source.annotation_file.lower().endswith(".json"):
-        # Its columns are those of the training data; labels may be fewer.
+        # Its targets have the columns of the training data; it may have fewer classes.
         for image in listing.images:
             for label in sorted((image.shown | image.unverified) - set(expected)):
                 text = f"the label {label!r} is not among the {len(expected)} classes of the training data"
@@ -48,9 +48,9 @@ def _compare(listing: Listing, expected: tuple[str, ...]) -> None:
         listing.classes = expected
         return
     if foreign:
-        listing.report("other-classes", "error", "", f"has the class {_named(foreign)}, which training does not know")
+        listing.report("other-classes", "error", "", f"has the class {_named(foreign)}, which is not a training class")
     if not missing and not foreign and listing.classes != expected:
-        listing.report("other-classes", "error", "", "the classes stand in another order than in the training data")
+        listing.report("other-classes", "error", "", "the classes have another order than in the training data")
 
 
 def _check_targets(listing: Listing) -> None:
@@ -60,15 +60,11 @@ def _check_targets(listing: Listing) -> None:
         text = f"images without a label that are left out: {unlabelled:,}{advice}"
         listing.report("unlabelled-images", "note", "", text)
     if listing.images and not used:
-        advice = "" if source.one_label else "; keep_empty=True keeps images without"
+        advice = "" if source.one_label else "; keep_empty=True keeps images without labels"
         listing.report("no-labels", "error", "", f"no image has a label{advice}")
     if source.one_label:
         _require_one_label(listing)
-    effect = (
-        "training has no example of an image without it"
-        if source.is_training
-        else "its AP is 100 whatever the network finds"
-    )
+    effect = "training has no example of an image without it" if source.is_training else "its AP is always 100"
     shown = Counter(name for image in used for name in image.shown)
     unverified = Counter(name for image in used for name in image.unverified)
     for name in listing.classes if used else ():
@@ -83,7 +79,7 @@ def _require_one_label(listing: Listing) -> None:
     for image in listing.used_images:
         names = [*sorted(image.shown), *(f"{name} (unknown)" for name in sorted(image.unverified))]
         if len(image.shown) != 1 or image.unverified:
-            text = f"has the labels {_named(names)}, where training takes exactly one"
+            text = f"has the labels {_named(names)}, but training needs exactly one"
             listing.report("several-labels", "error", image.place, text, image.position)
 
 
@@ -102,7 +98,7 @@ def _check_boxes(listing: Listing) -> None:
         if not with_class[name]:
             listing.report("class-without-positives", "warning", name, "no image has a box of it")
         elif with_class[name] == len(shown):
-            # The background of the images is what a detector learns as negative.
+            # A detector learns negatives from the background of images.
             listing.report("class-without-negatives", "note", name, f"all {len(shown):,} images have a box of it")
 
 

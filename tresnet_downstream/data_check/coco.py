@@ -1,4 +1,4 @@
-"""Reads a COCO ``instances`` file to its end, and collects what the strict readers would stop at."""
+"""Reads a COCO ``instances`` file completely, and collects all faults, at the first of which strict readers stop."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tresnet_downstream.text_files import read_text, same_file_name
 
 
 def list_coco(source: Source) -> Listing:
-    """Lists the images of a COCO file; what is wrong with it becomes findings."""
+    """Lists the images of a COCO file; its faults become findings."""
     listing = Listing(source)
     content = _parsed(listing)
     if content is None:
@@ -46,7 +46,7 @@ def _parsed(listing: Listing) -> dict[str, Any] | None:
 
 
 def _categories(listing: Listing, records: list[Any]) -> dict[int, str]:
-    """The names by id."""
+    """The category names by id."""
     categories: dict[int, str] = {}
     for position, record in enumerate(records):
         place = f"categories[{position}]"
@@ -64,7 +64,7 @@ def _categories(listing: Listing, records: list[Any]) -> dict[int, str]:
 
 
 def _images(listing: Listing, records: list[Any]) -> dict[int, ListedImage]:
-    """The images by id; all that have a name are listed."""
+    """The images by id; all images with a name are listed."""
     images: dict[int, ListedImage] = {}
     names: dict[str, str] = {}
     detection = listing.source.task == "detection"
@@ -98,7 +98,7 @@ def _images(listing: Listing, records: list[Any]) -> dict[int, ListedImage]:
 def _annotations(
     listing: Listing, records: list[Any], images: dict[int, ListedImage], categories: dict[int, str]
 ) -> list[tuple[int, ListedImage]]:
-    """Give each image its labels; returns the positions of the annotations that have an image and a category."""
+    """Adds labels to the images; returns the positions of the annotations whose image and category exist."""
     known: list[tuple[int, ListedImage]] = []
     numbers: set[int] = set()
     detection = listing.source.task == "detection"

@@ -1,4 +1,4 @@
-"""What ``tresnet check`` is asked for: its sources, and the cleaned files."""
+"""The sources and the cleaned files of ``tresnet check``."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ def sources_asked_for(
 
 
 def require_cleanable(sources: Sequence[Source]) -> None:
-    """Checks, before anything is read, that cleaned files can be written.
+    """Checks that cleaned files can be written, before anything is read.
 
     Raises:
         UserError: a source is neither a COCO file nor a table.
@@ -48,13 +48,13 @@ def require_cleanable(sources: Sequence[Source]) -> None:
 
 
 def clean(report: DataReport, out: str, overwrite: bool, is_folder: bool) -> Iterator[str]:
-    """Writes cleaned annotation files, and gives lines that say what was removed.
+    """Writes cleaned annotation files, and yields lines with the numbers of removed entries.
 
     Args:
-        report: of the check.
-        out: the file to write, or the folder.
+        report: result of the check.
+        out: file or folder to write.
         overwrite: whether files may be overwritten.
-        is_folder: whether ``out`` is a folder, for a file of each split.
+        is_folder: whether ``out`` is a folder with a file for each split.
 
     Raises:
         UserError: as :func:`write_cleaned`.

@@ -1,4 +1,4 @@
-"""The splits that a config names, of either task, or a file without a config."""
+"""The splits to check, from a config or from a single annotation file."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ def sources_of_config(config: Config) -> list[Source]:
     """The splits of a config, in the order train, val, test.
 
     Args:
-        config: of a classifier, or of MMDetection, from :func:`load_config`.
+        config: a config of a classifier or detector, from :func:`load_config`.
 
     Raises:
         UserError: a data set is of a type that cannot be checked, or no split has files.
@@ -32,13 +32,13 @@ def sources_of_config(config: Config) -> list[Source]:
 def source_of_file(
     annotation_file: str, image_folder: str, task: str | None = None, outside_paths: bool = False
 ) -> Source:
-    """A file without a config.
+    """The source for an annotation file without a config.
 
     Args:
-        annotation_file: ``.json`` or ``.csv``.
-        image_folder: what the names in it are relative to.
+        annotation_file: a ``.json`` or ``.csv`` file.
+        image_folder: folder to which the names in it are relative.
         task: ``classification`` or ``detection``; by default detection if the file is JSON and has boxes.
-        outside_paths: whether the names of images may lead out of the folder.
+        outside_paths: whether images may be outside of the folder.
     """
     if task is None:
         task = "detection" if _has_boxes(annotation_file) else "classification"
@@ -51,12 +51,12 @@ def _has_boxes(annotation_file: str) -> bool:
     try:
         return annotation_file.lower().endswith(".json") and '"bbox"' in read_text(annotation_file)
     except UserError:
-        return False  # which the check reports
+        return False  # the check will report the unreadable file
 
 
 def _classification_sources(config: Config) -> Iterator[Source]:
     unset = {key.split("_")[0] for key in unset_keys(config, SPLITS)}
-    # Scoring needs no training data; without any split, this says which key to set.
+    # Scoring needs no training data. If all splits are unset, this raises an error with the key to set.
     check_config(config, [split for split in ("train", "val") if split not in unset] or ("train", "val"))
     for split in SPLITS:
         dataset = (config.get(f"{split}_dataloader") or {}).get("dataset")
@@ -93,7 +93,7 @@ def _detection_sources(config: Config) -> list[Source]:
     datasets = _detection_datasets(config)
     if not datasets:
         raise UserError(f"{config.filename}: no data set in it reads an annotation file")
-    # Those of the first data set, as a training takes them; without names, those of its file.
+    # As in training: the classes of the first data set, or else those of its file.
     first = datasets[0][1]
     classes = tuple(first["metainfo"]["classes"]) if _names_classes(first) else None
     sources = []
@@ -125,7 +125,7 @@ def _names_classes(dataset: Mapping[str, Any]) -> bool:
 
 
 def _detection_datasets(config: Config) -> list[tuple[str, Any, str, str]]:
-    """Split, config, annotation file and image folder of each data set, also of those within wrappers."""
+    """Split, config, annotation file and image folder of each data set, including wrapped ones."""
     from tresnet_downstream.detection import adjusted_config
 
     adjusted_config.follow_options(config)

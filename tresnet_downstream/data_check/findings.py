@@ -1,4 +1,4 @@
-"""What a check of data can report: the kinds of findings, their severities, and the finding itself."""
+"""Findings of a check of data: their kinds and severities."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -9,18 +9,18 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Kind:
-    """What findings of one kind have in common.
+    """A kind of findings.
 
     Attributes:
-        meaning: a short description, as the table prints it.
-        cured: of which severities :func:`tresnet_downstream.data_check.fixing.write_cleaned` removes such findings.
+        meaning: a short description for the table.
+        cured: the severities for which :func:`tresnet_downstream.data_check.fixing.write_cleaned` removes findings.
     """
 
     meaning: str
     cured: tuple[Severity, ...] = ()
 
 
-# In the order in which the table lists them within a severity.
+# In the order of the table, within a severity.
 KINDS = {
     "unreadable-file": Kind("the annotation file cannot be read, or is neither a COCO file nor a table"),
     "missing-folder": Kind("the folder of images does not exist"),
@@ -42,7 +42,7 @@ KINDS = {
     "box-beyond-edge": Kind("a box reaches beyond the edge of its image", cured=SEVERITIES),
     "narrow-box": Kind("a box is narrower than a pixel; training leaves it out"),
     "impossible-name": Kind("a name that no file can have", cured=SEVERITIES),
-    # A warning if it is allowed, or leads back in: then training uses the image.
+    # A warning if outside paths are allowed, or the name leads back in, because training then uses the image.
     "name-leaves-folder": Kind("a name or symbolic link leads out of the folder of images", cured=("error",)),
     "missing-image": Kind("an image file does not exist", cured=SEVERITIES),
     "broken-image": Kind("an image cannot be decoded to the last pixel", cured=SEVERITIES),
@@ -70,8 +70,8 @@ class Finding:
             something or be worse, ``note`` for what may be intended.
         split: ``train``, ``val``, ``test``, or ``data`` for a file without a config.
         file: the annotation file.
-        place: where in it: an image's name, ``annotation 17``, ``line 4``, a class; empty for the whole file.
-        text: what is wrong there.
+        place: place in the file: an image name, ``annotation 17``, ``line 4``, a class; empty for the whole file.
+        text: description of the fault.
         image: position of the image among those that the file lists, if the finding is about one.
         annotation: position of the annotation in a COCO file, if the finding is about one.
     """
@@ -87,5 +87,5 @@ class Finding:
 
     @property
     def is_cured(self) -> bool:
-        """Whether cleaning the file removes it."""
+        """Whether cleaning the file removes the finding."""
         return self.severity in KINDS[self.kind].cured

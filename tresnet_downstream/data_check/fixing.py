@@ -1,4 +1,4 @@
-"""Writes an annotation file without what the check reported and can remove."""
+"""Writes an annotation file without the faults that the check reported and can remove."""
 
 import csv
 import io
@@ -64,7 +64,7 @@ def write_cleaned(listing: Listing, path: Path, overwrite: bool = False) -> Coun
     if not listing.source.can_be_cleaned:
         raise UserError(f"{listing.source.annotation_file}: only COCO files and tables can be cleaned")
     if listing.content is None:
-        raise UserError(f"{listing.source.annotation_file}: cannot be cleaned, since it cannot be read")
+        raise UserError(f"{listing.source.annotation_file}: cannot be cleaned, because it cannot be read")
     if any(finding.kind == "box-convention" for finding in listing.findings):
         raise UserError(
             f"{listing.source.annotation_file}: cannot be cleaned before its boxes are converted to left, top, width, "
@@ -90,7 +90,7 @@ def _removes_image(finding: Finding) -> bool:
 
 
 def _first_reasons(findings: Iterable[Finding]) -> dict[int, str]:
-    """By position of an image that is to be removed, the kind of the first finding that says so."""
+    """For each image to remove, by position, the kind of the first finding that requires it."""
     reasons: dict[int, str] = {}
     for finding in findings:
         if _removes_image(finding) and finding.image is not None:
@@ -110,7 +110,7 @@ def _clean_coco(listing: Listing, findings: list[Finding]) -> tuple[str, Counter
     reasons = _first_reasons(findings)
     counts = Counter(reasons.values())
     images = [image for position, image in enumerate(content["images"]) if position not in reasons]
-    # Of the images that could be listed: the id of another may be of any type.
+    # Only of listed images; the ids of others may have any type.
     ids = {image.position: content["images"][image.position]["id"] for image in listing.images}
     kept_ids = {number for position, number in ids.items() if position not in reasons}
     removed_ids = {ids[position] for position in reasons} - kept_ids
@@ -135,6 +135,6 @@ def _clean_coco(listing: Listing, findings: list[Finding]) -> tuple[str, Counter
 
 def _clip(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     box = clipped(annotation["bbox"], size)
-    # With a segmentation, the area is that of the segmentation.
+    # If there is a segmentation, `area` is the area of the segmentation.
     area = {} if annotation.get("segmentation") or "area" not in annotation else {"area": box[2] * box[3]}
     return {**annotation, "bbox": box, **area}

@@ -1,4 +1,4 @@
-"""Lists class folders, and collects what the strict reader would stop at."""
+"""Lists class folders, and collects all faults, at the first of which the strict reader stops."""
 
 import os
 
@@ -8,7 +8,7 @@ from tresnet_downstream.formats.class_folders import class_names_of, images_of_c
 
 
 def list_folders(source: Source) -> Listing:
-    """Lists the images in a folder for each class; a class without images becomes a finding."""
+    """Lists the images of class folders; a class without images becomes a finding."""
     listing = Listing(source)
     try:
         listing.classes = class_names_of(source.annotation_file)
@@ -27,5 +27,5 @@ def list_folders(source: Source) -> Listing:
 
 
 def is_folder(source: Source) -> bool:
-    """Whether a source is class folders: its annotations are the folder of images itself."""
+    """Whether a source consists of class folders: its annotation file is the image folder itself."""
     return os.path.realpath(source.annotation_file) == os.path.realpath(source.image_folder)

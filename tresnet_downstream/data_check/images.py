@@ -1,4 +1,4 @@
-"""Reads image files in worker processes: what each file is, or why it cannot be used."""
+"""Reads image files in worker processes, and checks whether they can be used."""
 
 import hashlib
 import multiprocessing
@@ -20,20 +20,20 @@ from tresnet_downstream.data_check.near import perceptual_hash
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.pictures import read_image
 
-# Files per task of a worker: few, since a worker that is killed has its task repeated file by file.
+# Number of files per task. It is small because the task of a killed worker is repeated file by file.
 _FILES_PER_TASK = 8
-# The folder, with symbolic links resolved, and the name in it.
+# A folder with resolved symbolic links, and a name relative to it.
 File: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a file is.
+    """The result of reading an image file.
 
     Attributes:
-        problem: the kind of finding if the file cannot be used, otherwise None.
-        text: what is wrong with it.
-        outside: how its name leads out of its folder; None if it does not.
+        problem: kind of finding if the file cannot be used, otherwise None.
+        text: description of the fault.
+        outside: how its name leads out of the folder; None if it does not.
         size: width and height in pixels, upright.
         content: SHA-256 of the file.
         pixels: SHA-256 of size and decoded pixels.
@@ -51,10 +51,10 @@ class Look:
 
 
 def look_at(file: File, with_hash: bool = False) -> Look:
-    """Reads a file to the last pixel; whatever is wrong with it is returned, not raised.
+    """Decodes a file completely. Faults are returned, not raised.
 
     Args:
-        file: the folder, with symbolic links resolved, and the name in it.
+        file: a folder with resolved symbolic links, and a name relative to it.
         with_hash: whether to compute the perceptual hash.
     """
     folder, name = file
@@ -84,20 +84,20 @@ def look_at(file: File, with_hash: bool = False) -> Look:
     except UserError as error:
         return Look("broken-image", str(error).removeprefix(f"{path}: "), outside)
     except Exception as error:
-        # A damaged file may raise anything in a decoder, and it must not end the check.
+        # A decoder may raise any exception for a damaged file, which must not end the check.
         return Look("broken-image", f"{type(error).__name__}: {error}", outside)
 
 
 def look_at_all(
     files: Sequence[File], workers: int, with_hash: bool = False, look: Callable[[File], Look] | None = None
 ) -> Iterator[tuple[File, Look]]:
-    """Reads files; gives each with what it is, in any order.
+    """Reads files, and yields each file with its result, in any order.
 
     Args:
         files: folders and names.
-        workers: processes that read; 0 reads in this one, which a file can then bring down.
+        workers: number of processes that read; 0 reads in this process, which a file may then crash.
         with_hash: whether to compute perceptual hashes.
-        look: what reads a file, in place of :func:`look_at`; must be a function that can be pickled.
+        look: function that reads a file, instead of :func:`look_at`; it must be picklable.
     """
     look = look or partial(look_at, with_hash=with_hash)
     if not workers:
@@ -107,7 +107,7 @@ def look_at_all(
     while tasks:
         unfinished: list[File] = []
         yield from _until_killed(tasks, workers, 2 * workers, look, unfinished)
-        # One at a time, the file that kills its worker is known.
+        # With a single file per task, the file that kills its worker is known.
         singles: deque[tuple[File, ...]] = deque((file,) for file in unfinished)
         while singles:
             killers: list[File] = []
@@ -123,10 +123,10 @@ def _until_killed(
     look: Callable[[File], Look],
     unfinished: list[File],
 ) -> Iterator[tuple[File, Look]]:
-    """Takes tasks and gives their results, with so many under way; if a worker is killed, lists the files of these."""
+    """Runs tasks and yields their results; if a worker is killed, the files of the running tasks are listed."""
     pool = ProcessPoolExecutor(
         min(workers, len(tasks)),
-        # A fork of a process with threads, such as the progress bar's, may hang.
+        # Forking a process with threads, such as that of the progress bar, may hang.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_leave_interrupts_to_parent,
     )

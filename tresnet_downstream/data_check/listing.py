@@ -1,4 +1,4 @@
-"""What a split is read from, and what its annotation file lists as far as it can be understood."""
+"""The source of a split, and the content of its annotation file."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from tresnet_downstream.errors import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """The files of a split, with what training does with them.
+    """The files of a split, and how training uses them.
 
     Attributes:
         split: ``train``, ``val``, ``test``, or ``data`` for a file without a config.
         annotation_file: a COCO ``.json`` or a ``.csv`` file, VOC's ``.txt`` list, or a folder of class folders.
-        image_folder: what the names in it are relative to.
-        task: what the file is read for; only detection looks at boxes.
-        classes: the classes that the config names; None for those of the training data.
+        image_folder: folder to which the names in it are relative.
+        task: ``classification`` or ``detection``; boxes are checked only for detection.
+        classes: classes in the config; None for the classes of the training data.
         keep_empty: whether images without a label are used.
-        tolerates_bad_images: whether training does without images that are missing or broken.
+        tolerates_bad_images: whether training leaves out missing and broken images.
         needs_labels: whether the file must list annotations.
         needs_masks: whether every annotation must have a mask.
-        outside_paths: whether the names of images may lead out of the folder.
+        outside_paths: whether images may be outside of the folder.
         trusts_boxes: whether training takes boxes as they are where they look like another convention, and images of
             other sizes than the file says.
         one_label: whether each image must have exactly one label.
@@ -46,27 +46,27 @@ class Source:
 
     @property
     def is_training(self) -> bool:
-        """Whether a model trains on it; a file without a config is checked as if one would."""
+        """Whether the split is training data; a file without a config is checked like training data."""
         return self.split in ("train", "data")
 
     @property
     def can_be_cleaned(self) -> bool:
-        """Whether a cleaned file can be written: of COCO files and tables."""
+        """Whether a cleaned file can be written, which is possible for COCO files and tables."""
         return self.annotation_file.lower().endswith((".json", ".csv"))
 
 
 @dataclass
 class ListedImage:
-    """An image as the annotation file lists it.
+    """An image in an annotation file.
 
     Attributes:
-        position: its place in the file: among ``images`` of a COCO file, among the rows of a table.
-        name: its file name, relative to the folder of images.
-        place: how a finding names it.
-        size: width and height by the file, in pixels; None if it does not say.
-        shown: the classes that it shows.
-        unverified: the classes that nobody checked.
-        labels: all that is annotated, boxes included: identical images should agree in it.
+        position: index among ``images`` of a COCO file, or among the rows of a table.
+        name: file name, relative to the image folder.
+        place: name of the image in findings.
+        size: width and height in the file, in pixels; None if the file has none.
+        shown: the classes in the image.
+        unverified: the classes whose label is unknown.
+        labels: all annotations, including boxes; they should be equal for identical images.
     """
 
     position: int
@@ -80,15 +80,15 @@ class ListedImage:
 
 @dataclass
 class Listing:
-    """What could be understood of an annotation file, and what could not.
+    """The content of an annotation file, and its faults.
 
     Attributes:
-        source: where it comes from.
+        source: the source of the split.
         images: the images whose entries have a name and, in a COCO file, an id.
         classes: the class names, in the order of the targets' columns.
         content: the parsed JSON, or the rows of a table as lists of cells; None if the file is unreadable. VOC's
             objects have COCO's form.
-        findings: what is wrong with the file.
+        findings: the faults of the file.
     """
 
     source: Source
@@ -112,7 +112,7 @@ class Listing:
         self.findings.append(finding)
 
     def report_unreadable(self, error: UserError) -> None:
-        """Adds a finding about a file that a reader refuses, with the reader's message."""
+        """Adds a finding with the message of a reader that refused the file."""
         text = str(error).removeprefix(f"{self.source.annotation_file}: ")
         self.report("unreadable-file", "error", "", text)
 
@@ -127,6 +127,6 @@ class Listing:
 
 
 def annotation_place(record: Any, position: int) -> str:
-    """How a finding names an annotation: by its id, or by its position if it has none."""
+    """The name of an annotation in findings: its id, or its position if it has no id."""
     number = record.get("id") if isinstance(record, dict) else None
     return f"annotation {number}" if is_id(number) else f"annotations[{position}]"

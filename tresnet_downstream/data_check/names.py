@@ -1,33 +1,33 @@
-"""File names that no file can have, or that lead out of the folder of images."""
+"""Checks of file names: invalid names, and names that lead out of the image folder."""
 
 import os
 
 from tresnet_downstream.image_paths import lies_outside
 
-# Of Linux; `os.pathconf` says what the system at hand takes, where there is one.
+# Limits of Linux; `os.pathconf`, where it exists, returns those of the running system.
 _PATH_MAX, _NAME_MAX = 4096, 255
 
 
 def impossible_name(name: str, folder: str) -> str | None:
-    """Says why no file in a folder can have this name; None if one can."""
+    """The reason why a file name is invalid; None if it is valid."""
     if "\0" in name:
         return "the name contains a NUL character"
     encoded = name.encode()
     longest = max(map(len, encoded.split(b"/")))
     if longest > _limit("PC_NAME_MAX", _NAME_MAX):
-        return f"a part of the name has {longest:,} bytes; file systems take {_limit('PC_NAME_MAX', _NAME_MAX):,}"
+        return f"a part of the name has {longest:,} bytes; file systems allow {_limit('PC_NAME_MAX', _NAME_MAX):,}"
     length = len(os.fsencode(os.path.join(folder, ""))) + len(encoded)
     if length >= _limit("PC_PATH_MAX", _PATH_MAX):
-        return f"the path has {length:,} bytes; the system takes {_limit('PC_PATH_MAX', _PATH_MAX):,}"
+        return f"the path has {length:,} bytes; the system allows {_limit('PC_PATH_MAX', _PATH_MAX):,}"
     return None
 
 
 def way_out(name: str, folder: str) -> str | None:
-    """Says how a name leads out of a folder, even if it leads back in; None if it does not.
+    """Describes how a name leads out of a folder, even if it leads back in; None if it does not.
 
     Args:
-        name: of a file, relative to the folder.
-        folder: the folder, with symbolic links resolved.
+        name: file name, relative to the folder.
+        folder: the folder, with resolved symbolic links.
     """
     if os.path.isabs(name):
         return "the name is an absolute path"

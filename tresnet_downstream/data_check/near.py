@@ -1,4 +1,4 @@
-"""Images that look alike: perceptual hashes, and the search for hashes that differ in few bits."""
+"""Similar images: perceptual hashes, and the search for hashes that differ in few bits."""
 
 from importlib.util import find_spec
 from itertools import pairwise
@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 BITS = 64
-# Grey levels: below this standard deviation, an image has nothing that a hash could tell it by.
+# In grey levels. An image with a smaller standard deviation is too uniform for a hash.
 _FLAT = 4.0
 
 
@@ -17,7 +17,7 @@ def can_hash() -> bool:
 
 
 def perceptual_hash(image: np.ndarray) -> int | None:
-    """The ``phash`` of the package ImageHash: signs of the lowest frequencies of the image at 32 x 32.
+    """The ``phash`` of the package ImageHash: the signs of the lowest frequencies of the image at 32 x 32.
 
     Args:
         image: uint8 of shape (height, width, 3).
@@ -28,7 +28,7 @@ def perceptual_hash(image: np.ndarray) -> int | None:
     import imagehash
 
     grey = Image.fromarray(image).convert("L")
-    # Averaging by whole factors first is several times as fast and moves hardly a bit.
+    # Averaging by integer factors first is several times faster and changes hardly any bit.
     grey = grey.reduce(max(1, min(grey.size) // 128))
     if np.asarray(grey).std() < _FLAT:
         return None
@@ -44,7 +44,7 @@ def near_pairs(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.nd
 
     Args:
         hashes: uint64 of shape (N,), all different.
-        max_distance: the number of bits, 0 to 15.
+        max_distance: largest number of differing bits, 0 to 15.
 
     Returns:
         positions of the first and of the second hash of each pair, int64 of shape (P,), the first below the second,
@@ -56,21 +56,26 @@ def near_pairs(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.nd
         band = (hashes >> np.uint64(start)) & np.uint64((1 << (end - start)) - 1)
         order = np.argsort(band, kind="stable")
         band, sorted_hashes = band[order], hashes[order]
-        # Hashes of one band lie side by side: compare each with the next, the one after that, and so on.
+        # Hashes with equal bands are adjacent: each is compared with the next one, the one after that, and so on.
         first, step = np.arange(len(hashes)), 1
         while len(first := first[first < len(hashes) - step]):
             first = first[band[first] == band[first + step]]
             is_near = popcount(sorted_hashes[first] ^ sorted_hashes[first + step]) <= max_distance
             pairs.append(np.stack([order[first[is_near]], order[first[is_near] + step]], axis=1))
             step += 1
-    # A pair that agrees in several bands was found as often.
+    # A pair with several equal bands occurs several times.
     unique = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
     one, other = unique[:, 0], unique[:, 1]
     return one, other, popcount(hashes[one] ^ hashes[other])
 
 
 def popcount(numbers: np.ndarray) -> np.ndarray:
-    """Counts the bits of uint64 numbers that are 1: uint8 of the same shape."""
+    """Counts the bits of uint64 numbers that are 1: uint8 of the same shape.
+
+    Examples:
+        >>> popcount(np.array([0, 1, 255], np.uint64)).tolist()
+        [0, 1, 8]
+    """
     if hasattr(np, "bitwise_count"):
         counts: np.ndarray = np.bitwise_count(numbers)
     else:  # numpy before 2.0

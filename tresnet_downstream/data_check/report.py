@@ -1,4 +1,4 @@
-"""A check's findings for a terminal and for programs."""
+"""The findings of a check, as a table and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _WIDTH = 160
 
 
 def table(report: DataReport, num_examples: int = 3) -> str:
-    """Lay out the splits, the findings counted by kind and split with examples, and a line of totals."""
+    """The splits, the numbers of findings by kind and split with examples, and the totals, as text."""
     lines = [
         f"{listing.source.split}: {_counted(len(listing.images), 'image')} and "
         f"{_counted(len(listing.classes), 'class', 'es')} in "
@@ -42,7 +42,7 @@ def table(report: DataReport, num_examples: int = 3) -> str:
 
 
 def content(report: DataReport) -> dict[str, Any]:
-    """The report as plain data, all findings included."""
+    """The report as plain data, with all findings."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -104,6 +104,6 @@ def _example(finding: Finding) -> str:
 
 
 def _printable(text: str) -> str:
-    """Names come from strangers: no control characters or lone surrogates reach the terminal."""
+    """Replaces control characters and lone surrogates, which file names may contain."""
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."

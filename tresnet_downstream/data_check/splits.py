@@ -40,13 +40,13 @@ def check_duplicates(images: Sequence[Seen]) -> None:
 
 
 def check_near_duplicates(images: Sequence[Seen], max_distance: int) -> None:
-    """Reports images that look alike, each with the one that it is most like.
+    """Reports similar images, each with the most similar one.
 
     Of two images of a split the later is reported, of two splits the training image.
 
     Args:
-        images: the readable images of all splits, those of training first.
-        max_distance: the number of bits in which the hashes may differ.
+        images: the readable images of all splits, training images first.
+        max_distance: largest number of differing bits of the hashes.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for index, seen in enumerate(images):
@@ -59,7 +59,7 @@ def check_near_duplicates(images: Sequence[Seen], max_distance: int) -> None:
         (distance, members[one], members[other])
         for distance, one, other in sorted(zip(distances.tolist(), ones.tolist(), others.tolist(), strict=True))
     ]
-    # For each image the first that is like it, within its split and in a later one.
+    # For each image, the first similar image within its split and in a later split.
     within: dict[int, tuple[int, Seen]] = {}
     across: dict[int, tuple[int, Seen]] = {}
     for distance, one_group, other_group in pairs:
@@ -67,7 +67,7 @@ def check_near_duplicates(images: Sequence[Seen], max_distance: int) -> None:
         if one_group is not other_group:
             directions.append((other_group, one_group))
         for group, candidates in directions:
-            # One image of each split stands for all of a hash: they may be many.
+            # Many images may have the same hash, so one image of each split represents them.
             first = {images[index].rank: index for index in reversed(candidates)}
             for index in group:
                 for rank, like in first.items():
@@ -87,7 +87,7 @@ def check_near_duplicates(images: Sequence[Seen], max_distance: int) -> None:
 
 
 def _check_within(group: list[Seen]) -> None:
-    """Identical images of a split: duplicates if their labels agree, else a contradiction."""
+    """Reports identical images of a split: as duplicates if their labels are equal, otherwise as a contradiction."""
     if len(group) < 2:
         return
     first = group[0]
@@ -103,7 +103,7 @@ def _check_within(group: list[Seen]) -> None:
 
 
 def _check_across(group: list[Seen]) -> None:
-    """Report the images of the earlier split: removing them there leaves the scores as they are defined."""
+    """Reports images of the earlier split, because removing them there does not change the scored data."""
     for seen in group:
         later = next((other for other in group if other.rank > seen.rank), None)
         if later is None:
@@ -112,7 +112,7 @@ def _check_across(group: list[Seen]) -> None:
         if later.image.labels != seen.image.labels:
             text += f", and other labels: {_difference(seen, later)}"
         if seen.rank == 0:
-            # An image that training leaves out spoils no score.
+            # An image that training leaves out does not affect scores.
             _report(seen, "leaked-image", "error" if seen.listing.uses(seen.image) else "warning", text)
         else:
             _report(seen, "shared-image", "warning", text)
@@ -131,7 +131,7 @@ def _name(seen: Seen) -> str:
 
 
 def _difference(seen: Seen, other: Seen) -> str:
-    """The classes that the two do not have in common, or that their boxes differ."""
+    """Describes how the labels of two images differ."""
     texts = [
         f"{', '.join(sorted(names)[:3])} only {where}"
         for names, where in (

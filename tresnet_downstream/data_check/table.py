@@ -1,4 +1,4 @@
-"""Reads a table of ``path,label;label`` to its end, and collects what the strict reader would stop at."""
+"""Reads a CSV file of ``path,label;label`` completely, and collects all faults, at the first of which readers stop."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from tresnet_downstream.text_files import read_text, same_file_name
 
 
 def list_table(source: Source) -> Listing:
-    """Lists the images of a CSV file; what is wrong with it becomes findings.
+    """Lists the images of a CSV file; its faults become findings.
 
     ``content`` of the result has all rows that could be parsed, the header included; positions count these.
     """
@@ -57,7 +57,7 @@ def list_table(source: Source) -> Listing:
 
 
 def _widths_by_header(listing: Listing, cells: list[str]) -> tuple[int, ...]:
-    """How many columns the rows may have."""
+    """The allowed numbers of columns."""
     if len(cells) in (2, 3) and [cell.strip() for cell in cells[2:]] in ([], ["unknown"]):
         return (len(cells),)
     text = f"the header is `{','.join(cells)[:60]}`, not path,label[,unknown]"

@@ -1,4 +1,4 @@
-"""Reads PASCAL VOC's list and XML files to their end, and collects what the strict reader would stop at."""
+"""Reads PASCAL VOC's image list and XML files completely, and collects all faults."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""From a trained network to one that only predicts: fused, exported, quantised."""
+"""Fusing, export and quantisation of trained networks for inference."""
 
 from tresnet_downstream.deployment.fuse import fuse
 

@@ -1,4 +1,4 @@
-"""Classifiers: from pictures to logits, one picture of a fixed height and width after the other or several at once."""
+"""Export of classifiers: from images of a fixed size to logits, with any batch size."""
 
 import copy
 from collections.abc import Sequence
@@ -17,20 +17,21 @@ from tresnet_downstream.exported.arrays import as_network_input
 from tresnet_downstream.exported.classifier import IMAGES, LOGITS
 from tresnet_downstream.exported.file import CLASSIFIER
 
-# Of the largest logit, or of 1 if that is larger.
+# Largest difference of logits, relative to the largest logit or to 1 if that is larger.
 TOLERANCE = 1e-4
-# Mean difference of probabilities beyond which an int8 model is broken rather than rounded.
+# Largest mean difference of probabilities that is accepted as the rounding error of an int8 model.
 INT8_TOLERANCE = 0.05
 
 
 class ExportableClassifier(Exportable[np.ndarray]):
-    """A classifier to export, fused: ``images``, N x 3 x H x W in [0, 1], to ``logits``, N x C.
+    """A classifier to export, fused. It computes ``logits``, N x C, from ``images``, N x 3 x H x W in [0, 1].
 
     Args:
-        model: from :func:`load_model`, in evaluation mode; stays as it is. H and W are those of its pipeline.
+        model: a model from :func:`load_model` in evaluation mode; it is not modified. H and W are the size that its
+            pipeline gives.
 
     Raises:
-        UserError: for a model in training mode, without a pipeline, or that does not take pictures of that size.
+        UserError: if the model is in training mode, has no pipeline, or does not accept images of that size.
     """
 
     kind: ClassVar[str] = CLASSIFIER
@@ -42,18 +43,18 @@ class ExportableClassifier(Exportable[np.ndarray]):
         if model.training:
             raise UserError("the model is in training mode: call model.eval() first")
         if not model.pipeline:
-            raise UserError("the model does not say how pictures are prepared: load it with load_model")
+            raise UserError("the model does not say how images are prepared: load it with load_model")
         self._prepare = model.preparation()
         height, width, _ = self.prepare(np.zeros((64, 64, 3), np.uint8)).shape
         self.size = (height, width)
         copied = fuse(model) if isinstance(model.backbone, TResNet) else copy.deepcopy(model)
         self.module: ImageClassifier = copied.cpu().float()
         with torch.inference_mode():
-            # A size that the network does not take would come out of the exporter as an error of its own.
+            # If the network does not accept the size, this raises a clearer error than the exporter.
             self.module(torch.zeros(1, 3, *self.size))
 
     def description(self) -> dict[str, Any]:
-        """Classes, whether an image may have several, and the pipeline."""
+        """The classes, whether an image may have several labels, and the pipeline."""
         return {
             "classes": list(self.module.classes or ()),
             "multi_label": self.module.multi_label,
@@ -61,7 +62,7 @@ class ExportableClassifier(Exportable[np.ndarray]):
         }
 
     def prepare(self, picture: np.ndarray) -> np.ndarray:
-        """The picture as the pipeline gives it."""
+        """The image after the pipeline."""
         return self._prepare(picture)
 
     def batch(self, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -73,7 +74,7 @@ class ExportableClassifier(Exportable[np.ndarray]):
         return (torch.zeros(2, 3, *self.size),)
 
     def drawn(self) -> Sequence[np.ndarray]:
-        """Four pictures."""
+        """Four synthetic images."""
         return list(drawn_pictures(4, *self.size))
 
     def compare(self, run: Run, pictures: Sequence[np.ndarray], int8: bool) -> str:
@@ -91,8 +92,8 @@ class ExportableClassifier(Exportable[np.ndarray]):
         difference = np.concatenate(differences)
         if int8 and not difference.mean() <= INT8_TOLERANCE:
             raise UserError(
-                f"not exported: in int8 probabilities differ from torch's by {difference.mean():.2g} on average, "
-                "so the network does not stand it, or not with these pictures: export it in float32"
+                f"not exported: in int8 probabilities differ from torch's by {difference.mean():.2g} on average, more "
+                f"than {INT8_TOLERANCE}: calibrate with other images, or export the network in float32"
             )
         if not int8 and not difference.max() <= TOLERANCE * largest:
             raise UserError(
@@ -100,5 +101,5 @@ class ExportableClassifier(Exportable[np.ndarray]):
             )
         return (
             f"{'probabilities' if int8 else 'logits'} differ from torch's by {difference.max():.1e} at most, "
-            f"{difference.mean():.1e} on average, on {len(pictures)} pictures"
+            f"{difference.mean():.1e} on average, on {len(pictures)} images"
         )

@@ -1,4 +1,4 @@
-"""Detectors: from pictures to boxes, with non-maximum suppression inside the file."""
+"""Export of detectors: from images to boxes, including non-maximum suppression."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -32,16 +32,16 @@ from tresnet_downstream.exported.file import DETECTOR
 from tresnet_downstream.exported.letterbox import Letterbox
 
 # isort: split
-# After our own `detection`, which says what is missing if MMDetection is.
+# After our `detection`, which raises a clear error if MMDetection is missing.
 import mmdet.models
 import mmdet.structures
 
-# What a float32 file may differ by: corners, of the longer side of the picture; and scores.
+# Largest differences of a float32 file: of corners, relative to the longer side of the image, and of scores.
 BOX_TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-4
-# How many boxes must be found by both. Where two scores, or an overlap and the limit, are equal within rounding,
+# Smallest share of boxes that both must find. If two scores, or an overlap and the threshold, are equal up to rounding,
 # suppression may choose another box.
 LEAST_PAIRED = 0.99
-# In int8: how many of torch's boxes with a score above INT8_SCORE must be found again, with an overlap of INT8_IOU.
+# In int8: smallest share of torch's boxes with a score above INT8_SCORE that must be found with an IoU of INT8_IOU.
 INT8_SCORE, INT8_IOU, INT8_LEAST_PAIRED = 0.3, 0.5, 0.8
 models: Any = mmdet.models
 EXPORTED = "RetinaNet, FCOS, ATSS, GFL, RTMDet and Faster R-CNN"
@@ -61,25 +61,24 @@ _CODERS = (models.task_modules.coders.DeltaXYWHBBoxCoder, models.task_modules.co
 
 
 class ExportableDetector(Exportable[Prepared]):
-    """A detector to export, its backbone fused if it is a TResNet.
+    """A detector to export; a TResNet backbone is fused.
 
-    Inputs and outputs are those of :class:`DetectorGraph`; they are what MMDetection's ``predict`` gives for the same
-    pictures, padded to the same height and width.
+    Inputs and outputs are those of :class:`DetectorGraph`. The outputs equal those of MMDetection's ``predict`` for the
+    same images, padded to the same height and width.
 
     Args:
-        detector: from :func:`load_detector`; stays as it is.
-        size: height and width of the pictures; None takes the test pipeline's.
+        detector: a detector from :func:`load_detector`; it is not modified.
+        size: height and width of the images; None uses the size of the test pipeline.
 
     Raises:
-        UserError: for a detector that cannot be exported, a pipeline that the file cannot take the place of, and a
-            size that the detector does not take.
+        UserError: if the detector or its pipeline cannot be exported, or the detector does not accept the size.
     """
 
     kind: ClassVar[str] = DETECTOR
     inputs: ClassVar[tuple[str, ...]] = (IMAGES, SIZES, SCALE_FACTORS, SCORE_THRESHOLD)
     outputs: ClassVar[tuple[str, ...]] = (BOXES, SCORES, LABELS)
     per_picture: ClassVar[tuple[str, ...]] = (IMAGES, SIZES, SCALE_FACTORS)
-    # Not the arithmetic of boxes, whose pixels have more than 256 values.
+    # Box coordinates have more than 256 values and cannot be quantised to int8.
     int8_modules: ClassVar[tuple[str, ...] | None] = (
         *("backbone", "neck", "head.layers", "head.rpn_layers", "head.box_head"),
     )
@@ -91,7 +90,7 @@ class ExportableDetector(Exportable[Prepared]):
         )
         self.size = (self._letterbox.height, self._letterbox.width)
         self._detector = copy.deepcopy(detector).cpu().float()
-        # What MMDetection computes is computed with the network as it is, so that fusing is compared too.
+        # The reference uses the network that is not fused, so the comparison includes the fusing.
         fused = copy.copy(self._detector)
         fused._modules = dict(self._detector._modules)
         if isinstance(detector.backbone, TResNet):
@@ -106,16 +105,16 @@ class ExportableDetector(Exportable[Prepared]):
             height, width = self.size
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"the detector takes no pictures of {height} x {width} ({reason}); choose another size with "
+                f"the detector does not accept images of {height} x {width} ({reason}); choose another size with "
                 "`input_size`, such as a multiple of 32"
             ) from error
 
     def graph(self, detector: Any) -> nn.Module:
-        """What is exported, of a detector whose backbone may be fused."""
+        """The module to export, for a detector whose backbone may be fused."""
         return DetectorGraph(detector, self.size)
 
     def description(self) -> dict[str, Any]:
-        """Classes, the score that boxes have at least, and how pictures are prepared."""
+        """The classes, the score threshold, and the preparation of images."""
         return {
             "classes": list(self.classes),
             "score_threshold": self.score_threshold,
@@ -127,7 +126,7 @@ class ExportableDetector(Exportable[Prepared]):
         return self._letterbox(picture)
 
     def batch(self, pictures: Sequence[Prepared]) -> dict[str, np.ndarray]:
-        """See :class:`Exportable`; with the score threshold of the detector's config."""
+        """See :class:`Exportable`; uses the score threshold of the detector's config."""
         return inputs_of(pictures, self.score_threshold)
 
     def example(self) -> tuple[Tensor, ...]:
@@ -136,7 +135,7 @@ class ExportableDetector(Exportable[Prepared]):
         return torch.zeros(2, 3, *self.size), sizes, torch.ones(2, 2), torch.tensor([self.score_threshold])
 
     def drawn(self) -> Sequence[Prepared]:
-        """Pictures of several shapes, larger and smaller than the file's."""
+        """Synthetic images of several shapes, larger and smaller than the size of the file."""
         height, width = self.size
         shapes = [(height, width), (height, 2 * width // 3), (2 * height // 3, width), (2 * height, width)]
         return [self.prepare(drawn_pictures(1, *shape)[0]) for shape in shapes]
@@ -144,13 +143,13 @@ class ExportableDetector(Exportable[Prepared]):
     def compare(self, run: Run, pictures: Sequence[Prepared], int8: bool) -> str:
         """Compares boxes with those of MMDetection's ``predict``.
 
-        In float32, each box must have a partner: same class, scores within :data:`SCORE_TOLERANCE`, corners within
-        :data:`BOX_TOLERANCE`. Boxes of all scores are compared, so that each picture has some. In a picture with as
-        many boxes as are given at most, those with the lowest score may have none.
+        In float32, each box must have a partner of the same class, with scores within :data:`SCORE_TOLERANCE` and
+        corners within :data:`BOX_TOLERANCE`. Boxes of all scores are compared, so each image has some. If an image has
+        the largest possible number of boxes, those with the lowest scores need no partner.
         """
         pairs = _Pairs(INT8_IOU if int8 else None)
         for part in batches(pictures):
-            # In int8 a score may be lower than the one that it is compared with.
+            # In int8 a score may be lower than the reference score.
             inputs = inputs_of(part, INT8_SCORE / 3 if int8 else 0.0)
             reference = self.predicted(part, INT8_SCORE if int8 else 0.0)
             outputs = run(inputs)
@@ -161,7 +160,7 @@ class ExportableDetector(Exportable[Prepared]):
 
     @torch.inference_mode()
     def predicted(self, pictures: Sequence[Prepared], score_threshold: float) -> list[Found]:
-        """What MMDetection finds in pictures that are padded to the file's height and width."""
+        """MMDetection's predictions for images that are padded to the size of the file."""
         images, samples = self.padded(pictures)
         config = _test_cfg(self._detector)
         before, config["score_thr"] = config.get("score_thr", 0), score_threshold
@@ -173,7 +172,7 @@ class ExportableDetector(Exportable[Prepared]):
         return [Found(each.bboxes.numpy(), each.scores.numpy(), each.labels.numpy()) for each in instances]
 
     def padded(self, pictures: Sequence[Prepared]) -> tuple[Tensor, list[Any]]:
-        """What MMDetection's preprocessor makes of pictures, padded to the file's height and width; and the samples."""
+        """The images after MMDetection's preprocessor, padded to the size of the file, and the samples."""
         preprocessor = self._detector.data_preprocessor
         images, samples = [], []
         for picture in pictures:
@@ -194,16 +193,16 @@ class ExportableDetector(Exportable[Prepared]):
 
 
 def require_exportable(detector: Any) -> None:
-    """Checks that a detector is one of those that :class:`DetectorGraph` computes.
+    """Checks that :class:`DetectorGraph` supports a detector.
 
     Raises:
-        UserError: for any other; says which are.
+        UserError: if it does not; the message lists the supported detectors.
     """
     if detector.training:
         raise UserError("the detector is in training mode: call detector.eval() first")
     if getattr(detector, "with_mask", False):
         raise UserError(
-            f"the detector has a mask head, and exported files give boxes alone; exported are {EXPORTED}, of boxes"
+            f"the detector has a mask head, but exported files return only boxes; {EXPORTED} can be exported"
         )
     parts = [detector]
     if type(detector) is models.FasterRCNN:
@@ -233,7 +232,7 @@ def require_exportable(detector: Any) -> None:
         parts, known = [head.bbox_coder], False
     if not known:
         names = " with ".join(type(part).__name__ for part in parts if part is not None)
-        raise UserError(f"{names} cannot be exported; exported are {EXPORTED}, with MMDetection's own heads")
+        raise UserError(f"{names} cannot be exported; {EXPORTED} can, with MMDetection's own heads")
     for place, config in enumerate(configs):
         _require_test_cfg(config, needs_nms_pre=place == 0)
 
@@ -245,7 +244,7 @@ def _is_average(layer: Any) -> bool:
 def _require_test_cfg(config: Any, needs_nms_pre: bool) -> None:
     nms = (config or {}).get("nms")
     if not isinstance(nms, Mapping):
-        raise UserError("model.test_cfg.nms: is not set, and the exported file suppresses boxes by it")
+        raise UserError("model.test_cfg.nms: is not set, but the exported file needs it")
     unknown = set(nms) - {"type", "iou_threshold", "class_agnostic", "split_thr"}
     if nms.get("type", "nms") != "nms" or "iou_threshold" not in nms or unknown:
         raise UserError(
@@ -254,7 +253,7 @@ def _require_test_cfg(config: Any, needs_nms_pre: bool) -> None:
         )
     for key in ("max_per_img", *(("nms_pre",) if needs_nms_pre else ())):
         if not (isinstance(config.get(key), int) and config[key] > 0):
-            raise UserError(f"model.test_cfg.{key}={config.get(key)}: give a whole number above 0, to be exported")
+            raise UserError(f"model.test_cfg.{key}={config.get(key)}: give a whole number above 0 for the export")
 
 
 def _test_cfg(detector: Any) -> Any:
@@ -262,10 +261,10 @@ def _test_cfg(detector: Any) -> Any:
 
 
 class _Pairs:
-    """Pairs of boxes that torch and a file found, over pictures.
+    """Pairs of boxes of torch and of an exported file, over several images.
 
     Args:
-        least_iou: overlap of pairs; None takes :data:`BOX_TOLERANCE` and :data:`SCORE_TOLERANCE`.
+        least_iou: smallest IoU of a pair; None uses :data:`BOX_TOLERANCE` and :data:`SCORE_TOLERANCE`.
     """
 
     def __init__(self, least_iou: float | None) -> None:
@@ -274,18 +273,18 @@ class _Pairs:
         self._corners: list[float] = [0.0]
         self._scores: list[float] = [0.0]
 
-    def add(self, reference: Found, found: Found, longest: float, most: int) -> None:
-        """Adds the boxes of one picture; ``longest`` is its longer side, ``most`` how many boxes there may be."""
-        free = np.ones(len(found.scores), bool)
+    def add(self, reference: Found, exported: Found, longest: float, most: int) -> None:
+        """Adds the boxes of one image; ``longest`` is its longer side, ``most`` the largest number of boxes."""
+        free = np.ones(len(exported.scores), bool)
         lowest = reference.scores.min() * (1 + 1e-3) if len(reference.scores) == most else -1.0
         for box, score, label in zip(reference.boxes, reference.scores, reference.labels, strict=True):
-            partners = np.flatnonzero(free & (found.labels == label))
-            corner = np.abs(found.boxes[partners] - box).max(1) if len(partners) else np.zeros(0)
-            difference = np.abs(found.scores[partners] - score)
+            partners = np.flatnonzero(free & (exported.labels == label))
+            corner = np.abs(exported.boxes[partners] - box).max(1) if len(partners) else np.zeros(0)
+            difference = np.abs(exported.scores[partners] - score)
             if self._least_iou is None:
                 fits = (corner <= BOX_TOLERANCE * longest) & (difference <= SCORE_TOLERANCE)
             else:
-                fits = _ious(box, found.boxes[partners]) >= self._least_iou
+                fits = _ious(box, exported.boxes[partners]) >= self._least_iou
             if not fits.any():
                 self._boxes += bool(score > lowest)
                 continue
@@ -296,7 +295,7 @@ class _Pairs:
             self._corners.append(float(corner[chosen]))
             self._scores.append(float(difference[chosen]))
         if self._least_iou is None:
-            self._boxes += int((free & (found.scores > lowest)).sum())
+            self._boxes += int((free & (exported.scores > lowest)).sum())
 
     def summary(self, pictures: int) -> str:
         """See :meth:`Exportable.compare`."""
@@ -304,29 +303,29 @@ class _Pairs:
             raise UserError(
                 f"not exported: {self._boxes - self._paired} of {self._boxes} boxes differ from torch's in class, in "
                 f"score by more than {SCORE_TOLERANCE:g}, or in a corner by more than {BOX_TOLERANCE:g} of the "
-                "picture's longer side"
+                "image's longer side"
             )
         return (
-            f"{self._paired} of {self._boxes} boxes are torch's: scores differ by {max(self._scores):.1e} at "
-            f"most, corners by {max(self._corners):.1e} pixels, on {pictures} pictures"
+            f"{self._paired} of {self._boxes} boxes agree with torch's: scores differ by {max(self._scores):.1e} at "
+            f"most, corners by {max(self._corners):.1e} pixels, on {pictures} images"
         )
 
     def summary_of_int8(self, pictures: int) -> str:
-        """The same for int8."""
+        """Like :meth:`summary`, for int8."""
         if not self._boxes:
             raise UserError(
-                f"not exported: the detector finds no box with a score above {INT8_SCORE} in the {pictures} pictures, "
-                "so int8 cannot be compared with float32: calibrate with pictures that show objects of its classes"
+                f"not exported: the detector finds no box with a score above {INT8_SCORE} in the {pictures} images, "
+                "so int8 cannot be compared with float32: calibrate with images that show objects of its classes"
             )
         if self._paired < INT8_LEAST_PAIRED * self._boxes:
             raise UserError(
-                f"not exported: in int8, {self._paired} of the {self._boxes} boxes with a score above {INT8_SCORE} are "
-                "found again, so the network does not stand it, or not with these pictures: export it in float32"
+                f"not exported: in int8, {self._paired} of the {self._boxes} boxes with a score above {INT8_SCORE} "
+                "are found again: calibrate with other images, or export the network in float32"
             )
         return (
             f"{self._paired} of {self._boxes} boxes with a score above {INT8_SCORE} are found again (IoU {INT8_IOU}): "
             f"scores differ by {max(self._scores):.1e} at most, {np.mean(self._scores[1:]):.1e} on average, on "
-            f"{pictures} pictures"
+            f"{pictures} images"
         )
 
 

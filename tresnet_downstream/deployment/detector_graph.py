@@ -1,7 +1,7 @@
-"""A detector of MMDetection as one graph of fixed shapes: from pictures to boxes, its suppression inside.
+"""A detector of MMDetection as a graph of fixed shapes, including non-maximum suppression.
 
-MMDetection filters candidates by score, picture by picture, so that every tensor behind has a size of its own. Here the
-sizes are fixed: what a filter leaves out stays, with a score below every other. The boxes are the same.
+MMDetection filters candidates by score for each image, so the sizes of all following tensors vary. Here they are fixed:
+filtered candidates are kept with a score below all others. The resulting boxes are the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from tresnet_downstream.deployment.suppression import NO_SCORE, kept_by_nms
 
 @dataclass(frozen=True)
 class Candidates:
-    """What suppression chooses from, for each of N pictures.
+    """The candidates of non-maximum suppression, for each of N images.
 
     Attributes:
         boxes: N x K x 4, left, top, right and bottom.
-        scores: N x K; :data:`NO_SCORE` where there is none.
-        groups: N x K, int64: a box suppresses those of its own group alone.
+        scores: N x K; :data:`NO_SCORE` for filtered candidates.
+        groups: N x K, int64: a box suppresses only boxes of its own group.
     """
 
     boxes: Tensor
@@ -31,11 +31,11 @@ class Candidates:
 
 
 class DetectorGraph(nn.Module):
-    """A detector from pictures to a fixed number of boxes for each.
+    """A detector that returns a fixed number of boxes for each image.
 
     Args:
-        detector: of MMDetection, of a family that :mod:`.detector` takes, in evaluation mode.
-        size: height and width of the pictures.
+        detector: a detector of MMDetection that :mod:`.detector` supports, in evaluation mode.
+        size: height and width of the images.
     """
 
     def __init__(self, detector: Any, size: tuple[int, int]) -> None:
@@ -54,17 +54,17 @@ class DetectorGraph(nn.Module):
     def forward(
         self, images: Tensor, sizes: Tensor, scale_factors: Tensor, score_threshold: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, best first.
+        """Predicts boxes, best first.
 
         Args:
-            images: N x 3 x H x W in [0, 1], RGB, each picture at the top left.
-            sizes: N x 2, height and width of each picture within ``images``; what lies beyond is not read.
-            scale_factors: N x 2, by how much each picture's width and height were multiplied.
-            score_threshold: 1 value; boxes have a score above it.
+            images: N x 3 x H x W in [0, 1], RGB, each image at the top left.
+            sizes: N x 2, height and width of each image within ``images``; pixels outside are ignored.
+            scale_factors: N x 2, factors by which the width and height of each image were scaled.
+            score_threshold: shape (1,); boxes have a score above it.
 
         Returns:
-            N x K x 4 boxes in pixels of the pictures before they were resized; N x K scores, 0 where there is no box;
-            N x K classes, int64, -1 where there is no box.
+            N x K x 4 boxes in pixels of the original images; N x K scores, 0 if there is no box; N x K classes, int64,
+            -1 if there is no box.
         """
         maps = self.neck(self.backbone(self.pixels(images, sizes)))
         detections: tuple[Tensor, Tensor, Tensor] = self.head(
@@ -74,23 +74,23 @@ class DetectorGraph(nn.Module):
 
 
 class _Pixels(nn.Module):
-    """What MMDetection's preprocessor does: it normalises pictures and pads them with a value behind that."""
+    """MMDetection's preprocessor: normalises images, and then pads them with a constant."""
 
     def __init__(self, preprocessor: Any) -> None:
         super().__init__()
         mean, std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
         if preprocessor._enable_normalize:
             mean, std = mean + preprocessor.mean.cpu(), std * preprocessor.std.cpu()
-        # MMDetection reads pictures as BGR; ours are RGB.
+        # MMDetection reads images as BGR; ours are RGB.
         self.reverse = not preprocessor._channel_conversion
-        # Pixels of 0 to 255 are 255 times ours; where the network takes ours, nothing is computed.
+        # MMDetection's pixels are from 0 to 255, ours from 0 to 1. If the network expects ours, nothing is computed.
         self.scale = nn.Buffer(255 / std, persistent=False)
         self.shift = nn.Buffer(-mean / std, persistent=False)
         self.is_identity = bool((self.scale == 1).all() and (self.shift == 0).all())
         self.pad_value = float(preprocessor.pad_value)
 
     def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """N x 3 x H x W to the same, as the backbone takes it."""
+        """Normalises and pads N x 3 x H x W images for the backbone."""
         if self.reverse:
             images = images.flip(1)
         if not self.is_identity:
@@ -103,10 +103,10 @@ class _Pixels(nn.Module):
 
 
 class OneStageHead(nn.Module):
-    """A dense head, from feature maps to boxes: ``predict_by_feat`` of MMDetection's ``BaseDenseHead`` and ``GFLHead``.
+    """``predict_by_feat`` of MMDetection's ``BaseDenseHead`` and ``GFLHead``: boxes from feature maps.
 
     Args:
-        head: of MMDetection.
+        head: a head of MMDetection.
         map_sizes: height and width of each feature map.
     """
 
@@ -118,7 +118,7 @@ class OneStageHead(nn.Module):
     def forward(
         self, maps: Sequence[Tensor], limits: Tensor, scale_factors: Tensor, score_threshold: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, scores and classes, as of :class:`DetectorGraph`; ``limits`` are width, height, width, height."""
+        """Boxes, scores and classes, see :class:`DetectorGraph`; ``limits`` are width, height, width, height."""
         levels = []
         for level, outputs in enumerate(zip(*self.layers(maps), strict=True)):
             logits, boxes, *factors = (_by_position(output) for output in outputs)
@@ -139,7 +139,7 @@ class OneStageHead(nn.Module):
 
 
 class TwoStageHead(nn.Module):
-    """A region proposal network and a box head behind it: MMDetection's ``RPNHead`` and ``StandardRoIHead``."""
+    """A region proposal network followed by a box head: MMDetection's ``RPNHead`` and ``StandardRoIHead``."""
 
     def __init__(self, rpn_head: Any, roi_head: Any, map_sizes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class TwoStageHead(nn.Module):
     def forward(
         self, maps: Sequence[Tensor], limits: Tensor, scale_factors: Tensor, score_threshold: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As of :class:`OneStageHead`."""
+        """See :class:`OneStageHead`."""
         proposals, proposal_scores = self._proposals(maps, limits)
         number, count = proposals.shape[:2]
         pictures = torch.arange(number, device=proposals.device).to(proposals)[:, None, None].expand(-1, count, 1)
@@ -172,7 +172,7 @@ class TwoStageHead(nn.Module):
         return best(Candidates(boxes, scores.flatten(1), labels.flatten(1)), self.test_cfg)
 
     def _proposals(self, maps: Sequence[Tensor], limits: Tensor) -> tuple[Tensor, Tensor]:
-        """N x K x 4 boxes and N x K scores, :data:`NO_SCORE` where there is none."""
+        """N x K x 4 boxes and N x K scores, :data:`NO_SCORE` if there is no proposal."""
         levels = []
         for level, (logits, deltas) in enumerate(zip(*self.rpn_layers(maps), strict=True)):
             channels = self.rpn_layers.cls_out_channels
@@ -189,9 +189,9 @@ class TwoStageHead(nn.Module):
         return _at(boxes, order), scores
 
     def _region_features(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
-        """R x C x h x w for R regions: picture, left, top, right, bottom.
+        """Features, R x C x h x w, of R regions: image index, left, top, right, bottom.
 
-        Every map is asked for every region, and at one cell for those of other maps: the sizes are fixed so.
+        Each feature map is sampled for all regions, so sizes are fixed; regions of other maps are replaced by one cell.
         """
         layers = self.extractor.roi_layers
         if len(maps) == 1:
@@ -201,20 +201,20 @@ class TwoStageHead(nn.Module):
         for level, (feature_map, layer) in enumerate(zip(maps, layers, strict=True)):
             is_here = (levels == level)[:, None]
             cell = regions.new_tensor([0, 0, 1 / layer.spatial_scale, 1 / layer.spatial_scale])
-            asked = torch.where(is_here, regions[:, 1:], cell)
-            here = _aligned(feature_map, torch.cat([regions[:, :1], asked], 1), layer)
+            sampled = torch.where(is_here, regions[:, 1:], cell)
+            here = _aligned(feature_map, torch.cat([regions[:, :1], sampled], 1), layer)
             features = here if features is None else torch.where(is_here[:, :, None, None], here, features)
         assert features is not None
         return features
 
 
 class _Priors(nn.Module):
-    """Anchors or points of a dense head, for maps of fixed sizes."""
+    """Anchors or points of a dense head, for feature maps of fixed sizes."""
 
     def __init__(self, head: Any, map_sizes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         self.coder = head.bbox_coder
-        self.is_distribution = hasattr(head, "integral")  # GFL's: shares of distances
+        self.is_distribution = hasattr(head, "integral")  # GFL predicts distributions of distances
         priors = head.prior_generator.grid_priors(list(map_sizes), device="cpu")
         if self.is_distribution:
             self.reg_max, self.strides = head.reg_max, [float(stride[0]) for stride in head.prior_generator.strides]
@@ -224,7 +224,7 @@ class _Priors(nn.Module):
             self.register_buffer(f"level_{level}", each.clone(), persistent=False)
 
     def decode(self, level: int, places: Tensor, values: Tensor) -> Tensor:
-        """Boxes N x K x 4 of the priors at ``places``, N x K, from what the head says of them, N x K x values."""
+        """Decodes boxes, N x K x 4, from the priors at ``places``, N x K, and the head's outputs, N x K x values."""
         priors = getattr(self, f"level_{level}")[places]
         if self.is_distribution:
             shares = values.unflatten(2, (4, self.reg_max + 1)).softmax(3)
@@ -233,12 +233,12 @@ class _Priors(nn.Module):
         return boxes.reshape(*values.shape[:2], 4)
 
     def clipped(self, boxes: Tensor, limits: Tensor) -> Tensor:
-        """N x K x 4 boxes, within their pictures where the head's coder clips them."""
+        """N x K x 4 boxes, clipped to their images if the head's coder clips boxes."""
         return torch.minimum(boxes.clamp(min=0), limits[:, None]) if self.coder.clip_border else boxes
 
 
 def without_small(boxes: Tensor, scores: Tensor, test_cfg: Mapping[str, Any]) -> Tensor:
-    """The scores, :data:`NO_SCORE` for boxes that ``min_bbox_size`` leaves out."""
+    """The scores, set to :data:`NO_SCORE` for boxes that are not larger than ``min_bbox_size``."""
     least = test_cfg.get("min_bbox_size", -1)
     if least < 0:
         return scores
@@ -246,7 +246,7 @@ def without_small(boxes: Tensor, scores: Tensor, test_cfg: Mapping[str, Any]) ->
 
 
 def best(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, scores and classes that stay, best first; 0 and -1 where there is no box."""
+    """Boxes, scores and classes after suppression, best first; 0 and -1 if there is no box."""
     scores, order = _best_kept(candidates, test_cfg)
     is_box = scores > NO_SCORE / 2
     boxes = torch.where(is_box[..., None], _at(candidates.boxes, order), 0.0)
@@ -254,30 +254,30 @@ def best(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _best_kept(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor]:
-    """Scores and places of the best ``max_per_img`` candidates that stay; :data:`NO_SCORE` where there are fewer."""
+    """Scores and indices of the best ``max_per_img`` candidates after suppression, filled up with :data:`NO_SCORE`."""
     boxes, scores = candidates.boxes, candidates.scores
     if not test_cfg.nms.get("class_agnostic", False):
-        # As MMDetection does: boxes of different groups are moved apart.
+        # As in MMDetection, boxes of different groups are shifted so they do not overlap.
         among = torch.where((scores > NO_SCORE / 2)[..., None], boxes, 0.0)
         distance = among.flatten(1).amax(1) + 1
         boxes = boxes + (candidates.groups.to(boxes) * distance[:, None])[..., None]
     most = min(test_cfg.max_per_img, scores.shape[1])
-    kept = kept_by_nms(boxes, scores, float(test_cfg.nms.iou_threshold), most)
-    return torch.where(kept > 0, scores, NO_SCORE).topk(most, 1)
+    not_suppressed = kept_by_nms(boxes, scores, float(test_cfg.nms.iou_threshold), most)
+    return torch.where(not_suppressed > 0, scores, NO_SCORE).topk(most, 1)
 
 
 def _class_scores(head: Any, logits: Tensor) -> Tensor:
-    """Scores of classes, without that of the background."""
+    """Scores of the classes, without the background."""
     return logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(-1)[..., :-1]
 
 
 def _by_position(output: Tensor) -> Tensor:
-    """N x C x H x W to N x HW x C."""
+    """Reshapes N x C x H x W to N x HW x C."""
     return output.flatten(2).transpose(1, 2)
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:
-    """Rows of N x K x V at N x M places: N x M x V."""
+    """Gathers rows of N x K x V at N x M indices: N x M x V."""
     return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
 
 

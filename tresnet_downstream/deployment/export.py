@@ -1,4 +1,4 @@
-"""Export to ONNX and OpenVINO. A file gets its name once what it computes was compared with torch."""
+"""Export to ONNX and OpenVINO. A file appears only after its outputs were compared with torch's."""
 
 import ast
 import logging
@@ -21,24 +21,24 @@ from tresnet_downstream.exported.formats.interface import KEY, Arrays, required
 from tresnet_downstream.files import Earlier, named_if_unwritable, whole_file
 
 T = TypeVar("T")
-# Everything here has been in ONNX since opset 18; TensorRT 10 and ONNX Runtime 1.14 take it.
+# All used operators are in ONNX since opset 18; TensorRT 10 and ONNX Runtime 1.14 support it.
 OPSET = 18
-# Where torch's exporter writes the modules that a node belongs to.
+# Key under which torch's exporter stores the modules of a node.
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        path: the file; OpenVINO's weights are in the ``.bin`` beside it.
-        megabytes: size of all of it, in millions of bytes.
-        size: height and width of the pictures that it takes, in any number at a time.
-        pictures: how many it was compared with torch on.
-        comparison: how far it is from torch, in a line.
-        int8: whether it is quantised.
-        unreadable: why calibration pictures were left out.
+        path: the file; OpenVINO's weights are in the ``.bin`` file beside it.
+        megabytes: size of all files, in millions of bytes.
+        size: height and width of the input images; the batch size is free.
+        pictures: number of images on which the file was compared with torch.
+        comparison: the difference from torch, in a line.
+        int8: whether the file is quantised.
+        unreadable: reasons why calibration images were left out.
     """
 
     path: Path
@@ -52,13 +52,13 @@ class Export:
     def __str__(self) -> str:
         height, width = self.size
         lines = [
-            f"wrote {self.path} ({self.megabytes:.1f} MB{', int8' if self.int8 else ''}): takes pictures of {height} x "
-            f"{width}, any number at a time",
+            f"wrote {self.path} ({self.megabytes:.1f} MB{', int8' if self.int8 else ''}): takes images of {height} x "
+            f"{width}, with any batch size",
             self.comparison,
         ]
         if self.unreadable:
             lines.append(
-                f"left out of the calibration, since they cannot be read: {len(self.unreadable)}; the first: "
+                f"unreadable images left out of the calibration: {len(self.unreadable)}; the first: "
                 f"{self.unreadable[0]}"
             )
         return "\n".join(lines)
@@ -72,20 +72,19 @@ def export(
 ) -> Export:
     """Writes a model for ONNX Runtime and TensorRT (``.onnx``) or for OpenVINO (``.xml``).
 
-    The number of pictures is free, their height and width are fixed. The file also holds what prediction needs, such as
-    the classes.
+    The batch size is free, the height and width of images are fixed. The file also contains the data that prediction
+    needs, such as the classes.
 
     Args:
-        model: an :class:`ExportableClassifier` or :class:`ExportableDetector`.
-        path: the file to write; its folder is made. Another file there is moved aside, see :class:`Earlier`. OpenVINO's
-            weights go into the ``.bin`` beside it.
-        calibration: pictures like those to come; with them, an ``.xml`` is int8. Those that cannot be read are
-            left out.
-        track: passes items on and shows how far they are.
+        model: an :class:`ExportableClassifier`, :class:`ExportableDetector` or :class:`ExportableJoint`.
+        path: the file to write; its folder is created. An existing file is moved, see :class:`Earlier`. OpenVINO's
+            weights are written to the ``.bin`` file beside it.
+        calibration: images like those in use. If given, an ``.xml`` file is int8. Unreadable images are left out.
+        track: yields the items and shows progress.
 
     Raises:
-        UserError: for another suffix, a package that is not installed, too few pictures, a folder that cannot be
-            written; and if what the file computes is not what torch does.
+        UserError: if the suffix is unknown, a package is not installed, there are too few images, or the folder cannot
+            be written; and if the file's outputs differ from torch's.
     """
     path = Path(path)
     require_target(path, bool(calibration))
@@ -102,23 +101,23 @@ def export(
 
 
 def require_target(path: str | Path, int8: bool) -> None:
-    """Checks a name to export to, before there is a model.
+    """Checks the name of an exported file before the model is loaded.
 
     Raises:
-        UserError: for another suffix, int8 in a format that has none, or a package that is not installed.
+        UserError: if the suffix is unknown, the format does not support int8, or a package is not installed.
     """
     if not is_exported(path):
         raise UserError(f"{path}: the name must end in .onnx for ONNX, or in .xml for OpenVINO")
     chosen = format_of(path)
     if int8 and not chosen.has_int8:
         suffixes = " or ".join(suffix for suffix, each in FORMATS.items() if each.has_int8)
-        raise UserError(f"{path}: int8 is made by OpenVINO: give a name that ends in {suffixes}")
+        raise UserError(f"{path}: int8 needs OpenVINO: give a name that ends in {suffixes}")
     for package in ("onnx", "onnxscript", *chosen.packages):
         required(package, str(path))
 
 
 def onnx_program(model: Exportable[Any]) -> Any:
-    """The model in ONNX; its nodes that int8 leaves alone have names that begin with :data:`IN_FLOAT`."""
+    """The model in ONNX. The names of nodes that int8 does not quantise begin with :data:`IN_FLOAT`."""
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} if name in model.per_picture else None for name in model.inputs)
     with _quiet(), torch.no_grad():
@@ -144,16 +143,16 @@ def onnx_program(model: Exportable[Any]) -> Any:
 
 
 def _is_of(node: Any, modules: Sequence[str]) -> bool:
-    """Whether a node of ONNX belongs to one of these modules or to one below."""
+    """Whether an ONNX node belongs to one of the modules or to a submodule."""
     scopes: list[str] = next(
         (ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == _SCOPES), []
     )
-    module = scopes[-2] if len(scopes) > 1 else ""  # The last is the operation itself.
+    module = scopes[-2] if len(scopes) > 1 else ""  # the last one is the operation
     return any(module == name or module.startswith(f"{name}.") for name in modules)
 
 
 class _OneByOne(Sequence[Arrays]):
-    """The inputs of each picture alone, made when they are asked for."""
+    """The inputs of single images, computed on access."""
 
     def __init__(self, model: Exportable[T], pictures: Sequence[T]) -> None:
         self._model, self._pictures = model, pictures
@@ -167,21 +166,21 @@ class _OneByOne(Sequence[Arrays]):
 
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
-    """A name to write under; the files get theirs when the block ends well, the weights before what names them."""
+    """A context that yields a temporary path; on success the files are renamed, the weights first."""
     earlier = Earlier(path.parent)
     with named_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             names = format_of(path).files(path)
             partials = [stack.enter_context(whole_file(name)) for name in reversed(names)]
-            partials[0].touch()  # Before minutes of work, not after them.
+            partials[0].touch()  # fails now, not after minutes of work
             yield partials[0]
             earlier.keep_unless_same(*zip(partials, (name.name for name in reversed(names)), strict=True))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch's exporter prints of itself."""
+    """A context without the output of torch's exporter."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""What a kind of model gives to be exported, and what each exported file says of itself."""
+"""The interface of models that can be exported."""
 
 import json
 from abc import ABC, abstractmethod
@@ -16,16 +16,16 @@ Run = Callable[[Arrays], dict[str, np.ndarray]]
 
 
 class Exportable(ABC, Generic[T]):
-    """A model of some kind that can be exported; ``T`` is what is kept of a picture.
+    """A model that can be exported. ``T`` is the type of a prepared image.
 
     Attributes:
-        kind: of model, by which an exported file is opened again.
-        module: what is exported, in evaluation mode, on the CPU and in float32. Takes a tensor for each of ``inputs``,
-            gives one for each of ``outputs``.
-        inputs, outputs: names.
-        per_picture: of ``inputs``, those with a first axis of pictures, in any number.
-        int8_modules: names of modules below ``module`` whose operations int8 quantises; None for all.
-        size: height and width of the pictures, in pixels.
+        kind: kind of the model, by which an exported file is opened.
+        module: the module to export, in evaluation mode, on the CPU and in float32. It takes a tensor for each of
+            ``inputs`` and returns one for each of ``outputs``.
+        inputs, outputs: names of inputs and outputs.
+        per_picture: the inputs whose first axis is the batch.
+        int8_modules: names of submodules of ``module`` that int8 quantises; None for all.
+        size: height and width of the images in pixels.
     """
 
     kind: ClassVar[str]
@@ -38,47 +38,47 @@ class Exportable(ABC, Generic[T]):
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """What prediction needs to know beside the weights, as plain data."""
+        """The data that prediction needs besides the weights, as plain values."""
 
     @abstractmethod
     def prepare(self, picture: np.ndarray) -> T:
-        """What is kept of a picture (height x width x 3, uint8, RGB)."""
+        """Prepares an image (height x width x 3, uint8, RGB)."""
 
     @abstractmethod
     def batch(self, pictures: Sequence[T]) -> dict[str, np.ndarray]:
-        """The inputs for pictures, by name."""
+        """The inputs for a batch of prepared images, by name."""
 
     @abstractmethod
     def example(self) -> tuple[Tensor, ...]:
-        """The inputs for two pictures, in order: the exporter takes an axis of length 1 for one that stays so."""
+        """The inputs for two images, in order. With one image, the exporter would fix the batch size to 1."""
 
     @abstractmethod
     def drawn(self) -> Sequence[T]:
-        """Pictures that a float32 file is compared on."""
+        """Prepared synthetic images on which a float32 file is compared."""
 
     @abstractmethod
     def compare(self, run: Run, pictures: Sequence[T], int8: bool) -> str:
-        """Compares a file with torch, one picture at a time and several.
+        """Compares a file with torch, with a single image and with batches.
 
         Args:
-            run: the file's outputs, by name, for its inputs.
-            pictures: from :meth:`prepare`.
-            int8: whether the file is in int8; a float32 file must agree within rounding.
+            run: function that returns the file's outputs, by name, for its inputs.
+            pictures: images from :meth:`prepare`.
+            int8: whether the file is in int8; a float32 file must agree up to rounding.
 
         Returns:
-            a line that says how far they are apart.
+            a line with the differences.
 
         Raises:
-            UserError: if they are too far apart.
+            UserError: if the differences are too large.
         """
 
     def text(self) -> str:
-        """What an exported file says of itself."""
+        """The description in the exported file, as JSON."""
         return json.dumps({"kind": self.kind, "version": VERSION, **self.description()})
 
 
 def drawn_pictures(number: int, height: int, width: int) -> np.ndarray:
-    """Waves, blocks and noise, drawn from one seed: ``number`` x ``height`` x ``width`` x 3, uint8."""
+    """Synthetic images of waves, blocks and noise, always the same: uint8 of shape (number, height, width, 3)."""
     draw = np.random.RandomState(0)
     y, x = np.mgrid[0:height, 0:width]
     pictures = draw.randint(0, 256, (number, height, width, 3)).astype(np.float64)
@@ -91,5 +91,10 @@ def drawn_pictures(number: int, height: int, width: int) -> np.ndarray:
 
 
 def batches(pictures: Sequence[T], most: int = 8) -> list[Sequence[T]]:
-    """The first picture alone, and the others up to ``most`` at a time."""
+    """The first item alone, and then batches of up to ``most`` items.
+
+    Examples:
+        >>> batches([1, 2, 3, 4], most=2)
+        [[1], [2, 3], [4]]
+    """
     return [pictures[:1], *(pictures[start : start + most] for start in range(1, len(pictures), most))]

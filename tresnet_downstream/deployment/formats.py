@@ -1,4 +1,4 @@
-"""Formats that models are exported to, by the suffix of a name. `exported/formats/` opens their files."""
+"""Formats of exported models, by the suffix of a file name. `exported/formats/` opens their files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class Format:
     """A format of exported files.
 
     Attributes:
-        packages: what writing needs, all in the extra ``export``.
-        save: writes an ONNX program, which describes itself under :data:`KEY`, to a path; given the inputs of single
-            pictures to calibrate with, in int8.
-        files: all files that belong to a path; the last is the path itself.
-        has_int8: whether it can be int8.
+        packages: packages that writing needs; all are in the extra ``export``.
+        save: writes an ONNX program, whose description is under :data:`KEY`, to a path. With the inputs of single
+            images for calibration, it writes int8.
+        files: returns all files that belong to a path; the last one is the path itself.
+        has_int8: whether the format supports int8.
     """
 
     packages: tuple[str, ...]
@@ -42,7 +42,7 @@ def _save_openvino(program: Any, path: Path, calibration: Sequence[Arrays] | Non
     if calibration is not None:
         converted = quantised(converted, calibration)
     converted.set_rt_info(next(entry.value for entry in program.metadata_props if entry.key == KEY), KEY)
-    # Half-precision weights would halve the file and change results by more than is promised.
+    # Half-precision weights would halve the file, but change results by more than the tolerance.
     library.save_model(converted, str(path), compress_to_fp16=False)
 
 
@@ -53,5 +53,5 @@ FORMATS: Mapping[str, Format] = {
 
 
 def format_of(path: str | Path) -> Format:
-    """The format that the suffix of a name stands for."""
+    """The format of a file name, by its suffix."""
     return FORMATS[Path(path).suffix.lower()]

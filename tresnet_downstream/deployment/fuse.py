@@ -1,4 +1,4 @@
-"""TResNet for inference alone: norms folded into convolutions, activations and sums done with them."""
+"""TResNet for inference: norms are folded into convolutions, which also compute activations and additions."""
 
 import copy
 import warnings
@@ -20,20 +20,28 @@ Network = TypeVar("Network", TResNet, ImageClassifier)
 
 
 def fuse(model: Network) -> Network:
-    """A network of the same interface and outputs that computes faster and cannot be trained.
+    """Returns a faster network for inference, with the same interface and outputs. It cannot be trained.
 
-    A backbone, of a detector too, becomes a :class:`FusedTResNet`; a classifier becomes one whose backbone is that.
-    Outputs differ by rounding alone. Weights have the type and device of the model's and may be moved as usual. On a
-    CPU each convolution keeps a second copy of its weights, in the layout that is fast there, from its first use.
+    A backbone is converted to a :class:`FusedTResNet`; for a classifier, the backbone of a copy is converted. Outputs
+    differ only by rounding. Weights keep their type and device and can be moved as usual. On a CPU, each convolution
+    stores a second copy of its weights, in a faster layout, at its first use.
 
     Args:
-        model: in evaluation mode; stays as it is and shares no memory with the result.
+        model: a network in evaluation mode; it is not modified and shares no memory with the result.
 
     Raises:
-        UserError: for a model in training mode, of another kind, or with blocks that are none of TResNet's.
+        UserError: if the model is in training mode, of another kind, or contains blocks that TResNet does not have.
+
+    Examples:
+        >>> network = TResNet("tresnet_m").eval()
+        >>> images = torch.rand(1, 3, 64, 64)
+        >>> with torch.inference_mode():
+        ...     difference = (fuse(network)(images)[0] - network(images)[0]).abs().max()
+        >>> bool(difference < 1e-3)
+        True
     """
     if isinstance(model, ImageClassifier) and isinstance(model.backbone, TResNet):
-        # The copy finds its backbone made already.
+        # The fused backbone is passed as the already copied one.
         fused = copy.deepcopy(model, {id(model.backbone): fuse(model.backbone)})
         fused.loss = None
         fused.requires_grad_(False)
@@ -41,26 +49,26 @@ def fuse(model: Network) -> Network:
     if not isinstance(model, TResNet):
         inside = getattr(model, "backbone", None)
         what = type(model).__name__ + (f" on {type(inside).__name__}" if inside is not None else "")
-        raise UserError(f"fuse takes a TResNet or an ImageClassifier on one, got {what}")
+        raise UserError(f"fuse takes a TResNet, or an ImageClassifier with one, got {what}")
     if any(module.training for module in model.modules()):
         raise UserError("fuse takes a model in evaluation mode: call model.eval() first")
     if (attachment := foreign_part(model)) is not None:
         raise UserError(f"fuse would lose what is attached to the network: {attachment}; merge or remove it first")
-    # Of another class, and of the same use.
+    # The class differs, but the interface is the same.
     return cast(Network, FusedTResNet(model))
 
 
 class FusedTResNet(nn.Module):
-    """What :func:`fuse` makes of a :class:`TResNet`; takes and gives the same.
+    """The result of :func:`fuse` for a :class:`TResNet`, with the same inputs and outputs.
 
-    Bfloat16 on a processor without instructions for it is computed in float32 and rounded at the end: that takes a
-    quarter of the time of emulating it, and is closer to the float32 network.
+    On a processor without bfloat16 instructions, bfloat16 is computed in float32 and rounded at the end. That takes a
+    quarter of the time of emulated bfloat16, and is closer to the float32 network.
 
     Args:
-        backbone: in evaluation mode.
+        backbone: a network in evaluation mode.
 
     Attributes:
-        variant, out_indices, feature_info, name: as of the backbone.
+        variant, out_indices, feature_info, name: those of the backbone.
     """
 
     def __init__(self, backbone: TResNet) -> None:
@@ -77,7 +85,7 @@ class FusedTResNet(nn.Module):
 
     @property
     def name(self) -> str:
-        """The variant's name, whatever its slopes; ``custom`` if the sizes are those of none."""
+        """The name of the variant, independent of its slopes; ``custom`` for other sizes."""
         return variant_name(self.variant)
 
     @property
@@ -86,31 +94,31 @@ class FusedTResNet(nn.Module):
         return [getattr(self, info["name"]) for info in self.feature_info]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages in ``out_indices`` for N x 3 x H x W pictures in [0, 1]."""
+        """Feature maps of the stages in ``out_indices``, for N x 3 x H x W images in [0, 1]."""
         arguments.check_sides(x)
-        given = x.dtype
+        dtype = x.dtype
         x = _computable(x)
         x = self.stem(F.pixel_unshuffle(x, 4))
         features = []
         for index, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
             x = stage(x)
             if index in self.out_indices:
-                features.append(x.to(given))
+                features.append(x.to(dtype))
         return tuple(features)
 
     def train(self, mode: bool = True) -> "FusedTResNet":
-        """Stays in evaluation mode, and warns of it: tracers switch modes, but nothing here can be trained."""
+        """Stays in evaluation mode and warns; tracers call this although the network cannot be trained."""
         if mode:
             warnings.warn("a fused network only predicts, and stays in evaluation mode", stacklevel=2)
         return self
 
 
 class FusedStage(nn.Sequential):
-    """Blocks in order. A block's output becomes the next one's in place, unless a hook may have kept it."""
+    """A sequence of blocks. A block overwrites the previous output, unless a hook may have stored that."""
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W to N x C' x H/stride x W/stride."""
-        overwrite = False  # the stage's input is also the caller's
+        overwrite = False  # the caller may still use the stage's input
         for block in self:
             x = block(x, overwrite)
             overwrite = not has_hooks(block)
@@ -118,7 +126,7 @@ class FusedStage(nn.Sequential):
 
 
 class FusedBasicBlock(nn.Module):
-    """Two 3x3 convolutions, the gate after the second."""
+    """Two 3x3 convolutions, with squeeze-and-excite after the second."""
 
     def __init__(self, block: BasicBlock) -> None:
         super().__init__()
@@ -129,7 +137,7 @@ class FusedBasicBlock(nn.Module):
         self.shortcut = _shortcut(block.downsample)
 
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
-        """N x C x H x W to N x planes x H/stride x W/stride; may overwrite ``x`` if told so."""
+        """N x C x H x W to N x planes x H/stride x W/stride; with ``overwrite``, ``x`` may be overwritten."""
         out = self.blur(self.conv1(x))
         if self.gate is None:
             result: Tensor = self.conv2(out, self.shortcut(x), _replaceable(self.shortcut, overwrite))
@@ -139,7 +147,7 @@ class FusedBasicBlock(nn.Module):
 
 
 class FusedBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, the gate before the last."""
+    """1x1, 3x3 and 1x1 convolutions, with squeeze-and-excite before the last."""
 
     def __init__(self, block: Bottleneck) -> None:
         super().__init__()
@@ -151,7 +159,7 @@ class FusedBottleneck(nn.Module):
         self.shortcut = _shortcut(block.downsample)
 
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
-        """N x C x H x W to N x 4 planes x H/stride x W/stride; may overwrite ``x`` if told so."""
+        """N x C x H x W to N x 4 planes x H/stride x W/stride; with ``overwrite``, ``x`` may be overwritten."""
         out = self.blur(self.conv2(self.conv1(x)))
         if self.gate is not None:
             out = out * self.gate(out)
@@ -161,9 +169,9 @@ class FusedBottleneck(nn.Module):
 
 @torch.no_grad()
 def folded(conv: nn.Conv2d, norm: ActivatedBatchNorm) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that ``conv`` and ``norm``, without its activation, come to.
+    """Weight and bias of the convolution that equals ``conv`` followed by ``norm`` without its activation.
 
-    The norm's scale is ``|weight| + eps``. Folded in float64, so that one rounding is all that it costs.
+    The norm's scale is ``|weight| + eps``. They are computed in float64, so each value is rounded once.
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -175,13 +183,13 @@ def folded(conv: nn.Conv2d, norm: ActivatedBatchNorm) -> tuple[Tensor, Tensor]:
 
 @torch.fx.wrap
 def _computable(x: Tensor) -> Tensor:
-    """``x`` in a type that its device multiplies by itself."""
+    """``x`` in a type for which its device has instructions."""
     emulated = x.dtype == torch.bfloat16 and x.device.type == "cpu" and not has_bfloat16()
     return x.float() if emulated else x
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 by itself; where torch cannot tell, it is taken to."""
+    """Whether this processor has instructions for bfloat16; True if torch does not know."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     instructions = ("avx512_bf16", "amx_bf16", "avx_ne_convert")
     return known.get("architecture") != "x86_64" or any(known.get(name) for name in instructions)
@@ -202,7 +210,7 @@ def _shortcut(shortcut: Shortcut | None) -> nn.Module:
 
 
 def _replaceable(shortcut: nn.Module, overwrite: bool) -> bool:
-    """Whether the block's output may take the memory of its shortcut's output: that of layers is the block's own."""
+    """Whether the block's output may overwrite its shortcut's output, which a layer has allocated for the block."""
     return not has_hooks(shortcut) if isinstance(shortcut, FusedShortcut) else overwrite
 
 
@@ -211,4 +219,4 @@ def _fused_block(block: nn.Module) -> nn.Module:
         return FusedBasicBlock(block)
     if isinstance(block, Bottleneck):
         return FusedBottleneck(block)
-    raise UserError(f"fuse knows the blocks of TResNet, not {type(block).__name__}")
+    raise UserError(f"fuse supports only the blocks of TResNet, not {type(block).__name__}")

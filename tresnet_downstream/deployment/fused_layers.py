@@ -1,4 +1,4 @@
-"""The layers of a fused network. Each computes in the type of the feature map that it is given."""
+"""The layers of a fused network. Each computes in the type of its input."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ ONE_BY_ONE = (1, 1)
 
 
 class FusedConvolution(nn.Module):
-    """A convolution of stride 1 with bias, and the activation or the addition behind it.
+    """A convolution of stride 1 with bias, followed by an activation or an addition.
 
-    On a CPU oneDNN does all of it in one pass over memory, with weights laid out as it likes them. It is asked through
-    torch's own operators, those that ``torch.compile`` plants for frozen weights; they need no compiler. Elsewhere, and
-    where a graph or a gradient is recorded, ordinary operators compute the same.
+    On a CPU, oneDNN computes all of it in one pass over memory, with weights in oneDNN's layout. The operators are
+    those of torch that ``torch.compile`` uses for frozen weights; they need no compiler. On other devices, and while a
+    graph or a gradient is recorded, ordinary operators compute the same.
 
     Args:
-        weight: out x in x kernel x kernel, an odd kernel.
+        weight: out x in x kernel x kernel, with an odd kernel size.
         bias: one value for each output channel.
-        slope: negative slope of the leaky ReLU behind it; 1 stands for none.
+        slope: negative slope of the leaky ReLU after it; 1 for no activation.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, slope: float = 1.0) -> None:
@@ -39,12 +39,12 @@ class FusedConvolution(nn.Module):
         return f"{in_channels}, {out_channels}, kernel_size={kernel}, slope={self.slope:g}"
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, overwrite: bool = False) -> Tensor:
-        """``leaky_relu(conv(x))``; with a shortcut ``relu(conv(x) + shortcut)``.
+        """Computes ``leaky_relu(conv(x))`` or, with a shortcut, ``relu(conv(x) + shortcut)``.
 
         Args:
             x: N x in x H x W.
             shortcut: N x out x H x W.
-            overwrite: whether the result may take the memory of the shortcut.
+            overwrite: whether the result may overwrite the shortcut.
         """
         if not self._in_one_pass(x) or (shortcut is not None and shortcut.dtype != x.dtype):
             y = self._plain(x)
@@ -67,7 +67,7 @@ class FusedConvolution(nn.Module):
 
     def _in_one_pass(self, x: Tensor) -> bool:
         return (
-            isinstance(x, Tensor)  # a tracer of torch.fx gives a stand-in
+            isinstance(x, Tensor)  # torch.fx traces with a proxy
             and x.device.type == "cpu"
             and x.dtype in (torch.float32, torch.bfloat16)
             and not torch.compiler.is_compiling()
@@ -81,7 +81,7 @@ class FusedConvolution(nn.Module):
     def _operands(self, x: Tensor) -> tuple[Any, ...]:
         padding = (self.padding, self.padding)
         if self._packed is None or self._packed[0] != x.dtype:
-            # Laid out for the first shape that comes: known, it is worth 8% of the network's time. Others work as well.
+            # The layout is optimal for the shape of the first input, which saves 8% of the time; other shapes work too.
             plain = self.weight.detach().to(x.dtype).to_mkldnn()
             reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
             self._packed = x.dtype, reorder(plain, padding, ONE_BY_ONE, ONE_BY_ONE, 1, x.shape)
@@ -98,15 +98,15 @@ class FusedConvolution(nn.Module):
         super()._load_from_state_dict(*arguments, **keywords)
 
     def __getstate__(self) -> dict[str, Any]:
-        # oneDNN's layout can be neither copied nor written; a copy lays its weights out again.
+        # Tensors in oneDNN's layout can be neither copied nor saved; a copy converts its weights again.
         return {**self.__dict__, "_packed": None}
 
 
 class FusedBlur(nn.Module):
-    """Halves height and width after a 3x3 binomial blur with reflected borders.
+    """A 3x3 binomial blur with reflected borders and stride 2.
 
-    As :class:`~tresnet_downstream.backbones.downsampling.BlurPool`, but only the borders that stride 2 reaches are
-    made. In an exported graph they are slices put beside the map, which TensorRT took before it had a reflecting pad.
+    Unlike :class:`~tresnet_downstream.backbones.downsampling.BlurPool`, it pads only the borders that stride 2 reaches.
+    In an exported graph the borders are concatenated slices, because older releases of TensorRT have no reflecting pad.
 
     Args:
         filter_2d: C x 1 x 3 x 3.
@@ -125,7 +125,7 @@ class FusedBlur(nn.Module):
 
 
 class FusedGate(nn.Module):
-    """Squeeze-and-excite as two linear layers on the channel means."""
+    """Squeeze-and-excite: two linear layers on the channel means."""
 
     def __init__(self, squeeze_excite: SqueezeExcite) -> None:
         super().__init__()
@@ -141,16 +141,16 @@ class FusedGate(nn.Module):
     bias2: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Factors in (0, 1) for N x C x H x W: N x C x 1 x 1."""
+        """Factors in (0, 1) of shape N x C x 1 x 1, for N x C x H x W."""
         hidden = F.relu(F.linear(x.mean((2, 3)), self.weight1.to(x.dtype), self.bias1.to(x.dtype)))
         gate = torch.sigmoid(F.linear(hidden, self.weight2.to(x.dtype), self.bias2.to(x.dtype)))
         return gate[:, :, None, None]
 
 
 class FusedShortcut(nn.Module):
-    """Average pooling where the block halves the sides, then a 1x1 convolution.
+    """Average pooling, if the block has stride 2, followed by a 1x1 convolution.
 
-    Pooling first is faster than the two as one 2x2 convolution, which multiplies four times as often.
+    A single 2x2 convolution would be slower, because it needs four times as many multiplications.
     """
 
     def __init__(self, convolution: FusedConvolution, stride: int) -> None:
@@ -158,22 +158,22 @@ class FusedShortcut(nn.Module):
         self.convolution, self.stride = convolution, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Brings the block's input to the shape of its output, in memory of its own."""
+        """Converts the block's input to the shape of its output, in newly allocated memory."""
         result: Tensor = self.convolution(_halved(x) if self.stride == 2 else x)
         return result
 
 
-# torch.fx cannot follow a decision that hangs on a size, so these two are single nodes of its graphs.
+# torch.fx cannot trace branches that depend on a size, so these two functions are single nodes of its graphs.
 @torch.fx.wrap
 def _halved(x: Tensor) -> Tensor:
-    """Means over squares of 2 x 2, those at the border smaller where a side is odd."""
+    """2x2 average pooling; for odd sides, the windows at the border are smaller."""
     odd = x.shape[2] % 2 == 1 or x.shape[3] % 2 == 1
     return F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=False)
 
 
 @torch.fx.wrap
 def _with_reflected_borders(x: Tensor) -> Tensor:
-    """N x C x H x W with the borders that a 3x3 filter of stride 2 reaches."""
+    """N x C x H x W with the reflected borders that a 3x3 filter of stride 2 reaches."""
     height, width = x.shape[2:]
     if not torch.compiler.is_compiling():
         return F.pad(x, (1, width % 2, 1, height % 2), mode="reflect")

@@ -1,4 +1,4 @@
-"""Joint models: from pictures to labels and boxes, in one file."""
+"""Export of joint models: from images to labels and boxes, in one file."""
 
 import copy
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from tresnet_downstream.exported.file import JOINT
 from tresnet_downstream.joint.model import LabelsAndBoxes, mask_of_sizes
 from tresnet_downstream.prediction.probabilities import probabilities_of
 
-# What logits of labels may differ by, of the largest or of 1.
+# Largest difference of the labels' logits, relative to the largest logit or to 1 if that is larger.
 LOGIT_TOLERANCE = 1e-4
 
 
 class JointGraph(DetectorGraph):
-    """A :class:`DetectorGraph` with a head of labels on the backbone's last feature map."""
+    """A :class:`DetectorGraph` with a classification head on the backbone's last feature map."""
 
     def __init__(self, detector: Any, size: tuple[int, int], label_head: Any) -> None:
         super().__init__(detector, size)
@@ -32,7 +32,7 @@ class JointGraph(DetectorGraph):
     def forward(  # type: ignore[override]
         self, images: Tensor, sizes: Tensor, scale_factors: Tensor, score_threshold: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As :class:`DetectorGraph`, and N x C logits."""
+        """The outputs of :class:`DetectorGraph`, and N x C logits."""
         features = self.backbone(self.pixels(images, sizes))
         logits = self.label_head(features[-1], mask=mask_of_sizes(features[-1], sizes, self.size))
         limits, factors = sizes.flip(1).repeat(1, 2), scale_factors.repeat(1, 2)
@@ -40,14 +40,14 @@ class JointGraph(DetectorGraph):
 
 
 class ExportableJoint(ExportableDetector):
-    """A joint model to export; what :class:`ExportableDetector` says of boxes holds here.
+    """A joint model to export; for its boxes, see :class:`ExportableDetector`.
 
     Args:
-        model: from :func:`load_detector`, a :class:`LabelsAndBoxes`; stays as it is.
-        size: height and width of the pictures; None takes the test pipeline's.
+        model: a :class:`LabelsAndBoxes` from :func:`load_detector`; it is not modified.
+        size: height and width of the images; None uses the size of the test pipeline.
 
     Raises:
-        UserError: as :class:`ExportableDetector`, and for a model that multiplies scores of boxes by probabilities.
+        UserError: as :class:`ExportableDetector`, and if the model multiplies scores of boxes by label probabilities.
     """
 
     kind: ClassVar[str] = JOINT
@@ -57,8 +57,8 @@ class ExportableJoint(ExportableDetector):
     def __init__(self, model: LabelsAndBoxes, size: int | None = None) -> None:
         if model.rescore is not None:
             raise UserError(
-                "labels.rescore: the scores of boxes are multiplied by probabilities of labels, which exported files "
-                "do not do; leave it out"
+                "labels.rescore: exported files cannot multiply the scores of boxes by label probabilities; leave it "
+                "out"
             )
         self._model: Any = copy.deepcopy(model).cpu().float().eval()
         detector = copy.copy(self._model.detector)
@@ -86,7 +86,8 @@ class ExportableJoint(ExportableDetector):
             if not difference.mean() <= INT8_TOLERANCE:
                 raise UserError(
                     f"not exported: in int8 probabilities of labels differ from torch's by {difference.mean():.2g} on "
-                    "average, so the network does not stand it, or not with these pictures: export it in float32"
+                    f"average, more than {INT8_TOLERANCE}: calibrate with other images, or export the network in "
+                    "float32"
                 )
             return f"{boxes}\nprobabilities of labels differ by {difference.mean():.1e} on average"
         difference = np.abs(logits - exported)
@@ -96,7 +97,7 @@ class ExportableJoint(ExportableDetector):
 
     @torch.inference_mode()
     def _logits(self, pictures: Sequence[Prepared]) -> np.ndarray:
-        """By the network as it is, not fused."""
+        """The logits of the network that is not fused."""
         images, samples = self.padded(pictures)
         for sample in samples:
             sample.set_metainfo({"batch_input_shape": self.size})

@@ -1,4 +1,4 @@
-"""Int8 by calibration, with OpenVINO's NNCF."""
+"""Int8 quantisation with calibration, by OpenVINO's NNCF."""
 
 import io
 import logging
@@ -15,9 +15,10 @@ from tresnet_downstream.exported.formats.interface import required
 from tresnet_downstream.pictures import BadImageError, read_image
 
 T = TypeVar("T")
-# Fewer say too little of the range of the feature maps; more than NNCF's default change little and take time.
+# Number of calibration images. Fewer do not determine the range of the feature maps; more than NNCF's default change
+# little and take time.
 FEWEST, MOST = 32, 300
-# Operations of these names, in a program that is exported, stay in float32: see `export.onnx_program`.
+# Prefix of the names of operations that stay in float32, see `export.onnx_program`.
 IN_FLOAT = "float32/"
 Track = Callable[[Iterable[str], int, str], Iterable[str]]
 
@@ -25,21 +26,21 @@ Track = Callable[[Iterable[str], int, str], Iterable[str]]
 def calibration_pictures(
     files: Sequence[str], prepare: Callable[[np.ndarray], T], track: Track
 ) -> tuple[list[T], list[str]]:
-    """Pictures as the network will see them, at most :data:`MOST` spread over ``files``.
+    """Reads and prepares calibration images: at most :data:`MOST`, evenly spaced over ``files``.
 
     Args:
-        files: paths.
-        prepare: makes of a picture (height x width x 3, uint8) what is kept of it.
-        track: passes files on and shows how far they are.
+        files: paths of images.
+        prepare: prepares an image (height x width x 3, uint8).
+        track: yields the files and shows progress.
 
     Returns:
-        what was prepared, and why the others of those chosen cannot be read.
+        the prepared images, and the reasons for unreadable ones.
 
     Raises:
-        UserError: for fewer than :data:`FEWEST`, or fewer that can be read.
+        UserError: if there are fewer than :data:`FEWEST` readable images.
     """
     if len(files) < FEWEST:
-        raise UserError(f"int8 needs {FEWEST} pictures or more to calibrate with, got {len(files)}")
+        raise UserError(f"int8 needs at least {FEWEST} images for calibration, got {len(files)}")
     chosen = [files[int(place)] for place in np.linspace(0, len(files) - 1, min(len(files), MOST))]
     prepared, unreadable = [], []
     for file in track(chosen, len(chosen), "read"):
@@ -49,26 +50,27 @@ def calibration_pictures(
             unreadable.append(str(error))
     if len(prepared) < FEWEST:
         raise UserError(
-            f"int8 needs {FEWEST} pictures or more to calibrate with, and {len(prepared)} of {len(chosen)} can be "
+            f"int8 needs at least {FEWEST} images for calibration, but only {len(prepared)} of {len(chosen)} can be "
             f"read; the first that cannot: {unreadable[0]}"
         )
     return prepared, unreadable
 
 
 def quantised(model: Any, pictures: Sequence[Mapping[str, np.ndarray]]) -> Any:
-    """The int8 form of an OpenVINO model.
+    """Quantises an OpenVINO model to int8.
 
-    Weights are quantised per output channel, feature maps per tensor, with zero points where they have a negative side,
-    as behind a leaky ReLU (NNCF's ``MIXED`` preset). Ranges and the correction of biases come from the pictures.
+    Weights are quantised per output channel and feature maps per tensor; feature maps with negative values, such as
+    after a leaky ReLU, have zero points (NNCF's ``MIXED`` preset). Ranges and bias corrections are computed from the
+    images.
 
     Args:
-        model: of OpenVINO; operations whose names begin with :data:`IN_FLOAT` stay as they are.
-        pictures: the model's inputs by name, one picture in each.
+        model: an OpenVINO model; operations whose names begin with :data:`IN_FLOAT` are not quantised.
+        pictures: the model's inputs by name, for one image each.
 
     Raises:
         UserError: if NNCF is not installed.
     """
-    # Else NNCF tells its makers that it was used.
+    # Turns NNCF's telemetry off.
     os.environ.setdefault("NNCF_CI", "1")
     in_float = [each.get_friendly_name() for each in model.get_ops() if each.get_friendly_name().startswith(IN_FLOAT)]
     with _quiet():
@@ -85,7 +87,7 @@ def quantised(model: Any, pictures: Sequence[Mapping[str, np.ndarray]]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Has NNCF's progress bar on a terminal's error stream alone, and nothing said of CUDA, which it does not need."""
+    """A context in which NNCF's progress bar is shown only on a terminal, and warnings about CUDA are suppressed."""
     logger = logging.getLogger("torch.utils.cpp_extension")
     level = logger.level
     logger.setLevel(logging.ERROR)

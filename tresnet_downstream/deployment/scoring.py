@@ -1,4 +1,4 @@
-"""Exported files as models of MMEngine's runner, so that they are scored as checkpoints are."""
+"""Exported files as models of MMEngine's runner, for scoring."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +22,9 @@ class ScoredClassifier(BaseModel):
     """An exported classifier in a validation.
 
     Args:
-        file: its path.
-        classes: of the data, which must be its own.
-        multi_label: as of :class:`ImageClassifier`.
+        file: path of the exported file.
+        classes: classes of the data, which must be those of the file.
+        multi_label: see :class:`ImageClassifier`.
     """
 
     def __init__(self, file: str, classes: Any = None, multi_label: bool = True) -> None:
@@ -41,16 +41,16 @@ class ScoredClassifier(BaseModel):
 
 @MODELS.register_module()
 class ScoredDetector(BaseModel):
-    """An exported detector or joint model in a test of MMDetection, whose pipeline gives pictures as they are.
+    """An exported detector or joint model in a test of MMDetection. The pipeline must not resize images.
 
     Args:
-        file: its path.
+        file: path of the exported file.
     """
 
     def __init__(self, file: str) -> None:
         super().__init__()
         exported = open_exported(file)
-        assert not isinstance(exported, ExportedClassifier)  # as `ready_detector` has checked
+        assert not isinstance(exported, ExportedClassifier)  # `ready_detector` has checked this
         self.exported = exported
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
@@ -58,12 +58,12 @@ class ScoredDetector(BaseModel):
         raise NotImplementedError
 
     def test_step(self, data: Mapping[str, Any]) -> list[Any]:
-        """The samples, with ``pred_instances`` in pixels of their pictures; joint models add probabilities."""
+        """The samples with ``pred_instances`` in pixels of their images; joint models add label probabilities."""
         from mmengine.structures import InstanceData
 
         pictures = (each.permute(1, 2, 0).numpy()[:, :, ::-1] for each in data["inputs"])
-        found = self.exported.find(pictures, max(len(data["inputs"]), 1))
-        for sample, detections in zip(data["data_samples"], found, strict=True):
+        predictions = self.exported.find(pictures, max(len(data["inputs"]), 1))
+        for sample, detections in zip(data["data_samples"], predictions, strict=True):
             sample.pred_instances = InstanceData(
                 bboxes=torch.from_numpy(detections.boxes),
                 scores=torch.from_numpy(detections.scores),
@@ -75,7 +75,7 @@ class ScoredDetector(BaseModel):
 
 
 def ready_classifier(path: str | Path) -> ReadyModel:
-    """An exported classifier, to be scored.
+    """An exported classifier for scoring.
 
     Raises:
         UserError: as :class:`ExportedClassifier`.
@@ -86,14 +86,14 @@ def ready_classifier(path: str | Path) -> ReadyModel:
 
 
 def ready_detector(path: str | Path, kind: str = DETECTOR) -> ReadyModel:
-    """An exported detector, or joint model, to be scored.
+    """An exported detector or joint model for scoring.
 
     Args:
         path: the file.
         kind: ``detector`` or ``joint``.
 
     Raises:
-        UserError: as :class:`ExportedFile`, and for a file of another kind.
+        UserError: as :class:`ExportedFile`, and if the file is of another kind.
     """
     file = ExportedFile(path)
     file.require_kind(kind)

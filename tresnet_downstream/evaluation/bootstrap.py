@@ -1,7 +1,7 @@
-"""How far a score could have come out otherwise with other pictures of the same kind: the bootstrap over images.
+"""Confidence intervals of scores by the bootstrap over images.
 
 A resample draws N of the N images with replacement; a class without a positive in it is left out of that resample's
-mean. Two runs with the same seed see the same resamples, so that their scores can be subtracted pair by pair.
+mean. Runs with the same seed get the same resamples, so the differences of their scores are paired.
 """
 
 from typing import Any, NamedTuple
@@ -20,14 +20,28 @@ _BLOCK = 100
 
 
 class Interval(NamedTuple):
-    """From where to where a score may lie; NaN at both ends where that cannot be told."""
+    """A 95% interval; both ends are NaN if the resamples do not differ."""
 
     low: float
     high: float
 
 
 def resample_weights(num_images: int, resamples: int, seed: int = 0) -> NDArray[np.int16]:
-    """How often each resample has each image: (resamples, num_images), rows that sum to ``num_images``."""
+    """How often each resample contains each image.
+
+    Args:
+        num_images: N.
+        resamples: R.
+        seed: of the random numbers.
+
+    Returns:
+        (R, N) counts; each row sums to N.
+
+    Examples:
+        >>> weights = resample_weights(num_images=5, resamples=3)
+        >>> weights.shape, weights.sum(1).tolist()
+        ((3, 5), [5, 5, 5])
+    """
     generator = np.random.default_rng(seed)
     weights = np.empty((resamples, num_images), np.int16)
     for row in weights:
@@ -100,7 +114,7 @@ def bootstrap_operating_points(
         weights: (R, N) from :func:`resample_weights`.
 
     Returns:
-        two dicts by name, of (R,) in percent.
+        for each of the two operating points, (R,) values in percent by name.
     """
     counts: list[NDArray[Any]] = []
     first = 0
@@ -125,16 +139,19 @@ def interval(samples: Floats, point: float) -> Interval:
     """The basic bootstrap interval of a mean over classes (Davison and Hinkley, 1997, section 5.2.1), in percent.
 
     It reflects the resamples at the score itself: ``2 * point - quantile``, kept within 0 and 100. Percentiles of the
-    resamples as they are lie too high for an mAP: images that a resample has twice make rare classes look easier, and
-    over many classes that shift outweighs the spread (docs/reports.md has the coverage of both in a simulation).
+    resamples are too high for an mAP: images that a resample contains twice make rare classes look easier, and over
+    many classes this shift is larger than the spread (docs/reports.md has the coverage of both in a simulation).
 
     Args:
         samples: (R,) the score in each resample; those that are NaN are left out.
         point: the score.
 
     Returns:
-        what should hold the true value in 95 of 100 cases; NaN at both ends where no two resamples differ, from which
-        nothing can be told.
+        the 95% interval; both ends are NaN if the resamples do not differ.
+
+    Examples:
+        >>> interval(np.array([60.0, 61.0, 62.0, 63.0, 64.0]), point=61.0)
+        Interval(low=58.1, high=61.9)
     """
     low, high = difference_interval(samples, point)
     return Interval(min(max(low, 0.0), point), max(min(high, 100.0), point)) if low == low else Interval(low, high)
@@ -143,7 +160,8 @@ def interval(samples: Floats, point: float) -> Interval:
 def class_interval(samples: Floats, point: float) -> Interval:
     """The percentile interval, for the AP of a single class.
 
-    There the spread outweighs the shift, and near 0 and 100 percent the basic interval would point the wrong way.
+    For a single class the spread is larger than the shift, and near 0 and 100 percent the basic interval would extend
+    in the wrong direction.
     """
     low, high = _quantiles(samples)
     return Interval(min(low, point), max(high, point)) if low == low else Interval(low, high)
@@ -156,7 +174,7 @@ def difference_interval(samples: Floats, point: float) -> Interval:
 
 
 def _quantiles(samples: Floats) -> tuple[float, float]:
-    """Those that leave out 2.5% on either side; NaN where no two samples differ."""
+    """The quantiles at 2.5% and 97.5%; NaN if the samples do not differ."""
     known = samples[~np.isnan(samples)]
     if not known.size or known.min() == known.max():
         return float("nan"), float("nan")

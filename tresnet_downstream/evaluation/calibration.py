@@ -1,4 +1,4 @@
-"""Whether probabilities are what they say: of the entries with 0.8, are 80% present?"""
+"""Calibration: whether 80% of the entries with a probability of 0.8 are present."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,12 @@ def reliability(probabilities: NDArray[Any], targets: NDArray[Any], bins: int = 
     Args:
         probabilities: (N, C) in [0, 1].
         targets: (N, C) of 1, 0 and -1.
-        bins: how many.
+        bins: number of bins.
+
+    Examples:
+        >>> bins = reliability(np.array([[0.8], [0.8]]), np.array([[1], [0]]), bins=5)
+        >>> bins.count.tolist(), float(bins.frequency[4]), round(bins.error, 6)
+        ([0, 0, 0, 0, 2], 0.5, 30.0)
     """
     num_classes = probabilities.shape[1]
     count, total, present = np.zeros((3, bins * num_classes))
@@ -71,10 +76,10 @@ def reliability(probabilities: NDArray[Any], targets: NDArray[Any], bins: int = 
 
 
 def platt_scaling(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[float, float]:
-    """Scale and shift of the logits after which probabilities fit the targets best (Platt, 1999).
+    """The scale and shift of the logits with which the probabilities fit the targets best (Platt, 1999).
 
-    The two are those of the greatest likelihood over the known entries of all classes, without Platt's own smoothing of
-    the targets. Fit them on images that neither trained the network nor score it.
+    They maximise the likelihood over the known entries of all classes; the targets are not smoothed, unlike in the
+    publication. Use images that are neither trained on nor scored.
 
     Args:
         probabilities: (N, C) in [0, 1], sigmoids of logits.
@@ -84,7 +89,7 @@ def platt_scaling(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[f
         ``scale`` and ``shift``: ``sigmoid(scale * logit + shift)`` is calibrated.
 
     Raises:
-        UserError: entries are all present, all absent or all unknown, or the logits part them without error.
+        UserError: entries are all present, all absent or all unknown, or the logits separate them without error.
     """
     known = targets != -1
     # The ends of float32, where a logit would be infinite.
@@ -93,7 +98,9 @@ def platt_scaling(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[f
     if not len(y) or y.min() == y.max():
         raise UserError("calibration needs entries that are present and others that are absent")
     if x[y == 1].min() > x[y == 0].max():
-        raise UserError("the probabilities part all entries without error: no scaling fits them best; give more images")
+        raise UserError(
+            "the probabilities separate all entries without error, so no scaling fits them best; give more images"
+        )
     scale, shift = 1.0, 0.0
     loss = _log_loss(scale * x + shift, y)
     for _ in range(100):

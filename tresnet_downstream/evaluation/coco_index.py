@@ -1,4 +1,4 @@
-"""COCO's evaluation made ready to run, by pycocotools or by what computes the same faster."""
+"""COCO's evaluation, prepared to run with pycocotools or with faster-coco-eval."""
 
 import contextlib
 import gc
@@ -17,10 +17,10 @@ def chosen(
     classes: Sequence[str] | None,
     image_ids: Sequence[int] | None,
 ) -> tuple[tuple[str, ...], list[int], list[int]]:
-    """Names and category ids of the chosen classes, in order, and the ids of the chosen pictures, ascending.
+    """Names and category ids of the chosen classes, in order, and the ids of the chosen images, ascending.
 
     Raises:
-        UserError: for a class or picture that the file lacks.
+        UserError: for a class or image that the file lacks.
     """
     by_name = {category["name"]: category["id"] for category in ground_truth["categories"]}
     names = tuple(classes) if classes is not None else tuple(sorted(by_name, key=lambda name: by_name[name]))
@@ -62,7 +62,7 @@ def ready(
 
 
 def sizes(ground_truth: Mapping[str, Any]) -> Any:
-    """An index of the pictures alone, whose ``annToRLE`` makes run lengths of any mask in them."""
+    """An index of the images alone, whose ``annToRLE`` makes run lengths of any mask in them."""
     with contextlib.redirect_stdout(io.StringIO()):
         return _index(library("pycocotools")[0], ground_truth, [])
 
@@ -90,9 +90,9 @@ def library(name: str) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keeps Python from looking for cycles.
+    """Pauses Python's garbage collector.
 
-    Among a dict for each detection there are none, and a fifth of the time would go into walking them over and over.
+    The dicts of the detections have no cycles, and searching them takes a fifth of the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -111,7 +111,7 @@ def _index(coco: Any, content: Mapping[str, Any], annotations: list[dict[str, An
 
 
 def _boxes(detections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Detections with what scoring boxes needs: as ``loadRes`` has it, in a third of its time."""
+    """Detections with the keys that the scoring of boxes needs, as ``loadRes`` adds them, in a third of its time."""
     return [
         {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
         for number, detection in enumerate(detections, start=1)

@@ -1,31 +1,33 @@
-"""Why detections are wrong, in six kinds, and what each kind costs.
+"""The errors of detections: six kinds, and the AP that each costs.
 
 After TIDE (Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV
-2020) and its release tidecv 1.0.1. A detection finds the free object of its class that it overlaps most, from IoU 0.5
-on, the highest scores of a picture first. One that finds none is, by the first line that fits:
+2020) and its release tidecv 1.0.1. Detections are matched in the order of their scores, the highest of an image first:
+each takes the free object of its class with the greatest IoU, if that is at least 0.5. A detection without an object is
+an error of the first kind that applies:
 
 - localisation: its greatest IoU with an object of its class is from 0.1 to 0.5;
 - classification: its greatest IoU with an object of another class is at least 0.5;
-- duplicate: it overlaps an object of its class by at least 0.5, which another detection has found;
-- background: it overlaps no object by more than 0.1;
-- both: all the rest, of the wrong class and in the wrong place.
+- duplicate: its IoU with an object of its class that another detection has taken is at least 0.5;
+- background: its IoU with every object is at most 0.1;
+- both: all others, with a wrong class and a wrong place.
 
-An object is missed where no detection finds it and none of the first two kinds would, put right.
+An object is missed if no detection takes it, and none of the first two kinds would take it after correction.
 
-Each kind's cost is the AP50 gained when an oracle puts that kind alone right. A wrong detection of the first two kinds
-then finds the object by which it was judged, if that is free and no other error of the two kinds with a higher score is
-judged by it too; if not, the detection goes. Those of the next three kinds go. Missed objects need not be found.
+The cost of a kind is the AP50 gained if an oracle corrects all errors of that kind and no others. A detection of the
+first two kinds then takes the object by which it was judged, if the object is free and no other error of these kinds with
+a higher score was judged by it; otherwise the detection is removed. Detections of the next three kinds are removed.
+Missed objects are removed from the objects to detect.
 
 Departures from tidecv, and why:
 
-- A detection that finds no object but lies on a crowd of its class is ignored, as in COCO. tidecv leaves it out of AP,
-  but still counts it as an error, lets it take an object from the missed ones, and has the oracles make it right.
-  IoU 0.5 with a crowd is enough here, as in COCO; tidecv wants more.
-- AP is averaged over the classes that have an object, as in COCO. tidecv also counts each class of which there are only
-  detections, with AP 0. Both count 0 for a class of which an oracle leaves only wrong detections and no object.
-- Among equal scores, detections rank by image id and as listed, whatever an oracle does. tidecv ranks the wrong ones
-  first as soon as an oracle is at work, which takes from its gains.
-- The 101 recalls are COCO's floating-point numbers, where tidecv has some that differ in the last bit.
+- A detection that takes no object but lies on a crowd of its class is ignored, as in COCO. tidecv leaves it out of AP,
+  but still counts it as an error, lets it take an object from the missed ones, and has the oracles correct it. An IoU of
+  0.5 with a crowd is enough here, as in COCO; tidecv requires more.
+- AP is averaged over the classes that have an object, as in COCO. tidecv also counts classes with detections only, with
+  AP 0. Both count 0 for a class for which an oracle leaves only wrong detections and no object.
+- Detections of equal score rank by image id and then in their order in the list, also after an oracle's corrections.
+  With an oracle, tidecv ranks the wrong ones first, which lowers its gains.
+- The 101 recalls are COCO's floating-point numbers; some of tidecv's differ in the last bit.
 """
 
 from collections import defaultdict
@@ -42,7 +44,7 @@ KINDS = ("classification", "localisation", "both", "duplicate", "background", "m
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(len(KINDS))
 RIGHT, NOT_COUNTED = -1, -2
 
-# The IoUs of TIDE, section 2.2, and COCO's most detections for each picture.
+# The IoUs of TIDE, section 2.2, and COCO's most detections for each image.
 _FOREGROUND_IOU = 0.5
 _BACKGROUND_IOU = 0.1
 _MOST_DETECTIONS = 100
@@ -57,7 +59,7 @@ class ErrorSplit:
         ap50: of the detections as they are.
         gain: points that AP50 gains when all errors of that kind alone are put right, from 0 up.
         kind_of_detection: for each detection given an index into :data:`KINDS`, or :data:`RIGHT`, or
-            :data:`NOT_COUNTED` for one that is ignored or beyond the 100 of its picture. int8 of shape (detections,).
+            :data:`NOT_COUNTED` for one that is ignored or beyond the 100 of its image. int8 of shape (detections,).
         missed: positions of the missed objects in ``ground_truth["annotations"]``, ascending, int64.
         false_positive_gain: points gained when all wrong detections go.
         false_negative_gain: points gained when all objects that no detection finds need not be found.
@@ -73,7 +75,7 @@ class ErrorSplit:
 
 
 class _Picture(NamedTuple):
-    """What became of the detections and objects of one picture, by their positions in what was given."""
+    """What became of the detections and objects of one image, by their positions in what was given."""
 
     rows: np.ndarray  # (D,) the detections that count, by descending score
     kinds: np.ndarray  # (D,) index into KINDS, RIGHT or NOT_COUNTED
@@ -114,22 +116,22 @@ def error_split(
 ) -> ErrorSplit:
     """Splits the errors of detections by TIDE's kinds; see the module for what they are.
 
-    The 100 highest scores of each picture count, over all classes chosen.
+    The 100 highest scores of each image count, over all classes chosen.
 
     Args:
         ground_truth: what a COCO ``instances`` file holds.
         detections: in COCO's results format, as :func:`detection_scores` takes them.
         classes: the names of the classes that count; all of the file if None.
-        image_ids: the pictures that count; all of the file if None.
+        image_ids: the images that count; all of the file if None.
         iou_type: ``bbox``, or ``segm`` for masks.
 
     Raises:
-        UserError: pycocotools is not installed, or a class or picture that the file lacks.
+        UserError: pycocotools is not installed, or a class or image that the file lacks.
     """
     _, categories, images = chosen(ground_truth, detections, classes, image_ids)
     scenes = _Scenes(ground_truth, detections, categories, iou_type)
     pictures = [scenes.judge(image) for image in images]
-    # The empty first parts are for no pictures at all.
+    # The empty first parts are for no images at all.
     columns = zip(_Picture(*[np.zeros(0, np.int64)] * len(_Picture._fields)), *pictures, strict=True)
     all_of = _Picture(*map(np.concatenate, columns))
 
@@ -173,7 +175,7 @@ def _put_right(ranking: _Ranking, wrong: np.ndarray, mended: np.ndarray) -> _Ran
 
 
 class _Scenes:
-    """Objects and detections by picture.
+    """Objects and detections by image.
 
     Attributes:
         class_of_object: place of each object's class among those chosen, -1 for others; int64.
@@ -201,7 +203,7 @@ class _Scenes:
         self._found_in = _by_picture(detections, self.class_of_detection >= 0)
 
     def judge(self, image: int) -> _Picture:
-        """Splits the detections and finds the missed objects of one picture."""
+        """Splits the detections and finds the missed objects of one image."""
         rows_in_image = np.array(self._found_in[image], np.int64)
         rows = rows_in_image[np.argsort(-self.scores[rows_in_image], kind="stable")[:_MOST_DETECTIONS]]
         objects_in_image = np.array(self._objects_in[image], np.int64)
@@ -250,7 +252,7 @@ class _Scenes:
 
 
 def _by_picture(things: Sequence[Mapping[str, Any]], counted: np.ndarray) -> dict[int, list[int]]:
-    """Positions of the (n,) ``counted`` things of each picture, as listed."""
+    """Positions of the (n,) ``counted`` things of each image, as listed."""
     positions = defaultdict(list)
     for position in np.flatnonzero(counted).tolist():
         positions[things[position]["image_id"]].append(position)

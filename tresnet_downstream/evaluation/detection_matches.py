@@ -1,7 +1,7 @@
-"""Which detections find an object, and average precision from it, for any resample of the pictures.
+"""Matches detections with objects, and computes average precision from the matches for any resample of the images.
 
-Whether a detection finds an object depends on its own picture alone. So the pictures are matched once, by pycocotools,
-and the average precision of any multiset of them follows from counts: what a bootstrap over pictures needs.
+Whether a detection matches an object depends on its own image alone. So pycocotools matches the images once, and the
+average precision of any resample follows from counts, as a bootstrap over images needs.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve, thres
 
 # COCO's recalls, made as pycocotools makes them: whether a recall reaches one of them can hang on the last bit.
 _RECALLS = np.linspace(0.0, 1.0, 101)
-# Detections times resamples that are worked on at once: 2 MiB for each array, which is little and no slower than more.
+# Detections times resamples that are computed at once: 2 MiB for each array; larger blocks are not faster.
 _BLOCK_ENTRIES = 2**18
 
 
@@ -27,13 +27,13 @@ class ClassMatches:
     """The D detections of one class by descending score, those of equal score by image id and then as listed.
 
     Attributes:
-        image: position of the detection's picture in ``image_ids``, int64 of shape (D,).
+        image: position of the detection's image in ``image_ids``, int64 of shape (D,).
         score: float64 of shape (D,).
         row: position in the list of detections that was given, int64 of shape (D,).
-        matched: whether it finds an object that counts, at each of T IoU thresholds; bool of shape (T, D).
-        ignored: whether it is neither right nor wrong, as one that finds a crowd; bool of shape (T, D), true nowhere
-            where ``matched`` is.
-        objects: how many objects that count each of the N pictures has, crowds left out; int64 of shape (N,).
+        matched: whether it matches an object that counts, at each of T IoU thresholds; bool of shape (T, D).
+        ignored: whether it is neither right nor wrong, such as one that matches a crowd; bool of shape (T, D), false
+            where ``matched`` is true.
+        objects: the number of objects in each of the N images, without crowds; int64 of shape (N,).
     """
 
     image: np.ndarray
@@ -46,7 +46,7 @@ class ClassMatches:
 
 @dataclass(frozen=True, eq=False)
 class DetectionMatches:
-    """What was found in N pictures, for C classes and T IoU thresholds.
+    """The matches in N images, for C classes and T IoU thresholds.
 
     Attributes:
         classes: the C class names.
@@ -68,17 +68,17 @@ def match_detections(
     image_ids: Sequence[int] | None = None,
     iou_type: str = "bbox",
 ) -> DetectionMatches:
-    """Matches detections with objects by pycocotools: objects of any size, 100 detections of a class in a picture.
+    """Matches detections with objects by pycocotools: objects of any size, 100 detections of a class in a image.
 
     Args:
         ground_truth: what a COCO ``instances`` file holds.
         detections: in COCO's results format, as :func:`detection_scores` takes them.
         classes: the names to match, in order; all of the file, by category id, if None.
-        image_ids: the pictures to match; all of the file if None.
+        image_ids: the images to match; all of the file if None.
         iou_type: ``bbox``, or ``segm`` for masks.
 
     Raises:
-        UserError: pycocotools is not installed, or a class or picture that the file lacks.
+        UserError: pycocotools is not installed, or a class or image that the file lacks.
     """
     names, categories, scored = chosen(ground_truth, detections, classes, image_ids)
     run = ready(ground_truth, detections, categories, scored, iou_type)
@@ -86,7 +86,7 @@ def match_detections(
     with contextlib.redirect_stdout(io.StringIO()):
         run.evaluate()
     thresholds = np.asarray(run.params.iouThrs, np.float64)
-    # One entry for each class, by id, and picture, by id; None where there is neither object nor detection.
+    # One entry for each class, by id, and image, by id; None where there is neither object nor detection.
     first = {number: place * len(scored) for place, number in enumerate(sorted(set(categories)))}
     return DetectionMatches(
         classes=names,
@@ -103,12 +103,12 @@ def average_precisions(matches: DetectionMatches, weights: np.ndarray | None = N
     """COCO's average precision (the mean precision at 101 recalls) of each class and IoU threshold.
 
     Args:
-        matches: of N pictures, C classes and T IoU thresholds.
-        weights: how often each picture is taken, (N,) counts from 0 up; each once if None. A detection of a picture
+        matches: of N images, C classes and T IoU thresholds.
+        weights: how often each image is taken, (N,) counts from 0 up; each once if None. A detection of a image
             that is taken k times stands k times in its place of the ranking.
 
     Returns:
-        Percent, float64 of shape (T, C); NaN for a class without an object in the pictures taken.
+        Percent, float64 of shape (T, C); NaN for a class without an object in the images taken.
 
     Raises:
         ValueError: ``weights`` has another shape or a negative count.
@@ -119,14 +119,14 @@ def average_precisions(matches: DetectionMatches, weights: np.ndarray | None = N
 
 
 def bootstrap_ap(matches: DetectionMatches, weights: Iterable[np.ndarray]) -> np.ndarray:
-    """:func:`average_precisions` of many resamples of the pictures, rounded to float32.
+    """:func:`average_precisions` of many resamples of the images, rounded to float32.
 
-    1,000 resamples of 5,000 pictures with 80 classes of 6,000 detections take half a minute and less than 100 MiB on
+    1,000 resamples of 5,000 images with 80 classes of 6,000 detections take half a minute and less than 100 MiB on
     two cores, in blocks of 100.
 
     Args:
-        matches: of N pictures, C classes and T IoU thresholds.
-        weights: blocks of shape (B, N), B being any number: how often each resample takes each picture.
+        matches: of N images, C classes and T IoU thresholds.
+        weights: blocks of shape (B, N), B being any number: how often each resample takes each image.
 
     Returns:
         Percent, float32 of shape (resamples, T, C), in the order of the weights; NaN for a class without an object in
@@ -136,7 +136,7 @@ def bootstrap_ap(matches: DetectionMatches, weights: Iterable[np.ndarray]) -> np
         ValueError: a block has another shape or a negative count.
     """
     parts = [np.empty((0, len(matches.iou_thresholds), len(matches.classes)), np.float32)]
-    # Threads are enough: numpy lets go of the interpreter in every loop that takes long.
+    # Threads are enough: numpy releases the interpreter in its long loops.
     with ThreadPoolExecutor() as pool:
         for of_block in weights:
             block = _checked(np.asarray(of_block), len(matches.image_ids))
@@ -158,7 +158,7 @@ def detection_curves(matches: DetectionMatches) -> tuple[list[ThresholdCurve], T
 
 
 def _class_matches(pictures: Sequence[Mapping[str, Any] | None], num_thresholds: int) -> ClassMatches:
-    """Joins what pycocotools found of one class in each picture, and ranks it."""
+    """Joins the matches of one class in all images, and ranks the detections."""
     seen = [(place, picture) for place, picture in enumerate(pictures) if picture is not None]
     objects = np.zeros(len(pictures), np.int64)
     for place, picture in seen:
@@ -177,7 +177,7 @@ def _class_matches(pictures: Sequence[Mapping[str, Any] | None], num_thresholds:
 def _checked(weights: np.ndarray, num_images: int) -> np.ndarray:
     """The weights as float64, which holds sums of counts without error."""
     if weights.ndim != 2 or weights.shape[1] != num_images:
-        raise ValueError(f"weights must hold a count for each of {num_images} pictures, got shape {weights.shape[-2:]}")
+        raise ValueError(f"weights must hold a count for each of {num_images} images, got shape {weights.shape[-2:]}")
     if (weights < 0).any():
         raise ValueError(f"weights must be counts from 0 up, got {weights.min()}")
     return weights.astype(np.float64)

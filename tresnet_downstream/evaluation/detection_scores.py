@@ -13,7 +13,7 @@ from tresnet_downstream.evaluation.coco_index import chosen, collector_paused, r
 
 # COCO's sizes of objects, in the order of its statistics.
 SIZES = ("all", "small", "medium", "large")
-# The twelve numbers in COCO's order: attribute, and what stands in tables.
+# The twelve numbers in COCO's order: key, and title in tables.
 HEADLINE = {
     "AP": "AP    IoU 0.50 to 0.95",
     "AP50": "AP50  IoU 0.50",
@@ -21,7 +21,7 @@ HEADLINE = {
     "AP_small": "AP    small, area below 32 x 32",
     "AP_medium": "AP    medium",
     "AP_large": "AP    large, area above 96 x 96",
-    "AR_1": "AR    1 detection for each picture",
+    "AR_1": "AR    1 detection for each image",
     "AR_10": "AR    10 detections",
     "AR_100": "AR    100 detections",
     "AR_small": "AR    small",
@@ -32,10 +32,10 @@ HEADLINE = {
 
 @dataclass(frozen=True, eq=False)
 class DetectionScores:
-    """What a set of detections is worth, in percent; NaN where there is no object to find.
+    """The scores of a set of detections, in percent; NaN where there is no object.
 
     AP is the mean over classes and the IoU thresholds 0.50, 0.55, ... 0.95 of the precision at 101 recalls; AR the
-    mean of the greatest recalls. At most 100 detections count for each picture. Crowds are neither found nor missed.
+    mean of the greatest recalls. At most 100 detections count for each image. Crowds are neither found nor missed.
 
     Attributes:
         classes: the C class names.
@@ -45,7 +45,7 @@ class DetectionScores:
         ap75: at IoU 0.75.
         ar: AR at 100 detections.
         support: objects of each class that are no crowds, int64.
-        num_images: pictures that were scored.
+        num_images: images that were scored.
         num_detections: detections given.
         iou_type: ``bbox`` or ``segm``.
         iou_thresholds: the T of COCO, 0.50 to 0.95.
@@ -86,16 +86,28 @@ def detection_scores(
     """Scores detections in COCO's results format.
 
     Args:
-        ground_truth: what a COCO ``instances`` file holds.
+        ground_truth: the content of a COCO ``instances`` file.
         detections: for each a dict of ``image_id``, ``category_id``, ``score`` and ``bbox`` (left, top, width,
             height) or ``segmentation`` (run lengths).
         classes: the names to score, in order; all of the file, by category id, if None.
-        image_ids: the pictures to score; all of the file if None.
+        image_ids: the images to score; all of the file if None.
         iou_type: ``bbox``, or ``segm`` for masks.
         backend: ``pycocotools``, or ``faster_coco_eval`` for the same numbers in less time.
 
     Raises:
-        UserError: an unknown backend or one that is not installed, a class or picture that the file lacks.
+        UserError: the backend is unknown or not installed, or the file lacks a class or an image.
+
+    Examples:
+        >>> truth = {
+        ...     "images": [{"id": 1}],
+        ...     "categories": [{"id": 1, "name": "cat"}],
+        ...     "annotations": [
+        ...         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+        ...     ],
+        ... }
+        >>> found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.9}]
+        >>> round(detection_scores(truth, found).headline["AP"], 6)
+        100.0
     """
     names, categories, scored = chosen(ground_truth, detections, classes, image_ids)
     with collector_paused(), contextlib.redirect_stdout(io.StringIO()):
@@ -104,7 +116,7 @@ def detection_scores(
         run.accumulate()
         run.summarize()
     # Precisions and recalls by IoU, (recall,) class, size and most detections; -1 where there is no object. The
-    # libraries sort the classes by id, whatever the order asked for.
+    # libraries sort the classes by id, independent of the order of `classes`.
     places = np.searchsorted(sorted(run.params.catIds), categories)
     precision = np.asarray(run.eval["precision"], np.float64)[:, :, places]
     recall = np.asarray(run.eval["recall"], np.float64)[:, places]

@@ -1,4 +1,4 @@
-"""The scores of `detection_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
+"""The scores of `detection_scores` as a table for a terminal, as JSON and as CSV."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +14,29 @@ _COLUMNS = ("iou_type", "class", "ap", "ap50", "ap75", "ar100", "support")
 
 
 def format_detection_table(scores: DetectionScores, names: str = "") -> str:
-    """Lay the scores out for a terminal: COCO's twelve numbers, then the classes, lowest AP first.
+    """A table of the scores for a terminal: COCO's twelve numbers, then the classes, lowest AP first.
 
     Of more than 30 classes the 15 worst and the 5 best are shown; classes without an object have no row.
 
     Args:
-        scores: What `detection_scores` gave.
-        names: What was scored; it heads the table.
+        scores: The result of `detection_scores`.
+        names: The title of the table.
 
     Returns:
         Lines without a trailing newline; scores in percent.
+
+    Examples:
+        >>> from tresnet_downstream.evaluation import detection_scores
+        >>> truth = {
+        ...     "images": [{"id": 1}],
+        ...     "categories": [{"id": 1, "name": "cat"}],
+        ...     "annotations": [
+        ...         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+        ...     ],
+        ... }
+        >>> found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.9}]
+        >>> format_detection_table(detection_scores(truth, found)).splitlines()[0]
+        'AP 100.00  images 1  classes 1  boxes 1  detections 1'
     """
     objects = "masks" if scores.iou_type == "segm" else "boxes"
     counts = f"images {scores.num_images:,}  classes {len(scores.classes):,}  {objects} {scores.support.sum():,}"
@@ -40,14 +53,14 @@ def format_detection_table(scores: DetectionScores, names: str = "") -> str:
 def write_detection_scores(
     scores: Mapping[str, DetectionScores], folder: str | Path, extra: Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Write ``scores.json`` and ``per_class.csv``.
+    """Writes ``scores.json`` and ``per_class.csv``.
 
     Scores are in percent and not rounded; those that are NaN are null in the JSON and empty in the CSV.
 
     Args:
-        scores: What `detection_scores` gave, by kind: ``bbox``, ``segm``.
-        folder: Where to write; it is made if it is not there.
-        extra: What else to record about the run, under the key "run".
+        scores: The results of `detection_scores`, by kind: ``bbox``, ``segm``.
+        folder: The folder to write to; it is made if it does not exist.
+        extra: Further entries about the run, under the key "run".
 
     Returns:
         The paths.

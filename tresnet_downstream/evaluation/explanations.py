@@ -1,4 +1,4 @@
-"""Maps of where a network looked: those that a run folder keeps, and how much of a map lies on what is there."""
+"""Maps of where a network looked: which mistakes get one, and how much of a map lies inside boxes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,10 @@ MAP_SIDE = 56
 
 
 def mistakes_to_explain(run: MultilabelRun | SingleLabelRun) -> Mapping[int, list[int]]:
-    """The mistakes that a report of the run shows: for the image's row the classes, by number.
+    """The mistakes that a report of the run shows.
 
-    With one label per image, the class that the image was taken for.
+    Returns:
+        for the row of each image the indices of its classes; with one label per image, the class that is predicted.
     """
     pairs: list[tuple[int, int]] = []
     probabilities = np.asarray(run.probabilities, np.float32)  # as the run folder has them
@@ -36,18 +37,18 @@ def mistakes_to_explain(run: MultilabelRun | SingleLabelRun) -> Mapping[int, lis
 
 
 def stored_map(heat: NDArray[Any]) -> NDArray[np.uint8]:
-    """A map from 0 to 1 as a run folder keeps it."""
+    """A map with values from 0 to 1 in the type in which run folders store it."""
     stored: NDArray[np.uint8] = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
     return stored
 
 
 def mass_inside_boxes(heat: NDArray[Any], boxes: NDArray[Any]) -> tuple[float, float]:
-    """The share of a map's mass that lies inside boxes, and the share of the picture's area that they cover.
+    """The share of a map's mass that lies inside boxes, and the share of the image's area that they cover.
 
     A map that looks anywhere alike has both the same; one that looks at the objects has more mass in them.
 
     Args:
-        heat: (height, width) of the picture, 0 or more.
+        heat: (height, width) of the image, 0 or more.
         boxes: (B, 4) left, top, width and height in pixels; they may overlap and are counted once where they do.
 
     Returns:

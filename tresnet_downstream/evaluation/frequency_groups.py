@@ -26,7 +26,7 @@ class TrainingCounts:
     """How many training images show each class.
 
     Attributes:
-        images: the number by class name.
+        images: their number, by class name.
         cutoffs: the most images of a class of the tail, and of the middle; None for thirds of the classes.
     """
 
@@ -40,7 +40,7 @@ class FrequencyGroup:
 
     Attributes:
         name: ``head``, ``middle`` or ``tail``.
-        places: numbers of its classes.
+        places: indices of its classes.
         least: the fewest training images of one of them.
         most: the most.
     """
@@ -64,7 +64,7 @@ class FrequencyGroup:
 
 @dataclass(frozen=True, eq=False)
 class GroupScore:
-    """The score of a group: the mean of its classes' scores, in percent; nan where none has one."""
+    """The score of a group: the mean of its classes' scores, in percent; NaN if none of them has a score."""
 
     group: FrequencyGroup
     score: float
@@ -73,16 +73,16 @@ class GroupScore:
 def frequency_groups(counts: TrainingCounts | None, classes: Sequence[str]) -> list[FrequencyGroup]:
     """Head, middle and tail of the classes, without those that would be empty.
 
-    With ``cutoffs`` a class is of the tail with at most the first number of training images, of the middle with at most
-    the second, and else of the head. Without, each is a third of the classes by rank; classes of equal counts stay
-    together, in the more frequent third. There are no thirds of classes of which the most frequent has less than twice
-    the images of the least frequent.
+    With ``cutoffs``, classes with at most the first number of training images are the tail, those with at most the
+    second number the middle, and all others the head. Without, each group is a third of the classes by rank; classes of
+    equal counts are in the same group, the more frequent one. There are no groups if the most frequent class has less
+    than twice the images of the least frequent one.
 
     Args:
         counts: of the training data; None gives no groups.
         classes: those that are scored, C.
 
-    Example:
+    Examples:
         >>> counts = TrainingCounts({"cat": 900, "dog": 90, "eel": 9})
         >>> [(group.name, group.places.tolist()) for group in frequency_groups(counts, ("eel", "cat", "dog"))]
         [('head', [1]), ('middle', [2]), ('tail', [0])]
@@ -109,7 +109,7 @@ def frequency_groups(counts: TrainingCounts | None, classes: Sequence[str]) -> l
 
 
 def group_scores(groups: Sequence[FrequencyGroup], scores: NDArray[np.float64]) -> tuple[GroupScore, ...]:
-    """The mean score of each group, from (C,) scores of the classes, of which those that are nan are left out."""
+    """The mean score of each group, from (C,) scores of the classes; NaN scores are left out."""
     each = []
     for group in groups:
         known = scores[group.places][~np.isnan(scores[group.places])]
@@ -118,7 +118,7 @@ def group_scores(groups: Sequence[FrequencyGroup], scores: NDArray[np.float64]) 
 
 
 def frequency_table(title: str, scores: Sequence[GroupScore]) -> list[str]:
-    """Lines for a terminal: a group in each; none without groups."""
+    """Lines of a table for a terminal, one for each group; empty without groups."""
     rows = [
         [each.group.name, percent(each.score), f"{len(each.group.places):,}", each.group.images_text] for each in scores
     ]
@@ -126,7 +126,7 @@ def frequency_table(title: str, scores: Sequence[GroupScore]) -> list[str]:
 
 
 def frequencies_as_json(scores: Sequence[GroupScore], classes: Sequence[str]) -> dict[str, Any]:
-    """What ``scores.json`` has of the groups, under the key ``by_frequency``; nothing without groups."""
+    """The entry ``by_frequency`` of ``scores.json``; empty without groups."""
     groups = [
         {
             "group": each.group.name,
@@ -145,7 +145,7 @@ def counts_as_json(counts: TrainingCounts) -> dict[str, Any]:
 
 
 def counts_from_json(content: Any) -> TrainingCounts | None:
-    """The counts of :func:`counts_as_json`; None for what is not such data."""
+    """Reads what :func:`counts_as_json` wrote; None for any other data."""
     images = content.get("images") if isinstance(content, Mapping) else None
     if not isinstance(images, Mapping) or not images:
         return None

@@ -1,4 +1,4 @@
-"""What a classifier gets wrong: its worst mistakes, and which classes a multi-label network takes for which."""
+"""The worst mistakes of a classifier, and the classes that a multi-label network confuses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Mistake(NamedTuple):
     """An entry on the wrong side of its threshold.
 
     Attributes:
-        image: row.
-        label: column.
-        probability: what the network gave.
+        image: its row.
+        label: its column.
+        probability: its score.
     """
 
     image: int
@@ -44,8 +44,15 @@ def worst_mistakes(
         targets: (N, C) of 1, 0 and -1; an unknown entry is no mistake.
         limits: (C,) thresholds.
         images: N names, by which equal probabilities are ordered.
-        count: how many of each kind at most.
-        per_class: how many of a class at most, so that one class does not fill the list.
+        count: the most mistakes of each kind.
+        per_class: the most mistakes of each kind and class, so that one class does not fill the list.
+
+    Examples:
+        >>> wrong, missed = worst_mistakes(
+        ...     np.array([[0.9, 0.1]]), np.array([[0, 1]]), np.array([0.5, 0.5]), ["a.jpg"]
+        ... )
+        >>> wrong, missed
+        ([Mistake(image=0, label=0, probability=0.9)], [Mistake(image=0, label=1, probability=0.1)])
     """
     by_name = np.argsort(np.argsort(np.array(images, object), kind="stable"))
     kinds: tuple[list[Mistake], list[Mistake]] = [], []
@@ -61,7 +68,7 @@ def worst_mistakes(
 
 
 def worst_images(scores: SingleLabelScores, count: int = SHOWN) -> tuple[list[int], list[int]]:
-    """Rows of images with one label that are taken for another class, at most ``count`` of each kind.
+    """Rows of images with one label that are predicted as another class, at most ``count`` of each kind.
 
     First those with the most confidence, then those whose own label has the lowest probability.
     """
@@ -73,12 +80,12 @@ def worst_images(scores: SingleLabelScores, count: int = SHOWN) -> tuple[list[in
 
 @dataclass(frozen=True, eq=False)
 class Confusions:
-    """How often one class was missed in an image in which another was found that is not there.
+    """How often one class was missed in an image in which another was predicted by mistake.
 
     Attributes:
-        labels: (K,) the classes looked at, columns of the scores: those with the most mistakes.
+        labels: (K,) the classes with the most mistakes, as columns of the scores.
         missed: (K,) false negatives of each.
-        count: (K, K) images in which the class of the row was missed and the class of the column found by mistake.
+        count: (K, K) images in which the class of the row was missed and that of the column was predicted by mistake.
     """
 
     labels: NDArray[np.int64]
@@ -86,7 +93,7 @@ class Confusions:
     count: NDArray[np.int64]
 
     def pairs(self, most: int) -> list[tuple[int, int, int, int]]:
-        """The most frequent pairs: class missed, class found, images with both, images with the first."""
+        """The most frequent pairs: class missed, class predicted by mistake, images with both, with the first."""
         order = np.argsort(-self.count, axis=None, kind="stable")[:most]
         rows, places = np.unravel_index(order, self.count.shape)
         return [
@@ -105,7 +112,12 @@ def confusions(
         probabilities: (N, C).
         targets: (N, C) of 1, 0 and -1.
         limits: (C,) thresholds.
-        most_classes: how many classes to look at, for the sake of memory.
+        most_classes: number of classes that are counted, to save memory.
+
+    Examples:
+        >>> pairs = confusions(np.array([[0.9, 0.1]]), np.array([[0, 1]]), np.array([0.5, 0.5])).pairs(5)
+        >>> pairs  # class 1 was missed in one image, in which class 0 was predicted by mistake
+        [(1, 0, 1, 1)]
     """
     rows = max(1, _BLOCK_ENTRIES // probabilities.shape[1])
     blocks = [slice(first, first + rows) for first in range(0, len(probabilities), rows)]

@@ -1,4 +1,4 @@
-"""The scores of `multilabel_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
+"""The scores of `multilabel_scores` as a table for a terminal, as JSON and as CSV."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from tresnet_downstream.evaluation.result_files import csv_text, json_text, plai
 from tresnet_downstream.evaluation.terminal_tables import aligned, class_table, percent, printable
 
 _MOST_NAMES = 10
-# The numbers of an operating point as a terminal shows them.
+# Titles of the numbers of an operating point in a terminal.
 POINT_TITLES = {
     "CP": "CP   mean precision of the classes",
     "CR": "CR   mean recall of the classes",
@@ -27,17 +27,23 @@ _COLUMNS = ("class", "ap", "support", "unknown", "precision", "recall", "f1")
 
 
 def format_table(scores: MultilabelScores, names: str = "") -> str:
-    """Lay the scores out for a terminal: the means first, then the classes, lowest average precision first.
+    """A table of the scores for a terminal: the means first, then the classes, lowest average precision first.
 
-    Of more than 30 classes the 15 worst and the 5 best are shown. Classes with no positive are named above
-    the table and have no row.
+    Of more than 30 classes the 15 worst and the 5 best are shown. Classes without a positive are named above the table
+    and have no row.
 
     Args:
-        scores: What `multilabel_scores` gave.
-        names: What was scored, such as the data's and the checkpoint's names; it heads the table.
+        scores: The result of `multilabel_scores`.
+        names: The title of the table, such as the names of the data and the checkpoint.
 
     Returns:
         Lines without a trailing newline; scores in percent.
+
+    Examples:
+        >>> from tresnet_downstream.evaluation import multilabel_scores
+        >>> scores = multilabel_scores([[0.9, 0.2], [0.4, 0.7]], [[1, 0], [1, 1]], ("cat", "dog"))
+        >>> format_table(scores, "two images").splitlines()[0]
+        'two images'
     """
     blocks = [
         [names] if names else [],
@@ -50,16 +56,15 @@ def format_table(scores: MultilabelScores, names: str = "") -> str:
 
 
 def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
-    """Write `scores.json` and `per_class.csv` into `folder`, which is made if it is not there.
+    """Writes `scores.json` and `per_class.csv` into `folder`, which is made if it does not exist.
 
-    Scores are in percent and not rounded. A number that is not finite is null in the JSON, which is strict,
-    and empty in the CSV. Each file appears under its name only when complete.
+    Scores are in percent and not rounded. A number that is not finite is null in the JSON, which is strict, and empty
+    in the CSV. Each file appears only when it is complete.
 
     Args:
-        scores: What `multilabel_scores` gave.
-        folder: Where to write.
-        extra: What else to record about the run, under the key "run": plain data, numpy's numbers and arrays,
-            and paths.
+        scores: The result of `multilabel_scores`.
+        folder: The folder to write to.
+        extra: Further entries about the run, under the key "run": plain data, numpy's numbers and arrays, and paths.
 
     Returns:
         The paths of the JSON and of the CSV.
@@ -67,8 +72,14 @@ def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any
     Raises:
         UserError: The folder cannot be written to.
         TypeError: `extra` holds something that JSON cannot.
+
+    Examples:
+        >>> from tresnet_downstream.evaluation import multilabel_scores
+        >>> scores = multilabel_scores([[0.9, 0.2], [0.4, 0.7]], [[1, 0], [1, 1]], ("cat", "dog"))
+        >>> [path.name for path in write_scores(scores, Path("scores"), {"checkpoint": "best.pth"})]
+        ['scores.json', 'per_class.csv']
     """
-    # Both texts are made before either is written: a fault in `extra` leaves the old pair as it was.
+    # Both texts are made before either is written, so that an error in `extra` leaves older files unchanged.
     texts = {"scores.json": _as_json(scores, extra or {}), "per_class.csv": csv_text(_COLUMNS, _per_class(scores))}
     json_path, csv_path = write_files(folder, texts)
     return json_path, csv_path
@@ -112,7 +123,7 @@ def _class_table(scores: MultilabelScores) -> list[str]:
 
 
 def _per_class(scores: MultilabelScores) -> list[dict[str, Any]]:
-    """Give one dict per class, in the order of the classes, with the keys `_COLUMNS`."""
+    """A dict for each class, in order, with the keys `_COLUMNS`."""
     columns = (scores.ap, scores.support, scores.unknown, scores.precision, scores.recall, scores.f1)
     values = zip(scores.classes, *(plain(column) for column in columns), strict=True)
     return [dict(zip(_COLUMNS, row, strict=True)) for row in values]

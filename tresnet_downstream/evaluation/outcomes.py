@@ -1,4 +1,4 @@
-"""The outcomes that are scored: what a run folder holds, in memory."""
+"""The results of a network on a data set, which are scored: the content of a run folder in memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Explanations:
 
 @dataclass(frozen=True, eq=False)
 class MultilabelRun:
-    """The outcome of a multi-label network on N images and C classes.
+    """The result of a multi-label network on N images and C classes.
 
     Attributes:
         probabilities: (N, C) in [0, 1], float32; may be memory-mapped, as may the targets.
@@ -40,13 +40,13 @@ class MultilabelRun:
         images: N names, relative to ``image_folder``.
         classes: C names.
         image_folder: where the images lie.
-        threshold: an entry counts as predicted where its probability is above it.
+        threshold: an entry counts as predicted if its probability is above it.
         top_k: labels of each image at the other operating point.
         about: model, weights, config, data, date, versions and command, as plain data.
         left_out: why images of the annotation file were not scored, by name; ``read_run`` leaves it empty.
         scored_here: whether this account wrote ``image_folder``; a report follows no other, see :mod:`origin`.
-        explanations: where the network looked at its worst mistakes; None if nobody asked.
-        training: how many training images show each class; None where that is not known.
+        explanations: where the network looked at its worst mistakes; None if scoring did not compute it.
+        training: the number of training images of each class; None if unknown.
     """
 
     probabilities: NDArray[Any]
@@ -65,7 +65,7 @@ class MultilabelRun:
 
 @dataclass(frozen=True, eq=False)
 class SingleLabelRun:
-    """The outcome of a network that chooses one of C classes for each of N images.
+    """The result of a network that chooses one of C classes for each of N images.
 
     Attributes:
         probabilities: (N, C) in [0, 1], float32; may be memory-mapped.
@@ -94,7 +94,7 @@ class SingleLabelRun:
 
 @dataclass(frozen=True, eq=False)
 class DetectionRun:
-    """The outcome of a detector.
+    """The result of a detector.
 
     Attributes:
         ground_truth: what a COCO instances file holds, with the classes that were scored alone.
@@ -129,7 +129,7 @@ Run: TypeAlias = MultilabelRun | SingleLabelRun | DetectionRun
 
 @dataclass(frozen=True, eq=False)
 class JointRun:
-    """The outcome of a network that gives labels and boxes in one pass."""
+    """The result of a network that gives labels and boxes in one pass."""
 
     labels: MultilabelRun
     boxes: DetectionRun

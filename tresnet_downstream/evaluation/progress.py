@@ -1,4 +1,4 @@
-"""How long work counts its progress, without knowing what shows it."""
+"""Counting the progress of long work, independent of how it is shown."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
@@ -7,12 +7,17 @@ T = TypeVar("T")
 
 
 class Track(Protocol):
-    """Passes items on and counts them, such as ``command_line.progress``."""
+    """A function that passes items on and counts them, such as ``command_line.progress``."""
 
     def __call__(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
-        """Gives the ``total`` items; ``what`` says in a word or two what they are worked on for."""
+        """Yields the ``total`` items; ``what`` names the work in a word or two."""
 
 
 def silently(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Counts nothing."""
+    """Yields the items and shows nothing.
+
+    Examples:
+        >>> list(silently("ab", total=2, what="read"))
+        ['a', 'b']
+    """
     yield from items

@@ -13,13 +13,13 @@ LEVEL = 0.95
 
 
 class RepeatedScores(NamedTuple):
-    """What several scores of the same kind tell.
+    """Mean, spread and interval of several scores of the same kind.
 
     Attributes:
         mean: of the scores.
         std: their standard deviation, with n - 1 in the denominator; NaN for one score.
-        low: where Student's 95% interval of the mean begins; NaN for one score.
-        high: where it ends.
+        low: lower end of Student's 95% interval of the mean; NaN for one score.
+        high: upper end.
     """
 
     mean: float
@@ -37,7 +37,7 @@ def repeated_scores(scores: Sequence[float]) -> RepeatedScores:
     Raises:
         UserError: there is none.
 
-    Example:
+    Examples:
         >>> [round(value, 3) for value in repeated_scores([70.0, 71.0, 72.0])]
         [71.0, 1.0, 68.516, 73.484]
     """
@@ -52,7 +52,7 @@ def repeated_scores(scores: Sequence[float]) -> RepeatedScores:
 
 
 def students_t(freedom: int, level: float = LEVEL) -> float:
-    """The number that the absolute value of Student's t stays below with a probability.
+    """The two-sided quantile of Student's t: its absolute value is below this number with the given probability.
 
     Args:
         freedom: degrees of freedom, at least 1.

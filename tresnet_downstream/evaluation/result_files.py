@@ -18,7 +18,12 @@ from tresnet_downstream.text_files import read_text
 
 
 def plain(value: Any) -> Any:
-    """Turn numpy's types and paths into what strict JSON has; numbers that are not finite become None."""
+    """Converts numpy's types and paths to types of strict JSON; numbers that are not finite become None.
+
+    Examples:
+        >>> plain({"scores": np.array([0.5, np.nan])})
+        {'scores': [0.5, None]}
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -36,13 +41,13 @@ def json_text(content: Mapping[str, Any]) -> str:
 
 
 def read_versioned(path: str | os.PathLike[str], name: str, version: int, hint: str) -> dict[str, Any]:
-    """Reads a JSON file that says what format it is of.
+    """Reads a JSON file that names its format and version.
 
     Args:
         path: the file.
         name: the format it must have.
         version: the newest version of it that can be read.
-        hint: where such files come from, for the error.
+        hint: where such files come from, for the error message.
 
     Raises:
         UserError: the file is missing, malformed, of another format or of a newer version.
@@ -57,7 +62,12 @@ def read_versioned(path: str | os.PathLike[str], name: str, version: int, hint: 
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A header and a line for each row."""
+    r"""CSV with a header and a line for each row.
+
+    Examples:
+        >>> csv_text(("class", "ap"), [{"class": "cat", "ap": 97.5}])
+        'class,ap\ncat,97.5\n'
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

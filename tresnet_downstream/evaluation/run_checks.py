@@ -1,4 +1,4 @@
-"""What a run folder may hold: whatever is wrong with a part of it is said in one line that names the part."""
+"""Checks of the content of a run folder. Each error is one line that names the part that is wrong."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -14,14 +14,14 @@ from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, 
 from tresnet_downstream.limits import limit
 from tresnet_downstream.text_files import refuse_duplicates
 
-# Entries looked at together: the arrays may be larger than memory.
+# Entries checked at once: the arrays may be larger than memory.
 _BLOCK_ENTRIES = 2**22
 # The lists of COCO's instances format.
 _PARTS = {"image": "images", "annotation": "annotations", "category": "categories"}
 
 
 def check_description(where: str, content: Mapping[str, Any]) -> None:
-    """Names the first key that has another value than it may have."""
+    """Raises UserError that names the first key with a wrong value."""
     keys: dict[str, tuple[Callable[[Any], bool], str]] = {
         "task": (
             lambda value: value in ("multilabel", "single_label", "detection"),
@@ -67,7 +67,7 @@ def _describes_maps(value: Any) -> bool:
 
 
 def check_explanations(run: MultilabelRun | SingleLabelRun, where: str) -> None:
-    """Names the first map of an image or a class that the run does not have, and maps that are none."""
+    """Raises UserError for maps of unknown images or classes, and for wrong arrays of maps."""
     if run.explanations is None:
         return
     maps, pairs = run.explanations.maps, run.explanations.pairs
@@ -81,12 +81,12 @@ def check_explanations(run: MultilabelRun | SingleLabelRun, where: str) -> None:
 
 
 def are_names(value: Any) -> bool:
-    """Whether it is a list of texts, and not empty."""
+    """Whether the value is a list of strings that is not empty."""
     return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(name, str) for name in value)
 
 
 def check_labels(run: SingleLabelRun, where: str) -> None:
-    """Names what is twice, and the first image with a label or a probability that is none."""
+    """Raises UserError that names repeated images or classes, or the first wrong label or probability."""
     refuse_duplicates(where, "image", run.images)
     refuse_duplicates(where, "class", run.classes)
     count, num_classes = len(run.images), len(run.classes)
@@ -114,7 +114,7 @@ def check_labels(run: SingleLabelRun, where: str) -> None:
 
 
 def check_arrays(run: MultilabelRun, where: str) -> None:
-    """Names what is twice, and the first image with a value that is none; block by block for the sake of memory."""
+    """Raises UserError that names repeated images or classes, or the first wrong value; in blocks, to save memory."""
     refuse_duplicates(where, "image", run.images)
     refuse_duplicates(where, "class", run.classes)
     expected = (len(run.images), len(run.classes))
@@ -142,7 +142,7 @@ def check_arrays(run: MultilabelRun, where: str) -> None:
 
 
 def check_detections(run: DetectionRun, where: str) -> None:
-    """Names the first record that lacks something, or has something there that it may not have."""
+    """Raises UserError that names the first record in which a value is missing or wrong."""
     if not isinstance(run.ground_truth, Mapping):
         raise UserError(f"{where}: the ground truth is no object of `images`, `annotations` and `categories`")
     keys = {
@@ -184,7 +184,7 @@ def _named(run: DetectionRun, record: Mapping[str, Any], number: int) -> str:
 
 
 def _check_ids(run: DetectionRun, where: str) -> None:
-    """Names the first id or name that is none, is there twice, or is of nothing in the ground truth."""
+    """Raises UserError that names the first id or name that is wrong, repeated, or unknown in the ground truth."""
     images, categories = run.ground_truth["images"], run.ground_truth["categories"]
     for what, records, key in (("image", images, "file_name"), ("category", categories, "name")):
         for number, record in enumerate(records):

@@ -1,4 +1,4 @@
-"""Thresholds for a run folder, of either task: chosen on one, judged on another."""
+"""Chooses thresholds on one run folder, and computes their scores on another."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def judge(run: MultilabelRun | DetectionRun, limits: NDArray[np.float64] | float
 
     Args:
         run: from :func:`read_run`.
-        limits: what a score must be above to count as predicted.
+        limits: an entry counts as predicted if its score is above them.
     """
     if isinstance(run, MultilabelRun):
         counts = np.zeros((6, len(run.classes)), np.int64)
@@ -74,11 +74,11 @@ def judge(run: MultilabelRun | DetectionRun, limits: NDArray[np.float64] | float
 
 
 def format_judgement(folder: str | Path, thresholds: Thresholds) -> str:
-    """Lays out what the thresholds give on a run, for a multi-label one beside what its config's threshold gives.
+    """A table of the scores of a run at the thresholds; of a multi-label run also at its config's threshold.
 
     Args:
         folder: a run folder.
-        thresholds: as chosen, on this run or another.
+        thresholds: chosen on this run or another.
 
     Returns:
         lines without a trailing newline; scores in percent.
@@ -94,7 +94,7 @@ def format_judgement(folder: str | Path, thresholds: Thresholds) -> str:
 
 
 def notes_on(thresholds: Thresholds, most: int = 5) -> list[str]:
-    """What was chosen, and which classes are treated otherwise."""
+    """Lines that state the thresholds, and the classes without a threshold of their own."""
     limits = {name: limit for name, limit in thresholds.of_class.items() if limit is not None}
     notes = []
     if limits:
@@ -118,7 +118,7 @@ def notes_on(thresholds: Thresholds, most: int = 5) -> list[str]:
 
 
 def task_of(run: MultilabelRun | DetectionRun) -> str:
-    """As run folders name it."""
+    """The name of the run's task in run folders."""
     return "multilabel" if isinstance(run, MultilabelRun) else "detection"
 
 

@@ -1,21 +1,21 @@
-"""What a test tool leaves on disk, so that reports and thresholds need neither the network nor a GPU.
+"""Run folders: the results of scoring on disk, from which reports and thresholds are made without network or GPU.
 
-A run folder holds ``run.json``, which says what was scored and how, and
+A run folder holds ``run.json``, which describes what was scored and how, and
 
 * of a multi-label run ``probabilities.npy`` (float32) and ``targets.npy`` (int8), images x classes, and
   ``images.json``, the images' names;
-* of a run with one label per image ``probabilities.npy``, ``labels.npy`` (int32), the number of each image's class, and
+* of a run with one label per image ``probabilities.npy``, ``labels.npy`` (int32), the index of each image's class, and
   ``images.json``;
 * of a detector ``ground_truth.json.gz`` (COCO's instances format) and ``predictions_KIND.json.gz`` (COCO's results
   format) for the kinds ``bbox`` and ``segm``;
-* where it was asked for, where a classifier looked at its worst mistakes: ``explanations.npy`` (uint8, maps x side x
-  side) and ``explanations.json``, the image and the class of each map;
-* where images were left out ``left_out.csv``, their names and why.
+* of a classifier that was scored with explanations ``explanations.npy`` (uint8, maps x side x side), maps of where it
+  looked at its worst mistakes, and ``explanations.json``, the image and the class of each map;
+* if images were left out ``left_out.csv``, their names and the reasons.
 
 The run folder of a network that gives labels and boxes in one pass holds two: ``labels``, a multi-label run, and
 ``boxes``, a detector's.
 
-``run.json`` is taken away first and written last: a folder that has it is whole. docs/reports.md describes its keys.
+``run.json`` is removed first and written last: a folder that has it is complete. docs/reports.md describes its keys.
 """
 
 import gzip
@@ -73,6 +73,22 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
 
     Raises:
         UserError: a part of the run is not what :class:`MultilabelRun` says, or the folder cannot be written to.
+
+    Examples:
+        >>> run = MultilabelRun(
+        ...     probabilities=np.array([[0.9, 0.2]]),
+        ...     targets=np.array([[1, 0]]),
+        ...     images=["a.jpg"],
+        ...     classes=("cat", "dog"),
+        ...     image_folder="images",
+        ...     threshold=0.5,
+        ...     top_k=3,
+        ...     about={"checkpoint": "best.pth"},
+        ... )
+        >>> write_multilabel_run(run, "run").name
+        'run.json'
+        >>> read_run("run").classes
+        ('cat', 'dog')
     """
     written = replace(
         run,
@@ -114,7 +130,7 @@ def _write_classifier(
     description: Mapping[str, Any],
     arrays: dict[str, NDArray[Any]],
 ) -> Path:
-    """Writes the arrays with what runs of both kinds of classifiers have."""
+    """Writes the arrays and the files that both kinds of classifiers have."""
     texts = {"images.json": json.dumps(run.images, ensure_ascii=False), **_left_out(run)}
     if run.explanations is not None:
         arrays[MAPS] = run.explanations.maps
@@ -158,10 +174,15 @@ def read_outcome(folder: str | Path) -> Run | JointRun:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Reads a run folder; the arrays of a multi-label run stay on disk, memory-mapped.
+    """Reads a run folder; the arrays of a classifier's run are memory-mapped.
 
     Raises:
         UserError: it is no run folder, is incomplete, of a newer version, or holds scores that are NaN.
+
+    Examples:
+        >>> run = read_run("work_dirs/digits_tresnet")  # doctest: +SKIP
+        >>> run.probabilities.shape, run.classes[:2]  # doctest: +SKIP
+        ((500, 10), ('0', '1'))
     """
     folder = Path(folder)
     if not (folder / DESCRIPTION).is_file():
@@ -203,7 +224,7 @@ def describe(run: Run) -> dict[str, Any]:
 
 
 def _left_out(run: Run) -> dict[str, str]:
-    """The file of images that were left out, with its content; nothing if none was."""
+    """The file that names the images that were left out, with its content; empty if there are none."""
     rows = ({"image": name, "reason": reason} for name, reason in run.left_out.items())
     return {LEFT_OUT: csv_text(("image", "reason"), rows)} if run.left_out else {}
 
@@ -216,7 +237,7 @@ def _write(
     packed: Mapping[str, str] | None = None,
 ) -> Path:
     folder = Path(folder)
-    # All that can go wrong with the content has gone wrong before the old run is touched.
+    # The content is encoded before the old run is touched, so that an error leaves it unchanged.
     encoded: dict[str, str | bytes] = dict(texts or {})
     # Without the date, the same content gives the same file.
     encoded |= {name: gzip.compress(text.encode(), mtime=0) for name, text in (packed or {}).items()}
@@ -234,7 +255,7 @@ def _write(
 
 
 class _Stream:
-    """A file for ``np.save`` that is none of Python's own classes.
+    """A file for ``np.save`` that is not one of Python's own classes.
 
     To those, numpy writes in C, and reports no error if the disk does not take the last bytes.
     """
@@ -345,7 +366,7 @@ def _there(folder: Path, name: str) -> Path:
 
 
 def _needed(ground_truth: Mapping[str, Any], masks: bool) -> dict[str, Any]:
-    """What scoring and drawing take; COCO's own files have captions, licences and links beside it."""
+    """The keys that scoring and drawing need; COCO's own files also have captions, licences and links."""
     keys = ("id", "image_id", "category_id", "bbox", *(("segmentation",) if masks else ()))
     annotations = []
     for annotation in ground_truth["annotations"]:

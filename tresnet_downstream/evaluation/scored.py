@@ -1,4 +1,4 @@
-"""What a test tool writes: scores and the run folder they are computed from, without overwriting another result."""
+"""Writes scores together with the run folder that they are computed from, without overwriting another result."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +56,7 @@ def write_scored(
         UserError: the folder cannot be written to, or a part of the run is not what its class says.
     """
     folder = Path(folder)
-    # A run of other origin does not say which weights it is of.
+    # A run that was not made here does not state its weights.
     if "checkpoint_sha256" not in run.about or not same_result(folder / DESCRIPTION, describe(run)):
         Earlier(folder).keep(*SCORE_FILES, *RUN_FILES)
     if isinstance(run, MultilabelRun):
@@ -74,7 +74,7 @@ def write_scored(
 
 
 def same_result(path: Path, content: Mapping[str, Any]) -> bool:
-    """Whether a JSON file has the same content, but for the date, the command and the places of files."""
+    """Whether a JSON file has the same content, apart from the date, the command and the paths of files."""
     try:
         before = parse_json(read_text(path), path)
     except UserError:

@@ -19,12 +19,12 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of one class that were taken for another.
+    """Images of one class that were predicted as another.
 
     Attributes:
-        label: number of their class.
-        predicted: number of the class that they were taken for.
-        count: how many.
+        label: index of their class.
+        predicted: index of the class that was predicted.
+        count: number of images.
     """
 
     label: int
@@ -34,7 +34,7 @@ class Confusion:
 
 @dataclass(frozen=True, eq=False)
 class SingleLabelScores:
-    """What `single_label_scores` found; scores in percent, C classes, N images.
+    """The result of `single_label_scores`; scores in percent, C classes, N images.
 
     Attributes:
         classes: the C names.
@@ -45,15 +45,15 @@ class SingleLabelScores:
         log_loss: mean of ``-log(probability of the image's class)``, in nats; probabilities below 1e-12 count as that.
         calibration_error: expected calibration error (Guo et al., 2017): the mean over the images of the difference
             between the highest probability and the share of right answers, in 15 bins of equal width.
-        precision: (C,) share of the images taken for the class that are of it; nan where none is taken for it.
-        recall: (C,) share of the class's images that are taken for it; nan where no image is of it.
+        precision: (C,) share of the images predicted as the class that are of it; NaN where none is.
+        recall: (C,) share of the class's images that are predicted as it; NaN where no image is of it.
         f1: (C,) harmonic mean of both; nan where no image is of the class.
         support: (C,) number of images of the class.
         predicted: (N,) number of the class with the highest probability, the first of equal ones.
         confidence: (N,) that probability, from 0 to 1.
         of_label: (N,) probability of the image's own class, from 0 to 1.
         rank: (N,) how many classes come before the image's own, 0 where it is right.
-        confusions: pairs of classes taken for another, the most frequent first.
+        confusions: pairs of a label and another class that was predicted, the most frequent first.
         by_frequency: the mean of `recall` over head, middle and tail, where the frequencies in the training data are
             known, see `frequency_groups`.
     """
@@ -91,7 +91,7 @@ def single_label_scores(
     Raises:
         ValueError: if the shapes do not fit, there is no image, a probability is NaN, or a label is out of range.
 
-    Example:
+    Examples:
         >>> scores = single_label_scores([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]], [0, 2])
         >>> scores.top1, scores.confusions
         (50.0, (Confusion(label=2, predicted=1, count=1),))
@@ -147,7 +147,7 @@ def single_label_scores(
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """Part of a whole, nan where the whole is nothing."""
+    """Quotients; NaN where the denominator is 0."""
     return part / np.where(whole > 0, whole, np.nan)
 
 

@@ -1,4 +1,4 @@
-"""The scores of `single_label_scores` for people (a table for the terminal) and for programs (JSON and CSV)."""
+"""The scores of `single_label_scores` as a table for a terminal, as JSON and as CSV."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,16 +16,22 @@ _PAIRS_SHOWN, _PAIRS_WRITTEN = 10, 1000
 
 
 def format_single_label_table(scores: SingleLabelScores, names: str = "") -> str:
-    """Lay the scores out for a terminal: the means, the most frequent confusions, and the classes, worst first.
+    """A table of the scores for a terminal: the means, the most frequent confusions, and the classes, worst first.
 
-    Of more than 30 classes the 15 worst and the 5 best are shown. Classes that no image is of have no row.
+    Of more than 30 classes the 15 worst and the 5 best are shown. Classes without an image have no row.
 
     Args:
-        scores: what `single_label_scores` gave.
-        names: what was scored, such as the checkpoint's name; it heads the table.
+        scores: the result of `single_label_scores`.
+        names: the title of the table, such as the name of the checkpoint.
 
     Returns:
         Lines without a trailing newline; scores in percent.
+
+    Examples:
+        >>> from tresnet_downstream.evaluation import single_label_scores
+        >>> scores = single_label_scores([[0.7, 0.3], [0.6, 0.4]], [0, 1], ("cat", "dog"))
+        >>> format_single_label_table(scores).splitlines()[0]
+        'top-1 50.00  top-5 100.00  mean per class 50.00  images 2  classes 2'
     """
     lines = [
         f"top-1 {percent(scores.top1)}  top-5 {percent(scores.top5)}  mean per class {percent(scores.mean_per_class)}  "
@@ -33,7 +39,7 @@ def format_single_label_table(scores: SingleLabelScores, names: str = "") -> str
         f"calibration error {percent(scores.calibration_error)}  log loss {scores.log_loss:.4f}",
     ]
     if never := int((scores.support == 0).sum()):
-        lines.append(f"left out of the mean per class, since no image is of them: {never:,} classes")
+        lines.append(f"{never:,} classes have no image and are left out of the mean per class")
     groups = frequency_table("mean accuracy by frequency in training", scores.by_frequency)
     blocks = [[names] if names else [], lines, groups, _confusions(scores), _class_table(scores)]
     return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -42,15 +48,15 @@ def format_single_label_table(scores: SingleLabelScores, names: str = "") -> str
 def write_single_label_scores(
     scores: SingleLabelScores, folder: Path, extra: Mapping[str, Any] | None = None
 ) -> tuple[Path, Path]:
-    """Write `scores.json` and `per_class.csv` into `folder`, which is made if it is not there.
+    """Writes `scores.json` and `per_class.csv` into `folder`, which is made if it does not exist.
 
     Scores are in percent and not rounded. A number that is not finite is null in the JSON, which is strict, and empty
     in the CSV. The JSON has the 1,000 most frequent confusions.
 
     Args:
-        scores: what `single_label_scores` gave.
-        folder: where to write.
-        extra: what else to record about the run, under the key "run".
+        scores: the result of `single_label_scores`.
+        folder: the folder to write to.
+        extra: further entries about the run, under the key "run".
 
     Returns:
         The paths of the JSON and of the CSV.

@@ -8,7 +8,7 @@ _NAME_WIDTH = 32
 
 
 def class_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out a row for each class, worst first; of more than 30 the 15 worst and the 5 best."""
+    """Lines with a row for each class, worst first; of more than 30 classes the 15 worst and the 5 best."""
     shortened = len(rows) > _MOST_ROWS
     lines = aligned(header, [*rows[:_WORST], *rows[-_BEST:]] if shortened else rows) if rows else []
     if shortened:
@@ -18,7 +18,14 @@ def class_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Pad the cells so that columns stand straight: the first to the left, the others to the right."""
+    r"""Lines with padded cells: the first column is aligned to the left, the others to the right.
+
+    Examples:
+        >>> print("\n".join(aligned(["class", "AP"], [["cat", "8.50"], ["dog", "97.00"]])))
+        class     AP
+        cat     8.50
+        dog    97.00
+    """
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
@@ -28,11 +35,11 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def percent(value: float) -> str:
-    """A score with two decimals, or a dash for NaN."""
+    """A score with two decimals; a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def printable(name: str) -> str:
-    """Keep a class name from breaking the table: no line ends or control characters, not too long."""
+    """A class name without line ends and control characters, and not too long for a table."""
     name = "".join(character if character.isprintable() else "?" for character in name)
     return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."

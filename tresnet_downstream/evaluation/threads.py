@@ -11,10 +11,14 @@ R = TypeVar("R")
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """What ``work`` gives for each item, in their order; worked out in threads, which numpy lets run in its long loops.
+    """The results of ``work`` for each item, in order, computed in threads; numpy lets other threads run in its loops.
 
-    Few items wait at a time, since each may hold a column of a large array; Ctrl-C does not wait for those that have
-    not begun.
+    Few items are read in advance, since each may hold a column of a large array. Ctrl-C does not wait for items whose
+    work has not begun.
+
+    Examples:
+        >>> list(in_threads(len, ["a", "bcd"]))
+        [1, 3]
     """
     workers = os.cpu_count() or 1
     pool = ThreadPoolExecutor(workers)

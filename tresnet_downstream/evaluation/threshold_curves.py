@@ -15,14 +15,14 @@ _BLOCK_ENTRIES = 2**24
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """What is found just above each threshold that lies right below a positive; K of them, highest first.
+    """Counts above each threshold that lies just below the score of a positive; K thresholds, highest first.
 
     Attributes:
         scores: (K,) the distinct scores of positives, descending.
-        thresholds: (K,) float64, midway to the next lower score of any entry, so that other data is decided alike.
+        thresholds: (K,) float64, midway to the next lower score of any entry.
         hits: (K,) positives above the threshold.
-        predicted: (K,) entries above it, those of unknown target left out.
-        positives: how many there are to find.
+        predicted: (K,) entries above it; those of unknown target are left out.
+        positives: number of positives.
     """
 
     scores: NDArray[Any]
@@ -48,16 +48,16 @@ class ThresholdCurve:
 
     @property
     def best(self) -> int | None:
-        """The place of the greatest F1, the highest threshold among equals; None on an empty curve."""
+        """Index of the greatest F1, of equal ones that of the highest threshold; None for an empty curve."""
         return int(np.argmax(self.f1)) if len(self.scores) else None
 
     @property
     def best_threshold(self) -> float:
-        """The threshold there; NaN on an empty curve."""
+        """The threshold with the greatest F1; NaN for an empty curve."""
         return float("nan") if self.best is None else float(self.thresholds[self.best])
 
     def some(self, most: int) -> NDArray[np.int64]:
-        """Places of up to ``most`` points, evenly spread, the ends among them."""
+        """Indices of up to ``most`` points, evenly spread, including both ends."""
         places = np.linspace(0, max(len(self.scores) - 1, 0), most).round().astype(np.int64)
         return np.unique(places)[: len(self.scores)]
 
@@ -68,7 +68,13 @@ def threshold_curve(scores: NDArray[Any], targets: NDArray[Any], positives: int 
     Args:
         scores: (N,) or (N, C) finite numbers.
         targets: 1, 0 or -1 (unknown, left out) for each.
-        positives: how many there are to find, if not all of them have a score; those of ``targets`` by default.
+        positives: number of positives, if some have no score, such as objects without a detection; those of
+            ``targets`` by default.
+
+    Examples:
+        >>> curve = threshold_curve(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1]))
+        >>> curve.thresholds.tolist(), curve.recall.tolist()
+        ([0.75, 0.1], [0.5, 1.0])
     """
     rows = max(1, _BLOCK_ENTRIES // max(1, scores[:1].size))
     blocks = [slice(first, first + rows) for first in range(0, len(scores), rows)]
@@ -98,7 +104,7 @@ def threshold_curve(scores: NDArray[Any], targets: NDArray[Any], positives: int 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a threshold is chosen for.
+    """The objective by which a threshold is chosen.
 
     Attributes:
         kind: ``f1`` for the greatest F1, ``precision`` for the greatest recall of those with at least that precision,
@@ -114,7 +120,11 @@ class Objective:
         """Reads ``f1``, ``precision=0.9`` or ``recall=0.9``.
 
         Raises:
-            UserError: for anything else.
+            UserError: the text is something else.
+
+        Examples:
+            >>> Objective.parse("precision=0.9")
+            Objective(kind='precision', value=0.9)
         """
         kind, _, number = text.partition("=")
         try:
@@ -130,9 +140,14 @@ class Objective:
 
 
 def choose(curve: ThresholdCurve, objective: Objective) -> int | None:
-    """The place of the best threshold on a curve, the highest among equals; None where none will do.
+    """Index of the best threshold on a curve, the highest among equals; None if no threshold reaches the objective.
 
-    For a recall that is out of reach, as where a detector misses objects, it is the lowest threshold.
+    If no threshold reaches a recall, as where a detector misses objects, it is the lowest threshold.
+
+    Examples:
+        >>> curve = threshold_curve(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1]))
+        >>> choose(curve, Objective.parse("recall=0.9")), choose(curve, Objective.parse("precision=0.9"))
+        (1, 0)
     """
     if not len(curve.scores):
         return None

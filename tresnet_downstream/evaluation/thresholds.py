@@ -29,10 +29,10 @@ class Thresholds:
         task: ``multilabel`` or ``detection``.
         objective: as text, see :class:`Objective`.
         scope: ``per-class`` or ``global``.
-        borrowed: classes without a positive, which take what was chosen for all classes together.
-        short: classes for which no threshold reaches the objective; for a recall they have the lowest there is.
-        chosen_on: what is known of the run that they were chosen on.
-        source: what errors call them, such as the file that they are from.
+        borrowed: classes without a positive; they have the threshold of all classes together.
+        short: classes for which no threshold reaches the objective; for a recall they have the lowest threshold.
+        chosen_on: description of the run that they were chosen on.
+        source: their name in errors, such as the file that they were read from.
     """
 
     of_class: dict[str, float | None]
@@ -64,12 +64,15 @@ class Thresholds:
         return f"{self.objective}, {self.scope}, chosen on {self.chosen_on.get('run', 'a run')}"
 
     def flatter(self, about: Mapping[str, Any]) -> bool:
-        """Whether a run is of the data that they were chosen on, as far as its description tells."""
+        """Whether the run is on the data that they were chosen on, as its description says."""
         return bool(about.get("data")) and about.get("data") == self.chosen_on.get("data")
 
     def caveats(self, about: Mapping[str, Any]) -> list[str]:
-        """What to know of them on a run: that they are of its data, or of scores that were made in another way."""
-        caveats = ["chosen on this data, which flatters"] if self.flatter(about) else []
+        """Why scores of a run at these thresholds may mislead.
+
+        The thresholds were chosen on its data, or on scores with another test-time augmentation.
+        """
+        caveats = ["chosen on this data, so the scores are too high"] if self.flatter(about) else []
         if self.chosen_on and about.get("tta") != self.chosen_on.get("tta"):
             before, here = ("with" if each.get("tta") else "without" for each in (self.chosen_on, about))
             tta = "another test-time augmentation" if before == here else "test-time augmentation"
@@ -86,7 +89,7 @@ def choose_thresholds(
     scope: str = "per-class",
     chosen_on: Mapping[str, Any] | None = None,
 ) -> Thresholds:
-    """Chooses on the data of the curves.
+    """Chooses a threshold for each class.
 
     Args:
         curves: one for each class.
@@ -94,9 +97,9 @@ def choose_thresholds(
             class without a positive takes that one too.
         classes: C names.
         task: ``multilabel`` or ``detection``.
-        objective: what for.
+        objective: what the thresholds are chosen for.
         scope: ``per-class`` or ``global``.
-        chosen_on: what to keep about the run.
+        chosen_on: what to record about the run.
 
     Raises:
         UserError: for an unknown scope, and where no class has a positive.
@@ -155,21 +158,25 @@ def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
 
 
 def require_place(path: str | Path) -> None:
-    """Raises UserError where no thresholds can be written to: a folder, or a file that is none of thresholds."""
+    """Checks that thresholds can be written to a path.
+
+    Raises:
+        UserError: it is a folder, or a file that holds something other than thresholds.
+    """
     if not Path(path).name or Path(path).is_dir():
         raise UserError(f"{path}: is a folder; name a file, such as thresholds.json")
     if Path(path).exists():
         try:
             read_thresholds(path)
         except UserError as error:
-            raise UserError(f"{path}: holds something else than thresholds; name another file") from error
+            raise UserError(f"{path}: holds something other than thresholds; name another file") from error
 
 
 def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
     """Reads what :func:`write_thresholds` wrote.
 
     Raises:
-        UserError: the file is missing, no such file, of a newer version, or has a threshold that is no number.
+        UserError: the file is missing, of another format or a newer version, or has a threshold that is no number.
     """
     content = read_versioned(path, FORMAT, VERSION, "tresnet thresholds writes such files")
     of_class, chosen_on = content.get("thresholds"), content.get("chosen_on")

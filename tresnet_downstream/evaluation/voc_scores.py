@@ -1,9 +1,9 @@
 """Average precision of boxes by PASCAL VOC's rules, which differ from COCO's.
 
 A prediction is a hit if it overlaps an object of its class by at least half (intersection over union), and no
-prediction of a higher score has hit that object. One whose best object is marked difficult counts neither as hit nor as
-mistake, and difficult objects need not be found. The rules of 2007 average the precision at 11 recalls; those from 2010
-on take the area under the curve.
+prediction of a higher score has hit that object. A prediction whose best object is marked difficult is ignored, and
+difficult objects do not count as objects to find. The rules of 2007 average the precision at 11 recalls; those from
+2010 on use the area under the curve.
 
 Follows M. Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective" (2015), and its
 development kit.
@@ -24,7 +24,7 @@ MIN_OVERLAP = 0.5
 
 @dataclass(frozen=True, eq=False)
 class VocScores:
-    """What VOC's rules give.
+    """The result of VOC's rules.
 
     Attributes:
         mAP: mean over the classes that have an object which is not difficult, in percent; NaN if none has.
@@ -51,7 +51,7 @@ def voc_scores(content: Mapping[str, Any], predictions: Sequence[Mapping[str, An
     Raises:
         UserError: for other rules.
 
-    Example:
+    Examples:
         >>> content = {
         ...     "categories": [{"id": 1, "name": "cat"}],
         ...     "annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 10, 10]}],
@@ -86,7 +86,7 @@ def _by_class(records: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[st
 def _average_precision(
     objects: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]], rules: str
 ) -> float:
-    """Of one class, from 0 to 1; NaN if it has no object that is not difficult."""
+    """The average precision of one class, from 0 to 1; NaN if all its objects are difficult."""
     total = sum(not item.get("difficult", 0) for item in objects)
     if not total:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Models in exported files, opened and run without torch, MMEngine and MMDetection."""
+"""Opens and runs models in exported files without torch, MMEngine or MMDetection."""
 
 from tresnet_downstream.exported.classifier import ExportedClassifier
 from tresnet_downstream.exported.detector import ExportedDetector

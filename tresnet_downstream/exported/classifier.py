@@ -1,4 +1,4 @@
-"""Exported classifiers: from images to probabilities, without torch."""
+"""Runs exported classifiers without torch."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,18 +18,18 @@ class ExportedClassifier:
     """An exported classifier for ``predict``, ``predict_each`` and ``label_images``.
 
     Args:
-        source: ``.onnx`` or ``.xml`` that :func:`deployment.export.export` wrote, or one opened.
+        source: an ``.onnx`` or ``.xml`` file that :func:`deployment.export.export` wrote, or an :class:`ExportedFile`.
         device: see :class:`ExportedFile`.
 
     Attributes:
         kind: ``classifier``.
         path: the file.
-        classes, multi_label, pipeline: as of an ``ImageClassifier``.
-        input_size: height and width of the images, in pixels.
-        training: never.
+        classes, multi_label, pipeline: see ``ImageClassifier``.
+        input_size: height and width of the input, in pixels.
+        training: False.
 
     Raises:
-        UserError: as :class:`ExportedFile`, and for a file of another kind.
+        UserError: as :class:`ExportedFile`, or if the file has a model of another kind.
     """
 
     kind: ClassVar[str] = CLASSIFIER
@@ -47,17 +47,17 @@ class ExportedClassifier:
             self.multi_label = bool(content["multi_label"])
             self.pipeline: tuple[dict[str, Any], ...] = tuple(dict(step) for step in content["pipeline"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path}: does not say its classes; export it with tresnet export") from error
+            raise UserError(f"{self.path}: has no valid list of classes; export it with tresnet export") from error
 
     def preparation(self) -> Preparation:
-        """The pipeline as a function of an image, uint8 of shape (height, width, 3).
+        """A function that prepares an image by the pipeline: uint8 of shape (height, width, 3) in and out.
 
-        A pipeline with other steps than :mod:`prediction.preparation` has is built of Albumentations' transforms and
-        those of :mod:`registry`, which imports torch.
+        If the pipeline has steps that :mod:`prediction.preparation` does not support, it is built from Albumentations'
+        transforms and those in :mod:`registry`, which import torch.
 
         Raises:
-            UserError: for steps that are not registered, arguments that do not fit them, or steps of Albumentations
-                where it or torch is not installed.
+            UserError: if a step is not registered, its arguments are invalid, or it needs Albumentations or torch and
+                these are not installed.
         """
         prepare = preparation_of(self.pipeline)
         if prepare is not None:
@@ -74,24 +74,25 @@ class ExportedClassifier:
         return lambda image: pipeline(image=image)["image"]
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """N x C logits for N x 3 x H x W in [0, 1], float32.
+        """N x 3 x H x W images in [0, 1] to N x C logits, float32.
 
         Raises:
-            UserError: for images of another size than the model was exported for, and a model that cannot be run.
+            UserError: if the size of the images is not that of the exported model, or the model cannot be run.
         """
         if images.shape[1:] != (3, *self.input_size):
-            expected, given = (f"{height} x {width}" for height, width in (self.input_size, images.shape[2:]))
+            expected, actual = (f"{height} x {width}" for height, width in (self.input_size, images.shape[2:]))
             raise UserError(
-                f"{self.path}: takes images of {expected}, got {given}; export it with `input_size` for others"
+                f"{self.path}: takes images of {expected}, got {actual}; export it with `input_size` for others"
             )
         logits = self._file.run({IMAGES: np.ascontiguousarray(images, np.float32)}).get(LOGITS, np.zeros(0))
         expected_shape = (len(images), len(self.classes))
         if logits.shape != expected_shape or logits.dtype != np.float32:
             raise UserError(
-                f"{self.path}: gives {logits.dtype} of {logits.shape}, not float32 of {expected_shape}; export it again"
+                f"{self.path}: returns {logits.dtype} of {logits.shape}, not float32 of {expected_shape}; export it "
+                "again"
             )
         return logits
 
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, N x C in float32, for uint8 images N x H x W x 3."""
+        """Probabilities, N x C in float32, of prepared uint8 images N x H x W x 3."""
         return probabilities_of(self.logits(as_network_input(images)), self.multi_label)

@@ -1,4 +1,4 @@
-"""Exported detectors: from images to boxes, without torch and MMDetection."""
+"""Runs exported detectors without torch and MMDetection."""
 
 import itertools
 import os
@@ -19,14 +19,14 @@ from tresnet_downstream.prediction.boxes import Detections, unread
 
 IMAGES, SIZES, SCALE_FACTORS, SCORE_THRESHOLD = "images", "sizes", "scale_factors", "score_threshold"
 BOXES, SCORES, LABELS = "boxes", "scores", "labels"
-# Of labels of the whole image, which a joint model gives.
+# The output of a joint model for the labels of the image.
 LOGITS = "logits"
 Prepared = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Found:
-    """Boxes of one image: K x 4, K scores and K classes; C logits of the whole image, where a model has them."""
+    """The boxes of one image: K x 4 coordinates, K scores and K class indices; for joint models, C logits of labels."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -35,17 +35,17 @@ class Found:
 
 
 def inputs_of(images: Sequence[Prepared], score_threshold: float) -> dict[str, np.ndarray]:
-    """The inputs of a file for images that :class:`Letterbox` prepared, by name."""
+    """The inputs of an exported file, by name, for images that :class:`Letterbox` prepared."""
     inputs = stacked(images)
     inputs[IMAGES] = as_network_input(inputs[IMAGES])
     return {**inputs, SCORE_THRESHOLD: np.array([score_threshold], np.float32)}
 
 
 def found_in(outputs: Mapping[str, np.ndarray]) -> list[Found]:
-    """The boxes of each image, without the places where there is none."""
+    """The boxes of each image, without the padding of the outputs, whose label is -1."""
     count = len(outputs[BOXES])
-    of_images = outputs.get(LOGITS, [None] * count)
-    rows = zip(outputs[BOXES], outputs[SCORES], outputs[LABELS], of_images, strict=True)
+    label_logits = outputs.get(LOGITS, [None] * count)
+    rows = zip(outputs[BOXES], outputs[SCORES], outputs[LABELS], label_logits, strict=True)
     return [
         Found(boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0], logits)
         for boxes, scores, labels, logits in rows
@@ -53,21 +53,21 @@ def found_in(outputs: Mapping[str, np.ndarray]) -> list[Found]:
 
 
 class ExportedDetector:
-    """An exported detector, which finds boxes as :func:`detection.predict.detect` does.
+    """An exported detector, with the interface of ``LoadedDetector``.
 
     Args:
-        source: ``.onnx`` or ``.xml`` that :func:`deployment.export.export` wrote, or one opened.
+        source: an ``.onnx`` or ``.xml`` file that :func:`deployment.export.export` wrote, or an :class:`ExportedFile`.
         device: see :class:`ExportedFile`.
 
     Attributes:
         kind: ``detector``.
         path: the file.
-        classes: their names.
-        input_size: height and width of the images that the file takes.
-        score_threshold: boxes have a score above it, unless a lower one is asked for.
+        classes: the class names.
+        input_size: height and width of the input, in pixels.
+        score_threshold: the default threshold of scores; boxes have a score above it.
 
     Raises:
-        UserError: as :class:`ExportedFile`, and for a file of another kind.
+        UserError: as :class:`ExportedFile`, or if the file has a model of another kind.
     """
 
     kind: ClassVar[str] = DETECTOR
@@ -82,63 +82,65 @@ class ExportedDetector:
             self._letterbox = Letterbox.of_description(content["picture"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self.path}: does not say its classes, or how images are prepared; export it with tresnet export"
+                f"{self.path}: has no valid list of classes or preparation of images; export it with tresnet export"
             ) from error
         self.input_size = (self._letterbox.height, self._letterbox.width)
         if self._file.shapes.get(IMAGES, ())[1:] != (3, *self.input_size):
-            raise UserError(f"{self.path}: takes other images than it says; export it again")
+            raise UserError(f"{self.path}: its input size differs from its description; export it again")
 
     def find(
         self, images: Picture | Iterable[Picture], batch_size: int = 1, least_score: float | None = None
     ) -> Iterator[Detections]:
-        """What is found in each image, as they come; those that cannot be read say why.
+        """Yields the boxes in each image, in order; for an image that cannot be read, the reason.
 
         Args:
-            images: an image or several: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
-            batch_size: most images that go through the network together.
-            least_score: boxes have a score above it; None, or a higher one, takes that of the detector's config.
+            images: an image or several images: files, Pillow images, or uint8 arrays of shape (height, width, 3) in
+                RGB.
+            batch_size: largest number of images in a batch.
+            least_score: boxes have a score above it. None, or a number above ``score_threshold``, stands for
+                ``score_threshold``.
 
         Raises:
-            UserError: for a batch size below 1, and a file that cannot be run.
+            UserError: if the batch size is below 1, or the file cannot be run.
         """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
         threshold = self.score_threshold if least_score is None else min(self.score_threshold, least_score)
-        several = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
-        prepared_images = ((image, self._prepared(image)) for image in several)
+        image_list = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
+        prepared_images = ((image, self._prepared(image)) for image in image_list)
         while batch := list(itertools.islice(prepared_images, batch_size)):
             readable = [prepared for _, prepared in batch if not isinstance(prepared, str)]
-            found = iter(self.run(readable, threshold) if readable else ())
+            results = iter(self.run(readable, threshold) if readable else ())
             for image, prepared in batch:
                 if isinstance(prepared, str):
                     yield unread(image, prepared)
                 else:
-                    boxes = next(found)
+                    result = next(results)
                     yield Detections(
-                        *(image, boxes.boxes, boxes.scores, boxes.labels),
-                        label_probabilities=self.label_probabilities(boxes),
+                        *(image, result.boxes, result.scores, result.labels),
+                        label_probabilities=self.label_probabilities(result),
                     )
 
     def label_probabilities(self, found: Found) -> np.ndarray | None:
-        """Probabilities of labels of the whole image, float32 of shape (C,); None of a detector."""
+        """Probabilities of the labels of the image, float32 of shape (C,); None for detectors."""
         return None
 
     def run(self, images: Sequence[Prepared], score_threshold: float) -> list[Found]:
-        """The boxes of images that were prepared by the file's :class:`Letterbox`.
+        """The boxes of images that the file's :class:`Letterbox` prepared.
 
         Raises:
-            UserError: if the file cannot be run, or gives something else.
+            UserError: if the file cannot be run, or does not return boxes, scores and labels.
         """
         outputs = self._file.run(inputs_of(images, score_threshold))
         shapes = {name: value.shape for name, value in outputs.items()}
         scores = shapes.get(SCORES, ())
         fits = len(scores) == 2 and scores[0] == len(images)
         if not fits or shapes.get(BOXES) != (*scores, 4) or shapes.get(LABELS) != scores:
-            raise UserError(f"{self.path}: gives other outputs than boxes, scores and labels; export it again")
-        found = found_in(outputs)
-        if any((each.labels >= len(self.classes)).any() for each in found):
-            raise UserError(f"{self.path}: gives classes that it has no name for; export it again")
-        return found
+            raise UserError(f"{self.path}: does not return boxes, scores and labels; export it again")
+        boxes_of_images = found_in(outputs)
+        if any((boxes.labels >= len(self.classes)).any() for boxes in boxes_of_images):
+            raise UserError(f"{self.path}: returns classes that it has no name for; export it again")
+        return boxes_of_images
 
     def _prepared(self, image: Picture) -> Prepared | str:
         try:

@@ -1,4 +1,4 @@
-"""An exported file, opened by its suffix, and what it says of itself."""
+"""Opens an exported file and reads its description."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,72 +12,73 @@ from tresnet_downstream.exported.formats.interface import Arrays, last_line
 from tresnet_downstream.json_reading import parse_json
 
 CLASSIFIER, DETECTOR, JOINT = "classifier", "detector", "joint"
-# Of models.
+# The kinds of models.
 KINDS = (CLASSIFIER, DETECTOR, JOINT)
-# Of what exported files say of themselves; files without a version are of version 1.
+# The version of descriptions. Files without a version have version 1.
 VERSION = 1
 
 
 class ExportedFile:
-    """A file that :func:`~tresnet_downstream.deployment.export.export` wrote, opened.
+    """A file that :func:`~tresnet_downstream.deployment.export.export` wrote, opened for inference.
 
     Args:
-        path: ``.onnx`` or ``.xml``.
-        device: ``cpu``, or another that the library that runs it has here, such as ``cuda`` or ``gpu``.
+        path: an ``.onnx`` or ``.xml`` file.
+        device: ``cpu``, or another device of the library that runs the file, such as ``cuda`` or ``gpu``.
 
     Attributes:
         path: the file.
-        kind: of model, one of :data:`KINDS`.
-        description: what else it says of itself.
-        shapes: of its inputs, by name; 0 for a side that is free.
+        kind: kind of the model, one of :data:`KINDS`.
+        description: the description in the file, such as its classes.
+        shapes: from the names of the inputs to their shapes; 0 for a dynamic dimension.
 
     Raises:
-        UserError: if the file, the package or the device is not there, or the file is not one of those.
+        UserError: if the file, the package or the device is missing, or if the file was not written by ``export``.
     """
 
     def __init__(self, path: str | Path, device: str = "cpu") -> None:
         self.path = Path(path)
         if not is_exported(path):
-            raise UserError(f"{path}: exported models end in {' or '.join(SESSIONS)}")
+            raise UserError(f"{path}: the suffix of exported models is {' or '.join(SESSIONS)}")
         if not self.path.is_file():
             raise UserError(f"{path}: there is no such file")
         self._session = opened(self.path, device)
         self.shapes = self._session.shapes
-        not_ours = f"{path}: does not say its classes; export it with tresnet export"
+        not_exported_here = f"{path}: has no description of its classes; export it with tresnet export"
         try:
             content = parse_json(self._session.description or "", path)
         except ValueError as error:
-            raise UserError(not_ours) from error
+            raise UserError(not_exported_here) from error
         if not isinstance(content, Mapping):
-            raise UserError(not_ours)
+            raise UserError(not_exported_here)
         self.description: Mapping[str, Any] = content
-        # Before there were others, all files were of classifiers and did not say so.
+        # Older files have no kind and are classifiers.
         self.kind = content.get("kind", CLASSIFIER)
         version = content.get("version", 1)
         if version != VERSION:
             raise UserError(
-                f"{path}: was exported by another version of tresnet-downstream (its description is of version "
-                f"{str(version)[:20]}, and {VERSION} is read here); export it again"
+                f"{path}: was exported by another version of tresnet-downstream (its description has version "
+                f"{str(version)[:20]}, but this package reads version {VERSION}); export it again"
             )
         if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise UserError(
-                f"{path}: is an exported {str(self.kind)[:40]}, and known here are {', '.join(KINDS)}; export it again"
+                f"{path}: is an exported {str(self.kind)[:40]}, but this package supports {', '.join(KINDS)}; "
+                "export it again"
             )
 
     def require_kind(self, kind: str) -> None:
-        """Raises UserError unless the file is of this kind."""
+        """Raises UserError unless the file has a model of this kind."""
         if self.kind != kind:
             raise UserError(f"{self.path}: is an exported {self.kind}, not a {kind}")
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """The outputs by name.
+        """Runs the model and returns its outputs by name.
 
         Raises:
-            UserError: for a file that cannot be run.
+            UserError: if the file cannot be run.
         """
         try:
             return self._session.run(inputs)
-        except Exception as error:  # The libraries' errors have no class in common.
+        except Exception as error:  # the errors of the libraries have no common base class
             if is_out_of_memory(error):
                 raise
             raise UserError(f"{self.path}: cannot be run ({last_line(error)}); export it again") from error

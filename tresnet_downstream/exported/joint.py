@@ -1,4 +1,4 @@
-"""Exported joint models: labels beside boxes."""
+"""Runs exported joint models, which predict labels and boxes."""
 
 from typing import ClassVar
 
@@ -11,12 +11,12 @@ from tresnet_downstream.prediction.probabilities import probabilities_of
 
 
 class ExportedJoint(ExportedDetector):
-    """An exported joint model: an :class:`ExportedDetector` that gives labels too."""
+    """An exported joint model: an :class:`ExportedDetector` that also predicts the labels of the image."""
 
     kind: ClassVar[str] = JOINT
 
     def label_probabilities(self, found: Found) -> np.ndarray | None:
-        """Probabilities of labels of the whole image, float32 of shape (C,)."""
+        """Probabilities of the labels of the image, float32 of shape (C,)."""
         if found.logits is None or found.logits.shape != (len(self.classes),):
-            raise UserError(f"{self.path}: gives no logits of its {len(self.classes)} classes; export it again")
+            raise UserError(f"{self.path}: returns no logits for its {len(self.classes)} classes; export it again")
         return probabilities_of(found.logits, multi_label=True)

@@ -1,4 +1,4 @@
-"""How an image is brought to the fixed height and width of an exported detector, as MMDetection's steps would."""
+"""Resizes and pads an image to the fixed input size of an exported detector, with the pixels of MMDetection."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +10,12 @@ import numpy as np
 
 from tresnet_downstream.errors import UserError
 
-# Steps of a pipeline that leave the pixels as they are.
+# Steps of a pipeline that do not change pixels.
 _OTHER_STEPS = (
     *("LoadAnnotations", "LoadEmptyAnnotations", "LoadImageFromFile", "LoadImageFromNDArray"),
     "PackDetInputs",
 )
-# Arguments of MMDetection's steps that may be set; each to these values alone, where some are named.
+# The supported arguments of MMDetection's steps, and their supported values; an empty tuple stands for all values.
 _RESIZE: Mapping[str, tuple[Any, ...]] = {
     "type": (),
     "scale": (),
@@ -37,14 +37,20 @@ _PAD: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Letterbox:
-    """An image is resized, padded on the right and below as its pipeline does, and put at the top left of an image.
+    """Resizes an image, pads it on the right and at the bottom, and copies it to the top left of the network's input.
 
     Attributes:
-        height, width: of the image.
-        fit_height, fit_width: that an image is resized to.
-        keep_ratio: whether it is made as large as fits there and keeps its shape; else it is stretched.
-        pad_divisor: what the pipeline pads sides to a multiple of; 0 stands for the whole image, 1 for none.
-        pad_value: of the pipeline's padding, in RGB.
+        height, width: size of the network's input.
+        fit_height, fit_width: size that the image is resized to.
+        keep_ratio: whether the aspect ratio is kept, so that the image fits into this size.
+        pad_divisor: the pipeline pads sides to a multiple of this number; 0 stands for the whole input, 1 for no
+            padding.
+        pad_value: value of the pipeline's padding, in RGB.
+
+    Examples:
+        >>> inputs = Letterbox(64, 64, 64, 64)(np.zeros((20, 40, 3), np.uint8))
+        >>> inputs["images"].shape, inputs["sizes"].tolist()
+        ((64, 64, 3), [32, 64])
     """
 
     height: int
@@ -57,23 +63,23 @@ class Letterbox:
 
     @classmethod
     def of_pipeline(cls, pipeline: Iterable[Any], divisor: int, size: int | None = None) -> "Letterbox":
-        """That of MMDetection's pipeline of test data.
+        """The letterbox for a test pipeline of MMDetection.
 
         Args:
-            pipeline: ``Resize``, and ``Pad`` or none; steps that load and pack are passed over.
-            divisor: what the detector pads sides to a multiple of.
-            size: height and width of the image, and of what images are resized to; None takes the pipeline's, of
-                which the image's are the next multiples of ``divisor``.
+            pipeline: the steps: ``Resize``, and optionally ``Pad``. Steps that load and pack are ignored.
+            divisor: the detector pads sides to a multiple of this number.
+            size: height and width that images are resized to, and of the network's input. None takes the size of the
+                pipeline; the network's input then has the next multiples of ``divisor``.
 
         Raises:
-            UserError: for other steps or arguments, and a size that ``divisor`` does not divide.
+            UserError: if the pipeline has other steps or arguments, or if ``size`` is not divisible by ``divisor``.
         """
         steps = [step for step in pipeline if _name_of(step) not in _OTHER_STEPS]
         names = [_name_of(step) for step in steps]
         if names not in (["Resize"], ["Resize", "Pad"]):
             raise UserError(
-                f"the detector's test pipeline has {', '.join(names) or 'no step'}: an exported file takes Resize, or "
-                "Resize and Pad"
+                f"the detector's test pipeline has {', '.join(names) or 'no step'}: an exported file supports Resize, "
+                "or Resize and Pad"
             )
         for step, known in zip(steps, (_RESIZE, _PAD), strict=False):
             _require_known(step, known)
@@ -107,10 +113,10 @@ class Letterbox:
 
     @classmethod
     def of_description(cls, content: Mapping[str, Any]) -> "Letterbox":
-        """From what :meth:`description` gave.
+        """The letterbox for a result of :meth:`description`.
 
         Raises:
-            ValueError, KeyError, TypeError: for anything else.
+            ValueError, KeyError, TypeError: if the content is invalid.
         """
         height, width, fit_height, fit_width = (
             int(content[name]) for name in ("height", "width", "fit_height", "fit_width")
@@ -120,27 +126,27 @@ class Letterbox:
             height, width, fit_height, fit_width, bool(content["keep_ratio"]), int(content["pad_divisor"]), pad_value
         )
         if min(box.fit_height, box.fit_width) < 1 or box.fit_height > box.height or box.fit_width > box.width:
-            raise ValueError("sizes that do not fit")
+            raise ValueError("the sizes are invalid")
         if len(pad_value) != 3 or box.pad_divisor < 0:
-            raise ValueError("a padding of no colour")
+            raise ValueError("the padding is invalid")
         return box
 
     def description(self) -> dict[str, Any]:
-        """As plain data."""
+        """The attributes as plain data."""
         return asdict(self)
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """What a detector takes of an image, height x width x 3, uint8.
+        """The inputs of a detector for an image, uint8 of shape (height, width, 3).
 
         Returns:
-            ``images``: H x W x 3, uint8, black beyond the pipeline's padding; ``sizes``: height and width of the
-            image in it, with that padding, int64; ``scale_factors``: by how much width and height were multiplied.
+            ``images``: H x W x 3, uint8, black outside of the pipeline's padding; ``sizes``: height and width of the
+            image with this padding, int64; ``scale_factors``: the factors of width and height.
         """
         height, width = image.shape[:2]
         new_height, new_width = self.fit_height, self.fit_width
         if self.keep_ratio:
             factor = min(self.fit_height / height, self.fit_width / width)
-            # Rounded as in mmcv.
+            # The rounding is that of mmcv.
             new_height, new_width = (max(1, int(side * factor + 0.5)) for side in (height, width))
         resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
         canvas = np.zeros((self.height, self.width, 3), np.uint8)
@@ -163,5 +169,5 @@ def _require_known(step: Mapping[str, Any], known: Mapping[str, Sequence[Any]]) 
         if name not in known or (known[name] and value not in known[name]):
             raise UserError(
                 f"the detector's test pipeline has {_name_of(step)} with {name}={value!r}, which an exported file "
-                "cannot do; leave it out of the config that the detector is loaded with (`config`)"
+                "does not support; leave it out of the config that the detector is loaded with (`config`)"
             )

@@ -1,4 +1,4 @@
-"""Exported models of any kind."""
+"""Opens an exported model of any kind."""
 
 from pathlib import Path
 
@@ -9,11 +9,14 @@ from tresnet_downstream.exported.joint import ExportedJoint
 
 
 def open_exported(path: str | Path, device: str = "cpu") -> ExportedClassifier | ExportedDetector | ExportedJoint:
-    """An exported model of the kind that the file says.
+    """Opens an exported model. The kind is stored in the file.
 
     Args:
-        path: ``.onnx`` or ``.xml``.
+        path: an ``.onnx`` or ``.xml`` file.
         device: see :class:`ExportedFile`.
+
+    Returns:
+        The classifier, detector or joint model.
 
     Raises:
         UserError: as :class:`ExportedFile`.

@@ -136,6 +136,11 @@ def read_classes(file: File) -> tuple[str, ...]:
 
     Raises:
         UserError: as `read_file`.
+
+    Examples:
+        >>> _ = Path("labels.csv").write_text("cat.jpg,cat;pet")
+        >>> read_classes("labels.csv")
+        ('cat', 'pet')
     """
     file_format = format_of(file)
     return file_format.read_classes(file) if file_format.read_classes else file_format.read(file).classes

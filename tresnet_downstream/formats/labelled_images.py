@@ -20,6 +20,12 @@ class LabelledImages:
         content: the annotations with boxes in the form of a COCO ``instances`` file: ``images`` with ``id``,
             ``file_name``, ``width`` and ``height``; ``annotations`` with ``bbox`` as ``[left, top, width, height]`` in
             pixels from 0; and ``categories``. Empty for a format without boxes.
+
+    Examples:
+        >>> known = np.zeros(2, bool)
+        >>> images = LabelledImages(["a.jpg"], ("cat", "dog"), np.array([0, 0]), np.array([0, 1]), known, known)
+        >>> [images.classes[index] for index in images.class_of]
+        ['cat', 'dog']
     """
 
     names: list[str]

@@ -1,9 +1,9 @@
-"""Labels and boxes in one pass: one backbone, a head of labels and a detector, trained and scored together.
+"""Joint models, which predict labels and boxes: a detector, and a classification head on its backbone.
 
-Importing it registers :class:`LabelsAndBoxes`, the runner and the data of such models.
+Importing this package registers :class:`LabelsAndBoxes`, and the runner, data sets and metrics of joint models.
 """
 
-from tresnet_downstream import detection  # noqa: F401 - says what is missing, if MMDetection is
+from tresnet_downstream import detection  # noqa: F401 - raises a clear error if MMDetection is not installed
 from tresnet_downstream.joint import data, metrics, model, runner
 
 __all__ = ["data", "metrics", "model", "runner"]

@@ -1,4 +1,4 @@
-"""Images with labels, of which some have boxes, and batches that hold images of one kind."""
+"""Data sets of images with labels, some of which also have boxes, and batches of one kind of image."""
 
 import copy
 import os
@@ -23,41 +23,41 @@ from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS
 
 @DATASETS.register_module()
 class LabelledBoxes(CocoBoxes):
-    """Images with boxes, and a file of labels of these and of further images.
+    """Images with boxes, and a label file for these and further images.
 
-    The labels of an image are those of the file, whatever boxes it has and whatever the augmentation leaves of it; an
-    image that the file does not list has the classes of its boxes. Images that only the file lists are added at the
-    end, without boxes: they train the labels alone. How many there are of each is told.
+    The labels of an image are those in the label file. They do not depend on its boxes or on the augmentation. The
+    labels of an image that is not in the label file are the classes of its boxes. Images that are only in the label
+    file follow the others; they have no boxes and train only the labels. The number of both kinds is printed.
 
     Args:
-        *args: see :class:`CocoBoxes`, as for ``kwargs``.
-        labels: ``ann_file``, a file of labels (COCO, table, VOC), with the classes of the boxes; ``images``, the folder
-            of its images (by default that of the images with boxes); ``keep_empty`` and ``difficult`` as of
-            :class:`MultilabelData`.
+        *args: see :class:`CocoBoxes`.
+        labels: ``ann_file``, a label file (COCO, table or VOC) with the classes of the boxes; ``images``, the folder of
+            its images, by default that of the images with boxes; ``keep_empty`` and ``difficult``, see
+            :class:`MultiLabelDataset`.
         **kwargs: see :class:`CocoBoxes`.
 
     Raises:
-        UserError: the classes of the two files differ, an image is missing, or no image has labels alone or boxes.
+        UserError: if the classes of the two files differ, an image is missing, or the pipeline mixes images.
     """
 
     def __init__(self, *args: Any, labels: Mapping[str, Any], **kwargs: Any) -> None:
         if unknown := set(labels) - {"ann_file", "images", "keep_empty", "difficult"}:
-            raise UserError(f"labels.train.{sorted(unknown)[0]}: is no key; there are ann_file, images, keep_empty")
+            raise UserError(f"labels.train.{sorted(unknown)[0]}: is not a key; there are ann_file, images, keep_empty")
         if not labels.get("ann_file"):
-            raise UserError("labels.train.ann_file: name the file of labels, or leave `labels.train` out")
+            raise UserError("labels.train.ann_file: name the label file, or leave `labels.train` out")
         self.label_options = dict(labels)
         self.labels: MultilabelAnnotations | None = None
         self.paths_alone: list[str] = []
-        self.columns: list[int] = []  # of the file, in the order of the classes of boxes
+        self.columns: list[int] = []  # columns of the label file, in the order of the classes of boxes
         super().__init__(*args, **kwargs)
         if mixing := next(_mixing(self.pipeline), None):
             raise UserError(
-                f"train_dataloader.dataset.pipeline: {mixing} mixes images, and the file of labels has labels of whole "
-                "images: leave it out, or take the labels of the boxes (no `labels.train`)"
+                f"train_dataloader.dataset.pipeline: {mixing} mixes images, but the label file has labels of whole "
+                "images: leave it out, or use the labels of the boxes (no `labels.train`)"
             )
 
     def full_init(self) -> None:
-        """Reads the data as MMEngine does, and keeps which images have boxes, of those that ``indices`` chooses too."""
+        """Reads the data as MMEngine does, and finds the images with boxes, also if ``indices`` selects images."""
         if self._fully_initialized:
             return
         super().full_init()
@@ -65,17 +65,20 @@ class LabelledBoxes(CocoBoxes):
         self.with_boxes = np.array([record.get("has_boxes", True) for record in records])
 
     def prepare_data(self, idx: int) -> Any:
-        """As :class:`CocoBoxes`; in the place of an image comes one that has boxes too, or has none either."""
+        """As :class:`CocoBoxes`, but an image that the pipeline leaves out is replaced by one of the same kind.
+
+        The two kinds are images with boxes and images without.
+        """
         sample = super().prepare_data(idx)
         for _ in range(self.max_refetch):
             if sample is not None:
                 break
-            # A step of the pipeline left the image out; MMEngine would take any other.
+            # A step of the pipeline left the image out. MMEngine would replace it by an image of any kind.
             sample = super().prepare_data(int(np.random.choice(self._alike(idx)[0])))  # noqa: NPY002 - as MMEngine
         return sample
 
     def image_paths(self) -> list[str]:
-        """The paths of the images with boxes and of those with labels alone."""
+        """The paths of the images with boxes and of those with only labels."""
         return [*super().image_paths(), *self.paths_alone]
 
     def _alike(self, idx: int) -> tuple[Sequence[int] | np.ndarray, int]:
@@ -83,12 +86,12 @@ class LabelledBoxes(CocoBoxes):
         return places, int(np.searchsorted(places, idx))
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leaves out images as :class:`CocoBoxes` does, and adds those that have labels alone."""
+        """Leaves out images as :class:`CocoBoxes` does, and adds those that have only labels."""
         with_boxes = super().filter_data()
         self.labels = labels = self._read_labels()
         self.columns = [labels.classes.index(name) for name in self._metainfo["classes"]]
         folder = self.label_options.get("images") or self._image_folder
-        # By path, since the two files may name images from different folders.
+        # Compared by path, since the two files may name images in different folders.
         paths = [os.path.abspath(os.path.join(folder, name)) for name in labels.paths()]
         places = {path: place for place, path in enumerate(paths)}
         without_labels = []
@@ -99,11 +102,11 @@ class LabelledBoxes(CocoBoxes):
         listed = {os.path.abspath(record["img_path"]) for record in with_boxes}
         added = [name for name, path in zip(labels.paths(), paths, strict=True) if path not in listed]
         names = {os.path.normpath(self._name_of(record)) for record in with_boxes}
-        if both := next((name for name in added if os.path.normpath(name) in names), None):
-            # The same name in two folders may be two images.
+        if ambiguous := next((name for name in added if os.path.normpath(name) in names), None):
+            # The same name in two folders may stand for two images.
             raise UserError(
-                f"{self.label_options['ann_file']}: {both} is a name in {folder} and in {self._image_folder}; name one "
-                "folder that holds the images of both files"
+                f"{self.label_options['ann_file']}: {ambiguous} is in {folder} and in {self._image_folder}; name one "
+                "folder that has the images of both files"
             )
         missing = missing_images(folder, added, self.label_options["ann_file"], self.outside_paths)
         require_images("labels.train.images", folder, missing, len(added), self.on_bad_image)
@@ -116,7 +119,7 @@ class LabelledBoxes(CocoBoxes):
                 "instances": [],
                 "label_row": places[os.path.abspath(os.path.join(folder, name))],
                 "has_boxes": False,
-                # Not known before the image is read.
+                # Unknown until the image is read.
                 "height": None,
                 "width": None,
             }
@@ -124,7 +127,7 @@ class LabelledBoxes(CocoBoxes):
         ]
         tell(
             f"{self.label_options['ann_file']}: {len(with_boxes):,} images train boxes and labels, {len(alone):,} "
-            "labels alone"
+            "only labels"
         )
         if without_labels:
             tell(
@@ -135,19 +138,19 @@ class LabelledBoxes(CocoBoxes):
 
     def _read_labels(self) -> MultilabelAnnotations:
         file = self.label_options["ann_file"]
-        read = read_file(file)
+        images = read_file(file)
         classes = tuple(self._metainfo["classes"])
-        if set(read.classes) != set(classes):
-            require_classes(str(file), read.classes, classes)
+        if set(images.classes) != set(classes):
+            require_classes(str(file), images.classes, classes)
         options = {key: self.label_options[key] for key in ("keep_empty", "difficult") if key in self.label_options}
-        return of_labelled_images(file, read, **options)
+        return of_labelled_images(file, images, **options)
 
     def _prepared(self, record: dict[str, Any]) -> Any:
         sample = super()._prepared(record)
         if sample is None and not record.get("has_boxes", True):
             raise UserError(
                 "train_dataloader.dataset.pipeline: a step leaves out images without boxes, such as FilterAnnotations; "
-                "images with labels alone need a pipeline without it"
+                "images with only labels need a pipeline without it"
             )
         packed: Any = sample.get("data_samples") if isinstance(sample, Mapping) else None
         if packed is None:
@@ -160,19 +163,19 @@ class LabelledBoxes(CocoBoxes):
 
 @DATA_SAMPLERS.register_module()
 class AlternatingBatchSampler(Sampler[list[int]]):
-    """Batches of images with boxes, and batches of images without, in the proportion and order of the sampler.
+    """Batches of images with boxes and batches of images without, in the order of a sampler.
 
-    A batch is given when it is full; at the end come those that are not.
+    A batch is yielded when it is full. Incomplete batches are yielded at the end.
 
     Args:
-        sampler: of a :class:`LabelledBoxes`: ``DefaultSampler`` or ``InfiniteSampler``.
-        batch_size: images of a batch.
-        drop_last: whether batches that are not full are left out.
-        by_shape: whether images with boxes that are wider than high stand in batches of their own, as MMDetection's
-            ``AspectRatioBatchSampler`` has it.
+        sampler: a ``DefaultSampler`` or ``InfiniteSampler`` of a :class:`LabelledBoxes`.
+        batch_size: number of images in a batch.
+        drop_last: whether incomplete batches are left out.
+        by_shape: whether images with boxes that are wider than high are in separate batches, as in MMDetection's
+            ``AspectRatioBatchSampler``.
 
     Raises:
-        UserError: for another sampler.
+        UserError: if the sampler has another class.
     """
 
     def __init__(self, sampler: Any, batch_size: int, drop_last: bool = False, by_shape: bool = False) -> None:
@@ -183,7 +186,7 @@ class AlternatingBatchSampler(Sampler[list[int]]):
             )
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
         dataset = sampler.dataset
-        # 0: labels alone; 1 and 2: with boxes.
+        # 0: only labels; 1 and 2: with boxes.
         self.kinds = dataset.with_boxes.astype(int)
         if by_shape:
             for index in np.flatnonzero(dataset.with_boxes):
@@ -191,7 +194,7 @@ class AlternatingBatchSampler(Sampler[list[int]]):
                 self.kinds[index] += record["width"] > record["height"]
 
     def __iter__(self) -> Iterator[list[int]]:
-        # All processes draw the batches of all, so that each has as many, and of the same kind at the same time.
+        # Every process draws the batches of all processes, so that all have the same number and kind of batches.
         waiting: dict[int, list[int]] = {}
         rank, count = self.sampler.rank, self.sampler.world_size
         for index in self._order():
@@ -206,12 +209,13 @@ class AlternatingBatchSampler(Sampler[list[int]]):
                     yield (batch * count)[: max(len(batch), count)][rank::count]
 
     def __len__(self) -> int:
-        whole = self.batch_size * self.sampler.world_size
+        global_batch_size = self.batch_size * self.sampler.world_size
         counts = np.bincount(self.kinds)
-        return int((counts // whole if self.drop_last else -(-counts // whole)).sum())
+        batches = counts // global_batch_size if self.drop_last else -(-counts // global_batch_size)
+        return int(batches.sum())
 
     def _order(self) -> Iterator[int]:
-        """The images in the sampler's order, of all processes: those of the epoch, or without an end."""
+        """The images of all processes in the order of the sampler: those of an epoch, or an infinite sequence."""
         of_all = copy.copy(self.sampler)
         of_all.rank, of_all.world_size = 0, 1
         if isinstance(of_all, InfiniteSampler):
@@ -222,12 +226,12 @@ class AlternatingBatchSampler(Sampler[list[int]]):
 
 
 def _mixing(step: Any) -> Iterator[str]:
-    """The names of the steps of a pipeline, also within others, that make one image of several."""
+    """The names of the steps of a pipeline, also nested ones, that combine several images."""
     if isinstance(step, list | tuple):
-        for each in step:
-            yield from _mixing(each)
+        for nested in step:
+            yield from _mixing(nested)
         return
-    # MMDetection's Mosaic, MixUp and CopyPaste; CachedMosaic and CachedMixUp keep images of before.
+    # MMDetection's Mosaic, MixUp and CopyPaste get further images; CachedMosaic and CachedMixUp have a cache of them.
     if any(hasattr(step, name) for name in ("results_cache", "get_indexes", "get_indices")):
         yield type(step).__name__
     yield from _mixing(getattr(step, "transforms", ()))

@@ -1,4 +1,4 @@
-"""The labels of a joint model, scored against a file of boxes or a file of labels."""
+"""The metric of the labels of joint models, against the classes of boxes or a label file."""
 
 import json
 import os
@@ -21,18 +21,18 @@ from tresnet_downstream.registry import METRICS
 class LabelsMetric(MultilabelMetric):
     """mAP of the labels that :class:`LabelsAndBoxes` predicts.
 
-    The truth is what a classifier would be scored against: the classes of an image's annotations. As there, images
-    without any annotation are left out, unless ``keep_empty``.
+    The targets are those of a classifier: the classes of the annotations of an image. Images without annotations are
+    left out, unless ``keep_empty`` is set.
 
     Args:
-        ann_file: the file of boxes that the images are of.
-        labels_file: the file of their labels; None takes the classes of their boxes.
-        keep_empty: whether images without an annotation are scored, as showing no class.
-        difficult: as of :class:`MultilabelData`, for VOC's objects that are marked so.
-        threshold, top_k: as of :class:`MultilabelMetric`.
+        ann_file: the annotation file of the images with boxes.
+        labels_file: the label file of the images; None for the classes of their boxes.
+        keep_empty: whether images without annotations are scored, as images without labels.
+        difficult: see :class:`MultiLabelDataset`.
+        threshold, top_k: see :class:`MultilabelMetric`.
 
     Raises:
-        UserError: a file is missing or malformed, or the files have no image or class in common.
+        UserError: if a file is missing or malformed, or if the files have no image or class in common.
     """
 
     def __init__(
@@ -50,34 +50,34 @@ class LabelsMetric(MultilabelMetric):
         self.names = {image["id"]: image["file_name"] for image in boxes.content["images"]}
         labels = of_labelled_images(self.labels_file, read_file(self.labels_file), keep_empty, difficult)
         self.classes_of_file = labels.classes
-        wanted = set(map(os.path.normpath, self.names.values()))
+        scored_names = set(map(os.path.normpath, self.names.values()))
         self.rows: dict[str, np.ndarray] = {
             name: labels.target(place)
             for place, path in enumerate(labels.paths())
-            if (name := os.path.normpath(path)) in wanted
+            if (name := os.path.normpath(path)) in scored_names
         }
         if not self.rows:
-            raise UserError(f"{self.labels_file}: has labels of no image of {ann_file}")
-        if labels_file is not None and len(self.rows) < len(wanted):
-            without = next(name for name in self.names.values() if os.path.normpath(name) not in self.rows)
+            raise UserError(f"{self.labels_file}: has no labels of images of {ann_file}")
+        if labels_file is not None and len(self.rows) < len(scored_names):
+            unlabelled = next(name for name in self.names.values() if os.path.normpath(name) not in self.rows)
             tell(
-                f"{labels_file}: has labels of {len(self.rows):,} of the {len(wanted):,} images of {ann_file}, none of "
-                f"{without}; the labels of the others are not scored"
+                f"{labels_file}: has labels of {len(self.rows):,} of the {len(scored_names):,} images of {ann_file}; "
+                f"the labels of the others, such as {unlabelled}, are not scored"
             )
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Keeps each image's name, probabilities and targets, or why it cannot be read."""
+        """Stores the name, probabilities and targets of each image, or the reason why it cannot be read."""
         columns = self._columns()
         for sample in data_samples:
             name = self.names.get(sample["img_id"])
             path = sample.get("img_path")
             if name is None or (path and not _ends_with(path, name)):
                 raise UserError(
-                    f"{self.ann_file}: its image {sample['img_id']} is {name}, and {path} is to be scored; the data of "
-                    "a validation must be of this one file"
+                    f"{self.ann_file}: its image {sample['img_id']} is {name}, but the scored image is {path}; the "
+                    "validation data must be that of this file"
                 )
             target = self.rows.get(os.path.normpath(name))
-            # Images without labels stay until all processes' rows are together.
+            # Images without labels are removed later, when the rows of all processes have been collected.
             row = {"raw": sample["label_probabilities"].cpu().numpy()}
             reason = next(iter(json.loads(sample.get(UNREADABLE) or "{}").values()), "")
             self.results.append((name, row, None if target is None else target[columns], reason))
@@ -87,18 +87,18 @@ class LabelsMetric(MultilabelMetric):
         return super().compute_metrics([result for result in results if result[2] is not None])
 
     def _columns(self) -> list[int]:
-        """The places of the model's classes in the file."""
+        """The columns of the model's classes in the label file."""
         classes = self.dataset_meta["classes"]
-        if lacking := [name for name in classes if name not in self.classes_of_file]:
+        if missing := [name for name in classes if name not in self.classes_of_file]:
             known = ", ".join(self.classes_of_file[:10])
             raise UserError(
-                f"{self.labels_file}: has no class {', '.join(map(repr, lacking[:3]))}, which the boxes have; it has "
+                f"{self.labels_file}: has no class {', '.join(map(repr, missing[:3]))}, which the boxes have; it has "
                 f"{known}{', ...' if len(self.classes_of_file) > 10 else ''}"
             )
         return [self.classes_of_file.index(name) for name in classes]
 
 
 def _ends_with(path: str, name: str) -> bool:
-    """Whether a path is that of the image of this name in some folder."""
+    """Whether a path ends with the name of an image."""
     parts = [part for part in os.path.normpath(name).split(os.sep) if part not in ("", "..")]
     return os.path.normpath(path).split(os.sep)[-len(parts) :] == parts

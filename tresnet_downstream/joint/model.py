@@ -1,4 +1,4 @@
-"""Labels and boxes in one pass: a detector of MMDetection with a head of labels on its backbone."""
+"""Joint models: a detector of MMDetection with a classification head on its backbone."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,30 +23,30 @@ LEARNED = "learned"
 
 @MODELS.register_module()
 class LabelsAndBoxes(BaseModel):
-    """A detector, and a head that predicts the labels of the whole image from the last feature map of its backbone.
+    """A detector, and a head that predicts the labels of the image from the last feature map of the backbone.
 
-    The backbone runs once for both. The detector is called as it is, so its boxes are those of the detector alone, bit
-    for bit. The head of labels sees the positions of the image and not the padding around it.
+    The backbone runs once. The detector is not changed, so that its boxes equal those of the detector alone exactly.
+    The label head ignores the padding around images.
 
-    In training, an image's labels are those of its file of labels (:class:`LabelledBoxes`); without one, the classes of
-    the boxes that its augmentation leaves.
+    In training, the labels of an image are those in its label file (:class:`LabelledBoxes`). Without a label file, they
+    are the classes of the boxes after augmentation.
 
     Args:
         detector: config of a detector of MMDetection.
-        label_head: config of a head of :mod:`tresnet_downstream.classification`, or of your own, whose ``forward``
-            takes ``features`` (N x C x H x W) and ``mask`` (N x H x W, True at positions of the image; None where
-            there is no padding).
-        label_loss: config of a multi-label loss; a sum over the images is divided by their number. None for a model
+        label_head: config of a head of :mod:`tresnet_downstream.classification`, or of a user's head whose ``forward``
+            takes ``features`` (N x C x H x W) and ``mask`` (N x H x W, True at positions of the image; None if there is
+            no padding).
+        label_loss: config of a multi-label loss. A sum over the images is divided by their number. None for a model
             that is not trained.
-        loss_weights: factors of the two losses, ``dict(labels=1.0, boxes=1.0)``; or ``'learned'``: each loss L is
-            ``L / (2 v) + log(v) / 2`` with a trained variance v (Kendall et al., 2018, arXiv:1705.07115).
+        loss_weights: factors of the two losses, ``dict(labels=1.0, boxes=1.0)``; or ``'learned'``, which replaces each
+            loss L by ``L / (2 v) + log(v) / 2`` with a trainable variance v (Kendall et al., 2018, arXiv:1705.07115).
         rescore: ``dict(scale=..., shift=...)`` multiplies the score of each box by the probability of its label,
-            ``sigmoid(scale * logit + shift)``, as ``tresnet calibrate`` fits it; None leaves the scores as they are.
-        init_cfg: ``dict(type='Parts', labels=FILE, boxes=FILE)`` starts the head of labels from a classifier's file,
-            and the detector from a detector's; each brings its backbone.
+            ``sigmoid(scale * logit + shift)``; ``tresnet calibrate`` fits the two numbers. None does not change scores.
+        init_cfg: ``dict(type='Parts', labels=FILE, boxes=FILE)`` initialises the label head from the file of a
+            classifier, and the detector from a checkpoint of a detector. Both files have the backbone.
 
     Raises:
-        UserError: for a head that does not take ``mask``, and for weights and other arguments that make no sense.
+        UserError: if the head does not take ``mask``, or an argument is invalid.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LabelsAndBoxes(BaseModel):
     ) -> None:
         built: Any = DETECTORS.build(ConfigDict(detector))
         if not isinstance(built, BaseDetector):
-            raise UserError(f"model: {type(built).__name__} is no detector of its own; labels stand beside one alone")
+            raise UserError(f"model: {type(built).__name__} is not a single detector, which a joint model needs")
         super().__init__(data_preprocessor=built.data_preprocessor)
         self.detector = built
         self.parts_to_start_from = dict(init_cfg or {})
@@ -77,7 +77,7 @@ class LabelsAndBoxes(BaseModel):
         self.rescore = _checked_rescoring(rescore)
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of the detector, for hooks of MMDetection, which look for its parts."""
+        """Returns attributes of the detector, since hooks of MMDetection access its parts."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -87,7 +87,7 @@ class LabelsAndBoxes(BaseModel):
             return getattr(modules["detector"], name)
 
     def init_weights(self) -> None:
-        """Initialises detector and head of labels, and starts parts from files where ``init_cfg`` names them."""
+        """Initialises the detector and the label head, and loads the files that ``init_cfg`` names."""
         from tresnet_downstream.joint.starting import start_from
 
         self.detector.init_weights()
@@ -97,25 +97,25 @@ class LabelsAndBoxes(BaseModel):
         start_from(self, **{part: self.parts_to_start_from.get(part) for part in PARTS})
 
     def forward(self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = "tensor") -> Any:
-        """Losses (``mode='loss'``), data samples with what is predicted (``'predict'``), or raw outputs (``'tensor'``).
+        """Losses (``mode='loss'``), data samples with predictions (``'predict'``), or raw outputs (``'tensor'``).
 
         Args:
-            inputs: N x 3 x H x W, as the data preprocessor gives them.
-            data_samples: MMDetection's, N of them.
-            mode: as MMEngine's runner asks.
+            inputs: N x 3 x H x W, from the data preprocessor.
+            data_samples: N data samples of MMDetection.
+            mode: the kind of result.
 
         Returns:
-            for ``loss`` a dict; for ``predict`` the detector's data samples, each with ``label_probabilities``, float32
-            of shape (C,); for ``tensor`` what the detector gives, and the logits, N x C.
+            For ``loss``, a dict. For ``predict``, the detector's data samples, each with ``label_probabilities``,
+            float32 of shape (C,). For ``tensor``, the detector's outputs and the logits, N x C.
 
         Raises:
-            NonFiniteLossError: for a loss of labels that is not finite; names the images.
+            NonFiniteLossError: if the loss of the labels is not finite. The message names the images.
         """
         if mode == "loss":
             return self._losses(inputs, data_samples or ())
-        with _last_output(self.detector.backbone) as kept:
+        with _first_output(self.detector.backbone) as backbone_outputs:
             outputs = self.detector(inputs, data_samples, mode=mode)
-        logits = self.logits(kept[0], data_samples)
+        logits = self.logits(backbone_outputs[0], data_samples)
         if mode == "tensor":
             return outputs, logits
         for sample, row in zip(outputs, logits, strict=True):
@@ -126,7 +126,7 @@ class LabelsAndBoxes(BaseModel):
         return outputs
 
     def logits(self, features: Sequence[Tensor], data_samples: Sequence[Any] | None = None) -> Tensor:
-        """Logits of labels, N x C, for what the backbone gives."""
+        """Logits of the labels, N x C, from the feature maps of the backbone."""
         last = features[-1]
         logits: Tensor = self.label_head(last, mask=mask_of(last, data_samples or ()))
         return logits
@@ -135,15 +135,15 @@ class LabelsAndBoxes(BaseModel):
         with_boxes = {bool(sample.get("has_boxes", True)) for sample in data_samples}
         if len(with_boxes) > 1:
             raise UserError(
-                "a batch has images with boxes and images without; the batch sampler of training must be "
+                "a batch has images with boxes and images without; the batch sampler of the training must be "
                 f"{SCOPE}.AlternatingBatchSampler"
             )
         if with_boxes == {True}:
-            with _last_output(self.detector.backbone) as kept:
-                given = self.detector(inputs, data_samples, mode="loss")
-            features = kept[0]
-            losses = {name: self._weighted(value, "boxes") for name, value in given.items() if "loss" in name}
-            losses |= {name: value for name, value in given.items() if "loss" not in name}
+            with _first_output(self.detector.backbone) as backbone_outputs:
+                of_detector = self.detector(inputs, data_samples, mode="loss")
+            features = backbone_outputs[0]
+            losses = {name: self._weighted(value, "boxes") for name, value in of_detector.items() if "loss" in name}
+            losses |= {name: value for name, value in of_detector.items() if "loss" not in name}
         else:
             features, losses = self.detector.backbone(inputs), {}
         if self.label_loss is None:
@@ -169,7 +169,7 @@ class LabelsAndBoxes(BaseModel):
         return value * self.loss_weights[part] if self.loss_weights[part] != 1 else value
 
     def _targets(self, data_samples: Sequence[Any]) -> Tensor:
-        """N x C in {1, 0, -1}: what files of labels say, or the classes of the boxes."""
+        """Targets N x C in {1, 0, -1}, from label files or from the classes of the boxes."""
         rows = []
         for sample in data_samples:
             if "image_labels" in sample:
@@ -184,75 +184,80 @@ class LabelsAndBoxes(BaseModel):
 
 
 def mask_of(features: Tensor, data_samples: Sequence[Any]) -> Tensor | None:
-    """Which positions of a feature map belong to the images: N x H x W, or None if all do.
+    """The positions of a feature map that are in the images: N x H x W, or None if all are.
 
-    A position on the edge of an image belongs to it.
+    A position on the edge of an image is in the image.
     """
     if any("batch_input_shape" not in sample or "img_shape" not in sample for sample in data_samples):
         return None
-    whole = [tuple(sample.batch_input_shape) for sample in data_samples]
+    batch_shapes = [tuple(sample.batch_input_shape) for sample in data_samples]
     sizes = [tuple(sample.img_shape[:2]) for sample in data_samples]
     if not sizes:
         return None
-    mask = mask_of_sizes(features, torch.tensor(sizes, device=features.device), whole[0])
+    mask = mask_of_sizes(features, torch.tensor(sizes, device=features.device), batch_shapes[0])
     return None if bool(mask.all()) else mask
 
 
-def mask_of_sizes(features: Tensor, sizes: Tensor, whole: Sequence[int]) -> Tensor:
-    """Which positions of a feature map belong to images of these heights and widths within a batch.
+def mask_of_sizes(features: Tensor, sizes: Tensor, batch_shape: Sequence[int]) -> Tensor:
+    """The positions of a feature map that are in the images, for images that are padded on the right and at the bottom.
 
     Args:
         features: N x C x H x W.
-        sizes: N x 2 heights and widths, in pixels, whole numbers.
-        whole: height and width of the batch in pixels.
+        sizes: N x 2 heights and widths of the images in pixels, integers.
+        batch_shape: height and width of the padded images in pixels.
 
     Returns:
         N x H x W, bool.
+
+    Examples:
+        >>> mask_of_sizes(torch.zeros(1, 8, 1, 4), torch.tensor([[32, 48]]), (32, 64))
+        tensor([[[ True,  True,  True, False]]])
     """
-    reached = []
-    for axis, (count, pixels) in enumerate(zip(features.shape[-2:], whole, strict=True)):
-        # The start of each position, compared in whole numbers.
+    inside = []
+    for axis, (count, pixels) in enumerate(zip(features.shape[-2:], batch_shape, strict=True)):
+        # Compares the start of each position with the size, in integers.
         starts = torch.arange(count, device=features.device) * int(pixels)
-        reached.append(starts[None] < sizes[:, axis : axis + 1] * count)
-    return reached[0][:, :, None] & reached[1][:, None, :]
+        inside.append(starts[None] < sizes[:, axis : axis + 1] * count)
+    return inside[0][:, :, None] & inside[1][:, None, :]
 
 
 @contextmanager
-def _last_output(module: nn.Module) -> Iterator[list[Any]]:
-    """Inside, the first output of a module is kept in the list."""
-    kept: list[Any] = []
+def _first_output(module: nn.Module) -> Iterator[list[Any]]:
+    """A context in which the first output of a module is appended to the list."""
+    outputs: list[Any] = []
 
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        if not kept:
-            kept.append(output)
+    def append(_: nn.Module, __: Any, output: Any) -> None:
+        if not outputs:
+            outputs.append(output)
 
-    handle = module.register_forward_hook(keep)
+    handle = module.register_forward_hook(append)
     try:
-        yield kept
+        yield outputs
     finally:
         handle.remove()
 
 
-def _channels_of(backbone: Any) -> int:
-    info = getattr(backbone, "feature_info", None)
+def _channels_of(backbone: nn.Module) -> int:
+    info: Any = getattr(backbone, "feature_info", None)
     if info is None:
         raise UserError(
-            f"model.backbone: {type(backbone).__name__} does not say how many channels it gives; set "
+            f"model.backbone: {type(backbone).__name__} has no attribute `feature_info` for its channels; set "
             "labels.head.in_channels"
         )
-    return int(info[max(backbone.out_indices)]["channels"])
+    stages: Any = backbone.out_indices
+    return int(info[max(stages)]["channels"])
 
 
 def _checked_weights(weights: Mapping[str, float] | str | None) -> dict[str, float]:
-    given = dict.fromkeys(PARTS, 1.0)
+    defaults = dict.fromkeys(PARTS, 1.0)
     if weights is None or weights == LEARNED:
-        return given
+        return defaults
     if not isinstance(weights, Mapping) or set(weights) - set(PARTS):
         raise UserError(f"labels.loss_weights={weights!r}: give dict(labels=..., boxes=...), or 'learned'")
     for part, value in weights.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise UserError(f"labels.loss_weights.{part}={value!r}: give a number, 0 or more")
-    return given | {part: float(value) for part, value in weights.items()}
+            raise UserError(f"labels.loss_weights.{part}={value!r}: give a number of at least 0")
+    return defaults | {part: float(value) for part, value in weights.items()}
 
 
 def _checked_rescoring(rescore: Mapping[str, float] | None) -> dict[str, float] | None:
@@ -260,5 +265,5 @@ def _checked_rescoring(rescore: Mapping[str, float] | None) -> dict[str, float] 
     if not rescore:
         return None
     if set(rescore) != {"scale", "shift"} or not all(isinstance(value, int | float) for value in rescore.values()):
-        raise UserError(f"labels.rescore={dict(rescore)!r}: give dict(scale=..., shift=...), as tresnet calibrate does")
+        raise UserError(f"labels.rescore={dict(rescore)!r}: give dict(scale=..., shift=...), from tresnet calibrate")
     return {name: float(value) for name, value in rescore.items()}

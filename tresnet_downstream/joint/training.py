@@ -1,4 +1,4 @@
-"""Labels and boxes in one pass: from a config to a running training, or to both scores of a checkpoint."""
+"""Training and scoring of joint models, from a config."""
 
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from tresnet_downstream.weights.public_files import locate
 def train_joint(
     config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
 ) -> dict[str, Any]:
-    """Trains a detector with labels; arguments, results and errors as of :func:`train_detection`.
+    """Trains a joint model. Arguments, results and errors are those of :func:`train_detection`.
 
-    The best epoch is that with the highest AP; ``default_hooks.checkpoint.save_best='mAP'`` takes the labels' mAP.
+    The best epoch is that with the highest AP of the boxes. With ``default_hooks.checkpoint.save_best='mAP'``, it is
+    that with the highest mAP of the labels.
     """
     return train_detection(config, resume, launcher, overwrite, QuietJointRunner)
 
@@ -36,26 +37,27 @@ def score_joint(
     ready: ReadyModel | None = None,
     split: str = "val",
 ) -> tuple[tuple[MultilabelScores, MultilabelRun], tuple[dict[str, DetectionScores], DetectionRun]] | None:
-    """Scores the labels and the boxes of a checkpoint on the validation data of a config, or on its test data.
+    """Scores the labels and the boxes of a checkpoint on the validation or test data of a config.
 
     Args:
-        config: with the key ``labels``, from :func:`load_config`, with ``work_dir``.
-        checkpoint_path: a path or URL of a checkpoint of such a training.
+        config: the result of :func:`load_config`, with the key ``labels`` and ``work_dir``.
+        checkpoint_path: path or URL of a checkpoint of a joint model.
         launcher: ``pytorch`` under torchrun, otherwise ``none``.
-        ready: the model of a file that is no checkpoint; takes pictures as they are.
-        split: ``val`` for ``val_dataloader``, or ``test`` for ``test_dataloader``; both runs say which.
+        ready: a model that needs no checkpoint and prepares images itself, such as an exported one; None for a
+            checkpoint.
+        split: ``val`` for ``val_dataloader``, or ``test`` for ``test_dataloader``. Both runs store this.
 
     Returns:
-        scores and run of the labels, and those of the boxes by kind; None in all processes but the first.
+        The scores and the run of the labels, and those of the boxes by kind; None in all processes but the first.
 
     Raises:
-        UserError: if data, config and checkpoint do not fit together.
+        UserError: if data, config and checkpoint do not fit each other.
     """
     runner = scored_runner(config, checkpoint_path, launcher, QuietJointRunner, ready=ready, split=split)
     if not is_main_process():
         return None
     metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, LabelsMetric))
-    dataset = next(dataset for each, dataset in datasets_of(config) if each == "test")
+    dataset = next(dataset for name, dataset in datasets_of(config) if name == "test")
     of_labels = MultilabelRun(
         probabilities=metric.probabilities["raw"],
         targets=metric.targets,

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -123,7 +122,7 @@ def labels_below(image: Image.Image, labels: Sequence[tuple[str, float]]) -> Ima
     return panel
 
 
-def _wrapped(words: Sequence[str], width: float, font: Any) -> list[str]:
+def _wrapped(words: Sequence[str], width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
     lines = [words[0]]
     for word in words[1:]:
         longer = f"{lines[-1]},  {word}"

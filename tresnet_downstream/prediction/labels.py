@@ -3,10 +3,10 @@
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,9 @@ from PIL import Image
 from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
 from tresnet_downstream.prediction.preparation import Preparation
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Predictor(Protocol):
@@ -119,10 +122,10 @@ def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 
                 yield Prediction(image, next(rows))
 
 
-def _ahead(work: Any, items: Iterable[Picture], count: int) -> Iterator[tuple[Picture, Any]]:
+def _ahead(work: Callable[[Picture], Result], items: Iterable[Picture], count: int) -> Iterator[tuple[Picture, Result]]:
     """Yields items with their results, in order. Up to ``count`` results are computed ahead, while the network runs."""
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        waiting: deque[tuple[Picture, Future[Any]]] = deque()
+        waiting: deque[tuple[Picture, Future[Result]]] = deque()
         try:
             for item in items:
                 waiting.append((item, pool.submit(work, item)))
@@ -137,7 +140,7 @@ def _ahead(work: Any, items: Iterable[Picture], count: int) -> Iterator[tuple[Pi
                 future.cancel()
 
 
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
     while batch := list(itertools.islice(items, size)):
         yield batch
 

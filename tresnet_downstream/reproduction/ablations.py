@@ -5,6 +5,7 @@ from typing import Any
 from mmengine.registry import MODELS
 
 from tresnet_downstream.backbones import TResNet
+from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck
 
 
 @MODELS.register_module()
@@ -22,9 +23,8 @@ class TResNetWithoutSqueezeExcite(TResNet):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for stage in self.stages:
-            for block in stage:
-                block.se = None
+        for block in _blocks(self):
+            block.se = None
 
 
 @MODELS.register_module()
@@ -45,10 +45,13 @@ class TResNetWithoutBlur(TResNet):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for stage in self.stages:
-            for block in stage:
-                if block.blur is None:
-                    continue
-                before = block.conv1 if block.last_norm == "norm2" else block.conv2
+        for block in _blocks(self):
+            if block.blur is not None:
+                before = block.conv1 if isinstance(block, BasicBlock) else block.conv2
                 before.stride = (2, 2)
                 block.blur = None
+
+
+def _blocks(network: TResNet) -> list[BasicBlock | Bottleneck]:
+    """The blocks of all stages."""
+    return [block for block in network.modules() if isinstance(block, BasicBlock | Bottleneck)]

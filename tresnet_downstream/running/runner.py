@@ -45,7 +45,7 @@ from tresnet_downstream.running.resume_point import newest_whole_checkpoint
 from tresnet_downstream.running.resumed_state import require_optimisation, require_parts
 from tresnet_downstream.running.resuming import ConfigSchedule, images_of_a_step, require_same_run, run_settings
 from tresnet_downstream.running.system import close_logs, prepare_workers
-from tresnet_downstream.running.top_level import tell_unread_keys
+from tresnet_downstream.running.top_level import tell_ineffective_keys, tell_unread_keys
 from tresnet_downstream.running.trackers.hook import TrackerHook, settings_digest
 from tresnet_downstream.running.trackers.journal import unfinished_start
 from tresnet_downstream.running.trackers.settings import TENSORBOARD, require_trackers
@@ -170,6 +170,7 @@ class FolderRunner(Runner):
         """
         check_step_settings(self.cfg)
         tell_unread_keys(self.cfg)
+        tell_ineffective_keys(self.cfg)
         try:
             with names_folder(self.work_dir), contextlib.ExitStack() as locks:
                 for hook in self.hooks:

@@ -87,6 +87,8 @@ READ_OF_DETECTORS = (
     "trust_boxes",
     "voc_rules",
 )
+# The value of `repeat_threshold` in configs/_base_/tresnet_detection.py.
+DETECTORS_REPEAT_THRESHOLD = 1e-3
 _REFERENCE = re.compile(r"\$\{?(\w+)")
 
 
@@ -169,3 +171,20 @@ def tell_unread_keys(config: Config) -> None:
     if unread:
         named = (f"{key} ({close[0]}?)" if (close := nearest_keys(config, key, ())) else key for key in unread)
         tell(f"{path}: nothing reads {', '.join(named)}")
+
+
+def tell_ineffective_keys(config: Config) -> None:
+    """Prints a note for each key that has no effect because of the value of another key.
+
+    Args:
+        config: config of a training, with its references resolved.
+    """
+    default = None if config.get("default_scope", SCOPE) == SCOPE else DETECTORS_REPEAT_THRESHOLD
+    threshold, epochs = config.get("repeat_threshold"), (config.get("train_cfg") or {}).get("max_epochs")
+    if threshold != default and config.get("sampling") != "repeat_factor":
+        tell(f"note: repeat_threshold={threshold!r} has no effect without sampling='repeat_factor'")
+    if config.get("min_delta") and config.get("patience") is None:
+        tell(f"note: min_delta={config.min_delta!r} has no effect without patience")
+    stop = config.get("stop_epoch")
+    if isinstance(stop, int) and isinstance(epochs, int) and stop > epochs:
+        tell(f"note: stop_epoch={stop} has no effect: the training has {epochs} epochs")

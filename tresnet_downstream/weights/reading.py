@@ -31,6 +31,8 @@ AVERAGED = ("averaged_state_dict", "state_dict_ema", "model_ema")
 
 # The end of messages about damaged files. Resuming omits it, because it renames the file.
 COPY_AGAIN = "; fetch or copy it again"
+# The values of the argument in torch.load that MMEngine passes.
+MapLocation = str | torch.device | None
 _REFUSED_OBJECT = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
 
 
@@ -60,7 +62,7 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     return allowed
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu", finite: bool = True) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: MapLocation = "cpu", finite: bool = True) -> dict[str, Any]:
     """Reads a file of ``torch.save``, in the zip format or the older one, or a safetensors file.
 
     The format is recognised by the content, not by the name. ``model.safetensors`` with the ``config.json`` of a shared
@@ -135,6 +137,11 @@ def is_detector(path: str | Path) -> bool:
 
     Raises:
         UserError: as :func:`read_checkpoint`.
+
+    Examples:
+        >>> torch.save({"state_dict": {"bbox_head.weight": torch.ones(2)}}, "detector.pth")
+        >>> is_detector("detector.pth")
+        True
     """
     checkpoint = read_checkpoint(path, map_location="meta")
     weights = next((checkpoint[key] for key in RAW if isinstance(checkpoint.get(key), Mapping)), checkpoint)
@@ -157,7 +164,7 @@ def _kind(start: bytes) -> str:
     return "tar" if start[257:262] == b"ustar" else "unknown"
 
 
-def _reader_for(path: Path, start: bytes) -> Callable[[Path, Any], Any]:
+def _reader_for(path: Path, start: bytes) -> Callable[[Path, MapLocation], Any]:
     kind = _kind(start)
     if not start:
         raise UserError(f"{path}: is empty{COPY_AGAIN}")
@@ -172,13 +179,13 @@ def _reader_for(path: Path, start: bytes) -> Callable[[Path, Any], Any]:
     return _read_torch if kind == "torch" else _read_safetensors
 
 
-def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
+def _read_safetensors(path: Path, map_location: MapLocation) -> dict[str, Any]:
     tensors = read_safetensors(path)
     require_digest(path, tensors)
     return as_checkpoint(path, tensors)
 
 
-def _read_torch(path: Path, map_location: Any) -> Any:
+def _read_torch(path: Path, map_location: MapLocation) -> Any:
     # torch does not check the checksums. For the device "meta", it reads no values.
     if str(map_location) != "meta" and zipfile.is_zipfile(path):
         require_whole_records(path)

@@ -11,15 +11,15 @@ from mmengine.runner import CheckpointLoader
 
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.public_files import SCHEME, locate
-from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+from tresnet_downstream.weights.reading import MapLocation, read_checkpoint, unwrap
 
 
-def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_file(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Reads the checkpoint at a path or URL."""
     return read_checkpoint(locate(filename), map_location)
 
 
-def load_from_catalogue(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_catalogue(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Reads a file of the catalogue and translates its weights to the names ``backbone.*`` and ``head.*``."""
     path = locate(filename)
     weights = unwrap(read_checkpoint(path, map_location), path=path)[1]

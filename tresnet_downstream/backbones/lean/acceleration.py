@@ -5,12 +5,13 @@ import warnings
 from functools import cache
 from importlib import import_module
 from threading import Lock
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from tresnet_downstream.backbones.lean.interfaces import BlurringKernels
 from tresnet_downstream.backbones.lean.kernel_proof import failure_of
 
 # The kernels compute in float32.
@@ -48,7 +49,7 @@ def use_triton(on: bool) -> bool:
     return before
 
 
-def kernels_for(*feature_maps: Tensor) -> Any:
+def kernels_for(*feature_maps: Tensor) -> BlurringKernels | None:
     """The module of the kernels if they can process all of these N x C x H x W feature maps, else None.
 
     The first call for a device and a type compares the kernels with torch's operators. If a result is wrong or a kernel
@@ -84,20 +85,20 @@ def _are_readable(feature_maps: tuple[Tensor, ...]) -> bool:
 
 
 @cache
-def _module() -> Any:
+def _module() -> BlurringKernels | None:
     """The module of the kernels; None without Triton, which is installed with torch's wheels for GPUs."""
     try:
         import triton  # noqa: F401
     except ImportError:
         return None
     try:
-        return import_module(f"{__package__}.triton_kernels")
+        return cast(BlurringKernels, import_module(f"{__package__}.triton_kernels"))
     except Exception as error:  # A version of Triton that does not fit torch or Python raises errors of many types.
         warnings.warn(f"Triton cannot be imported, torch's operators are used instead: {error}", stacklevel=3)
         return None
 
 
-def _are_proven(kernels: Any, device: torch.device, dtype: torch.dtype) -> bool:
+def _are_proven(kernels: BlurringKernels, device: torch.device, dtype: torch.dtype) -> bool:
     key = device, dtype
     if key in _proofs:
         return _proofs[key]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tresnet_downstream.backbones.lean import torch_kernels
 from tresnet_downstream.backbones.lean.acceleration import kernels_for
+from tresnet_downstream.backbones.lean.interfaces import OutputGradient
 from tresnet_downstream.backbones.lean.norm_backward import NormValues, backward_step, input_gradient, process_count
 
 
@@ -91,7 +92,7 @@ def _inverted_line(norm: NormValues, mean: Tensor, var: Tensor) -> tuple[Tensor,
 
 
 def norm_backward(
-    norm: NormValues, gradient: Any, size: int, centre: Tensor, inv_spread: Tensor
+    norm: NormValues, gradient: OutputGradient, size: int, centre: Tensor, inv_spread: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a norm's input, weight and bias.
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tresnet_downstream.backbones.lean.interfaces import BlurringKernels
+
 # 72 channels make full and partial tiles, and their rows are aligned to 128 bits, as in most networks.
 _IMAGES, _CHANNELS = 2, 72
 # H x W, one odd and one even.
@@ -28,7 +30,7 @@ _ROUNDINGS = 2
 Results = Iterator[tuple[Tensor, Tensor]]
 
 
-def failure_of(kernels: Any, device: torch.device, dtype: torch.dtype) -> str | None:
+def failure_of(kernels: BlurringKernels, device: torch.device, dtype: torch.dtype) -> str | None:
     """Runs every kernel and compares its results.
 
     Args:
@@ -45,7 +47,7 @@ def failure_of(kernels: Any, device: torch.device, dtype: torch.dtype) -> str | 
 
 
 @torch.no_grad()
-def _first_failure(kernels: Any, device: torch.device, dtype: torch.dtype) -> str | None:
+def _first_failure(kernels: BlurringKernels, device: torch.device, dtype: torch.dtype) -> str | None:
     for name, check in CHECKS.items():
         try:
             for result, expected in check(kernels, _Random(device, dtype)):
@@ -101,7 +103,12 @@ def _mismatch(result: Tensor, expected: Tensor, dtype: torch.dtype) -> str | Non
 
 
 def _line(
-    kernels: Any, random: _Random, *, negative_slope: float, per_image: bool = False, with_shortcut: bool = False
+    kernels: BlurringKernels,
+    random: _Random,
+    *,
+    negative_slope: float,
+    per_image: bool = False,
+    with_shortcut: bool = False,
 ) -> Results:
     x, exact_x = random.feature_map()
     slope, exact_slope = random.table(per_image)
@@ -111,7 +118,7 @@ def _line(
     yield kernels.line(x, slope, offset, negative_slope, shortcut), expected
 
 
-def _line_and_blur(kernels: Any, random: _Random) -> Results:
+def _line_and_blur(kernels: BlurringKernels, random: _Random) -> Results:
     x, exact_x = random.feature_map()
     slope, exact_slope = random.table()
     offset, exact_offset = random.table()
@@ -133,7 +140,7 @@ class _Gradient:
 
     def __init__(
         self,
-        kernels: Any,
+        kernels: BlurringKernels,
         random: _Random,
         negative_slope: float,
         keeps_x: bool = False,
@@ -155,7 +162,7 @@ class _Gradient:
         self.exact_grad, self.exact_x = exact_grad, exact_x
 
 
-def _gradient_sums(kernels: Any, random: _Random, **options: Any) -> Results:
+def _gradient_sums(kernels: BlurringKernels, random: _Random, **options: Any) -> Results:
     gradient = _Gradient(kernels, random, **options)
     centre, exact_centre = random.table()
     total_grad, total_product = gradient.ours.sums(centre)
@@ -163,7 +170,7 @@ def _gradient_sums(kernels: Any, random: _Random, **options: Any) -> Results:
     yield total_product, (gradient.exact_grad * (gradient.exact_x - exact_centre)).sum((2, 3))
 
 
-def _gradient_through_relu(kernels: Any, random: _Random, **options: Any) -> Results:
+def _gradient_through_relu(kernels: BlurringKernels, random: _Random, **options: Any) -> Results:
     gradient = _Gradient(kernels, random, **options)
     passed, total_grad, total_product = gradient.ours.through_relu()
     yield passed.grad, gradient.exact_grad
@@ -176,7 +183,7 @@ def _gradient_through_relu(kernels: Any, random: _Random, **options: Any) -> Res
 
 
 def _gradient_line(
-    kernels: Any, random: _Random, *, per_image: bool = False, with_bend: bool = True, **options: Any
+    kernels: BlurringKernels, random: _Random, *, per_image: bool = False, with_bend: bool = True, **options: Any
 ) -> Results:
     gradient = _Gradient(kernels, random, **options)
     factor, exact_factor = random.table(per_image)
@@ -198,7 +205,7 @@ _GRADIENTS: dict[str, dict[str, Any]] = {
 _RELU: dict[str, Any] = {"keeps_x": True, "keeps_y": True, "negative_slope": 0.0}
 
 # From the name of a kernel and of the case to its check.
-CHECKS: dict[str, Callable[[Any, _Random], Results]] = {
+CHECKS: dict[str, Callable[[BlurringKernels, _Random], Results]] = {
     "line": partial(_line, negative_slope=1.0),
     "line (leaky ReLU)": partial(_line, negative_slope=_SLOPE),
     "line (per image)": partial(_line, negative_slope=1.0, per_image=True),

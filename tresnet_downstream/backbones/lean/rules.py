@@ -5,8 +5,6 @@ lean step uses the weights of a module without calling the module. It may theref
 the classes of this package and of torch, and nothing is attached to them. Otherwise the plain modules run.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -28,7 +26,7 @@ _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_
                  "_global_backward_pre_hooks")  # fmt: skip
 
 
-def reason_against_pass(x: Any) -> str | None:
+def reason_against_pass(x: object) -> str | None:
     """Why all blocks run their plain modules in this pass; None if lean steps are possible."""
     if (reason := reason_against_steps(x)) is not None:
         return reason
@@ -39,7 +37,7 @@ def reason_against_pass(x: Any) -> str | None:
     return None
 
 
-def reason_against_steps(x: Any) -> str | None:
+def reason_against_steps(x: object) -> str | None:
     """Why torch's operators must process ``x``, even for a single norm; None if lean steps are possible."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "a graph is captured"

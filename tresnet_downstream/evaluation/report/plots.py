@@ -435,6 +435,6 @@ def _svg(canvas: Canvas, over: str = "") -> str:
     with warnings.catch_warnings():
         # The reader's program has the fonts, and draws the text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        FigureCanvasSVG(canvas).print_svg(file, metadata={"Date": None})  # type: ignore[no-untyped-call]
+        FigureCanvasSVG(canvas).print_svg(file, metadata={"Date": None})
     drawing = _UNUSED.sub("", file.getvalue()).strip()
     return drawing.removesuffix("</svg>") + f"{over}</svg>\n"

@@ -1,4 +1,4 @@
-"""Formats of exported files, each in one file, by the suffix of a name. `deployment/formats.py` writes them."""
+"""Formats of exported files, one module for each. `deployment/formats.py` writes the files."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,15 +7,20 @@ from tresnet_downstream.exported.formats.interface import Session
 from tresnet_downstream.exported.formats.onnx_runtime import OnnxRuntimeSession
 from tresnet_downstream.exported.formats.openvino import OpenVinoSession
 
-# What opens a file, from its path and a device.
+# From the suffix of a file to the function that opens it, from its path and a device.
 SESSIONS: Mapping[str, Callable[[Path, str], Session]] = {".onnx": OnnxRuntimeSession, ".xml": OpenVinoSession}
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether the name is that of an exported model."""
+    """Whether a file has the suffix of an exported model.
+
+    Examples:
+        >>> is_exported("model.onnx"), is_exported("model.pth")
+        (True, False)
+    """
     return Path(path).suffix.lower() in SESSIONS
 
 
 def opened(path: Path, device: str) -> Session:
-    """A file, opened on a device; the suffix must be one of :data:`SESSIONS`."""
+    """Opens a file, whose suffix must be in :data:`SESSIONS`, on a device."""
     return SESSIONS[path.suffix.lower()](path, device)

@@ -1,4 +1,4 @@
-"""What a format of exported files gives: it opens a file in the library that runs it."""
+"""The interface of a format of exported files: a session of the library that runs a file."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ import numpy as np
 
 from tresnet_downstream.errors import UserError
 
-# Under this key an exported file says what it is: JSON, see `file.ExportedFile`.
+# The key of the description in an exported file, which is JSON; see `file.ExportedFile`.
 KEY = "tresnet_downstream"
-# The inputs of one or several images, by name; most have a first axis of images.
+# The inputs by name. Most have images as the first axis.
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -19,8 +19,8 @@ class Session(ABC):
     """An exported file in the library that runs it.
 
     Attributes:
-        description: the text that the file keeps under :data:`KEY`; None if there is none.
-        shapes: of each input, by name; 0 for a side that is free.
+        description: the text under :data:`KEY` in the file; None if there is none.
+        shapes: from the names of the inputs to their shapes; 0 for a dynamic dimension.
     """
 
     description: str | None
@@ -28,11 +28,15 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """The outputs by name."""
+        """Runs the model and returns its outputs by name."""
 
 
 def required(package: str, what: str) -> Any:
-    """A package of the extra ``export``.
+    """Imports a package of the extra ``export``.
+
+    Args:
+        package: name of the package.
+        what: what needs the package, for messages.
 
     Raises:
         UserError: if it is not installed.
@@ -44,17 +48,21 @@ def required(package: str, what: str) -> Any:
 
 
 def kind_and_index(device: str) -> tuple[str, int]:
-    """A device's kind and number: ``cuda:1`` is ``cuda`` and 1.
+    """The kind and the number of a device.
 
     Raises:
-        UserError: if what stands after the colon is no number.
+        UserError: if the text after the colon is not a number.
+
+    Examples:
+        >>> kind_and_index("cuda:1")
+        ('cuda', 1)
     """
     kind, _, index = device.lower().partition(":")
     if index and not index.isdecimal():
-        raise UserError(f"`device` {device}: after the colon stands a number")
+        raise UserError(f"`device` {device}: give a number after the colon")
     return kind, int(index or 0)
 
 
 def last_line(error: Exception) -> str:
-    """The cause; lines before it say where in the library it was noticed."""
+    """The last line of an error, which is the cause. The lines before it are positions in the library."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""ONNX files (``.onnx``), run by ONNX Runtime."""
+"""Runs ONNX files (``.onnx``) by ONNX Runtime."""
 
 from pathlib import Path
 
@@ -16,31 +16,31 @@ from tresnet_downstream.exported.formats.interface import (
 
 
 class OnnxRuntimeSession(Session):
-    """An ``.onnx`` file in ONNX Runtime."""
+    """A session of ONNX Runtime for an ``.onnx`` file."""
 
     def __init__(self, path: Path, device: str) -> None:
         library = required("onnxruntime", str(path))
         kind, index = kind_and_index(device)
         provider = f"{kind.upper()}ExecutionProvider"
-        # Azure's is no device: it asks a server.
-        there = [name for name in library.get_available_providers() if not name.startswith("Azure")]
-        if provider not in there or (kind == "cpu" and index):
-            known = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in there)
+        # Azure's provider is not a device but calls a server.
+        available = [name for name in library.get_available_providers() if not name.startswith("Azure")]
+        if provider not in available or (kind == "cpu" and index):
+            known = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in available)
             raise UserError(f"`device` {device}: the ONNX Runtime installed here has {known}")
         chosen = provider if kind == "cpu" else (provider, {"device_id": index})
         try:
-            # With its fallback it would try again on the CPU after an error, and say so in several lines.
+            # With the fallback, it would try the CPU after an error and print several lines.
             self._session = library.InferenceSession(str(path), providers=[chosen], enable_fallback=0)
-        except Exception as error:  # The library's errors have no class in common.
+        except Exception as error:  # the errors of the library have no common base class
             raise UserError(f"{path}: ONNX Runtime cannot open it ({last_line(error)})") from error
-        # Where a GPU cannot be started it goes on without.
+        # If a GPU cannot be started, ONNX Runtime continues without it.
         if provider not in self._session.get_providers():
-            raise UserError(f"`device` {device}: ONNX Runtime cannot start it; are its libraries and the GPU there?")
+            raise UserError(f"`device` {device}: ONNX Runtime cannot start it; check the GPU and its libraries")
         self.description = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.shapes = {
-            each.name: tuple(side if isinstance(side, int) else 0 for side in each.shape)
-            for each in self._session.get_inputs()
+            node.name: tuple(side if isinstance(side, int) else 0 for side in node.shape)
+            for node in self._session.get_inputs()
         }
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:

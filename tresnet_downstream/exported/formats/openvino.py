@@ -1,4 +1,4 @@
-"""OpenVINO's files (``.xml``, with the weights in the ``.bin`` beside it), in float32 or int8."""
+"""Runs files of OpenVINO (``.xml`` with the weights in a ``.bin``), in float32 or int8."""
 
 from functools import cache
 from pathlib import Path
@@ -19,42 +19,42 @@ from tresnet_downstream.exported.formats.interface import (
 
 @cache
 def core_of(openvino: Any) -> Any:
-    """OpenVINO's one ``Core`` of this process, which is never given up.
+    """The single ``Core`` of OpenVINO in this process, which is never deleted.
 
-    Each ``Core`` gives the thread a stack for signal handlers and puts the one before back when it goes. Of two that do
-    not go in the reverse order of their coming, the thread is left with a stack that is no longer mapped, and the next
-    signal that Python handles, such as the end of a worker of a ``DataLoader``, ends the process (OpenVINO 2026.4).
+    Each ``Core`` sets an alternate signal stack for the thread, and its destructor restores the previous one. If two of
+    them are not destroyed in reverse order, the thread is left with a stack that is no longer mapped. The next signal
+    that Python handles, such as the end of a worker of a ``DataLoader``, then kills the process (OpenVINO 2026.4).
     """
     return openvino.Core()
 
 
 class OpenVinoSession(Session):
-    """An ``.xml`` file, with its ``.bin`` beside it, in OpenVINO."""
+    """A session of OpenVINO for an ``.xml`` file with its ``.bin`` in the same folder."""
 
     def __init__(self, path: Path, device: str) -> None:
         openvino = required("openvino", str(path))
         core = core_of(openvino)
         kind, index = kind_and_index(device)
-        there = core.available_devices
+        available = core.available_devices
         name = f"{kind.upper()}.{index}"
-        if name not in there and not index:
-            name = kind.upper()  # Devices have numbers only where there are several of a kind.
-        if name not in there:
-            known = ", ".join(name.lower().replace(".", ":") for name in there)
+        if name not in available and not index:
+            name = kind.upper()  # devices have numbers only if there are several of a kind
+        if name not in available:
+            known = ", ".join(name.lower().replace(".", ":") for name in available)
             raise UserError(f"`device` {device}: OpenVINO has {known} here")
         if not path.with_suffix(".bin").is_file():
-            raise UserError(f"{path}: its weights, {path.with_suffix('.bin').name}, are not beside it")
-        # One batch after the other, each on all cores; and not rounded to bfloat16 where a processor has it.
+            raise UserError(f"{path}: its weights, {path.with_suffix('.bin').name}, are not in the same folder")
+        # Batches run in order, each on all cores. On processors with bfloat16, OpenVINO would round to it by default.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         try:
-            # The core would try its readers of other formats too, which each complain on the terminal.
+            # The core would also try the readers of other formats, which print errors.
             reader = openvino.frontend.FrontEndManager().load_by_framework("ir")
             model = reader.convert(reader.load(str(path)))
             self.description = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
-            self.shapes = {each.any_name: _sides(each.partial_shape) for each in model.inputs}
+            self.shapes = {node.any_name: _sides(node.partial_shape) for node in model.inputs}
             self._outputs = [output.any_name for output in model.outputs]
             self._request = core.compile_model(model, name, settings).create_infer_request()
-        except Exception as error:  # UnicodeDecodeError among them, for a name in the file.
+        except Exception as error:  # such as UnicodeDecodeError for a name in the file
             raise UserError(f"{path}: OpenVINO cannot open it ({last_line(error)})") from error
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
