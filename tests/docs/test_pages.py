@@ -1,8 +1,12 @@
 """Links, images, navigation and generated pages of the documentation."""
 
+import doctest
 import importlib
 import importlib.util
 import re
+import sys
+from types import SimpleNamespace
+from unittest import mock
 from urllib.parse import unquote
 
 import pytest
@@ -11,7 +15,7 @@ from docs.pages import DOCS, PAGES, ROOT, name_of, prose
 
 from tresnet_downstream.running import top_level
 
-NAV = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 LINK = re.compile(r"\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\(([^)\s]+)\)")
 WEB = ("https://", "http://", "mailto:")
 API = sorted(
@@ -61,7 +65,7 @@ def files_of(node):
 
 
 def test_the_navigation_has_every_page_once():
-    files = files_of(NAV)
+    files = files_of(SITE["nav"])
     assert sorted(files) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 
 
@@ -136,3 +140,19 @@ def test_a_missing_heading_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A page\n\nSee [there](page.md#nowhere).\n\n## `fuse` and its *limits*\n")
     assert anchors(page) == {"a-page", "fuse-and-its-limits"}
+
+
+def test_the_site_reads_nothing_from_other_servers():
+    assert SITE["theme"]["font"] is False
+    assert "offline" in SITE["plugins"]
+    # Without this name among them, the plugin adds a script of another server.
+    assert any("iframe-worker" in file for file in SITE["extra"]["polyfills"])
+    files = [*SITE["extra"]["polyfills"], *SITE["extra_css"]]
+    assert [file for file in files if not (DOCS / file).is_file()] == []
+    assert [file for file in files if "://" in (DOCS / file).read_text()] == []
+
+
+def test_docstrings_are_shown_in_markdown():
+    with mock.patch.dict(sys.modules, {"griffe": SimpleNamespace(Extension=object, Object=object)}):
+        result = doctest.testmod(generator("api/docstrings"))
+    assert (result.failed, result.attempted > 0) == (0, True)
