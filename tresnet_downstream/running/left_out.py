@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from tresnet_downstream.evaluation.text import csv_text, write_files
+from tresnet_downstream.evaluation.result_files import csv_text, write_files
 from tresnet_downstream.interfaces import LeavesOut
 
 _COLUMNS = ["image", "reason"]
