@@ -49,7 +49,8 @@ SECTIONS: dict[str, Registered] = {}
 def section(*tasks: str, place: float = 75) -> Callable[[F], F]:
     """Registers the function below it as a section of reports.
 
-    A section of your own is such a function in one file, which ``import`` names; ``docs/extending/report_section.md`` has an example.
+    A section of your own is such a function in one file, which ``import`` names;
+    ``docs/extending/report_section.md`` has an example.
     A function of the same name takes the place of the earlier one.
 
     Args:
