@@ -18,7 +18,6 @@ def parser() -> Parser:
         examples=(
             "--tiny-imagenet tiny --voc2007 VOCdevkit/VOC2007 --lite0 tf_efficientnet_lite0.safetensors",
             "pretraining --tiny-imagenet tiny --jobs 2",
-            "--page docs/results.md --records docs/results",
         ),
     )
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="stages to run (default: all, in their order)")

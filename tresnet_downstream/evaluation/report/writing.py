@@ -65,9 +65,13 @@ def write_report(
             written to.
 
     Examples:
-        >>> paths = write_report(["work_dirs/first", "work_dirs/second"], "report")  # doctest: +SKIP
-        >>> paths[0]  # doctest: +SKIP
-        PosixPath('report/report.html')
+        >>> import numpy as np
+        >>> from tresnet_downstream.evaluation import MultilabelRun, write_multilabel_run
+        >>> probabilities, targets = np.array([[0.9, 0.2], [0.3, 0.8]]), np.array([[1, 0], [0, 1]])
+        >>> run = MultilabelRun(probabilities, targets, ["a.jpg", "b.jpg"], ("cat", "dog"), "images", 0.5, 3, {})
+        >>> _ = write_multilabel_run(run, "run")
+        >>> [path.name for path in write_report("run", "report", resamples=0)]
+        ['report.html', 'report.md', 'scores.json', 'per_class.csv']
     """
     folders = [folders] if isinstance(folders, str | Path) else list(folders)
     thresholds = read_thresholds(thresholds) if isinstance(thresholds, str | Path) else thresholds
