@@ -40,8 +40,6 @@ def test_scores_of_a_validation_by_steps_stand_at_their_step(tmp_path):
 def test_a_resumed_training_continues_the_log_from_its_first_step(tmp_path):
     records = [step(10, 1, 5.0), {"mAP": 1.0, "step": 1}, step(20, 2, 4.0), step(25, 3, 9.0)]
     write_log(tmp_path, "20260101_000000", *records)
-        tmp_path, "20260101_000000", step(10, 1, 5.0), {"mAP": 1.0, "step": 1}, step(20, 2, 4.0), step(25, 3, 9.0)
-    )
     write_log(tmp_path, "20260102_000000", step(20, 2, 4.5), {"mAP": 2.0, "step": 2})
     log = read_training_log(tmp_path)
     assert [loss for _, loss in log.loss] == [5.0, 4.5]
