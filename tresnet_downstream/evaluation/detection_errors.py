@@ -74,7 +74,7 @@ class ErrorSplit:
     false_negative_gain: float
 
 
-class _Picture(NamedTuple):
+class _ImageErrors(NamedTuple):
     """What became of the detections and objects of one image, by their positions in what was given."""
 
     rows: np.ndarray  # (D,) the detections that count, by descending score
@@ -130,10 +130,10 @@ def error_split(
     """
     _, categories, images = chosen(ground_truth, detections, classes, image_ids)
     scenes = _Scenes(ground_truth, detections, categories, iou_type)
-    pictures = [scenes.judge(image) for image in images]
+    of_images = [scenes.judge(image) for image in images]
     # The empty first parts are for no images at all.
-    columns = zip(_Picture(*[np.zeros(0, np.int64)] * len(_Picture._fields)), *pictures, strict=True)
-    all_of = _Picture(*map(np.concatenate, columns))
+    columns = zip(_ImageErrors(*[np.zeros(0, np.int64)] * len(_ImageErrors._fields)), *of_images, strict=True)
+    all_of = _ImageErrors(*map(np.concatenate, columns))
 
     objects = np.bincount(scenes.class_of_object[all_of.objects], minlength=len(categories))
     missed = np.bincount(scenes.class_of_object[all_of.missed], minlength=len(categories))
@@ -199,10 +199,10 @@ class _Scenes:
         )
         self.scores = np.fromiter((detection["score"] for detection in detections), np.float64)
         self._crowd = np.fromiter((bool(thing.get("iscrowd")) for thing in self._objects), bool)
-        self._objects_in = _by_picture(self._objects, self.class_of_object >= 0)
-        self._found_in = _by_picture(detections, self.class_of_detection >= 0)
+        self._objects_in = _by_image(self._objects, self.class_of_object >= 0)
+        self._found_in = _by_image(detections, self.class_of_detection >= 0)
 
-    def judge(self, image: int) -> _Picture:
+    def judge(self, image: int) -> _ImageErrors:
         """Splits the detections and finds the missed objects of one image."""
         rows_in_image = np.array(self._found_in[image], np.int64)
         rows = rows_in_image[np.argsort(-self.scores[rows_in_image], kind="stable")[:_MOST_DETECTIONS]]
@@ -212,7 +212,7 @@ class _Scenes:
             objects_in_image[self._crowd[objects_in_image]],
         )
         if not len(rows):
-            return _Picture(rows, rows, rows, objects, objects)
+            return _ImageErrors(rows, rows, rows, objects, objects)
 
         same_class = self.class_of_detection[rows][:, None] == self.class_of_object[objects]
         overlaps = self._overlaps(rows, objects, as_crowds=False)
@@ -231,7 +231,7 @@ class _Scenes:
         mended = np.full(len(rows), -1)
         mended[rivals[first]] = self.class_of_object[objects[due]]
         free[due] = False
-        return _Picture(rows, kinds, mended, objects, objects[free])
+        return _ImageErrors(rows, kinds, mended, objects, objects[free])
 
     def _overlaps(self, rows: np.ndarray, objects: np.ndarray, as_crowds: bool) -> np.ndarray:
         """IoU (D, G) of detections with objects; with crowds, the part of the detection that lies on them."""
@@ -251,7 +251,7 @@ class _Scenes:
         return [self._sizes.annToRLE(thing) for thing in things]
 
 
-def _by_picture(things: Sequence[Mapping[str, Any]], counted: np.ndarray) -> dict[int, list[int]]:
+def _by_image(things: Sequence[Mapping[str, Any]], counted: np.ndarray) -> dict[int, list[int]]:
     """Positions of the (n,) ``counted`` things of each image, as listed."""
     positions = defaultdict(list)
     for position in np.flatnonzero(counted).tolist():

@@ -157,19 +157,19 @@ def detection_curves(matches: DetectionMatches) -> tuple[list[ThresholdCurve], T
     return [threshold_curve(*part) for part in parts], pooled
 
 
-def _class_matches(pictures: Sequence[Mapping[str, Any] | None], num_thresholds: int) -> ClassMatches:
+def _class_matches(records: Sequence[Mapping[str, Any] | None], num_thresholds: int) -> ClassMatches:
     """Joins the matches of one class in all images, and ranks the detections."""
-    seen = [(place, picture) for place, picture in enumerate(pictures) if picture is not None]
-    objects = np.zeros(len(pictures), np.int64)
-    for place, picture in seen:
-        objects[place] = np.count_nonzero(np.asarray(picture["gtIgnore"]) == 0)
+    seen = [(place, record) for place, record in enumerate(records) if record is not None]
+    objects = np.zeros(len(records), np.int64)
+    for place, record in seen:
+        objects[place] = np.count_nonzero(np.asarray(record["gtIgnore"]) == 0)
     # The empty first parts give shape and type where there is nothing to join.
     none = np.zeros((num_thresholds, 0), bool)
-    ignored = np.concatenate([none, *(picture["dtIgnore"] for _, picture in seen)], axis=1)
-    matched = np.concatenate([none, *(picture["dtMatches"] > 0 for _, picture in seen)], axis=1) & ~ignored
-    score = np.array([score for _, picture in seen for score in picture["dtScores"]], np.float64)
-    row = np.array([number - 1 for _, picture in seen for number in picture["dtIds"]], np.int64)  # loadRes: from 1
-    image = np.array([place for place, picture in seen for _ in picture["dtIds"]], np.int64)
+    ignored = np.concatenate([none, *(record["dtIgnore"] for _, record in seen)], axis=1)
+    matched = np.concatenate([none, *(record["dtMatches"] > 0 for _, record in seen)], axis=1) & ~ignored
+    score = np.array([score for _, record in seen for score in record["dtScores"]], np.float64)
+    row = np.array([number - 1 for _, record in seen for number in record["dtIds"]], np.int64)  # loadRes: from 1
+    image = np.array([place for place, record in seen for _ in record["dtIds"]], np.int64)
     order = np.argsort(-score, kind="stable")
     return ClassMatches(image[order], score[order], row[order], matched[:, order], ignored[:, order], objects)
 
