@@ -33,7 +33,7 @@ def fuse(model: Network) -> Network:
         UserError: if the model is in training mode, of another kind, or contains blocks that TResNet does not have.
 
     Examples:
-        >>> network = TResNet("tresnet_m").eval()
+        >>> network = TResNet("m").eval()
         >>> images = torch.rand(1, 3, 64, 64)
         >>> with torch.inference_mode():
         ...     difference = (fuse(network)(images)[0] - network(images)[0]).abs().max()
