@@ -312,6 +312,7 @@ def test_the_contents_lead_to_every_section_and_provenance_is_folded(browser, od
 
 def test_a_table_that_is_too_wide_says_so(browser, odd):
     page = Page(browser, odd / "two", NARROW)
+    page.all("summary")[0].click()
     for box in page.all(".table"):
         scroll = box.find_element(By.CSS_SELECTOR, ".scroll")
         too_wide = scroll.get_property("scrollWidth") > scroll.get_property("clientWidth") + 1

@@ -160,7 +160,7 @@ def scatter(
                 hint += f" ({names[place]})" if len(names) > 1 else ""
                 dots.append(_dot(float(x), float(height - y), 2.0 if many else 3.2, place, int(c), hint))
                 texts.avoid(float(x), float(height - y))
-        for c in order if len(order) <= _NAMED else [*order[:_NAMED]]:
+        for c in order[:_NAMED]:
             x, y = axes.transData.transform((support[c], scores[0][c]))
             texts.add(float(x), float(height - y), _plain(classes[c]))
         return _svg(canvas, "".join(dots) + texts.svg())

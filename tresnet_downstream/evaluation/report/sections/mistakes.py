@@ -18,7 +18,7 @@ from tresnet_downstream.evaluation.report.tasks.single_label import SingleLabelA
 # Images of a run: enough to see what goes wrong, few enough for a page that can be mailed.
 _IMAGES = 48
 # Marks of one kind on a card, and most likely classes of an image with one label.
-_MARKS, _LIKELY = 8, 5
+_MARKS, _LIKELY = 6, 5
 _MULTILABEL = (
     "The images with the most confident false positives and the least expected labels, and at least one for each class "
     "where there is room. Many wrong predictions are labels that are missing in the data: check the image first. "
