@@ -30,7 +30,7 @@ LINES_WITH_ANY = {
     "joint": 39,
     "prediction": 2,
     "reproduction": 8,
-    "running": 212,
+    "running": 205,
     "weights": 28,
 }
 
