@@ -566,7 +566,7 @@ def test_a_backward_pass_within_autocast_is_that_outside(with_cp):
 
 
 @pytest.mark.parametrize("keys", ["nothing", "a head alone", "adapters alone", "half"])
-@pytest.mark.filterwarnings("ignore:none of the weights given is TResNet's")
+@pytest.mark.filterwarnings("ignore:none of the weights has a name of TResNet")
 def test_parts_of_a_state_dict_load_without_strict(keys):
     model = nn.Sequential()
     model.backbone, model.head = build(), nn.Linear(4, 2)
