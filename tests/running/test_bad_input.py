@@ -286,6 +286,15 @@ def test_pretrained_file_of_another_network_is_refused(whole, tmp_path):
     refuses_to_train(whole, tmp_path / "work", path, "weight", config=CUSTOM, pretrained=path)
 
 
+@pytest.mark.parametrize(("key", "other"), [("load_from", "pretrained"), ("pretrained", "load_from")])
+def test_a_start_that_is_missing_is_told_with_its_own_key(whole, tmp_path, key, other):
+    arguments = [CUSTOM, "--work-dir", tmp_path / "work", *options(whole, **{key: tmp_path / "none.pth"})]
+    status, _, error = call("train_multilabel", arguments)
+    assert status == 2
+    assert f"{key}=None" in error
+    assert f"{other}=None" not in error
+
+
 def test_pretrained_file_of_another_variant_is_refused(whole, trained, tmp_path):
     words = (
         trained / "best.pth",

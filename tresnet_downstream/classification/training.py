@@ -1,7 +1,8 @@
 """Training and scoring of classifiers, with several labels per image or one, from a config."""
 
 import copy
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -399,14 +400,22 @@ def _start_from(runner: Runner, config: Config, init_cfg: Any) -> None:
     model, notes = bare(runner.model), []
     if init_cfg and (not isinstance(init_cfg, Mapping) or init_cfg.get("type") != "Pretrained"):
         raise UserError("model.backbone.init_cfg: give dict(type='Pretrained', checkpoint=...) or None")
-    try:
-        if init_cfg and init_cfg.get("checkpoint"):
+    if init_cfg and init_cfg.get("checkpoint"):
+        with _advice("pretrained=None starts from random weights"):
             notes.append(load_pretrained(model.backbone, init_cfg["checkpoint"], init_cfg.get("prefix") or ""))
-        if config.get("load_from"):
+    if config.get("load_from"):
+        with _advice("load_from=None loads no checkpoint"):
             notes.append(load_pretrained(model, config.load_from))
-    except UserError as error:
-        raise UserError(f"{error}; pretrained=None starts from random weights") from error
     if not notes and "pretrained" in config:
         notes.append("note: pretrained is not set: training starts from random weights, unlike published trainings")
     if notes and is_main_process():
         print("\n".join(notes))
+
+
+@contextmanager
+def _advice(text: str) -> Iterator[None]:
+    """Inside, a UserError ends with ``text``."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {text}") from error
