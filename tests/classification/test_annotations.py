@@ -186,12 +186,12 @@ def test_wrong_csv_file_is_a_user_error_that_says_where(write, text, classes, wo
     ("classes", "words"),
     [
         (["ant", "dog", "zebra"], ["order", "class 0 is 'dog', not 'ant'"]),
-        (["dog", "ant"], ["2 wanted", "adds 1 (zebra)"]),
+        (["dog", "ant"], ["2 expected", "adds 1 (zebra)"]),
         (["dog", "emu", "ant", "zebra"], ["lacks 1 (emu)"]),
         (["dog", "dog", "ant", "zebra"], ["'dog'", "twice"]),
     ],
 )
-def test_coco_classes_must_be_those_wanted_in_the_same_order(write, classes, words):
+def test_coco_classes_must_be_the_expected_ones_in_the_same_order(write, classes, words):
     file = write(coco())
     assert read_annotations(file, ["dog", "ant", "zebra"]).classes == ("dog", "ant", "zebra")
     expect_error(lambda: read_annotations(file, classes), "instances.json", *words)
