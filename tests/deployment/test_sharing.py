@@ -111,7 +111,7 @@ def test_shared_model_gives_the_logits_of_its_checkpoint(tmp_path, name):
     assert (written.not_in_timm == "") is in_timm
     header, body = card(tmp_path / "shared")
     assert header["library_name"] == ("timm" if in_timm else "tresnet-downstream")
-    assert ("timm cannot read this model" in body) is not in_timm
+    assert ("timm cannot load this model" in body) is not in_timm
     if not in_timm:
         assert "architecture" not in json.loads((tmp_path / "shared" / "config.json").read_text())
         return
@@ -146,7 +146,7 @@ def test_weights_are_chosen_as_elsewhere(tmp_path, weights):
     share(tmp_path / "best.pth", tmp_path / "shared", "mit", weights=weights)
     expected = load_model(tmp_path / "best.pth", weights=weights)
     assert torch.equal(load_model(tmp_path / "shared").head.fc.weight, expected.head.fc.weight)
-    assert f"The weights are the {weights or 'averaged'} ones" in card(tmp_path / "shared")[1]
+    assert f"The weights are the {weights or 'averaged'} weights" in card(tmp_path / "shared")[1]
 
 
 def test_card_says_what_the_checkpoint_does_and_leaves_the_use_to_the_author(shared):
@@ -156,7 +156,7 @@ def test_card_says_what_the_checkpoint_does_and_leaves_the_use_to_the_author(sha
     for text in ("To be written by the author", "| epochs trained | 3 |", "AsymmetricLoss(clip=0.05)", "| 0.001 |"):
         assert text in body
     assert "5, in the order of the outputs: cat, dog, Ærø, d, e." in body
-    assert "The checkpoint says no scores." in body
+    assert "The checkpoint contains no scores." in body
 
 
 def scored_run(folder, checkpoint, **about):
@@ -208,7 +208,7 @@ def test_scores_of_the_other_weights_are_refused(tmp_path):
     checkpoint = tmp_path / "run" / "best.pth"
     write_checkpoint(checkpoint)
     scored_run(tmp_path / "scored", checkpoint, weights="averaged")
-    with pytest.raises(UserError, match="averaged weights, and the raw are shared"):
+    with pytest.raises(UserError, match="averaged weights, but the raw weights are shared"):
         share(checkpoint, tmp_path / "shared", "mit", scored=tmp_path / "scored")
 
 
@@ -283,7 +283,7 @@ def test_what_is_there_is_not_overwritten(shared, tmp_path, capsys):
     assert (folder / "model.safetensors").read_bytes() != before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
-    with pytest.raises(UserError, match=r"holds something else \(notes\.txt\)"):
+    with pytest.raises(UserError, match=r"is not a shared folder and contains notes\.txt"):
         share(checkpoint, tmp_path / "mine", "apache-2.0")
     assert os.listdir(tmp_path / "mine") == ["notes.txt"]
 
@@ -429,7 +429,7 @@ def test_upload_is_the_clients_and_its_errors_are_one_line(tmp_path, monkeypatch
     assert "# birds" in text
     assert 'load_model("hf://me/birds")' in text
     monkeypatch.setattr(Api, "error", OSError("no token\nfound"))
-    with pytest.raises(UserError, match=r"is written and cannot be uploaded \(no token found\)"):
+    with pytest.raises(UserError, match=r"was written but could not be uploaded \(no token found\)"):
         share(tmp_path / "best.pth", tmp_path / "shared", "mit", push_to="me/birds")
     with pytest.raises(UserError, match="OWNER/NAME"):
         share(tmp_path / "best.pth", tmp_path / "other", "mit", push_to="birds")
