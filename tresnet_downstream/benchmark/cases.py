@@ -1,4 +1,4 @@
-"""What is measured: every combination of network, task, type, form and size that makes sense."""
+"""The cases that are measured: the valid combinations of network, task, type, form and image size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

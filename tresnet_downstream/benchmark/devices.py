@@ -1,4 +1,4 @@
-"""What differs between the CPU and a GPU: waiting for it, its memory, and its name."""
+"""Operations that differ between the CPU and a GPU: synchronisation, memory measurement, description."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Inference of a detector in ONNX Runtime and in OpenVINO, in float32 and int8, beside MMDetection's in one run."""
+"""Measures a detector in ONNX Runtime and OpenVINO, in float32 and int8, beside the same detector in MMDetection."""
 
 import tempfile
 from collections.abc import Callable, Sequence

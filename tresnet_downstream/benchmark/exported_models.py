@@ -1,4 +1,4 @@
-"""Inference of TResNet-M fused, in ONNX Runtime and in OpenVINO, in float32 and int8, beside timm's in one run."""
+"""Measures TResNet-M fused, in ONNX Runtime and in OpenVINO, in float32 and int8, beside timm's TResNet-M."""
 
 import tempfile
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a table of figures is kept with, so that it can be judged later."""
+"""Describes the machine and the package versions; results are stored with this description."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Runs the benchmark: what fits, what it keeps, and how fast it is, group by group."""
+"""Runs the benchmark: measures speed, memory and the largest batch size of each case, group by group."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""One step of training or of inference, made ready to be timed.
+"""Prepares one step of training or inference for timing.
 
 Everything is channels-last. Training is as timm's benchmark has it: forward, cross-entropy, backward and a step of SGD
 with momentum; the short types by autocast, float16 with its gradients scaled. Inference has the weights and pictures

@@ -14,8 +14,8 @@ from tresnet_downstream.errors import UserError
 def parser() -> Parser:
     """The parser of ``tresnet reproduce``."""
     parser = Parser(
-        description="Runs small experiments on real images for published claims about TResNet, ASL and ML-Decoder. Each stage "
-        "can be resumed.",
+        description="Runs small experiments on real images for published claims about TResNet, ASL and ML-Decoder. "
+        "Each stage can be resumed.",
         examples=(
             "--tiny-imagenet tiny --voc2007 VOCdevkit/VOC2007 --lite0 tf_efficientnet_lite0.safetensors",
             "pretraining --tiny-imagenet tiny --jobs 2",
