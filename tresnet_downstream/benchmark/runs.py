@@ -23,9 +23,9 @@ SEED = 0
 
 
 def dtype_of(case: Case) -> torch.dtype:
-    """The type that a case computes in."""
-    found: torch.dtype = getattr(torch, case.type)
-    return found
+    """The data type in which a case computes."""
+    dtype: torch.dtype = getattr(torch, case.type)
+    return dtype
 
 
 class Step(ABC):
