@@ -1,4 +1,4 @@
-"""The rules by which training and the check of data judge boxes."""
+"""The rules for faulty boxes, which training and the check of data share."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""How the tools end, and the options that they share."""
+"""Exit status and shared options of the tools."""
 
 import subprocess
 import sys

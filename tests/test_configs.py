@@ -1,4 +1,4 @@
-"""Every file of configs/: it trains on made data in the layout of its own, and the documentation names it."""
+"""Every file of configs/ trains on small data in the layout of its data set, and is named in the documentation."""
 
 import re
 import shutil

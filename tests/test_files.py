@@ -1,4 +1,4 @@
-"""A file is there whole or not at all."""
+"""Files appear only when they are complete."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Names in annotation files and run folders stay below the image folder, unless `outside_paths` allows others."""
+"""File names of images must be below the image folder, unless `outside_paths` allows others."""
 
 import json
 import shutil

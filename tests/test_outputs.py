@@ -1,4 +1,4 @@
-"""No tool overwrites what is there: the same result is replaced, anything else is moved aside and told of."""
+"""Tools do not overwrite files: an equal result is replaced, and other files are renamed with a notice."""
 
 import shutil
 

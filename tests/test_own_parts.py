@@ -1,4 +1,4 @@
-"""Each example of docs/extending/ trains, is scored, loaded, used and exported, from its file and its checkpoint."""
+"""Each example of docs/extending/ can be trained, scored, loaded, used and exported."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Failures of the system end a command with one line and status 2, and leave what can be resumed."""
+"""System failures end a command with one line and status 2, and the training can be resumed."""
 
 import errno
 import gc

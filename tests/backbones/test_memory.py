@@ -1,4 +1,4 @@
-"""What a training step of TResNet-M keeps, by two counts, and by the process's own peak beside timm's."""
+"""Memory of a training step of TResNet-M: two counts of saved tensors, and the peak of the process beside timm's."""
 
 import gc
 import os

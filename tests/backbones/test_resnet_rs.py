@@ -1,4 +1,4 @@
-"""The ladder of ResNet-RS."""
+"""The table of ResNet-RS networks, compared with timm, and the choice of a network for a budget."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Any network of timm is a backbone: convolutional ones, transformers, and those with channels last."""
+"""Networks of timm as backbones: convolutional networks, transformers, and channels-last networks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is timed alone, against torch's count of operations, and that no share above 1 comes out; no times."""
+"""The layers that are timed alone, compared with torch's count of operations; shares are at most 1."""
 
 from collections import Counter
 

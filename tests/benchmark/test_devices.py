@@ -1,4 +1,4 @@
-"""The CPU as it is, and a GPU's bisection on one that is made up: no test needs a GPU."""
+"""Memory measurement and batch size search on the CPU, and on a simulated GPU. No test needs a GPU."""
 
 import pytest
 import torch

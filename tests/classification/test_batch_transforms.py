@@ -1,4 +1,4 @@
-"""Mixup, cutmix and random erasing: timm's own, seeded by training's generators."""
+"""Mixup, cutmix and random erasing: results equal timm's, with the random generators of the training."""
 
 import random
 

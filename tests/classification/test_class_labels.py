@@ -1,4 +1,4 @@
-"""Which classes the images of every kind of data set show."""
+"""The classes that the images of each kind of data set show."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is said of a data set before it is used."""
+"""The lines that describe a data set before it is used."""
 
 import pytest
 from PIL import Image

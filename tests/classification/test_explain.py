@@ -1,4 +1,4 @@
-"""Maps of where a classifier looks: their numbers, their place in the picture, and what they leave as it was."""
+"""Explanation maps of classifiers: values, position in the image, and no side effects on the model."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What the runner's metric makes of batches."""
+"""The scores that the runner's metric computes from batches."""
 
 import numpy as np
 import pytest

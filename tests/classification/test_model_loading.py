@@ -1,4 +1,4 @@
-"""load_model: every release's files from their names and shapes alone."""
+"""load_model recognises the files of every release from the names and shapes of their tensors."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Probabilities of pictures, prepared as the weights want them."""
+"""Probabilities of images, with the preprocessing of the weights."""
 
 import json
 

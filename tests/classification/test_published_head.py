@@ -1,4 +1,4 @@
-"""A published head is one class and one entry in ``weights/head_names.py``: a release's file of it is then read."""
+"""Adding a published head takes one class and one entry in ``weights/head_names.py``."""
 
 import sys
 

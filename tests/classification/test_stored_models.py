@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network is data: known parts are built; nothing is run, imported, opened or fetched."""
+"""A description in a checkpoint only builds registered components. It runs, imports, opens and fetches nothing."""
 
 import copy
 import os

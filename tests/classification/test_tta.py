@@ -1,4 +1,4 @@
-"""Test-time augmentation of classifiers: the mean of two predictions, said in the run."""
+"""Test-time augmentation of classifiers: the mean of two predictions, and its record in the run folder."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The command ``tresnet``: its commands, their help, and what a mistake says."""
+"""The command ``tresnet``: its subcommands, their help, and its error messages."""
 
 import shlex
 import subprocess

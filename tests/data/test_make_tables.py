@@ -1,4 +1,4 @@
-"""The maker of tables of some of the images in class folders."""
+"""The script that writes tables of some of the images in class folders."""
 
 import subprocess
 import sys

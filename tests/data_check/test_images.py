@@ -1,4 +1,4 @@
-"""Files are read in processes of their own; none ends the check."""
+"""Image files are read in worker processes; a file that kills a worker does not end the check."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The command: configs of both tasks, files without a config, exit status, JSON and cleaned files."""
+"""The check command: configs of both tasks, files without a config, exit status, JSON and cleaned files."""
 
 import json
 

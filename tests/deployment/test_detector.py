@@ -1,4 +1,4 @@
-"""Exported detectors find the boxes that MMDetection finds."""
+"""Exported detectors predict the boxes of MMDetection."""
 
 import json
 

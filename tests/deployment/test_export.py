@@ -1,4 +1,4 @@
-"""Exported files compute what torch computes, and what does not gets no name."""
+"""Exported files have torch's outputs; a file whose outputs differ is not written."""
 
 import collections
 import json

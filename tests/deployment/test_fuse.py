@@ -1,4 +1,4 @@
-"""The fused network computes what the network computes."""
+"""The outputs of fused networks equal those of the original networks."""
 
 import copy
 import sys

@@ -1,4 +1,4 @@
-"""Int8 by calibration."""
+"""Int8 quantisation with calibration."""
 
 import numpy as np
 import openvino

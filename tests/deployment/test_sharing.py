@@ -1,4 +1,4 @@
-"""Shared folders: what reads them gives the checkpoint's numbers, and nothing in them tells of this machine."""
+"""Shared folders: loading one gives the outputs of the checkpoint, and it contains no paths of this machine."""
 
 import getpass
 import hashlib

@@ -1,4 +1,4 @@
-"""What the runner of detectors changes in a config of MMDetection."""
+"""The changes that the runner of detectors makes to a config of MMDetection."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Pictures that cannot be read: an error, or passed over and left out, counted and named."""
+"""Unreadable images end a training with an error, or are skipped, counted and named."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What a user sets of a detector's training by one key: rates by part, frozen parts, clipping, early end, splits."""
+"""Config keys of a detector's training: learning rates by part, freezing, clipping, early stopping, splits."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Run folders of detectors: not overwritten, moved aside when asked, resumed by the rules of every training."""
+"""Run folders of detectors: not overwritten, renamed on request, and resumed by the rules of all trainings."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""A detector's training goes on from a checkpoint within an epoch as if it had not been interrupted."""
+"""A detector's training that is resumed within an epoch equals an uninterrupted training."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""What users of detectors get wrong: one line before the training begins, or the right result."""
+"""Mistakes of users of detectors: one line before the training begins, or the correct result."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Boxes in pictures: from a checkpoint alone, in lines and drawn."""
+"""Prediction of boxes from a checkpoint alone, as lines and as drawings."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Images of rare classes that detectors see more often: MMDetection's repetition on our data set and runner."""
+"""Detectors see images of rare classes more often: MMDetection's repeated data set with our data set and runner."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Validation of detectors every so many optimiser steps, by our tool and by MMDetection's runner."""
+"""Validation of detectors after a number of optimiser steps, with our tool and with MMDetection's runner."""
 
 import json
 

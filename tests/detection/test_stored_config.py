@@ -1,4 +1,4 @@
-"""What a checkpoint may say of its detector: all that MMDetection's configs build, and nothing that does more."""
+"""A description of a detector in a checkpoint may use MMDetection's components, and nothing that runs other code."""
 
 import builtins
 import copy

@@ -1,4 +1,4 @@
-"""A detector's run at a tracker: one run with all scores, also where it was killed and resumed."""
+"""A detector's training is one run at the tracker, with all scores, even if it was killed and resumed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation of detectors: the boxes of MMDetection's own tool, said in the run, refused where wrong."""
+"""Test-time augmentation of detectors: boxes equal those of MMDetection's tool, and the run folder records it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC's lists as boxes of a detector, and VOC's rules beside COCO's."""
+"""PASCAL VOC's lists as training data of a detector, and scores by VOC's and COCO's rules."""
 
 import json
 

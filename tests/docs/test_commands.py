@@ -1,4 +1,4 @@
-"""Every command of the documentation exists: its options by the parser of the command, its configs and their keys."""
+"""Every command in the documentation exists: its options, configs and config keys are checked."""
 
 import argparse
 import contextlib

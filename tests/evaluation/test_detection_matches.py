@@ -1,4 +1,4 @@
-"""Matches and resampled AP against pycocotools, which is called here without our code between."""
+"""Matches and resampled AP, compared with direct calls of pycocotools."""
 
 import contextlib
 import io

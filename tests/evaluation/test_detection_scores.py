@@ -1,4 +1,4 @@
-"""Detection scores against pycocotools, which is called here without our code between."""
+"""Detection scores, compared with direct calls of pycocotools."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""Maps of mistakes in run folders and reports, and how much of a map lies in boxes."""
+"""Explanation maps of mistakes in run folders and reports, and their share inside boxes."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is on disk and what is read from it, whole or broken."""
+"""Reading and writing of run folders, complete and damaged."""
 
 import gzip
 import json

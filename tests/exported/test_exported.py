@@ -1,4 +1,4 @@
-"""Exported files predict as the weights do, and say what is wrong with those that cannot."""
+"""Exported files predict the probabilities of the original network; invalid files raise errors."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A soak finds a small leak below the noise of the allocator, and takes that noise for none."""
+"""A soak test detects a small leak, and does not report the noise of the allocator."""
 
 import numpy as np
 import pytest

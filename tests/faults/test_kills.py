@@ -1,4 +1,4 @@
-"""Killed trainings: resumed, they end as an undisturbed one, with nothing lost, left over or damaged.
+"""Killed trainings that are resumed equal uninterrupted ones; no file is lost, left over or damaged.
 
 TRESNET_KILLS sets how many kills at points are tried, and half as many at random moments, of each kind of training.
 A failure begins with its kills as a setting, ``TRESNET_KILL='[...]'``, which repeats them (``-k`` names a kind).

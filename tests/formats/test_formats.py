@@ -1,4 +1,4 @@
-"""All formats are read into one type, and a format of one's own is read wherever those of the toolkit are."""
+"""All formats are read into one type, and a user's format can be used wherever the built-in ones can."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The ground truth of ImageNet's validation images in one flat folder."""
+"""The ground truth of ImageNet's validation images in a flat folder."""
 
 import pytest
 

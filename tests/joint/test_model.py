@@ -1,4 +1,4 @@
-"""The joint model: boxes of the detector alone, labels of the classifier alone, both losses."""
+"""Joint models: boxes equal the detector's, labels equal the classifier's, and both losses are added."""
 
 import copy
 

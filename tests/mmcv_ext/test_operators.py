@@ -1,4 +1,4 @@
-"""The operators behind mmcv's Python functions: compiled mmcv's numbers, gradients, empty input, short types."""
+"""The operators behind mmcv's Python functions, compared with compiled mmcv: values, gradients, data types."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Probabilities of logits, beside torch's."""
+"""Probabilities from logits, compared with torch's."""
 
 import numpy as np
 import pytest

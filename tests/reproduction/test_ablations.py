@@ -1,4 +1,4 @@
-"""The networks without one part have no such part and train as a network of plain operators does."""
+"""The ablated networks lack the removed part, and train like networks of plain operators."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The page of results says what the committed records hold, and judges claims by the intervals."""
+"""The page of results equals the committed records, and verdicts follow from the intervals."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A stage trains, scores and compares; it goes on after a kill and does nothing twice."""
+"""A stage trains, scores and compares. It resumes after a kill, and repeats no finished work."""
 
 import json
 import os

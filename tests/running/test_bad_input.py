@@ -1,4 +1,4 @@
-"""A mistake of the user's ends in one line that says what to mend, and exit status 2."""
+"""A user's mistake ends with exit status 2 and one line that says how to correct it."""
 
 import json
 import os

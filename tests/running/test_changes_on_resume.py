@@ -1,4 +1,4 @@
-"""What a resumed training may change: it is told and takes effect, or it is refused by name."""
+"""Changed settings of a resumed training are reported and take effect, or are refused by name."""
 
 import json
 import shutil

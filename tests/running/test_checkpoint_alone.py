@@ -1,4 +1,4 @@
-"""The checkpoint says all: what was trained is scored, loaded and used without its config, or with another one."""
+"""A checkpoint can be scored, loaded and used without its config, or with another config."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What is checked of a config before anything is built."""
+"""Checks of a config before anything is built."""
 
 import pytest
 from running.small_data import DIGITS

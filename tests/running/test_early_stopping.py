@@ -1,4 +1,4 @@
-"""A training ends where the score of best.pth gets no better, also after it was interrupted, on all processes."""
+"""Early stopping by the score of best.pth, also in resumed trainings and on several processes."""
 
 import json
 import math

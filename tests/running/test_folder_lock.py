@@ -1,4 +1,4 @@
-"""One training at a time in a folder: the second is refused, and a lock does not outlive its process."""
+"""One training at a time in a folder: a second one is refused. A lock ends with its process."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Run folders: no result is overwritten, and nothing of the user's there is in the way."""
+"""Run folders: no result is overwritten, and other files in the folder are left alone."""
 
 import os
 import shutil

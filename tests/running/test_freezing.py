@@ -1,4 +1,4 @@
-"""Frozen parts: no step, no decay, no momentum and no statistics, by epoch; resumed and on two processes alike."""
+"""Frozen parts get no step, decay, momentum or statistics, also in resumed trainings and on two processes."""
 
 import pytest
 import torch

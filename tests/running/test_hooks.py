@@ -1,4 +1,4 @@
-"""The weight average, early end, progress and the files that a run leaves."""
+"""The weight average, the early end, the progress, and the files of a run."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Trainings of two processes end in time, with one line and a whole checkpoint, whatever happens to one of them."""
+"""If one of two processes fails, the training ends in time, with one line and a complete checkpoint."""
 
 import json
 import re

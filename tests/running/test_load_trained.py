@@ -1,4 +1,4 @@
-"""What a training leaves is a file that load_model reads as any other."""
+"""load_model reads the checkpoints of trainings."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Validation every so many optimiser steps."""
+"""Validation after a number of optimiser steps."""
 
 import sys
 

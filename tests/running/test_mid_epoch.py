@@ -1,4 +1,4 @@
-"""Checkpoints within epochs: a run that goes on from one equals a run that was not interrupted, bit for bit."""
+"""Checkpoints within epochs: a run that is resumed from one equals an uninterrupted run, bit for bit."""
 
 import json
 import os

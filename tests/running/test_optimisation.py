@@ -1,4 +1,4 @@
-"""Optimiser, precision and schedule against torch's own."""
+"""Optimiser, precision and learning rate schedule, compared with torch's."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Options: how ``key=value`` is read, which keys there are, and another component by an option alone."""
+"""``key=value`` options: how values are parsed, which keys exist, and replacing a component."""
 
 import pytest
 import torch

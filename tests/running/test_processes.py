@@ -1,4 +1,4 @@
-"""Several processes give what one process gives from the whole batch."""
+"""The results of several processes equal those of one process with the whole batch."""
 
 import json
 from types import SimpleNamespace

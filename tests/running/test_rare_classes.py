@@ -1,4 +1,4 @@
-"""Trainings that do something about rare classes: what is told and kept, how they resume, and what is refused."""
+"""Trainings with class weights or sampling: reported and stored settings, resuming, and errors."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A run that was interrupted goes on as if it had not been."""
+"""A resumed run equals an uninterrupted one."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A training goes on from its newest whole checkpoint, whatever happened to the files of its folder.
+"""A training is resumed from its newest undamaged checkpoint, whatever happened to the files of its folder.
 
 With TRESNET_MUTATIONS=2000, 200 damaged checkpoints are tried.
 """

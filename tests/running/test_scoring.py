@@ -1,4 +1,4 @@
-"""What the test tools leave on disk, and what is made of it without the network."""
+"""The files that scoring writes, and their use without the network."""
 
 import csv
 import json

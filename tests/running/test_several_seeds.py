@@ -1,4 +1,4 @@
-"""A training with several seeds: folders of their own, a table, and seeds that are not trained twice."""
+"""A training with several seeds: a folder for each, a table, and no repeated trainings."""
 
 import json
 import statistics

@@ -1,4 +1,4 @@
-"""The first signal is remembered, and the second one acts."""
+"""The first signal ends a training in order, and the second one ends it at once."""
 
 import multiprocessing
 import signal

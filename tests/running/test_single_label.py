@@ -1,4 +1,4 @@
-"""One label per image, from class folders to scores: the steps of a plain loop on timm, resuming, wrong input."""
+"""Single-label trainings: steps equal a plain loop with timm, resuming, and errors."""
 
 import copy
 import importlib

@@ -1,4 +1,4 @@
-"""Data for a score at the end, which no epoch is chosen by; and splits that share images with the training data."""
+"""The test split is not used to choose epochs, and images that it shares with the training data are reported."""
 
 import json
 import os

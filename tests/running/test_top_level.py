@@ -1,4 +1,4 @@
-"""Keys of a config's top level that nothing reads."""
+"""Top-level config keys that no code reads."""
 
 from types import SimpleNamespace
 

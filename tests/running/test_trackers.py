@@ -1,4 +1,4 @@
-"""Trackers: the key, one run at the tracker however often the training was killed, and trackers that fail."""
+"""Trackers: the config key, one run for a killed and resumed training, and trackers that fail."""
 
 import hashlib
 import json

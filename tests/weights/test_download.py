@@ -1,4 +1,4 @@
-"""Downloads from a server of our own that cuts, refuses, lies and hangs."""
+"""Downloads from a test server that cuts, refuses and delays responses and sends wrong content."""
 
 import errno
 import hashlib

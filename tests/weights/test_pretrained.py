@@ -1,4 +1,4 @@
-"""Networks start from files of every style: by init_cfg, state dicts, and MMEngine's own loaders."""
+"""Networks are initialised from files of every style: by init_cfg, state dicts, and MMEngine's loaders."""
 
 import pytest
 import timm

@@ -1,4 +1,4 @@
-"""Files are read without unpickling, whatever wraps the weights."""
+"""Weight files are read without unpickling, whatever structure contains the weights."""
 
 import os
 import pickle

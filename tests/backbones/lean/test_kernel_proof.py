@@ -1,4 +1,4 @@
-"""The proof that kernels must pass before they serve, on a stand-in that computes by torch's operators on the CPU."""
+"""The check that kernels must pass before they are used, with kernels that run torch's operators on the CPU."""
 
 import importlib.util
 import threading

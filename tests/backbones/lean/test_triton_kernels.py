@@ -1,4 +1,4 @@
-"""The kernels of triton_kernel_cases.py, each set in a process of its own: Triton reads its switches when imported."""
+"""Runs triton_kernel_cases.py in new processes, because Triton reads environment variables when it is imported."""
 
 import importlib.util
 import os

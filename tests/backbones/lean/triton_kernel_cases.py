@@ -1,4 +1,4 @@
-"""What the kernels must compute. Run by test_triton_kernels.py in a process that suits them."""
+"""Tests of Triton's kernels. test_triton_kernels.py runs them in processes with the required environment."""
 
 import os
 import time

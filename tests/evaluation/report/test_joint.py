@@ -1,4 +1,4 @@
-"""The report of labels and boxes: both parts, each as its own report has it."""
+"""The report of joint models: each part equals the report of its own task."""
 
 import csv
 import json

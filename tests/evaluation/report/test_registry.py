@@ -1,4 +1,4 @@
-"""Sections of a user's own: on the page, in Markdown, in scores.json and in per_class.csv."""
+"""Sections that users add appear on the page, in Markdown, in scores.json and in per_class.csv."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Reports from run folders: their numbers against other libraries, their files, and what is refused."""
+"""Reports from run folders: numbers compared with other libraries, written files, and errors."""
 
 import csv
 import json
