@@ -191,7 +191,7 @@ def test_wrong_csv_file_is_a_user_error_that_says_where(write, text, classes, wo
         (["dog", "dog", "ant", "zebra"], ["'dog'", "twice"]),
     ],
 )
-def test_coco_classes_must_be_those_wanted_in_the_same_order(write, classes, words):
+def test_coco_classes_must_equal_the_given_ones_in_order(write, classes, words):
     file = write(coco())
     assert read_annotations(file, ["dog", "ant", "zebra"]).classes == ("dog", "ant", "zebra")
     expect_error(lambda: read_annotations(file, classes), "instances.json", *words)

@@ -106,7 +106,7 @@ def test_a_killed_training_is_resumed_and_the_stage_finishes(stage_run):
 
 
 @trains
-def test_what_is_finished_is_not_done_again(stage_run):
+def test_finished_work_is_not_repeated(stage_run):
     record, settings, _ = stage_run
     files = [settings.out / "small" / name / "best.pth" for name in STAGE.trainings]
     before = [path.stat().st_mtime_ns for path in files]
@@ -134,7 +134,7 @@ def test_records_survive_writing_and_reading(stage_run, tmp_path):
 
 
 @trains
-def test_a_state_that_is_damaged_is_told_in_one_line(stage_run):
+def test_a_damaged_state_is_reported_in_one_line(stage_run):
     _, settings, _ = stage_run
     path = settings.out / "small" / "first" / STATE
     whole = path.read_text()
@@ -146,7 +146,7 @@ def test_a_state_that_is_damaged_is_told_in_one_line(stage_run):
         path.write_text(whole)
 
 
-def test_missing_data_and_missing_stages_are_told(tmp_path):
+def test_missing_data_and_missing_stages_are_reported(tmp_path):
     with pytest.raises(UserError, match="needs `tiny_imagenet`"):
         run_stage(STAGES["pretraining"], Settings({}, tmp_path))
     data = dict.fromkeys(("tiny_imagenet", "voc2007", "lite0"), tmp_path)

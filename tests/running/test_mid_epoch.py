@@ -86,7 +86,7 @@ def line_of(printed, epoch):
         (signal.SIGTERM, 6, "save", "epoch_1.pth"),
     ],
 )
-def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(
+def test_signal_ends_the_step_and_the_resumed_run_equals_the_uninterrupted_one(
     data, undisturbed, tmp_path, number, batch, place, newest
 ):
     config = config_with(tmp_path, number, batch, place)
