@@ -442,7 +442,7 @@ def test_command_shares_a_model_and_names_what_timm_cannot_load(tmp_path):
     status, out, err = call("weights", [*arguments, "--licence", "mit", "--name", "My birds"])
     assert (status, err) == (0, "")
     assert "README.md, config.json, model.safetensors" in out
-    assert "timm cannot read it: timm has no network with a MLDecoderHead" in out
+    assert "timm cannot load it: timm has no network with a MLDecoderHead" in out
     assert "# My birds" in (tmp_path / "shared" / "README.md").read_text()
     refused("weights", [*arguments, "--licence", "mit", "--private"], "--private", "--push-to")
     with pytest.raises(SystemExit):

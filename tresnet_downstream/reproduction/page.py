@@ -55,6 +55,12 @@ def read_records(folder: str | Path) -> dict[str, Record]:
 
     Raises:
         UserError: if a file is not a record.
+
+    Examples:
+        >>> from tresnet_downstream.reproduction.records import write
+        >>> path = write(Record("pretraining", 1000, {}, {}, ()), "records")
+        >>> list(read_records("records"))
+        ['pretraining']
     """
     return {record.stage: record for record in map(read, sorted(Path(folder).glob("*.json")))}
 

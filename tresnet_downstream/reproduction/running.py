@@ -26,7 +26,6 @@ from tresnet_downstream.running import folders
 
 # File with the state of a training: its command, its duration so far in seconds, and whether it is finished.
 STATE = "reproduction.json"
-_LOG = "reproduction.log"
 _SCORED = "scored"
 _TICK = 2.0  # Seconds between checks of whether a training has ended.
 _ETA = re.compile(r"Epoch\(train\)\s+\[(\d+)\].*?eta: ([^ ]+(?: days?, [^ ]+)?)")

@@ -138,6 +138,17 @@ def model_card(
 
     Raises:
         UserError: if ``licence`` is not a valid identifier.
+
+    Examples:
+        >>> from tresnet_downstream.deployment.sharing.model import shared_model
+        >>> from tresnet_downstream.classification import ImageClassifier
+        >>> backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
+        >>> classifier = ImageClassifier(backbone, {"type": "LinearHead", "num_classes": 3})
+        >>> torch.save(classifier.state_dict(), "classifier.pth")
+        >>> model = shared_model(Path("classifier.pth"), weights=None)
+        >>> card = model_card(model, "Digits", "mit", None, None, ["README.md"], None)
+        >>> card.splitlines()[1], "# Digits" in card
+        ('license: "mit"', True)
     """
     sections = [
         _header(model, licence),

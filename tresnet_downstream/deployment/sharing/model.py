@@ -62,6 +62,16 @@ def shared_model(path: Path, weights: str | None) -> SharedModel:
     Raises:
         UserError: if :func:`read_weight_file` raises it, if the network has no head, if a detector does not name its
             classes, or if ``weights`` is ``averaged`` for a detector.
+
+    Examples:
+        >>> import torch
+        >>> from tresnet_downstream.classification import ImageClassifier
+        >>> backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
+        >>> classifier = ImageClassifier(backbone, {"type": "LinearHead", "num_classes": 3})
+        >>> torch.save(classifier.state_dict(), "classifier.pth")
+        >>> model = shared_model(Path("classifier.pth"), weights=None)
+        >>> model.kind, model.weights, model.classes
+        ('classifier', 'raw', ('0', '1', '2'))
     """
     checkpoint = read_checkpoint(path)
     training = {key: value for key in _OF_TRAINING if (value := stored_at(checkpoint, "meta", key)) is not None}

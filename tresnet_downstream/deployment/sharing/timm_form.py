@@ -56,6 +56,15 @@ def timm_form(file: WeightFile) -> TimmForm | str:
 
     Returns:
         The converted classifier; or, if timm does not have the network, the reason as text.
+
+    Examples:
+        >>> from tresnet_downstream.classification import ImageClassifier
+        >>> backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
+        >>> classifier = ImageClassifier(backbone, {"type": "MLDecoderHead", "num_classes": 3})
+        >>> torch.save(classifier.state_dict(), "classifier.pth")
+        >>> from tresnet_downstream.classification.weight_file_reading import read_weight_file
+        >>> timm_form(read_weight_file("classifier.pth"))
+        'timm has no network with a MLDecoderHead'
     """
     assert file.head is not None
     if file.classifier["type"] not in ("ImageClassifier", "tresnet_downstream.ImageClassifier"):
