@@ -1,4 +1,4 @@
-"""What every test stands on: no network, seeds of their own, and one small detector for those that need one."""
+"""Fixtures of all tests: no network access, fixed seeds, and one small detector for the tests that need one."""
 
 import os
 

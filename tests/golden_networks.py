@@ -1,4 +1,4 @@
-"""Weights and pictures of the golden files: both follow from rules, so that the files stay small."""
+"""Weights and images of the golden files. Both are computed by rules, so that the files are small."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Small data sets in the layouts of the published ones, for tests that read them as a user does."""
+"""Small data sets in the layouts of the published data sets."""
 
 import pickle
 from hashlib import md5

@@ -1,4 +1,4 @@
-"""The rules by which training and the check of data judge boxes."""
+"""The rules for faulty boxes, which training and the check of data share."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_box_is_clipped_to_its_image():
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.0, False), (0.05, False), (0.2, True)])
-def test_file_is_one_of_corners_from_a_tenth_of_boxes_that_fit_as_corners_alone(share, told):
+def test_boxes_are_corners_if_a_tenth_of_them_fit_only_as_corners(share, told):
     boxes = np.tile([5.0, 5, 20, 20], (100, 1))
     boxes[: int(100 * share)] = [40, 30, 60, 45]
     assert (other_convention(boxes, np.tile(SIZE, (100, 1)).astype(float)) is not None) == told

@@ -1,4 +1,4 @@
-"""How the tools end, and the options that they share."""
+"""Exit status and shared options of the tools."""
 
 import subprocess
 import sys
@@ -100,7 +100,7 @@ sys.exit(run(main, []))
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_its_reader_has_closed_ends_a_tool_with_0_and_without_a_word(unbuffered):
+def test_a_closed_output_ends_a_tool_with_status_0_and_no_message(unbuffered):
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "PYTHONUNBUFFERED": unbuffered}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, "-c", PRINTING], env=environment, text=True, **pipes)
@@ -218,7 +218,7 @@ def _own_modules():
 
 @pytest.mark.usefixtures("_own_modules")
 @pytest.mark.parametrize("way", ["option", "config"])
-def test_a_head_in_a_file_of_ones_own_trains(tmp_path, way):
+def test_a_head_in_a_users_file_trains(tmp_path, way):
     (tmp_path / "own_head.py").write_text(OWN_HEAD)
     data = make_small_data(tmp_path / "data")
     config = DIGITS
@@ -243,7 +243,7 @@ def test_a_head_in_a_file_of_ones_own_trains(tmp_path, way):
         ("", "own-parts.py", "rename the file"),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_told_in_one_line(tmp_path, text, name, told):
+def test_a_file_that_cannot_be_imported_is_reported_in_one_line(tmp_path, text, name, told):
     if text is not None:
         (tmp_path / name).write_text(text)
     refused("train_multilabel", [DIGITS, "--import", tmp_path / name], f"--import {tmp_path / name}: ", told)

@@ -1,4 +1,4 @@
-"""Every file of configs/: it trains on made data in the layout of its own, and the documentation names it."""
+"""Every file of configs/ trains on small data in the layout of its data set, and is named in the documentation."""
 
 import re
 import shutil
@@ -93,7 +93,7 @@ def test_every_classifiers_config_takes_steps_on_made_data_of_its_layout(path, t
 
 
 @pytest.mark.parametrize("path", SIZES, ids=lambda path: path.stem)
-def test_a_detectors_larger_config_differs_in_the_backbones_size_alone(path):
+def test_a_detectors_larger_config_differs_only_in_the_backbones_size(path):
     larger, smaller = Config.fromfile(path), Config.fromfile(SIZES[path])
     channels = {"m": [64, 128, 1024, 2048], "l": [76, 152, 1216, 2432]}
     for config, size in ((larger, "l"), (smaller, "m")):

@@ -1,4 +1,4 @@
-"""The maker of the embedded digits: what it promises about its files, run on small sets."""
+"""The script that creates the sample data, on small sets."""
 
 import json
 import subprocess

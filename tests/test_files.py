@@ -1,4 +1,4 @@
-"""A file is there whole or not at all."""
+"""Files appear only when they are complete."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def test_interrupted_writing_leaves_the_old_file_and_no_part(tmp_path, interrupt
         (errno.ENOTDIR, r"folder: cannot be written \(.+\); choose another"),
     ],
 )
-def test_failure_to_write_is_told_in_one_line_with_its_reason(tmp_path, monkeypatch, number, words):
+def test_failure_to_write_is_reported_in_one_line_with_its_reason(tmp_path, monkeypatch, number, words):
     def fail(source, target):
         raise OSError(number, os.strerror(number), str(source))
 

@@ -1,4 +1,4 @@
-"""Images that are too large, take too long, are no files, or are not whole."""
+"""Images that are too large, slow to decode, not files, or incomplete."""
 
 import io
 import os

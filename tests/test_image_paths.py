@@ -1,4 +1,4 @@
-"""Names in annotation files and run folders stay below the image folder, unless `outside_paths` allows others."""
+"""File names of images must be below the image folder, unless `outside_paths` allows others."""
 
 import json
 import shutil
@@ -107,7 +107,7 @@ def pictures_of(report):
 
 
 @pytest.mark.parametrize("make", [multilabel_run, detection_run])
-def test_a_report_follows_the_image_folder_of_its_own_account_alone(folder, make, monkeypatch):
+def test_a_report_reads_only_image_folders_of_its_own_account(folder, make, monkeypatch):
     run = folder / "scored" / "run"
     make(run)
     for name in names_of(run):

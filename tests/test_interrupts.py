@@ -1,4 +1,4 @@
-"""Ctrl-C is not lost in a library's bare except."""
+"""A library's bare ``except`` does not suppress Ctrl-C."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""What the quick way decodes, and that it leaves to Pillow whatever Pillow judges otherwise."""
+"""Files that the fast JPEG decoder accepts, and files that are left to Pillow."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""ResNet-RS and EfficientNet train by one changed line in all three tasks."""
+"""ResNet-RS and EfficientNet train in all three tasks after a change of one line."""
 
 import pytest
 from detection.small_boxes import call

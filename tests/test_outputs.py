@@ -1,4 +1,4 @@
-"""No tool overwrites what is there: the same result is replaced, anything else is moved aside and told of."""
+"""Tools do not overwrite files: an equal result is replaced, and other files are renamed with a notice."""
 
 import shutil
 
@@ -144,7 +144,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_another_result_is_moved_aside_whole_and_told_of(produce, tmp_path, name):
+def test_another_result_is_moved_aside_whole_and_reported(produce, tmp_path, name):
     out = tmp_path / "out"
     assert produce(name, 0) == []
     first = contents(out)
@@ -162,7 +162,7 @@ def test_another_result_is_moved_aside_whole_and_told_of(produce, tmp_path, name
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - NEVER_THE_SAME))
-def test_same_result_is_replaced_without_a_word(produce, tmp_path, name):
+def test_same_result_is_replaced_without_a_message(produce, tmp_path, name):
     produce(name, 0)
     files = contents(tmp_path / "out").keys()
     assert produce(name, 0) == []

@@ -1,4 +1,4 @@
-"""Each example of docs/extending/ trains, is scored, loaded, used and exported, from its file and its checkpoint."""
+"""Each example of docs/extending/ can be trained, scored, loaded, used and exported."""
 
 import json
 import re
@@ -142,7 +142,7 @@ def test_without_the_import_each_tool_names_the_type_and_the_way(data, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [*((name,) for name in EXAMPLES), TOGETHER], ids=lambda names: "+".join(names))
-def test_own_parts_serve_processes_that_know_the_file_alone(data, tmp_path, names):
+def test_own_parts_work_only_in_processes_that_import_the_file(data, tmp_path, names):
     imported = import_options(tmp_path, names)
     best = tmp_path / "run/best.pth"
     commands = {
@@ -175,25 +175,25 @@ def refuses(data, folder, text, change, *words):
         ("width=64,", "width,", ("OneStage in the config needs the argument 'width'",)),
     ],
 )
-def test_a_backbone_that_lacks_something_is_told_so(data, tmp_path, line, replacement, words):
+def test_a_backbone_that_lacks_something_gives_an_error(data, tmp_path, line, replacement, words):
     text = EXAMPLES["own_backbone.py"][0]
     assert line in text
     refuses(data, tmp_path, text.replace(line, replacement), "model.backbone=dict(type='OneStage')", *words)
 
 
-def test_a_head_that_takes_no_number_of_classes_is_told_so(data, tmp_path):
+def test_a_head_that_takes_no_number_of_classes_gives_an_error(data, tmp_path):
     text = EXAMPLES["own_head.py"][0].replace("in_channels, num_classes):", "in_channels, labels=3):")
     change = "model.head=dict(type='MaxPoolHead')"
     refuses(data, tmp_path, text, change, "constructor of MaxPoolHead must take the argument `num_classes`")
 
 
-def test_a_loss_that_is_not_one_number_is_told_so(data, tmp_path):
+def test_a_loss_that_is_not_one_number_gives_an_error(data, tmp_path):
     text = EXAMPLES["own_loss.py"][0].replace("weight=known)", "weight=known, reduction='none')")
     change = "model.loss=dict(type='SmoothedCrossEntropy')"
     refuses(data, tmp_path, text, change, "SmoothedCrossEntropy returns a tensor of shape (8, 3)", "one number")
 
 
-def test_a_metric_alone_or_an_unknown_score_is_told_so(data, tmp_path):
+def test_a_metric_alone_or_an_unknown_score_gives_an_error(data, tmp_path):
     text = EXAMPLES["own_metric.py"][0]
     refuses(data, tmp_path, text, "val_evaluator=dict(type='HammingLoss')", "val_evaluator", "MultilabelMetric")
     refuses(data, tmp_path, text, "default_hooks.checkpoint.rule=lower", "rule='lower'", "'less'")
@@ -201,7 +201,7 @@ def test_a_metric_alone_or_an_unknown_score_is_told_so(data, tmp_path):
 
 
 @pytest.mark.parametrize("attribute", ["metainfo", "classes"])
-def test_a_data_set_that_lacks_something_is_told_so(data, tmp_path, attribute):
+def test_a_data_set_that_lacks_something_gives_an_error(data, tmp_path, attribute):
     text = EXAMPLES["own_data.py"][0].replace(f"self.{attribute} = ", "unused = ").replace("self.classes}", "()}")
     change = "train_dataloader.dataset.type=TextFileDataset"
     refuses(data, tmp_path, text, change, f"TextFileDataset has no `{attribute}`", "interfaces.py")

@@ -1,4 +1,4 @@
-"""Failures of the system end a command with one line and status 2, and leave what can be resumed."""
+"""System failures end a command with one line and status 2, and the training can be resumed."""
 
 import errno
 import gc
@@ -253,7 +253,7 @@ def test_lock_without_shared_memory_is_not_taken_for_a_full_disk(monkeypatch, tm
     assert "--shm-size" in explanation(raised.value)
 
 
-def test_half_started_object_of_a_failed_command_is_freed_in_silence(capsys):
+def test_half_built_object_of_a_failed_command_is_freed_without_a_message(capsys):
     class HalfStarted:
         def __init__(self):
             raise OSError(errno.EMFILE, "Too many open files")

@@ -1,4 +1,4 @@
-"""How far the types of the package go: mypy checks all of it strictly, and the lines with `Any` are counted."""
+"""mypy checks the whole package strictly, and the lines with `Any` are counted."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Messages of the library name parameters, and a tool shows its own options in their place."""
+"""Messages of the library name parameters; a command replaces them by its own options."""
 
 import ast
 import re

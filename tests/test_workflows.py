@@ -1,4 +1,4 @@
-"""The workflow of the public host runs targets that the Makefile has, with every Python that the package names."""
+"""The CI workflow runs existing targets of the Makefile, with all supported versions of Python."""
 
 import re
 import sys

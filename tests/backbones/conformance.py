@@ -1,4 +1,4 @@
-"""What both tables of facilities need: the network, its images, a step of training, and the comparison of results."""
+"""Shared by both tables of facilities: the network, its images, a training step, and the comparison of results."""
 
 import torch
 

@@ -72,7 +72,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
 
 
 @pytest.mark.parametrize("slope", [0.01, 1.0])
-def test_inplace_keeps_its_output_alone(slope):
+def test_inplace_saves_only_its_output(slope):
     layer = make("inplace", slope, torch.rand(8) + 0.5, torch.randn(8))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
@@ -137,7 +137,7 @@ def test_state_dict_is_that_of_batch_norm(norm):
     layer.load_state_dict(torch.nn.BatchNorm2d(5).state_dict())
 
 
-def test_is_a_batch_norm_to_code_that_looks_for_one():
+def test_is_an_instance_of_torchs_batch_norm():
     """As ``torch.optim.swa_utils.update_bn`` and the rules for weight decay do; conversions are refused by TResNet."""
     assert isinstance(ActivatedBatchNorm(3), torch.nn.modules.batchnorm._BatchNorm)
 
@@ -193,14 +193,14 @@ def test_evaluation_equals_folded_batch_norm():
 
 
 @pytest.mark.parametrize(("norm", "slope"), [("nothing", 0.01), ("inplace", 0), ("inplace", -0.1), ("inplace", 2)])
-def test_wrong_arguments_are_the_users_mistake(norm, slope):
+def test_wrong_arguments_raise_a_user_error(norm, slope):
     with pytest.raises(UserError):
         ActivatedBatchNorm(3, slope, norm)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @torch.no_grad()
-def test_an_ensemble_by_vmap_without_gradients_gives_what_each_member_gives(training):
+def test_an_ensemble_by_vmap_without_gradients_equals_its_members(training):
     members = [ActivatedBatchNorm(3, 0.01).train(training) for _ in range(3)]
     for member in members:
         nn.init.uniform_(member.weight, 0.5, 1.5)

@@ -1,4 +1,4 @@
-"""What a training step of TResNet-M keeps, by two counts, and by the process's own peak beside timm's."""
+"""Memory of a training step of TResNet-M: two counts of saved tensors, and the peak of the process beside timm's."""
 
 import gc
 import os
@@ -23,7 +23,7 @@ MIB, BATCH = 2**20, 8
     # The release with the compiled package keeps 47.5, timm 63.8, timm with its checkpointing 15.1.
     [("tresnet_m", 32, 36), ("tresnet_m_cp", 15, 20), ("tresnet_m_cp_2", 9, 16)],
 )
-def test_mebibytes_of_an_image_stay_below_the_stated(network, kept, peak):
+def test_memory_per_image_is_below_the_documented_value(network, kept, peak):
     step = prepared(Case(network, "training", "float32", "eager", 224, BATCH), Cpu())
     step()
     assert step.bytes_kept() / BATCH / MIB <= kept
@@ -52,7 +52,7 @@ def tensors_alive():
 
 
 @pytest.mark.slow
-def test_what_autograd_saves_and_what_is_alive_come_to_the_same():
+def test_saved_tensors_and_live_tensors_have_the_same_size():
     """Another count than the allocator's: storages that hooks see, and those that would escape them."""
     network = Classifier().to(memory_format=torch.channels_last).train()
     x = torch.rand(BATCH, 3, 224, 224).to(memory_format=torch.channels_last)
@@ -94,7 +94,7 @@ def peak(network, batch_size):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
-def test_the_process_peak_bears_it_out():
+def test_the_peak_of_the_process_confirms_the_counts():
     """Each further image costs the process what the allocator says, and 20 MiB less than timm's TResNet-M does."""
     growth = {name: (peak(name, 8) - peak(name, 4)) / 4 for name in ("ours", "timm")}
     assert growth["ours"] < min(36, growth["timm"] - 20)

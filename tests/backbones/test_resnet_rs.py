@@ -1,4 +1,4 @@
-"""The ladder of ResNet-RS."""
+"""The table of ResNet-RS networks, compared with timm, and the choice of a network for a budget."""
 
 import pytest
 import torch
@@ -29,12 +29,12 @@ def test_work_and_accuracy_rise_along_the_ladder():
 @pytest.mark.parametrize(
     ("budget", "model", "size"), [(2.28, "resnetrs50", 160), (30, "resnetrs270", 256), (1e9, "resnetrs420", 320)]
 )
-def test_the_highest_rung_within_the_budget_is_proposed(budget, model, size):
+def test_the_largest_network_within_the_budget_is_proposed(budget, model, size):
     rung = rung_for(budget)
     assert (rung.model, rung.input_size) == (model, size)
     assert f"> {model}" in ladder_table(rung)
 
 
-def test_a_budget_below_the_ladder_is_told():
+def test_a_budget_below_the_smallest_network_is_refused():
     with pytest.raises(UserError, match=r"resnetrs50 at 160, takes 2\.28"):
         rung_for(1)

@@ -1,4 +1,4 @@
-"""Any network of timm is a backbone: convolutional ones, transformers, and those with channels last."""
+"""Networks of timm as backbones: convolutional networks, transformers, and channels-last networks."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_a_classifier_takes_the_last_feature_map_of_any_network(name, side):
 
 @pytest.mark.parametrize("name", ["resnetrs50", "tf_efficientnet_lite0", "mixnet_l", "seresnext50_32x4d", "resnet50d"])
 @torch.no_grad()
-def test_pooled_features_are_what_the_networks_own_classifier_takes(name):
+def test_pooled_features_equal_the_input_of_the_networks_own_classifier(name):
     theirs = timm.create_model(name, num_classes=0).eval()
     ours = ImageClassifier({"type": "TimmNetwork", "model": name}, None).eval()
     ours.backbone.network.load_state_dict(theirs.state_dict())
@@ -43,14 +43,14 @@ def test_pooled_features_are_what_the_networks_own_classifier_takes(name):
 
 
 @torch.no_grad()
-def test_swins_channels_are_those_of_timm_brought_to_the_second_place():
+def test_swin_feature_maps_are_timms_with_channels_first():
     ours = TimmNetwork("swin_tiny_patch4_window7_224", out_indices=(-1,)).eval()
     images = torch.rand(1, 3, 224, 224)
     theirs = ours.network.forward_features((images - ours.mean) / ours.std)
     assert torch.equal(ours(images)[0].permute(0, 2, 3, 1), theirs)
 
 
-def test_layers_after_the_last_stage_are_for_the_last_stage_alone_unless_asked_for():
+def test_layers_after_the_last_stage_are_only_used_for_the_last_stage_or_on_request():
     images = torch.rand(1, 3, 64, 64)
     for options, channels in (({}, 320), ({"final_layers": True}, 1280), ({"out_indices": (-1,)}, 1280)):
         network = TimmNetwork("efficientnet_b0", **options).eval()

@@ -127,7 +127,7 @@ def test_is_built_by_name_from_mmengines_root():
         {"with_cp": (1, 2)},
     ],
 )
-def test_wrong_arguments_are_the_users_mistake(arguments):
+def test_wrong_arguments_raise_a_user_error(arguments):
     with pytest.raises(UserError):
         TResNet(**arguments)
 
@@ -153,7 +153,7 @@ def test_other_sides_are_refused(sides):
         TResNet(**SMALL)(torch.rand(1, 3, *sides))
 
 
-def test_a_fresh_block_passes_its_input_on():
+def test_a_newly_initialised_block_is_the_identity():
     for block in (m for m in TResNet(**SMALL).modules() if hasattr(m, "last_norm")):
         assert (getattr(block, block.last_norm).weight == 0).all()
 
@@ -278,7 +278,7 @@ def test_conversion_to_synchronised_batch_norm_is_refused(convert):
         convert(nn.Sequential(TResNet(**SMALL)))
 
 
-def test_mmengine_looks_for_synchronised_norms_and_finds_none_without_a_word(monkeypatch):
+def test_mmengines_search_for_synchronised_norms_prints_nothing(monkeypatch):
     """As it does with every model of one process; it warned with the text of each stage."""
     network = TResNet(**SMALL)
     before = dict(network.named_modules())
@@ -364,7 +364,7 @@ def test_a_tool_that_folds_norms_and_drops_their_activations_is_refused(training
 @pytest.mark.parametrize("name", ["stem.norm", "layer1.0.norm1", "layer3.0.norm2"])
 @pytest.mark.parametrize("other", [nn.Identity(), nn.SyncBatchNorm(16), nn.BatchNorm2d(16), nn.GroupNorm(1, 16)])
 @torch.no_grad()
-def test_no_norm_without_activation_takes_the_place_of_one_with_it(name, other):
+def test_replacing_a_norm_by_one_without_activation_is_refused(name, other):
     network = TResNet(layers=(1, 1, 1, 1), width=0.25).eval()
     place, last = name.rsplit(".", 1)
     network.get_submodule(place)._modules[last] = other
@@ -372,7 +372,7 @@ def test_no_norm_without_activation_takes_the_place_of_one_with_it(name, other):
         network(torch.rand(2, 3, 64, 64))
 
 
-def test_a_norm_with_its_activation_may_take_the_place_of_ours():
+def test_a_norm_may_be_replaced_by_a_norm_with_activation():
     network, groups = TResNet(layers=(1, 1, 1, 1), width=0.25), nn.GroupNorm(4, 16)
     network.layer1[0].norm1 = nn.Sequential(groups, nn.LeakyReLU(0.01))
     network(torch.rand(2, 3, 64, 64))[-1].sum().backward()

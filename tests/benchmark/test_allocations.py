@@ -9,7 +9,7 @@ def mib(count):
     return torch.empty(count * MIB, dtype=torch.uint8)
 
 
-def test_peak_and_end_of_a_block_are_its_own():
+def test_peak_and_final_memory_of_a_block_exclude_earlier_allocations():
     before = [mib(7)]
     with Allocations() as allocations:
         first = mib(3)
@@ -32,7 +32,7 @@ def test_tensors_of_the_end_can_be_left_out_of_the_peak():
     assert allocations.peak([torch.empty(3)]) == 6 * MIB
 
 
-def test_what_an_operator_holds_for_a_moment_counts():
+def test_temporary_memory_of_an_operator_counts():
     x = torch.rand(512, 512)
     with Allocations() as allocations:
         x.exp().sum()

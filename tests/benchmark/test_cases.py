@@ -9,7 +9,7 @@ def made(networks, tasks=("training",), types=("float32",), forms=("eager",), si
     return groups(networks, tasks, types, forms, sizes, batch, device)
 
 
-def test_every_combination_is_there_in_groups_that_compare_networks_and_forms():
+def test_cases_are_all_combinations_grouped_for_comparison():
     found = made(["tresnet_m", "resnet50"], ["inference", "training"], ["float32", "bfloat16"], ["eager", "compiled"])
     assert [group.title for group in found] == [
         "inference, float32, 224 x 224",
@@ -25,7 +25,7 @@ def test_every_combination_is_there_in_groups_that_compare_networks_and_forms():
     ]
 
 
-def test_what_makes_no_sense_is_listed_with_its_reason():
+def test_invalid_combinations_are_listed_with_the_reason():
     (training, inference) = made(["tresnet_m", "resnet50"], ["training", "inference"], forms=["eager", "fused"])
     assert [case.label for case in inference.cases] == ["tresnet_m", "tresnet_m fused", "resnet50"]
     assert {case.label: reason for case, reason in inference.obstacles.items()} == {
@@ -68,6 +68,6 @@ def test_float16_is_measured_on_a_gpu():
         ),
     ],
 )
-def test_what_cannot_be_measured_is_told(changes, message):
+def test_cases_that_cannot_be_measured_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         made(**{"networks": ["tresnet_m"], **changes})

@@ -1,4 +1,4 @@
-"""What is timed alone, against torch's count of operations, and that no share above 1 comes out; no times."""
+"""The layers that are timed alone, compared with torch's count of operations; shares are at most 1."""
 
 from collections import Counter
 
@@ -71,7 +71,7 @@ def test_neither_pictures_nor_constant_weights_get_a_gradient():
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
-def test_every_way_to_compute_a_pass_gives_what_autograd_gives(layer):
+def test_every_way_to_compute_a_pass_equals_autograd(layer):
     operands = convolutions_alone._Operands([layer], torch.float32, Cpu())
     inputs, weight, gradient = operands.of(layer)
     assert inputs.is_contiguous(memory_format=torch.channels_last)

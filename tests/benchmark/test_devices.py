@@ -1,4 +1,4 @@
-"""The CPU as it is, and a GPU's bisection on one that is made up: no test needs a GPU."""
+"""Memory measurement and batch size search on the CPU, and on a simulated GPU. No test needs a GPU."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_bisection_finds_the_largest_batch_in_few_trials(limit):
     assert len(tried) == len(set(tried)) <= 20
 
 
-def test_bisection_stops_at_what_was_asked_for():
+def test_bisection_stops_at_the_given_batch_size():
     assert largest_batch(lambda count: True, 300) == 300
     assert largest_batch(lambda count: count <= 290, 300) == 290
 
@@ -45,13 +45,13 @@ def test_gpu_that_runs_out_of_memory_answers_no(monkeypatch):
         gpu.fitting(broken, needed=len)(1)
 
 
-def test_cpu_foresees_what_does_not_fit(monkeypatch):
+def test_cpu_predicts_batches_that_do_not_fit(monkeypatch):
     monkeypatch.setattr(devices, "available_memory", lambda: 100 * MIB)
     fits = Cpu().fitting(step=len, needed=lambda count: (10 + 2 * count) * MIB if count < 5 else len(count))
     assert largest_batch(fits) == 45
 
 
-def test_cpu_whose_memory_is_unknown_tries(monkeypatch):
+def test_cpu_with_unknown_memory_tries_every_batch(monkeypatch):
     monkeypatch.setattr(devices, "available_memory", lambda: None)
     assert Cpu().fitting(step=len, needed=len)(10**9)
 

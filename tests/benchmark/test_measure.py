@@ -46,7 +46,7 @@ def test_results_have_speed_memory_work_and_the_ratio_to_the_peer(tiny, monkeypa
     assert told[-1] == "inference, float32, 64 x 64: round 2 of 2"
 
 
-def test_batch_that_does_not_fit_is_told_with_one_that_does(tiny, monkeypatch):
+def test_batch_that_does_not_fit_is_reported_with_one_that_does(tiny, monkeypatch):
     monkeypatch.setattr(devices, "available_memory", lambda: 4_000_000)
     with pytest.raises(
         UserError, match=r"1000 pictures do not fit the cpu's memory; (\d+) do: `batch_size` \1"
@@ -72,7 +72,7 @@ def test_what_cannot_run_is_refused_before_anything_does(tiny, monkeypatch):
         measure([], Cpu(), 0)
 
 
-def test_networks_that_fit_alone_but_not_together_are_told(tiny, monkeypatch):
+def test_networks_that_fit_alone_but_not_together_are_reported(tiny, monkeypatch):
     def out_of_memory(self, work):
         raise torch.OutOfMemoryError("CUDA out of memory")
 

@@ -47,7 +47,7 @@ def test_checkpointing_of_timm_is_switched_on():
     assert [stage.checkpointed for stage in network_named("tresnet_m_cp").build().backbone.stages] == [3, 4, 1, 0]
 
 
-def test_a_row_on_torchs_operators_turns_the_kernels_off_for_itself_alone():
+def test_a_row_on_torchs_operators_turns_the_kernels_off_only_for_itself():
     class Network(nn.Module):
         def forward(self, images):
             self.on = acceleration._Switch.on

@@ -1,4 +1,4 @@
-"""What steps do and keep, against counts by hand and against the count of autograd's own hooks."""
+"""Training and inference steps: saved bytes, compared with counts by hand and with autograd's hooks."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""tools/benchmark.py from end to end, with networks that take no time."""
+"""The benchmark command from end to end, with a small network."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A network small enough to count by hand, under a name that the benchmark knows while a test runs."""
+"""A network small enough to count by hand, registered in the benchmark for the duration of a test."""
 
 from torch import nn
 

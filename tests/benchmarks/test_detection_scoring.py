@@ -27,7 +27,7 @@ def test_every_way_gives_the_twelve_numbers_of_pycocotools():
     assert text.count("1.00 (1.00 to 1.00)") == 1
 
 
-def test_a_difference_would_show():
+def test_a_difference_between_libraries_is_shown():
     pytest.importorskip("faster_coco_eval", reason="needs the extra faster-coco-eval")
     compared = compare_scoring(5, 100, repeats=1)
     compared.statistics[OURS] = compared.statistics[OURS] + np.eye(12)[3] * 1e-3
@@ -50,7 +50,7 @@ def test_boxes_are_those_of_the_seed_and_lie_in_the_image():
     assert {found["category_id"] for found in detections} <= set(range(1, 6))
 
 
-def test_bad_numbers_and_missing_packages_are_told(monkeypatch):
+def test_bad_numbers_and_missing_packages_are_reported(monkeypatch):
     with pytest.raises(UserError, match="`num_images` 0"):
         compare_scoring(0, 10)
     with pytest.raises(UserError, match="`num_boxes` 3"):

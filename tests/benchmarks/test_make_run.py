@@ -1,4 +1,4 @@
-"""The maker of run folders of any size."""
+"""The script that creates run folders of any size."""
 
 import subprocess
 import sys

@@ -55,7 +55,7 @@ def test_later_starts_map_what_the_first_wrote(file, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["size", "time", "classes", "keep_empty", "format"])
-def test_what_was_read_otherwise_is_not_taken(file, folder, monkeypatch, change):
+def test_cache_of_another_file_format_or_options_is_not_used(file, folder, monkeypatch, change):
     read(file, folder)
     options = {}
     if change == "size":
@@ -99,7 +99,7 @@ def test_a_flipped_bit_anywhere_is_noticed_or_harmless(file, folder):
         assert same(read(file, folder), expected)
 
 
-def test_folder_that_cannot_be_written_is_done_without(file, tmp_path):
+def test_read_only_folder_gets_no_cache(file, tmp_path):
     (tmp_path / "taken").write_text("a file")
     assert same(read(file, tmp_path / "taken"), read_annotations(file))
     assert same(read(file, tmp_path / "taken" / "deeper"), read_annotations(file))
@@ -137,7 +137,7 @@ def test_file_of_the_same_content_but_another_time_is_mapped(file, folder, monke
     assert read(file, folder).classes == ("cat", "dog")
 
 
-def test_changed_header_is_not_taken(file, folder):
+def test_cache_with_a_changed_header_is_not_used(file, folder):
     expected = read(file, folder)
     (cache,) = folder.iterdir()
     whole = cache.read_bytes()

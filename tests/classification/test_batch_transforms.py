@@ -1,4 +1,4 @@
-"""Mixup, cutmix and random erasing: timm's own, seeded by training's generators."""
+"""Mixup, cutmix and random erasing: results equal timm's, with the random generators of the training."""
 
 import random
 
@@ -72,7 +72,7 @@ def test_erasing_is_timms_on_images_as_the_network_takes_them(mode):
         lambda: RandomErasing(std=(0, 1, 1)),
     ],
 )
-def test_wrong_arguments_are_told(make):
+def test_wrong_arguments_are_reported(make):
     with pytest.raises(UserError, match=r"Mixup|RandomErasing"):
         make()
 

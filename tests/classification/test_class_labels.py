@@ -1,4 +1,4 @@
-"""Which classes the images of every kind of data set show."""
+"""The classes that the images of each kind of data set show."""
 
 import json
 
@@ -92,11 +92,11 @@ def test_the_digest_changes_with_a_label_and_with_nothing_else(data, tmp_path):
     assert class_labels_of(other, "sampling").digest() != labels.digest()
 
 
-def test_a_data_set_that_does_not_tell_its_labels_has_none():
+def test_a_data_set_without_a_method_for_labels_has_none():
     assert class_labels_or_none(range(3)) is None
 
 
-def test_torchvisions_data_sets_tell_their_labels(tmp_path, monkeypatch):
+def test_torchvisions_data_sets_have_labels(tmp_path, monkeypatch):
     made = make_cifar(tmp_path, monkeypatch)
     dataset = TorchvisionDataset("CIFAR10", PIPELINE, data_root=str(tmp_path))
     labels = class_labels_of(dataset, "sampling")

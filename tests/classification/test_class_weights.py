@@ -1,4 +1,4 @@
-"""Weights of classes from their frequencies, in every loss, and the bias that a head begins with."""
+"""Class weights from class frequencies, in every loss, and the initial bias of the head."""
 
 import numpy as np
 import pytest

@@ -121,7 +121,7 @@ def test_a_loss_that_is_not_finite_names_the_images_before_the_weights_change(va
         assert parameter.grad is None, name
 
 
-def test_a_loss_is_asked_for_only_where_there_are_loss_and_targets():
+def test_a_loss_needs_a_loss_function_and_targets():
     data = make().data_preprocessor(batch())
     with pytest.raises(ValueError, match="loss"):
         make(loss=None)(**data, mode="loss")
@@ -129,7 +129,7 @@ def test_a_loss_is_asked_for_only_where_there_are_loss_and_targets():
         make()(data["inputs"], mode="loss")
 
 
-def test_a_loss_of_one_column_for_each_class_is_told_where_each_image_has_one_label():
+def test_a_multi_label_loss_with_one_label_per_image_is_refused():
     model = ImageClassifier(backbone=BACKBONE, head=HEAD, multi_label=False)
     model.loss = torch.nn.BCEWithLogitsLoss()
     with pytest.raises(UserError, match=r"BCEWithLogitsLoss does not take N class indices.*choose CrossEntropy"):

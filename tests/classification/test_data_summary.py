@@ -1,4 +1,4 @@
-"""What is said of a data set before it is used."""
+"""The lines that describe a data set before it is used."""
 
 import pytest
 from PIL import Image
@@ -22,7 +22,7 @@ def made(tmp_path):
     return made
 
 
-def test_images_left_out_and_the_spread_of_positives_are_said(made):
+def test_summary_lists_left_out_images_and_the_spread_of_positives(made):
     images, pictures = summary("train", made("a.png,cat;dog\nb.png,cat\nc.png,cow\nd.png,\n"), PIPELINE, "left_out.csv")
     assert images.startswith("train: 3 images of ")
     assert "1 without a label left out (keep_empty=True keeps them; left_out.csv lists them)" in images
@@ -30,7 +30,7 @@ def test_images_left_out_and_the_spread_of_positives_are_said(made):
     assert pictures == "train: images of 16 x 16 pixels by SquashResize(size=16)"
 
 
-def test_class_that_every_image_has_is_a_warning_that_names_the_cause(made):
+def test_class_in_every_image_is_a_warning_that_names_the_cause(made):
     *_, warning = summary("val", made("a.png,cat\nb.png,cat;dog\nc.png,\nd.png,\n"), PIPELINE, "left_out.csv")
     assert warning == (
         "warning: val: all images show the class 'cat', so its AP is 100 for any predictions; "
@@ -40,7 +40,7 @@ def test_class_that_every_image_has_is_a_warning_that_names_the_cause(made):
     assert not any(line.startswith("warning") for line in summary("val", kept, PIPELINE, "left_out.csv"))
 
 
-def test_unknown_labels_are_no_negatives(made):
+def test_unknown_labels_do_not_count_as_negatives(made):
     *_, warning = summary("val", made("a.png,cat,dog\nb.png,cat;dog,\nc.png,cat;dog,\n"), PIPELINE, "left_out.csv")
     assert "all images show the classes 'cat', 'dog', so their AP is 100" in warning
 

@@ -71,7 +71,7 @@ def test_batches_are_channels_last_and_equal_those_of_torch(root):
     assert (batch["image"], batch["skipped"].tolist()) == (expected["image"], [0] * 4)
 
 
-def test_large_jpeg_files_are_decoded_smaller_for_training_alone(root, monkeypatch):
+def test_large_jpeg_files_are_decoded_smaller_only_for_training(root, monkeypatch):
     Image.effect_noise((80, 60), 90).convert("RGB").save(root / "images" / "4.png", format="JPEG")
     asked = []
     monkeypatch.setattr(datasets, "read_image", lambda file, enough: asked.append(enough) or read_image(file, enough))
@@ -92,12 +92,12 @@ def test_registries_build_dataset_and_sampler(root):
     assert sorted(sampler) == [(0, index) for index in range(NUM_IMAGES)]
 
 
-def test_absolute_paths_stand(root, tmp_path):
+def test_absolute_paths_are_not_changed(root, tmp_path):
     dataset = build("nowhere", annotation_file=str(root / "labels.csv"), image_folder=str(root / "images"))
     assert len(dataset) == NUM_IMAGES
 
 
-def test_draws_depend_on_seed_epoch_and_index_alone(root):
+def test_draws_depend_only_on_seed_epoch_and_index(root):
     dataset = build(root)
     first = [dataset[0, index]["inputs"] for index in range(NUM_IMAGES)]
     for index in reversed(range(NUM_IMAGES)):
@@ -176,7 +176,7 @@ def test_bad_image_is_an_error_that_names_it_and_the_key(root, kind):
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_bad_image_can_be_passed_over(root, kind):
+def test_bad_image_can_be_skipped(root, kind):
     dataset = build(root, on_bad_image="skip")
     damage(root, kind)
     sample = dataset[4]
@@ -195,7 +195,7 @@ def test_passing_over_bad_images_wraps_and_keeps_batches_full(root):
     assert sum(int(batch["skipped"].sum()) for batch in batches) == 6
 
 
-def test_images_that_are_gone_can_be_passed_over(root):
+def test_images_that_are_gone_can_be_skipped(root):
     (root / "images" / "2.png").unlink()
     expect_error(lambda: build(root), "2.png", "on_bad_image=skip")
     assert build(root, on_bad_image="skip")[2]["skipped"] == 1
@@ -208,7 +208,7 @@ def test_a_data_set_of_bad_images_alone_is_an_error(root):
     expect_error(lambda: dataset[3], "none of the 12 images")
 
 
-def test_truncated_images_are_refused_whatever_pillow_was_told(root, monkeypatch):
+def test_truncated_images_are_refused_for_every_setting_of_pillow(root, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     file = damage(root, "truncated")
     with pytest.raises(BadImageError, match=r"4\.png"):
@@ -250,7 +250,7 @@ def test_pipeline_that_does_not_end_in_a_uint8_image_is_refused(root, transform)
     expect_error(lambda: dataset[0], "pipeline", "Normalize")
 
 
-def test_images_of_different_sizes_do_not_stack_in_silence(root):
+def test_images_of_different_sizes_raise_an_error(root):
     loader = DataLoader(build(root, pipeline=[]), batch_size=2)
     with pytest.raises(RuntimeError, match="equal size"):
         next(iter(loader))

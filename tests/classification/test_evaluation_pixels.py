@@ -1,4 +1,4 @@
-"""That the pixels which networks are scored on are as good as those that the published weights were scored on."""
+"""Scores with our resized pixels are as good as with the pixels on which the published weights were scored."""
 
 import io
 

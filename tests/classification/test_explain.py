@@ -1,4 +1,4 @@
-"""Maps of where a classifier looks: their numbers, their place in the picture, and what they leave as it was."""
+"""Explanation maps of classifiers: values, position in the image, and no side effects on the model."""
 
 import json
 import subprocess
@@ -241,7 +241,7 @@ def own_heads(monkeypatch):
     return register
 
 
-def test_a_head_of_ones_own_says_where_it_looks(own_heads):
+def test_a_custom_head_can_provide_its_own_maps(own_heads):
     model = classifier(own_heads(Corner))
     assert explanation_method(model) == "attention"
     heat = explain(model, PIXELS, [2])[0]
@@ -249,7 +249,7 @@ def test_a_head_of_ones_own_says_where_it_looks(own_heads):
     assert heat[60:].max() == heat[:, 70:].max() == 0
 
 
-def test_what_the_network_does_not_see_is_0(own_heads):
+def test_maps_are_0_outside_of_the_networks_input(own_heads):
     model = classifier(own_heads(Corner), pipeline=({"type": "ResizeAndCrop", "size": 96, "fraction": 0.5},))
     heat = explain(model, PIXELS, [0])[0]
     rows, columns = np.flatnonzero(heat.any(1)), np.flatnonzero(heat.any(0))

@@ -112,7 +112,7 @@ def test_each_class_is_one_column_of_its_group(num_classes, num_groups, group_si
 
 
 @pytest.mark.parametrize("group", range(3))
-def test_a_query_moves_the_logits_of_its_group_alone(group):
+def test_a_query_changes_only_the_logits_of_its_group(group):
     head, features = small_decoder(7, 3).double().eval(), torch.randn(2, 8, 3, 3, dtype=torch.float64)
     before = head(features)
     head.queries[group] += torch.randn(16)
@@ -135,7 +135,7 @@ def test_queries_are_saved_and_not_trained():
     assert head.queries.grad is None
 
 
-def test_dropout_acts_in_training_alone():
+def test_dropout_acts_only_in_training():
     head, features = small_decoder(7, 3, dropout=0.5), torch.randn(2, 8, 3, 3)
     assert not torch.equal(head(features), head(features))
     head.eval()

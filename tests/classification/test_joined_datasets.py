@@ -121,7 +121,7 @@ def test_joined_sets_train(data, tmp_path, kind, steps):
     assert tuple(checkpoint["meta"]["dataset_meta"]["classes"]) == CLASSES
 
 
-def test_a_missing_file_of_a_joined_set_is_told_in_the_configs_words(data, tmp_path):
+def test_a_missing_file_of_a_joined_set_is_reported_in_the_configs_words(data, tmp_path):
     config = config_of("ConcatDataset", tmp_path)
     refuses_to_train(data, tmp_path / "run", "train_annotations: no file", config=config, train_annotations="no.json")
 

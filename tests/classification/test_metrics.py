@@ -1,4 +1,4 @@
-"""What the runner's metric makes of batches."""
+"""The scores that the runner's metric computes from batches."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_thresholds_out_of_range_are_refused(options):
         ({"mAP": 1.0}, "returns mAP, a name of MultilabelMetric"),
     ],
 )
-def test_scores_of_ones_own_metric_are_numbers_by_name(scores, words):
+def test_scores_of_a_custom_metric_are_numbers_by_name(scores, words):
     class Own(ProbabilityMetric):
         def score(self, probabilities, targets, weights):
             return scores

@@ -1,4 +1,4 @@
-"""load_model: every release's files from their names and shapes alone."""
+"""load_model recognises the files of every release from the names and shapes of their tensors."""
 
 import subprocess
 import sys
@@ -81,7 +81,7 @@ def test_timm_and_this_toolkit_exchange_weights_with_equal_logits(tmp_path, name
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_is_told_from_its_shapes(tmp_path, monkeypatch, variant):
+def test_every_variant_is_recognised_from_its_shapes(tmp_path, monkeypatch, variant):
     monkeypatch.setenv("TRESNET_MAX_EXPANSION", str(10**9))  # for weights of one stored number
     with torch.device("meta"), NoNumbers():
         layout = ImageClassifier({"type": "TResNet", "variant": variant}, {"type": "LinearHead", "num_classes": 5})
@@ -95,7 +95,7 @@ def test_every_variant_is_told_from_its_shapes(tmp_path, monkeypatch, variant):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("style", ["release", "timm", "tresnet"])
 @pytest.mark.parametrize("blocks", [("basic", "basic", "bottleneck", "bottleneck"), ("bottleneck",) * 4])
-def test_every_head_and_format_goes_out_and_comes_back(tmp_path, head, style, blocks):
+def test_every_head_and_format_can_be_written_and_read(tmp_path, head, style, blocks):
     model = small_model(head, blocks=blocks)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
     out = tmp_path / "b.pth"
@@ -116,7 +116,7 @@ def test_every_head_and_format_goes_out_and_comes_back(tmp_path, head, style, bl
 )
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_every_wrapping_is_read(tmp_path, wrap, prefix, legacy):
+def test_weights_are_read_from_every_checkpoint_structure(tmp_path, wrap, prefix, legacy):
     model = small_model()
     weights = {prefix + name: value for name, value in to_release(model.state_dict()).items()}
     torch.save(wrap(weights), tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)

@@ -1,4 +1,4 @@
-"""Probabilities of pictures, prepared as the weights want them."""
+"""Probabilities of images, with the preprocessing of the weights."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_tool_prints_json_lines_and_draws(weights, pictures, tmp_path):
         assert image.height > 50
 
 
-def test_bad_images_are_passed_over_and_told_at_the_end(weights, pictures):
+def test_bad_images_are_skipped_and_reported_at_the_end(weights, pictures):
     (pictures / "a.jpg").write_text("no picture")
     status, printed, err = call("predict", [weights, pictures, "--size", 64])
     assert status == 2

@@ -1,4 +1,4 @@
-"""A published head is one class and one entry in ``weights/head_names.py``: a release's file of it is then read."""
+"""Adding a published head takes one class and one entry in ``weights/head_names.py``."""
 
 import sys
 
@@ -81,7 +81,7 @@ def test_it_is_written_in_the_releases_names_and_comes_back(model, tmp_path):
 
 
 @pytest.mark.usefixtures("_csra")
-def test_the_other_heads_are_still_told_apart(tmp_path):
+def test_the_other_heads_are_still_recognised(tmp_path):
     for kind in ("LinearHead", "BottleneckHead", "MLDecoderHead"):
         others = {"embed_dim": 16, "feedforward_dim": 8} if kind == "MLDecoderHead" else {}
         one = ImageClassifier(SMALL, {"type": kind, "num_classes": 7, **others})

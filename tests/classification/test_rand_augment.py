@@ -81,7 +81,7 @@ def test_operations_leave_their_input_as_it_is():
         assert changed.shape == picture.shape
 
 
-def test_rotation_is_counter_clockwise_alone():
+def test_rotation_is_only_counter_clockwise():
     picture = np.zeros((41, 41, 3), np.uint8)
     picture[20, 30:] = 255
     for sign in (1, -1):

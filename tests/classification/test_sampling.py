@@ -140,7 +140,7 @@ def test_without_sampling_the_order_is_as_before():
     assert epoch_of(EpochSampler(range(9), seed=7), 2) == [(2, index) for index in expected.tolist()]
 
 
-def test_what_is_told_counts_draws_and_the_rarest_class():
+def test_the_printed_line_has_the_number_of_draws_and_the_rarest_class():
     visits = visits_by("repeat_factor", labels_of(ROWS), None)
     threshold = np.median([705, 250, 40, 10]) / 1000
     assert f"repeat_threshold {threshold:.3g} (the median frequency of the classes)" in visits.notice
@@ -162,7 +162,7 @@ def test_wrong_values_are_refused_in_one_line(sampling, threshold, message):
         EpochSampler(Images(), sampling=sampling, repeat_threshold=threshold)
 
 
-def test_data_that_cannot_tell_its_labels_is_refused_in_one_line():
+def test_data_without_labels_is_refused_in_one_line():
     with pytest.raises(UserError, match=r"sampling: range does not provide the labels .* get_cat_ids\(index\)"):
         EpochSampler(range(4), sampling="class_balanced")
     with pytest.raises(UserError, match="get_cat_ids returns 7, but there are 4 classes"):

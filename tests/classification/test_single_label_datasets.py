@@ -57,7 +57,7 @@ def test_tables_give_class_indices_and_refuse_other_numbers_of_labels(folder):
         SingleLabelDataset("train", PIPELINE, "labels.csv", str(folder))
 
 
-def test_unreadable_image_is_passed_over_with_the_target_of_the_next(folder):
+def test_unreadable_image_is_skipped_with_the_target_of_the_next(folder):
     (folder / "train" / "cat" / "2.png").write_bytes(b"no picture")
     data = SingleLabelDataset("train", PIPELINE, data_root=str(folder), on_bad_image="skip")
     assert data[1]["targets"] == 1
@@ -106,7 +106,7 @@ def test_draws_of_torchvisions_images_are_functions_of_epoch_and_index(cifar):
         ({"name": "FakeData", "split": "all"}, "FakeData cannot be read"),
     ],
 )
-def test_wrong_arguments_are_told(tmp_path, arguments, words):
+def test_wrong_arguments_are_reported(tmp_path, arguments, words):
     with pytest.raises(UserError, match=words):
         TorchvisionDataset(pipeline=PIPELINE, data_root=str(tmp_path / "none"), **arguments)
 
@@ -147,7 +147,7 @@ def test_one_process_at_a_time_downloads(tmp_path, monkeypatch):
     assert together == [1, 1, 1]
 
 
-def test_other_classes_than_those_wanted_are_told(cifar):
+def test_unexpected_classes_are_refused(cifar):
     with pytest.raises(UserError, match="its 10 classes are not the 2 of `classes`"):
         TorchvisionDataset("CIFAR10", [], data_root=str(cifar[0]), classes=("a", "b"))
 

@@ -1,4 +1,4 @@
-"""Losses of one label per image beside torch's and timm's."""
+"""Single-label losses, compared with torch's and timm's."""
 
 import pytest
 import torch

@@ -103,7 +103,7 @@ def test_posterising_keeps_the_highest_bits_and_none_is_black(picture, bits):
         {"type": "ResizeAndCrop", "size": 8, "interpolation": "nearest"},
     ],
 )
-def test_wrong_arguments_are_told(entry):
+def test_wrong_arguments_are_reported(entry):
     with pytest.raises(UserError, match=entry["type"]):
         build_pipeline([entry])
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network is data: known parts are built; nothing is run, imported, opened or fetched."""
+"""A description in a checkpoint only builds registered components. It runs, imports, opens and fetches nothing."""
 
 import copy
 import os
@@ -239,7 +239,7 @@ def test_a_registered_head_with_numbers_that_no_file_has_is_built_with_them(weig
     assert predict(model, picture)[0, 0] == 0.5
 
 
-def test_what_older_checkpoints_say_of_themselves_is_taken(tmp_path):
+def test_descriptions_in_older_checkpoints_are_read(tmp_path):
     backbone = {**CLASSIFIER["backbone"], "slopes": (0.05, 0.02)}
     head = {"type": "MLDecoderHead", "embed_dim": 16, "num_heads": 2, "feedforward_dim": 8}
     model = ImageClassifier(backbone, {**head, "num_classes": 3})
@@ -259,7 +259,7 @@ def test_slopes_of_an_older_checkpoint_that_are_no_numbers_are_refused(weights, 
         load_model(tmp_path / "m.pth")
 
 
-def test_odd_values_beside_the_weights_are_no_traceback(weights, tmp_path):
+def test_odd_values_beside_the_weights_cause_no_traceback(weights, tmp_path):
     torch.save({"state_dict": weights, "score": {"weights": [1]}}, tmp_path / "m.pth")
     with pytest.raises(UserError, match=r"m\.pth: has no \[1\] weights"):
         load_model(tmp_path / "m.pth")
@@ -305,7 +305,7 @@ def test_the_config_of_a_checkpoint_takes_options(saved):
         ("metrics", [{"type": "MultilabelMetric"}]),
     ],
 )
-def test_data_sets_and_metrics_of_a_checkpoint_are_the_users_own_alone(saved, key, part):
+def test_data_sets_and_metrics_of_a_checkpoint_are_only_the_users_own(saved, key, part):
     path = saved(lambda described: described.update({key: part}))
     load_model(path)  # needs neither
     description = read_description(path, torch.load(path, weights_only=True))

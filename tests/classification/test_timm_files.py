@@ -63,7 +63,7 @@ def test_another_size_keeps_timms_crop(file):
     }
 
 
-def test_other_networks_and_names_are_told(file):
+def test_other_networks_and_names_are_refused(file):
     with pytest.raises(UserError, match="timm has no such network"):
         load_model(file, network="efficientnet_lite0_of_mine")
     with pytest.raises(UserError, match="has no weights of the classifier 'fc' that resnet18 has"):
@@ -72,7 +72,7 @@ def test_other_networks_and_names_are_told(file):
         load_model(file, network="tf_efficientnet_b0")
 
 
-def test_resizing_that_there_is_no_transform_for_is_told():
+def test_resizing_without_a_transform_is_refused():
     config = pretrained_config(NETWORK)
     with pytest.raises(UserError, match="'border' and 'bicubic'"):
         timm_pipeline({**config, "crop_mode": "border"})

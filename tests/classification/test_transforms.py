@@ -52,7 +52,7 @@ def test_squash_resize_takes_views_and_read_only_arrays():
     assert np.array_equal(turned, squash_resize(np.ascontiguousarray(image[:, ::-1]), 16, 16))
 
 
-def test_pixels_are_enough_where_squashing_comes_first():
+def test_images_may_be_decoded_smaller_if_squashing_is_the_first_step():
     squash, flip = {"type": "SquashResize", "size": [16, 24]}, {"type": "HorizontalFlip"}
     assert enough_pixels(build_pipeline([squash, flip])) == (16, 24)
     for other in ([], [flip, squash], [{**squash, "p": 0.5}], [{"type": "ResizeAndCrop", "size": 16}]):

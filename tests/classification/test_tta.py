@@ -1,4 +1,4 @@
-"""Test-time augmentation of classifiers: the mean of two predictions, said in the run."""
+"""Test-time augmentation of classifiers: the mean of two predictions, and its record in the run folder."""
 
 import json
 
@@ -87,7 +87,7 @@ def test_the_run_its_report_and_the_table_say_so(scored):
     assert text in page
 
 
-def test_the_result_without_it_is_kept_as_another(scored):
+def test_the_result_without_augmentation_is_not_overwritten(scored):
     folder, _ = scored
     without = read_run(folder / "earlier_1")
     assert "tta" not in without.about

@@ -21,17 +21,17 @@ def test_the_packaged_configs_are_those_of_the_folder_configs():
     assert sorted(path.stem for path in (ROOT / "configs").glob("*.py")) == NAMES
 
 
-def test_a_name_is_the_packaged_file():
+def test_a_name_finds_the_packaged_file():
     assert config_path(CLASSIFIER) == ROOT / "configs" / f"{CLASSIFIER}.py"
 
 
-def test_a_path_is_that_file(tmp_path):
+def test_a_path_finds_that_file(tmp_path):
     (tmp_path / "mine.py").write_text("a = 1\n")
     assert config_path(tmp_path / "mine.py") == tmp_path / "mine.py"
 
 
 @pytest.mark.parametrize("name", ["best.pth", "model.onnx", "notes"])
-def test_a_file_that_is_no_config_is_told(name, tmp_path, capsys):
+def test_a_file_that_is_no_config_is_reported(name, tmp_path, capsys):
     (tmp_path / name).write_bytes(b"\x80\x02")
     for command in ("config", "train", "check"):
         assert main([command, str(tmp_path / name)]) == 2
@@ -48,7 +48,7 @@ def test_an_unknown_name_lists_the_nearest():
 @pytest.mark.parametrize(
     ("file", "notice"), [(f"{CLASSIFIER}.py", f"for the file, write ./{CLASSIFIER}.py"), (CLASSIFIER, "not the file")]
 )
-def test_a_file_of_the_same_name_is_not_taken_in_silence(file, notice, tmp_path, monkeypatch, capsys):
+def test_a_file_with_the_name_of_a_packaged_config_is_reported(file, notice, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / file).write_text("a = 1\n")
     assert config_path(CLASSIFIER) == ROOT / "configs" / f"{CLASSIFIER}.py"
@@ -71,7 +71,7 @@ def test_every_key_of_a_packaged_config_has_a_meaning(name):
     assert set(read_config_file(path)) - set(meanings_of(path)) == set()
 
 
-def test_a_comment_in_a_config_of_ones_own_is_the_meaning(tmp_path):
+def test_a_comment_in_a_users_config_is_the_meaning_of_its_key(tmp_path):
     (tmp_path / "base.py").write_text("size = 1  # of the base\nother = 2  # stays\n")
     (tmp_path / "mine.py").write_text("_base_ = ['base.py']\nsize = 2  # mine\n")
     meanings = meanings_of(tmp_path / "mine.py")

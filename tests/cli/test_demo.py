@@ -46,6 +46,6 @@ def test_the_demo_of_boxes_draws_images_too(calls, tmp_path):
     assert calls["predict"][0] == str(tmp_path / "boxes" / "best.pth")
 
 
-def test_a_training_without_a_best_checkpoint_is_told(tmp_path):
+def test_a_training_without_a_best_checkpoint_is_reported(tmp_path):
     with pytest.raises(UserError, match="wrote no best checkpoint"):
         demo._best(tmp_path)

@@ -1,4 +1,4 @@
-"""Help comes at once: what takes a second to import is not imported for it."""
+"""Help is fast: it imports no package that takes long to import."""
 
 import subprocess
 import sys

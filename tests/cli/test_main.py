@@ -1,4 +1,4 @@
-"""The command ``tresnet``: its commands, their help, and what a mistake says."""
+"""The command ``tresnet``: its subcommands, their help, and its error messages."""
 
 import shlex
 import subprocess
@@ -39,7 +39,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["--verbose"]])
-def test_a_command_line_without_a_known_command_is_2(arguments, capsys):
+def test_a_command_line_without_a_known_command_has_status_2(arguments, capsys):
     status, _, err = ended(arguments, capsys)
     assert status == 2
     assert "tresnet COMMAND" in err

@@ -1,4 +1,4 @@
-"""Reports, thresholds and calibration need no network, and so no torch."""
+"""Reports, thresholds and calibration work without torch."""
 
 import pytest
 from cli.without_torch import run_without

@@ -1,4 +1,4 @@
-"""The options of the commands: each one is read, means the same everywhere, and reaches the config's keys."""
+"""The options of the commands: each option is used, has one meaning in all commands, and sets its config key."""
 
 import argparse
 import ast

@@ -1,4 +1,4 @@
-"""Runs a command in a process of its own, in which torch and what stands on it cannot be imported."""
+"""Runs a command in a new process in which torch and the packages that need it cannot be imported."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The maker of tables of some of the images in class folders."""
+"""The script that writes tables of some of the images in class folders."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ def test_without_options_it_has_every_image(folder):
         (["--per-class", "6"], "'a' has 5 images, not 6"),
     ],
 )
-def test_what_the_folder_cannot_give_is_told_in_one_line(folder, arguments, told):
+def test_missing_classes_and_images_are_reported_in_one_line(folder, arguments, told):
     done, out = make(folder, "none.csv", *arguments)
     assert done.returncode == 2
     assert told in done.stderr

@@ -1,4 +1,4 @@
-"""Faults that are put into small data sets, and what training says of them."""
+"""Faults that tests add to small data sets, and the messages with which training refuses them."""
 
 import json
 

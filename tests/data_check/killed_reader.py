@@ -1,4 +1,4 @@
-"""A reader that is killed by one file; in a module of its own, since worker processes import it."""
+"""A reader that one file kills. It is in a module of its own, because worker processes import it."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Whatever a training refuses is an error of the check, and what it leaves out is counted alike."""
+"""The check reports an error for all data that a training refuses, and counts the same images as left out."""
 
 import json
 

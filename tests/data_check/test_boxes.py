@@ -1,4 +1,4 @@
-"""The convention of a file's boxes is told by all of them."""
+"""The check infers the format of boxes from all boxes of a file."""
 
 from data_check.faulty_data import change, kinds, source
 

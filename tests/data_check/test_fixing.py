@@ -1,4 +1,4 @@
-"""The cleaned file has no finding of the kinds that are promised to be cured, keeps all else, and trains."""
+"""A cleaned file has no findings of the fixed kinds, is otherwise unchanged, and can be trained on."""
 
 import json
 import os

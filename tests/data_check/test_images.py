@@ -1,4 +1,4 @@
-"""Files are read in processes of their own; none ends the check."""
+"""Image files are read in worker processes; a file that kills a worker does not end the check."""
 
 import os
 
@@ -22,7 +22,7 @@ def test_every_file_is_read_once_whatever_the_number_of_workers(labels, workers)
     assert all(look == look_at(file) and look.problem is None for file, look in looks.items())
 
 
-def test_worker_that_is_killed_is_told_and_all_other_files_are_read(labels):
+def test_killed_worker_is_reported_and_all_other_files_are_read(labels):
     folder = str(labels / "pictures")
     (labels / "pictures" / KILLER).write_bytes(b"")
     files = [(folder, name) for name in sorted(os.listdir(folder))]

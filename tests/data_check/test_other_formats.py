@@ -1,4 +1,4 @@
-"""VOC's lists and class folders, checked to their end."""
+"""The check reads VOC's lists and class folders completely."""
 
 import pytest
 from made_data import make_voc

@@ -1,4 +1,4 @@
-"""Images that are there twice: in one split, or in two."""
+"""Duplicate images within a split, and images that two splits share."""
 
 import shutil
 

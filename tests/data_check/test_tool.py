@@ -1,4 +1,4 @@
-"""The command: configs of both tasks, files without a config, exit status, JSON and cleaned files."""
+"""The check command: configs of both tasks, files without a config, exit status, JSON and cleaned files."""
 
 import json
 
@@ -19,7 +19,7 @@ def check(*arguments):
     return status, out
 
 
-def test_sound_data_of_a_classifiers_config_gives_0(labels):
+def test_valid_data_of_a_classifiers_config_gives_status_0(labels):
     status, out = check(DIGITS, *options(labels))
     assert status == 0
     assert "train: 12 images and 3 classes" in out
@@ -27,7 +27,7 @@ def test_sound_data_of_a_classifiers_config_gives_0(labels):
     assert "0 errors, 0 warnings" in out
 
 
-def test_fault_gives_1_with_an_example_and_the_finding_in_json(labels, tmp_path):
+def test_fault_gives_status_1_with_an_example_and_the_finding_in_json(labels, tmp_path):
     (labels / "pictures/val_03.jpg").unlink()
     status, out = check(DIGITS, "--json", tmp_path / "report.json", *options(labels))
     assert status == 1
@@ -113,7 +113,7 @@ def test_cleaned_files_of_a_config_train(labels, tmp_path):
     assert "--overwrite" in err
 
 
-def test_names_of_strangers_reach_neither_terminal_nor_json_raw(labels, tmp_path):
+def test_untrusted_names_are_escaped_on_the_terminal_and_in_json(labels, tmp_path):
     name = "a\x1b[2J\u202e.jpg"
     change(labels / "train.json", lambda content: content["images"][0].update(file_name=name))
     _, out = check(DIGITS, "--json", tmp_path / "report.json", *options(labels))
@@ -166,7 +166,7 @@ def test_config_may_name_images_outside_of_its_folder(labels, own_boxes, task):
         ([ROOT / "configs/custom_tresnet_m_448.py"], ["train_annotations"]),
     ],
 )
-def test_mistake_in_the_command_gives_2(arguments, words):
+def test_mistake_in_the_command_gives_status_2(arguments, words):
     refused("check_data", arguments, *words)
 
 

@@ -1,4 +1,4 @@
-"""Exports made once for all tests: each takes seconds."""
+"""Exports that several tests share, because each export takes seconds."""
 
 import pytest
 import torch

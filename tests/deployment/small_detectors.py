@@ -1,4 +1,4 @@
-"""Small detectors of the families that are exported, with boxes and scores that differ from place to place."""
+"""Small detectors of the families that can be exported, whose boxes and scores vary over the image."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Exported detectors find the boxes that MMDetection finds."""
+"""Exported detectors predict the boxes of MMDetection."""
 
 import json
 
@@ -115,7 +115,7 @@ def test_a_picture_that_cannot_be_read_says_why(exported_detectors, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_whose_boxes_are_elsewhere_gets_no_name(tmp_path, monkeypatch):
+def test_a_file_with_other_boxes_than_torch_is_not_written(tmp_path, monkeypatch):
     right = ExportedFile.run
 
     def moved(self, inputs):
@@ -156,7 +156,7 @@ def test_the_graph_keeps_what_int8_would_spoil_in_float(tmp_path):
         waiting += [value.get_node() for value in op.input_values()]
 
 
-def test_what_an_exported_file_says_of_itself(tmp_path):
+def test_description_in_an_exported_file(tmp_path):
     told = json.loads(ExportableDetector(small_detector("RTMDet", tmp_path)).text())
     assert (told["kind"], told["version"], told["classes"]) == ("detector", 1, list(CLASSES))
     assert told["picture"] == {

@@ -1,4 +1,4 @@
-"""Detectors are exported, predict and are scored by command, and what cannot be is refused in one line."""
+"""The commands for exported detectors: export, predict, score, and errors in one line."""
 
 import json
 

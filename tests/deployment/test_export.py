@@ -1,4 +1,4 @@
-"""Exported files compute what torch computes, and what does not gets no name."""
+"""Exported files have torch's outputs; a file whose outputs differ is not written."""
 
 import collections
 import json
@@ -73,7 +73,7 @@ def test_the_graph_has_no_norm_and_no_padding_and_a_free_batch(exported):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "xml", "int8"])
-def test_the_file_alone_says_what_prediction_needs(exported, kind, tmp_path):
+def test_the_file_contains_all_that_prediction_needs(exported, kind, tmp_path):
     model, paths = exported
     told = ExportedClassifier(paths[kind])
     assert told.classes == model.classes
@@ -95,7 +95,7 @@ def test_tool_writes_and_says_how_far_it_is_from_torch(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["onnx", "xml"])
-def test_a_file_that_is_not_torchs_gets_no_name(suffix, tmp_path, monkeypatch):
+def test_a_file_with_other_outputs_than_torch_is_not_written(suffix, tmp_path, monkeypatch):
     right = ExportedFile.run
     plus_one = lambda self, batch: {name: value + 1 for name, value in right(self, batch).items()}  # noqa: E731
     monkeypatch.setattr(ExportedFile, "run", plus_one)

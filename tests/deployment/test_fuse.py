@@ -1,4 +1,4 @@
-"""The fused network computes what the network computes."""
+"""The outputs of fused networks equal those of the original networks."""
 
 import copy
 import sys
@@ -54,7 +54,7 @@ def test_only_the_stages_asked_for_are_given():
 
 
 @torch.no_grad()
-def test_oneness_of_convolution_and_activation_on_the_cpu():
+def test_convolution_and_activation_are_one_operator_on_the_cpu():
     fused, images = fuse(backbone()), torch.rand(1, 3, 64, 64)
     fused(images)
     with torch.profiler.profile() as profile:

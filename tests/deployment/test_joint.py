@@ -1,4 +1,4 @@
-"""Joint models as exported files: labels and boxes are torch's, in prediction and in scoring."""
+"""Exported joint models: labels and boxes equal torch's, in prediction and in scoring."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Int8 by calibration."""
+"""Int8 quantisation with calibration."""
 
 import numpy as np
 import openvino
@@ -78,7 +78,7 @@ def test_the_message_counts_pictures_that_were_left_out(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_that_does_not_stand_int8_gets_no_file(pictures, tmp_path, monkeypatch):
+def test_a_network_that_is_inaccurate_in_int8_is_not_written(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(classifier_module, "INT8_TOLERANCE", 1e-6)
     with pytest.raises(UserError, match="in int8 probabilities differ from torch's by"):
         export(ExportableClassifier(classifier()), tmp_path / "m.xml", find_images([str(pictures)]))

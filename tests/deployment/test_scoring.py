@@ -1,4 +1,4 @@
-"""Exported classifiers are scored by the commands that score checkpoints, with the same scores."""
+"""The commands that score checkpoints also score exported classifiers, with the same scores."""
 
 import json
 

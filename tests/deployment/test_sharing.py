@@ -1,4 +1,4 @@
-"""Shared folders: what reads them gives the checkpoint's numbers, and nothing in them tells of this machine."""
+"""Shared folders: loading one gives the outputs of the checkpoint, and it contains no paths of this machine."""
 
 import getpass
 import hashlib
@@ -111,7 +111,7 @@ def test_shared_model_gives_the_logits_of_its_checkpoint(tmp_path, name):
     assert (written.not_in_timm == "") is in_timm
     header, body = card(tmp_path / "shared")
     assert header["library_name"] == ("timm" if in_timm else "tresnet-downstream")
-    assert ("timm cannot read this model" in body) is not in_timm
+    assert ("timm cannot load this model" in body) is not in_timm
     if not in_timm:
         assert "architecture" not in json.loads((tmp_path / "shared" / "config.json").read_text())
         return
@@ -125,7 +125,7 @@ def test_shared_model_gives_the_logits_of_its_checkpoint(tmp_path, name):
     torch.testing.assert_close(logits_of(theirs, (pictures - mean) / std), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_tresnet_in_timm_has_the_very_weights(shared):
+def test_tresnet_in_timm_has_exactly_the_same_weights(shared):
     timm = pytest.importorskip("timm")
     checkpoint, folder = shared
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).state_dict()
@@ -137,7 +137,7 @@ def test_tresnet_in_timm_has_the_very_weights(shared):
 
 
 @pytest.mark.parametrize("weights", ["raw", "averaged", None])
-def test_weights_are_chosen_as_elsewhere(tmp_path, weights):
+def test_raw_or_averaged_weights_are_chosen_as_in_load_model(tmp_path, weights):
     model = write_checkpoint(tmp_path / "best.pth")
     averaged = {name: tensor * 1.1 if "fc" in name else tensor for name, tensor in model.state_dict().items()}
     checkpoint = torch.load(tmp_path / "best.pth", weights_only=True)
@@ -146,17 +146,17 @@ def test_weights_are_chosen_as_elsewhere(tmp_path, weights):
     share(tmp_path / "best.pth", tmp_path / "shared", "mit", weights=weights)
     expected = load_model(tmp_path / "best.pth", weights=weights)
     assert torch.equal(load_model(tmp_path / "shared").head.fc.weight, expected.head.fc.weight)
-    assert f"The weights are the {weights or 'averaged'} ones" in card(tmp_path / "shared")[1]
+    assert f"The weights are the {weights or 'averaged'} weights" in card(tmp_path / "shared")[1]
 
 
-def test_card_says_what_the_checkpoint_does_and_leaves_the_use_to_the_author(shared):
+def test_card_has_the_settings_of_the_checkpoint_and_a_section_for_the_author(shared):
     header, body = card(shared[1])
     assert header["license"] == "apache-2.0"
     assert {"image-classification", "multi-label-classification", "timm"} <= set(header["tags"])
     for text in ("To be written by the author", "| epochs trained | 3 |", "AsymmetricLoss(clip=0.05)", "| 0.001 |"):
         assert text in body
     assert "5, in the order of the outputs: cat, dog, Ærø, d, e." in body
-    assert "The checkpoint says no scores." in body
+    assert "The checkpoint contains no scores." in body
 
 
 def scored_run(folder, checkpoint, **about):
@@ -208,7 +208,7 @@ def test_scores_of_the_other_weights_are_refused(tmp_path):
     checkpoint = tmp_path / "run" / "best.pth"
     write_checkpoint(checkpoint)
     scored_run(tmp_path / "scored", checkpoint, weights="averaged")
-    with pytest.raises(UserError, match="averaged weights, and the raw are shared"):
+    with pytest.raises(UserError, match="averaged weights, but the raw weights are shared"):
         share(checkpoint, tmp_path / "shared", "mit", scored=tmp_path / "scored")
 
 
@@ -219,7 +219,7 @@ def thresholds(path, classes=CLASSES, task="multilabel", **more):
     return limits
 
 
-def test_thresholds_come_with_the_model(tmp_path):
+def test_thresholds_are_loaded_with_the_model(tmp_path):
     write_checkpoint(tmp_path / "best.pth")
     limits = thresholds(tmp_path / "limits.json")
     share(tmp_path / "best.pth", tmp_path / "shared", "mit", thresholds=tmp_path / "limits.json")
@@ -241,7 +241,7 @@ def test_thresholds_of_another_model_are_refused(tmp_path, changes):
     assert not (tmp_path / "shared").exists()
 
 
-def test_exported_file_comes_without_places_in_source_files(exported, tmp_path):
+def test_exported_file_is_shared_without_paths_of_source_files(exported, tmp_path):
     model, paths = exported
     described = {"type": "ImageClassifier", "backbone": dict(SMALL), "head": {"type": "LinearHead", "num_classes": 5}}
     meta = {"model": {"classifier": described, "pipeline": list(model.pipeline)}, "dataset_meta": {"classes": CLASSES}}
@@ -259,7 +259,7 @@ def test_exported_file_comes_without_places_in_source_files(exported, tmp_path):
     assert not (tmp_path / "shared_2").exists()
 
 
-def test_nothing_tells_of_this_machine(tmp_path):
+def test_shared_files_contain_no_paths_of_this_machine(tmp_path):
     checkpoint = tmp_path / "run" / "best.pth"
     write_checkpoint(checkpoint)
     scored_run(checkpoint.parent, checkpoint, command=f"python {tmp_path}", config=f"{tmp_path}/c.py")
@@ -271,7 +271,7 @@ def test_nothing_tells_of_this_machine(tmp_path):
             assert secret.encode() not in content, (path, secret)
 
 
-def test_what_is_there_is_not_overwritten(shared, tmp_path, capsys):
+def test_existing_files_are_not_overwritten(shared, tmp_path, capsys):
     checkpoint, folder = shared
     before = (folder / "model.safetensors").read_bytes()
     share(checkpoint, folder, "apache-2.0")
@@ -283,7 +283,7 @@ def test_what_is_there_is_not_overwritten(shared, tmp_path, capsys):
     assert (folder / "model.safetensors").read_bytes() != before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
-    with pytest.raises(UserError, match=r"holds something else \(notes\.txt\)"):
+    with pytest.raises(UserError, match=r"is not a shared folder and contains notes\.txt"):
         share(checkpoint, tmp_path / "mine", "apache-2.0")
     assert os.listdir(tmp_path / "mine") == ["notes.txt"]
 
@@ -297,7 +297,7 @@ def test_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("licence", ["", "my own\nlicence", "a: b"])
-def test_licence_is_a_name(tmp_path, licence):
+def test_invalid_licence_is_refused(tmp_path, licence):
     write_checkpoint(tmp_path / "best.pth")
     with pytest.raises(UserError, match="`licence`"):
         share(tmp_path / "best.pth", tmp_path / "shared", licence)
@@ -325,7 +325,7 @@ def hub_cache(folder, cache):
     return repository
 
 
-def test_hubs_client_gives_the_model_offline(shared, tmp_path):
+def test_model_is_loaded_from_the_hubs_cache_offline(shared, tmp_path):
     pytest.importorskip("timm")
     checkpoint, folder = shared
     hub_cache(folder, tmp_path / "cache")
@@ -378,7 +378,7 @@ def test_pickle_in_the_place_of_the_weights_is_not_read(shared):
         ({"names": "other"}, "does not have the weights"),
     ],
 )
-def test_damaged_description_is_one_line(shared, change, words):
+def test_damaged_description_gives_an_error_in_one_line(shared, change, words):
     config = shared[1] / "config.json"
     content = json.loads(config.read_text())
     content["tresnet_downstream"] |= change
@@ -396,7 +396,7 @@ def test_foreign_component_in_a_description_is_not_built(shared):
         load_model(shared[1])
 
 
-def test_folder_without_weights_is_one_line(tmp_path):
+def test_folder_without_weights_gives_an_error_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"without model\.safetensors"):
         load_model(tmp_path)
 
@@ -417,7 +417,7 @@ class Api:
         Api.calls.append(("upload", repo_id, sorted(os.listdir(folder_path))))
 
 
-def test_upload_is_the_clients_and_its_errors_are_one_line(tmp_path, monkeypatch):
+def test_upload_uses_the_hubs_client_and_reports_errors_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     monkeypatch.setattr(Api, "calls", [])
     write_checkpoint(tmp_path / "best.pth")
@@ -429,32 +429,32 @@ def test_upload_is_the_clients_and_its_errors_are_one_line(tmp_path, monkeypatch
     assert "# birds" in text
     assert 'load_model("hf://me/birds")' in text
     monkeypatch.setattr(Api, "error", OSError("no token\nfound"))
-    with pytest.raises(UserError, match=r"is written and cannot be uploaded \(no token found\)"):
+    with pytest.raises(UserError, match=r"was written but could not be uploaded \(no token found\)"):
         share(tmp_path / "best.pth", tmp_path / "shared", "mit", push_to="me/birds")
     with pytest.raises(UserError, match="OWNER/NAME"):
         share(tmp_path / "best.pth", tmp_path / "other", "mit", push_to="birds")
     assert not (tmp_path / "other").exists()
 
 
-def test_command_shares_and_says_what_is_left_to_do(tmp_path):
+def test_command_shares_a_model_and_names_what_timm_cannot_load(tmp_path):
     write_checkpoint(tmp_path / "best.pth", **WITH_DECODER)
     arguments = ["share", tmp_path / "best.pth", tmp_path / "shared"]
     status, out, err = call("weights", [*arguments, "--licence", "mit", "--name", "My birds"])
     assert (status, err) == (0, "")
     assert "README.md, config.json, model.safetensors" in out
-    assert "timm cannot read it: timm has no network with a MLDecoderHead" in out
+    assert "timm cannot load it: timm has no network with a MLDecoderHead" in out
     assert "# My birds" in (tmp_path / "shared" / "README.md").read_text()
     refused("weights", [*arguments, "--licence", "mit", "--private"], "--private", "--push-to")
     with pytest.raises(SystemExit):
         call("weights", arguments)
 
 
-def test_folder_in_the_place_of_a_checkpoint_is_named(shared):
+def test_folder_instead_of_a_checkpoint_gives_an_error(shared):
     with pytest.raises(UserError, match=r"is a folder; name a file; for a shared folder, .*model\.safetensors"):
         read_checkpoint(shared[1])
 
 
-def test_shared_detector_is_read_and_finds_the_same(trained_detector, tmp_path, boxes):
+def test_shared_detector_predicts_the_boxes_of_its_checkpoint(trained_detector, tmp_path, boxes):
     predict_module = pytest.importorskip("tresnet_downstream.detection.predict")
     (checkpoint,) = trained_detector[0].glob("best_*.pth")
     written = share(checkpoint, tmp_path / "shared", "mit")

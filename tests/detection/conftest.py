@@ -1,4 +1,4 @@
-"""Needs MMDetection, which the extra brings."""
+"""The tests of this folder need MMDetection, from the extra ``detection``."""
 
 import pytest
 

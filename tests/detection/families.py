@@ -1,4 +1,4 @@
-"""The families of detectors in MMDetection 3.3: a config of each, and what a TResNet as its backbone takes."""
+"""The families of detectors in MMDetection 3.3: a config of each, and its changes for a TResNet backbone."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Squares and discs with their boxes, and a detector of a few thousand weights: a training of seconds."""
+"""A data set of squares and discs with boxes, and a small detector that trains in seconds."""
 
 import json
 import shutil

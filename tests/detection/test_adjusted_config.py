@@ -1,4 +1,4 @@
-"""What the runner of detectors changes in a config of MMDetection."""
+"""The changes that the runner of detectors makes to a config of MMDetection."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_data_root_reaches_data_and_scores(boxes, tmp_path):
         (4, ""),
     ],
 )
-def test_schedule_that_does_not_end_with_the_training_is_told(monkeypatch, epochs, words):
+def test_schedule_that_does_not_end_with_the_training_is_reported(monkeypatch, epochs, words):
     lines = []
     monkeypatch.setattr(adjusted_config, "tell", lines.append)
     tell_of_schedule(load_config(CONFIG, [f"train_cfg.max_epochs={epochs}"]))

@@ -1,4 +1,4 @@
-"""TResNet within MMDetection, by the conventions that MMDetection's own backbones are tested for."""
+"""TResNet in MMDetection satisfies the conventions that MMDetection tests its own backbones for."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Pictures that cannot be read: an error, or passed over and left out, counted and named."""
+"""Unreadable images end a training with an error, or are skipped, counted and named."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def dataset(data, split="train", **options):
     return CocoBoxes(ann_file=str(data / f"{split}.json"), test_mode=split != "train", **given)
 
 
-def test_training_takes_the_next_readable_picture_in_the_place_of_others(spoilt):
+def test_training_replaces_an_unreadable_image_by_the_next_readable_one(spoilt):
     data = dataset(spoilt, on_bad_image="skip")
     sample = data[2]["data_samples"]
     assert sample.img_path.endswith("train_05.png")
@@ -64,12 +64,12 @@ def test_without_the_option_a_picture_is_an_error_that_names_the_option(spoilt):
         dataset(spoilt)[3]
 
 
-def test_a_picture_of_a_wrong_size_is_passed_over_too(boxes, tmp_path):
+def test_a_picture_of_a_wrong_size_is_skipped_too(boxes, tmp_path):
     data = changed_boxes(boxes, tmp_path / "data", lambda content: content["images"][2].update(width=80))
     assert dataset(data, on_bad_image="skip")[2]["data_samples"].img_path.endswith("train_04.png")
 
 
-def test_pictures_that_are_mixed_tell_what_was_passed_over(spoilt, capsys):
+def test_skipped_images_are_counted_if_images_are_mixed(spoilt, capsys):
     from mmdet.datasets import MultiImageMixDataset
 
     forget_mmengine()  # a line would go to the log of another test's training
@@ -80,7 +80,7 @@ def test_pictures_that_are_mixed_tell_what_was_passed_over(spoilt, capsys):
     assert told.count("skipped") == 2
 
 
-def test_a_training_counts_and_names_them_and_scores_without(spoilt, tmp_path):
+def test_a_training_counts_and_names_skipped_images_and_scores_the_others(spoilt, tmp_path):
     out = train(spoilt, tmp_path / "work", train_cfg__max_epochs=1, on_bad_image="skip")
     assert "warning: 1 of 6 images cannot be read and are not scored" in out
     assert "train: 2 images cannot be read" in out
@@ -114,7 +114,7 @@ def test_scores_are_those_of_the_pictures_that_can_be_read(boxes, spoilt, traine
     assert len(run.image_ids) == 5
 
 
-def test_if_none_can_be_read_that_is_the_error(boxes, tmp_path):
+def test_a_data_set_without_readable_images_is_an_error(boxes, tmp_path):
     for split, words in (("train", "none of the 12 images can be read"), ("val", "none of the 6 images to score")):
         data = changed_boxes(boxes, tmp_path / split, lambda content: None)
         for path in (data / "pictures").glob(f"{split}*"):
@@ -126,6 +126,6 @@ def test_if_none_can_be_read_that_is_the_error(boxes, tmp_path):
         assert words in err
 
 
-def test_an_unknown_way_is_refused(boxes, tmp_path):
+def test_an_unknown_value_is_refused(boxes, tmp_path):
     options = flags(boxes, on_bad_image="ignore", **NO_NOTE)
     refused("train_detection", [CONFIG, "--work-dir", tmp_path, *options], "on_bad_image: 'ignore'")

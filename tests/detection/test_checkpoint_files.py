@@ -1,4 +1,4 @@
-"""A detector's training removes a checkpoint only after the one in its place is complete."""
+"""A detector's training deletes an old checkpoint only after the new one is complete."""
 
 import json
 import shutil

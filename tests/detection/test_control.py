@@ -1,4 +1,4 @@
-"""What a user sets of a detector's training by one key: rates by part, frozen parts, clipping, early end, splits."""
+"""Config keys of a detector's training: learning rates by part, freezing, clipping, early stopping, splits."""
 
 import json
 import shutil
@@ -164,9 +164,7 @@ def score(data, checkpoint, work_dir, split, *further):
     return score_detection(config, checkpoint, split=split)
 
 
-def test_the_split_that_is_scored_is_the_one_asked_for_and_the_run_says_which(
-    with_test_split, trained_detector, tmp_path, capsys
-):
+def test_the_chosen_split_is_scored_and_recorded_in_the_run(with_test_split, trained_detector, tmp_path, capsys):
     checkpoint = trained_detector[0] / "epoch_2.pth"
     own = ["test_dataloader.dataset.ann_file=test.json", "test_dataloader.dataset.data_prefix.img=pictures/"]
     own += [f"test_dataloader.dataset.data_root={with_test_split}/", "test_dataloader.dataset.metainfo=None"]
@@ -182,7 +180,7 @@ def test_the_split_that_is_scored_is_the_one_asked_for_and_the_run_says_which(
         assert (warned in printed) == (split == "test")
 
 
-def test_splits_that_are_the_same_data_are_told(boxes, trained_detector, tmp_path, capsys):
+def test_splits_that_are_the_same_data_are_reported(boxes, trained_detector, tmp_path, capsys):
     _, outcome = score(boxes, trained_detector[0] / "epoch_2.pth", tmp_path, "test")
     assert outcome.about["split"] == "test"
     assert "note: the test data of the config is its validation data" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A TResNet stands in every family of detectors that MMDetection has, as the documentation's table says."""
+"""TResNet works as the backbone of every family of detectors in the documentation's table."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Run folders of detectors: not overwritten, moved aside when asked, resumed by the rules of every training."""
+"""Run folders of detectors: not overwritten, renamed on request, and resumed by the rules of all trainings."""
 
 import shutil
 
@@ -72,7 +72,7 @@ def test_moved_run_is_resumed_where_it_is_and_leaves_the_new_one_alone(boxes, wo
     assert checkpoints(work_dir) == before
 
 
-def test_changes_on_resume_are_told_and_take_effect_or_refused(boxes, work_dir):
+def test_changes_on_resume_are_reported_and_take_effect_or_refused(boxes, work_dir):
     resume = [CONFIG, "--work-dir", work_dir, "--resume"]
     refused([*resume, *flags(boxes, randomness__seed=1)], "seed was 0 and is now 1")
     scale = {"train_dataloader__dataset__pipeline__2__scale": "(64,64)"}
@@ -107,7 +107,7 @@ def test_saved_config_trains_again_and_takes_options(boxes, work_dir, tmp_path):
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 1/1"]
 
 
-def test_resume_without_a_checkpoint_and_a_file_as_folder_are_told(boxes, tmp_path):
+def test_resume_without_a_checkpoint_and_a_file_as_folder_are_reported(boxes, tmp_path):
     out = train(boxes, tmp_path / "run", "--resume", train_cfg__max_epochs=1)
     assert "has no checkpoint, so the training starts from the beginning" in out
     (tmp_path / "file").write_text("mine")

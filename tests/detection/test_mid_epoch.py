@@ -1,4 +1,4 @@
-"""A detector's training goes on from a checkpoint within an epoch as if it had not been interrupted."""
+"""A detector's training that is resumed within an epoch equals an uninterrupted training."""
 
 import signal
 
@@ -21,7 +21,7 @@ EMA = "dict(type='EMAHook', momentum=0.1)"
     ("batch", "place", "left"),
     [(1, "step", ["epoch_1_step_2.pth"]), (4, "validation", ["epoch_1.pth", "epoch_2_step_4.pth"])],
 )
-def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(boxes, tmp_path, batch, place, left):
+def test_signal_ends_the_step_and_the_resumed_run_equals_the_uninterrupted_one(boxes, tmp_path, batch, place, left):
     exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
     expected = lines(run(config_with(tmp_path, EMA), boxes, tmp_path / "whole"))
     hook = f"dict(type='mmengine.Interrupting', number={int(signal.SIGTERM)}, batch={batch}, place='{place}')"

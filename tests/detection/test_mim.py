@@ -1,4 +1,4 @@
-"""MMDetection's own tools on our configs, as users call them: in processes of their own."""
+"""MMDetection's own tools run our configs, each in a new process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What users of detectors get wrong: one line before the training begins, or the right result."""
+"""Mistakes of users of detectors: one line before the training begins, or the correct result."""
 
 import json
 
@@ -60,7 +60,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("mistake", DATA)
-def test_a_mistake_in_the_data_is_told_before_the_training_begins(boxes, tmp_path, mistake):
+def test_a_mistake_in_the_data_is_reported_before_the_training_begins(boxes, tmp_path, mistake):
     change, split, words = DATA[mistake]
     data = changed_boxes(boxes, tmp_path / "data", change, split)
     refused("train_detection", [CONFIG, "--work-dir", tmp_path / "work", *flags(data, **NO_NOTE)], *words)
@@ -81,7 +81,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("mistake", OPTIONS)
-def test_a_mistake_in_the_config_is_told_before_the_training_begins(boxes, tmp_path, mistake):
+def test_a_mistake_in_the_config_is_reported_before_the_training_begins(boxes, tmp_path, mistake):
     changes, words = OPTIONS[mistake]
     refused("train_detection", [CONFIG, "--work-dir", tmp_path / "work", *flags(boxes, **NO_NOTE, **changes)], *words)
 
@@ -99,7 +99,7 @@ def test_masks_that_the_file_lacks_are_counted(boxes, tmp_path):
     refused("train_detection", [*arguments, *mask_rcnn_flags(data, **NO_NOTE)], *words)
 
 
-def test_masks_that_the_pipeline_does_not_load_are_told(boxes, tmp_path):
+def test_masks_that_the_pipeline_does_not_load_are_reported(boxes, tmp_path):
     arguments = [write_mask_rcnn(tmp_path), "--work-dir", tmp_path / "work"]
     options = mask_rcnn_flags(boxes, train_dataloader__dataset__pipeline__1__with_mask=False, **NO_NOTE)
     refused("train_detection", [*arguments, *options], "train_dataloader.dataset.pipeline", "with_mask=True")
@@ -138,7 +138,7 @@ def test_a_picture_of_another_size_than_the_file_says_is_refused_unless_boxes_ar
     train(data, tmp_path / "trusted", train_cfg__max_epochs=1, trust_boxes=True)
 
 
-def test_validation_without_boxes_of_single_objects_is_told(boxes, tmp_path):
+def test_validation_without_boxes_of_single_objects_is_reported(boxes, tmp_path):
     data = changed_boxes(boxes, tmp_path / "data", everywhere(iscrowd=1), "val")
     out = train(data, tmp_path / "work", train_cfg__max_epochs=1)
     assert "val.json: has no box of a single object (`iscrowd` 0), so nothing can be scored" in out
@@ -165,12 +165,12 @@ def test_category_ids_from_0_and_with_gaps_give_the_same_labels(boxes, tmp_path)
     assert labels[0] == labels[1]
 
 
-def test_a_number_of_classes_that_has_no_effect_is_told(boxes, tmp_path):
+def test_a_number_of_classes_that_has_no_effect_is_reported(boxes, tmp_path):
     out = train(boxes, tmp_path / "work", train_cfg__max_epochs=1, model__bbox_head__num_classes=80)
     assert "model.bbox_head.num_classes=80 has no effect: every head predicts the 2 classes" in out
 
 
-def test_no_image_that_is_not_used_has_to_be_there(boxes, tmp_path):
+def test_unused_images_may_be_missing(boxes, tmp_path):
     data = changed_boxes(
         boxes,
         tmp_path / "data",

@@ -1,4 +1,4 @@
-"""Parts of a detector that do not fit are named by the key of the config, and nothing of the detector changes."""
+"""If parts of a detector do not fit, the error names the config key, and the detector is not changed."""
 
 import copy
 from pathlib import Path

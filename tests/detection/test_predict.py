@@ -1,4 +1,4 @@
-"""Boxes in pictures: from a checkpoint alone, in lines and drawn."""
+"""Prediction of boxes from a checkpoint alone, as lines and as drawings."""
 
 import json
 
@@ -116,14 +116,14 @@ def test_tool_prints_json_and_draws(boxes, checkpoint, tmp_path):
         assert drawn.size == (512, 512)
 
 
-def test_explanations_are_of_classifiers(boxes, checkpoint, tmp_path):
+def test_explanations_of_detectors_are_refused(boxes, checkpoint, tmp_path):
     picture = boxes / "pictures" / "val_01.png"
     status, out, err = call("predict", [checkpoint, picture, "--explain", "--out", tmp_path])
     assert (status, out) == (2, "")
     assert err == f"error: {checkpoint}: is a detector, and --explain is for classifiers\n"
 
 
-def test_unreadable_pictures_are_passed_over_and_told_of(boxes, checkpoint, tmp_path):
+def test_unreadable_images_are_skipped_and_reported(boxes, checkpoint, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
     good = str(boxes / "pictures" / "val_01.png")
     status, out, err = call("predict", [checkpoint, tmp_path / "bad.png", good])
@@ -133,7 +133,7 @@ def test_unreadable_pictures_are_passed_over_and_told_of(boxes, checkpoint, tmp_
     assert "1 of 2 images" in err
 
 
-def test_a_detector_is_told_from_a_classifier(checkpoint, tmp_path):
+def test_a_detector_is_distinguished_from_a_classifier(checkpoint, tmp_path):
     assert is_detector(checkpoint)
     torch.save({"model": {"stem.conv.weight": torch.zeros(1)}}, tmp_path / "other.pth")
     assert not is_detector(tmp_path / "other.pth")
@@ -186,7 +186,7 @@ def test_checkpoints_of_every_detector_describe_parts_that_are_taken(name):
     check_stored("a.pth", config.test_dataloader.dataset.pipeline, (TRANSFORMS,))
 
 
-def test_a_checkpoint_of_other_sizes_is_told_in_one_line(boxes, checkpoint):
+def test_a_checkpoint_of_other_sizes_is_reported_in_one_line(boxes, checkpoint):
     with pytest.raises(UserError, match=r"another model: bbox_head\.retina_cls\.\w+ has shape"):
         load_detector(checkpoint, load_config(CONFIG, [o for o in flags(boxes)[1:] if o.startswith("model.")]))
 

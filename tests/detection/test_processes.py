@@ -90,7 +90,7 @@ def test_scores_and_predictions_are_those_of_one_process(folder):
 
 
 @pytest.mark.slow
-def test_killed_process_ends_the_other_with_one_line_and_the_resumed_run_equals_the_undisturbed_one(boxes, tmp_path):
+def test_killed_process_ends_the_other_with_one_line_and_the_resumed_run_equals_the_uninterrupted_one(boxes, tmp_path):
     (tmp_path / "losing.py").write_text(LOSING)
     config = tmp_path / "config.py"
     hook = f"dict(type='mmengine.LosingSecond', number={int(signal.SIGKILL)}, batch=4, place='step')"

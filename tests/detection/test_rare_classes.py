@@ -1,4 +1,4 @@
-"""Images of rare classes that detectors see more often: MMDetection's repetition on our data set and runner."""
+"""Detectors see images of rare classes more often: MMDetection's repeated data set with our data set and runner."""
 
 import json
 import math
@@ -60,7 +60,7 @@ def test_images_of_rare_classes_are_repeated_by_lvis_factor_rounded_up(rare, tmp
     assert type(dataset.dataset).__name__ == "CocoBoxes"
 
 
-def test_a_detector_with_repeated_images_that_is_stopped_within_an_epoch_goes_on_bit_for_bit(rare, tmp_path):
+def test_a_detector_with_repeated_images_that_is_stopped_within_an_epoch_continues_bit_for_bit(rare, tmp_path):
     keys = {"sampling": "repeat_factor", "repeat_threshold": THRESHOLD}
     exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
     hook = f"dict(type='mmengine.Interrupting', number={int(signal.SIGTERM)}, batch=5, place='step')"

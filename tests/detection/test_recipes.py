@@ -1,4 +1,4 @@
-"""The learning rates and weight decays of the detectors' papers reach a TResNet, as the configs have them."""
+"""Configs with a TResNet use the learning rates and weight decays of the detectors' papers."""
 
 import pytest
 

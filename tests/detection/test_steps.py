@@ -1,4 +1,4 @@
-"""Validation of detectors every so many optimiser steps, by our tool and by MMDetection's runner."""
+"""Validation of detectors after a number of optimiser steps, with our tool and with MMDetection's runner."""
 
 import json
 
@@ -155,7 +155,7 @@ def iterations(boxes):
     return [*options, f"train_cfg={ITERATIONS}"]
 
 
-def test_loop_over_iterations_makes_up_for_a_validation_that_was_cut(boxes, tmp_path):
+def test_loop_over_iterations_repeats_an_interrupted_validation(boxes, tmp_path):
     status, out, err = call("train_detection", [CONFIG, "--work-dir", tmp_path, *iterations(boxes)])
     assert status == 0, err
     assert [line.partition(":")[0] for line in out.splitlines()][:2] == ["iteration 3/6", "iteration 6/6"]

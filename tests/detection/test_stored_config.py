@@ -1,4 +1,4 @@
-"""What a checkpoint may say of its detector: all that MMDetection's configs build, and nothing that does more."""
+"""A description of a detector in a checkpoint may use MMDetection's components, and nothing that runs other code."""
 
 import builtins
 import copy
@@ -237,7 +237,7 @@ def test_numbers_that_no_component_could_count_to_are_refused(number):
     check_stored("a.pth", {**anchors, "scales_per_octave": 2**20}, (TASK_UTILS,))
 
 
-def test_a_description_that_is_built_and_cannot_be_run_is_blamed(tmp_path):
+def test_an_error_names_the_description_if_its_detector_cannot_be_run(tmp_path):
     init_default_scope("mmdet")
     model = nn.Linear(1, 1)
     model.pipeline, model.described_by = [], tmp_path / "a.pth"  # nothing that gives inputs

@@ -1,4 +1,4 @@
-"""A detector's run at a tracker: one run with all scores, also where it was killed and resumed."""
+"""A detector's training is one run at the tracker, with all scores, even if it was killed and resumed."""
 
 import json
 
@@ -10,7 +10,7 @@ from running.small_data import call
 OPTIONS = {"tracker": "wandb,mlflow", "train_cfg__max_epochs": 2, "default_hooks__logger__interval": 2}
 
 
-def test_killed_and_resumed_detector_is_one_run(boxes, tmp_path, monkeypatch):
+def test_killed_and_resumed_detector_is_one_run_at_the_tracker(boxes, tmp_path, monkeypatch):
     wandb, mlflow = fake_wandb(monkeypatch), fake_mlflow(monkeypatch)
     train(boxes, tmp_path / "undisturbed", **OPTIONS)
     ((_, undisturbed),) = wandb.runs.items()

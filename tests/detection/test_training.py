@@ -62,7 +62,7 @@ def test_training_prints_a_line_for_each_epoch_and_leaves_plain_checkpoints(trai
     assert not list(work_dir.glob("*.partial*"))
 
 
-def test_resumed_training_goes_on_and_keeps_the_best_score(trained_detector, boxes, tmp_path):
+def test_resumed_training_continues_and_keeps_the_best_score(trained_detector, boxes, tmp_path):
     work_dir = tmp_path / "work"
     shutil.copytree(trained_detector[0], work_dir)
     out = train(boxes, work_dir, "--resume", train_cfg__max_epochs=3)
@@ -73,7 +73,9 @@ def test_resumed_training_goes_on_and_keeps_the_best_score(trained_detector, box
     assert torch.load(work_dir / "epoch_3.pth", weights_only=True)["message_hub"]["runtime_info"]["best_score"] >= 0
 
 
-def test_a_resumed_training_first_validates_the_epoch_whose_validation_was_cut(trained_detector, boxes, tmp_path):
+def test_a_resumed_training_first_validates_the_epoch_whose_validation_was_interrupted(
+    trained_detector, boxes, tmp_path
+):
     """As after Ctrl-C: the epoch's checkpoint is there, its scores are not; also where it was the last epoch."""
     work_dir = tmp_path / "work"
     shutil.copytree(trained_detector[0], work_dir)
@@ -132,7 +134,7 @@ def test_a_resumed_training_knows_the_best_score_of_the_last_epoch(trained_detec
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(
+def test_a_training_continues_from_the_checkpoint_before_a_damaged_one_and_says_so(
     trained_detector, boxes, tmp_path, kind
 ):
     work_dir = tmp_path / "work"
@@ -352,7 +354,7 @@ def test_stages_for_the_neck_are_those_of_the_classifier_bit_for_bit():
         (lambda c: c["images"][1].update(file_name="./train_01.png"), ("'./train_01.png'", "the same image")),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(change, words, boxes, tmp_path):
+def test_a_wrong_file_is_reported_in_one_line(change, words, boxes, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(boxes, data)
     content = json.loads((data / "train.json").read_text())
@@ -373,7 +375,7 @@ def test_pictures_that_are_not_trained_on_are_counted_and_named(boxes, tmp_path)
     assert (tmp_path / "work/left_out_train.csv").read_text() == f"image,reason\n{empty['file_name']},has no box\n"
 
 
-def test_missing_files_and_classes_are_told_in_one_line(boxes, trained_detector, tmp_path):
+def test_missing_files_and_classes_are_reported_in_one_line(boxes, trained_detector, tmp_path):
     work = ["--work-dir", tmp_path / "work"]
     refused([CONFIG, *work, *flags(tmp_path / "nowhere")], "nowhere/train.json", "no such", "data_root")
     classes = flags(boxes, train_dataloader__dataset__metainfo="{'classes':('disc','dog')}")
@@ -387,7 +389,7 @@ def test_missing_files_and_classes_are_told_in_one_line(boxes, trained_detector,
     refused([CONFIG, "--work-dir", tmp_path / "other", *flags(data)], "train_03.png", "unreadable image")
 
 
-def test_empty_boxes_are_dropped_counted_and_told_of(boxes, tmp_path, capsys):
+def test_empty_boxes_are_dropped_and_counted_in_a_message(boxes, tmp_path, capsys):
     from tresnet_downstream.detection.datasets import CocoBoxes
 
     content = json.loads((boxes / "val.json").read_text())
@@ -404,7 +406,7 @@ def test_empty_boxes_are_dropped_counted_and_told_of(boxes, tmp_path, capsys):
     assert sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset))) == number
 
 
-def test_boxes_that_mmdetection_passes_over_are_mended_or_counted(boxes, tmp_path):
+def test_boxes_that_mmdetection_skips_are_corrected_or_counted(boxes, tmp_path):
     from tresnet_downstream.detection.datasets import CocoBoxes, read_boxes
 
     content = json.loads((boxes / "train.json").read_text())

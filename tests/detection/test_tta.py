@@ -1,4 +1,4 @@
-"""Test-time augmentation of detectors: the boxes of MMDetection's own tool, said in the run, refused where wrong."""
+"""Test-time augmentation of detectors: boxes equal those of MMDetection's tool, and the run folder records it."""
 
 import json
 
@@ -87,7 +87,7 @@ def test_the_run_its_report_and_the_table_say_so(scored):
     assert "RandomFlip(prob=1.0)" in page
 
 
-def test_the_result_without_it_is_kept_as_another(scored):
+def test_the_result_without_augmentation_is_not_overwritten(scored):
     folder, _ = scored
     without = read_run(folder / "earlier_1")
     assert "tta" not in without.about

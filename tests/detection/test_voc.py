@@ -1,4 +1,4 @@
-"""PASCAL VOC's lists as boxes of a detector, and VOC's rules beside COCO's."""
+"""PASCAL VOC's lists as training data of a detector, and scores by VOC's and COCO's rules."""
 
 import json
 
@@ -44,7 +44,7 @@ def options(voc, **changes):
     return ["--cfg-options", *(f"{key}={value}" for key, value in merged.items())]
 
 
-def test_difficult_objects_are_passed_over_as_crowds_are(voc):
+def test_difficult_objects_are_skipped_as_crowds_are(voc):
     file, dropped, _ = read_boxes(str(voc / "ImageSets/Main/train.txt"), classes=("dog",))
     assert file.classes == ("dog", "cat")
     assert [each["iscrowd"] for each in file.content["annotations"]] == [0, 0, 0, 0, 1, 0]
@@ -67,6 +67,6 @@ def test_class_of_which_the_list_has_no_object_is_known_to_the_metric(voc):
     assert metric.voc_rules == "2010"
 
 
-def test_other_rules_are_told(voc):
+def test_unknown_rules_are_refused(voc):
     with pytest.raises(UserError, match="voc_rules='2009': choose 2007 or 2010"):
         DetectionMetric(str(voc / "ImageSets/Main/val.txt"), voc_rules="2009")

@@ -1,4 +1,4 @@
-"""Every command of the documentation exists: its options by the parser of the command, its configs and their keys."""
+"""Every command in the documentation exists: its options, configs and config keys are checked."""
 
 import argparse
 import contextlib
@@ -209,6 +209,6 @@ def test_there_are_commands_of_each_kind():
         ("pip install '.[exprot]'", "no extra exprot"),
     ],
 )
-def test_a_command_that_does_not_exist_is_found(line, message):
+def test_a_command_that_does_not_exist_fails_the_check(line, message):
     with pytest.raises((AssertionError, UserError), match=message):
         check(line)

@@ -1,4 +1,4 @@
-"""Figures stand on one page. Where README.md or the first line of a config repeats one, it is that of the page."""
+"""Figures are on one page. If README.md or the first line of a config repeats a figure, it must be equal."""
 
 import re
 from pathlib import Path

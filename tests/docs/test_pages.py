@@ -136,7 +136,7 @@ def test_every_key_that_code_reads_is_on_the_page_of_config_keys():
     assert read - set(keys) == set()
 
 
-def test_a_missing_heading_is_found(tmp_path):
+def test_a_missing_heading_fails_the_check(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A page\n\nSee [there](page.md#nowhere).\n\n## `fuse` and its *limits*\n")
     assert anchors(page) == {"a-page", "fuse-and-its-limits"}

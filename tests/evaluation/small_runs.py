@@ -1,4 +1,4 @@
-"""Run folders made for tests: what a network might have left, with pictures to show."""
+"""Small run folders for tests, with images to show."""
 
 import numpy as np
 from evaluation.test_detection_scores import NAMES, made

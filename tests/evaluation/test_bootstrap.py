@@ -1,4 +1,4 @@
-"""Resamples against data in which images really stand as often as the resample has them."""
+"""Bootstrap scores, compared with scores of data in which the resampled images are repeated."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The split of errors against tidecv 1.0.1, whose numbers for these scenes stand here."""
+"""Error kinds and their AP, compared with numbers that tidecv 1.0.1 computed for the same scenes."""
 
 import math
 
@@ -162,7 +162,7 @@ def test_counts_and_gains_are_those_of_tidecv(name):
     assert split.false_negative_gain == pytest.approx(false_negative_gain, abs=1e-9)
 
 
-def test_every_detection_and_object_is_told_its_kind():
+def test_every_detection_and_object_has_a_kind():
     split = error_split(*scene(OBJECTS, FOUND))
     assert [KINDS[kind] if kind >= 0 else "right" for kind in split.kind_of_detection] == [found[-1] for found in FOUND]
     assert split.kind_of_detection.dtype == np.int8
@@ -175,7 +175,7 @@ def test_ap50_is_that_of_pycocotools():
         assert error_split(truth, detections).ap50 == pytest.approx(expected, abs=1e-9)
 
 
-def test_what_lies_on_a_crowd_is_neither_right_nor_wrong():
+def test_detections_on_a_crowd_are_neither_right_nor_wrong():
     truth, detections = scene(OBJECTS, FOUND, crowds=[(10, CAT, [340, 240, 60, 60]), (10, ANT, [0, 140, 300, 160])])
     on_crowd = {"image_id": 10, "category_id": ANT, "bbox": [0, 150, 100, 100], "score": 0.99}  # and on a cat
     half = {"image_id": 10, "category_id": ANT, "bbox": [200, 200, 200, 20], "score": 0.98}
@@ -207,7 +207,7 @@ def test_equal_scores_rank_as_listed_whatever_is_put_right():
     assert (last.ap50, last.gain["background"], last.false_positive_gain) == pytest.approx((50, 50, 50))
 
 
-def test_order_of_the_images_and_objects_in_the_file_is_nothing():
+def test_order_of_images_and_objects_does_not_matter():
     truth, detections = random_scene()
     detections = [{**found, "score": round(found["score"], 1)} for found in detections]
     turned = {**truth, "images": truth["images"][::-1], "annotations": truth["annotations"][::-1]}
@@ -217,7 +217,7 @@ def test_order_of_the_images_and_objects_in_the_file_is_nothing():
     np.testing.assert_array_equal(one.missed, np.sort(len(truth["annotations"]) - 1 - other.missed))
 
 
-def test_nothing_found_is_all_missed():
+def test_without_detections_all_objects_are_missed():
     truth, _ = scene(OBJECTS, [])
     split = error_split(truth, [])
     assert split.counts == {**dict.fromkeys(KINDS, 0), "missed": len(OBJECTS)}
@@ -251,7 +251,7 @@ def test_pictures_and_classes_can_be_chosen():
     assert len(inside) < len(detections) / 2
 
 
-def test_what_does_not_fit_is_told():
+def test_inconsistent_arguments_raise_errors():
     truth, detections = scene(OBJECTS, FOUND)
     with pytest.raises(UserError, match="no class 'dog'"):
         error_split(truth, detections, ("ant", "dog"))

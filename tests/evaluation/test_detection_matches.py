@@ -1,4 +1,4 @@
-"""Matches and resampled AP against pycocotools, which is called here without our code between."""
+"""Matches and resampled AP, compared with direct calls of pycocotools."""
 
 import contextlib
 import io
@@ -91,7 +91,7 @@ def test_ap_of_masks_is_that_of_pycocotools():
     assert not np.allclose(ap[:, :3], pycocotools_ap(truth, detections)[:, :3])
 
 
-def test_a_weight_is_worth_that_many_copies_of_the_picture():
+def test_a_weight_equals_copies_of_the_image():
     truth, detections = made()
     matches = match_detections(truth, detections, NAMES)
     for weights in np.random.RandomState(2).multinomial(40, np.full(40, 1 / 40), size=5):
@@ -148,7 +148,7 @@ def test_crowds_are_no_objects_and_what_lies_on_them_is_ignored():
     assert not ants.matched[:, [0, 1, 4]].any()
 
 
-def test_nothing_found_is_worth_nothing():
+def test_without_detections_the_score_is_0():
     truth, _ = made()
     matches = match_detections(truth, [], NAMES)
     assert all(one.matched.shape == one.ignored.shape == (10, 0) for one in matches.of_class)
@@ -157,7 +157,7 @@ def test_nothing_found_is_worth_nothing():
     np.testing.assert_array_equal(average_precisions(matches), np.array([[0, 0, 0, np.nan]] * 10))
 
 
-def test_pictures_and_classes_can_be_chosen_and_their_order_in_the_file_is_nothing():
+def test_images_and_classes_can_be_chosen_and_their_order_does_not_matter():
     truth, detections = made()
     chosen = [image["id"] for image in truth["images"][:15]]
     part, found = repeated(truth, detections, [1] * 15 + [0] * 25)
@@ -173,7 +173,7 @@ def test_pictures_and_classes_can_be_chosen_and_their_order_in_the_file_is_nothi
         np.testing.assert_array_equal(one.matched, other.matched)
 
 
-def test_what_does_not_fit_is_told():
+def test_inconsistent_arguments_raise_errors():
     truth, detections = made(3)
     with pytest.raises(UserError, match="no class 'dog'"):
         match_detections(truth, detections, ("ant", "dog"))

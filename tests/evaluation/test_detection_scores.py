@@ -1,4 +1,4 @@
-"""Detection scores against pycocotools, which is called here without our code between."""
+"""Detection scores, compared with direct calls of pycocotools."""
 
 import contextlib
 import csv
@@ -94,7 +94,7 @@ def test_headline_and_classes_are_those_of_pycocotools(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nothing_found_is_worth_nothing(backend):
+def test_without_detections_the_score_is_0(backend):
     truth, _ = made()
     scores = detection_scores(truth, [], backend=backend)
     assert scores.headline["AP"] == scores.headline["AR_100"] == 0
@@ -141,7 +141,7 @@ def test_masks_are_scored_by_their_own_overlap(backend):
     assert detection_scores(truth, detections, iou_type="bbox", backend=backend).headline["AP50"] < 1
 
 
-def test_what_does_not_fit_is_told():
+def test_inconsistent_arguments_raise_errors():
     truth, detections = made(3)
     with pytest.raises(UserError, match="coco_eval='other' is unknown"):
         detection_scores(truth, detections, backend="other")

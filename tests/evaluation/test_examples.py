@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the evaluation run, and its public functions have some."""
+"""The examples in the docstrings of `evaluation/` run, and its public functions have examples."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""Maps of mistakes in run folders and reports, and how much of a map lies in boxes."""
+"""Explanation maps of mistakes in run folders and reports, and their share inside boxes."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def run(tmp_path):
 # --- mass
 
 
-def test_mass_is_counted_where_pixels_have_their_centre_in_a_box():
+def test_pixels_with_their_centre_in_a_box_count_as_inside():
     heat = np.ones((10, 20), np.float32)
     assert mass_inside_boxes(heat, np.array([[0, 0, 10, 5]])) == (0.25, 0.25)
     assert mass_inside_boxes(heat, np.array([[0, 0, 10, 5], [5, 0, 5, 5]])) == (0.25, 0.25)
@@ -207,7 +207,7 @@ def test_mistakes_without_a_map_are_counted(run, tmp_path):
     assert any(f"3 of the {len(written.explanations.pairs)} mistakes shown here have no map" in note for note in told)
 
 
-def test_one_label_per_image_shows_what_it_was_taken_for(tmp_path):
+def test_single_label_maps_show_the_wrongly_predicted_class(tmp_path):
     folder = made(tmp_path / "run")
     written = explained(read_run(folder))
     (tmp_path / "run" / "pictures").mkdir()

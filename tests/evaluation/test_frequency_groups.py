@@ -142,7 +142,7 @@ def test_reports_have_intervals_and_paired_differences_of_each_group(runs, tmp_p
     assert "head, middle and tail are those of one" in page
 
 
-def test_a_report_may_set_other_cutoffs_and_has_no_rows_where_no_run_tells_its_counts(runs, tmp_path):
+def test_a_report_may_set_other_cutoffs_and_has_no_rows_without_counts(runs, tmp_path):
     write_report(tmp_path / "one", tmp_path / "report", resamples=0, frequency_cutoffs=(100, 1000))
     headline = json.loads((tmp_path / "report/scores.json").read_text())["runs"][0]["headline"]
     assert {key for key in headline if key.startswith("mAP/")} == {"mAP/head", "mAP/middle", "mAP/tail"}

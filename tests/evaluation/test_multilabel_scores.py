@@ -226,7 +226,7 @@ def test_any_monotone_score_gives_the_same_map():
     assert at_zero == multilabel_scores(scores, targets, threshold=0.5).at_threshold
 
 
-def test_blocks_do_not_show_in_the_result(monkeypatch):
+def test_the_result_does_not_depend_on_the_block_size(monkeypatch):
     scores, targets = random_case(9, (57, 37), unknown=0.1)
     expected = multilabel_scores(scores, targets)
     monkeypatch.setattr(MODULE, "_BLOCK_ENTRIES", 100)
@@ -271,7 +271,7 @@ def test_a_target_of_another_value_is_refused_with_its_row():
         (([[0.1]], [[1]], None, 0.5, 0), "top_k must be at least 1, got 0"),
     ],
 )
-def test_a_wrong_call_says_what_was_got_and_what_was_wanted(arguments, message):
+def test_errors_name_the_received_and_the_expected_value(arguments, message):
     with pytest.raises(ValueError, match=message):
         multilabel_scores(*arguments)
 

@@ -86,7 +86,7 @@ def test_table_shortens_a_long_list_of_absent_classes():
     assert "class 13" not in table
 
 
-def test_table_tells_of_unknown_labels():
+def test_table_counts_unknown_labels():
     assert "left out for being unknown: 8 labels" in format_table(scored(5, unknown=[0, 2]))
     assert "unknown" not in format_table(scored(5))
 

@@ -1,4 +1,4 @@
-"""Thresholds of run folders: what they give is what the scores say, on the run itself and on another."""
+"""Thresholds of a run folder: their scores equal the reported scores, on the same run and on another."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is on disk and what is read from it, whole or broken."""
+"""Reading and writing of run folders, complete and damaged."""
 
 import gzip
 import json
@@ -104,7 +104,7 @@ def test_a_missing_or_damaged_file_of_a_detector_is_named(tmp_path, name):
         ({"num_images": 119}, r"holds \(120, 8\), and run\.json says \(119, 8\); score again"),
     ],
 )
-def test_what_is_wrong_with_the_description_is_said(tmp_path, change, message):
+def test_errors_name_the_fault_of_the_description(tmp_path, change, message):
     multilabel_run(tmp_path / "run")
     path = tmp_path / "run" / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -112,7 +112,7 @@ def test_what_is_wrong_with_the_description_is_said(tmp_path, change, message):
         read_run(tmp_path / "run")
 
 
-def test_folders_that_are_none_are_told_apart(tmp_path):
+def test_errors_for_folders_that_are_not_run_folders(tmp_path):
     with pytest.raises(UserError, match="none: no such folder"):
         read_run(tmp_path / "none")
     with pytest.raises(UserError, match="no run folder"):
@@ -127,7 +127,7 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1.5, -0.1])
-def test_the_first_image_with_a_score_that_is_none_is_named(tmp_path, value):
+def test_the_first_image_with_an_invalid_score_is_named(tmp_path, value):
     run = multilabel_run(tmp_path / "run")
     run.probabilities[70:, 2] = value
     with pytest.raises(UserError, match=r"the run: image '070\.jpg' has .* for the class 'كلب صغير'"):
@@ -138,7 +138,7 @@ def test_the_first_image_with_a_score_that_is_none_is_named(tmp_path, value):
         read_run(tmp_path / "run")
 
 
-def test_targets_that_are_none_are_named(tmp_path):
+def test_invalid_targets_are_named(tmp_path):
     run = multilabel_run(tmp_path / "run")
     run.targets[3, 1] = 2
     with pytest.raises(UserError, match=r"image '003\.jpg' has 2 for the class .*, which is not 1, 0 or -1"):
@@ -180,7 +180,7 @@ def test_a_run_can_be_moved(tmp_path):
         ({"threshold": 2}, "`threshold` is '2', not a probability"),
     ],
 )
-def test_what_cannot_be_read_again_is_not_written(tmp_path, change, message):
+def test_runs_that_could_not_be_read_are_not_written(tmp_path, change, message):
     before = multilabel_run(tmp_path / "run")
     with pytest.raises(UserError, match=message):
         multilabel_run(tmp_path / "run", **change)
@@ -217,7 +217,7 @@ def test_annotations_may_leave_out_what_follows_from_others(tmp_path):
         ("predictions", "bbox", r"prediction \(bbox\) of image '\d+\.jpg' has no `bbox`"),
     ],
 )
-def test_what_a_detectors_record_lacks_is_named(tmp_path, part, key, message):
+def test_missing_keys_of_a_detectors_record_are_named(tmp_path, part, key, message):
     run = detection_run(tmp_path / "run")
     records = run.predictions["bbox"] if part == "predictions" else run.ground_truth[part]
     records[0].pop(key)

@@ -1,4 +1,4 @@
-"""Scores of one label per image beside scikit-learn's."""
+"""Single-label scores, compared with scikit-learn's."""
 
 import sys
 

@@ -157,7 +157,7 @@ def test_files_give_back_every_threshold(tmp_path):
         ({"chosen_on": None}, "is malformed"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(tmp_path, change, message):
+def test_errors_name_the_fault_of_a_file(tmp_path, change, message):
     path = tmp_path / "thresholds.json"
     write_thresholds(Thresholds({"a": 0.5}, "multilabel", "f1", "global", (), (), {}), path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -184,7 +184,7 @@ def test_other_files_are_not_written_over(tmp_path):
     assert read_thresholds(tmp_path / "own.json").objective == "recall=0.9"
 
 
-def test_files_that_are_none_are_named(tmp_path):
+def test_files_that_are_not_thresholds_are_named(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_thresholds(tmp_path / "none.json")
     (tmp_path / "cut.json").write_text('{"format": ')

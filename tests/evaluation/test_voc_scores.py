@@ -1,4 +1,4 @@
-"""VOC's average precision beside MMDetection's implementation, and by hand."""
+"""VOC's average precision, compared with MMDetection's implementation and with values by hand."""
 
 import numpy as np
 import pytest

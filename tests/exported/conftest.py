@@ -1,4 +1,4 @@
-"""The exports that the tests of `deployment/` make, too."""
+"""The exported files of the tests of `deployment/`."""
 
 from deployment.conftest import exported, pictures
 

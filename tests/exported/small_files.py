@@ -1,4 +1,4 @@
-"""Exported classifiers that are made without torch's exporter, in milliseconds."""
+"""Exported classifiers that are written without torch's exporter, in milliseconds."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Exported files predict as the weights do, and say what is wrong with those that cannot."""
+"""Exported files predict the probabilities of the original network; invalid files raise errors."""
 
 import json
 import shutil
@@ -111,7 +111,7 @@ class GpuThatDoesNotStart:
 
 
 @pytest.mark.slow
-def test_a_gpu_that_does_not_start_is_an_error_and_no_cpu(exported, monkeypatch):
+def test_a_gpu_that_does_not_start_is_an_error_without_fallback_to_the_cpu(exported, monkeypatch):
     monkeypatch.setattr(interface, "import_module", lambda name: GpuThatDoesNotStart)
     with pytest.raises(UserError, match="`device` cuda:1: ONNX Runtime cannot start it"):
         ExportedClassifier(exported[1]["onnx"], "cuda:1")

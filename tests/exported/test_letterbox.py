@@ -1,4 +1,4 @@
-"""Pictures are prepared for exported detectors as MMDetection's pipelines prepare them."""
+"""Images for exported detectors have the pixels of MMDetection's pipelines."""
 
 import numpy as np
 import pytest

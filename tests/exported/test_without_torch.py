@@ -1,4 +1,4 @@
-"""Exported files predict where neither torch nor what stands on it can be imported, and give the same answers."""
+"""Without torch and the packages that need it, exported files have the same predictions."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Small disks (tmpfs) for tests, and what a command leaves on them."""
+"""Small disks (tmpfs) for tests, and the files that a command leaves on them."""
 
 import contextlib
 import os

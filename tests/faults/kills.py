@@ -1,4 +1,4 @@
-"""Trainings that are killed: starts them in a process that forks, and reads what they left."""
+"""Starts trainings in a process that forks, kills them, and reads the files that they leave."""
 
 import json
 import os

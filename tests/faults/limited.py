@@ -1,4 +1,4 @@
-"""Runs a tool with a limit of the system: python limited.py RESOURCE LIMIT TOOL [ARGUMENT]..."""
+"""Runs a tool with a resource limit: python limited.py RESOURCE LIMIT TOOL [ARGUMENT]..."""
 
 import resource
 import sys

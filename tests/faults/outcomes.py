@@ -1,4 +1,4 @@
-"""What trainings left, printed and logged, in a form that two of them can be compared in."""
+"""The files, printed lines and logs of trainings, in a form in which two trainings can be compared."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Trainings on a disk that is full, read-only or gone, and at limits of the system: one line, and nothing is lost."""
+"""Full, read-only and removed disks, and system limits: a training ends with one line and loses nothing."""
 
 import contextlib
 import json

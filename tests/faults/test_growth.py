@@ -1,4 +1,4 @@
-"""A soak finds a small leak below the noise of the allocator, and takes that noise for none."""
+"""A soak test detects a small leak, and does not report the noise of the allocator."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def noise(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_leak_is_found(seed):
+def test_leak_is_detected(seed):
     leaking = noise(seed) + 0.02 * SECONDS  # 12 MB in the last 600 s
     line = growth(SECONDS, leaking)
     assert line.is_growth(4.0)
@@ -22,7 +22,7 @@ def test_leak_is_found(seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_noise_is_no_growth(seed):
+def test_noise_is_not_reported_as_growth(seed):
     assert not growth(SECONDS, noise(seed)).is_growth(0.0)
 
 

@@ -1,4 +1,4 @@
-"""Killed trainings: resumed, they end as an undisturbed one, with nothing lost, left over or damaged.
+"""Killed trainings that are resumed equal uninterrupted ones; no file is lost, left over or damaged.
 
 TRESNET_KILLS sets how many kills at points are tried, and half as many at random moments, of each kind of training.
 A failure begins with its kills as a setting, ``TRESNET_KILL='[...]'``, which repeats them (``-k`` names a kind).
@@ -206,7 +206,7 @@ class Trials:
         assert not self.failures, f"{len(self.failures)} of {self.number}:\n" + "\n".join(self.failures)
 
 
-def test_trainings_killed_at_points_end_as_an_undisturbed_one(trainings, kind, tmp_path):
+def test_trainings_killed_at_points_end_as_an_uninterrupted_one(trainings, kind, tmp_path):
     trials = Trials(trainings, kind, tmp_path)
     all_kills = drawn_kills(kind, random.Random(f"points of {kind.tool}"), COUNT)
     if "TRESNET_KILL" in os.environ:
@@ -216,7 +216,7 @@ def test_trainings_killed_at_points_end_as_an_undisturbed_one(trainings, kind, t
     trials.end()
 
 
-def test_trainings_killed_at_random_moments_end_as_an_undisturbed_one(trainings, kind, tmp_path):
+def test_trainings_killed_at_random_moments_end_as_an_uninterrupted_one(trainings, kind, tmp_path):
     trials, draw = Trials(trainings, kind, tmp_path), random.Random(f"moments of {kind.tool}")
     longest = kind.training.seconds
     while trials.killed < COUNT // 2:
@@ -253,7 +253,7 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_changed_weight_and_partial_file_would_be_found(kind):
+def test_a_changed_weight_and_a_partial_file_fail_the_comparison(kind):
     base = kind.whole.with_name("first")
     assert not faults(kind, base, [kind.training])
     path = next(iter(base.glob("run/best*.pth")))

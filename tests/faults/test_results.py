@@ -1,4 +1,4 @@
-"""Commands whose results go to a disk that is full or read-only: one line, and no file in part."""
+"""Commands whose results go to a full or read-only disk end with one line and leave no partial file."""
 
 import json
 

@@ -31,7 +31,7 @@ def test_a_class_without_images_is_an_error_of_training_and_none_of_scoring(fold
     assert read_class_folders(folder, ["a", "b", "c"]).class_of.tolist() == [0, 1, 1]
 
 
-def test_other_folders_than_the_classes_are_told(folder, tmp_path):
+def test_other_folders_than_the_classes_are_reported(folder, tmp_path):
     with pytest.raises(UserError, match="has 1 folders that are not among the 2 classes, such as 'b'"):
         read_class_folders(folder, ["a", "z"])
     with pytest.raises(UserError, match="has no folder of the class 'z'"):
@@ -48,6 +48,6 @@ def test_only_a_folder_within_is_a_class(folder):
             read_class_folders(folder, ["a", "b", name])
 
 
-def test_a_class_that_is_given_twice_is_told(folder):
+def test_a_class_that_is_given_twice_is_reported(folder):
     with pytest.raises(UserError, match="name in `classes`"):
         read_class_folders(folder, ["a", "b", "a"])

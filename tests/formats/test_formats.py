@@ -1,4 +1,4 @@
-"""All formats are read into one type, and a format of one's own is read wherever those of the toolkit are."""
+"""All formats are read into one type, and a user's format can be used wherever the built-in ones can."""
 
 import json
 import re
@@ -70,7 +70,7 @@ def test_further_classes_follow_where_they_may_be_there(write, tmp_path):
         formats.read_file(file, ["dog"])
 
 
-def test_a_suffix_of_no_format_is_told_with_those_of_all():
+def test_a_suffix_of_no_format_is_reported_with_those_of_all():
     with pytest.raises(UserError, match=r"labels.xml: .*\.json \(COCO\), \.csv .*, not of '\.xml'"):
         formats.read_file("labels.xml")
 
@@ -114,7 +114,7 @@ def own_format(tmp_path, monkeypatch):
     return path
 
 
-def test_boxes_of_a_format_of_ones_own_train_a_detector_and_difficult_ones_are_passed_over(monkeypatch, tmp_path):
+def test_boxes_of_a_custom_format_train_a_detector_and_difficult_ones_are_skipped(monkeypatch, tmp_path):
     pytest.importorskip("mmdet", reason="needs the detection set-up")
     from tresnet_downstream.detection.box_files import read_boxes
 
@@ -133,7 +133,7 @@ def test_boxes_of_a_format_of_ones_own_train_a_detector_and_difficult_ones_are_p
         read_boxes("labels.csv")
 
 
-def test_a_format_of_ones_own_is_checked(own_format, tmp_path):
+def test_a_custom_format_is_checked(own_format, tmp_path):
     exec(own_format.read_text(), {})
     file = tmp_path / "labels.lines"
     file.write_text("a.jpg dog cat?\nb.jpg dog\n")
@@ -155,7 +155,7 @@ def test_a_format_of_ones_own_is_checked(own_format, tmp_path):
         ({"names": ["a.jpg", "./a.jpg"]}, "are the same image"),
     ],
 )
-def test_what_a_reader_gives_is_checked(monkeypatch, changes, told):
+def test_the_result_of_a_reader_is_checked(monkeypatch, changes, told):
     no = np.zeros(2, bool)
     given = {"names": ["a.jpg", "b.jpg"], "classes": ("cat", "dog"), "image_of": np.array([0, 1])}
     given |= {"class_of": np.array([0, 1]), "unknown": no, "difficult": no, **changes}
@@ -165,7 +165,7 @@ def test_what_a_reader_gives_is_checked(monkeypatch, changes, told):
 
 
 @pytest.mark.parametrize("header", ["image,class", "filename,label", "ID,labels"])
-def test_a_header_of_another_tool_is_told(tmp_path, header):
+def test_a_header_of_another_tool_is_reported(tmp_path, header):
     (tmp_path / "labels.csv").write_text(f"{header}\na.jpg,cat\n")
     with pytest.raises(UserError, match=r"labels.csv: line 1 is the header .*write path,label"):
         formats.read_file(tmp_path / "labels.csv")

@@ -1,4 +1,4 @@
-"""The ground truth of ImageNet's validation images in one flat folder."""
+"""The ground truth of ImageNet's validation images in a flat folder."""
 
 import pytest
 
@@ -53,7 +53,7 @@ def test_a_thousand_wordnet_numbers_need_no_timm(tmp_path):
         ("", "is not a ground truth"),
     ],
 )
-def test_other_files_are_told(tmp_path, content, words):
+def test_other_files_are_refused(tmp_path, content, words):
     pytest.importorskip("timm", reason="needs the extra timm")
     (tmp_path / "truth.txt").write_text(content)
     with pytest.raises(UserError, match=words):

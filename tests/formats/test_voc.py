@@ -108,12 +108,12 @@ def test_malformed_files_are_named_in_one_line(write, content, words):
         ("none", r"none\.xml: cannot be read"),
     ],
 )
-def test_wrong_lists_are_told(write, listed, words):
+def test_wrong_lists_are_refused(write, listed, words):
     with pytest.raises(UserError, match=words):
         read_voc_file(write({"a": xml("a", item("cat"))}, listed))
 
 
-def test_a_list_without_a_folder_of_annotations_is_told(tmp_path):
+def test_a_list_without_a_folder_of_annotations_is_reported(tmp_path):
     (tmp_path / "deep" / "er" / "still").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "still" / "train.txt").write_text("a")
     with pytest.raises(UserError, match="there is no folder Annotations"):
@@ -126,7 +126,7 @@ def test_a_long_xml_file_is_refused(write, monkeypatch):
         read_voc_file(write(FILES))
 
 
-def test_positions_are_of_images_and_classes(write):
+def test_labels_have_the_indices_of_images_and_classes(write):
     file = read_voc_file(write(FILES))
     assert np.array_equal(file.image_of, [0, 0, 0, 1, 1])
     assert np.array_equal(file.class_of, [2, 1, 2, 1, 0])

@@ -1,4 +1,4 @@
-"""A joint model of a few thousand weights, on the squares and discs of ``detection/small_boxes.py``."""
+"""A joint model of a few thousand weights, for the data set of ``detection/small_boxes.py``."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Rates by part, frozen parts and the test split of a joint model."""
+"""Learning rates by part, frozen parts and the test split of joint models."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The joint model: boxes of the detector alone, labels of the classifier alone, both losses."""
+"""Joint models: boxes equal the detector's, labels equal the classifier's, and both losses are added."""
 
 import copy
 
@@ -79,7 +79,7 @@ def test_labels_are_those_of_a_classifier_of_the_same_weights(head):
     [LinearHead(6, 3), BottleneckHead(6, 3, 4), MLDecoderHead(6, 3, embed_dim=8, num_heads=2, feedforward_dim=16)],
     ids=lambda head: type(head).__name__,
 )
-def test_heads_pass_over_what_the_mask_leaves_out(head):
+def test_heads_ignore_masked_positions(head):
     head = head.double().eval()
     features = torch.randn(3, 6, 4, 5, dtype=torch.float64)
     mask = torch.zeros(3, 4, 5, dtype=torch.bool)
@@ -139,7 +139,7 @@ def test_learned_weights_are_those_of_kendall():
     assert model.log_variances.grad[0].item() == pytest.approx((1 - labels * np.exp(-0.3)).item() / 2, rel=1e-4)
 
 
-def test_images_without_boxes_train_the_labels_alone():
+def test_images_without_boxes_train_only_the_labels():
     model = joint(loss_weights="learned").train()
     images, samples = batch()
     for sample in samples:

@@ -1,4 +1,4 @@
-"""Rare classes in one pass: repeated images, and weights in the loss of the labels."""
+"""Rare classes in joint models: repeated images, and class weights in the loss of the labels."""
 
 import pytest
 

@@ -333,7 +333,7 @@ def labelled(data, table, *steps, **options):
     )
 
 
-def test_in_the_place_of_an_image_comes_one_of_its_kind(some_boxes):
+def test_an_unreadable_image_is_replaced_by_one_of_its_kind(some_boxes):
     data, table = some_boxes
     for name in ("train_08.png", "train_12.png"):  # the last with boxes, the last with labels alone
         (data / "pictures" / name).write_bytes(b"nothing")

@@ -1,4 +1,4 @@
-"""The operators behind mmcv's Python functions: compiled mmcv's numbers, gradients, empty input, short types."""
+"""The operators behind mmcv's Python functions, compared with compiled mmcv: values, gradients, data types."""
 
 import gzip
 import json
@@ -376,13 +376,13 @@ def test_tensors_need_not_be_contiguous(boxes):
         assert_close(given.grad, other.grad, 1e-5)
 
 
-def test_what_is_missing_names_itself_and_the_way_out():
+def test_errors_name_missing_operators_and_a_solution():
     with pytest.raises(NotImplementedError, match=r"mmcv\._ext\.box_iou_rotated is not among .*mmcv==2\.1\.0"):
         ops.box_iou_rotated(torch.rand(2, 5), torch.rand(2, 5))
     assert not hasattr(mmcv._ext, "__wrapped__")
 
 
-def test_the_environment_report_says_what_computes():
+def test_the_environment_report_names_the_implementation():
     from mmcv.utils.env import collect_env
 
     assert "mmcv-on-torchvision" in collect_env()["MMCV Compiler"]

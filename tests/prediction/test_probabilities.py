@@ -1,4 +1,4 @@
-"""Probabilities of logits, beside torch's."""
+"""Probabilities from logits, compared with torch's."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_probabilities_are_those_of_float64(multi_label):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("multi_label", [True, False])
-def test_great_and_undefined_logits_give_what_torch_gives(multi_label):
+def test_large_infinite_and_nan_logits_equal_torch(multi_label):
     inf, nan, greatest = np.inf, np.nan, np.finfo(np.float32).max
     rows = [[inf, 0, 1], [-inf, 0, 1], [nan, 0, 1], [greatest, -greatest, 0], [100, -100, 0], [-inf, -inf, -inf]]
     logits = np.array(rows, np.float32)

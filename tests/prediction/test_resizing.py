@@ -1,4 +1,4 @@
-"""Resizing in whole numbers gives the pixels of torch's kernel, whatever the sizes and values."""
+"""Resizing in integer arithmetic gives the pixels of torch's kernel, for all sizes and values."""
 
 import numpy as np
 import pytest

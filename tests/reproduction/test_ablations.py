@@ -1,4 +1,4 @@
-"""The networks without one part have no such part and train as a network of plain operators does."""
+"""The ablated networks lack the removed part, and train like networks of plain operators."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_gradients_equal_those_of_plain_blocks(network):
         assert torch.allclose(parameter.grad, expected[name].grad, rtol=1e-6, atol=1e-10), name
 
 
-def test_only_the_part_in_question_is_gone():
+def test_only_the_named_part_is_removed():
     full = {name for name, _ in TResNet(**SIZES).named_parameters()}
     without_gates = {name for name, _ in TResNetWithoutSqueezeExcite(**SIZES).named_parameters()}
     without_blur = {name for name, _ in TResNetWithoutBlur(**SIZES).named_parameters()}

@@ -1,4 +1,4 @@
-"""The page of results says what the committed records hold, and judges claims by the intervals."""
+"""The page of results equals the committed records, and verdicts follow from the intervals."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tresnet_downstream.reproduction.stages import STAGES
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_is_what_the_records_give():
+def test_the_page_equals_the_page_of_the_records():
     assert (DOCS / "results.md").read_text(encoding="utf-8") == page(read_records(DOCS / "results"))
 
 
@@ -36,13 +36,13 @@ def _record(*comparisons):
     return Record("pretraining", 10_000, {"processor": "P", "cores": "2", "threads": "1"}, names, comparisons)
 
 
-def test_a_difference_changes_its_sign_with_its_direction():
+def test_swapping_two_runs_changes_the_sign_of_their_difference():
     record = _record(Comparison("tresnet", "resnet", "top1", Value(2.0, 1.0, 3.5)))
     assert signed_difference(record, "tresnet", "resnet", "top1") == (2.0, 1.0, 3.5)
     assert signed_difference(record, "resnet", "tresnet", "top1") == (-2.0, -3.5, -1.0)
 
 
-def test_what_contradicts_the_paper_stands_in_the_table():
+def test_a_contradiction_of_the_paper_is_in_the_table():
     record = _record(Comparison("tresnet", "resnet", "top1", Value(-2.0, -3.5, -1.0)))
     (row,) = [line for line in page({"pretraining": record}).splitlines() if line.startswith("| more accurate")]
     assert "-2.0 (-3.5 to -1.0) top-1" in row

@@ -1,4 +1,4 @@
-"""A stage trains, scores and compares; it goes on after a kill and does nothing twice."""
+"""A stage trains, scores and compares. It resumes after a kill, and repeats no finished work."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def stage_run(images, tmp_path_factory):
     out, lines = tmp_path_factory.mktemp("reproduction"), []
     settings = Settings({"tiny_imagenet": images}, out, tell=lines.append)
     killer = _kill_after_an_epoch(out / "small" / "first")
-    with pytest.raises(UserError, match="the same command goes on"):
+    with pytest.raises(UserError, match="run the same command again to continue"):
         run_stage(STAGE, settings)
     killer.join()
     return run_stage(STAGE, settings), settings, lines
@@ -93,7 +93,7 @@ def stage_run(images, tmp_path_factory):
 @trains
 def test_a_killed_training_is_resumed_and_the_stage_finishes(stage_run):
     record, settings, lines = stage_run
-    assert any(line.startswith("small/first: resumed") for line in lines)
+    assert any(line.startswith("small/first: resuming") for line in lines)
     assert list(record.trainings) == ["first", "second"]
     assert record.images == 48
     for each in record.trainings.values():
@@ -106,7 +106,7 @@ def test_a_killed_training_is_resumed_and_the_stage_finishes(stage_run):
 
 
 @trains
-def test_what_is_finished_is_not_done_again(stage_run):
+def test_finished_work_is_not_repeated(stage_run):
     record, settings, _ = stage_run
     files = [settings.out / "small" / name / "best.pth" for name in STAGE.trainings]
     before = [path.stat().st_mtime_ns for path in files]
@@ -129,12 +129,12 @@ def test_records_survive_writing_and_reading(stage_run, tmp_path):
     record, _, _ = stage_run
     assert read(write(record, tmp_path)) == record
     (tmp_path / "small.json").write_text(json.dumps({"format": "other"}))
-    with pytest.raises(UserError, match="no record"):
+    with pytest.raises(UserError, match="not a record"):
         read(tmp_path / "small.json")
 
 
 @trains
-def test_a_state_that_is_damaged_is_told_in_one_line(stage_run):
+def test_a_damaged_state_is_reported_in_one_line(stage_run):
     _, settings, _ = stage_run
     path = settings.out / "small" / "first" / STATE
     whole = path.read_text()
@@ -146,11 +146,11 @@ def test_a_state_that_is_damaged_is_told_in_one_line(stage_run):
         path.write_text(whole)
 
 
-def test_missing_data_and_missing_stages_are_told(tmp_path):
+def test_missing_data_and_missing_stages_are_reported(tmp_path):
     with pytest.raises(UserError, match="needs `tiny_imagenet`"):
         run_stage(STAGES["pretraining"], Settings({}, tmp_path))
     data = dict.fromkeys(("tiny_imagenet", "voc2007", "lite0"), tmp_path)
-    with pytest.raises(UserError, match="the stage pretraining has to run first"):
+    with pytest.raises(UserError, match="run the stage pretraining first"):
         run_stage(STAGES["detection"], Settings(data, tmp_path))
     with pytest.raises(UserError, match="does not exist"):
         run_stage(STAGES["pretraining"], Settings({"tiny_imagenet": tmp_path / "none"}, tmp_path))
@@ -180,7 +180,7 @@ def test_a_signal_stops_the_trainings_in_order(images, tmp_path, number, status)
         driver.send_signal(number)
         _, errors = driver.communicate(timeout=120)
     assert driver.returncode == status
-    assert "the same command goes on" in errors
+    assert "run the same command again to continue" in errors
     for name in ("tresnet", "resnet"):
         assert "stopped by SIGTERM" in (tmp_path / "pretraining" / f"{name}.log").read_text()
     left = [process for process in os.listdir("/proc") if process.isdigit() and str(tmp_path) in _command_of(process)]

@@ -1,4 +1,4 @@
-"""One thread: these trainings are small, and processes of different thread counts differ in the last bit."""
+"""One thread: these trainings are small, and different numbers of threads change the last bit of results."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Modules in the place of wandb and mlflow, with the functions that are used, and a server each that keeps all."""
+"""Replacements of the modules wandb and mlflow, each with a server that stores what is logged."""
 
 import sys
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Configs of two lines, and what a training does at each step: learning rates, what has gradients, what trains."""
+"""Short configs, and the values of each training step: learning rates, gradients, and modes of modules."""
 
 import signal
 

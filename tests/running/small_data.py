@@ -1,4 +1,4 @@
-"""A data set of coloured shapes and a network of four blocks: a training that takes a second."""
+"""A data set of coloured shapes and a network of four blocks that trains in a second."""
 
 import contextlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Class folders of coloured pictures, and a training on them that takes a second."""
+"""Class folders of coloured images, and a training on them that takes a second."""
 
 import numpy as np
 from PIL import Image

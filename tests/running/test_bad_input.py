@@ -1,4 +1,4 @@
-"""A mistake of the user's ends in one line that says what to mend, and exit status 2."""
+"""A user's mistake ends with exit status 2 and one line that says how to correct it."""
 
 import json
 import os
@@ -287,7 +287,7 @@ def test_pretrained_file_of_another_network_is_refused(whole, tmp_path):
 
 
 @pytest.mark.parametrize(("key", "other"), [("load_from", "pretrained"), ("pretrained", "load_from")])
-def test_a_start_that_is_missing_is_told_with_its_own_key(whole, tmp_path, key, other):
+def test_a_missing_start_file_is_reported_with_its_config_key(whole, tmp_path, key, other):
     arguments = [CUSTOM, "--work-dir", tmp_path / "work", *options(whole, **{key: tmp_path / "none.pth"})]
     status, _, error = call("train_multilabel", arguments)
     assert status == 2
@@ -305,7 +305,7 @@ def test_pretrained_file_of_another_variant_is_refused(whole, trained, tmp_path)
     refuses_to_train(whole, tmp_path / "work", *words, config=CUSTOM, **changes)
 
 
-def test_pretrained_backbone_is_taken_up(whole, trained, tmp_path):
+def test_pretrained_backbone_is_loaded(whole, trained, tmp_path):
     train(whole, tmp_path / "work", config=CUSTOM, pretrained=trained / "best.pth", max_lr=1e-30, max_epochs=1)
     taken = torch.load(tmp_path / "work/epoch_1.pth", weights_only=True)["state_dict"]["backbone.stem.conv.weight"]
     best = torch.load(trained / "best.pth", weights_only=True)
@@ -314,7 +314,7 @@ def test_pretrained_backbone_is_taken_up(whole, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_line_is_all_that_a_process_prints(data, tmp_path):
+def test_a_process_prints_one_line_only(data, tmp_path):
     picture = data / "pictures/train_05.jpg"
     picture.write_bytes(picture.read_bytes()[:-300])
     arguments = ["--work-dir", tmp_path / "work", *options(data, num_workers=2)]
@@ -332,7 +332,7 @@ def test_loss_of_single_labels_is_refused_by_name(whole, tmp_path):
     refuses_to_train(whole, tmp_path / "work", *words, config=tmp_path / "mine.py")
 
 
-def test_loss_that_does_not_say_its_reduction_trains_and_is_told_of(whole, tmp_path):
+def test_loss_that_does_not_say_its_reduction_trains_and_is_reported(whole, tmp_path):
     @MODELS.register_module(name="OwnLoss", force=True)
     class OwnLoss(torch.nn.Module):
         def forward(self, logits, targets):
@@ -374,7 +374,7 @@ def test_clipping_is_written_as_in_a_config(whole, tmp_path):
     train(whole, tmp_path / "work", optim_wrapper__clip_grad="dict(max_norm=1)", max_epochs=1)
 
 
-def test_five_steps_alone_train(whole, tmp_path):
+def test_a_training_of_five_steps_runs(whole, tmp_path):
     train(whole, tmp_path / "work", batch_size=100, max_epochs=5)
 
 

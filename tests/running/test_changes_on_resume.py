@@ -1,4 +1,4 @@
-"""What a resumed training may change: it is told and takes effect, or it is refused by name."""
+"""Changed settings of a resumed training are reported and take effect, or are refused by name."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def told(printed):
         ({"default_hooks__checkpoint__save_best": "CF1"}, "save_best was None and is now 'CF1'"),
     ],
 )
-def test_what_defines_a_run_cannot_change(data, work_dir, changes, words):
+def test_settings_that_define_a_run_cannot_change(data, work_dir, changes, words):
     refuses_to_train(data, work_dir, words, flags=["--resume"], max_epochs=3, **changes)
 
 
@@ -52,7 +52,7 @@ def test_what_defines_a_run_cannot_change(data, work_dir, changes, words):
         ({"max_lr": 2e-3, "batch_size": 12}, ["max_lr was 0.001 and is now 0.002", "batch_size was 8 and is now 12"]),
     ],
 )
-def test_allowed_changes_are_told_in_a_line_each_and_take_effect(data, work_dir, changes, words):
+def test_allowed_changes_are_reported_in_a_line_each_and_take_effect(data, work_dir, changes, words):
     settings = {"max_epochs": 3, **changes}
     printed = train(data, work_dir, "--resume", **settings)
     assert told(printed) == [f"resumed with a change: {change}" for change in words]
@@ -78,7 +78,7 @@ def test_allowed_changes_are_told_in_a_line_each_and_take_effect(data, work_dir,
         ({"batch_size": 3, "accumulation": 3}, "9 images over all processes, and used 8 before"),
     ],
 )
-def test_images_of_a_step_are_told_where_they_may_have_changed(data, work_dir, changes, line):
+def test_images_of_a_step_are_reported_where_they_may_have_changed(data, work_dir, changes, line):
     printed = train(data, work_dir, "--resume", max_epochs=3, stop_epoch=1, **changes)
     assert f"an optimiser step uses {line}\n" in printed
 
@@ -109,7 +109,7 @@ def test_schedule_follows_the_number_of_pictures(data, work_dir, tmp_path):
     assert schedule["total_steps"] == schedule["last_epoch"] == 6
 
 
-def test_other_validation_data_is_told(data, work_dir, tmp_path):
+def test_other_validation_data_is_reported(data, work_dir, tmp_path):
     fewer = shutil.copytree(data, tmp_path / "fewer")
     content = json.loads((fewer / "val.json").read_text())
     removed = content["images"].pop()["id"]
@@ -120,7 +120,7 @@ def test_other_validation_data_is_told(data, work_dir, tmp_path):
     assert told(printed) == [f"resumed with a change: validation pictures was {before} and is now {before - 1}"]
 
 
-def test_nothing_is_told_where_nothing_changed(data, work_dir):
+def test_without_changes_nothing_is_printed(data, work_dir):
     assert told(train(data, work_dir, "--resume", max_epochs=3)) == []
 
 
@@ -139,7 +139,7 @@ def test_checkpoint_that_does_not_say_its_settings_takes_the_configs(data, train
     assert_bit_for_bit_equal(work_dir / "epoch_3.pth", other / "epoch_3.pth")
 
 
-def test_memory_saving_may_change_without_a_word(data, work_dir):
+def test_memory_saving_may_change_without_a_message(data, work_dir):
     assert told(train(data, work_dir, "--resume", max_epochs=3, model__backbone__with_cp=True)) == []
 
 
@@ -166,7 +166,7 @@ CUTS = {"Ctrl-C": ("raise KeyboardInterrupt", 130), "kill": ("os.kill(os.getpid(
 
 @pytest.mark.parametrize("max_epochs", [1, 2])
 @pytest.mark.parametrize("cut", CUTS)
-def test_epoch_whose_validation_was_cut_is_validated_on_resume(data, tmp_path, max_epochs, cut):
+def test_epoch_whose_validation_was_interrupted_is_validated_on_resume(data, tmp_path, max_epochs, cut):
     """At the first batch of the validation, by a hook of the config."""
     end, status = CUTS[cut]
     hook = tmp_path / "cut_validation.py"

@@ -1,4 +1,4 @@
-"""The checkpoint says all: what was trained is scored, loaded and used without its config, or with another one."""
+"""A checkpoint can be scored, loaded and used without its config, or with another config."""
 
 import json
 import shutil
@@ -105,14 +105,14 @@ def test_scores_at_the_size_of_training_whatever_the_config_says(trained, data, 
     assert abs(read_run(tmp_path).probabilities - predict(load_model(trained / "best.pth"), pictures)).max() < 1e-5
 
 
-def test_nothing_is_told_where_config_and_checkpoint_agree(trained, data, tmp_path):
+def test_nothing_is_reported_where_config_and_checkpoint_agree(trained, data, tmp_path):
     arguments = [DIGITS, trained / "best.pth", options(data, image_size=40)]
     value, notes, _ = scored(tmp_path, *arguments)
     assert (value, notes) == (pytest.approx(best_of(trained)[1], abs=1e-9), [])
 
 
 @pytest.mark.parametrize("with_config", [True, False])
-def test_an_explicit_size_wins_and_is_told(trained, data, tmp_path, with_config):
+def test_an_explicit_size_takes_precedence_and_is_reported(trained, data, tmp_path, with_config):
     config = [DIGITS] if with_config else []
     _, notes, _ = scored(tmp_path, *config, trained / "best.pth", paths_of(data, num_workers=0, image_size=64))
     assert notes[-1] == "note: values of the options are used where the checkpoint differs: " + (
@@ -134,7 +134,7 @@ def test_an_explicit_size_goes_into_a_checkpoints_other_pipeline(trained, data, 
     assert "image_size is 64 (40 in the checkpoint)" in notes[-1]
 
 
-def test_explicit_parts_of_the_model_win_and_then_have_to_fit(trained, data, tmp_path):
+def test_explicit_parts_of_the_model_take_precedence_and_must_fit(trained, data, tmp_path):
     arguments = [DIGITS, trained / "best.pth", "--work-dir", tmp_path, *paths_of(data), "model.backbone.width=0.5"]
     refused("test_multilabel", arguments, "best.pth", "another model", "has shape")
     out = call("test_multilabel", arguments)[1]
@@ -145,7 +145,7 @@ def test_explicit_parts_of_the_model_win_and_then_have_to_fit(trained, data, tmp
 
 
 @pytest.mark.parametrize("network", ["decoder", "timm", "width"])
-def test_whatever_was_trained_is_scored_and_loaded_from_the_checkpoint_alone(data, tmp_path, network):
+def test_every_model_is_scored_and_loaded_from_the_checkpoint_alone(data, tmp_path, network):
     config, changes = DIGITS, {"width": {"model__backbone__width": 0.375}, "decoder": DECODER}.get(network, {})
     if network == "timm":
         pytest.importorskip("timm")
@@ -191,7 +191,7 @@ def test_results_of_a_checkpoint_that_lies_elsewhere_go_to_work_dirs(trained, da
     assert "wrote work_dirs/copies/scores.json" in out
 
 
-def test_what_is_missing_is_asked_for(trained, tmp_path):
+def test_errors_name_what_a_checkpoint_lacks(trained, tmp_path):
     refused("test_multilabel", [DIGITS], "digits_tresnet.py", "name the checkpoint")
     refused("test_multilabel", [trained / "best.pth", "--work-dir", tmp_path], "val_annotations", "--cfg-options")
     refused("test_multilabel", [tmp_path / "none.pth"], "none.pth", "no such checkpoint")
@@ -201,7 +201,7 @@ def test_what_is_missing_is_asked_for(trained, tmp_path):
     refused("test_multilabel", [tmp_path / "older.pth"], "older.pth", "does not describe its model", "CONFIG")
 
 
-def test_a_head_of_ones_own_is_trained_scored_loaded_and_used(data, tmp_path, monkeypatch):
+def test_a_custom_head_is_trained_scored_loaded_and_used(data, tmp_path, monkeypatch):
     (tmp_path / "own_head_of_this_test.py").write_text(OWN_HEAD)
     (tmp_path / "own.py").write_text(OWN_CONFIG.format(base=DIGITS))
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,4 +1,4 @@
-"""Gradients are clipped by one key: once for each optimiser step, by the norm over all weights."""
+"""Gradient clipping by one config key: once per optimiser step, by the norm over all weights."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Config files: that each file of configs/ gives what it says."""
+"""The files of configs/ set the documented values."""
 
 import pytest
 import torch

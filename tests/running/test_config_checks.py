@@ -1,4 +1,4 @@
-"""What is checked of a config before anything is built."""
+"""Checks of a config before anything is built."""
 
 import pytest
 from running.small_data import DIGITS
@@ -10,7 +10,7 @@ from tresnet_downstream.running.config import load_config
 from tresnet_downstream.running.config_checks import check_config, mistakes_in_types
 
 
-def test_folder_of_a_packages_name_is_no_package(tmp_path, monkeypatch):
+def test_folder_with_a_packages_name_is_not_imported(tmp_path, monkeypatch):
     (tmp_path / "wandb").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     config = load_config(DIGITS, ["visualizer.vis_backends.0.type=mmengine.WandbVisBackend"])

@@ -1,4 +1,4 @@
-"""A training ends where the score of best.pth gets no better, also after it was interrupted, on all processes."""
+"""Early stopping by the score of best.pth, also in resumed trainings and on several processes."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def test_a_score_counts_if_it_is_better_than_the_best_that_counted(scores, sign,
     assert validations_waited(scores, sign, min_delta) == waited
 
 
-def test_training_ends_at_the_first_validation_that_patience_says(data, tmp_path):
+def test_training_ends_after_patience_validations_without_improvement(data, tmp_path):
     train(data, tmp_path / "free", max_epochs=5)
     scores = [score for _, score in read(tmp_path / "free/epoch_5.pth")["meta"]["validated"]["validations"]]
     last = json.loads((tmp_path / "free/last_validation.json").read_text())["validated"]["validations"]
@@ -70,7 +70,7 @@ def test_of_raw_and_averaged_weights_the_better_score_of_each_validation_counts(
 
 
 @pytest.mark.parametrize("stop", [1, 2])
-def test_interrupted_training_ends_where_the_undisturbed_one_does(data, tmp_path, stop):
+def test_interrupted_training_ends_where_the_uninterrupted_one_does(data, tmp_path, stop):
     config = two_lines(tmp_path, NEVER)
     train(data, tmp_path / "whole", config=config, max_epochs=5)
     train(data, tmp_path / "parts", config=config, max_epochs=5, stop_epoch=stop)
@@ -86,7 +86,7 @@ def test_interrupted_training_ends_where_the_undisturbed_one_does(data, tmp_path
     assert stops(more)[0].startswith("stopped at epoch 4")
 
 
-def test_training_whose_validation_a_signal_cut_ends_where_the_undisturbed_one_does(data, tmp_path):
+def test_training_whose_validation_a_signal_interrupted_ends_where_the_uninterrupted_one_does(data, tmp_path):
     config = interrupting(tmp_path, 6, "validation", NEVER)
     with pytest.raises(TrainingStopped):
         train(data, tmp_path / "run", config=config, max_epochs=5)
@@ -103,7 +103,7 @@ def test_the_scores_of_a_lost_note_are_those_of_the_checkpoint(data, tmp_path):
     assert stops(printed)[0].startswith("stopped at epoch 3")
 
 
-def test_with_validations_by_step_training_ends_within_an_epoch_and_goes_on_from_there(data, tmp_path):
+def test_with_validations_by_step_training_ends_within_an_epoch_and_continues_from_there(data, tmp_path):
     config = two_lines(tmp_path, f"{NEVER}; val_steps = 2")
     printed = train(data, tmp_path / "run", config=config, max_epochs=4, checkpoint_steps=2)
     # 3 steps in an epoch: validated at 2, 4, 6.
@@ -151,7 +151,7 @@ def test_damaged_scores_count_as_none(stored):
     assert hook.validated == []
 
 
-def test_scores_are_stored_as_plain_data_and_taken_up_again():
+def test_scores_are_stored_as_plain_data_and_restored():
     hook, other = PatienceHook(2), PatienceHook(2)
     hook.name, hook.sign, hook.validated = "loss", -1, [Validated(0.5, 3.0), Validated(1.0, math.nan)]
     other._take_up(json.loads(json.dumps(hook.plain())))

@@ -1,4 +1,4 @@
-"""One training at a time in a folder: the second is refused, and a lock does not outlive its process."""
+"""One training at a time in a folder: a second one is refused. A lock ends with its process."""
 
 import errno
 import os
@@ -91,13 +91,13 @@ def test_lock_is_one_per_folder_and_ends_with_the_block(tmp_path):
         pass
 
 
-def test_looking_at_a_lock_creates_nothing(tmp_path):
+def test_checking_a_lock_creates_no_file(tmp_path):
     require_unused(tmp_path)
     require_unused(tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_processes_that_only_look_do_not_refuse_each_other(tmp_path):
+def test_processes_that_only_check_a_lock_do_not_block_each_other(tmp_path):
     with locked(tmp_path):
         pass
     looking = os.open(tmp_path / folder_lock.LOCK, os.O_RDWR)
@@ -107,7 +107,7 @@ def test_processes_that_only_look_do_not_refuse_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["flock", "fcntl"])
-def test_file_system_without_locks_is_told_in_one_line(tmp_path, monkeypatch, capsys, missing):
+def test_file_system_without_locks_is_reported_in_one_line(tmp_path, monkeypatch, capsys, missing):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 

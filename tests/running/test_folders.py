@@ -1,4 +1,4 @@
-"""Run folders: no result is overwritten, and nothing of the user's there is in the way."""
+"""Run folders: no result is overwritten, and other files in the folder are left alone."""
 
 import os
 import shutil
@@ -181,7 +181,7 @@ def test_refused_resume_leaves_the_config_of_the_training(data, work_dir):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"iter": "3"}', '{"epoch": null}', '{"best_ckpt": 1}', '{"a": 1}', "[" * 100_000]
 )
-def test_damaged_note_of_the_last_validation_says_nothing(tmp_path, content):
+def test_damaged_record_of_the_last_validation_is_ignored(tmp_path, content):
     note = {"iter": 30, "epoch": 3, "best_score": 0.5, "best_ckpt": "best_epoch_3.pth"}
     folders.write_validation(tmp_path, note)
     assert folders.last_validation(tmp_path) == note
@@ -189,7 +189,7 @@ def test_damaged_note_of_the_last_validation_says_nothing(tmp_path, content):
     assert folders.last_validation(tmp_path) == {}
 
 
-def test_names_that_are_taken_are_passed_over(tmp_path):
+def test_existing_names_are_skipped(tmp_path):
     for name in ("best.pth", "best_1.pth"):
         (tmp_path / name).write_text(name)
     assert folders.move_aside(tmp_path / "best.pth") == tmp_path / "best_2.pth"

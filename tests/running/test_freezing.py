@@ -1,4 +1,4 @@
-"""Frozen parts: no step, no decay, no momentum and no statistics, by epoch; resumed and on two processes alike."""
+"""Frozen parts get no step, decay, momentum or statistics, also in resumed trainings and on two processes."""
 
 import pytest
 import torch
@@ -118,7 +118,7 @@ def test_checkpointed_blocks_give_the_same_run(data, frozen_for_two_epochs, tmp_
         assert torch.allclose(tensor.double(), other[name].double(), rtol=1e-3, atol=1e-5), name
 
 
-def test_a_span_that_changes_when_a_run_is_resumed_is_told(data, tmp_path):
+def test_a_span_that_changes_when_a_run_is_resumed_is_reported(data, tmp_path):
     train(data, tmp_path / "run", config=two_lines(tmp_path, FREEZE), stop_epoch=1)
     printed = train(data, tmp_path / "run", "--resume")
     assert "resumed with a change: freeze was {'backbone': 2} and is now None" in printed

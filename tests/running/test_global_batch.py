@@ -1,4 +1,4 @@
-"""With the same batch of all processes together, their number changes neither order nor draws nor scores."""
+"""With the same global batch, the number of processes changes neither order, random draws nor scores."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The weight average, early end, progress and the files that a run leaves."""
+"""The weight average, the early end, the progress, and the files of a run."""
 
 import csv
 import json
@@ -177,7 +177,7 @@ def test_training_tells_once_which_blocks_keep_more_memory_and_why(data, tmp_pat
     assert log.count(line) == told
 
 
-def test_each_reason_against_the_lean_form_is_told_with_its_blocks(capsys):
+def test_each_reason_against_the_lean_form_is_reported_with_its_blocks(capsys):
     network = TResNet(layers=(1, 1, 1, 1), width=0.25)
     for stage in (network.layer2, network.layer3):
         stage[0].conv1.register_forward_hook(lambda *_: None)

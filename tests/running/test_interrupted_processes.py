@@ -1,4 +1,4 @@
-"""Trainings of two processes end in time, with one line and a whole checkpoint, whatever happens to one of them."""
+"""If one of two processes fails, the training ends in time, with one line and a complete checkpoint."""
 
 import json
 import re
@@ -117,7 +117,7 @@ def assert_resumes_to(undisturbed, data, work_dir):
         (signal.SIGINT, "step"),
     ],
 )
-def test_signal_to_two_processes_ends_both_after_one_step_and_the_resumed_run_equals_the_undisturbed_one(
+def test_signal_to_two_processes_ends_both_after_one_step_and_the_resumed_run_equals_the_uninterrupted_one(
     data, undisturbed, tmp_path, number, place
 ):
     ended = train_with(INTERRUPTING_ALL, data, tmp_path, number, 7, place, "InterruptingAll")
@@ -140,7 +140,7 @@ def test_signal_to_two_processes_ends_both_after_one_step_and_the_resumed_run_eq
         ("LosingSecond", 12, "validation", 1, "epoch_2.pth"),
     ],
 )
-def test_killed_process_ends_the_other_with_one_line_and_the_resumed_run_equals_the_undisturbed_one(
+def test_killed_process_ends_the_other_with_one_line_and_the_resumed_run_equals_the_uninterrupted_one(
     data, undisturbed, tmp_path, kind, batch, place, num_workers, newest
 ):
     ended = train_with(LOSING, data, tmp_path, signal.SIGKILL, batch, place, kind, num_workers=num_workers)
@@ -163,7 +163,7 @@ def test_killed_process_ends_the_other_within_a_long_validation(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_stopped_process_ends_the_training_with_one_line_and_the_resumed_run_equals_the_undisturbed_one(
+def test_stopped_process_ends_the_training_with_one_line_and_the_resumed_run_equals_the_uninterrupted_one(
     data, undisturbed, tmp_path
 ):
     ended = train_with(LOSING, data, tmp_path, signal.SIGSTOP, 7, "step", "LosingSecond")
@@ -179,7 +179,7 @@ def test_stopped_process_ends_the_training_with_one_line_and_the_resumed_run_equ
 @pytest.mark.parametrize(
     ("state", "is_needed", "is_told"), [("T", False, True), ("Z", True, True), ("Z", False, False)]
 )
-def test_lost_process_is_told_after_ten_looks_and_an_ended_one_only_where_it_is_needed(
+def test_lost_process_is_reported_after_ten_checks_and_an_ended_one_only_if_needed(
     monkeypatch, state, is_needed, is_told
 ):
     states = ["R", *[state] * 9, "R", *[state] * 10]
@@ -202,7 +202,7 @@ def test_lost_process_is_told_after_ten_looks_and_an_ended_one_only_where_it_is_
         (["--resumed"], {}, r"usage: (?s:.*)\ntrain_multilabel.py: error: .*--resumed.*\n"),
     ],
 )
-def test_error_of_every_process_is_told_once(data, tmp_path, flags, changes, line):
+def test_error_of_every_process_is_printed_once(data, tmp_path, flags, changes, line):
     ended = train_on_two(data, tmp_path, flags=flags, **changes)
     assert ended.status != 0
     assert re.fullmatch(line, ended.err), ended.err
@@ -210,7 +210,7 @@ def test_error_of_every_process_is_told_once(data, tmp_path, flags, changes, lin
 
 
 @pytest.mark.slow
-def test_image_that_one_process_cannot_read_is_told_once(tmp_path):
+def test_image_that_one_process_cannot_read_is_reported_once(tmp_path):
     data = make_small_data(tmp_path / "data")
     names = [image["file_name"] for image in json.loads((data / "train.json").read_text())["images"]]
     order = [names[index] for _, index in EpochSampler(names, seed=0)]

@@ -1,4 +1,4 @@
-"""What a training leaves is a file that load_model reads as any other."""
+"""load_model reads the checkpoints of trainings."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_trained_checkpoint_tells_its_network_classes_and_preprocessing(trained):
+def test_trained_checkpoint_has_network_classes_and_preprocessing(trained):
     model = load_model(trained / "work/best.pth")
     assert (model.classes, model.input_size, model.variant) == (CLASSES, 32, "custom")
     assert model.backbone.variant.slopes == (0.05, 0.02)
@@ -32,7 +32,7 @@ def test_trained_checkpoint_tells_its_network_classes_and_preprocessing(trained)
 
 
 @pytest.mark.parametrize(("which", "key"), [("raw", "state_dict"), ("averaged", "averaged_state_dict")])
-def test_raw_and_averaged_weights_are_both_there(trained, which, key):
+def test_raw_and_averaged_weights_can_be_loaded(trained, which, key):
     stored = torch.load(trained / "work/best.pth", weights_only=True)[key]
     model = load_model(trained / "work/best.pth", weights=which)
     assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
@@ -48,7 +48,7 @@ def test_training_starts_from_all_of_a_checkpoint_with_load_from(trained, tmp_pa
     assert torch.equal(taken["head.group_weight"], wanted["head.group_weight"])
 
 
-def test_a_resumed_run_does_not_ask_for_its_start_again(trained, tmp_path):
+def test_a_resumed_run_does_not_need_its_start_file(trained, tmp_path):
     train(trained / "data", tmp_path, config=CUSTOM, pretrained=trained / "work/best.pth", **DECODER, stop_epoch=1)
     train(trained / "data", tmp_path, "--resume", config=CUSTOM, pretrained="gone.pth", **DECODER)
 

@@ -1,4 +1,4 @@
-"""MMEngine's writers of logs: TensorBoard's by the key `tracker`, and errors of others in one line."""
+"""MMEngine's log writers: TensorBoard by the key `tracker`, and errors of others in one line."""
 
 import pytest
 from mmengine.registry import VISBACKENDS

@@ -1,4 +1,4 @@
-"""Validation every so many optimiser steps."""
+"""Validation after a number of optimiser steps."""
 
 import sys
 
@@ -79,7 +79,7 @@ def test_run_killed_between_two_validations_resumes_to_the_same_scores_and_best(
         assert_bit_for_bit_equal(work_dir / name, folder / name)
 
 
-def test_last_validation_that_was_cut_is_made_up_for(data, undisturbed, tmp_path):
+def test_interrupted_last_validation_is_repeated(data, undisturbed, tmp_path):
     """Step 8 ends the training and is no multiple of 3."""
     train(data, tmp_path, **STEPS, val_steps=3)
     (tmp_path / "last_validation.json").write_text('{"iter": 9, "epoch": 3}')
@@ -112,7 +112,7 @@ def test_early_stopping_counts_validations_and_ends_at_once(data, tmp_path):
     assert names == ["best.pth", "epoch_1.pth", "epoch_2_step_4.pth"]
 
 
-def test_first_epoch_of_validation_holds_and_other_intervals_are_told_to_have_no_effect(data, tmp_path):
+def test_first_epoch_of_validation_takes_effect_and_other_intervals_are_reported_as_unused(data, tmp_path):
     loop = "dict(by_epoch=True,max_epochs=4,val_begin=3,val_interval=2)"
     printed = train(data, tmp_path, max_epochs=4, val_steps=4, train_cfg=loop)
     assert validations(printed)[0] == ["step 8/12 (epoch 3/4)", "step 12/12 (epoch 4/4)"]
@@ -120,7 +120,7 @@ def test_first_epoch_of_validation_holds_and_other_intervals_are_told_to_have_no
 
 
 @pytest.mark.parametrize("steps", [0, -3, 2.5, "True", "often"])
-def test_what_is_no_number_of_steps_is_refused_before_anything_is_moved(data, tmp_path, steps):
+def test_invalid_number_of_steps_is_refused_before_a_folder_is_renamed(data, tmp_path, steps):
     (tmp_path / "epoch_1.pth").write_bytes(b"")
     flags = ["--overwrite"]
     refuses_to_train(data, tmp_path, "val_steps=", "whole number", "at least 1", flags=flags, val_steps=steps)

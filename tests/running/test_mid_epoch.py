@@ -1,4 +1,4 @@
-"""Checkpoints within epochs: a run that goes on from one equals a run that was not interrupted, bit for bit."""
+"""Checkpoints within epochs: a run that is resumed from one equals an uninterrupted run, bit for bit."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def line_of(printed, epoch):
         (signal.SIGTERM, 6, "save", "epoch_1.pth"),
     ],
 )
-def test_signal_ends_the_step_and_the_resumed_run_equals_the_undisturbed_one(
+def test_signal_ends_the_step_and_the_resumed_run_equals_the_uninterrupted_one(
     data, undisturbed, tmp_path, number, batch, place, newest
 ):
     config = config_with(tmp_path, number, batch, place)

@@ -1,4 +1,4 @@
-"""Optimiser, precision and schedule against torch's own."""
+"""Optimiser, precision and learning rate schedule, compared with torch's."""
 
 import copy
 
@@ -213,7 +213,7 @@ def test_cosine_resumes_where_it_was():
     assert rates(second, 13) == expected[7:]
 
 
-def test_wrong_shares_of_a_cosine_are_told():
+def test_wrong_shares_of_a_cosine_are_reported():
     with pytest.raises(UserError, match="Cosine: warmup=1"):
         Cosine(RecipeOptimWrapper(torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.6)), end=20, warmup=1)
 

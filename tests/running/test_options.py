@@ -1,4 +1,4 @@
-"""Options: how ``key=value`` is read, which keys there are, and another component by an option alone."""
+"""``key=value`` options: how values are parsed, which keys exist, and replacing a component."""
 
 import pytest
 import torch
@@ -77,7 +77,7 @@ def test_another_component_takes_the_place_of_one_by_options_alone(options):
     assert MODELS.build(config.model)(torch.rand(2, 3, 64, 64)).shape == (2, 10)
 
 
-def test_arguments_that_another_component_does_not_have_are_told(capsys):
+def test_arguments_that_another_component_does_not_have_are_reported(capsys):
     load_config(DIGITS, ["model.backbone.type=TimmNetwork", "model.backbone.model=resnet18"])
     told = capsys.readouterr().out
     assert "model.backbone.type=TimmNetwork: leaves out layers=(1, 1, 2, 1), an argument of TResNet" in told

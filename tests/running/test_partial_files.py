@@ -1,4 +1,4 @@
-"""What a killed process left unfinished is removed, and nothing else."""
+"""Partial files of killed processes are removed, and no other files."""
 
 import os
 import subprocess

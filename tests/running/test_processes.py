@@ -1,4 +1,4 @@
-"""Several processes give what one process gives from the whole batch."""
+"""The results of several processes equal those of one process with the whole batch."""
 
 import json
 from types import SimpleNamespace
@@ -192,7 +192,7 @@ def test_training_on_two_processes_writes_one_set_of_files_and_scores_every_pict
 
 
 @pytest.mark.slow
-def test_two_processes_overwrite_no_run_and_go_on_with_that_of_one(folder):
+def test_two_processes_overwrite_no_run_and_resume_that_of_one(folder):
     first, second = (json.loads((folder / f"tools_{rank}.json").read_text()) for rank in range(2))
     assert f"was moved to {folder / 'work_1'}" in first["again"][1]
     assert (folder / "work_1/epoch_2.pth").exists()

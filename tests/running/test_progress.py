@@ -1,4 +1,4 @@
-"""What a training tells of its progress, compared with numbers that are computed apart."""
+"""The reported progress of a training, compared with independently computed values."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Trainings that do something about rare classes: what is told and kept, how they resume, and what is refused."""
+"""Trainings with class weights or sampling: reported and stored settings, resuming, and errors."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def trained(data, tmp_path_factory):
     return work_dir, train(data, work_dir, **SAMPLED, **keys)
 
 
-def test_what_is_done_is_told_before_the_training_and_kept_in_the_checkpoint(data, trained):
+def test_settings_are_printed_before_the_training_and_stored_in_the_checkpoint(data, trained):
     work_dir, printed = trained
     counts = counts_of(data)
     weights = sum(counts) / 3 / np.array(counts)
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_is_scored_alone_has_head_middle_and_tail(data, traine
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM])
-def test_a_training_with_sampling_that_is_stopped_within_an_epoch_goes_on_bit_for_bit(data, tmp_path, number):
+def test_a_training_with_sampling_that_is_stopped_within_an_epoch_continues_bit_for_bit(data, tmp_path, number):
     changes = {**RANDOM, **SAMPLED, "class_weights": "effective", "initial_bias": "frequencies"}
     train(data, tmp_path / "whole", config=CUSTOM, **changes)
     config = config_with(tmp_path, number, 10, "step")
@@ -102,7 +102,7 @@ def test_a_training_with_sampling_that_is_stopped_within_an_epoch_goes_on_bit_fo
     assert_bit_for_bit_equal(tmp_path / "run/epoch_3.pth", tmp_path / "whole/epoch_3.pth")
 
 
-def test_changes_of_weights_and_sampling_between_epochs_are_told_and_take_effect(data, trained, tmp_path):
+def test_changes_of_weights_and_sampling_between_epochs_are_reported_and_take_effect(data, trained, tmp_path):
     train(data, tmp_path / "run", max_epochs=2, stop_epoch=1)
     printed = train(data, tmp_path / "run", "--resume", sampling="class_balanced", class_weights="inverse")
     told = [line for line in printed.splitlines() if line.startswith("resumed with a change")]
@@ -199,7 +199,7 @@ def test_wrong_values_are_refused_in_one_line(data, tmp_path, changes, words):
     refuses_to_train(data, tmp_path / "run", *words, **changes)
 
 
-def test_a_loss_of_ones_own_that_takes_no_weights_is_refused(data, tmp_path, monkeypatch):
+def test_a_custom_loss_that_takes_no_weights_is_refused(data, tmp_path, monkeypatch):
     class OwnLoss(torch.nn.Module):
         def forward(self, logits, targets):
             return (logits * (1 - 2 * targets)).clamp(min=-1).mean()
@@ -224,7 +224,7 @@ def test_a_loss_of_ones_own_that_takes_no_weights_is_refused(data, tmp_path, mon
     assert given == [[3, 1, 1]]
 
 
-def test_a_data_set_of_ones_own_tells_its_labels_or_is_refused(data, tmp_path, monkeypatch):
+def test_a_custom_data_set_without_labels_is_refused(data, tmp_path, monkeypatch):
     class OwnData(Dataset):
         def __init__(self, pipeline=(), classes=None, **_):
             self.inner = MultiLabelDataset(str(data / "train.json"), str(data / "pictures"), pipeline, classes=classes)

@@ -1,4 +1,4 @@
-"""Learning rates by part and by layer: what each group of the optimiser has at each step."""
+"""Learning rates by part and by layer: the rate of each parameter group at each step."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The published training loop, followed step by step through a config and the runner."""
+"""The published training loop equals our training, step by step."""
 
 import numpy as np
 import pytest

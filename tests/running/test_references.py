@@ -46,7 +46,7 @@ def test_two_dollar_signs_stand_for_one(tmp_path, text, plain):
 
 
 @pytest.mark.parametrize("text", ["a = '$b'", "a = 'x${b}'", "a = [dict(c='$b')]"])
-def test_reference_to_nothing_is_named(tmp_path, text):
+def test_reference_to_a_missing_key_is_named(tmp_path, text):
     with pytest.raises(UserError, match=r"mine\.py: .*'b'.*does not define"):
         written(tmp_path, text + "\n")
 

@@ -1,4 +1,4 @@
-"""A run that was interrupted goes on as if it had not been."""
+"""A resumed run equals an uninterrupted one."""
 
 import contextlib
 import os
@@ -150,7 +150,7 @@ def test_resumed_run_removes_the_checkpoints_that_a_killed_one_had_not_yet_remov
     assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_2.pth", "epoch_3.pth"]
 
 
-def test_checkpoints_hold_tensors_and_plain_values_alone(uninterrupted):
+def test_checkpoints_contain_only_tensors_and_plain_values(uninterrupted):
     plain = torch.Tensor | str | int | float | bool | None
     for path in uninterrupted.glob("*.pth"):
         kinds = {type(leaf) for leaf in leaves(read(path)).values()}

@@ -1,4 +1,4 @@
-"""A training goes on from its newest whole checkpoint, whatever happened to the files of its folder.
+"""A training is resumed from its newest undamaged checkpoint, whatever happened to the files of its folder.
 
 With TRESNET_MUTATIONS=2000, 200 damaged checkpoints are tried.
 """
@@ -98,7 +98,7 @@ def write_pointer(folder, kind):
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "not UTF-8", "zeros", "a folder"])
-def test_damaged_pointer_is_told_and_written_anew(small_run, lines, kind):
+def test_damaged_pointer_is_reported_and_rewritten(small_run, lines, kind):
     (small_run / "epoch_3.pth").rename(small_run / "epoch_10.pth")  # after epoch 2, though its name sorts before
     write_pointer(small_run, kind)
     assert newest_whole_checkpoint(small_run) == small_run / "epoch_10.pth"
@@ -108,7 +108,7 @@ def test_damaged_pointer_is_told_and_written_anew(small_run, lines, kind):
     assert "resumed from epoch_10.pth" in line
 
 
-def test_checkpoint_that_is_gone_is_told(small_run, lines):
+def test_missing_checkpoint_of_the_pointer_is_reported(small_run, lines):
     (small_run / "epoch_3.pth").unlink()
     assert newest_whole_checkpoint(small_run) == small_run / "epoch_2.pth"
     assert "epoch_3.pth is missing" in lines[0]

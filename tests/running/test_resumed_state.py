@@ -1,4 +1,4 @@
-"""The state in a checkpoint is checked before a training takes it up, and none of it is run."""
+"""The training state in a checkpoint is checked before it is restored, and runs no code."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""What the test tools leave on disk, and what is made of it without the network."""
+"""The files that scoring writes, and their use without the network."""
 
 import csv
 import json
@@ -53,7 +53,7 @@ def test_the_run_says_where_it_comes_from(scored):
     assert about["versions"].keys() >= {"tresnet-downstream", "python", "torch", "numpy"}
 
 
-def test_the_report_is_written_and_told_of(scored):
+def test_the_report_is_written_and_its_path_printed(scored):
     work_dir, out = scored
     assert f"wrote {work_dir / 'report' / 'report.html'}" in out.splitlines()
     (run,) = json.loads((work_dir / "report" / "scores.json").read_text())["runs"]
@@ -122,7 +122,7 @@ def test_thresholds_for_other_classes_are_refused(scored, tmp_path):
     refused("predict", arguments, "other.json: lacks 2 of the 3 classes, such as 'square'")
 
 
-def test_weights_that_give_no_number_are_told_with_the_first_picture(scored, data, tmp_path):
+def test_weights_that_give_nan_are_reported_with_the_first_image(scored, data, tmp_path):
     checkpoint = torch.load(scored[0] / "best.pth", weights_only=True)
     weights = checkpoint["state_dict"]
     head = next(weight for name, weight in weights.items() if name.startswith("head.") and weight.dim() == 2)
@@ -133,7 +133,7 @@ def test_weights_that_give_no_number_are_told_with_the_first_picture(scored, dat
     assert not (tmp_path / "work" / "run.json").exists()
 
 
-def test_configs_of_the_other_task_are_told_by_both_tools(tmp_path):
+def test_configs_of_the_other_task_are_reported_by_both_tools(tmp_path):
     detector = str(ROOT / "configs" / "digits_retinanet_tresnet.py")
     refused(
         "train_multilabel", [detector, "--work-dir", tmp_path], "is a config of a detector", "tools/train_detection.py"
@@ -187,7 +187,7 @@ def test_a_resumed_training_keeps_the_names_of_unreadable_images(data, tmp_path)
     assert left_out(files[1]) == ["val_03.jpg"]
 
 
-def test_what_went_in_is_said_and_kept(data, tmp_path):
+def test_the_scored_data_is_printed_and_stored(data, tmp_path):
     data = shutil.copytree(data, tmp_path / "data")
     content = json.loads((data / "val.json").read_text())
     content["images"] += [{"id": 90, "file_name": "val_00_unlabelled.jpg"}]

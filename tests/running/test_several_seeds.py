@@ -1,4 +1,4 @@
-"""A training with several seeds: folders of their own, a table, and seeds that are not trained twice."""
+"""A training with several seeds: a folder for each, a table, and no repeated trainings."""
 
 import json
 import statistics
@@ -63,7 +63,7 @@ def test_a_seeds_run_is_that_of_a_training_with_this_seed_alone(two_seeds, data,
     assert_bit_for_bit_equal(tmp_path / "seed_3/epoch_2.pth", two_seeds[0] / "seed_3/epoch_2.pth")
 
 
-def test_resumed_seeds_are_not_trained_again_a_cut_one_goes_on_and_others_are_added(data, tmp_path, two_seeds, capsys):
+def test_resuming_skips_finished_seeds_continues_an_interrupted_one_and_adds_others(data, tmp_path, two_seeds, capsys):
     with pytest.raises(KeyboardInterrupt):
         seeds(data, tmp_path, [0, 3], fails=3)
     assert json.loads((tmp_path / "seeds.json").read_text())["seeds"][0]["seed"] == 0
@@ -112,6 +112,6 @@ def test_damaged_results_end_in_one_line(data, tmp_path, content):
 @pytest.mark.parametrize(
     ("several", "words"), [([], "at least one"), ([0, 0], "0 is named twice"), ([-1], "not a whole number")]
 )
-def test_seeds_that_are_none_are_refused(data, tmp_path, several, words):
+def test_invalid_seeds_are_refused(data, tmp_path, several, words):
     with pytest.raises(UserError, match=words):
         seeds(data, tmp_path, several)

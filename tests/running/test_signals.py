@@ -1,4 +1,4 @@
-"""The first signal is remembered, and the second one acts."""
+"""The first signal ends a training in order, and the second one ends it at once."""
 
 import multiprocessing
 import signal
@@ -49,9 +49,7 @@ def test_another_signal_acts_at_once(acted):
 
 
 @pytest.mark.parametrize(("processes", "reaches"), [(1, True), (2, False)])
-def test_one_of_several_processes_that_fails_is_not_ended_by_torchruns_signal_before_it_tells(
-    acted, processes, reaches
-):
+def test_a_failing_process_prints_its_error_before_torchruns_signal_ends_it(acted, processes, reaches):
     with pytest.raises(ValueError, match="fails"), signals.deferred(processes):
         raise ValueError("fails")
     signal.raise_signal(signal.SIGTERM)
@@ -59,7 +57,7 @@ def test_one_of_several_processes_that_fails_is_not_ended_by_torchruns_signal_be
     assert acted == [signal.SIGTERM] * reaches + [signal.SIGINT]
 
 
-def test_one_of_several_processes_that_ends_well_heeds_signals_again(acted):
+def test_a_process_that_ended_without_error_handles_signals_again(acted):
     with signals.deferred(2):
         pass
     signal.raise_signal(signal.SIGTERM)

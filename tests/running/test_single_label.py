@@ -1,4 +1,4 @@
-"""One label per image, from class folders to scores: the steps of a plain loop on timm, resuming, wrong input."""
+"""Single-label trainings: steps equal a plain loop with timm, resuming, and errors."""
 
 import copy
 import importlib
@@ -229,7 +229,7 @@ def test_mistakes_are_explained_by_the_class_that_they_were_taken_for(trained, f
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_resumed_run_equals_the_undisturbed_one_with_mixup_erasing_and_timms_augmentation(folders, tmp_path, workers):
+def test_resumed_run_equals_the_uninterrupted_one_with_mixup_erasing_and_timms_augmentation(folders, tmp_path, workers):
     changes = {
         "num_workers": workers,
         "model__batch_transforms": "[dict(type='RandomErasing'),dict(type='Mixup',mixup_alpha=0.8,cutmix_alpha=1.0)]",
@@ -303,7 +303,7 @@ def test_wrong_input_ends_in_one_line(folders, tmp_path, changes, words):
     refused("train_classifier", [FOLDERS, "--work-dir", tmp_path, *options(folders, **changes)], *words)
 
 
-def test_other_class_folders_in_validation_than_in_training_are_told(tmp_path):
+def test_other_class_folders_in_validation_than_in_training_are_reported(tmp_path):
     data = make_class_folders(tmp_path / "data", (3, 2))
     (data / "val" / "red").rename(data / "val" / "pink")
     refused(

@@ -1,4 +1,4 @@
-"""Data for a score at the end, which no epoch is chosen by; and splits that share images with the training data."""
+"""The test split is not used to choose epochs, and images that it shares with the training data are reported."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def trained(three_splits, tmp_path_factory):
     return folder, printed
 
 
-def test_training_reads_the_validation_data_alone_and_scoring_reads_the_split_asked_for(
+def test_training_reads_only_the_validation_data_and_scoring_reads_the_chosen_split(
     three_splits, trained, tmp_path, capsys
 ):
     folder, printed = trained
@@ -100,7 +100,7 @@ def test_the_test_split_alone_can_be_scored(three_splits, trained, tmp_path):
     assert scores.num_images == 5
 
 
-def test_same_data_of_both_splits_is_told(three_splits, trained, tmp_path, capsys):
+def test_same_data_of_both_splits_is_reported(three_splits, trained, tmp_path, capsys):
     folder, _ = trained
     score(config_of(folder), folder / "run/best.pth", three_splits, tmp_path, "test", test_annotations="val.json")
     assert "note: the test data of the config is its validation data" in capsys.readouterr().out
@@ -146,7 +146,7 @@ def test_files_that_are_linked_or_copied_under_their_name_count(tmp_path):
     assert overlap(training, training)[0] == 4
 
 
-def test_looks_that_are_used_up_are_told(tmp_path, monkeypatch, capsys):
+def test_an_incomplete_search_reports_a_lower_bound(tmp_path, monkeypatch, capsys):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     for number in range(3):
@@ -158,7 +158,7 @@ def test_looks_that_are_used_up_are_told(tmp_path, monkeypatch, capsys):
     assert "warning: at least 2 of the 3 images of the test split" in capsys.readouterr().out
 
 
-def test_data_sets_of_a_users_own_that_do_not_say_their_images_are_not_looked_at():
+def test_custom_data_sets_without_image_paths_are_not_searched():
     assert paths_of(object()) is None
     tell_overlap("val", None, ["/a"])
 

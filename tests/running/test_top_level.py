@@ -1,4 +1,4 @@
-"""Keys of a config's top level that nothing reads."""
+"""Top-level config keys that no code reads."""
 
 from types import SimpleNamespace
 
@@ -31,7 +31,7 @@ def test_our_configs_assign_nothing_that_nothing_reads(path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_names_of_a_users_own_file_that_nothing_reads_are_told_in_one_line(data, tmp_path):
+def test_names_of_a_users_own_file_that_nothing_reads_are_reported_in_one_line(data, tmp_path):
     config = tmp_path / "mine.py"
     config.write_text(
         f"_base_ = [{DIGITS!r}]\n"
@@ -110,13 +110,13 @@ def test_a_config_without_a_file_has_no_keys_of_its_own(capsys):
         (["repeat_threshold=0.3", "sampling=repeat_factor"], ""),
     ],
 )
-def test_keys_that_another_key_leaves_without_effect_are_told(changes, line, capsys):
+def test_keys_that_another_key_leaves_without_effect_are_reported(changes, line, capsys):
     tell_ineffective_keys(load_config(DIGITS, changes))
     printed = capsys.readouterr().out
     assert printed.startswith(f"note: {line}") if line else printed == ""
 
 
-def test_the_default_threshold_of_detectors_is_not_told_and_another_one_is(capsys):
+def test_the_default_threshold_of_detectors_is_not_reported_and_another_one_is(capsys):
     config = load(DETECTOR)
     assert config.repeat_threshold == DETECTORS_REPEAT_THRESHOLD
     tell_ineffective_keys(config)

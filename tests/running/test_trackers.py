@@ -1,4 +1,4 @@
-"""Trackers: the key, one run at the tracker however often the training was killed, and trackers that fail."""
+"""Trackers: the config key, one run for a killed and resumed training, and trackers that fail."""
 
 import hashlib
 import json
@@ -179,7 +179,7 @@ def test_other_settings_without_a_checkpoint_start_another_run(data, tmp_path, m
     assert (len(first["rows"]), len(second["rows"])) == (1, 4)
 
 
-def test_steps_go_on_where_a_resumed_run_has_another_batch_size(data, tmp_path, monkeypatch):
+def test_steps_continue_if_a_resumed_run_has_another_batch_size(data, tmp_path, monkeypatch):
     wandb = fake_wandb(monkeypatch)
     train(data, tmp_path / "run", max_epochs=1, tracker="wandb", **EACH)
     train(data, tmp_path / "run", "--resume", max_epochs=3, batch_size=12, tracker="wandb", **EACH)
@@ -221,7 +221,7 @@ def test_unreachable_tracker_is_one_line_and_no_run_is_touched(data, tmp_path, m
 
 
 @pytest.mark.parametrize("kind", ["wandb", "mlflow"])
-def test_tracker_that_dies_is_told_of_once_and_gets_the_rest_later(data, tmp_path, monkeypatch, kind):
+def test_tracker_that_dies_is_reported_once_and_gets_the_rest_later(data, tmp_path, monkeypatch, kind):
     server = fake_wandb(monkeypatch) if kind == "wandb" else fake_mlflow(monkeypatch)
     server.dies_at = {"wandb": 4, "mlflow": 7}[kind]
     out = train(data, tmp_path / "run", tracker=kind, **EACH)
@@ -323,7 +323,7 @@ def test_journal_ends_with_its_last_whole_line(tmp_path):
     assert again.add_scalars("val", 0.25, 1, {"loss": 3.0}).number == 2
 
 
-def test_damaged_lines_of_a_journal_are_told_of(tmp_path, capsys):
+def test_damaged_lines_of_a_journal_are_reported(tmp_path, capsys):
     Journal(tmp_path, "a").add_scalars("train", 0.5, 1, {"loss": 2.0})
     with (tmp_path / JOURNAL).open("a") as file:
         file.write('not JSON\n[1]\n{"number": "x"}\n')

@@ -1,4 +1,4 @@
-"""Starts a tool on several processes, and tells torchrun's own words from those of the tool."""
+"""Starts a tool on several processes, and separates the output of torchrun from that of the tool."""
 
 import json
 import os

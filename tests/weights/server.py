@@ -1,4 +1,4 @@
-"""A server of the tests' own that cuts, refuses, lies and hangs."""
+"""A test server that cuts, refuses and delays responses and sends wrong content."""
 
 import http.server
 import time

@@ -1,4 +1,4 @@
-"""Downloads from a server of our own that cuts, refuses, lies and hangs."""
+"""Downloads from a test server that cuts, refuses and delays responses and sends wrong content."""
 
 import errno
 import hashlib
@@ -44,7 +44,7 @@ def test_file_is_fetched_once_and_its_checksum_remembered(server):
 
 
 @pytest.mark.parametrize("etag", ['"1"', None])
-def test_cut_connection_is_told_and_the_next_call_goes_on_from_there(server, etag):
+def test_cut_connection_is_reported_and_the_next_call_continues_from_there(server, etag):
     server.cut, server.etag = 8000, etag
     with pytest.raises(UserError, match=r"interrupted after 8,000 of [\d,]+ bytes; try again"):
         fetch(server.url)
@@ -69,7 +69,7 @@ def test_what_cannot_be_gone_on_with_is_started_anew(server, change):
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_refusal_is_told_with_its_number(server, status):
+def test_refusal_is_reported_with_its_number(server, status):
     server.mode = status
     with pytest.raises(UserError, match=rf"net\.pth: the server answers {status} .*give its path"):
         fetch(server.url)
@@ -115,7 +115,7 @@ def test_file_that_changed_in_the_cache_is_refused(server):
         fetch(server.url)
 
 
-def test_closed_port_is_told_in_one_line(server):
+def test_closed_port_is_reported_in_one_line(server):
     url = server.url.replace(str(server.server_port), "9")
     with pytest.raises(UserError, match="cannot be reached"):
         fetch(url)
@@ -131,7 +131,7 @@ def test_offline_switch_forbids_fetching_and_not_what_is_here(server, monkeypatc
     assert fetch(server.url) == path
 
 
-def test_unknown_names_are_told_with_the_nearest():
+def test_unknown_names_are_reported_with_the_nearest():
     with pytest.raises(UserError, match=r"l_in1k_44: no such name in the catalogue.*l_in1k_448"):
         locate("tresnet://l_in1k_44")
     with pytest.raises(UserError, match="no such file"):
@@ -187,7 +187,7 @@ def test_a_damaged_note_of_what_was_begun_starts_over(server, content):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"0123", b"g" * 64])
-def test_a_damaged_note_of_the_checksum_is_told(server, content):
+def test_a_damaged_note_of_the_checksum_is_reported(server, content):
     path = fetch(server.url)
     path.with_name("net.pth.sha256").write_bytes(content)
     with pytest.raises(UserError, match=r"net\.pth\.sha256: is damaged: it has no checksum.*delete net\.pth\.sha256"):
@@ -228,12 +228,12 @@ def test_longer_downloads_than_the_limit_end(server, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["hf://a", "http://[1", "http://a b/net.pth"])
-def test_what_is_no_url_is_told(server, url):
+def test_invalid_urls_are_refused(server, url):
     with pytest.raises(UserError, match=r"is not a URL|give hf://|cannot be reached"):
         fetch(url)
 
 
-def test_full_disk_of_the_cache_is_told_with_the_folder_and_what_to_do(server, monkeypatch):
+def test_full_disk_of_the_cache_is_reported_with_the_folder_and_what_to_do(server, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 

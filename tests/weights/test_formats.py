@@ -1,4 +1,4 @@
-"""Names and norm weights of every published style, translated and back."""
+"""Parameter names and norm weights of every published style are translated and back."""
 
 import numpy as np
 import pytest

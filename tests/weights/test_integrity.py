@@ -1,4 +1,4 @@
-"""Damage that is detected, and tensors that are refused."""
+"""Damaged files are detected, and invalid tensors are refused."""
 
 import random
 import time

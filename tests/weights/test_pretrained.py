@@ -1,4 +1,4 @@
-"""Networks start from files of every style: by init_cfg, state dicts, and MMEngine's own loaders."""
+"""Networks are initialised from files of every style: by init_cfg, state dicts, and MMEngine's loaders."""
 
 import pytest
 import timm
@@ -89,7 +89,7 @@ def test_mmengines_own_loader_takes_a_plain_path(release):
         assert same(getattr(network, "backbone", network), model)
 
 
-def test_no_matching_name_is_an_error_of_a_file_and_said_of_a_state_dict(tmp_path):
+def test_no_matching_name_is_an_error_for_a_file_and_a_message_for_a_state_dict(tmp_path):
     torch.save({"state_dict": torch.nn.Linear(2, 2).state_dict()}, tmp_path / "other.pth")
     backbone = TResNet(**SMALL, init_cfg=pretrained(str(tmp_path / "other.pth")))
     with pytest.raises(UserError, match="another network"):
@@ -115,7 +115,7 @@ def test_names_that_are_not_used_are_listed(release):
     assert told == f"TResNet starts from {release[1]}; not used: head.fc.weight, head.fc.bias"
 
 
-def test_head_of_another_size_is_left_fresh_and_told_once(release):
+def test_head_of_another_size_is_newly_initialised_and_reported_once(release):
     model, path = release
     other = classifier(3)
     before = other.head.fc.weight.clone()
@@ -160,7 +160,7 @@ def test_timms_stages_freeze_and_their_norms_stay_in_evaluation_mode():
     assert not any(module.training for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
 
 
-def test_network_that_timm_does_not_have_is_told():
+def test_network_that_timm_does_not_have_is_reported():
     with pytest.raises(UserError, match="nonet"):
         TimmNetwork("nonet")
 

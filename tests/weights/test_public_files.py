@@ -1,4 +1,4 @@
-"""The places of a catalogue entry, tried in turn: published ones that refuse, mirrors with wrong and right files."""
+"""The places of a catalogue entry are tried in order: refusing servers, and mirrors with right and wrong files."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Files are read without unpickling, whatever wraps the weights."""
+"""Weight files are read without unpickling, whatever structure contains the weights."""
 
 import os
 import pickle
@@ -69,7 +69,7 @@ def test_refused_object_is_named(tmp_path):
         read_checkpoint(tmp_path / "evil.pth")
 
 
-def test_log_history_of_mmengine_is_passed_over_and_numpy_kept(tmp_path):
+def test_log_history_of_mmengine_is_skipped_and_numpy_kept(tmp_path):
     history = HistoryBuffer([1.0], [1])
     meta = {"epoch": np.int64(3), "names": np.array(["cat", "dog"]), "values": np.arange(3.0)}
     save_zip({"state_dict": WEIGHTS, "message_hub": {"loss": history}, "meta": meta}, tmp_path / "detector.pth")
@@ -145,7 +145,7 @@ def test_weights_are_found_in_every_wrapping(checkpoint, which):
     assert torch.equal(weights["w"], WEIGHTS["w"])
 
 
-def test_raw_and_averaged_weights_can_be_asked_for():
+def test_raw_and_averaged_weights_can_be_chosen():
     both = {"state_dict": WEIGHTS, "averaged_state_dict": {"w": torch.zeros(5)}}
     assert unwrap(both, "raw")[1]["w"][1] == 1
     assert unwrap(both, "averaged")[1]["w"][1] == 0

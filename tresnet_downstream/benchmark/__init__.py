@@ -1,1 +1,1 @@
-"""Speed and memory of networks, exported files and joint models, beside other implementations in the same run."""
+"""Measures speed and memory of networks, exported files and joint models, beside other implementations."""

@@ -1,4 +1,4 @@
-"""What torch's CPU allocator hands out and takes back, event by event."""
+"""Records the allocations of torch's CPU allocator, and computes the memory in use and its peak."""
 
 import os
 from collections.abc import Iterable, Iterator

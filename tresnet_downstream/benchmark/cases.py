@@ -1,4 +1,4 @@
-"""What is measured: every combination of network, task, type, form and size that makes sense."""
+"""The cases that are measured: the valid combinations of network, task, type, form and image size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,12 +99,12 @@ def groups(
     names = list(dict.fromkeys(NETWORKS if "all" in networks else networks))
     for name in names:
         network_named(name)
-    for option, given, known in (("`tasks`", tasks, TASKS), ("`types`", types, TYPES), ("`forms`", forms, FORMS)):
-        if unknown := [word for word in given if word not in known]:
+    for option, values, known in (("`tasks`", tasks, TASKS), ("`types`", types, TYPES), ("`forms`", forms, FORMS)):
+        if unknown := [word for word in values if word not in known]:
             raise UserError(f"{option} {unknown[0]}: choose from {', '.join(known)}")
     if batch_size < 1:
         raise UserError(f"`batch_size` {batch_size}: give a whole number, at least 1")
-    found = []
+    groups = []
     for task, type_, size in product(dict.fromkeys(tasks), dict.fromkeys(types), dict.fromkeys(sizes)):
         cases = [
             Case(name, task, type_, form, _pixels(size, name), batch_size)
@@ -112,9 +112,9 @@ def groups(
         ]
         obstacles = {case: reason for case in cases if (reason := case.obstacle(device))}
         title = f"{task}, {type_}, {'published sizes' if size == PUBLISHED else f'{size} x {size}'}"
-        found.append(Group(title, tuple(case for case in cases if case not in obstacles), obstacles))
-    _refuse_what_never_runs(found)
-    return found
+        groups.append(Group(title, tuple(case for case in cases if case not in obstacles), obstacles))
+    _refuse_what_never_runs(groups)
+    return groups
 
 
 def _pixels(size: str, network: str) -> int:
@@ -127,16 +127,16 @@ def _pixels(size: str, network: str) -> int:
     return int(size)
 
 
-def _refuse_what_never_runs(found: Sequence[Group]) -> None:
-    runs = {word for group in found for case in group.cases for word in _words(case)}
+def _refuse_what_never_runs(groups: Sequence[Group]) -> None:
+    runs = {word for group in groups for case in group.cases for word in _words(case)}
     reasons: dict[str, list[str]] = {}
-    for group in found:
+    for group in groups:
         for case, reason in group.obstacles.items():
             if not runs.issuperset(_words(case)):
                 reasons.setdefault(reason, []).append(case.network)
     if reasons:
-        told = (f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items())
-        raise UserError(f"cannot be measured as asked: {'; '.join(told)}")
+        obstacles = (f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items())
+        raise UserError(f"cannot be measured as asked: {'; '.join(obstacles)}")
 
 
 def _words(case: Case) -> tuple[str, ...]:

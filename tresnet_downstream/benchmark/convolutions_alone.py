@@ -1,4 +1,4 @@
-"""The least time that a step could take: that of its convolutions and matrix products, each run alone.
+"""A lower bound for the time of a step: the time of its convolutions and matrix products, each run alone.
 
 A matrix product of equal work is no measure of it: in float32 on AMD processors torch's products reach half the speed
 of its convolutions. So each layer is timed with its own shape, type and layout, by the fastest of torch's operators.

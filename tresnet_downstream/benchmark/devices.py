@@ -1,4 +1,4 @@
-"""What differs between the CPU and a GPU: waiting for it, its memory, and its name."""
+"""Operations that differ between the CPU and a GPU: synchronisation, memory measurement, description."""
 
 import gc
 import os
@@ -79,9 +79,9 @@ class Cpu(Device):
         gc.collect()
         with Allocations() as allocations:
             result = work()
-        kept = allocations.in_use()
+        num_bytes = allocations.in_use()
         del result
-        return kept
+        return num_bytes
 
     def peak_bytes(self, work: Callable[[], object], apart_from: Callable[[], Iterable[Tensor]]) -> int:
         """Exact, save for what a library allocates past torch."""
@@ -119,10 +119,10 @@ class Cuda(Device):
 
     def describe(self) -> dict[str, str]:
         """Name and memory, CUDA's version, and how float32 is multiplied."""
-        found = torch.cuda.get_device_properties(self.torch_device)
+        properties = torch.cuda.get_device_properties(self.torch_device)
         return {
-            "device": found.name,
-            "device memory": f"{found.total_memory / 2**30:.0f} GiB",
+            "device": properties.name,
+            "device memory": f"{properties.total_memory / 2**30:.0f} GiB",
             "CUDA": str(torch.version.cuda),
             "float32 products": "TF32" if torch.backends.cudnn.allow_tf32 else "IEEE",
         }
@@ -136,9 +136,9 @@ class Cuda(Device):
         gc.collect()
         before = torch.cuda.memory_allocated(self.torch_device)
         result = work()
-        kept = torch.cuda.memory_allocated(self.torch_device) - before
+        num_bytes = torch.cuda.memory_allocated(self.torch_device) - before
         del result
-        return kept
+        return num_bytes
 
     def peak_bytes(self, work: Callable[[], object], apart_from: Callable[[], Iterable[Tensor]]) -> int:
         """By the allocator; of ``apart_from``, what is there at the time of the peak counts all the same."""

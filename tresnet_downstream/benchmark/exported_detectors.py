@@ -1,4 +1,4 @@
-"""Inference of a detector in ONNX Runtime and in OpenVINO, in float32 and int8, beside MMDetection's in one run."""
+"""Measures a detector in ONNX Runtime and OpenVINO, in float32 and int8, beside the same detector in MMDetection."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -45,13 +45,13 @@ def compare_exported_detector(
     model = ExportableDetector(load_detector(checkpoint))
     pictures = [model.prepare(read_image(file)) for file in images[:batch_size]]
     ways: dict[str, Callable[[], Any]] = {PEER: partial(model.predicted, pictures, model.score_threshold)}
-    wanted: dict[str, tuple[str, Sequence[str]]] = {
+    exports: dict[str, tuple[str, Sequence[str]]] = {
         "ONNX Runtime": ("model.onnx", []),
         "OpenVINO": ("model.xml", []),
         "OpenVINO, int8": ("int8.xml", images),
     }
     with tempfile.TemporaryDirectory() as folder:
-        for who, (name, calibration) in wanted.items():
+        for who, (name, calibration) in exports.items():
             tell(f"exporting for {who}")
             export(model, Path(folder, name), calibration)
             ways[who] = partial(ExportedDetector(Path(folder, name)).run, pictures, model.score_threshold)

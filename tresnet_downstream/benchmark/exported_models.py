@@ -1,4 +1,4 @@
-"""Inference of TResNet-M fused, in ONNX Runtime and in OpenVINO, in float32 and int8, beside timm's in one run."""
+"""Measures TResNet-M fused, in ONNX Runtime and in OpenVINO, in float32 and int8, beside timm's TResNet-M."""
 
 import tempfile
 from collections.abc import Callable
@@ -84,13 +84,13 @@ def _exported(model: ImageClassifier, folder: Path, tell: Callable[[str], object
     calibration = [str(folder / f"{number}.png") for number in range(FEWEST)]
     for file, picture in zip(calibration, drawn_pictures(FEWEST, size, size), strict=True):
         Image.fromarray(picture).save(file)
-    wanted = {
+    exports = {
         "ONNX Runtime": ("model.onnx", []),
         "OpenVINO": ("model.xml", []),
         "OpenVINO, int8": ("int8.xml", calibration),
     }
     models = {}
-    for who, (name, pictures) in wanted.items():
+    for who, (name, pictures) in exports.items():
         tell(f"exporting for {who}")
         export(ExportableClassifier(model), folder / name, pictures)
         models[who] = ExportedClassifier(folder / name)

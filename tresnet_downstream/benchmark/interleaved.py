@@ -1,4 +1,4 @@
-"""Times of several candidates in one run, taken in turn, so that a machine's ups and downs meet all of them."""
+"""Times several candidates in turn, so that changes in the machine's speed affect all of them equally."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What a head of labels costs: a joint model beside its detector alone, in time and memory, in one run."""
+"""Measures the time and memory of a label head: compares a joint model with its detector alone."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""What a table of figures is kept with, so that it can be judged later."""
+"""Describes the machine and the package versions; results are stored with this description."""
 
 import os
 import platform
@@ -24,14 +24,14 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that are measured, where they are installed."""
-    found = {"python": platform.python_version()}
+    """The versions of Python and of the measured packages that are installed."""
+    versions_of = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions_of[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions_of
 
 
 def machine_line() -> str:

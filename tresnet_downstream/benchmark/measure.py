@@ -1,4 +1,4 @@
-"""Runs the benchmark: what fits, what it keeps, and how fast it is, group by group."""
+"""Runs the benchmark: measures speed, memory and the largest batch size of each case, group by group."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -196,11 +196,11 @@ def _checked_batch(case: Case, device: Device, with_largest_batch: bool, tell: C
 def _memory(step: Step, group: str, largest: int | None) -> Result:
     case = step.case
     step()  # what is allocated once, at the first step, and compiled then
-    kept = step.bytes_kept()
+    bytes_kept = step.bytes_kept()
     return Result(
         case,
         group,
-        kept=None if kept is None else kept / MIB / case.batch_size,
+        kept=None if bytes_kept is None else bytes_kept / MIB / case.batch_size,
         peak=step.peak_bytes() / MIB / case.batch_size,
         largest_batch=largest,
         macs=step.macs,

@@ -1,4 +1,4 @@
-"""The networks that the benchmark knows: how each is built, and what was published about it."""
+"""The networks of the benchmark: functions that build them, and their published scores."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

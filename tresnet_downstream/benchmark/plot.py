@@ -1,4 +1,4 @@
-"""Speed against published accuracy, as a picture."""
+"""Plots speed against published accuracy."""
 
 from collections.abc import Sequence
 from itertools import groupby

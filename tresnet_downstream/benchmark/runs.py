@@ -1,4 +1,4 @@
-"""One step of training or of inference, made ready to be timed.
+"""Prepares one step of training or inference for timing.
 
 Everything is channels-last. Training is as timm's benchmark has it: forward, cross-entropy, backward and a step of SGD
 with momentum; the short types by autocast, float16 with its gradients scaled. Inference has the weights and pictures
@@ -23,9 +23,9 @@ SEED = 0
 
 
 def dtype_of(case: Case) -> torch.dtype:
-    """The type that a case computes in."""
-    found: torch.dtype = getattr(torch, case.type)
-    return found
+    """The data type in which a case computes."""
+    dtype: torch.dtype = getattr(torch, case.type)
+    return dtype
 
 
 class Step(ABC):

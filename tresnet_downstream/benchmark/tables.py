@@ -1,4 +1,4 @@
-"""Results as Markdown and as JSON."""
+"""Writes the results of the benchmark as Markdown and as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence

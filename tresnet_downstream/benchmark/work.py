@@ -1,4 +1,4 @@
-"""The work in a network."""
+"""Counts the multiply-adds of a network."""
 
 import torch
 from torch import nn

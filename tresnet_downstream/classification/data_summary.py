@@ -1,4 +1,4 @@
-"""Lines about a data set, which are printed before a training or a scoring: images, classes, and warnings."""
+"""Describes a data set before a training or a scoring: numbers of images and positives, and warnings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -32,7 +32,7 @@ COMMANDS = {
     "weights": Command("weights", "list, show, convert, download, share and verify weight files"),
     "maps": Command("maps", "compare the maps of explanations with boxes"),
     "scale": Command("scale", "propose a ResNet-RS for a budget of multiply-adds"),
-    "reproduce": Command("reproduce", "try the published claims of the family in small, in stages that resume"),
+    "reproduce": Command("reproduce", "run small experiments for published claims, in stages that can be resumed"),
     "benchmark": Command("benchmark", "compare speed and memory with other networks"),
 }
 

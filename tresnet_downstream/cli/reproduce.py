@@ -1,4 +1,4 @@
-"""Repeats the published claims of the family in small: trainings, scores, paired differences, a page."""
+"""Runs small experiments for published claims about TResNet, ASL and ML-Decoder, and writes the page of results."""
 
 import signal
 import sys
@@ -14,7 +14,8 @@ from tresnet_downstream.errors import UserError
 def parser() -> Parser:
     """The parser of ``tresnet reproduce``."""
     parser = Parser(
-        description="Tries the published claims of the family in small, on real images, in stages that can be resumed.",
+        description="Runs small experiments on real images for published claims about TResNet, ASL and ML-Decoder. "
+        "Each stage can be resumed.",
         examples=(
             "--tiny-imagenet tiny --voc2007 VOCdevkit/VOC2007 --lite0 tf_efficientnet_lite0.safetensors",
             "pretraining --tiny-imagenet tiny --jobs 2",
@@ -33,12 +34,18 @@ def parser() -> Parser:
         help="folder of all results (default: work_dirs/reproduce)",
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="trainings at the same time; they share the cores (default: 1)"
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of parallel trainings, which share the cores (default: 1)",
     )
     parser.add_argument(
-        "--records", metavar="DIR", help="folder for a small JSON file of each stage (default: records in --out)"
+        "--records", metavar="DIR", help="folder for the JSON record of each stage (default: records in --out)"
     )
-    parser.add_argument("--page", metavar="FILE", help="write the page of results from the records; runs no stage")
+    parser.add_argument(
+        "--page", metavar="FILE", help="write the page of results from the records, without running a stage"
+    )
     return parser
 
 
@@ -55,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records = Path(options.records or Path(options.out) / "records")
     if options.page:
         if options.stages:
-            raise UserError("`page` runs no stage: give one of the two")
+            raise UserError("`page` runs no stage: give either `page` or stages")
         if not records.is_dir():
             raise UserError(f"{records}: does not exist; run a stage first")
         with whole_file(options.page) as partial:
@@ -65,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := [name for name in options.stages if name not in STAGES]:
         raise UserError(f"stage {unknown[0]!r} is unknown: choose among {', '.join(STAGES)}")
     if options.jobs < 1:
-        raise UserError(f"`jobs`: {options.jobs} is no number from 1")
-    given = {name: getattr(options, name) for name in ("tiny_imagenet", "voc2007", "lite0")}
-    data = {name: Path(place).absolute() for name, place in given.items() if place}
+        raise UserError(f"`jobs`: {options.jobs}: give a whole number, at least 1")
+    paths = {name: getattr(options, name) for name in ("tiny_imagenet", "voc2007", "lite0")}
+    data = {name: Path(path).absolute() for name, path in paths.items() if path}
     stages = [stage for name, stage in STAGES.items() if not options.stages or name in options.stages]
     settings = Settings(data, Path(options.out).absolute(), options.jobs, lambda line: print(line, flush=True))
     with _stopped_in_order():
@@ -77,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def _stopped_in_order() -> Iterator[None]:
-    """Inside, SIGTERM stops the trainings as Ctrl-C does, so that none goes on alone; one line says how to continue."""
+    """A context in which SIGTERM stops all trainings like Ctrl-C, and a line says how to continue."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -86,7 +93,7 @@ def _stopped_in_order() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        print("stopped; the same command goes on from the newest checkpoints", file=sys.stderr)
+        print("stopped; run the same command again to continue from the newest checkpoints", file=sys.stderr)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

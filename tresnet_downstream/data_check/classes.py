@@ -1,4 +1,4 @@
-"""Checks the classes of a split: whether they are the expected ones, and have images with and without them."""
+"""Checks the classes of a split: their names, and whether each class has images with and without it."""
 
 from collections import Counter
 

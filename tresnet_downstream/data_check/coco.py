@@ -1,4 +1,4 @@
-"""Reads a COCO ``instances`` file completely, and collects all faults, at the first of which strict readers stop."""
+"""Reads a COCO ``instances`` file and collects all faults. The strict reader stops at the first fault."""
 
 from typing import Any
 

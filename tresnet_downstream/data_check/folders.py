@@ -1,4 +1,4 @@
-"""Lists class folders, and collects all faults, at the first of which the strict reader stops."""
+"""Lists class folders and collects all faults. The strict reader stops at the first fault."""
 
 import os
 

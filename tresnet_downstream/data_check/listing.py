@@ -1,4 +1,4 @@
-"""The source of a split, and the content of its annotation file."""
+"""The content of a split's annotation file, as far as the checks need it."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Reads a CSV file of ``path,label;label`` completely, and collects all faults, at the first of which readers stop."""
+"""Reads a CSV file of ``path,label;label`` and collects all faults. The strict reader stops at the first fault."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Reads PASCAL VOC's image list and XML files completely, and collects all faults."""
+"""Reads PASCAL VOC's image list and XML files, and collects all faults. The strict reader stops at the first fault."""
 
 from typing import Any
 

@@ -85,6 +85,21 @@ def export(
     Raises:
         UserError: if the suffix is unknown, a package is not installed, there are too few images, or the folder cannot
             be written; and if the file's outputs differ from torch's.
+
+    Examples:
+        Export to ONNX, and prediction with ONNX Runtime::
+
+            from tresnet_downstream import load_model, predict
+            from tresnet_downstream.deployment.classifier import ExportableClassifier
+            from tresnet_downstream.exported import open_exported
+
+            print(export(ExportableClassifier(load_model("best.pth")), "model.onnx"))
+            probabilities = predict(open_exported("model.onnx"), "image.jpg")
+
+        Quantisation to int8 for OpenVINO, calibrated with a few hundred images::
+
+            images = sorted(map(str, Path("images").glob("*.jpg")))
+            export(ExportableClassifier(load_model("best.pth")), "int8.xml", calibration=images)
     """
     path = Path(path)
     require_target(path, bool(calibration))

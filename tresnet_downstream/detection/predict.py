@@ -45,6 +45,41 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
 
     Raises:
         UserError: if the file cannot be read, does not describe its detector, or does not fit the config's detector.
+
+    Examples:
+        A small detector, in a checkpoint like those of a training:
+
+        >>> detector = {
+        ...     "type": "SingleStageDetector",
+        ...     "data_preprocessor": {"type": "DetDataPreprocessor"},
+        ...     "backbone": {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.125, "out_indices": (3,)},
+        ...     "bbox_head": {
+        ...         "type": "FCOSHead",
+        ...         "num_classes": 2,
+        ...         "in_channels": 256,
+        ...         "feat_channels": 32,
+        ...         "strides": [32],
+        ...         "regress_ranges": [[-1, 1e8]],
+        ...     },
+        ...     "test_cfg": {"score_thr": 0.0, "nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 3},
+        ... }
+        >>> pipeline = [{"type": "Resize", "scale": (64, 64)}, {"type": "PackDetInputs"}]
+        >>> init_default_scope("mmdet")
+        >>> weights = MODELS.build(detector).state_dict()
+        >>> meta = {
+        ...     "model": {"detector": detector, "pipeline": pipeline},
+        ...     "dataset_meta": {"classes": ["square", "disc"]},
+        ... }
+        >>> torch.save({"state_dict": weights, "meta": meta}, "detector.pth")
+
+        Loading needs no config:
+
+        >>> model = load_detector("detector.pth")
+        >>> model.classes
+        ('square', 'disc')
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> next(detect(model, image)).boxes.shape
+        (3, 4)
     """
     init_default_scope("mmdet")
     path = locate(source)
@@ -123,6 +158,18 @@ def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: in
 
     Raises:
         UserError: if an array has another type or shape, or the batch size is below 1.
+
+    Examples:
+        The best box of each of several images, with up to 8 images in a batch::
+
+            model = load_detector("best.pth").cuda()
+            for detections in detect(model, ["first.jpg", "second.jpg"], batch_size=8):
+                if detections.error:
+                    print(detections.error)
+                elif len(detections.scores):
+                    print(model.classes[detections.labels[0]], detections.scores[0], detections.boxes[0])
+
+        :func:`load_detector` has an example with a small detector.
     """
     images = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
     if batch_size < 1:

@@ -1,4 +1,4 @@
-"""Scores and reports from predictions and labels, in plain numpy: nothing here knows a model."""
+"""Scores and reports from predictions and labels, in NumPy. No module of this folder imports a network."""
 
 from typing import TYPE_CHECKING, Any
 

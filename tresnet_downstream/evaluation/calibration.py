@@ -1,4 +1,4 @@
-"""Calibration: whether 80% of the entries with a probability of 0.8 are present."""
+"""Calibration: compares predicted probabilities with the frequency of positives, and corrects the probabilities."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The errors of detections: six kinds, and the AP that each costs.
+"""Assigns the errors of detections to six kinds, and computes the AP that each kind costs.
 
 After TIDE (Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV
 2020) and its release tidecv 1.0.1. Detections are matched in the order of their scores, the highest of an image first:

@@ -105,8 +105,8 @@ def detection_scores(
         ...         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
         ...     ],
         ... }
-        >>> found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.9}]
-        >>> round(detection_scores(truth, found).headline["AP"], 6)
+        >>> detections = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.9}]
+        >>> round(detection_scores(truth, detections).headline["AP"], 6)
         100.0
     """
     names, categories, scored = chosen(ground_truth, detections, classes, image_ids)

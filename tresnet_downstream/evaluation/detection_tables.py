@@ -34,8 +34,8 @@ def format_detection_table(scores: DetectionScores, names: str = "") -> str:
         ...         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
         ...     ],
         ... }
-        >>> found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.9}]
-        >>> format_detection_table(detection_scores(truth, found)).splitlines()[0]
+        >>> detections = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.9}]
+        >>> format_detection_table(detection_scores(truth, detections)).splitlines()[0]
         'AP 100.00  images 1  classes 1  boxes 1  detections 1'
     """
     objects = "masks" if scores.iou_type == "segm" else "boxes"

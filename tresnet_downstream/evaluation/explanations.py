@@ -1,4 +1,4 @@
-"""Maps of where a network looked: which mistakes get one, and how much of a map lies inside boxes."""
+"""Explanation maps: chooses the mistakes that get a map, and measures the share of a map inside boxes."""
 
 from collections.abc import Mapping
 from typing import Any

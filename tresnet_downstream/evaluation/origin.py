@@ -1,4 +1,4 @@
-"""Whether a run folder was written by this account, so that a report follows the folder of images that it names.
+"""Verifies that this user account wrote a run folder. Only then a report reads the image folder that it names.
 
 A report shows images, and is made to be passed on. A run folder from elsewhere could name any folder of this machine
 and any file in it. So ``run.json`` holds a code of the image folder's path, made with a key that only this account has:

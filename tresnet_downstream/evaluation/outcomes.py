@@ -1,4 +1,4 @@
-"""The results of a network on a data set, which are scored: the content of a run folder in memory."""
+"""The content of a run folder in memory: the predictions and labels of a data set, which are scored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Counting the progress of long work, independent of how it is shown."""
+"""The interface of progress bars, and a progress bar that shows nothing."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar

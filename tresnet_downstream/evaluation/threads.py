@@ -1,4 +1,4 @@
-"""Work that is spread over threads."""
+"""Applies a function to items in several threads."""
 
 import os
 from collections import deque

@@ -1,4 +1,4 @@
-"""Precision and recall at every threshold that matters, and the choice of the best one."""
+"""Computes precision and recall at every distinct threshold, and chooses the best threshold."""
 
 import math
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""The published claims of the family, tried in small on real images: stages of trainings, their scores and a table."""
+"""Small experiments on real images for published claims about TResNet, ASL and ML-Decoder, and a page of results."""

@@ -1,4 +1,4 @@
-"""TResNet without one of its parts, to measure what the part contributes."""
+"""Variants of TResNet without squeeze-and-excite or without blur pools, for ablation studies."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck
 
 @MODELS.register_module()
 class TResNetWithoutSqueezeExcite(TResNet):
-    """TResNet whose blocks have no squeeze-and-excite. Arguments, input and output are those of :class:`TResNet`.
+    """TResNet without squeeze-and-excite. The arguments, inputs and outputs are those of :class:`TResNet`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> network = TResNetWithoutSqueezeExcite(layers=(1, 1, 1, 1), width=0.25)
         >>> [stage.shape[1] for stage in network(torch.rand(2, 3, 64, 64))]
@@ -29,12 +29,12 @@ class TResNetWithoutSqueezeExcite(TResNet):
 
 @MODELS.register_module()
 class TResNetWithoutBlur(TResNet):
-    """TResNet that halves the sides by convolutions of stride 2, without anti-alias filters.
+    """TResNet without blur pools: convolutions of stride 2 reduce height and width.
 
-    The convolution before each blur pool gets stride 2 and the blur pool is removed; the average pool of the shortcuts
-    stays, as in ResNet-D. Arguments, input and output are those of :class:`TResNet`.
+    Each blur pool is removed, and the convolution before it gets stride 2. The average pools of the shortcuts are kept,
+    as in ResNet-D. The arguments, inputs and outputs are those of :class:`TResNet`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> network = TResNetWithoutBlur(layers=(1, 1, 1, 1), width=0.25)
         >>> [stage.shape[-1] for stage in network(torch.rand(2, 3, 64, 64))]
@@ -47,8 +47,8 @@ class TResNetWithoutBlur(TResNet):
         super().__init__(*args, **kwargs)
         for block in _blocks(self):
             if block.blur is not None:
-                before = block.conv1 if isinstance(block, BasicBlock) else block.conv2
-                before.stride = (2, 2)
+                convolution = block.conv1 if isinstance(block, BasicBlock) else block.conv2
+                convolution.stride = (2, 2)
                 block.blur = None
 
 

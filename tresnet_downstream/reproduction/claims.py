@@ -1,4 +1,4 @@
-"""What the papers and releases of the family claim, where they say so, and what tries it in small or in full."""
+"""The claims of the papers and releases, with their sources, small experiments, and commands of full experiments."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ ML_DECODER = "[ML-Decoder](https://arxiv.org/abs/2111.12933)"
 
 @dataclass(frozen=True)
 class InSmall:
-    """A pair of trainings whose difference says whether a claim holds in small.
+    """A small experiment for a claim: pairs of trainings, one for each seed, whose scores are compared.
 
     Attributes:
-        stage: of the reproduction.
-        pairs: the training that should score higher, and the one that it is compared with.
-        higher: what the first one is, for the table.
-        lower: what the second one is.
+        stage: name of the stage with the trainings.
+        pairs: for each seed, the training that scores higher according to the claim, and the training to compare with.
+        higher: description of the first training of a pair, for the table.
+        lower: description of the second training of a pair.
     """
 
     stage: str
@@ -30,12 +30,12 @@ class Claim:
     """A published claim.
 
     Attributes:
-        text: what is claimed.
-        published: the figure; empty for a claim that is quoted without one.
-        source: a link.
-        in_full: the command that would measure it.
-        in_small: what measures it in small, None where nothing does.
-        elsewhere: the page with a measurement of another kind, and what it says.
+        text: the claim.
+        published: the published value; empty if none is quoted.
+        source: link to the paper or release.
+        in_full: the command that repeats the published experiment.
+        in_small: the small experiment; None if there is none.
+        elsewhere: description of another measurement, with a link to its page; empty if there is none.
     """
 
     text: str

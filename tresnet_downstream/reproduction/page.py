@@ -1,4 +1,4 @@
-"""The page of results, from the claims and the records of the stages."""
+"""Writes the page of results from the claims and the records of the stages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,16 +9,16 @@ from tresnet_downstream.reproduction.stages import STAGES, Stage
 
 START = """# Results
 
-Every published claim of the family, and what was measured of it here: in small, on real images, on a CPU. A small
-network on few images does not prove or refute a claim about a large one; the table says what it shows.
+The table lists published claims about TResNet, ASL and ML-Decoder, and the results of small experiments on real images,
+on a CPU. An experiment with a small network and few images can neither prove nor refute a claim about a large network.
 
-`make reproduce TINY_IMAGENET=DIR VOC2007=DIR LITE0=FILE` repeats all of it; `STAGE=NAME` runs one stage. A stage that
-was interrupted goes on where it stopped. This page is written from the records in `docs/results/` by
+`make reproduce TINY_IMAGENET=DIR VOC2007=DIR LITE0=FILE` repeats all experiments; `STAGE=NAME` runs one stage. An
+interrupted stage is resumed from its newest checkpoints. This page is written from the records in `docs/results/` by
 `tresnet reproduce --page docs/results.md --records docs/results`.
 
 Differences are paired: both networks are scored on the same images. The interval in brackets is the 95% bootstrap
-interval over images; it does not cover the seed of the training. *Agrees* means that the interval of each seed lies
-above 0, *contradicts* that each lies below 0, *not shown* anything else.
+interval over images; it does not cover the seed of the training. *Agrees* means that the intervals of all seeds are
+above 0, *contradicts* that all are below 0, and *not shown* anything else.
 
 Data: Tiny ImageNet with the first 200 training images of each class (40,000 of 100,000) and its validation images;
 PASCAL VOC 2007 scaled to a short side of 256, trained on `train`, scored on `val`. Scores are not comparable with
@@ -31,10 +31,17 @@ published ones on the whole data sets. Configs: `tiny_imagenet_tresnet_64.py`, `
 
 
 def page(records: Mapping[str, Record]) -> str:
-    """The page as Markdown.
+    """Writes the page of results as Markdown.
 
     Args:
-        records: of the stages that were run, by name.
+        records: the records of the finished stages, by name of the stage.
+
+    Returns:
+        The text of the page.
+
+    Examples:
+        >>> page({}).splitlines()[0]
+        '# Results'
     """
     header = ("claim", "published", "source", "measured in small: difference", "verdict", "in full")
     parts = [START, *_table(header, (_claim_row(claim, records) for claim in CLAIMS))]
@@ -44,12 +51,36 @@ def page(records: Mapping[str, Record]) -> str:
 
 
 def read_records(folder: str | Path) -> dict[str, Record]:
-    """The records of a folder by stage."""
+    """Reads all records in a folder, by name of the stage.
+
+    Raises:
+        UserError: if a file is not a record.
+
+    Examples:
+        >>> from tresnet_downstream.reproduction.records import write
+        >>> path = write(Record("pretraining", 1000, {}, {}, ()), "records")
+        >>> list(read_records("records"))
+        ['pretraining']
+    """
     return {record.stage: record for record in map(read, sorted(Path(folder).glob("*.json")))}
 
 
 def verdict(differences: Sequence[Value]) -> str:
-    """What differences with intervals say of the claim that they are positive."""
+    """Judges the claim that all differences are positive by their intervals.
+
+    Args:
+        differences: differences with intervals, one for each seed.
+
+    Returns:
+        ``agrees`` if all intervals are above 0, ``**contradicts**`` if all are below 0, and ``not shown`` otherwise or
+        if an interval is missing.
+
+    Examples:
+        >>> verdict([Value(2.0, low=0.5, high=3.5)])
+        'agrees'
+        >>> verdict([Value(2.0, low=0.5, high=3.5), Value(0.4, low=-1.0, high=1.8)])
+        'not shown'
+    """
     if all(each.low is not None and each.low > 0 for each in differences):
         return "agrees"
     if all(each.high is not None and each.high < 0 for each in differences):
@@ -62,7 +93,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _claim_row(claim: Claim, records: Mapping[str, Record]) -> tuple[str, ...]:
-    measured, judged = claim.elsewhere or "not measured", ""
+    measured, judgement = claim.elsewhere or "not measured", ""
     if claim.in_small is not None:
         record = records.get(claim.in_small.stage)
         if record is None:
@@ -74,12 +105,29 @@ def _claim_row(claim: Claim, records: Mapping[str, Record]) -> tuple[str, ...]:
                 f"{'+' if each.value > 0 else ''}{each}" for each in differences
             )
             measured += f" {STAGES[claim.in_small.stage].title}"
-            judged = verdict(differences)
-    return claim.text, claim.published or "not quoted", claim.source, measured, judged, claim.in_full
+            judgement = verdict(differences)
+    return claim.text, claim.published or "not quoted", claim.source, measured, judgement, claim.in_full
 
 
 def signed_difference(record: Record, higher: str, lower: str, score: str) -> Value:
-    """The difference of a pair, whichever of the two is the reference in the record."""
+    """Returns the score of ``higher`` minus the score of ``lower``. Either may be the reference in the record.
+
+    Args:
+        record: the record of a stage.
+        higher: name of the first training.
+        lower: name of the second training.
+        score: key of the score.
+
+    Raises:
+        ValueError: if the record does not compare the two trainings.
+
+    Examples:
+        >>> from tresnet_downstream.reproduction.records import Comparison
+        >>> difference = Comparison("tresnet", "resnet", "top1", Value(2.0, low=0.5, high=3.5))
+        >>> record = Record("pretraining", 1000, {}, {}, (difference,))
+        >>> signed_difference(record, "resnet", "tresnet", "top1")
+        Value(value=-2.0, low=-3.5, high=-0.5)
+    """
     for each in record.comparisons:
         if each.score == score and (each.run, each.reference) == (higher, lower):
             return each.difference

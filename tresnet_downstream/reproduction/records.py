@@ -1,4 +1,4 @@
-"""What a stage measured, as a small JSON file: scores and intervals, paired differences, hours, commit, hash."""
+"""Records of stages as JSON files: scores with intervals, paired differences, training time, commit and hash."""
 
 import json
 import os
@@ -20,15 +20,22 @@ _PACKAGES = ("torch", "torchvision", "timm", "mmdet")
 
 
 class Value(NamedTuple):
-    """A score in percent, and the 95% interval over images; None at both ends without one."""
+    """A score in percent with its 95% interval over images. ``low`` and ``high`` are None if there is no interval.
+
+    Examples:
+        >>> str(Value(61.54, low=60.2, high=62.9))
+        '61.5 (60.2 to 62.9)'
+        >>> str(Value(61.54))
+        '61.5'
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
 
     def __str__(self) -> str:
-        span = "" if self.low is None else f" ({self.low:.1f} to {self.high:.1f})"
-        return f"{self.value:.1f}{span}"
+        interval = "" if self.low is None else f" ({self.low:.1f} to {self.high:.1f})"
+        return f"{self.value:.1f}{interval}"
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,11 @@ class Scored:
     """A training and its scores.
 
     Attributes:
-        command: that trained it, with TINY_IMAGENET, VOC2007, LITE0 and OUT in the place of folders.
-        commit: of the toolkit when the training began.
-        hours: of training, validation and scoring.
-        scores: by their keys in a report's ``scores.json``.
-        sha256: of the probabilities of all images, or of all boxes.
+        command: the command of the training. TINY_IMAGENET, VOC2007, LITE0 and OUT replace the paths of this machine.
+        commit: commit of the toolkit at the start of the training.
+        hours: hours of training, validation and scoring.
+        scores: the scores, by their keys in a report's ``scores.json``.
+        sha256: SHA-256 of the probabilities of all images, or of all boxes.
     """
 
     command: str
@@ -51,7 +58,7 @@ class Scored:
 
 
 class Comparison(NamedTuple):
-    """The paired difference of a score: ``run`` minus ``reference``."""
+    """The paired difference of a score: the score of ``run`` minus the score of ``reference``."""
 
     run: str
     reference: str
@@ -61,14 +68,14 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """All that a stage measured.
+    """The results of a stage.
 
     Attributes:
-        stage: its name.
-        images: number of images that each training was scored on.
-        hardware: processor, cores, threads of each training, versions of packages.
-        trainings: by name.
-        comparisons: with paired intervals.
+        stage: name of the stage.
+        images: number of images on which each training was scored.
+        hardware: processor, cores, threads of each training, and versions of packages.
+        trainings: the trainings with their scores, by name.
+        comparisons: paired differences with intervals.
     """
 
     stage: str
@@ -78,7 +85,7 @@ class Record:
     comparisons: tuple[Comparison, ...]
 
     def difference(self, run: str, reference: str, score: str) -> Value:
-        """The difference of a pair."""
+        """Returns the score of ``run`` minus the score of ``reference``. The record must contain this comparison."""
         return next(
             each.difference
             for each in self.comparisons
@@ -87,7 +94,16 @@ class Record:
 
 
 def write(record: Record, folder: str | Path) -> Path:
-    """Writes ``folder/STAGE.json``, and returns its path."""
+    """Writes a record to ``folder/STAGE.json``. The folder is created if it does not exist.
+
+    Returns:
+        The path of the file.
+
+    Examples:
+        >>> path = write(Record("pretraining", 1000, {}, {}, ()), "records")
+        >>> path.as_posix(), read(path).images
+        ('records/pretraining.json', 1000)
+    """
     path = Path(folder) / f"{record.stage}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "version": VERSION, **asdict(record)}
@@ -97,15 +113,15 @@ def write(record: Record, folder: str | Path) -> Path:
 
 
 def read(path: str | Path) -> Record:
-    """What :func:`write` wrote.
+    """Reads a record that :func:`write` wrote.
 
     Raises:
-        UserError: the file cannot be read, or is no record.
+        UserError: if the file is damaged, not a record, or a record of another version.
     """
     path = Path(path)
     content = parse_json(path.read_bytes(), path)
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, VERSION):
-        raise UserError(f"{path}: is no record of a reproduction, or of another version")
+        raise UserError(f"{path}: is not a record of a reproduction, or has another version")
     try:
         trainings = {name: _scored(each) for name, each in content["trainings"].items()}
         comparisons = tuple(
@@ -123,7 +139,18 @@ def _scored(content: Mapping[str, Any]) -> Scored:
 
 
 def hardware(threads: int) -> dict[str, str]:
-    """The processor, its cores, the threads of each training and the versions of packages."""
+    """Describes this machine.
+
+    Args:
+        threads: number of threads of each training.
+
+    Returns:
+        The processor, the number of cores, ``threads``, and the versions of packages.
+
+    Examples:
+        >>> hardware(threads=2)["threads"]
+        '2'
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {"tresnet-downstream": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
@@ -144,13 +171,20 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """The commit of the toolkit, with ``+`` after it if files were changed since; the version without a checkout."""
+    """The commit of the toolkit. ``+`` is appended if tracked files have changes.
+
+    Returns:
+        The first 12 digits of the commit's hash; or the version of the package if it is not in a git checkout.
+    """
     folder = Path(__file__).resolve().parent
-    answers = []
-    for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no")):
+    outputs = []
+    for arguments in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no")):
         try:
-            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+            completed = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+            )
         except (OSError, subprocess.CalledProcessError):
             return __version__
-        answers.append(done.stdout.strip())
-    return answers[0] + ("+" if answers[1] else "")
+        outputs.append(completed.stdout.strip())
+    head, changes = outputs
+    return head + ("+" if changes else "")

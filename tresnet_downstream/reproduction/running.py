@@ -1,4 +1,4 @@
-"""Runs a stage: trains each network in a process of its own, resumes it after an interruption, scores and compares."""
+"""Runs a stage: trains and scores its networks in separate processes, and compares them. Can resume after a stop."""
 
 import hashlib
 import json
@@ -24,23 +24,27 @@ from tresnet_downstream.reproduction.records import Comparison, Record, Scored, 
 from tresnet_downstream.reproduction.stages import STAGES, Stage, Training
 from tresnet_downstream.running import folders
 
-# What the driver knows of a training: its command, the seconds that it took so far, and whether it is finished.
+# File with the state of a training: its command, its duration so far in seconds, and whether it is finished.
 STATE = "reproduction.json"
-_LOG = "reproduction.log"
 _SCORED = "scored"
-_TICK = 2.0  # seconds between two looks at a training
+_TICK = 2.0  # Seconds between checks of whether a training has ended.
 _ETA = re.compile(r"Epoch\(train\)\s+\[(\d+)\].*?eta: ([^ ]+(?: days?, [^ ]+)?)")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a reproduction runs on.
+    """Settings of a reproduction.
 
     Attributes:
-        data: the places of ``tiny_imagenet``, ``voc2007`` and ``lite0``, those that are given.
+        data: paths of ``tiny_imagenet``, ``voc2007`` and ``lite0``; those of unneeded data may be missing.
         out: folder of all trainings, scores and reports.
-        jobs: trainings at the same time; the cores are shared out among them.
-        tell: takes lines for the user.
+        jobs: number of parallel trainings. Each gets an equal share of the cores.
+        tell: is called with each line for the user.
+
+    Examples:
+        >>> settings = Settings({"voc2007": Path("voc")}, Path("results"))
+        >>> settings.filled("{voc2007}/train {out}")
+        'voc/train results'
     """
 
     data: Mapping[str, Path]
@@ -49,27 +53,31 @@ class Settings:
     tell: Callable[[str], None] = print
 
     def filled(self, text: str) -> str:
-        """``text`` with the places of the data and of the results."""
+        """Replaces the placeholders of a text by the paths of the data and of the results."""
         return text.format(**self.data, out=self.out)
 
     @property
     def threads(self) -> int:
-        """Threads of each training."""
+        """Number of threads of each training."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // self.jobs)
 
 
 def run_stage(stage: Stage, settings: Settings) -> Record:
-    """Trains, scores and compares all of a stage; what is finished is not done again.
+    """Runs the trainings of a stage, scores their best checkpoints, and compares the scores.
 
-    A training that was interrupted goes on from its newest checkpoint.
+    Finished trainings and scorings are not repeated. An interrupted training is resumed from its newest checkpoint.
+
+    Args:
+        stage: the stage to run.
+        settings: the paths of data and results, and the number of parallel trainings.
 
     Returns:
-        the scores with 95% intervals, the paired differences, and what they come from.
+        The scores with 95% intervals and the paired differences, with commands, commits and hardware.
 
     Raises:
-        UserError: data that the stage needs is not given, an earlier stage is not finished, a folder holds a training
-            with other options, or a training or scoring fails.
+        UserError: if required data is missing, an earlier stage is not finished, a folder contains a training with
+            other options, or a training or scoring fails.
     """
     _require_data(stage, settings)
     for name in stage.after:
@@ -89,7 +97,7 @@ def run_stage(stage: Stage, settings: Settings) -> Record:
 
 
 class _Processes:
-    """The processes that run, so that all can be stopped."""
+    """The running processes of a stage. :meth:`stop` ends all of them."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -101,7 +109,7 @@ class _Processes:
             raise KeyboardInterrupt
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "NO_ALBUMENTATIONS_UPDATE": "1"}
         with log.open("ab") as file:
-            # A session of its own: Ctrl-C reaches the driver, which then lets each process end in order.
+            # In a new session, the process does not receive Ctrl-C. This process receives it and sends SIGTERM instead.
             process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
@@ -131,7 +139,7 @@ def _train_and_score(stage: Stage, name: str, settings: Settings, processes: _Pr
     log.parent.mkdir(parents=True, exist_ok=True)
     if not state["trained"]:
         resume = ["--resume"] if folder.is_dir() and folders.holds_run(folder) else []
-        settings.tell(f"{title}: {'resumed' if resume else 'training'}, log in {log}")
+        settings.tell(f"{title}: {'resuming' if resume else 'training'}, log in {log}")
         _run([*_train_command(training, folder, settings), *resume], folder, state, title, log, settings, processes)
         state["trained"] = True
         _write_state(folder, state)
@@ -143,7 +151,7 @@ def _train_and_score(stage: Stage, name: str, settings: Settings, processes: _Pr
     settings.tell(f"{title}: finished after {state['seconds'] / 3600:.2f} h")
 
 
-# Keys that say how to train, which scoring does not take.
+# Beginnings of options that only concern training; scoring does not accept them.
 _ONLY_IN_TRAINING = ("pretrained=", "load_from=", "max_epochs=", "max_lr=", "model.", "train_dataloader.", "seed=")
 
 
@@ -172,28 +180,30 @@ def _run(
     settings: Settings,
     processes: _Processes,
 ) -> None:
-    """Runs a command to its end, adds its seconds to the state and says once a minute how far it is."""
-    begun = told = written = time.monotonic()
-    before = state["seconds"]
-    start = log.stat().st_size if log.exists() else 0
+    """Runs a command, adds its duration to the state, and reports its progress once a minute."""
+    started = last_report = last_write = time.monotonic()
+    seconds_before = state["seconds"]
+    log_size = log.stat().st_size if log.exists() else 0
     with processes.started(command, log, settings.threads) as process:
         while process.poll() is None:
-            time.sleep(min(_TICK, 0.1 + time.monotonic() - begun))
+            time.sleep(min(_TICK, 0.1 + time.monotonic() - started))
             now = time.monotonic()
-            state["seconds"] = before + now - begun
-            if now - written > 20 and folder.is_dir():
+            state["seconds"] = seconds_before + now - started
+            if now - last_write > 20 and folder.is_dir():
                 _write_state(folder, state)
-                written = now
-            if now - told > 60:
+                last_write = now
+            if now - last_report > 60:
                 settings.tell(f"{title}: {_progress(folder)}")
-                told = now
+                last_report = now
     _write_state(folder, state)
     if process.returncode:
         with log.open("rb") as file:
-            file.seek(start)
+            file.seek(log_size)
             lines = file.read().decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"exit status {process.returncode}"
-        raise UserError(f"{title}: {reason.removeprefix('error: ')} (log in {log}; the same command goes on)")
+        raise UserError(
+            f"{title}: {reason.removeprefix('error: ')} (log in {log}; run the same command again to continue)"
+        )
 
 
 def _progress(folder: Path) -> str:
@@ -208,7 +218,7 @@ def _progress(folder: Path) -> str:
 
 
 def _state(folder: Path, training: Training, settings: Settings) -> dict[str, Any]:
-    """The state of a training's folder; a new one if the folder holds none."""
+    """Reads the state of a training from its folder. Without a state file, returns a new state."""
     command = _train_command(training, folder, settings)[3:]
     path = folder / STATE
     if not path.is_file():
@@ -216,11 +226,11 @@ def _state(folder: Path, training: Training, settings: Settings) -> dict[str, An
     state = parse_json(path.read_bytes(), path)
     keys = {"command": list, "seconds": float, "trained": bool, "commit": str}
     if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in keys.items()):
-        raise UserError(f"{path}: is damaged; remove the folder, or choose another `out`")
+        raise UserError(f"{path}: is damaged; delete the folder, or choose another `out`")
     if state["command"] != command:
         raise UserError(
-            f"{path}: the folder holds a training of another command, {shlex.join(state['command'])}; move it away, or "
-            "choose another `out`"
+            f"{path}: the folder contains a training of another command, {shlex.join(state['command'])}; move the "
+            "folder, or choose another `out`"
         )
     return state
 
@@ -231,11 +241,11 @@ def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def _best(folder: Path) -> Path:
-    """The checkpoint with the best score of the validations."""
+    """The checkpoint with the best validation score."""
     for pattern in ("best.pth", "best_*.pth"):
         if paths := sorted(folder.glob(pattern)):
             return paths[-1]
-    raise UserError(f"{folder}: has no best checkpoint: nothing was validated")
+    raise UserError(f"{folder}: has no best checkpoint, because no validation was run")
 
 
 def _require_data(stage: Stage, settings: Settings) -> None:
@@ -249,14 +259,12 @@ def _require_data(stage: Stage, settings: Settings) -> None:
 def _require_finished(stage: Stage, settings: Settings) -> None:
     for name in stage.trainings:
         if not (settings.out / stage.name / name / _SCORED / "run.json").is_file():
-            raise UserError(
-                f"the stage {stage.name} has to run first: {settings.out / stage.name / name} has no scores"
-            )
+            raise UserError(f"run the stage {stage.name} first: {settings.out / stage.name / name} has no scores")
 
 
 def _scored_folder(stage: Stage, name: str, settings: Settings) -> Path:
-    place = Path(name) if "/" in name else Path(stage.name, name)
-    return settings.out / place / _SCORED
+    folder = Path(name) if "/" in name else Path(stage.name, name)
+    return settings.out / folder / _SCORED
 
 
 def _record(stage: Stage, settings: Settings) -> Record:
@@ -286,9 +294,9 @@ def _headline(headline: Mapping[str, Any]) -> dict[str, Value]:
     return {key: _value(each["value"], each.get("interval")) for key, each in _boxes(headline).items()}
 
 
-def _boxes(of_kind: Any) -> Any:
-    """Detectors have scores of boxes, and of masks perhaps: those of boxes."""
-    return of_kind["bbox"] if isinstance(of_kind, Mapping) and "bbox" in of_kind else of_kind
+def _boxes(scores: Any) -> Any:
+    """Selects the scores of boxes if a detector has scores of boxes and masks. Other scores are returned unchanged."""
+    return scores["bbox"] if isinstance(scores, Mapping) and "bbox" in scores else scores
 
 
 def _value(value: float, interval: Sequence[float] | None) -> Value:
@@ -300,7 +308,7 @@ def _scored(stage: Stage, name: str, scores: dict[str, Value], settings: Setting
     folder = settings.out / stage.name / name
     state = _state(folder, stage.trainings[name], settings)
     return Scored(
-        command=_without_places(shlex.join(["tresnet", *state["command"]]), settings),
+        command=_without_paths(shlex.join(["tresnet", *state["command"]]), settings),
         commit=state["commit"],
         hours=round(state["seconds"] / 3600, 2),
         scores=scores,
@@ -308,15 +316,15 @@ def _scored(stage: Stage, name: str, scores: dict[str, Value], settings: Setting
     )
 
 
-def _without_places(command: str, settings: Settings) -> str:
-    """A command with names in the place of the user's own folders."""
-    for name, place in {**settings.data, "out": settings.out}.items():
-        command = command.replace(str(place), name.upper())
+def _without_paths(command: str, settings: Settings) -> str:
+    """Replaces the paths of data and results in a command by their names in upper case."""
+    for name, path in {**settings.data, "out": settings.out}.items():
+        command = command.replace(str(path), name.upper())
     return command
 
 
 def _sha256_of_scores(folder: Path) -> str:
-    """Of the probabilities, or of the boxes: the same on every machine that computes the same scores."""
+    """SHA-256 of the probabilities or boxes. It is equal on all machines that compute equal values."""
     import gzip
 
     for name in ("probabilities.npy", "predictions_bbox.json.gz"):

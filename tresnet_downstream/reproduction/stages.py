@@ -1,7 +1,7 @@
-"""The stages of the reproduction, as data: which networks are trained on what, and which of them are compared.
+"""The stages of the reproduction: their trainings, and the trainings that are compared.
 
-Values of config keys may name the user's data (``{tiny_imagenet}``, ``{voc2007}``, ``{lite0}``) and the folder of all
-results (``{out}``), in which ``STAGE/TRAINING/best.pth`` is the checkpoint of an earlier training.
+The values of config keys may contain placeholders: ``{tiny_imagenet}``, ``{voc2007}`` and ``{lite0}`` for the user's
+data, and ``{out}`` for the folder of all results. ``{out}/STAGE/TRAINING/best.pth`` is the checkpoint of a training.
 """
 
 from collections.abc import Mapping
@@ -12,34 +12,39 @@ PRETRAINED = "{out}/pretraining/tresnet/best.pth"
 
 @dataclass(frozen=True)
 class Training:
-    """One call of ``tresnet train``, and the score of its best checkpoint.
+    """The arguments of one training by ``tresnet train``. Its best checkpoint is scored.
 
     Attributes:
         config: name of a packaged config, or path of a config file.
-        options: config keys and their values, as text.
+        options: values of config keys, as text.
     """
 
     config: str
     options: Mapping[str, str] = field(default_factory=dict)
 
     def with_options(self, **options: str) -> "Training":
-        """The same training with further options."""
+        """Returns a copy with further options.
+
+        Examples:
+            >>> Training("voc07_tresnet_128", {"seed": "0"}).with_options(max_epochs="4").options
+            {'seed': '0', 'max_epochs': '4'}
+        """
         return Training(self.config, {**self.options, **options})
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Trainings that belong together.
+    """Trainings that are run and compared together.
 
     Attributes:
-        name: of the stage, its folder and its record.
-        summary: what is measured, in one line.
-        trainings: by name.
-        comparisons: pairs of a reference and the trainings that are compared with it; ``STAGE/TRAINING`` names one of
-            an earlier stage.
-        score: the score that tables show, a key of the report's ``scores.json``.
-        title: of that score.
-        after: stages that must be finished before.
+        name: name of the stage, of its folder and of its record.
+        summary: description of the experiment in one line.
+        trainings: the trainings, by name.
+        comparisons: pairs of a reference and the trainings to compare with it. ``STAGE/TRAINING`` is a training of an
+            earlier stage.
+        score: key, in the report's ``scores.json``, of the score that tables show.
+        title: title of that score.
+        after: names of the stages that must be finished first.
     """
 
     name: str
@@ -52,7 +57,12 @@ class Stage:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The data that the trainings name, of ``tiny_imagenet``, ``voc2007`` and ``lite0``."""
+        """The names of the required data, among ``tiny_imagenet``, ``voc2007`` and ``lite0``.
+
+        Examples:
+            >>> STAGES["detection"].needs
+            ('voc2007',)
+        """
         values = " ".join(value for training in self.trainings.values() for value in training.options.values())
         return tuple(name for name in ("tiny_imagenet", "voc2007", "lite0") if f"{{{name}}}" in values)
 

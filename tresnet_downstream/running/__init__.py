@@ -1,1 +1,1 @@
-"""What the trainings of every task share: configs, the runner, hooks, optimisers, checkpoints, provenance of scores."""
+"""Code that the trainings of all tasks share: configs, the runner, hooks, optimisers, checkpoints, provenance."""

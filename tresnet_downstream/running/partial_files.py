@@ -1,4 +1,4 @@
-"""Removal of the partial files that killed processes left, see :func:`whole_file`."""
+"""Removes the partial files of killed processes, see :func:`whole_file`."""
 
 import contextlib
 import os

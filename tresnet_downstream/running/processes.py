@@ -1,4 +1,4 @@
-"""The processes of one training: how they end when one of them is lost, and which of them prints an error."""
+"""Ends all processes of a training if one of them is lost, and chooses the process that prints an error."""
 
 import os
 import socket

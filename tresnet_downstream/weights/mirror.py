@@ -1,4 +1,4 @@
-"""Copies public files that are on this machine to a folder, for machines without access to the internet."""
+"""Copies downloaded public files to a folder, for machines without access to the internet."""
 
 import os
 import shutil

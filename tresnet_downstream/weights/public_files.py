@@ -1,4 +1,4 @@
-"""From a name, URL or path to a file on this machine. The places of a catalogue entry are tried in order."""
+"""Finds a weight file by name, URL or path, and downloads it if necessary. Tries the places of an entry in order."""
 
 import difflib
 import os

@@ -63,7 +63,7 @@ def test_joins_a_shortcut_as_its_operators_do(gated):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_keeps_its_input_alone():
+def test_saves_only_its_input():
     norm, gate, _, x = parts(True, True, False)
     kept = {}
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):

@@ -1,4 +1,4 @@
-"""The proof that kernels must pass before they serve, on a stand-in that computes by torch's operators on the CPU."""
+"""The check that kernels must pass before they are used, with kernels that run torch's operators on the CPU."""
 
 import importlib.util
 import threading
@@ -121,7 +121,7 @@ def serve(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", acceleration.TYPES)
-def test_right_kernels_serve_in_silence(dtype, serve, recwarn):
+def test_correct_kernels_are_used_without_a_warning(dtype, serve, recwarn):
     kernels = serve(Kernels())
     assert acceleration.kernels_for(images(dtype=dtype)) is kernels
     assert not recwarn
@@ -157,7 +157,7 @@ DESCRIPTIONS = [
 
 
 @pytest.mark.parametrize("description", DESCRIPTIONS)
-def test_every_part_that_is_slightly_off_is_found(description):
+def test_every_slightly_wrong_result_is_detected(description):
     kernels = Kernels(broken=description)
     failure = kernel_proof.failure_of(kernels, CPU, torch.float32)
     name = description.split()[0].replace("grad_line", "line")
@@ -167,18 +167,18 @@ def test_every_part_that_is_slightly_off_is_found(description):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_short_types_may_be_off_by_roundings_alone(dtype):
+def test_results_in_short_types_may_differ_only_by_rounding(dtype):
     eps = torch.finfo(dtype).eps
     assert kernel_proof.failure_of(Kernels("line 1d", off=eps / 20), CPU, dtype) is None
     assert "is off by" in kernel_proof.failure_of(Kernels("line 1d", off=20 * eps), CPU, dtype)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_what_is_not_finite_is_found(value):
+def test_values_that_are_not_finite_are_detected(value):
     assert kernel_proof.failure_of(Kernels("blurred=True", off=value), CPU, torch.float32) is not None
 
 
-def test_results_of_another_layout_shape_or_type_are_found():
+def test_results_of_another_layout_shape_or_type_are_detected():
     for change, message in (
         (lambda y: y.contiguous(), "not channels-last"),
         (lambda y: y[:1], "expected"),
@@ -192,7 +192,7 @@ def test_results_of_another_layout_shape_or_type_are_found():
         assert message in failure
 
 
-def test_a_wrong_kernel_leaves_the_type_to_torch_after_one_warning(serve):
+def test_a_wrong_result_gives_one_warning_and_torchs_operators_are_used(serve):
     serve(Kernels("grad_line 1d", off=0.5))
     message = r"cpu in torch.float32, torch's operators are used instead: OutputGradient.line \(input\) is off by 0.5, "
     with pytest.warns(UserWarning, match=message) as caught:
@@ -201,7 +201,7 @@ def test_a_wrong_kernel_leaves_the_type_to_torch_after_one_warning(serve):
     assert len(caught) == 1
 
 
-def test_a_kernel_that_raises_leaves_the_type_to_torch_after_one_warning(serve):
+def test_an_exception_in_a_kernel_gives_one_warning_and_torchs_operators_are_used(serve):
     serve(Kernels("sums", error=RuntimeError("no such instruction")))
     with pytest.warns(UserWarning, match=r"OutputGradient.sums.*raised RuntimeError: no such instruction") as caught:
         modules = [acceleration.kernels_for(images()) for _ in range(2)]
@@ -209,7 +209,7 @@ def test_a_kernel_that_raises_leaves_the_type_to_torch_after_one_warning(serve):
     assert len(caught) == 1
 
 
-def test_a_warning_that_is_an_error_does_not_repeat_the_proof(serve):
+def test_the_check_is_not_repeated_if_warnings_are_errors(serve):
     kernels = serve(Kernels("line 1d"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -220,7 +220,7 @@ def test_a_warning_that_is_an_error_does_not_repeat_the_proof(serve):
     assert len(kernels.results) == count
 
 
-def test_the_proof_runs_once_per_device_and_type(serve, monkeypatch):
+def test_the_check_runs_once_per_device_and_type(serve, monkeypatch):
     kernels, calls = serve(Kernels()), []
     monkeypatch.setattr(acceleration, "DEVICES", ["cpu", "meta"])
     monkeypatch.setattr(acceleration, "failure_of", lambda *arguments: calls.append(arguments))
@@ -232,7 +232,7 @@ def test_the_proof_runs_once_per_device_and_type(serve, monkeypatch):
     assert calls == [(kernels, device, dtype) for device in devices for dtype in acceleration.TYPES]
 
 
-def test_one_wrong_type_leaves_the_others_to_the_kernels(serve, monkeypatch):
+def test_a_wrong_result_in_one_type_does_not_disable_the_other_types(serve, monkeypatch):
     kernels = serve(Kernels())
     monkeypatch.setattr(acceleration, "failure_of", lambda _1, _2, dtype: "x" if dtype == torch.float16 else None)
     with pytest.warns(UserWarning, match=r"torch\.float16"):
@@ -240,7 +240,7 @@ def test_one_wrong_type_leaves_the_others_to_the_kernels(serve, monkeypatch):
     assert acceleration.kernels_for(images()) is kernels
 
 
-def test_threads_share_one_proof(serve, monkeypatch):
+def test_threads_share_one_check(serve, monkeypatch):
     kernels, calls, results = serve(Kernels()), [], []
 
     def slow_proof(*arguments):
@@ -257,7 +257,7 @@ def test_threads_share_one_proof(serve, monkeypatch):
     assert len(calls) == 1
 
 
-def test_while_a_graph_is_captured_torchs_operators_serve_in_silence(serve, monkeypatch, recwarn):
+def test_during_graph_capture_torchs_operators_are_used_without_a_warning(serve, monkeypatch, recwarn):
     kernels = serve(Kernels())
     monkeypatch.setattr(acceleration, "_is_capturing", lambda device: True)
     assert acceleration.kernels_for(images()) is None
@@ -269,7 +269,7 @@ def test_while_a_graph_is_captured_torchs_operators_serve_in_silence(serve, monk
     assert not recwarn
 
 
-def test_the_proof_neither_sees_nor_changes_the_callers_state(serve):
+def test_the_check_neither_depends_on_nor_changes_the_callers_state(serve):
     kernels, states = serve(Kernels()), []
     result = kernels.result
 
@@ -287,14 +287,14 @@ def test_the_proof_neither_sees_nor_changes_the_callers_state(serve):
     assert set(states) == {(False, False, CPU)}
 
 
-def test_a_proof_takes_less_than_a_second():
+def test_a_check_takes_less_than_a_second():
     kernel_proof.failure_of(Kernels(), CPU, torch.bfloat16)
     start = time.process_time()
     kernel_proof.failure_of(Kernels(), CPU, torch.bfloat16)
     assert time.process_time() - start < 1
 
 
-def test_what_is_off_is_not_proven(serve):
+def test_kernels_that_are_turned_off_are_not_checked(serve):
     kernels = serve(Kernels())
     before = use_triton(False)
     try:

@@ -69,7 +69,7 @@ def test_joins_a_shortcut_as_its_operators_do(scaled):
 
 
 @pytest.mark.parametrize(("bound", "count"), [("by moments", 0), ("by output", 1)])
-def test_keeps_the_output_of_few_pixels_alone(bound, count, monkeypatch):
+def test_saves_the_output_of_the_convolution_only_for_few_pixels(bound, count, monkeypatch):
     monkeypatch.setattr(module, "PIXELS_PER_CHANNEL", BOUNDS[bound])
     x, weight, norm = parts(True)
     kept = {}
@@ -102,7 +102,7 @@ def test_gradients_of_short_types_are_as_good_as_the_plain_ones(bound, dtype, mo
         assert error < 2 * (other.double() - wanted).norm() / wanted.norm() + 4 * torch.finfo(dtype).eps
 
 
-def test_a_result_that_nobody_reads_is_not_made():
+def test_results_that_are_not_needed_are_not_computed():
     x, weight, norm = parts(True)
     out = pointwise_branch(x, weight, norm, read=False)
     assert out.shape == (3, 9, 5, 7)

@@ -172,7 +172,7 @@ def test_gradients_have_at_most_twice_the_error_of_torch(case, step, dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_products_of_the_covariance_form_rounded_to_a_short_type_miss_the_bound(dtype, monkeypatch):
+def test_rounding_products_of_the_covariance_form_to_a_short_type_exceeds_the_bound(dtype, monkeypatch):
     """What failed before, so that the inputs and the bound are known to find it."""
     by_moments, product = lean_branch._backward_by_moments, lean_branch.weight_gradient
 

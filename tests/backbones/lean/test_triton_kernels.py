@@ -1,4 +1,4 @@
-"""The kernels of triton_kernel_cases.py, each set in a process of its own: Triton reads its switches when imported."""
+"""Runs triton_kernel_cases.py in new processes, because Triton reads environment variables when it is imported."""
 
 import importlib.util
 import os
@@ -104,7 +104,7 @@ print("tresnet_downstream.backbones.lean.triton_kernels" in sys.modules, "triton
 
 
 @pytest.mark.parametrize(("value", "on"), [("0", "False"), ("1", "True")])
-def test_the_environment_turns_them_off(value, on):
+def test_an_environment_variable_turns_the_kernels_off(value, on):
     code = "from tresnet_downstream.backbones.lean import acceleration; print(acceleration._Switch.on)"
     assert run("-c", code, TRESNET_TRITON=value).stdout.split() == [on]
 
@@ -123,14 +123,14 @@ def small_step():
     network(torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last))[-1].sum().backward()
 
 
-def test_without_triton_torchs_operators_serve_in_silence(forced, monkeypatch, recwarn):
+def test_without_triton_torchs_operators_are_used_without_a_warning(forced, monkeypatch, recwarn):
     monkeypatch.setitem(sys.modules, "triton", None)
     small_step()
     assert not recwarn
 
 
 @needs_triton
-def test_where_triton_cannot_be_imported_torchs_operators_serve_and_one_warning_says_so(forced, monkeypatch):
+def test_if_triton_cannot_be_imported_torchs_operators_are_used_with_one_warning(forced, monkeypatch):
     def broken(name):
         raise AttributeError(f"{name} is broken")
 
@@ -141,7 +141,7 @@ def test_where_triton_cannot_be_imported_torchs_operators_serve_and_one_warning_
 
 
 @needs_triton
-def test_where_triton_does_not_work_torchs_operators_serve_and_one_warning_says_so(forced):
+def test_if_triton_does_not_work_torchs_operators_are_used_with_one_warning(forced):
     # Not in the interpreter: there is no GPU for these tensors of the CPU.
     with pytest.warns(UserWarning, match=r"Triton's kernels do not work on cpu in torch.float32, .*: line") as caught:
         small_step()

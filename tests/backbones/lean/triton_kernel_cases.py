@@ -1,4 +1,4 @@
-"""What the kernels must compute. Run by test_triton_kernels.py in a process that suits them."""
+"""Tests of Triton's kernels. test_triton_kernels.py runs them in processes with the required environment."""
 
 import os
 import time
@@ -70,7 +70,7 @@ def test_line_takes_slopes_of_channels_with_offsets_of_images():
     close(triton_kernels.line(x, slope, offset), x * spread(slope) + spread(offset))
 
 
-def test_what_is_no_number_stays_none():
+def test_nan_stays_nan():
     x = images((1, 3, 2, 2))
     x[0, 1, 0, 0] = torch.nan
     for negative_slope in (0.0, 0.01, 1.0):
@@ -120,7 +120,7 @@ def test_sums_of_images_that_take_several_programs(pixels):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_gradient_through_relu_is_written_down(dtype):
+def test_gradient_through_relu_is_stored(dtype):
     shape = (2, 5, 23, 24)
     grad, x, y = images(shape, dtype), images(shape, dtype), images(shape, dtype).relu_()
     behind, total_grad, total_product = triton_kernels.OutputGradient(grad, x, y, 0.0).through_relu()
@@ -245,7 +245,7 @@ def test_a_networks_step_equals_the_plain_one(options, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_the_kernels_are_proven_in_every_type(dtype):
+def test_the_kernels_pass_the_check_in_every_type(dtype):
     assert acceleration.kernels_for(images((2, 5, 4, 4), dtype)) is triton_kernels
 
 
@@ -279,7 +279,7 @@ class Broken:
         ("OutputGradient.line", None),
     ],
 )
-def test_the_proof_finds_a_kernel_that_is_wrong(name, index, monkeypatch):
+def test_the_check_detects_a_wrong_kernel(name, index, monkeypatch):
     place = triton_kernels.OutputGradient if "." in name else triton_kernels
     Broken(monkeypatch, place, name.rpartition(".")[2], index)
     # The other kernels are as before.
@@ -292,7 +292,7 @@ def test_the_proof_finds_a_kernel_that_is_wrong(name, index, monkeypatch):
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
-def test_while_a_cuda_graph_is_captured_the_proof_waits(monkeypatch, recwarn):
+def test_the_check_does_not_run_during_cuda_graph_capture(monkeypatch, recwarn):
     monkeypatch.setattr(acceleration, "_proofs", {})
     x = images((2, 5, 4, 4))
     with torch.cuda.graph(torch.cuda.CUDAGraph()):
@@ -304,7 +304,7 @@ def test_while_a_cuda_graph_is_captured_the_proof_waits(monkeypatch, recwarn):
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
-def test_a_proof_takes_less_than_a_second_once_compiled():
+def test_a_check_takes_less_than_a_second_after_compilation():
     device = images((1, 1, 1, 1)).device
     assert kernel_proof.failure_of(triton_kernels, device, torch.bfloat16) is None
     start = time.perf_counter()

@@ -44,7 +44,7 @@ def test_quarters_of_the_images_by_size(tmp_path):
     assert "Score by image size and by number of labels" in (tmp_path / "report/report.html").read_text()
 
 
-def test_images_of_one_size_and_missing_images_are_said(tmp_path):
+def test_images_of_one_size_and_missing_images_are_reported(tmp_path):
     multilabel_run(tmp_path / "run")  # half of its images are there
     write_report(tmp_path / "run", tmp_path / "report", resamples=0)
     page = (tmp_path / "report/report.html").read_text()

@@ -1,4 +1,4 @@
-"""The report of labels and boxes: both parts, each as its own report has it."""
+"""The report of joint models: each part equals the report of its own task."""
 
 import csv
 import json
@@ -55,7 +55,7 @@ def test_a_second_report_leaves_no_plots_of_the_first(folder, tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
-def test_two_networks_stand_side_by_side(folder, tmp_path):
+def test_two_networks_are_compared(folder, tmp_path):
     joint_run(folder / "other", seed=1)
     write_report([folder / "run", folder / "other"], tmp_path, resamples=100)
     assert len(scores(tmp_path)["labels"]["differences"]) > 0
@@ -83,6 +83,6 @@ def test_a_folder_without_one_of_the_parts_is_no_run(folder, tmp_path):
         read_outcome(tmp_path)
 
 
-def test_runs_of_other_tasks_do_not_stand_beside_it(folder, tmp_path):
+def test_runs_of_other_tasks_cannot_be_compared_with_it(folder, tmp_path):
     with pytest.raises(UserError, match="labels and boxes"):
         write_report([folder / "run", folder / "run" / "labels"], tmp_path, resamples=100)

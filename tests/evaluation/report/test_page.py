@@ -1,4 +1,4 @@
-"""The page in a real browser: it works, complains of nothing and asks nothing of a network."""
+"""The page of reports in a real browser: it works, logs no errors, and makes no network requests."""
 
 import json
 import os

@@ -26,7 +26,7 @@ NAN = float("nan")
         ("<b>", "text", "<b>"),
     ],
 )
-def test_values_are_written_for_people(value, kind, text):
+def test_values_are_formatted_for_reading(value, kind, text):
     assert text_of(value, kind) == text
 
 
@@ -69,7 +69,7 @@ def test_one_limit_is_that_of_all_classes():
         (NAN, None, ["cannot be compared"], ["nan", "better"]),
     ],
 )
-def test_a_verdict_says_no_more_than_the_numbers_do(difference, interval, words, not_words):
+def test_a_verdict_agrees_with_the_interval(difference, interval, words, not_words):
     said = verdict("mAP", ("a", "b"), difference, interval, 1200)
     for word in words:
         assert word in said

@@ -1,4 +1,4 @@
-"""Sections of a user's own: on the page, in Markdown, in scores.json and in per_class.csv."""
+"""Sections that users add appear on the page, in Markdown, in scores.json and in per_class.csv."""
 
 import csv
 import json
@@ -76,7 +76,7 @@ def test_a_plot_of_a_section_that_is_gone_is_removed(tmp_path):
         (Section("x", figures=[Figure("thresholds", "", "", "")]), "the name 'thresholds' .* is repeated"),
     ],
 )
-def test_what_is_no_section_is_refused(tmp_path, made, message):
+def test_invalid_sections_are_refused(tmp_path, made, message):
     def own(data):
         return made
 

@@ -1,4 +1,4 @@
-"""Single sections of reports: the training's course and the distributions of scores."""
+"""Sections of reports: the course of the training, and the distributions of scores."""
 
 import json
 import re

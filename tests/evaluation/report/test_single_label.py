@@ -65,7 +65,7 @@ def test_runs_in_another_order_of_images_and_classes_compare_as_the_same(tmp_pat
     assert all(entry["difference"] == pytest.approx(0) for entry in content["differences"])
 
 
-def test_better_run_is_told_with_its_interval(tmp_path):
+def test_better_run_is_named_with_its_interval(tmp_path):
     folders = [made(tmp_path / "a"), made(tmp_path / "b", strength=6.0)]
     write_report(folders, tmp_path / "report", resamples=100)
     content = json.loads((tmp_path / "report" / "scores.json").read_text())

@@ -1,4 +1,4 @@
-"""Reports from run folders: their numbers against other libraries, their files, and what is refused."""
+"""Reports from run folders: numbers compared with other libraries, written files, and errors."""
 
 import csv
 import json
@@ -178,7 +178,7 @@ def test_the_page_names_where_a_figure_comes_from(report):
     assert numbers(folder)["runs"][0]["about"]["command"] == "python tools/test_multilabel.py"
 
 
-def test_the_page_asks_nothing_of_a_network(report):
+def test_the_page_makes_no_network_requests(report):
     page = of_page(report[1])
     assert "default-src 'none'" in page
     addresses = set(re.findall(r"""(?:src|href|url\()=?["']?((?:https?:)?//[^"' )>]+)""", page))
@@ -216,7 +216,7 @@ def test_missing_images_have_a_placeholder_and_are_counted(tmp_path):
     assert f"{total} of the {total} images shown here cannot be read" in of_page(tmp_path / "report")
 
 
-def test_images_that_have_moved_are_found_where_one_says(tmp_path):
+def test_moved_images_are_read_from_the_given_folder(tmp_path):
     multilabel_run(tmp_path / "run", num_images=40)
     shutil.rmtree(tmp_path / "pictures")
     multilabel_run(tmp_path / "moved" / "run", num_images=80)  # writes pictures of the first 40 names
@@ -239,7 +239,7 @@ def test_a_report_is_the_same_when_it_is_written_again(report, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_what_an_older_report_left_is_taken_away_and_nothing_else(tmp_path):
+def test_files_of_an_older_report_are_removed_and_no_others(tmp_path):
     multilabel_run(tmp_path / "run")
     write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
     (tmp_path / "report" / "pictures" / "holiday.jpg").write_bytes(b"mine")
@@ -274,7 +274,7 @@ def test_text_in_plots_is_left_as_it_is():
 # --- several runs
 
 
-def test_runs_stand_side_by_side_with_their_differences(tmp_path):
+def test_runs_are_compared_with_their_differences(tmp_path):
     multilabel_run(tmp_path / "a")
     multilabel_run(tmp_path / "b", seed=1, gain=1.0)
     write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=100)
@@ -292,7 +292,7 @@ def test_runs_stand_side_by_side_with_their_differences(tmp_path):
         assert [row["run"] for row in csv.DictReader(file)] == ["a"] * 8 + ["b"] * 8
 
 
-def test_a_difference_that_may_be_chance_is_called_so(tmp_path):
+def test_a_difference_that_may_be_chance_is_not_called_better(tmp_path):
     multilabel_run(tmp_path / "a")
     multilabel_run(tmp_path / "b", seed=2)
     write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=100)
@@ -355,7 +355,7 @@ def test_runs_scored_at_other_thresholds_say_so(tmp_path):
     assert [(run["threshold"], run["top_k"]) for run in numbers(tmp_path / "report")["runs"]] == [(0.5, 3), (0.7, 1)]
 
 
-def test_runs_are_called_by_what_tells_them_apart(tmp_path):
+def test_runs_are_named_by_the_differing_parts_of_their_paths(tmp_path):
     for name in ("x/run", "y/run"):
         multilabel_run(tmp_path / name)
     folders = [tmp_path / "x" / "run", tmp_path / "y" / "run"]
@@ -447,7 +447,7 @@ def test_a_detector_that_finds_nothing_is_reported(tmp_path):
     assert "nan" not in drawn
 
 
-def test_what_does_not_count_is_drawn_neither_right_nor_wrong(tmp_path):
+def test_ignored_boxes_are_drawn_neither_right_nor_wrong(tmp_path):
     pytest.importorskip("pycocotools", reason="needs the detection set-up")
     run = detection_run(tmp_path / "run")
     image, other = (given["id"] for given in run.ground_truth["images"][:2])

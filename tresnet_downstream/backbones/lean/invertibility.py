@@ -1,4 +1,4 @@
-"""Whether a norm's output can be inverted: an estimate, from weight and bias, of how inversion amplifies rounding.
+"""Estimates, from a norm's weight and bias, whether inverting its output amplifies rounding errors too much.
 
 On a CPU, the estimate is read in the same pass. On a GPU, reading it would wait for all queued work. Therefore only the
 first pass waits. Each later pass uses the estimate of the preceding one, which has been copied in the meantime, and

@@ -1,4 +1,4 @@
-"""Checks on a device, for a type, that the results of Triton's kernels equal those of torch's operators.
+"""Checks on a given device and data type that Triton's kernels compute the results of torch's operators.
 
 Every kernel runs on small random feature maps. The expected results are computed by torch's operators on the CPU in
 float64, so that settings of the device (TF32, deterministic algorithms) do not change them.

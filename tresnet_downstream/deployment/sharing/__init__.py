@@ -1,4 +1,4 @@
-"""Folders for the Hugging Face hub: :func:`share` writes what ``load_model``, ``load_detector`` and timm read."""
+"""Writes a trained model as a folder for the Hugging Face hub, which this toolkit and, if possible, timm can load."""
 
 from tresnet_downstream.deployment.sharing.folder import Shared, share
 

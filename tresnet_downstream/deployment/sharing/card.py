@@ -1,4 +1,4 @@
-"""The model card: what the checkpoint and a scored run say of a model, and a section that the author is to write."""
+"""Writes the model card from the checkpoint and the scores of a run folder; the author adds the intended use."""
 
 import json
 import re
@@ -29,15 +29,15 @@ from tresnet_downstream.weights.shared import CLASSIFIER, CONFIG, WEIGHTS
 _LICENCE = re.compile(r"[A-Za-z0-9][\w.+-]*")
 _MOST_CLASSES = 200
 _PLACEHOLDER = (
-    "> **To be written by the author:** what the model is for, on what kind of images; what it is not for; known "
-    "limits and biases of the data. Delete this note then."
+    "> **To be written by the author:** the purpose of the model and the kind of images; uses that are out of scope; "
+    "known limits and biases of the data. Delete this note afterwards."
 )
 _FILES = {
     WEIGHTS: "the weights",
-    CONFIG: "what timm and tresnet-downstream need to build the network and prepare images",
+    CONFIG: "the description from which timm and tresnet-downstream build the network and prepare images",
     "README.md": "this card",
     "thresholds.json": "a threshold for each class",
-    EXPORTED: "the network for ONNX Runtime",
+    EXPORTED: "the network in ONNX, for ONNX Runtime",
 }
 
 
@@ -46,9 +46,9 @@ class Scores:
     """Scores of a run folder.
 
     Attributes:
-        rows: for each part of the run its title, and its scores.
-        about: of the run.
-        num_images: that were scored.
+        rows: title and scores of each part of the run, such as labels and boxes.
+        about: the provenance of the run.
+        num_images: number of images that were scored.
     """
 
     rows: list[tuple[str, list[Score]]]
@@ -57,19 +57,21 @@ class Scores:
 
 
 def scores_of(model: SharedModel, scored: str | Path | None, resamples: int = 1000) -> Scores | None:
-    """The scores of a run folder, which must be of the model.
+    """Reads the scores of a model from a run folder, and computes their intervals.
 
     Args:
-        model: the model.
-        scored: the run folder; None takes the checkpoint's folder if that is one of this model, and says so if it is
-            one of another.
-        resamples: of the bootstrap.
+        model: the model that is shared.
+        scored: the run folder. None takes the checkpoint's folder; if that is a run of another model, a notice is
+            printed.
+        resamples: number of resamples of the bootstrap.
+
+    Returns:
+        The scores; None if ``scored`` is None and the checkpoint's folder has no run of this model.
 
     Raises:
-        UserError: the folder cannot be read, or is of another checkpoint or of its other weights.
+        UserError: if ``scored`` cannot be read, or is a run of another checkpoint or of the checkpoint's other weights.
     """
-    beside = model.path.parent
-    folder = Path(scored) if scored is not None else beside
+    folder = Path(scored) if scored is not None else model.path.parent
     if scored is None and not any((folder / part / DESCRIPTION).is_file() for part in (".", "labels", "boxes")):
         return None
     try:
@@ -79,7 +81,7 @@ def scores_of(model: SharedModel, scored: str | Path | None, resamples: int = 10
     except UserError as error:
         if scored is not None:
             raise
-        tell(f"note: the card has no scores of the run beside the checkpoint: {error}")
+        tell(f"note: the model card has no scores, because the run folder of the checkpoint cannot be used: {error}")
         return None
     options = Options(resamples=resamples)
     rows = [row for part in parts for row in _scores(part, options)]
@@ -90,9 +92,11 @@ def scores_of(model: SharedModel, scored: str | Path | None, resamples: int = 10
 
 def _require_same(model: SharedModel, about: Mapping[str, Any], folder: Path) -> None:
     if about.get("checkpoint_sha256") != sha256_of(model.path):
-        raise UserError(f"{folder}: is a run of another checkpoint than {model.path}; score that one")
+        raise UserError(f"{folder}: is a run of another checkpoint than {model.path}; score that checkpoint")
     if about.get("weights", model.weights) != model.weights:
-        raise UserError(f"{folder}: is a run of the {about['weights']} weights, and the {model.weights} are shared")
+        raise UserError(
+            f"{folder}: is a run of the {about['weights']} weights, but the {model.weights} weights are shared"
+        )
 
 
 def _scores(run: Run, options: Options) -> Iterator[tuple[str, list[Score]]]:
@@ -118,19 +122,33 @@ def model_card(
     files: Sequence[str],
     repository: str | None,
 ) -> str:
-    """The text of ``README.md``.
+    """Writes the model card as Markdown, with the header that the Hugging Face hub reads.
 
     Args:
-        model: the model.
-        title: its name.
-        licence: as the hub names it.
-        scores: of a run folder, if there is one.
-        thresholds: that are in the folder.
-        files: in the folder.
-        repository: ``OWNER/NAME``, if it is known.
+        model: the model that is shared.
+        title: title of the card.
+        licence: the licence of the weights, by the hub's identifier.
+        scores: the scores of a run folder. None lists the validation scores in the checkpoint.
+        thresholds: the thresholds in the shared folder, if there are any.
+        files: names of the files in the shared folder.
+        repository: ``OWNER/NAME`` of the repository. None writes ``OWNER/NAME`` into the example code.
+
+    Returns:
+        The content of ``README.md``.
 
     Raises:
-        UserError: for a licence that is no name of one.
+        UserError: if ``licence`` is not a valid identifier.
+
+    Examples:
+        >>> from tresnet_downstream.deployment.sharing.model import shared_model
+        >>> from tresnet_downstream.classification import ImageClassifier
+        >>> backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
+        >>> classifier = ImageClassifier(backbone, {"type": "LinearHead", "num_classes": 3})
+        >>> torch.save(classifier.state_dict(), "classifier.pth")
+        >>> model = shared_model(Path("classifier.pth"), weights=None)
+        >>> card = model_card(model, "Digits", "mit", None, None, ["README.md"], None)
+        >>> card.splitlines()[1], "# Digits" in card
+        ('license: "mit"', True)
     """
     sections = [
         _header(model, licence),
@@ -149,7 +167,7 @@ def model_card(
 
 def _header(model: SharedModel, licence: str) -> str:
     if not _LICENCE.fullmatch(licence):
-        raise UserError(f"`licence` {licence}: give its name at the hub, such as apache-2.0, cc-by-4.0 or other")
+        raise UserError(f"`licence` {licence}: give an identifier of the hub, such as apache-2.0, cc-by-4.0 or other")
     is_classifier = model.kind == CLASSIFIER
     task = "image-classification" if is_classifier else "object-detection"
     in_timm = not isinstance(model.timm, str)
@@ -169,17 +187,17 @@ def _header(model: SharedModel, licence: str) -> str:
 def _summary(model: SharedModel) -> str:
     count = f"{len(model.classes):,} class{'' if len(model.classes) == 1 else 'es'}"
     if model.file is None:
-        return f"A detector, {_line(str(model.meta['model']['detector'].get('type')))}, of {count}."
+        return f"A detector, {_line(str(model.meta['model']['detector'].get('type')))}, with {count}."
     file = model.file
     kind = "several labels per image" if file.multi_label else "one label per image"
-    what = f"TResNet, variant {file.variant}" if file.backbone["type"].endswith("TResNet") else file.variant
+    network = f"TResNet, variant {file.variant}" if file.backbone["type"].endswith("TResNet") else file.variant
     if file.variant == "custom":
         sizes = file.layout().backbone.variant
-        what = f"TResNet of {', '.join(map(str, sizes.layers))} blocks and width {sizes.width:g}"
+        network = f"TResNet with {', '.join(map(str, sizes.layers))} blocks and width {sizes.width:g}"
     head = file.head["type"] if file.head else ""
     return (
-        f"A classifier with {kind}: {_line(what)}, with a {_line(head)}, {count}, "
-        f"images of {file.input_size} x {file.input_size} pixels. The weights are the {model.weights} ones of the "
+        f"A classifier with {kind}: {_line(network)}, with a {_line(head)}, {count}, and "
+        f"images of {file.input_size} x {file.input_size} pixels. The weights are the {model.weights} weights of the "
         "checkpoint."
     )
 
@@ -189,16 +207,16 @@ def _training(model: SharedModel) -> str:
     for key in ("free", "fixed"):
         part = stored_at(model.training, "run", key)
         settings |= part if isinstance(part, Mapping) else {}
-    rows = [[_line(str(key)), _line(_short(value))] for key, value in settings.items() if _tells(key, value)]
+    rows = [[_line(str(key)), _line(_short(value))] for key, value in settings.items() if _is_listed(key, value)]
     if "epoch" in model.training:
         rows.insert(0, ["epochs trained", _line(str(model.training["epoch"]))])
     if not rows:
-        return "The checkpoint does not say how it was trained."
+        return "The checkpoint does not contain the settings of its training."
     return _table(["setting", "value"], rows)
 
 
-def _tells(key: Any, value: Any) -> bool:
-    """Whether a setting is for a card: set, and not the network, which config.json has."""
+def _is_listed(key: Any, value: Any) -> bool:
+    """Whether the card lists a setting. It lists settings with a value, except the network, which is in config.json."""
     return key not in ("model", "val_steps", "processes", "save_best", "param_scheduler") and value not in (
         None,
         [],
@@ -207,7 +225,7 @@ def _tells(key: Any, value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """A setting in words: components by their type and arguments."""
+    """A setting as text. A component is written as its type with its arguments."""
     if isinstance(value, Mapping):
         kind = str(value.get("type", "")).rpartition(".")[2]
         arguments = ", ".join(
@@ -226,11 +244,11 @@ def _score_tables(model: SharedModel, scores: Scores | None) -> str:
         }
         rows = [[_line(str(key)), f"{value:.2f}"] for key, value in numbers.items() if key not in ("epoch", "step")]
         if not rows:
-            return "The checkpoint says no scores."
-        return f"{_table(['score', 'value'], rows)}\n\nOf the validation in training, without intervals."
+            return "The checkpoint contains no scores."
+        return f"{_table(['score', 'value'], rows)}\n\nScores of the validation during training, without intervals."
     parts = []
-    for title, told in scores.rows:
-        rows = [[_line(score.title), _number(score.value), _interval(score)] for score in told]
+    for title, part_scores in scores.rows:
+        rows = [[_line(score.title), _number(score.value), _interval(score)] for score in part_scores]
         heading = f"### {title.capitalize()}\n\n" if len(scores.rows) > 1 else ""
         parts.append(heading + _table(["score, %", "value", "95% interval"], rows))
     about = scores.about
@@ -238,7 +256,7 @@ def _score_tables(model: SharedModel, scores: Scores | None) -> str:
     tta = f" With test-time augmentation: {_line(str(about['tta']))}." if about.get("tta") else ""
     parts.append(
         f"On {scores.num_images:,} images{data}, scored on {_line(str(about.get('date', ''))[:10])}.{tta} Intervals: "
-        "bootstrap over images, 1,000 resamples; they tell how a score may come out on other images of the same kind."
+        "bootstrap over images, 1,000 resamples. They show how much a score may vary on other images of the same kind."
     )
     return "\n\n".join(parts)
 
@@ -253,17 +271,17 @@ def _interval(score: Score) -> str:
 
 
 def _use(model: SharedModel, repository: str, files: Sequence[str]) -> str:
-    parts = [_with_ours(model, repository)]
+    parts = [_with_tresnet_downstream(model, repository)]
     if isinstance(model.timm, str):
-        parts.append(f"timm cannot read this model: {_line(model.timm)}.")
+        parts.append(f"timm cannot load this model: {_line(model.timm)}.")
     else:
         parts.append(_with_timm(model, repository))
     if EXPORTED in files:
-        parts.append(f"`{EXPORTED}` runs without torch, by ONNX Runtime: `tresnet predict {EXPORTED} image.jpg`.")
+        parts.append(f"`{EXPORTED}` needs ONNX Runtime and no torch: `tresnet predict {EXPORTED} image.jpg`.")
     return "\n\n".join(parts)
 
 
-def _with_ours(model: SharedModel, repository: str) -> str:
+def _with_tresnet_downstream(model: SharedModel, repository: str) -> str:
     if model.kind == CLASSIFIER:
         code = (
             "from tresnet_downstream import load_model, predict\n\n"
@@ -289,10 +307,10 @@ def _with_timm(model: SharedModel, repository: str) -> str:
         'logits = model(transform(Image.open("image.jpg").convert("RGB"))[None])\n'
         f"probabilities = {last}  # in the order of model.pretrained_cfg's label_names"
     )
-    notes = ["timm resizes with Pillow, so probabilities differ slightly from those above."]
+    notes = ["timm resizes images with Pillow, so its probabilities differ slightly from those of tresnet-downstream."]
     if not isinstance(model.timm, str) and not model.timm.is_exact:
         notes.append(
-            "Images are prepared by steps that timm does not have; its transform only brings them to the size."
+            "The model's preprocessing has steps that timm does not have; timm's transform only resizes the images."
         )
     link = "[timm](https://github.com/huggingface/pytorch-image-models)"
     return f"With {link}:\n\n```python\n{code}\n```\n\n{' '.join(notes)}"
@@ -300,8 +318,8 @@ def _with_timm(model: SharedModel, repository: str) -> str:
 
 def _thresholds(thresholds: Thresholds) -> str:
     return (
-        f"`thresholds.json` has a threshold for each class ({_line(thresholds.objective)}, {thresholds.scope}): a "
-        "class counts as found where its probability is above it. `load_model` gives them as `model.thresholds`."
+        f"`thresholds.json` has a threshold for each class ({_line(thresholds.objective)}, {thresholds.scope}). A "
+        "class is predicted if its probability is above its threshold. `load_model` sets `model.thresholds`."
     )
 
 
@@ -318,5 +336,5 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _line(text: str) -> str:
-    """A text of the user's as one line of Markdown."""
+    """A text from the user as one line of escaped Markdown."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""The exported file of a shared model, without what tells of the machine that wrote it."""
+"""Copies the exported ONNX file of a shared model, without the file paths that torch's exporter stores in it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,21 +14,27 @@ from tresnet_downstream.exported.file import ExportedFile
 from tresnet_downstream.exported.formats.interface import required
 
 EXPORTED = "model.onnx"
-_TOLERANCE = 1e-2  # of probabilities; exported files are in 32 bits
+_TOLERANCE = 1e-2  # Largest difference of probabilities. Exported files compute in float32.
 
 
 def copy_exported(path: str | Path, model: SharedModel, folder: Path) -> None:
-    """Copies an ONNX file of the model; the places in source files that torch notes at each node are left out.
+    """Copies an ONNX file of the model to ``folder``, without the source file paths that torch stores at each node.
+
+    Args:
+        path: the ONNX file.
+        model: the model that is shared.
+        folder: the shared folder; the copy is named ``model.onnx``.
 
     Raises:
-        UserError: it is no ONNX file of this toolkit, or of other classes.
+        UserError: if the file is not an ONNX file of this toolkit, has other classes, or takes images of another size;
+            for a classifier, also if its probabilities differ from the model's.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise UserError(f"{path}: `exported` takes an .onnx file")
     classes = tuple(ExportedFile(path).description.get("classes") or ())
     if classes != model.classes:
-        raise UserError(f"{path}: is of other classes than {model.path}; export that checkpoint")
+        raise UserError(f"{path}: has other classes than {model.path}; export that checkpoint")
     if model.file is not None:
         _require_same(path, model)
     onnx: Any = required("onnx", str(path))
@@ -41,14 +47,17 @@ def copy_exported(path: str | Path, model: SharedModel, folder: Path) -> None:
 
 
 def _require_same(path: Path, model: SharedModel) -> None:
-    """Raises UserError unless an exported classifier gives the model's probabilities."""
+    """Raises UserError if the probabilities of an exported classifier differ from the model's."""
     assert model.file is not None
     network = assembled(replace(model.file, state_dict=dict(model.file.state_dict)))
     exported = ExportedClassifier(path)
     side = model.file.input_size
     if tuple(exported.input_size) != (side, side):
-        raise UserError(f"{path}: takes images of another size than {model.path}; export that one")
+        raise UserError(f"{path}: takes images of another size than {model.path}; export that checkpoint")
     images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
-    off = float(np.abs(exported.predict_batch(images) - network.predict_batch(images)).max())
-    if not off < _TOLERANCE:
-        raise UserError(f"{path}: gives other probabilities than {model.path} (by up to {off:.2g}); export that one")
+    difference = float(np.abs(exported.predict_batch(images) - network.predict_batch(images)).max())
+    if not difference < _TOLERANCE:
+        raise UserError(
+            f"{path}: gives other probabilities than {model.path} (largest difference: {difference:.2g}); export that "
+            "checkpoint"
+        )

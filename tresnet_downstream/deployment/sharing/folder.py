@@ -1,4 +1,4 @@
-"""Writes a shared folder: weights, description, model card, and what else belongs to a model."""
+"""Writes a shared folder: weights, description, model card, and optionally thresholds and an exported file."""
 
 import json
 import shutil
@@ -31,13 +31,13 @@ CARD, THRESHOLDS = "README.md", "thresholds.json"
 
 @dataclass(frozen=True)
 class Shared:
-    """What was written.
+    """The result of :func:`share`.
 
     Attributes:
-        folder: where it is.
+        folder: path of the shared folder.
         files: names of its files.
-        not_in_timm: why timm cannot read it; empty if it can.
-        url: of the repository, if it was uploaded.
+        not_in_timm: the reason why timm cannot load the folder; empty if it can.
+        url: URL of the repository; empty if the folder was not uploaded.
     """
 
     folder: Path
@@ -59,41 +59,49 @@ def share(
     push_to: str | None = None,
     private: bool = False,
 ) -> Shared:
-    """Writes a folder for the Hugging Face hub with a trained model, and uploads it if asked to.
+    """Writes a trained model as a folder for the Hugging Face hub, and optionally uploads it.
 
-    ``load_model`` (or, of a detector, ``load_detector``) reads the folder and, once uploaded, ``hf://OWNER/NAME``. timm
-    reads it as ``local-dir:FOLDER`` and ``hf-hub:OWNER/NAME`` where it has the network; the card says so if not. The
-    folder holds
+    ``load_model`` (for a detector, ``load_detector``) loads the folder and, after an upload, ``hf://OWNER/NAME``. If
+    timm has the network, timm loads it as ``local-dir:FOLDER`` and ``hf-hub:OWNER/NAME``; otherwise the model card
+    says why not. The folder contains
 
     - ``model.safetensors``: the weights;
-    - ``config.json``: timm's description, and under ``tresnet_downstream`` all that ``load_model`` gives;
-    - ``README.md``: the model card, with a section that the author is to write;
-    - ``thresholds.json`` and ``model.onnx``, if they are given.
+    - ``config.json``: the description for timm, and under ``tresnet_downstream`` the description for ``load_model``;
+    - ``README.md``: the model card, with a section that the author has to write;
+    - ``thresholds.json``, if ``thresholds`` is given, and ``model.onnx``, if ``exported`` is given.
 
-    Nothing else of the checkpoint or of this machine is in it.
+    The folder contains no paths of this machine and no other content of the checkpoint.
 
     Args:
-        checkpoint: a path, URL or name of the catalogue.
-        out: the folder to write. It appears when it is whole; a shared folder with other content that is there is
-            renamed to ``OUT_1``.
-        licence: of the weights, as the hub names it, such as ``apache-2.0``.
-        weights: ``raw`` or ``averaged``; None takes those that scored better.
-        scored: a run folder of this checkpoint, for scores with 95% intervals; None takes the checkpoint's folder if it
-            is one.
+        checkpoint: a path, a URL or a name of the catalogue.
+        out: the folder to write. It appears only when it is complete. If ``out`` is a shared folder with other content,
+            that folder is renamed to ``OUT_1``.
+        licence: the licence of the weights, by the hub's identifier, such as ``apache-2.0``.
+        weights: ``raw`` or ``averaged``. None takes the weights with the better validation score.
+        scored: a run folder of this checkpoint, from which the card gets scores with 95% intervals. None takes the
+            checkpoint's folder if it is a run folder.
         thresholds: a file of thresholds for the model's classes.
         exported: the model's ONNX file.
-        name: of the model; the folder's by default.
-        push_to: ``OWNER/NAME`` of a repository of the hub, which is made if it is not there; the hub's own client
-            uploads the folder.
-        private: whether a repository that is made is private.
+        name: title of the model card. None takes the name of the repository, or of the folder.
+        push_to: ``OWNER/NAME`` of a repository of the hub. The folder is uploaded to it with ``huggingface_hub``; the
+            repository is created if it does not exist.
+        private: whether a new repository is private.
 
     Raises:
-        UserError: for a file that is no classifier or detector, files of another model, a folder that holds something
-            else, and whatever goes wrong with the upload; the folder is there then.
+        UserError: if the file is not a classifier or a detector, a run folder, thresholds or an exported file belong to
+            another model, ``out`` contains something else, or the upload fails. After a failed upload, the folder is
+            complete.
 
-    Example::
-
-        share("work_dirs/digits/best.pth", "digits-tresnet", licence="apache-2.0")
+    Examples:
+        >>> from tresnet_downstream import load_model
+        >>> from tresnet_downstream.classification import ImageClassifier
+        >>> backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
+        >>> classifier = ImageClassifier(backbone, {"type": "LinearHead", "num_classes": 3})
+        >>> torch.save(classifier.state_dict(), "classifier.pth")
+        >>> share("classifier.pth", "shared", licence="apache-2.0").files
+        ('README.md', 'config.json', 'model.safetensors')
+        >>> load_model("shared").classes
+        ('0', '1', '2')
     """
     if push_to is not None:
         require_repository(push_to)
@@ -118,30 +126,30 @@ def share(
 
 
 def _write_weights(model: SharedModel, folder: Path, limits: Thresholds | None) -> SharedModel:
-    """Writes weights and description, reads them back, and compares; without timm's form if timm cannot read that."""
+    """Writes weights and description, and compares them after loading. If timm's logits differ, its form is omitted."""
     _write(model, folder, limits)
     if model.file is None:
         return model
-    ours = assembled(replace(model.file, state_dict=dict(model.file.state_dict)))
+    original = assembled(replace(model.file, state_dict=dict(model.file.state_dict)))
     generator = torch.Generator().manual_seed(0)
     side = model.file.input_size
-    pictures = torch.rand(2, 3, side, side, generator=generator)
+    images = torch.rand(2, 3, side, side, generator=generator)
     with torch.inference_mode():
-        logits = ours(pictures)
+        logits = original(images)
     if isinstance(model.timm, TimmForm) and find_spec("timm") is not None:
-        difference = difference_from_timm(folder, logits, pictures, model.timm)
+        difference = difference_from_timm(folder, logits, images, model.timm)
         if isinstance(difference, str) or not difference <= TOLERANCE:
-            reason = difference if isinstance(difference, str) else f"timm's logits are off by {difference:.1e}"
+            reason = difference if isinstance(difference, str) else f"timm's logits differ by {difference:.1e}"
             model = replace(model, timm=reason, tensors=model.file.state_dict, names=OURS)
             _write(model, folder, limits)
-    before, again = ours.state_dict(), load_model(folder).state_dict()
-    if before.keys() != again.keys() or not all(torch.equal(tensor, again[key]) for key, tensor in before.items()):
-        raise UserError(f"{model.path}: its copy has other weights, so it is not shared; report this")
+    weights, copied = original.state_dict(), load_model(folder).state_dict()
+    if weights.keys() != copied.keys() or not all(torch.equal(tensor, copied[key]) for key, tensor in weights.items()):
+        raise UserError(f"{model.path}: the copy has other weights, so it was not shared; please report this")
     return model
 
 
 def _write(model: SharedModel, folder: Path, limits: Thresholds | None) -> None:
-    # Row-major, and none a view into another's memory, which safetensors refuses.
+    # safetensors refuses tensors that are not contiguous or that share memory.
     tensors = {
         key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in model.tensors.items()
     }
@@ -169,33 +177,40 @@ def _config(model: SharedModel, limits: Thresholds | None) -> dict[str, Any]:
 
 
 def _thresholds_for(model: SharedModel, path: str | Path) -> Thresholds:
-    """Thresholds of the model's classes, without the places of files that they were chosen on."""
-    given = read_thresholds(path)
-    chosen_on = given.chosen_on.get("checkpoint_sha256")
-    if chosen_on is not None and chosen_on != sha256_of(model.path):
-        raise UserError(f"{path}: was chosen on a run of another checkpoint than {model.path}; choose on one of that")
-    given.limits(model.classes, "multilabel" if model.kind == CLASSIFIER else "detection")
+    """Reads thresholds for the model's classes, without the folders of the files on which they were chosen."""
+    thresholds = read_thresholds(path)
+    digest = thresholds.chosen_on.get("checkpoint_sha256")
+    if digest is not None and digest != sha256_of(model.path):
+        raise UserError(
+            f"{path}: the thresholds were chosen on a run of another checkpoint than {model.path}; choose them on a "
+            "run of that checkpoint"
+        )
+    thresholds.limits(model.classes, "multilabel" if model.kind == CLASSIFIER else "detection")
     if model.kind == CLASSIFIER and model.file is not None and not model.file.multi_label:
-        raise UserError(f"{path}: thresholds are for several labels per image, and the model chooses one class")
-    kept = {}
-    for key, value in given.chosen_on.items():
-        is_place = key in ("run", "checkpoint", "config", "data")
-        kept[key] = Path(str(value)).name if is_place else value
-    return replace(given, chosen_on=kept)
+        raise UserError(
+            f"{path}: thresholds need several labels per image, but this model predicts one class per image"
+        )
+    chosen_on = {}
+    for key, value in thresholds.chosen_on.items():
+        is_path = key in ("run", "checkpoint", "config", "data")
+        chosen_on[key] = Path(str(value)).name if is_path else value
+    return replace(thresholds, chosen_on=chosen_on)
 
 
 def _require_place(folder: Path) -> None:
-    """Raises UserError where the folder cannot be written: a file, or a folder that holds something else."""
+    """Raises UserError if the path is a file, or a folder that is neither empty nor a shared folder."""
     if folder.is_dir():
         others = [path.name for path in folder.iterdir()]
         if others and description_beside(folder / WEIGHTS) is None:
-            raise UserError(f"{folder}: holds something else ({others[0]}); name a folder that is not there yet")
+            raise UserError(
+                f"{folder}: is not a shared folder and contains {others[0]}; name a folder that does not exist yet"
+            )
     elif folder.exists():
-        raise UserError(f"{folder}: is a file; name a folder that is not there yet")
+        raise UserError(f"{folder}: is a file; name a new folder")
 
 
 def _make_room(folder: Path, new: Path) -> None:
-    """Removes an empty folder, or a shared one of the same content; renames another one."""
+    """Removes the folder if it is empty or has the same content as the new one, and renames it otherwise."""
     if not folder.is_dir():
         return
     before, now = (
@@ -204,4 +219,4 @@ def _make_room(folder: Path, new: Path) -> None:
     if before == now or not any(folder.iterdir()):
         shutil.rmtree(folder)
     else:
-        tell(f"the shared folder that was {folder} is now {move_aside(folder)}")
+        tell(f"the existing shared folder {folder} was renamed to {move_aside(folder)}")

@@ -1,4 +1,4 @@
-"""The model that is shared, from its checkpoint: weights, description, and the form that timm reads."""
+"""Reads the model to share from its checkpoint: weights, description, and its form for timm."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,26 +17,26 @@ from tresnet_downstream.weights.formats import OURS
 from tresnet_downstream.weights.reading import class_names, read_checkpoint, stored_at, unwrap
 from tresnet_downstream.weights.shared import CLASSIFIER, DETECTOR
 
-# What a checkpoint says of the training, which a card tells.
+# Keys of a checkpoint's ``meta`` that describe the training; the model card lists them.
 _OF_TRAINING = ("epoch", "step", "run")
 
 
 @dataclass(frozen=True)
 class SharedModel:
-    """What is shared.
+    """A model to share.
 
     Attributes:
-        path: the checkpoint.
+        path: path of the checkpoint.
         kind: ``classifier`` or ``detector``.
-        tensors: the weights, under the names that are written.
-        names: which these are: ``release``, ``timm`` or ``tresnet``.
-        meta: what a checkpoint of this toolkit has in ``meta``.
+        tensors: the weights, by the names under which they are written.
+        names: the naming scheme of ``tensors``: ``release``, ``timm`` or ``tresnet``.
+        meta: the description of the model, as in ``meta`` of a checkpoint of this toolkit.
         weights: ``raw`` or ``averaged``.
         classes: names of the classes.
-        training: ``epoch``, ``step`` and the settings of the training, where the checkpoint says them.
-        score: of the validation that chose these weights; empty if the checkpoint says none.
-        file: of a classifier, with its weights under our names.
-        timm: what timm reads; or else why timm cannot, in words.
+        training: ``epoch``, ``step`` and the settings of the training, as far as the checkpoint has them.
+        score: the validation scores of these weights; empty if the checkpoint has none.
+        file: the weight file of a classifier, with this toolkit's parameter names; None for a detector.
+        timm: the classifier in the form that timm loads; or, if timm does not have the network, the reason as text.
     """
 
     path: Path
@@ -56,12 +56,22 @@ def shared_model(path: Path, weights: str | None) -> SharedModel:
     """Reads the checkpoint of a classifier or a detector.
 
     Args:
-        path: the checkpoint.
-        weights: ``raw`` or ``averaged``; None takes those that scored better.
+        path: path of the checkpoint.
+        weights: ``raw`` or ``averaged``. None takes the weights with the better validation score.
 
     Raises:
-        UserError: as :func:`read_weight_file`, and for a detector that does not describe itself, and a network
-            without classes.
+        UserError: if :func:`read_weight_file` raises it, if the network has no head, if a detector does not name its
+            classes, or if ``weights`` is ``averaged`` for a detector.
+
+    Examples:
+        >>> import torch
+        >>> from tresnet_downstream.classification import ImageClassifier
+        >>> backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
+        >>> classifier = ImageClassifier(backbone, {"type": "LinearHead", "num_classes": 3})
+        >>> torch.save(classifier.state_dict(), "classifier.pth")
+        >>> model = shared_model(Path("classifier.pth"), weights=None)
+        >>> model.kind, model.weights, model.classes
+        ('classifier', 'raw', ('0', '1', '2'))
     """
     checkpoint = read_checkpoint(path)
     training = {key: value for key in _OF_TRAINING if (value := stored_at(checkpoint, "meta", key)) is not None}
@@ -71,9 +81,9 @@ def shared_model(path: Path, weights: str | None) -> SharedModel:
         return _detector(path, checkpoint, detector, weights, training)
     file = read_weight_file(path, weights=weights)
     if bad := not_finite(file.state_dict):
-        raise UserError(f"{path}: holds numbers that are not finite, in {bad[0]} and {len(bad) - 1} more")
+        raise UserError(f"{path}: has values that are not finite, in {bad[0]} and {len(bad) - 1} more")
     if file.head is None:
-        raise UserError(f"{path}: is a backbone without a head; classifiers and detectors can be shared")
+        raise UserError(f"{path}: is a backbone without a head; only classifiers and detectors can be shared")
     form = timm_form(file)
     described = stored_at(checkpoint, "meta", "model")
     labels = described.get("labels") if isinstance(described, Mapping) else None
@@ -100,7 +110,7 @@ def _detector(
     path: Path, checkpoint: Mapping[str, Any], detector: Mapping[str, Any], weights: str | None, training: Any
 ) -> SharedModel:
     if weights == "averaged":
-        raise UserError(f"{path}: `weights` averaged: detectors have one set of weights; leave it out")
+        raise UserError(f"{path}: `weights` averaged: a detector has one set of weights; omit `weights`")
     classes = class_names(checkpoint, path)
     if not classes:
         raise UserError(f"{path}: does not name its classes, so it cannot be shared")

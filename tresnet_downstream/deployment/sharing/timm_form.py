@@ -1,7 +1,7 @@
-"""The form in which timm reads a classifier: its name of the network, and the weights under names that timm takes.
+"""Converts a classifier to what timm can load: timm's name of the network, its config, and renamed weights.
 
-TResNets are written under the names of the releases: timm turns those into its own, and computes its norms' weights
-from them as this toolkit does, so that no number changes on the way.
+The weights of a TResNet are written with the parameter names of the TResNet release. timm renames them when it loads
+them, and computes the weights of its norms from them by the formula that this toolkit uses, so the values are exact.
 """
 
 from collections.abc import Mapping
@@ -20,26 +20,26 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.formats import RELEASE, TIMM, to_release
 from tresnet_downstream.weights.shared import to_timm_network
 
-# Of the networks that timm has under a name.
+# timm's names of the variants of TResNet that it has.
 _NAMES = {"m": "tresnet_m", "l": "tresnet_l", "xl": "tresnet_xl", "v2_l": "tresnet_v2_l"}
 _BASIC, _V2 = ("basic", "basic", "bottleneck", "bottleneck"), ("bottleneck",) * 4
 _SLOPES = (1e-2, 1e-3)
-# How far timm's logits may be off, as a part of the largest one: rounding, as timm multiplies in another order.
+# Largest difference of timm's logits, relative to the largest logit. timm adds in another order, so rounding differs.
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class TimmForm:
-    """What timm reads.
+    """A classifier in the form that timm loads.
 
     Attributes:
         architecture: timm's name of the network.
-        arguments: of the network besides, where it is none of timm's named ones.
+        arguments: further arguments of the network; empty if timm has the network under its own name.
         tensors: the weights.
-        names: of the weights, ``release`` or ``timm``.
+        names: the naming scheme of the weights, ``release`` or ``timm``.
         config: timm's ``pretrained_cfg``.
-        layer: the classifier's name in timm.
-        is_exact: whether timm prepares pictures as the classifier's pipeline does, as far as its config can say.
+        layer: timm's name of the classification layer.
+        is_exact: whether ``config`` describes all steps of the classifier's pipeline.
     """
 
     architecture: str
@@ -52,7 +52,20 @@ class TimmForm:
 
 
 def timm_form(file: WeightFile) -> TimmForm | str:
-    """What timm reads of a classifier, or why timm cannot read it."""
+    """Converts a classifier for timm.
+
+    Returns:
+        The converted classifier; or, if timm does not have the network, the reason as text.
+
+    Examples:
+        >>> from tresnet_downstream.classification import ImageClassifier
+        >>> backbone = {"type": "TResNet", "layers": (1, 1, 1, 1), "width": 0.25}
+        >>> classifier = ImageClassifier(backbone, {"type": "MLDecoderHead", "num_classes": 3})
+        >>> torch.save(classifier.state_dict(), "classifier.pth")
+        >>> from tresnet_downstream.classification.weight_file_reading import read_weight_file
+        >>> timm_form(read_weight_file("classifier.pth"))
+        'timm has no network with a MLDecoderHead'
+    """
     assert file.head is not None
     if file.classifier["type"] not in ("ImageClassifier", "tresnet_downstream.ImageClassifier"):
         return f"timm has no {file.classifier['type']}"
@@ -75,7 +88,9 @@ def _tresnet(file: WeightFile, variant: Variant) -> TimmForm | str:
     arguments: dict[str, Any] = {}
     if name is None:
         if find_spec("timm") is None:
-            return "timm has no such TResNet under a name, and is not installed here to try its arguments"
+            return (
+                "timm has no TResNet of this size under a name, and is not installed, so its arguments cannot be tested"
+            )
         arguments = {"layers": list(variant.layers), "width_factor": variant.width}
         name = "v2_l" if variant.blocks == _V2 else "m"
     stride = 32
@@ -88,7 +103,7 @@ def _tresnet(file: WeightFile, variant: Variant) -> TimmForm | str:
         "pool_size": [max(file.input_size // stride, 1)] * 2,
     }
     tensors = to_release(file.state_dict)
-    return TimmForm(_NAMES[name], arguments, tensors, RELEASE, config, "head.fc", _can_tell(file))
+    return TimmForm(_NAMES[name], arguments, tensors, RELEASE, config, "head.fc", _is_resize_only(file))
 
 
 def _timm_network(file: WeightFile) -> TimmForm | str:
@@ -104,16 +119,17 @@ def _timm_network(file: WeightFile) -> TimmForm | str:
         **{key: known[key] for key in ("mean", "std", "first_conv", "classifier") if key in known},
     }
     tensors = to_timm_network(file.state_dict, layer)
-    return TimmForm(file.variant, {}, tensors, TIMM, config, layer, _can_tell(file))
+    return TimmForm(file.variant, {}, tensors, TIMM, config, layer, _is_resize_only(file))
 
 
-def _can_tell(file: WeightFile) -> bool:
+def _is_resize_only(file: WeightFile) -> bool:
+    """Whether the pipeline is one resizing step that a config of timm can describe."""
     return len(file.pipeline) == 1 and file.pipeline[0]["type"] in ("SquashResize", "ResizeAndCrop")
 
 
 def _preparation(file: WeightFile) -> dict[str, Any]:
-    """How timm brings a picture to the network's size."""
-    step = file.pipeline[-1] if _can_tell(file) else {}
+    """The keys of timm's config for resizing and cropping of images."""
+    step = file.pipeline[-1] if _is_resize_only(file) else {}
     if step.get("type") == "ResizeAndCrop":
         crop = {"crop_pct": step.get("fraction", 0.875), "crop_mode": "center"}
         interpolation = step.get("interpolation", "bilinear")
@@ -123,14 +139,19 @@ def _preparation(file: WeightFile) -> dict[str, Any]:
     return {"input_size": [3, side, side], "interpolation": interpolation, **crop}
 
 
-def difference_from_timm(folder: Path, logits: Tensor, pictures: Tensor, form: TimmForm) -> float | str:
-    """How far timm's logits are off, as a part of the largest one; or why timm cannot read the folder.
+def difference_from_timm(folder: Path, logits: Tensor, images: Tensor, form: TimmForm) -> float | str:
+    """Loads a shared folder with timm and compares the logits.
 
     Args:
-        folder: with ``config.json`` and ``model.safetensors``.
-        logits: N x C, of the classifier.
-        pictures: N x 3 x H x W in [0, 1].
-        form: with the mean and standard deviation that timm applies outside of the network.
+        folder: the folder with ``config.json`` and ``model.safetensors``.
+        logits: the classifier's logits of the images, N x C.
+        images: N x 3 x H x W in [0, 1].
+        form: the converted classifier. Its config has the mean and standard deviation, because timm normalises images
+            outside of the network.
+
+    Returns:
+        The largest absolute difference of the logits, relative to the largest absolute logit; or, if timm cannot load
+        the folder, the reason as text.
     """
     import timm
 
@@ -138,7 +159,7 @@ def difference_from_timm(folder: Path, logits: Tensor, pictures: Tensor, form: T
         network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         mean, std = (torch.tensor(form.config[key])[:, None, None] for key in ("mean", "std"))
         with torch.inference_mode():
-            theirs = network((pictures - mean) / std)
-    except Exception as error:  # whatever timm raises
-        return f"timm does not read it ({' '.join(str(error).split())[:120]})"
-    return float((theirs - logits).abs().max() / logits.abs().max().clamp(min=1e-12))
+            timm_logits = network((images - mean) / std)
+    except Exception as error:  # timm may raise any exception.
+        return f"timm cannot load it ({' '.join(str(error).split())[:120]})"
+    return float((timm_logits - logits).abs().max() / logits.abs().max().clamp(min=1e-12))

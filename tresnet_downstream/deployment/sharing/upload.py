@@ -1,4 +1,4 @@
-"""Uploads a shared folder by the hub's own client."""
+"""Uploads a shared folder to the Hugging Face hub with the package ``huggingface_hub``."""
 
 import re
 from pathlib import Path
@@ -9,30 +9,45 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def require_repository(name: str) -> None:
-    """Raises UserError unless a name is ``OWNER/NAME``."""
+    """Checks that the name of a repository has the form ``OWNER/NAME``.
+
+    Raises:
+        UserError: if it has another form.
+
+    Examples:
+        >>> require_repository("me/digits")
+        >>> require_repository("digits")
+        Traceback (most recent call last):
+        tresnet_downstream.errors.UserError: `push_to` digits: give the repository as OWNER/NAME
+    """
     if not _NAME.fullmatch(name):
         raise UserError(f"`push_to` {name}: give the repository as OWNER/NAME")
 
 
 def upload(folder: Path, repository: str, private: bool) -> str:
-    """Uploads a folder as one commit; makes the repository if it is not there.
+    """Uploads a folder in one commit. The repository is created if it does not exist.
+
+    Args:
+        folder: the folder to upload.
+        repository: ``OWNER/NAME``.
+        private: whether a new repository is private. An existing repository is not changed.
 
     Returns:
-        the repository's address.
+        The URL of the repository.
 
     Raises:
-        UserError: it cannot be uploaded, such as for want of a login; the folder stays.
+        UserError: if the upload fails, for example because no token is stored. The folder is kept.
     """
     from huggingface_hub import HfApi
 
     api = HfApi()
     try:
-        # `private` has no effect on a repository that is there.
+        # `private` has no effect if the repository exists.
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload model")
-    except Exception as error:  # The hub's client raises what its HTTP library does, which changes.
+    except Exception as error:  # The client raises exceptions of its HTTP library, which depends on its version.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"{repository}: {folder} is written and cannot be uploaded ({reason}); `hf auth login` stores a token"
+            f"{repository}: {folder} was written but could not be uploaded ({reason}); `hf auth login` stores a token"
         ) from error
     return str(address)

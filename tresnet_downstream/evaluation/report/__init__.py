@@ -1,4 +1,4 @@
-"""Reports: one page that shows how good a run is, where it is wrong, and whether it is better than another.
+"""Reports: one page with the scores, the errors and the comparisons of runs.
 
 A section of your own is a function in one file: see :func:`section`.
 """

@@ -1,4 +1,4 @@
-"""From the runs of a task to a whole report: its sections in order, and their numbers put together."""
+"""Builds a report from the runs of a task: computes all sections in order, and merges their numbers."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Whether runs can be compared: they must be over the same images and classes."""
+"""Checks that runs can be compared: they must have the same images and classes."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""What a section is given: the runs of a report with what was computed from them."""
+"""The input of a section: the runs of a report and the values that were computed from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The maps of a run's mistakes that a report shows."""
+"""The explanation maps of a run that a report shows."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""The plots of a report, drawn by matplotlib as SVG whose text stays text."""
+"""Draws the plots of a report with matplotlib, as SVG with text instead of outlines."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""From a report to the texts and images of its files: a page, Markdown, numbers, plots and images."""
+"""Renders a report to the contents of its files: a page, Markdown, numbers, plots and images."""
 
 import base64
 import re

@@ -1,4 +1,4 @@
-"""The toolkit's own sections: each file computes one topic, shows it and gives its numbers."""
+"""The built-in sections of reports. Each file computes and shows one topic."""
 
 import importlib
 import pkgutil

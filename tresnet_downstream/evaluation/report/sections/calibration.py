@@ -1,4 +1,4 @@
-"""Calibration of classifiers: probabilities against frequencies."""
+"""The calibration of classifiers: predicted probabilities and the frequencies of positives."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which run is better: the differences of all scores from the first run, with paired intervals."""
+"""The comparison of runs: differences of all scores from the first run, with paired intervals."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which classes are confused with which."""
+"""The pairs of classes that classifiers confuse."""
 
 from collections.abc import Sequence
 

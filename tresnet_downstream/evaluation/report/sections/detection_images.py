@@ -1,4 +1,4 @@
-"""Images that detectors are wrong about, each with its objects and predictions."""
+"""Images with errors of detectors, each with its objects and predictions."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Images that classifiers are wrong about, each with all its predictions and labels."""
+"""Images with mistakes of classifiers, each with all its predictions and labels."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest

@@ -1,4 +1,4 @@
-"""Where the scores come from: model, weights, data and command of each run."""
+"""The provenance of the scores: model, weights, data and command of each run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""From runs of a task to the data of its report, one file for each task."""
+"""Prepares the data of a report from the runs of a task. There is one module for each task."""

@@ -1,4 +1,4 @@
-"""Runs of detectors: which can be compared, and what their sections have in common."""
+"""Prepares runs of detectors for a report: checks that they can be compared, and computes shared values."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Head, middle and tail of a report: classes by the number of training images that show them."""
+"""Divides the classes of a report into head, middle and tail by their numbers of training images."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Runs with several labels for each image: which can be compared, and what their sections have in common."""
+"""Prepares multi-label runs for a report: checks that they can be compared, and computes shared values."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass

@@ -26,11 +26,11 @@ function sortBy(table, rows, column, descending) {
 
 // Shows the first rows of those whose class has the text in its name.
 function search(rows, text, count) {
-  const wanted = text.trim().toLowerCase();
-  const found = rows.filter((row) => row.cells[0].textContent.toLowerCase().includes(wanted));
+  const query = text.trim().toLowerCase();
+  const matches = rows.filter((row) => row.cells[0].textContent.toLowerCase().includes(query));
   for (const row of rows) row.hidden = true;
-  for (const row of found.slice(0, ROWS)) row.hidden = false;
-  count.textContent = `${found.length} of ${rows.length} classes` + (found.length > ROWS ? `, ${ROWS} are shown` : "");
+  for (const row of matches.slice(0, ROWS)) row.hidden = false;
+  count.textContent = `${matches.length} of ${rows.length} classes` + (matches.length > ROWS ? `, ${ROWS} are shown` : "");
 }
 
 function draw(figure, name, points) {
