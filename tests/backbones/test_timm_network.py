@@ -102,5 +102,5 @@ def test_a_transformer_has_no_stages_to_freeze():
 def test_options_reach_the_networks_own_function():
     narrow = TimmNetwork("resnet18", options={"channels": (32, 64, 128, 256)})
     assert [stage["channels"] for stage in narrow.feature_info] == [32, 64, 128, 256]
-    with pytest.raises(UserError, match="no such network"):
+    with pytest.raises(UserError, match="chanels"):
         TimmNetwork("resnet18", options={"chanels": (32, 64, 128, 256)})
