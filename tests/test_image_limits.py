@@ -50,6 +50,8 @@ def test_formats_that_run_programs_or_unpack_without_a_limit_are_refused(tmp_pat
     assert "cannot identify" in refusal(tmp_path / "a.png", contents[name])
 
 
+# Pillow warns of the image, which is then refused.
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_limits_name_their_variable_and_are_raised_by_it(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     wide = png_file(60_000_000, 1, zlib.compress(bytes(7_500_001)))
