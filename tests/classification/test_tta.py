@@ -133,4 +133,4 @@ def test_a_detector_is_refused_and_the_line_names_the_tool_that_has_it(tmp_path)
     torch.save({"state_dict": {"bbox_head.weight": torch.zeros(1)}, "meta": {}}, tmp_path / "detector.pth")
     status, _, err = call("predict", [tmp_path / "detector.pth", tmp_path / "a.png", "--tta", "--config", "none.py"])
     assert status == 2
-    assert "tools/test.py has it for detectors" in err
+    assert "for detectors only tools/test.py has it" in err

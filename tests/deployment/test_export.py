@@ -143,11 +143,18 @@ def test_an_exported_file_is_not_exported_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(94, "divisible by 4"), (18, "at least 20"), (0, "--size"), (-5, "--size")]
+    ("size", "words"),
+    [
+        (94, "got 94 x 94"),
+        (94, "divisible by 4"),
+        (18, "at least 20"),
+        (0, "--size 0: give 1"),
+        (-5, "--size -5: give 1"),
+    ],
 )
 def test_sizes_that_the_network_does_not_take_are_refused_in_one_line(size, words, tmp_path):
     torch.save({"state_dict": classifier().state_dict()}, tmp_path / "m.pth")
-    refused("export", [tmp_path / "m.pth", tmp_path / "m.onnx", "--size", size], words, f"{size} x {size}")
+    refused("export", [tmp_path / "m.pth", tmp_path / "m.onnx", "--size", size], words)
     assert not (tmp_path / "m.onnx").exists()
 
 
