@@ -268,6 +268,15 @@ def test_numbers_that_are_not_finite_are_refused_and_shown(tmp_path, value):
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
+def test_a_state_dict_with_a_head_of_ones_own_is_refused_for_its_head(tmp_path):
+    state_dict = {name: value for name, value in small_model().state_dict().items() if not name.startswith("head.")}
+    head = torch.nn.Sequential(torch.nn.Linear(512, 8), torch.nn.Linear(8, 7))
+    state_dict |= {f"head.layers.{name}": value for name, value in head.state_dict().items()}
+    torch.save(state_dict, tmp_path / "own.pth")
+    with pytest.raises(UserError, match=r"head of another type.*head\.layers\.0\.bias is unknown.*load_state_dict"):
+        load_model(tmp_path / "own.pth")
+
+
 def test_an_unknown_format_is_named_whatever_the_suffix(tmp_path):
     torch.save(small_model().state_dict(), tmp_path / "a.pth")
     with pytest.raises(UserError, match="`to` keras: give timm, release or tresnet"):

@@ -44,8 +44,8 @@ def backbone_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """
     blocks: dict[str, set[str]] = {}
     for name in state_dict:
-        _, stage, block, *_ = [*name.split("."), "", ""]
-        if stage.startswith("layer") and block.isdigit():
+        module, stage, block, *_ = [*name.split("."), "", ""]
+        if module == "backbone" and stage.startswith("layer") and block.isdigit():
             blocks.setdefault(stage, set()).add(block)
     stem = state_dict["backbone.stem.conv.weight"]
     if sorted(blocks) != ["layer1", "layer2", "layer3", "layer4"] or stem.dim() != 4 or stem.shape[1] != 48:

@@ -179,6 +179,12 @@ def _require_shapes(file: WeightFile) -> None:
             if expected[name] != present[name]
         ),
     ]
+    if differing and all(name.startswith("head.") for name in differing):
+        raise UserError(
+            f"{file.path}: the weights are those of a {file.variant} with a head of another type: "
+            f"{'; '.join(sorted(differing)[:3])}. A state dict does not say which head it belongs to: load it into "
+            "your own model by `load_state_dict`, or train with a config, whose checkpoints name the head"
+        )
     if differing:
         family = "TResNet " if file.backbone["type"] == "TResNet" else ""
         raise UserError(
