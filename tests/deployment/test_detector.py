@@ -77,7 +77,7 @@ def exported_detectors(tmp_path_factory):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_exported_file_finds_the_boxes_of_mmdetection_for_any_batch(name, suffix, exported_detectors):
     exportable, written = exported_detectors(name, suffix)
-    assert "boxes are torch's" in written.comparison
+    assert "boxes agree with torch's" in written.comparison
     exported = ExportedDetector(written.path)
     assert exported.classes == CLASSES
     assert exported.input_size == (96, 128)

@@ -44,8 +44,10 @@ def work_dir(boxes, tmp_path_factory):
     """What ``mim train`` leaves after one epoch, and after one more with ``--resume``."""
     folder = tmp_path_factory.mktemp("mim")
     train = ["-m", "mim", "train", "mmdet", CONFIG, "--gpus", 0, "--work-dir", folder]
-    run(*train, *flags(boxes, train_cfg__max_epochs=1))
-    printed = run(*train, "--resume", *flags(boxes, train_cfg__max_epochs=2))
+    # Persistent workers, as MMDetection's configs have them: Python must not wait for them at exit.
+    workers = {"train_dataloader__num_workers": 1, "val_dataloader__num_workers": 1}
+    run(*train, *flags(boxes, train_cfg__max_epochs=1, **workers))
+    printed = run(*train, "--resume", *flags(boxes, train_cfg__max_epochs=2, **workers))
     assert "resumed epoch: 1" in printed
     return folder
 

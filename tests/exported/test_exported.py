@@ -135,6 +135,6 @@ def test_files_that_are_no_exports_are_refused_in_one_line(exported, pictures, t
     foreign = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(foreign, tmp_path / "foreign.onnx")
     refused("predict", [tmp_path / "foreign.onnx", pictures], "foreign.onnx", "tools/export.py")
-    with pytest.raises(UserError, match=r"end in .onnx or .xml"):
+    with pytest.raises(UserError, match=r"the suffix of exported models is .onnx or .xml"):
         ExportedClassifier(tmp_path / "m.pth")
     assert classifier().training is False

@@ -1,11 +1,13 @@
 """The runner of every task's trainings, with run folders, several processes and an orderly end."""
 
+import atexit
 import contextlib
 import io
 import logging
 import os
 import sys
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -337,9 +339,16 @@ class FolderRunner(Runner):
 
 
 def _keep_workers(dataloader: Any) -> None:
-    """Lets the workers of an unused data loader ignore the first signal, which ends the training in order."""
+    """Lets the workers of an unused data loader ignore the first signal, which ends the training in order.
+
+    At the exit of Python the workers are killed. The only signal that Python sends them then is the first SIGTERM, and it
+    would wait for them forever where no command closes the run, as in MMDetection's own scripts.
+    """
     if hasattr(dataloader, "worker_init_fn"):
         dataloader.worker_init_fn = signals.left_to_parent(dataloader.worker_init_fn)
+        loader = weakref.ref(dataloader)
+        # Registered after the exit function of multiprocessing, so it runs before that one.
+        atexit.register(lambda: _end_workers(loader()))
 
 
 class QuietRunner(FolderRunner):
