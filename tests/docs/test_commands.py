@@ -19,6 +19,15 @@ from tresnet_downstream.cli.config_names import packaged_names
 from tresnet_downstream.cli.main import COMMANDS
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.running.config import load_config
+from tresnet_downstream.wording import of_command
+
+
+@pytest.fixture(autouse=True)
+def _options_of_no_other_command():
+    """A parser gives the names of its options to the running command: here to none that later tests see."""
+    with of_command():
+        yield
+
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 EXTRAS = re.findall(

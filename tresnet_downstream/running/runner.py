@@ -341,8 +341,8 @@ class FolderRunner(Runner):
 def _keep_workers(dataloader: Any) -> None:
     """Lets the workers of an unused data loader ignore the first signal, which ends the training in order.
 
-    At the exit of Python the workers are killed. The only signal that Python sends them then is the first SIGTERM, and it
-    would wait for them forever where no command closes the run, as in MMDetection's own scripts.
+    At the exit of Python the workers are killed. Python sends them a single SIGTERM and then waits for them, which
+    would not end if nothing has closed the run, as in MMDetection's own scripts.
     """
     if hasattr(dataloader, "worker_init_fn"):
         dataloader.worker_init_fn = signals.left_to_parent(dataloader.worker_init_fn)
