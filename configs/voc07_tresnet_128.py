@@ -1,25 +1,15 @@
 # The network of tiny_imagenet_tresnet_64.py on PASCAL VOC 2007 at 128: trained on its split `train`, scored on `val`.
-_base_ = ['_base_/multilabel_data.py', '_base_/schedule_one_cycle.py', '_base_/runtime.py']
+_base_ = ['voc07_efficientnet_lite0_224.py']
 pretrained = None  # checkpoint of a training of tiny_imagenet_tresnet_64.py
 
-data_root = 'VOCdevkit/VOC2007'
-train_annotations = 'ImageSets/Main/train.txt'
-train_images = 'JPEGImages'
-val_annotations = 'ImageSets/Main/val.txt'
-val_images = 'JPEGImages'
-data_source = 'PASCAL VOC is downloaded from host.robots.ox.ac.uk/pascal/VOC (VOCtrainval_06-Nov-2007.tar)'
-
 model = dict(
-    type='ImageClassifier',
     backbone=dict(
-        type='TResNet', layers=(1, 1, 2, 1), width=0.5, init_cfg=dict(type='Pretrained', checkpoint='$pretrained')),
-    head=dict(type='LinearHead', num_classes=None),
-    loss=dict(type='AsymmetricLoss', gamma_neg=4, gamma_pos=0, clip=0.05))
+        _delete_=True,
+        type='TResNet',
+        layers=(1, 1, 2, 1),
+        width=0.5,
+        init_cfg=dict(type='Pretrained', checkpoint='$pretrained')))
 
 image_size = 128
-batch_size = 32
-num_workers = 2
 max_lr = 1e-3
 max_epochs = 8
-average_decay = 0.99
-average_warmup = True
