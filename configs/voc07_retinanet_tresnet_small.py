@@ -36,8 +36,8 @@ val_dataloader = dict(
     ]))
 test_dataloader = val_dataloader
 
-max_epochs = 8
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+max_epochs = 4
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=1e-4), clip_grad=dict(max_norm=10))
 param_scheduler = [

@@ -145,7 +145,7 @@ LARGER_INPUT = Stage(
 )
 DETECTION = Stage(
     "detection",
-    "A small RetinaNet on PASCAL VOC 2007 at 256, from the pretrained and from random weights",
+    "A small RetinaNet on PASCAL VOC 2007 at 256, 4 epochs, from the pretrained and from random weights",
     {
         "pretrained": _detector(**{"model.backbone.init_cfg.checkpoint": PRETRAINED}),
         "random": _detector(**{"model.backbone.init_cfg": "None"}),
