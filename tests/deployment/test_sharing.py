@@ -254,9 +254,35 @@ def test_exported_file_is_shared_without_paths_of_source_files(exported, tmp_pat
     opened = open_exported(tmp_path / "shared" / "model.onnx")
     np.testing.assert_allclose(predict(opened, image), predict(model, image), atol=1e-4)
     write_checkpoint(tmp_path / "other.pth")
-    with pytest.raises(UserError, match="other probabilities"):
+    with pytest.raises(UserError, match="gives other outputs"):
         share(tmp_path / "other.pth", tmp_path / "shared_2", "mit", exported=paths["onnx"])
     assert not (tmp_path / "shared_2").exists()
+
+
+@pytest.mark.slow
+def test_exported_detector_is_shared_only_with_its_own_checkpoint(trained_detector, tmp_path):
+    predict_module = pytest.importorskip("tresnet_downstream.detection.predict")
+    from tresnet_downstream.deployment.detector import ExportableDetector
+    from tresnet_downstream.deployment.export import export
+    from tresnet_downstream.exported.opening import open_exported
+
+    (checkpoint,) = trained_detector[0].glob("best_*.pth")
+    export(ExportableDetector(predict_module.load_detector(checkpoint), 96), tmp_path / "d.onnx")
+    share(checkpoint, tmp_path / "shared", "mit", exported=tmp_path / "d.onnx")
+    assert open_exported(tmp_path / "shared" / "model.onnx").kind == "detector"
+    other = read_checkpoint(checkpoint)
+    for tensor in other["state_dict"].values():
+        if tensor.is_floating_point():
+            tensor.mul_(1.01)
+    torch.save(other, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"d\.onnx: gives other outputs than .*other\.pth; export that checkpoint"):
+        share(tmp_path / "other.pth", tmp_path / "shared_2", "mit", exported=tmp_path / "d.onnx")
+    assert not (tmp_path / "shared_2").exists()
+
+
+def test_shared_weights_have_the_permissions_of_any_new_file(shared):
+    modes = {path.name: path.stat().st_mode for path in shared[1].iterdir()}
+    assert len(set(modes.values())) == 1, modes
 
 
 def test_shared_files_contain_no_paths_of_this_machine(tmp_path):
@@ -459,6 +485,7 @@ def test_shared_detector_predicts_the_boxes_of_its_checkpoint(trained_detector, 
     (checkpoint,) = trained_detector[0].glob("best_*.pth")
     written = share(checkpoint, tmp_path / "shared", "mit")
     assert "no detectors" in written.not_in_timm
+    assert written.loader == "load_detector"
     models = [predict_module.load_detector(source) for source in (checkpoint, tmp_path / "shared")]
     picture = next((boxes / "pictures").iterdir())
     first, second = (next(predict_module.detect(model, picture)) for model in models)

@@ -203,7 +203,10 @@ def _ready_classifier(options: argparse.Namespace) -> Any:
     if not is_exported(options.checkpoint):
         return None
     from tresnet_downstream.deployment.scoring import ready_classifier
+    from tresnet_downstream.exported.file import CLASSIFIER, ExportedFile
 
+    if options.config is None and (kind := ExportedFile(options.checkpoint).kind) != CLASSIFIER:
+        raise UserError(f"{options.checkpoint}: is an exported {kind}; name the config of its data first")
     return ready_classifier(options.checkpoint)
 
 

@@ -152,7 +152,7 @@ def _share(options: argparse.Namespace) -> None:
     )
     print(f"wrote {shared.folder}: {', '.join(shared.files)}")
     if shared.not_in_timm:
-        print(f"timm cannot load it: {shared.not_in_timm}; use load_model or load_detector")
+        print(f"timm cannot load it: {shared.not_in_timm}; use {shared.loader}")
     print(f"uploaded to {shared.url}" if shared.url else f"complete the author's part of {shared.folder}/README.md")
 
 

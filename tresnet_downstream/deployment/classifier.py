@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.classification.classifier import ImageClassifier, probabilities_of
-from tresnet_downstream.deployment.exportable import Exportable, Run, batches, drawn_pictures
+from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable, Run, batches, drawn_pictures
 from tresnet_downstream.deployment.fuse import fuse
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.arrays import as_network_input
@@ -91,13 +91,13 @@ class ExportableClassifier(Exportable[np.ndarray]):
             differences.append((logits - reference).abs().numpy())
         difference = np.concatenate(differences)
         if int8 and not difference.mean() <= INT8_TOLERANCE:
-            raise UserError(
-                f"not exported: in int8 probabilities differ from torch's by {difference.mean():.2g} on average, more "
+            raise DifferentOutputsError(
+                f"in int8 probabilities differ from torch's by {difference.mean():.2g} on average, more "
                 f"than {INT8_TOLERANCE}: calibrate with other images, or export the network in float32"
             )
         if not int8 and not difference.max() <= TOLERANCE * largest:
-            raise UserError(
-                f"not exported: logits of up to {largest:.2g} differ from torch's by up to {difference.max():.2g}"
+            raise DifferentOutputsError(
+                f"logits of up to {largest:.2g} differ from torch's by up to {difference.max():.2g}"
             )
         return (
             f"{'probabilities' if int8 else 'logits'} differ from torch's by {difference.max():.1e} at most, "

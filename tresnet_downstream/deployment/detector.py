@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.deployment.detector_graph import DetectorGraph
-from tresnet_downstream.deployment.exportable import Exportable, Run, batches, drawn_pictures
+from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable, Run, batches, drawn_pictures
 from tresnet_downstream.deployment.fuse import fuse
 from tresnet_downstream.detection import mmcv
 from tresnet_downstream.errors import UserError
@@ -300,8 +300,8 @@ class _Pairs:
     def summary(self, pictures: int) -> str:
         """See :meth:`Exportable.compare`."""
         if self._paired < LEAST_PAIRED * self._boxes:
-            raise UserError(
-                f"not exported: {self._boxes - self._paired} of {self._boxes} boxes differ from torch's in class, in "
+            raise DifferentOutputsError(
+                f"{self._boxes - self._paired} of {self._boxes} boxes differ from torch's in class, in "
                 f"score by more than {SCORE_TOLERANCE:g}, or in a corner by more than {BOX_TOLERANCE:g} of the "
                 "image's longer side"
             )
@@ -313,13 +313,13 @@ class _Pairs:
     def summary_of_int8(self, pictures: int) -> str:
         """Like :meth:`summary`, for int8."""
         if not self._boxes:
-            raise UserError(
-                f"not exported: the detector finds no box with a score above {INT8_SCORE} in the {pictures} images, "
+            raise DifferentOutputsError(
+                f"the detector finds no box with a score above {INT8_SCORE} in the {pictures} images, "
                 "so int8 cannot be compared with float32: calibrate with images that show objects of its classes"
             )
         if self._paired < INT8_LEAST_PAIRED * self._boxes:
-            raise UserError(
-                f"not exported: in int8, {self._paired} of the {self._boxes} boxes with a score above {INT8_SCORE} "
+            raise DifferentOutputsError(
+                f"in int8, {self._paired} of the {self._boxes} boxes with a score above {INT8_SCORE} "
                 "are found again: calibrate with other images, or export the network in float32"
             )
         return (

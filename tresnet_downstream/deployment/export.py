@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from tresnet_downstream.deployment.exportable import Exportable
+from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable
 from tresnet_downstream.deployment.formats import FORMATS, format_of, is_exported
 from tresnet_downstream.deployment.quantisation import IN_FLOAT, Track, calibration_pictures
 from tresnet_downstream.deployment.suppression import onnx_translations
@@ -110,7 +110,10 @@ def export(
         pictures = list(model.drawn())
     with _written(path) as partial:
         format_of(path).save(onnx_program(model), partial, _OneByOne(model, pictures) if calibration else None)
-        comparison = model.compare(ExportedFile(partial).run, pictures, bool(calibration))
+        try:
+            comparison = model.compare(ExportedFile(partial).run, pictures, bool(calibration))
+        except DifferentOutputsError as error:
+            raise UserError(f"not exported: {error}") from error
         megabytes = sum(file.stat().st_size for file in format_of(path).files(partial)) / 1e6
     return Export(path, megabytes, model.size, len(pictures), comparison, bool(calibration), tuple(unreadable))
 

@@ -8,11 +8,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.file import VERSION
 from tresnet_downstream.exported.formats.interface import Arrays
 
 T = TypeVar("T")
 Run = Callable[[Arrays], dict[str, np.ndarray]]
+
+
+class DifferentOutputsError(UserError):
+    """Is raised if the outputs of an exported file are not those of a model."""
 
 
 class Exportable(ABC, Generic[T]):
@@ -69,7 +74,8 @@ class Exportable(ABC, Generic[T]):
             a line with the differences.
 
         Raises:
-            UserError: if the differences are too large.
+            DifferentOutputsError: if the differences are too large.
+            UserError: if the file cannot be run.
         """
 
     def text(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tresnet_downstream.deployment.classifier import INT8_TOLERANCE
 from tresnet_downstream.deployment.detector import ExportableDetector
 from tresnet_downstream.deployment.detector_graph import DetectorGraph
-from tresnet_downstream.deployment.exportable import Run, batches
+from tresnet_downstream.deployment.exportable import DifferentOutputsError, Run, batches
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.detector import LOGITS, Prepared
 from tresnet_downstream.exported.file import JOINT
@@ -84,15 +84,15 @@ class ExportableJoint(ExportableDetector):
             here, there = (probabilities_of(each, multi_label=True) for each in (logits, exported))
             difference = np.abs(here - there)
             if not difference.mean() <= INT8_TOLERANCE:
-                raise UserError(
-                    f"not exported: in int8 probabilities of labels differ from torch's by {difference.mean():.2g} on "
+                raise DifferentOutputsError(
+                    f"in int8 probabilities of labels differ from torch's by {difference.mean():.2g} on "
                     f"average, more than {INT8_TOLERANCE}: calibrate with other images, or export the network in "
                     "float32"
                 )
             return f"{boxes}\nprobabilities of labels differ by {difference.mean():.1e} on average"
         difference = np.abs(logits - exported)
         if not difference.max() <= LOGIT_TOLERANCE * max(1.0, float(np.abs(logits).max())):
-            raise UserError(f"not exported: logits of labels differ from torch's by up to {difference.max():.2g}")
+            raise DifferentOutputsError(f"logits of labels differ from torch's by up to {difference.max():.2g}")
         return f"{boxes}\nlogits of labels differ by {difference.max():.1e} at most"
 
     @torch.inference_mode()

@@ -145,7 +145,11 @@ def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         UserError: as :func:`require_usable`.
     """
     require_usable(tensors, path)
+    # safetensors writes files that only their owner can read; this one gets the permissions of any new file.
+    path.touch()
+    permissions = path.stat().st_mode
     save_file(dict(tensors), path, metadata={"format": "pt", DIGEST: digest_of(tensors)})
+    path.chmod(permissions)
     _sort_metadata(path)
 
 

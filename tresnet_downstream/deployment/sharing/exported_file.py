@@ -4,17 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tresnet_downstream.classification.model_loading import assembled
+from tresnet_downstream.deployment.classifier import ExportableClassifier
+from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable
 from tresnet_downstream.deployment.sharing.model import SharedModel
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.exported.classifier import ExportedClassifier
 from tresnet_downstream.exported.file import ExportedFile
 from tresnet_downstream.exported.formats.interface import required
 
 EXPORTED = "model.onnx"
-_TOLERANCE = 1e-2  # Largest difference of probabilities. Exported files compute in float32.
+_IMAGES = "images"  # The input for images, of all kinds of models.
 
 
 def copy_exported(path: str | Path, model: SharedModel, folder: Path) -> None:
@@ -26,17 +25,13 @@ def copy_exported(path: str | Path, model: SharedModel, folder: Path) -> None:
         folder: the shared folder; the copy is named ``model.onnx``.
 
     Raises:
-        UserError: if the file is not an ONNX file of this toolkit, has other classes, or takes images of another size;
-            for a classifier, also if its probabilities differ from the model's.
+        UserError: if the file is not an ONNX file of this toolkit, has other classes or another kind of model, or gives
+            other outputs than the model on synthetic images.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise UserError(f"{path}: `exported` takes an .onnx file")
-    classes = tuple(ExportedFile(path).description.get("classes") or ())
-    if classes != model.classes:
-        raise UserError(f"{path}: has other classes than {model.path}; export that checkpoint")
-    if model.file is not None:
-        _require_same(path, model)
+    _require_same(ExportedFile(path), model)
     onnx: Any = required("onnx", str(path))
     program = onnx.load(path)
     for graph in (program.graph, *program.functions):
@@ -46,18 +41,32 @@ def copy_exported(path: str | Path, model: SharedModel, folder: Path) -> None:
     onnx.save(program, folder / EXPORTED)
 
 
-def _require_same(path: Path, model: SharedModel) -> None:
-    """Raises UserError if the probabilities of an exported classifier differ from the model's."""
-    assert model.file is not None
-    network = assembled(replace(model.file, state_dict=dict(model.file.state_dict)))
-    exported = ExportedClassifier(path)
-    side = model.file.input_size
-    if tuple(exported.input_size) != (side, side):
-        raise UserError(f"{path}: takes images of another size than {model.path}; export that checkpoint")
-    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
-    difference = float(np.abs(exported.predict_batch(images) - network.predict_batch(images)).max())
-    if not difference < _TOLERANCE:
-        raise UserError(
-            f"{path}: gives other probabilities than {model.path} (largest difference: {difference:.2g}); export that "
-            "checkpoint"
-        )
+def _require_same(exported: ExportedFile, model: SharedModel) -> None:
+    """Raises UserError unless the file gives the model's outputs, up to the tolerance of an export."""
+    advice = f"than {model.path}; export that checkpoint"
+    if tuple(exported.description.get("classes") or ()) != model.classes:
+        raise UserError(f"{exported.path}: has other classes {advice}")
+    size = exported.shapes.get(_IMAGES, ())[2:]
+    reference = _exportable(model, size)
+    exported.require_kind(reference.kind)
+    if tuple(size) != tuple(reference.size):
+        raise UserError(f"{exported.path}: takes images of another size {advice}")
+    try:
+        reference.compare(exported.run, reference.drawn(), int8=False)
+    except DifferentOutputsError as error:
+        raise UserError(f"{exported.path}: gives other outputs {advice} ({error})") from error
+
+
+def _exportable(model: SharedModel, size: Any) -> Exportable[Any]:
+    """The model as :func:`~tresnet_downstream.deployment.export.export` takes it, for images of a size if possible."""
+    if model.file is not None:
+        return ExportableClassifier(assembled(replace(model.file, state_dict=dict(model.file.state_dict))))
+    from tresnet_downstream.deployment.detector import ExportableDetector
+    from tresnet_downstream.deployment.joint import ExportableJoint
+    from tresnet_downstream.detection.predict import load_detector
+    from tresnet_downstream.joint.predict import gives_labels_and_boxes
+
+    detector: Any = load_detector(model.path)
+    kind = ExportableJoint if gives_labels_and_boxes(detector) else ExportableDetector
+    reference = kind(detector)
+    return reference if tuple(size) == reference.size else kind(detector, max(size, default=0) or None)

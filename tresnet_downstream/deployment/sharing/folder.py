@@ -38,12 +38,14 @@ class Shared:
         files: names of its files.
         not_in_timm: the reason why timm cannot load the folder; empty if it can.
         url: URL of the repository; empty if the folder was not uploaded.
+        loader: the function of this toolkit that loads the folder: ``load_model`` or ``load_detector``.
     """
 
     folder: Path
     files: tuple[str, ...]
     not_in_timm: str = ""
     url: str = ""
+    loader: str = "load_model"
 
 
 def share(
@@ -122,7 +124,8 @@ def share(
         (partial / CARD).write_text(card, encoding="utf-8", newline="")
         _make_room(folder, partial)
     reason = model.timm if isinstance(model.timm, str) else ""
-    return Shared(folder, tuple(files), reason, upload(folder, push_to, private) if push_to else "")
+    url = upload(folder, push_to, private) if push_to else ""
+    return Shared(folder, tuple(files), reason, url, "load_model" if model.kind == CLASSIFIER else "load_detector")
 
 
 def _write_weights(model: SharedModel, folder: Path, limits: Thresholds | None) -> SharedModel:
