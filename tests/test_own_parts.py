@@ -187,6 +187,15 @@ def test_a_head_that_takes_no_number_of_classes_gives_an_error(data, tmp_path):
     refuses(data, tmp_path, text, change, "constructor of MaxPoolHead must take the argument `num_classes`")
 
 
+def test_a_head_with_another_number_of_logits_gives_an_error(data, tmp_path):
+    text = EXAMPLES["own_head.py"][0]
+    layer = "nn.Linear(in_channels, num_classes)"
+    assert layer in text
+    change = "model.head=dict(type='MaxPoolHead')"
+    words = ("MaxPoolHead returns a tensor of shape (8, 7)", "return logits of shape (8, 3)")
+    refuses(data, tmp_path, text.replace(layer, "nn.Linear(in_channels, 7)"), change, *words)
+
+
 def test_a_loss_that_is_not_one_number_gives_an_error(data, tmp_path):
     text = EXAMPLES["own_loss.py"][0].replace("weight=known)", "weight=known, reduction='none')")
     change = "model.loss=dict(type='SmoothedCrossEntropy')"

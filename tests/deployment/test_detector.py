@@ -97,7 +97,7 @@ def test_pictures_that_need_no_padding_give_what_the_checkpoint_gives(exported_d
             files.append(str(tmp_path / f"{index}.png"))
             Image.fromarray(picture).save(files[-1])
     exported = ExportedDetector(exported_detectors("RetinaNet", "onnx")[1].path)
-    for threshold in (None, 0.01):
+    for threshold in (None, 0.5, 0.01):
         wanted = list(LoadedDetector(detector).find(files, 2, threshold))
         assert_same(list(exported.find(files, 2, threshold)), wanted)
     assert wanted[1].boxes.max() > 200  # of the larger picture, in its own pixels

@@ -167,7 +167,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
 
         Raises:
             NonFiniteLossError: if the loss is not finite. The message names the images.
-            UserError: if the backbone, the loss or a batch transform does not return what it should.
+            UserError: if the backbone, the head, the loss or a batch transform does not return what it should.
         """
         if mode == "loss" and self.training and targets is not None:
             for transform in self.batch_transforms:
@@ -182,6 +182,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
             return probabilities
         if self.loss is None or targets is None:
             raise ValueError("mode='loss' needs a loss in the model's config and targets in the batch")
+        self._require_logits(logits, targets)
         loss = self._loss_of(logits, targets)
         if loss.numel() != 1:
             kind, size = type(self.loss).__name__, tuple(loss.shape)
@@ -201,6 +202,15 @@ class ImageClassifier(PretrainedModule, BaseModel):
             raise UserError(f"model.backbone: {kind} returns a tensor; return a tuple of feature maps, in order")
         result: Tensor = features[-1]
         return result
+
+    def _require_logits(self, logits: Any, targets: Tensor) -> None:
+        """Raises UserError unless the head has returned a logit for each class."""
+        number = targets.shape[1] if targets.dim() == 2 else len(self.classes or ())
+        expected = (len(targets), number or self.head.num_classes)
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+            kind = type(self.head).__name__
+            result = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise UserError(f"model.head: {kind} returns {result}; return logits of shape {expected}")
 
     def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss: Any = self.loss

@@ -140,11 +140,15 @@ class LoadedDetector:
         self.model, self.classes = model, tuple(model.classes)
 
     def find(
-        self, images: Iterable[Picture], batch_size: int = 1, least_score: float | None = None
+        self, images: Iterable[Picture], batch_size: int = 1, score_threshold: float | None = None
     ) -> Iterator[Detections]:
         """See :class:`~tresnet_downstream.prediction.boxes.BoxFinder`."""
-        with giving_boxes_from(1.0 if least_score is None else least_score, self.model):
+        if score_threshold is None:
             yield from detect(self.model, images, batch_size)
+            return
+        with giving_boxes_from(score_threshold, self.model):
+            for detections in detect(self.model, images, batch_size):
+                yield detections.above(score_threshold)
 
 
 def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: int = 1) -> Iterator[Detections]:

@@ -89,7 +89,7 @@ class ExportedDetector:
             raise UserError(f"{self.path}: its input size differs from its description; export it again")
 
     def find(
-        self, images: Picture | Iterable[Picture], batch_size: int = 1, least_score: float | None = None
+        self, images: Picture | Iterable[Picture], batch_size: int = 1, score_threshold: float | None = None
     ) -> Iterator[Detections]:
         """Yields the boxes in each image, in order; for an image that cannot be read, the reason.
 
@@ -97,15 +97,14 @@ class ExportedDetector:
             images: an image or several images: files, Pillow images, or uint8 arrays of shape (height, width, 3) in
                 RGB.
             batch_size: largest number of images in a batch.
-            least_score: boxes have a score above it. None, or a number above ``score_threshold``, stands for
-                ``score_threshold``.
+            score_threshold: boxes have a score above it. None takes the attribute ``score_threshold``.
 
         Raises:
             UserError: if the batch size is below 1, or the file cannot be run.
         """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
-        threshold = self.score_threshold if least_score is None else min(self.score_threshold, least_score)
+        threshold = self.score_threshold if score_threshold is None else score_threshold
         image_list = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else images
         prepared_images = ((image, self._prepared(image)) for image in image_list)
         while batch := list(itertools.islice(prepared_images, batch_size)):

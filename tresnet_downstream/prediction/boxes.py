@@ -1,7 +1,7 @@
 """The results of detectors, in torch or exported."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +32,23 @@ class Detections:
     error: str = ""
     label_probabilities: np.ndarray | None = None
 
+    def above(self, score: float) -> "Detections":
+        """The boxes with a score above ``score``.
+
+        Examples:
+            >>> boxes, scores = np.zeros((2, 4), np.float32), np.array([0.9, 0.2], np.float32)
+            >>> Detections("1.jpg", boxes, scores, np.array([0, 1])).above(0.5).labels.tolist()
+            [0]
+        """
+        chosen = self.scores > score
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+            masks=None if self.masks is None else self.masks[chosen],
+        )
+
 
 class BoxFinder(Protocol):
     """A detector: a ``LoadedDetector`` or an ``ExportedDetector``.
@@ -43,14 +60,14 @@ class BoxFinder(Protocol):
     classes: tuple[str, ...]
 
     def find(
-        self, images: Iterable[Picture], batch_size: int = 1, least_score: float | None = None
+        self, images: Iterable[Picture], batch_size: int = 1, score_threshold: float | None = None
     ) -> Iterator[Detections]:
         """Yields the boxes in each image, in order; for an image that cannot be read, the reason.
 
         Args:
             images: files, Pillow images, or uint8 arrays of shape (height, width, 3) in RGB.
             batch_size: largest number of images in a batch.
-            least_score: lowest score of boxes, if it is below that of the detector's config.
+            score_threshold: boxes have a score above it. None takes the ``score_thr`` of the detector's config.
         """
         ...
 
