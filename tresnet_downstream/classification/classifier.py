@@ -203,7 +203,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         result: Tensor = features[-1]
         return result
 
-    def _require_logits(self, logits: Any, targets: Tensor) -> None:
+    def _require_logits(self, logits: object, targets: Tensor) -> None:
         """Raises UserError unless the head has returned a logit for each class."""
         number = targets.shape[1] if targets.dim() == 2 else len(self.classes or ())
         expected = (len(targets), number or self.head.num_classes)

@@ -59,10 +59,8 @@ def _classifier(options: argparse.Namespace) -> Any:
 
 
 def _detector(options: argparse.Namespace) -> Any:
-    from tresnet_downstream.deployment.detector import ExportableDetector
-    from tresnet_downstream.deployment.joint import ExportableJoint
+    from tresnet_downstream.deployment.joint import exportable_detector
     from tresnet_downstream.detection.predict import load_detector
-    from tresnet_downstream.joint.predict import gives_labels_and_boxes
     from tresnet_downstream.running.config import load_config
 
     of_classifiers = {name: value for name, value in model_options(options).items() if name != "input_size"}
@@ -71,9 +69,4 @@ def _detector(options: argparse.Namespace) -> Any:
     config = load_config(config_path(options.config)) if options.config else None
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need no config")
-    detector: Any = load_detector(options.model, config)
-    return (
-        ExportableJoint(detector, options.size)
-        if gives_labels_and_boxes(detector)
-        else ExportableDetector(detector, options.size)
-    )
+    return exportable_detector(load_detector(options.model, config), options.size)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tresnet_downstream.deployment.classifier import INT8_TOLERANCE
 from tresnet_downstream.deployment.detector import ExportableDetector
@@ -103,3 +103,16 @@ class ExportableJoint(ExportableDetector):
             sample.set_metainfo({"batch_input_shape": self.size})
         logits: Tensor = self._model.logits(self._model.detector.backbone(images), samples)
         return logits.numpy()
+
+
+def exportable_detector(model: nn.Module, size: int | None = None) -> ExportableDetector:
+    """A detector or joint model to export.
+
+    Args:
+        model: a model from :func:`load_detector`; it is not modified.
+        size: height and width of the images; None uses the size of the test pipeline.
+
+    Raises:
+        UserError: as :class:`ExportableDetector` and :class:`ExportableJoint`.
+    """
+    return ExportableJoint(model, size) if isinstance(model, LabelsAndBoxes) else ExportableDetector(model, size)

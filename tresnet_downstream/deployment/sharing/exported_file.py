@@ -32,7 +32,7 @@ def copy_exported(path: str | Path, model: SharedModel, folder: Path) -> None:
     if path.suffix != ".onnx":
         raise UserError(f"{path}: `exported` takes an .onnx file")
     _require_same(ExportedFile(path), model)
-    onnx: Any = required("onnx", str(path))
+    onnx = required("onnx", str(path))
     program = onnx.load(path)
     for graph in (program.graph, *program.functions):
         for node in graph.node:
@@ -57,16 +57,13 @@ def _require_same(exported: ExportedFile, model: SharedModel) -> None:
         raise UserError(f"{exported.path}: gives other outputs {advice} ({error})") from error
 
 
-def _exportable(model: SharedModel, size: Any) -> Exportable[Any]:
+def _exportable(model: SharedModel, size: tuple[int, ...]) -> Exportable[Any]:
     """The model as :func:`~tresnet_downstream.deployment.export.export` takes it, for images of a size if possible."""
     if model.file is not None:
         return ExportableClassifier(assembled(replace(model.file, state_dict=dict(model.file.state_dict))))
-    from tresnet_downstream.deployment.detector import ExportableDetector
-    from tresnet_downstream.deployment.joint import ExportableJoint
+    from tresnet_downstream.deployment.joint import exportable_detector
     from tresnet_downstream.detection.predict import load_detector
-    from tresnet_downstream.joint.predict import gives_labels_and_boxes
 
-    detector: Any = load_detector(model.path)
-    kind = ExportableJoint if gives_labels_and_boxes(detector) else ExportableDetector
-    reference = kind(detector)
-    return reference if tuple(size) == reference.size else kind(detector, max(size, default=0) or None)
+    detector = load_detector(model.path)
+    reference = exportable_detector(detector)
+    return reference if tuple(size) == reference.size else exportable_detector(detector, max(size, default=0) or None)
