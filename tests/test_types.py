@@ -20,7 +20,7 @@ LINES_WITH_ANY = {
     "backbones": 55,
     "benchmark": 17,
     "classification": 170,
-    "cli": 19,
+    "cli": 18,
     "data_check": 17,
     "deployment": 67,
     "detection": 115,
