@@ -1,5 +1,6 @@
 """Writes the page of results from the claims and the records of the stages."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -142,6 +143,23 @@ def signed_difference(record: Record, higher: str, lower: str, score: str) -> Va
     raise ValueError(f"{record.stage} has no difference of {higher} and {lower}")
 
 
+def readable_command(command: str) -> str:
+    """Puts arguments with single quotes between double quotes, where the shell reads both alike.
+
+    Examples:
+        >>> import shlex
+        >>> command = shlex.join(["tresnet", "train", "a", "model.loss=dict(type='FocalLoss')"])
+        >>> print(command)
+        tresnet train a 'model.loss=dict(type='"'"'FocalLoss'"'"')'
+        >>> print(readable_command(command))
+        tresnet train a "model.loss=dict(type='FocalLoss')"
+    """
+    arguments = shlex.split(command)
+    return " ".join(
+        f'"{each}"' if "'" in each and not set(each) & set('"$`\\!') else shlex.quote(each) for each in arguments
+    )
+
+
 def _stage_section(stage: Stage, record: Record | None) -> list[str]:
     parts = ["", f"## Stage `{stage.name}`", f"{stage.summary}.", ""]
     if record is None:
@@ -171,7 +189,7 @@ def _stage_section(stage: Stage, record: Record | None) -> list[str]:
         f"thread(s) for each training; {packages}. Commands:",
         "",
         "```",
-        *(each.command for each in record.trainings.values()),
+        *(readable_command(each.command) for each in record.trainings.values()),
         "```",
     ]
     return parts
