@@ -25,7 +25,7 @@ def test_the_results_of_the_readme_are_those_of_the_pages(row):
         lines = (ROOT / "docs" / "model_zoo.md").read_text().splitlines()
         there = [line for line in lines if f"`{config[1]}.py`" in line]
     else:
-        there = rows("docs/performance.md")
+        there = rows("docs/performance.md") + rows("docs/results.md")
     missing = set(re.findall(NUMBER, row.split("|", 2)[2])) - set(re.findall(NUMBER, "\n".join(there)))
     assert not missing, f"not on the page: {missing}"
 
