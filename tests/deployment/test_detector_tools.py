@@ -105,6 +105,7 @@ def test_options_that_an_exported_file_cannot_follow_are_refused(files, boxes, t
     refused("test_detection", [*arguments, *changes], "model.test_cfg.score_thr", "fixed in the file")
     refused("test_detection", [*arguments, "--amp", *flags_of_data(boxes)], "amp", "fixed in the file")
     refused("test_multilabel", [DIGITS, files["onnx"]], "m.onnx", "is an exported detector, not a classifier")
+    refused("test_multilabel", [files["onnx"]], "is an exported detector", "name the config of its data first")
     refused("predict", [files["onnx"], boxes / "pictures", "--size", 64], "--size", "exported")
 
 

@@ -9,11 +9,11 @@ from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable
 from tresnet_downstream.deployment.sharing.model import SharedModel
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.exported.classifier import IMAGES
 from tresnet_downstream.exported.file import ExportedFile
 from tresnet_downstream.exported.formats.interface import required
 
 EXPORTED = "model.onnx"
-_IMAGES = "images"  # The input for images, of all kinds of models.
 
 
 def copy_exported(path: str | Path, model: SharedModel, folder: Path) -> None:
@@ -46,7 +46,7 @@ def _require_same(exported: ExportedFile, model: SharedModel) -> None:
     advice = f"than {model.path}; export that checkpoint"
     if tuple(exported.description.get("classes") or ()) != model.classes:
         raise UserError(f"{exported.path}: has other classes {advice}")
-    size = exported.shapes.get(_IMAGES, ())[2:]
+    size = exported.shapes.get(IMAGES, ())[2:]
     reference = _exportable(model, size)
     exported.require_kind(reference.kind)
     if tuple(size) != tuple(reference.size):
