@@ -160,7 +160,7 @@ def test_maps_stand_beside_the_mistakes(run, tmp_path):
     _, folder = run
     write_report(folder, tmp_path / "report", resamples=0)
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "where the network looked for a class (Grad-CAM" in page
+    assert "the regions that were relevant to a class (Grad-CAM" in page
     maps = sorted((tmp_path / "report" / "pictures").glob("*_map_*.jpg"))
     assert page.count('class="map"') == len(maps) > 0
     for path in maps:

@@ -31,7 +31,7 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
 def test_one_score_has_no_interval_and_none_is_an_error():
     assert repeated_scores([3.0])[0] == 3
     assert all(map(math.isnan, repeated_scores([3.0])[1:]))
-    with pytest.raises(UserError, match="there are none"):
+    with pytest.raises(UserError, match="at least one score"):
         repeated_scores([])
 
 

@@ -85,7 +85,7 @@ def test_an_objective_that_no_threshold_reaches_predicts_nothing():
 def test_missed_objects_count_in_the_recall_of_a_detector():
     curve = threshold_curve(np.array([0.9, 0.8]), np.array([1, 1]), positives=4)
     assert curve.recall.tolist() == [0.25, 0.5]
-    # Out of reach: the lowest threshold finds all that can be found.
+    # Out of reach: the lowest threshold finds all objects with a detection.
     assert choose(curve, Objective("recall", 0.9)) == 1
     chosen = choose_thresholds([curve], curve, ["a"], "detection", Objective("recall", 0.9))
     assert chosen.limits(["a"], "detection").tolist() == [0.4]

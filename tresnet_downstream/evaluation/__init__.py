@@ -64,7 +64,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # What draws takes half a second to load, and a training needs none of it.
+    # Imported on first use: matplotlib takes half a second to load, and a training does not need it.
     if name == "write_report":
         from tresnet_downstream.evaluation.report import write_report
 

@@ -15,7 +15,7 @@ from tresnet_downstream.evaluation.threads import in_threads
 
 Floats = NDArray[np.float64]
 
-# Resamples worked on at once: enough for long rows in memory, few enough for the cache.
+# Resamples computed at once: many enough for long rows in memory, few enough for the processor's cache.
 _BLOCK = 100
 
 
@@ -32,7 +32,7 @@ def resample_weights(num_images: int, resamples: int, seed: int = 0) -> NDArray[
     Args:
         num_images: N.
         resamples: R.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
 
     Returns:
         (R, N) counts; each row sums to N.
@@ -55,8 +55,8 @@ def bootstrap_ap(
     """Average precision of each class in each resample.
 
     Args:
-        scores: (N, C) as for :func:`multilabel_scores`, as are the targets.
-        targets: (N, C) of 1, 0 and -1.
+        scores: (N, C), as for :func:`multilabel_scores`.
+        targets: (N, C) of 1 (present), 0 (absent) and -1 (unknown).
         weights: (R, N) from :func:`resample_weights`.
         track: counts the classes.
 
@@ -81,7 +81,7 @@ def _class_ap(scores: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.i
     positive = np.flatnonzero(targets == 1)
     if not positive.size:
         return
-    # A step for each distinct score of a positive, from the highest: entries below the lowest change nothing.
+    # One step for each distinct score of a positive, highest first. Entries below the lowest do not change AP.
     steps = np.unique(scores[positive])
     step_of = len(steps) - np.searchsorted(steps, scores, side="right")
     known = np.flatnonzero((targets != -1) & (step_of < len(steps)))
@@ -95,7 +95,7 @@ def _class_ap(scores: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.i
         retrieved = np.add.reduceat(block[entries], starts, axis=0, dtype=np.int32).cumsum(axis=0)
         hits = new_hits.cumsum(axis=0)
         total = hits[-1]
-        # Nothing retrieved yet is nothing hit: 0 / 1.
+        # Where nothing has been retrieved yet, the precision is 0 / 1 instead of 0 / 0.
         precision = hits / np.maximum(retrieved, 1)
         with np.errstate(invalid="ignore"):
             ap[first : first + _BLOCK] = 100 * (precision * new_hits).sum(axis=0) / total
@@ -107,10 +107,10 @@ def bootstrap_operating_points(
     """The numbers of :class:`OperatingPoint` in each resample, at the threshold and at the top k.
 
     Args:
-        scores: (N, C) as for :func:`multilabel_scores`, as are the next three.
+        scores: (N, C), as for :func:`multilabel_scores`.
         targets: (N, C).
-        threshold: one number, or (C,).
-        top_k: labels of each image at the second operating point.
+        threshold: one number for all classes, or (C,).
+        top_k: number of labels of each image at the second operating point.
         weights: (R, N) from :func:`resample_weights`.
 
     Returns:
@@ -119,7 +119,7 @@ def bootstrap_operating_points(
     counts: list[NDArray[Any]] = []
     first = 0
     for masks in masks_to_count(scores, targets, threshold, top_k):
-        # Whole numbers below 2^24 are exact in float32, which has a fast product of matrices.
+        # Integers below 2^24 are exact in float32, and matrix products are fast in float32.
         rows = weights[:, first : first + len(masks[0])].astype(np.float32)
         parts = [rows @ mask.astype(np.float32) for mask in masks]
         counts = [total + part for total, part in zip(counts, parts, strict=True)] if counts else parts
@@ -129,7 +129,7 @@ def bootstrap_operating_points(
 
 
 def mean_over_classes(ap: Floats) -> Floats:
-    """(R,) means of (R, C) over the classes that are not NaN; NaN where all are."""
+    """Mean over the classes of (R, C) values, without those that are NaN: (R,); NaN where all are NaN."""
     known = ~np.isnan(ap)
     means: Floats = np.where(known, ap, 0.0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
     return means
@@ -138,13 +138,14 @@ def mean_over_classes(ap: Floats) -> Floats:
 def interval(samples: Floats, point: float) -> Interval:
     """The basic bootstrap interval of a mean over classes (Davison and Hinkley, 1997, section 5.2.1), in percent.
 
-    It reflects the resamples at the score itself: ``2 * point - quantile``, kept within 0 and 100. Percentiles of the
-    resamples are too high for an mAP: images that a resample contains twice make rare classes look easier, and over
+    The quantiles of the resamples are reflected at the score, ``2 * point - quantile``, and clipped to 0 and 100.
+    Percentiles of the resamples are too high for an mAP: images that a resample contains twice make rare classes look
+        easier, and over
     many classes this shift is larger than the spread (docs/reports.md has the coverage of both in a simulation).
 
     Args:
-        samples: (R,) the score in each resample; those that are NaN are left out.
-        point: the score.
+        samples: (R,) scores of the resamples; NaN values are ignored.
+        point: the score on all images.
 
     Returns:
         the 95% interval; both ends are NaN if the resamples do not differ.

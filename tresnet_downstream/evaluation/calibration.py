@@ -18,14 +18,16 @@ class Reliability:
     """Probabilities against frequencies in B bins of equal width, over the entries of all classes.
 
     Attributes:
-        edges: (B + 1,) from 0 to 1; a bin holds its lower edge, the last one 1 as well.
-        count: (B,) entries.
-        probability: (B,) their mean probability; NaN in an empty bin.
-        frequency: (B,) the share of them that is present; NaN in an empty bin.
-        error: expected calibration error, in percent (Guo et al., 2017, with the probability of presence in the
-            place of the top class's): the mean of abs(probability - frequency), weighted by count.
-        class_error: the mean over the classes of the same, each in bins of its own (class-wise ECE; Kull et al.,
-            2019), which entries near 0 do not hide as much. Both are NaN where every target is unknown.
+        edges: (B + 1,) bin edges from 0 to 1. A bin includes its lower edge; the last bin also includes 1.
+        count: (B,) number of entries in each bin.
+        probability: (B,) mean probability in each bin; NaN if the bin is empty.
+        frequency: (B,) share of positives in each bin; NaN if the bin is empty.
+        error: expected calibration error, in percent: the mean of abs(probability - frequency), weighted by count (Guo
+            et al., 2017, with the probability of each class in place of that of the top class); NaN if every target is
+            unknown.
+        class_error: class-wise expected calibration error, in percent: the same error computed for each class and
+            averaged over the classes (Kull et al., 2019). The many entries near 0 hide less of it; NaN if every target
+            is unknown.
     """
 
     edges: Floats
@@ -37,7 +39,7 @@ class Reliability:
 
 
 def reliability(probabilities: NDArray[Any], targets: NDArray[Any], bins: int = 15) -> Reliability:
-    """Counts entries by probability; those of unknown target are left out.
+    """Counts entries by probability. Entries with an unknown target are left out.
 
     Args:
         probabilities: (N, C) in [0, 1].
@@ -76,10 +78,10 @@ def reliability(probabilities: NDArray[Any], targets: NDArray[Any], bins: int = 
 
 
 def platt_scaling(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[float, float]:
-    """The scale and shift of the logits with which the probabilities fit the targets best (Platt, 1999).
+    """Fits a scale and a shift of the logits to the targets (Platt scaling; Platt, 1999).
 
-    They maximise the likelihood over the known entries of all classes; the targets are not smoothed, unlike in the
-    publication. Use images that are neither trained on nor scored.
+    Scale and shift maximise the likelihood of the known entries of all classes. Unlike in the publication, the targets
+    are not smoothed. Use images that are neither in the training set nor in the set that is scored.
 
     Args:
         probabilities: (N, C) in [0, 1], sigmoids of logits.
@@ -89,17 +91,18 @@ def platt_scaling(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[f
         ``scale`` and ``shift``: ``sigmoid(scale * logit + shift)`` is calibrated.
 
     Raises:
-        UserError: entries are all present, all absent or all unknown, or the logits separate them without error.
+        UserError: if there are no positives or no negatives, or if the logits separate them without error.
     """
     known = targets != -1
-    # The ends of float32, where a logit would be infinite.
+    # Probabilities are kept within float32's range around 0 and 1, where the logits are finite.
     p = np.clip(probabilities[known].astype(np.float64), 1e-9, 1 - 1e-9)
     x, y = np.log(p / (1 - p)), (targets[known] == 1).astype(np.float64)
     if not len(y) or y.min() == y.max():
-        raise UserError("calibration needs entries that are present and others that are absent")
+        raise UserError("calibration needs positives and negatives, but the targets have only one of the two")
     if x[y == 1].min() > x[y == 0].max():
         raise UserError(
-            "the probabilities separate all entries without error, so no scaling fits them best; give more images"
+            "the probabilities separate positives from negatives without error, so there is no best scale; "
+            "use more images"
         )
     scale, shift = 1.0, 0.0
     loss = _log_loss(scale * x + shift, y)
@@ -111,7 +114,7 @@ def platt_scaling(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[f
         hessian = np.array([[(weight * x * x).sum(), (weight * x).sum()], [(weight * x).sum(), weight.sum()]])
         step = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient)
         share = 1.0
-        # Newton's step is halved until it helps.
+        # The Newton step is halved until the likelihood increases.
         while share > 1e-10 and not _log_loss((scale - share * step[0]) * x + shift - share * step[1], y) <= loss:
             share /= 2
         scale, shift = scale - share * step[0], shift - share * step[1]

@@ -1,4 +1,4 @@
-"""COCO's evaluation, prepared to run with pycocotools or with faster-coco-eval."""
+"""Prepares COCO's evaluation for pycocotools or faster-coco-eval."""
 
 import contextlib
 import gc
@@ -17,10 +17,10 @@ def chosen(
     classes: Sequence[str] | None,
     image_ids: Sequence[int] | None,
 ) -> tuple[tuple[str, ...], list[int], list[int]]:
-    """Names and category ids of the chosen classes, in order, and the ids of the chosen images, ascending.
+    """The names and category ids of the chosen classes, in order, and the ids of the chosen images in ascending order.
 
     Raises:
-        UserError: for a class or image that the file lacks.
+        UserError: if the file lacks one of the classes or images.
     """
     by_name = {category["name"]: category["id"] for category in ground_truth["categories"]}
     names = tuple(classes) if classes is not None else tuple(sorted(by_name, key=lambda name: by_name[name]))
@@ -41,20 +41,20 @@ def ready(
     iou_type: str = "bbox",
     backend: str = "pycocotools",
 ) -> Any:
-    """A ``COCOeval`` of these detections, not yet run; detections have the ids 1, 2, ... in their order.
+    """A ``COCOeval`` of these detections that has not been run. The detections get the ids 1, 2, ... in their order.
 
     Raises:
         UserError: the backend is unknown or not installed.
     """
     coco, evaluation = library(backend)
-    # From 1: pycocotools takes the id 0 for no match.
+    # Ids begin at 1, since pycocotools uses the id 0 for "no match".
     annotations = [
         {**annotation, "id": number} for number, annotation in enumerate(ground_truth["annotations"], start=1)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _index(coco, ground_truth, annotations)
         results = _index(coco, ground_truth, _boxes(detections)) if iou_type == "bbox" else _masks(truth, detections)
-        # faster-coco-eval would go on to scores of its own, which nothing here reads.
+        # Otherwise faster-coco-eval computes further scores, which are not used here.
         options = {"extra_calc": False} if backend == "faster_coco_eval" else {}
         run = evaluation(truth, results, iou_type, **options)
     run.params.catIds, run.params.imgIds = list(category_ids), list(image_ids)
@@ -62,7 +62,7 @@ def ready(
 
 
 def sizes(ground_truth: Mapping[str, Any]) -> Any:
-    """An index of the images alone, whose ``annToRLE`` makes run lengths of any mask in them."""
+    """An index that has the images only; its ``annToRLE`` converts any mask in them to run lengths."""
     with contextlib.redirect_stdout(io.StringIO()):
         return _index(library("pycocotools")[0], ground_truth, [])
 
@@ -92,7 +92,7 @@ def library(name: str) -> tuple[Any, Any]:
 def collector_paused() -> Iterator[None]:
     """Pauses Python's garbage collector.
 
-    The dicts of the detections have no cycles, and searching them takes a fifth of the time.
+    The dicts of the detections have no reference cycles, and the collector's search takes a fifth of the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -111,7 +111,7 @@ def _index(coco: Any, content: Mapping[str, Any], annotations: list[dict[str, An
 
 
 def _boxes(detections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Detections with the keys that the scoring of boxes needs, as ``loadRes`` adds them, in a third of its time."""
+    """Adds the keys that the scoring of boxes needs to the detections, as ``loadRes`` does, in a third of its time."""
     return [
         {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
         for number, detection in enumerate(detections, start=1)
@@ -122,7 +122,7 @@ def _masks(truth: Any, detections: Sequence[Mapping[str, Any]]) -> Any:
     """An index of detected masks."""
     if not detections:
         return _index(type(truth), truth.dataset, [])
-    # loadRes measures a detection by its box where it has one, also for masks.
+    # If a detection has a box, loadRes computes its area from the box, even when masks are scored.
     return truth.loadRes(
         [{key: value for key, value in detection.items() if key != "bbox"} for detection in detections]
     )

@@ -52,17 +52,18 @@ _MOST_DETECTIONS = 100
 
 @dataclass(frozen=True, eq=False)
 class ErrorSplit:
-    """The errors of a set of detections by kind; AP50 in percent, NaN where there is no object to find.
+    """The errors of a set of detections by kind. AP50 is in percent, and NaN if there is no object.
 
     Attributes:
-        counts: number of detections (for ``missed`` of objects) of each kind, with the keys of :data:`KINDS`.
-        ap50: of the detections as they are.
-        gain: points that AP50 gains when all errors of that kind alone are put right, from 0 up.
-        kind_of_detection: for each detection given an index into :data:`KINDS`, or :data:`RIGHT`, or
-            :data:`NOT_COUNTED` for one that is ignored or beyond the 100 of its image. int8 of shape (detections,).
-        missed: positions of the missed objects in ``ground_truth["annotations"]``, ascending, int64.
-        false_positive_gain: points gained when all wrong detections go.
-        false_negative_gain: points gained when all objects that no detection finds need not be found.
+        counts: number of errors of each kind, by the keys of :data:`KINDS`: detections, or objects for ``missed``.
+        ap50: AP50 of the uncorrected detections.
+        gain: by kind, the increase of AP50 in points if all errors of that kind, and no others, were corrected; at
+            least 0.
+        kind_of_detection: for each detection its index in :data:`KINDS`, or :data:`RIGHT`, or :data:`NOT_COUNTED` if it
+            is ignored or not among the 100 highest scores of its image; int8 of shape (detections,).
+        missed: indices of the missed objects in ``ground_truth["annotations"]``, ascending, int64.
+        false_positive_gain: increase of AP50, in points, if all wrong detections were removed.
+        false_negative_gain: increase of AP50, in points, if all objects without a matching detection were removed.
     """
 
     counts: dict[str, int]
@@ -75,24 +76,24 @@ class ErrorSplit:
 
 
 class _ImageErrors(NamedTuple):
-    """What became of the detections and objects of one image, by their positions in what was given."""
+    """The detections and objects of one image by their indices in the input, and the kind of each error."""
 
     rows: np.ndarray  # (D,) the detections that count, by descending score
     kinds: np.ndarray  # (D,) index into KINDS, RIGHT or NOT_COUNTED
-    mended: np.ndarray  # (D,) the class, from 0, in which an oracle makes the detection right, or -1
-    objects: np.ndarray  # (G,) those that are no crowds
-    missed: np.ndarray  # some of them
+    mended: np.ndarray  # (D,) the index of the class with which an oracle makes the detection right, or -1
+    objects: np.ndarray  # (G,) the objects that are no crowds
+    missed: np.ndarray  # the missed ones among them
 
 
 class _Ranking(NamedTuple):
-    """R detections as AP sees them, in the order in which equal scores rank."""
+    """R detections in the order in which equal scores are ranked."""
 
-    classes: np.ndarray  # (R,) from 0
+    classes: np.ndarray  # (R,) class indices
     scores: np.ndarray  # (R,)
     right: np.ndarray  # (R,) bool
 
     def ap50(self, objects: np.ndarray, counted: np.ndarray) -> float:
-        """Percent, for (C,) objects to find: the mean over the (C,) ``counted`` classes that have any or detections."""
+        """AP50 in percent: the mean over the ``counted`` (C,) classes with ``objects`` (C,) or detections."""
         order = np.argsort(-self.scores, kind="stable")
         classes, right = self.classes[order], self.right[order]
         aps = []
@@ -114,24 +115,24 @@ def error_split(
     image_ids: Sequence[int] | None = None,
     iou_type: str = "bbox",
 ) -> ErrorSplit:
-    """Splits the errors of detections by TIDE's kinds; see the module for what they are.
+    """Splits the errors of detections by TIDE's kinds, which the module describes.
 
-    The 100 highest scores of each image count, over all classes chosen.
+    Of each image the 100 detections with the highest scores count, over all chosen classes.
 
     Args:
-        ground_truth: what a COCO ``instances`` file holds.
+        ground_truth: the content of a COCO ``instances`` file.
         detections: in COCO's results format, as :func:`detection_scores` takes them.
-        classes: the names of the classes that count; all of the file if None.
-        image_ids: the images that count; all of the file if None.
+        classes: names of the classes that count; None for all classes of the file.
+        image_ids: ids of the images that count; None for all images of the file.
         iou_type: ``bbox``, or ``segm`` for masks.
 
     Raises:
-        UserError: pycocotools is not installed, or a class or image that the file lacks.
+        UserError: if pycocotools is not installed, or the file lacks one of the classes or images.
     """
     _, categories, images = chosen(ground_truth, detections, classes, image_ids)
     scenes = _Scenes(ground_truth, detections, categories, iou_type)
     of_images = [scenes.judge(image) for image in images]
-    # The empty first parts are for no images at all.
+    # The first, empty arrays give the result for zero images.
     columns = zip(_ImageErrors(*[np.zeros(0, np.int64)] * len(_ImageErrors._fields)), *of_images, strict=True)
     all_of = _ImageErrors(*map(np.concatenate, columns))
 
@@ -164,7 +165,7 @@ def error_split(
 
 
 def _put_right(ranking: _Ranking, wrong: np.ndarray, mended: np.ndarray) -> _Ranking:
-    """The ranking in which the ``wrong`` (R,) detections are right in the class ``mended`` (R,), or gone where -1."""
+    """The ranking in which ``wrong`` (R,) detections are right with class ``mended`` (R,), or removed if that is -1."""
     now_right = wrong & (mended >= 0)
     stays = ~wrong | now_right
     return _Ranking(
@@ -178,9 +179,9 @@ class _Scenes:
     """Objects and detections by image.
 
     Attributes:
-        class_of_object: place of each object's class among those chosen, -1 for others; int64.
-        class_of_detection: the same of each detection.
-        scores: of each detection.
+        class_of_object: index of each object's class among the chosen classes, -1 for other classes; int64.
+        class_of_detection: the same for each detection.
+        scores: score of each detection.
     """
 
     def __init__(
@@ -224,7 +225,7 @@ class _Scenes:
         on_crowd = (self._overlaps(rows, crowds, as_crowds=True) * same_crowd >= _FOREGROUND_IOU).any(axis=1)
         kinds[on_crowd & (matched < 0)] = NOT_COUNTED
 
-        # An oracle gives each free object to the first, so the highest scored, of those that it would make right.
+        # Of the detections that an object would make right, an oracle assigns it to the one with the highest score.
         rivals = np.flatnonzero(np.isin(kinds, (_CLASSIFICATION, _LOCALISATION)))
         rivals = rivals[free[nearest[rivals]]]
         due, first = np.unique(nearest[rivals], return_index=True)
@@ -234,10 +235,10 @@ class _Scenes:
         return _ImageErrors(rows, kinds, mended, objects, objects[free])
 
     def _overlaps(self, rows: np.ndarray, objects: np.ndarray, as_crowds: bool) -> np.ndarray:
-        """IoU (D, G) of detections with objects; with crowds, the part of the detection that lies on them."""
+        """IoU (D, G) of detections with objects; for crowds, the share of the detection's area inside the crowd."""
         from pycocotools import mask
 
-        if not len(rows) or not len(objects):  # for which pycocotools gives a list
+        if not len(rows) or not len(objects):  # pycocotools returns a list if one of them is empty
             return np.zeros((len(rows), len(objects)))
         detections = self._shapes([self._detections[row] for row in rows])
         shapes = self._shapes([self._objects[number] for number in objects])
@@ -252,7 +253,7 @@ class _Scenes:
 
 
 def _by_image(things: Sequence[Mapping[str, Any]], counted: np.ndarray) -> dict[int, list[int]]:
-    """Positions of the (n,) ``counted`` things of each image, as listed."""
+    """Indices of the (n,) ``counted`` items of each image, in their order."""
     positions = defaultdict(list)
     for position in np.flatnonzero(counted).tolist():
         positions[things[position]["image_id"]].append(position)
@@ -260,9 +261,9 @@ def _by_image(things: Sequence[Mapping[str, Any]], counted: np.ndarray) -> dict[
 
 
 def _match(overlaps: np.ndarray) -> np.ndarray:
-    """The object that each detection finds, or -1, (D,), for overlaps (D, G) with those that it may find.
+    """The object that each detection is matched with, or -1: (D,), from overlaps (D, G).
 
-    The detections come by descending score, and each takes the free object that it overlaps most.
+    The detections are sorted by descending score; each is matched with the free object of greatest overlap.
     """
     matched = np.full(len(overlaps), -1)
     left = overlaps.copy()
@@ -275,14 +276,14 @@ def _match(overlaps: np.ndarray) -> np.ndarray:
 
 
 def _split(overlaps: np.ndarray, same_class: np.ndarray, is_detected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The kind (D,) of error that each detection is if it is one, and the object (D,) that it should have found.
+    """The kind of error (D,) that each detection is if it is wrong, and the object (D,) by which it is judged.
 
     Args:
         overlaps: (D, G).
-        same_class: whether detection and object are of a class, (D, G).
-        is_detected: whether a detection finds the object, (G,).
+        same_class: whether detection and object have the same class, (D, G).
+        is_detected: whether a detection is matched with the object, (G,).
     """
-    # One object that nobody overlaps, so that there is a greatest overlap also where there are no objects.
+    # An object without any overlap is added, so that a maximum exists also if there are no objects.
     own = np.pad(overlaps * same_class, ((0, 0), (0, 1)))
     other = np.pad(overlaps * ~same_class, ((0, 0), (0, 1)))
     of_own, of_other = own.max(axis=1), other.max(axis=1)

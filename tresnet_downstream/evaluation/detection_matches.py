@@ -1,7 +1,7 @@
 """Matches detections with objects, and computes average precision from the matches for any resample of the images.
 
-Whether a detection matches an object depends on its own image alone. So pycocotools matches the images once, and the
-average precision of any resample follows from counts, as a bootstrap over images needs.
+Whether a detection matches an object depends only on its own image. Therefore pycocotools matches the images once, and
+the average precision of each bootstrap resample is computed from the counts.
 """
 
 import contextlib
@@ -16,23 +16,23 @@ import numpy as np
 from tresnet_downstream.evaluation.coco_index import chosen, ready
 from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve, threshold_curve
 
-# COCO's recalls, made as pycocotools makes them: whether a recall reaches one of them can hang on the last bit.
+# COCO's recalls, computed as in pycocotools: the last bit can decide whether a recall reaches one of them.
 _RECALLS = np.linspace(0.0, 1.0, 101)
-# Detections times resamples that are computed at once: 2 MiB for each array; larger blocks are not faster.
+# Detections times resamples in a block: 2 MiB for each array. Larger blocks are not faster.
 _BLOCK_ENTRIES = 2**18
 
 
 @dataclass(frozen=True, eq=False)
 class ClassMatches:
-    """The D detections of one class by descending score, those of equal score by image id and then as listed.
+    """The D detections of one class by descending score. Equal scores keep the order of image ids, then of the list.
 
     Attributes:
-        image: position of the detection's image in ``image_ids``, int64 of shape (D,).
-        score: float64 of shape (D,).
-        row: position in the list of detections that was given, int64 of shape (D,).
-        matched: whether it matches an object that counts, at each of T IoU thresholds; bool of shape (T, D).
-        ignored: whether it is neither right nor wrong, such as one that matches a crowd; bool of shape (T, D), false
-            where ``matched`` is true.
+        image: index of the detection's image in ``image_ids``, int64 of shape (D,).
+        score: score of each detection, float64 of shape (D,).
+        row: index in the input list of detections, int64 of shape (D,).
+        matched: whether the detection matches an object that counts, at each of T IoU thresholds; bool of shape (T, D).
+        ignored: whether the detection counts as neither right nor wrong, for example because it matches a crowd; bool
+            of shape (T, D), false where ``matched`` is true.
         objects: the number of objects in each of the N images, without crowds; int64 of shape (N,).
     """
 
@@ -68,25 +68,25 @@ def match_detections(
     image_ids: Sequence[int] | None = None,
     iou_type: str = "bbox",
 ) -> DetectionMatches:
-    """Matches detections with objects by pycocotools: objects of any size, 100 detections of a class in a image.
+    """Matches detections with objects by pycocotools: objects of any size, 100 detections of a class and image.
 
     Args:
-        ground_truth: what a COCO ``instances`` file holds.
+        ground_truth: the content of a COCO ``instances`` file.
         detections: in COCO's results format, as :func:`detection_scores` takes them.
-        classes: the names to match, in order; all of the file, by category id, if None.
-        image_ids: the images to match; all of the file if None.
+        classes: class names, in order; None for all classes of the file by category id.
+        image_ids: ids of the images; None for all images of the file.
         iou_type: ``bbox``, or ``segm`` for masks.
 
     Raises:
-        UserError: pycocotools is not installed, or a class or image that the file lacks.
+        UserError: if pycocotools is not installed, or the file lacks one of the classes or images.
     """
     names, categories, scored = chosen(ground_truth, detections, classes, image_ids)
     run = ready(ground_truth, detections, categories, scored, iou_type)
-    run.params.areaRng = run.params.areaRng[:1]  # the first is "all"
+    run.params.areaRng = run.params.areaRng[:1]  # the first size is "all"
     with contextlib.redirect_stdout(io.StringIO()):
         run.evaluate()
     thresholds = np.asarray(run.params.iouThrs, np.float64)
-    # One entry for each class, by id, and image, by id; None where there is neither object nor detection.
+    # One entry for each class and image, both by id; None if the image has neither object nor detection of the class.
     first = {number: place * len(scored) for place, number in enumerate(sorted(set(categories)))}
     return DetectionMatches(
         classes=names,
@@ -104,14 +104,14 @@ def average_precisions(matches: DetectionMatches, weights: np.ndarray | None = N
 
     Args:
         matches: of N images, C classes and T IoU thresholds.
-        weights: how often each image is taken, (N,) counts from 0 up; each once if None. A detection of a image
-            that is taken k times stands k times in its place of the ranking.
+        weights: how often each image is drawn, (N,) counts of 0 or more; None for once each. If an image is drawn k
+            times, each of its detections is ranked k times.
 
     Returns:
-        Percent, float64 of shape (T, C); NaN for a class without an object in the images taken.
+        Percent, float64 of shape (T, C); NaN for a class without an object in the drawn images.
 
     Raises:
-        ValueError: ``weights`` has another shape or a negative count.
+        ValueError: if ``weights`` has another shape or a negative count.
     """
     taken = np.ones(len(matches.image_ids)) if weights is None else np.asarray(weights)
     block = _checked(taken[None], len(matches.image_ids))
@@ -126,17 +126,17 @@ def bootstrap_ap(matches: DetectionMatches, weights: Iterable[np.ndarray]) -> np
 
     Args:
         matches: of N images, C classes and T IoU thresholds.
-        weights: blocks of shape (B, N), B being any number: how often each resample takes each image.
+        weights: blocks of shape (B, N) with any B: how often each resample draws each image.
 
     Returns:
         Percent, float32 of shape (resamples, T, C), in the order of the weights; NaN for a class without an object in
         the resample.
 
     Raises:
-        ValueError: a block has another shape or a negative count.
+        ValueError: if a block has another shape or a negative count.
     """
     parts = [np.empty((0, len(matches.iou_thresholds), len(matches.classes)), np.float32)]
-    # Threads are enough: numpy releases the interpreter in its long loops.
+    # Threads suffice, since numpy releases the interpreter lock in its long loops.
     with ThreadPoolExecutor() as pool:
         for of_block in weights:
             block = _checked(np.asarray(of_block), len(matches.image_ids))
@@ -146,7 +146,7 @@ def bootstrap_ap(matches: DetectionMatches, weights: Iterable[np.ndarray]) -> np
 
 
 def detection_curves(matches: DetectionMatches) -> tuple[list[ThresholdCurve], ThresholdCurve]:
-    """Precision and recall by threshold at the least IoU, 0.5: of each class, and of all classes together."""
+    """Precision and recall by score threshold at IoU 0.5: a curve for each class, and one for all classes together."""
     parts = []
     for one in matches.of_class:
         # Right, wrong, or neither.
@@ -158,12 +158,12 @@ def detection_curves(matches: DetectionMatches) -> tuple[list[ThresholdCurve], T
 
 
 def _class_matches(records: Sequence[Mapping[str, Any] | None], num_thresholds: int) -> ClassMatches:
-    """Joins the matches of one class in all images, and ranks the detections."""
+    """Joins the matches of one class over all images, and ranks the detections."""
     seen = [(place, record) for place, record in enumerate(records) if record is not None]
     objects = np.zeros(len(records), np.int64)
     for place, record in seen:
         objects[place] = np.count_nonzero(np.asarray(record["gtIgnore"]) == 0)
-    # The empty first parts give shape and type where there is nothing to join.
+    # The first, empty arrays give shape and type if there is nothing to join.
     none = np.zeros((num_thresholds, 0), bool)
     ignored = np.concatenate([none, *(record["dtIgnore"] for _, record in seen)], axis=1)
     matched = np.concatenate([none, *(record["dtMatches"] > 0 for _, record in seen)], axis=1) & ~ignored
@@ -175,7 +175,7 @@ def _class_matches(records: Sequence[Mapping[str, Any] | None], num_thresholds: 
 
 
 def _checked(weights: np.ndarray, num_images: int) -> np.ndarray:
-    """The weights as float64, which holds sums of counts without error."""
+    """Checks the weights and returns them as float64, in which sums of counts are exact."""
     if weights.ndim != 2 or weights.shape[1] != num_images:
         raise ValueError(f"weights must hold a count for each of {num_images} images, got shape {weights.shape[-2:]}")
     if (weights < 0).any():
@@ -206,24 +206,25 @@ def _class_ap(one: ClassMatches, weights: np.ndarray) -> np.ndarray:
 
 
 def interpolated_ap(num_right: np.ndarray, num_detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """COCO's AP in percent from what is known at the right detections alone, for B rankings at once.
+    """COCO's AP in percent for B rankings at once, from the counts at each right detection.
 
-    Between two right detections precision only falls and recall stands still, so that the greatest precision from any
-    recall on is reached at a right detection.
+    Between two right detections the recall is constant and the precision falls, so the greatest precision at or above a
+    recall is reached at a right detection.
 
     Args:
-        num_right: right detections down to and with the m-th right one, (M, B).
-        num_detections: right or wrong detections down to and with it, (M, B).
-        objects: objects to find, (B,).
+        num_right: number of right detections up to and including the m-th right one, (M, B).
+        num_detections: number of right or wrong detections up to and including it, (M, B).
+        objects: number of objects, (B,).
 
     Returns:
         Percent, (B,); NaN where there is no object.
     """
-    # spacing: pycocotools' guard against 0 / 0, which resamples without the first detections need too.
+    # np.spacing avoids 0 / 0, as in pycocotools; it occurs in resamples without the first detections.
     precision = num_right / (num_detections + np.spacing(1))
     best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     recall = num_right / np.maximum(objects, 1)
-    reached = np.searchsorted(_RECALLS, recall, side="right")  # of the 101; recall 0 is reached by the first
-    # One after another, unlike `sum`: no bit of a ranking's AP may hang on the rankings beside it.
+    reached = np.searchsorted(_RECALLS, recall, side="right")  # of the 101 recalls; recall 0 is always reached
+    # Added one after another, unlike in `sum`, so that a ranking's AP does not depend on the other rankings of the
+    # block.
     area = np.cumsum(best * np.diff(reached, axis=0, prepend=0), axis=0)[-1] if len(best) else np.zeros(len(objects))
     return np.where(objects > 0, 100 * area / len(_RECALLS), np.nan)

@@ -11,9 +11,9 @@ import numpy as np
 
 from tresnet_downstream.evaluation.coco_index import chosen, collector_paused, ready
 
-# COCO's sizes of objects, in the order of its statistics.
+# COCO's object sizes, in the order of its statistics.
 SIZES = ("all", "small", "medium", "large")
-# The twelve numbers in COCO's order: key, and title in tables.
+# The twelve scores in COCO's order: key, and title in tables.
 HEADLINE = {
     "AP": "AP    IoU 0.50 to 0.95",
     "AP50": "AP50  IoU 0.50",
@@ -32,25 +32,26 @@ HEADLINE = {
 
 @dataclass(frozen=True, eq=False)
 class DetectionScores:
-    """The scores of a set of detections, in percent; NaN where there is no object.
+    """The scores of a set of detections, in percent; NaN if there is no object.
 
-    AP is the mean over classes and the IoU thresholds 0.50, 0.55, ... 0.95 of the precision at 101 recalls; AR the
-    mean of the greatest recalls. At most 100 detections count for each image. Crowds are neither found nor missed.
+    AP is the mean precision at 101 recalls, averaged over the classes and the IoU thresholds 0.50, 0.55, ... 0.95. AR
+    is the mean of the greatest recalls. At most 100 detections count for each image. Crowds count as neither found nor
+    missed.
 
     Attributes:
         classes: the C class names.
-        headline: COCO's twelve numbers, with the keys of :data:`HEADLINE`.
-        ap: AP of each class, float64 of shape (C,), as are the next three.
-        ap50: at IoU 0.50.
-        ap75: at IoU 0.75.
-        ar: AR at 100 detections.
-        support: objects of each class that are no crowds, int64.
-        num_images: images that were scored.
-        num_detections: detections given.
+        headline: COCO's twelve scores, by the keys of :data:`HEADLINE`.
+        ap: AP of each class, float64 of shape (C,).
+        ap50: AP of each class at IoU 0.50, float64 of shape (C,).
+        ap75: AP of each class at IoU 0.75, float64 of shape (C,).
+        ar: AR of each class at 100 detections, float64 of shape (C,).
+        support: number of objects of each class without crowds, int64 of shape (C,).
+        num_images: number of images that were scored.
+        num_detections: number of detections.
         iou_type: ``bbox`` or ``segm``.
         iou_thresholds: the T of COCO, 0.50 to 0.95.
-        precision: (T, 101, C, 4) in [0, 1], the greatest at a recall of 0.00, 0.01, ... 1.00 or more, for the classes
-            and for :data:`SIZES`; NaN where there is no object.
+        precision: (T, 101, C, 4) in [0, 1], the greatest precision at a recall of 0.00, 0.01, ... 1.00 or more, for
+            each class and each of :data:`SIZES`; NaN if there is no object.
     """
 
     classes: tuple[str, ...]
@@ -67,7 +68,7 @@ class DetectionScores:
     precision: np.ndarray
 
     def ap_by_size_and_iou(self) -> np.ndarray:
-        """AP in percent at each size and IoU threshold, (4, T): means over the classes with objects of that size."""
+        """AP in percent by size and IoU threshold, (4, T): the mean over the classes with objects of that size."""
         of_class = 100 * self.precision.mean(1)  # (T, C, 4)
         known = ~np.isnan(of_class)
         count = np.where(known.any(1), known.sum(1), np.nan)
@@ -87,15 +88,15 @@ def detection_scores(
 
     Args:
         ground_truth: the content of a COCO ``instances`` file.
-        detections: for each a dict of ``image_id``, ``category_id``, ``score`` and ``bbox`` (left, top, width,
-            height) or ``segmentation`` (run lengths).
-        classes: the names to score, in order; all of the file, by category id, if None.
-        image_ids: the images to score; all of the file if None.
+        detections: a dict for each detection, with ``image_id``, ``category_id``, ``score`` and ``bbox`` (left, top,
+            width, height) or ``segmentation`` (run lengths).
+        classes: class names, in order; None for all classes of the file by category id.
+        image_ids: ids of the images; None for all images of the file.
         iou_type: ``bbox``, or ``segm`` for masks.
-        backend: ``pycocotools``, or ``faster_coco_eval`` for the same numbers in less time.
+        backend: ``pycocotools``, or ``faster_coco_eval``, which gives the same scores in less time.
 
     Raises:
-        UserError: the backend is unknown or not installed, or the file lacks a class or an image.
+        UserError: if the backend is unknown or not installed, or the file lacks one of the classes or images.
 
     Examples:
         >>> truth = {
@@ -115,8 +116,8 @@ def detection_scores(
         run.evaluate()
         run.accumulate()
         run.summarize()
-    # Precisions and recalls by IoU, (recall,) class, size and most detections; -1 where there is no object. The
-    # libraries sort the classes by id, independent of the order of `classes`.
+    # Precision by IoU, recall, class, size and limit of detections; recall likewise without its second axis; -1 if
+    # there is no object. The libraries sort the classes by id, whatever the order of `classes`.
     places = np.searchsorted(sorted(run.params.catIds), categories)
     precision = np.asarray(run.eval["precision"], np.float64)[:, :, places]
     recall = np.asarray(run.eval["recall"], np.float64)[:, places]

@@ -14,9 +14,9 @@ _COLUMNS = ("iou_type", "class", "ap", "ap50", "ap75", "ar100", "support")
 
 
 def format_detection_table(scores: DetectionScores, names: str = "") -> str:
-    """A table of the scores for a terminal: COCO's twelve numbers, then the classes, lowest AP first.
+    """A table of the scores for a terminal: COCO's twelve scores, then the classes by ascending AP.
 
-    Of more than 30 classes the 15 worst and the 5 best are shown; classes without an object have no row.
+    With more than 30 classes, the 15 worst and the 5 best are shown. Classes without an object have no row.
 
     Args:
         scores: The result of `detection_scores`.
@@ -55,18 +55,18 @@ def write_detection_scores(
 ) -> list[Path]:
     """Writes ``scores.json`` and ``per_class.csv``.
 
-    Scores are in percent and not rounded; those that are NaN are null in the JSON and empty in the CSV.
+    Scores are in percent and not rounded. NaN is null in the JSON and empty in the CSV.
 
     Args:
         scores: The results of `detection_scores`, by kind: ``bbox``, ``segm``.
-        folder: The folder to write to; it is made if it does not exist.
+        folder: The folder to write to; it is created if it does not exist.
         extra: Further entries about the run, under the key "run".
 
     Returns:
         The paths.
 
     Raises:
-        UserError: The folder cannot be written to.
+        UserError: If the folder cannot be written to.
     """
     content = {
         "format": "tresnet_downstream.detection_scores",

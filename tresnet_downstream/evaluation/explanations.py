@@ -10,7 +10,7 @@ from tresnet_downstream.evaluation.mistakes import worst_images, worst_mistakes
 from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.single_label_scores import single_label_scores
 
-# Side of the maps in a run folder: four times the last feature map at 448 pixels, and enough for a thumbnail.
+# Side of the maps in a run folder: four times that of the last feature map at 448 pixels; enough for a thumbnail.
 MAP_SIDE = 56
 
 
@@ -18,10 +18,11 @@ def mistakes_to_explain(run: MultilabelRun | SingleLabelRun) -> Mapping[int, lis
     """The mistakes that a report of the run shows.
 
     Returns:
-        for the row of each image the indices of its classes; with one label per image, the class that is predicted.
+        the class indices of the mistakes of each image, by the image's row; with one label per image, the predicted
+        class.
     """
     pairs: list[tuple[int, int]] = []
-    probabilities = np.asarray(run.probabilities, np.float32)  # as the run folder has them
+    probabilities = np.asarray(run.probabilities, np.float32)  # with the precision of the run folder
     if isinstance(run, MultilabelRun):
         limits = np.full(len(run.classes), run.threshold, np.float64)
         for mistakes in worst_mistakes(probabilities, run.targets, limits, run.images):
@@ -37,19 +38,19 @@ def mistakes_to_explain(run: MultilabelRun | SingleLabelRun) -> Mapping[int, lis
 
 
 def stored_map(heat: NDArray[Any]) -> NDArray[np.uint8]:
-    """A map with values from 0 to 1 in the type in which run folders store it."""
+    """Converts a map with values from 0 to 1 to the data type of run folders."""
     stored: NDArray[np.uint8] = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
     return stored
 
 
 def mass_inside_boxes(heat: NDArray[Any], boxes: NDArray[Any]) -> tuple[float, float]:
-    """The share of a map's mass that lies inside boxes, and the share of the image's area that they cover.
+    """The share of a map's sum inside boxes, and the share of the image's area that the boxes cover.
 
-    A map that looks anywhere alike has both the same; one that looks at the objects has more mass in them.
+    For a uniform map both shares are equal; a map that is concentrated on the objects has a larger first share.
 
     Args:
-        heat: (height, width) of the image, 0 or more.
-        boxes: (B, 4) left, top, width and height in pixels; they may overlap and are counted once where they do.
+        heat: (height, width) map of the image, values of 0 or more.
+        boxes: (B, 4) left, top, width and height in pixels; where boxes overlap, pixels are counted once.
 
     Returns:
         two shares from 0 to 1; the first is NaN for a map of zeros.

@@ -17,7 +17,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.terminal_tables import aligned, percent
 
 NAMES = ("head", "middle", "tail")
-# Of thirds: the least ratio of the images of the most and the least frequent class; below it there is no tail.
+# With thirds: if the most frequent class has less than this many times the images of the rarest, there are no groups.
 LEAST_RATIO = 2
 
 
@@ -26,8 +26,9 @@ class TrainingCounts:
     """How many training images show each class.
 
     Attributes:
-        images: their number, by class name.
-        cutoffs: the most images of a class of the tail, and of the middle; None for thirds of the classes.
+        images: number of training images, by class name.
+        cutoffs: the greatest number of images of a class of the tail, and of the middle; None for thirds of the
+            classes.
     """
 
     images: Mapping[str, int]
@@ -40,9 +41,9 @@ class FrequencyGroup:
 
     Attributes:
         name: ``head``, ``middle`` or ``tail``.
-        places: indices of its classes.
-        least: the fewest training images of one of them.
-        most: the most.
+        places: indices of the classes.
+        least: smallest number of training images of a class.
+        most: greatest number of training images of a class.
     """
 
     name: str
@@ -52,35 +53,35 @@ class FrequencyGroup:
 
     @property
     def images_text(self) -> str:
-        """How many training images its classes have, such as ``44 to 103``."""
+        """The range of the numbers of training images of the classes, such as ``44 to 103``."""
         return f"{self.least:,}" if self.least == self.most else f"{self.least:,} to {self.most:,}"
 
     @property
     def title(self) -> str:
-        """For reports, such as ``tail (3 classes, 44 to 103 training images)``."""
+        """The group's title in reports, such as ``tail (3 classes, 44 to 103 training images)``."""
         count = len(self.places)
         return f"{self.name} ({count:,} class{'es' if count > 1 else ''}, {self.images_text} training images)"
 
 
 @dataclass(frozen=True, eq=False)
 class GroupScore:
-    """The score of a group: the mean of its classes' scores, in percent; NaN if none of them has a score."""
+    """The score of a group: the mean of its classes' scores, in percent; NaN if no class has a score."""
 
     group: FrequencyGroup
     score: float
 
 
 def frequency_groups(counts: TrainingCounts | None, classes: Sequence[str]) -> list[FrequencyGroup]:
-    """Head, middle and tail of the classes, without those that would be empty.
+    """Divides the classes into head, middle and tail; empty groups are left out.
 
-    With ``cutoffs``, classes with at most the first number of training images are the tail, those with at most the
-    second number the middle, and all others the head. Without, each group is a third of the classes by rank; classes of
-    equal counts are in the same group, the more frequent one. There are no groups if the most frequent class has less
-    than twice the images of the least frequent one.
+    With ``cutoffs``, classes with at most the first number of training images form the tail, those with at most the
+    second number form the middle, and all others form the head. Without ``cutoffs``, each group is a third of the
+    classes by rank, and classes with equal counts are all put in the more frequent group. If the most frequent class
+    has less than twice as many images as the least frequent one, there are no groups.
 
     Args:
-        counts: of the training data; None gives no groups.
-        classes: those that are scored, C.
+        counts: numbers of training images of the classes; None gives no groups.
+        classes: C names of the scored classes.
 
     Examples:
         >>> counts = TrainingCounts({"cat": 900, "dog": 90, "eel": 9})
@@ -95,7 +96,7 @@ def frequency_groups(counts: TrainingCounts | None, classes: Sequence[str]) -> l
         if len(numbers) < len(NAMES) or numbers.max() < LEAST_RATIO * numbers.min():
             return []
         ordered = np.sort(numbers)[::-1]
-        # The counts of the last class of the first third, and of the first two.
+        # The counts of the last class of the first third, and of the second third.
         ends = [-(-len(ordered) * part // 3) - 1 for part in (1, 2)]
         head, middle = (ordered[end] for end in ends)
         of = np.where(numbers >= head, 0, np.where(numbers >= middle, 1, 2))
@@ -109,7 +110,7 @@ def frequency_groups(counts: TrainingCounts | None, classes: Sequence[str]) -> l
 
 
 def group_scores(groups: Sequence[FrequencyGroup], scores: NDArray[np.float64]) -> tuple[GroupScore, ...]:
-    """The mean score of each group, from (C,) scores of the classes; NaN scores are left out."""
+    """The mean score of each group, from (C,) scores of the classes; NaN values are ignored."""
     each = []
     for group in groups:
         known = scores[group.places][~np.isnan(scores[group.places])]
@@ -140,7 +141,7 @@ def frequencies_as_json(scores: Sequence[GroupScore], classes: Sequence[str]) ->
 
 
 def counts_as_json(counts: TrainingCounts) -> dict[str, Any]:
-    """Plain data of the counts, for ``run.json``."""
+    """Converts the counts to plain data for ``run.json``."""
     return {"images": dict(counts.images), "cutoffs": None if counts.cutoffs is None else list(counts.cutoffs)}
 
 
@@ -161,8 +162,8 @@ def require_cutoffs(value: Any) -> None:
     """Raises UserError unless the value is None or two whole numbers, the first below the second."""
     if value is not None and not are_cutoffs(value):
         raise UserError(
-            f"frequency_cutoffs={value!r}: give two numbers of training images, such as (10, 100): the most of a class "
-            "of the tail and of the middle; or None for thirds of the classes"
+            f"frequency_cutoffs={value!r}: give two numbers of training images, such as (10, 100), the greatest of a "
+            "class of the tail and of the middle, or None for thirds of the classes"
         )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tresnet_downstream.evaluation.multilabel_scores import columns
 from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores
 
-# Mistakes of each kind that a report shows: enough to see what goes wrong, few enough for a page that can be mailed.
+# Mistakes of each kind in a report: a number that keeps the page small enough to be mailed.
 SHOWN = 24
 _BLOCK_ENTRIES = 2**20
 
@@ -19,9 +19,9 @@ class Mistake(NamedTuple):
     """An entry on the wrong side of its threshold.
 
     Attributes:
-        image: its row.
-        label: its column.
-        probability: its score.
+        image: row of the image.
+        label: column of the class.
+        probability: score of the entry.
     """
 
     image: int
@@ -41,11 +41,11 @@ def worst_mistakes(
 
     Args:
         probabilities: (N, C).
-        targets: (N, C) of 1, 0 and -1; an unknown entry is no mistake.
+        targets: (N, C) of 1 (present), 0 (absent) and -1 (unknown); an unknown entry is never a mistake.
         limits: (C,) thresholds.
-        images: N names, by which equal probabilities are ordered.
-        count: the most mistakes of each kind.
-        per_class: the most mistakes of each kind and class, so that one class does not fill the list.
+        images: N names; equal probabilities are ordered by name.
+        count: maximum number of mistakes of each kind.
+        per_class: maximum number of mistakes of each kind and class, so that one class does not fill the list.
 
     Examples:
         >>> wrong, missed = worst_mistakes(
@@ -70,7 +70,8 @@ def worst_mistakes(
 def worst_images(scores: SingleLabelScores, count: int = SHOWN) -> tuple[list[int], list[int]]:
     """Rows of images with one label that are predicted as another class, at most ``count`` of each kind.
 
-    First those with the most confidence, then those whose own label has the lowest probability.
+    The first kind are those with the most confident predictions, the second those whose label has the lowest
+    probability.
     """
     wrong = np.flatnonzero(scores.rank > 0)
     surest = wrong[np.argsort(-scores.confidence[wrong], kind="stable")[:count]]
@@ -84,8 +85,9 @@ class Confusions:
 
     Attributes:
         labels: (K,) the classes with the most mistakes, as columns of the scores.
-        missed: (K,) false negatives of each.
-        count: (K, K) images in which the class of the row was missed and that of the column was predicted by mistake.
+        missed: (K,) number of false negatives of each class.
+        count: (K, K) number of images in which the class of the row was missed and the class of the column was
+            predicted by mistake.
     """
 
     labels: NDArray[np.int64]
@@ -93,7 +95,7 @@ class Confusions:
     count: NDArray[np.int64]
 
     def pairs(self, most: int) -> list[tuple[int, int, int, int]]:
-        """The most frequent pairs: class missed, class predicted by mistake, images with both, with the first."""
+        """The most frequent pairs: missed class, class predicted by mistake, images with both, and with the first."""
         order = np.argsort(-self.count, axis=None, kind="stable")[:most]
         rows, places = np.unravel_index(order, self.count.shape)
         return [
@@ -106,13 +108,13 @@ class Confusions:
 def confusions(
     probabilities: NDArray[Any], targets: NDArray[Any], limits: NDArray[Any], most_classes: int = 256
 ) -> Confusions:
-    """Counts over all images.
+    """Counts the confusions over all images.
 
     Args:
         probabilities: (N, C).
         targets: (N, C) of 1, 0 and -1.
         limits: (C,) thresholds.
-        most_classes: number of classes that are counted, to save memory.
+        most_classes: maximum number of classes that are counted, to limit memory.
 
     Examples:
         >>> pairs = confusions(np.array([[0.9, 0.1]]), np.array([[0, 1]]), np.array([0.5, 0.5])).pairs(5)
@@ -131,7 +133,7 @@ def confusions(
     count = np.zeros((len(labels), len(labels)))
     for block in blocks:
         predicted, present = probabilities[block][:, labels] > limits[labels], targets[block][:, labels]
-        # Exact: sums of ones below 2^24 in each block.
+        # Exact in float32: each block sums less than 2^24 ones.
         false_negative, false_positive = (~predicted & (present == 1)), (predicted & (present == 0))
         count += false_negative.T.astype(np.float32) @ false_positive.astype(np.float32)
     return Confusions(labels, false_negatives[labels], count.astype(np.int64))

@@ -1,7 +1,7 @@
 """The scores of multi-label classification: mAP, and precision, recall and F1 per class and overall.
 
-A target is 1 (present), 0 (absent) or -1 (unknown). Unknown entries are left out of every score: counted as negative,
-they would lower the score of a network that is right.
+A target is 1 (present), 0 (absent) or -1 (unknown). Unknown entries are left out of every score: if they counted as
+negatives, they would lower the score of a correct network.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,19 @@ from tresnet_downstream.evaluation.threads import in_threads
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-# Entries read at once, so that memory stays small for inputs of any size, memory-mapped ones included.
+# Entries that are read at once, so that memory stays small for arrays of any size, including memory-mapped ones.
 _BLOCK_ENTRIES = 2**18
-# Columns are copied together, 16 to 32 at a time, so that a cache line is fetched once; rows in parts of so many.
+# 16 to 32 columns are copied together, so that each cache line is fetched once; rows are copied in parts of this size.
 _BLOCK_ENTRIES_OF_COLUMNS = 2**22
 _ROWS_TURNED = 1024
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Precision (P), recall (R) and F1 of one way to decide which classes an image shows, in percent.
+    """Precision (P), recall (R) and F1 of one rule that decides which classes are predicted, in percent.
 
     C stands for the mean over the classes that have a positive, O for all entries of all classes together. Publications
-    use CF1 for either of two numbers, so both are here with full names. All seven are NaN if no class has a positive.
+    use CF1 for two different numbers, so both are given, with full names. All seven are NaN if no class has a positive.
     """
 
     CP: float
@@ -49,20 +49,21 @@ class MultilabelScores:
     Attributes:
         classes: The C names.
         num_images: The number of images scored.
-        mAP: Mean of `ap` over the classes that have a positive; nan if none has.
-        threshold: An entry counts as predicted where its score is above this; (C,) where each class has its own.
-        top_k: The number of highest scores of each image that count as predicted at the other operating point.
+        mAP: Mean of `ap` over the classes that have a positive; NaN if no class has one.
+        threshold: An entry is predicted if its score is above this number; (C,) if each class has its own.
+        top_k: Number of highest scores of each image that are predicted at the other operating point.
         at_threshold: The operating point of `threshold`.
         at_top_k: The operating point of `top_k`.
-        ap: (C,) average precision; nan for a class with no positive.
-        precision: (C,) at the threshold; 0 where nothing is predicted, nan for a class with no positive.
-        recall: (C,) at the threshold; nan for a class with no positive.
-        f1: (C,) at the threshold; nan for a class with no positive.
+        ap: (C,) average precision; NaN for a class without a positive.
+        precision: (C,) precision at the threshold; 0 if the class is never predicted, NaN for a class without a
+            positive.
+        recall: (C,) recall at the threshold; NaN for a class without a positive.
+        f1: (C,) F1 at the threshold; NaN for a class without a positive.
         support: (C,) number of positives.
         unknown: (C,) number of unknown entries.
-        absent: Names of the classes with no positive, which every mean over classes leaves out.
-        by_frequency: The mAP of head, middle and tail, where the frequencies in the training data are known, see
-            `frequency_groups`.
+        absent: Names of the classes without a positive; means over classes leave them out.
+        by_frequency: The mAP of head, middle and tail, see `frequency_groups`; empty if the frequencies in the training
+            data are unknown.
     """
 
     classes: tuple[str, ...]
@@ -83,11 +84,11 @@ class MultilabelScores:
 
 
 def average_precision(scores: ArrayLike, targets: ArrayLike) -> float:
-    """Average precision of one class: the mean, over its positives, of the precision down to their score.
+    """Average precision of one class: the mean of the precisions at the scores of its positives.
 
-    It is scikit-learn's `average_precision_score`: entries of equal score enter together, so the order of the
-    images has no influence. The ASL release ranks equal scores by position and adds 1e-8 to the number of
-    positives; this function does neither.
+    It equals scikit-learn's `average_precision_score`: entries of equal score are one step, so the order of the images
+    has no influence. The ASL release ranks equal scores by position and adds 1e-8 to the number of positives; this
+    function does neither.
 
     Args:
         scores: (N,) real numbers, higher for more likely.
@@ -97,7 +98,7 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> float:
         A value in [0, 1]; NaN if there is no positive.
 
     Raises:
-        ValueError: The shapes differ, a score is not finite or a target is none of 1, 0 and -1.
+        ValueError: If the shapes differ, a score is not finite, or a target is not 1, 0 or -1.
 
     Examples:
         >>> round(average_precision([0.9, 0.8, 0.3], [1, 0, 1]), 4)
@@ -116,29 +117,29 @@ def multilabel_scores(
     top_k: int = 3,
     track: Track = silently,
 ) -> MultilabelScores:
-    """Score N images against C classes.
+    """Scores predictions of N images and C classes.
 
     Means over classes leave out classes without a positive; the ASL release counts them with an average precision of 0.
-    The scores over all entries together include their false positives.
+    Scores over all entries (O) include the false positives of those classes.
 
     Args:
         scores: (N, C) real numbers, higher for more likely; the threshold is on their scale. Only small blocks are
             copied, so the array may be memory-mapped.
         targets: (N, C) of 1 (present), 0 (absent) or -1 (unknown), of any real type or boolean.
         classes: C names; "0", "1", ... by default.
-        threshold: An entry is predicted where its score is above (not at) it, as in the ASL release. (C,) numbers
-            give each class its own.
+        threshold: An entry is predicted if its score is above the threshold, not at it, as in the ASL release. (C,)
+            numbers give each class its own threshold.
         top_k: At the other operating point the `top_k` highest scores of each image are predicted, or all if C is
-            smaller; among equal scores the first classes. An unknown entry among them is not replaced by the next
-            one, so the predictions do not depend on the targets.
-        track: Counts the classes.
+            smaller. Of equal scores, the first classes are taken. An unknown entry among them is not replaced by the
+            next one, so the predictions do not depend on the targets.
+        track: Progress bar that counts the classes.
 
     Returns:
         The scores, in percent.
 
     Raises:
-        ValueError: The shapes differ or are empty, there are not C names, a score is not finite, a target is
-            none of 1, 0 and -1, or `top_k` is below 1.
+        ValueError: If the shapes differ or are empty, there are not C names, a score is not finite, a target is not 1,
+            0 or -1, or `top_k` is below 1.
 
     Examples:
         >>> scores = multilabel_scores([[0.9, 0.2], [0.4, 0.7], [0.1, 0.6]], [[1, 0], [0, 1], [0, 0]], ("cat", "dog"))
@@ -198,7 +199,7 @@ def _as_arrays(scores: ArrayLike, targets: ArrayLike, ndim: int) -> tuple[NDArra
 
 
 def _check_values(scores: NDArray[Any], targets: NDArray[Any], first_row: int) -> None:
-    """Raise ValueError, naming the first row at fault, for a value that cannot be scored; both are (B, C)."""
+    """Raises ValueError, which names the first wrong row, for a value that cannot be scored; both arrays are (B, C)."""
     finite = np.isfinite(scores)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
@@ -222,10 +223,11 @@ def _thresholds(threshold: float | ArrayLike, num_classes: int) -> float | Float
 def masks_to_count(
     scores: NDArray[Any], targets: NDArray[Any], threshold: float | Floats, top_k: int
 ) -> Iterator[tuple[NDArray[np.bool_], ...]]:
-    """Checks all values, and gives for each block of rows the masks whose entries the scores count per class.
+    """Checks all values, and yields for each block of rows the masks from which the scores are counted.
 
     Yields:
-        (B, C) masks: positive; unknown; predicted positive and predicted at the threshold; the same two at top k.
+        (B, C) masks: positives; unknown entries; true positives and predictions at the threshold; the same two at top
+        k.
     """
     num_images, num_classes = scores.shape
     rows = max(1, _BLOCK_ENTRIES // num_classes)
@@ -239,9 +241,9 @@ def masks_to_count(
 
 
 def _in_precision_of(scores: NDArray[Any], limits: Floats) -> NDArray[Any]:
-    """The greatest numbers of the scores' type that are not above the limits: the same scores exceed both.
+    """Rounds the limits down to the scores' data type, so that the same scores exceed both.
 
-    numpy rounds a Python number to the nearest float32 instead; that of 0.1 is above 0.1.
+    numpy would round a Python number to the nearest float32, which may be higher: that of 0.1 is above 0.1.
     """
     if scores.dtype.kind != "f":
         return limits
@@ -251,7 +253,7 @@ def _in_precision_of(scores: NDArray[Any], limits: Floats) -> NDArray[Any]:
 
 
 def _top_k(scores: NDArray[Any], k: int) -> NDArray[np.bool_]:
-    """Mark the k highest of each row of (B, C) scores, the first classes among equals; gives (B, C)."""
+    """A (B, C) mask of the k highest scores of each row; of equal scores, the first classes are taken."""
     num_classes = scores.shape[1]
     if k >= num_classes:
         return np.ones(scores.shape, np.bool_)
@@ -263,7 +265,7 @@ def _top_k(scores: NDArray[Any], k: int) -> NDArray[np.bool_]:
 
 
 def columns(scores: NDArray[Any], targets: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Give the scores (N,) and targets (N,) of one class after the other, contiguous in memory."""
+    """Yields the scores (N,) and targets (N,) of each class, contiguous in memory."""
     width = int(np.clip(_BLOCK_ENTRIES_OF_COLUMNS // max(1, len(scores)), 16, 32))
     for first in range(0, scores.shape[1], width):
         block = slice(first, first + width)
@@ -271,7 +273,7 @@ def columns(scores: NDArray[Any], targets: NDArray[Any]) -> Iterator[tuple[NDArr
 
 
 def _transposed(block: NDArray[Any]) -> NDArray[Any]:
-    """A copy of (N, W) as (W, N), in parts that fit the processor's cache; takes a tenth of the time of numpy's."""
+    """A transposed copy, (N, W) to (W, N), in parts that fit the processor's cache: ten times as fast as numpy's."""
     turned = np.empty(block.shape[::-1], block.dtype)
     for first in range(0, len(block), _ROWS_TURNED):
         rows = slice(first, first + _ROWS_TURNED)
@@ -284,22 +286,22 @@ def _average_precision(scores: NDArray[Any], targets: NDArray[Any]) -> float:
     if positives.size == 0:
         return float("nan")
     everything = np.sort(scores[targets != -1])
-    # Counted from the first entry of equal score upwards: ties form one step.
+    # Entries of equal score form one step.
     hits = positives.size - np.searchsorted(positives, positives)
     retrieved = everything.size - np.searchsorted(everything, positives)
     return float(np.mean(hits / retrieved))
 
 
 def _precision_recall_f1(hits: Counts, predicted: Counts, support: Counts) -> tuple[Floats, Floats, Floats]:
-    """In percent; precision is 0 where nothing is predicted, all three are nan where there is no positive."""
+    """Precision, recall and F1 in percent; precision is 0 without a prediction, all are NaN without a positive."""
     positives = np.where(support > 0, support, np.nan)
-    # Where nothing is predicted there is no hit either: 0 / 1.
+    # Without a prediction there is no hit either: 0 / 1 instead of 0 / 0.
     precision = np.where(support > 0, 100 * hits / np.maximum(predicted, 1), np.nan)
     return precision, 100 * hits / positives, 200 * hits / (predicted + positives)
 
 
 def operating_point(hits: NDArray[Any], predicted: NDArray[Any], support: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """The numbers of :class:`OperatingPoint` by name, from counts of shape (..., C); each of shape (...)."""
+    """The values of :class:`OperatingPoint` by name, each of shape (...), from counts of shape (..., C)."""
     present = support > 0
     count = np.where(present.any(-1), present.sum(-1), np.nan)
     precision, recall, f1 = (
@@ -307,7 +309,7 @@ def operating_point(hits: NDArray[Any], predicted: NDArray[Any], support: NDArra
         for per_class in _precision_recall_f1(hits, predicted, support)
     )
     pooled = _precision_recall_f1(hits.sum(-1), predicted.sum(-1), support.sum(-1))
-    # With no hit in any class both means are 0, and so is their F1.
+    # If no class has a hit, both means are 0, and so is their F1.
     f1_of_means = 2 * precision * recall / np.where(precision + recall == 0, 1, precision + recall)
     names = (field.name for field in fields(OperatingPoint))
     return dict(zip(names, (precision, recall, f1, f1_of_means, *pooled), strict=True))

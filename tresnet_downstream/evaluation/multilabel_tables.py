@@ -13,7 +13,7 @@ from tresnet_downstream.evaluation.result_files import csv_text, json_text, plai
 from tresnet_downstream.evaluation.terminal_tables import aligned, class_table, percent, printable
 
 _MOST_NAMES = 10
-# Titles of the numbers of an operating point in a terminal.
+# Titles of the scores of an operating point in a terminal.
 POINT_TITLES = {
     "CP": "CP   mean precision of the classes",
     "CR": "CR   mean recall of the classes",
@@ -27,10 +27,10 @@ _COLUMNS = ("class", "ap", "support", "unknown", "precision", "recall", "f1")
 
 
 def format_table(scores: MultilabelScores, names: str = "") -> str:
-    """A table of the scores for a terminal: the means first, then the classes, lowest average precision first.
+    """A table of the scores for a terminal: the means, then the classes by ascending average precision.
 
-    Of more than 30 classes the 15 worst and the 5 best are shown. Classes without a positive are named above the table
-    and have no row.
+    With more than 30 classes, the 15 worst and the 5 best are shown. Classes without a positive are named above the
+    table and have no row.
 
     Args:
         scores: The result of `multilabel_scores`.
@@ -56,22 +56,22 @@ def format_table(scores: MultilabelScores, names: str = "") -> str:
 
 
 def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
-    """Writes `scores.json` and `per_class.csv` into `folder`, which is made if it does not exist.
+    """Writes `scores.json` and `per_class.csv` into `folder`, which is created if it does not exist.
 
-    Scores are in percent and not rounded. A number that is not finite is null in the JSON, which is strict, and empty
+    Scores are in percent and not rounded. Numbers that are not finite are null in the JSON, which is strict, and empty
     in the CSV. Each file appears only when it is complete.
 
     Args:
         scores: The result of `multilabel_scores`.
         folder: The folder to write to.
-        extra: Further entries about the run, under the key "run": plain data, numpy's numbers and arrays, and paths.
+        extra: Further entries about the run, under the key "run": plain data, numpy numbers and arrays, and paths.
 
     Returns:
         The paths of the JSON and of the CSV.
 
     Raises:
-        UserError: The folder cannot be written to.
-        TypeError: `extra` holds something that JSON cannot.
+        UserError: If the folder cannot be written to.
+        TypeError: If `extra` holds a value that JSON cannot represent.
 
     Examples:
         >>> from tresnet_downstream.evaluation import multilabel_scores
@@ -79,7 +79,7 @@ def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any
         >>> [path.name for path in write_scores(scores, Path("scores"), {"checkpoint": "best.pth"})]
         ['scores.json', 'per_class.csv']
     """
-    # Both texts are made before either is written, so that an error in `extra` leaves older files unchanged.
+    # Both texts are created before either is written, so that an error in `extra` leaves older files unchanged.
     texts = {"scores.json": _as_json(scores, extra or {}), "per_class.csv": csv_text(_COLUMNS, _per_class(scores))}
     json_path, csv_path = write_files(folder, texts)
     return json_path, csv_path
@@ -123,7 +123,7 @@ def _class_table(scores: MultilabelScores) -> list[str]:
 
 
 def _per_class(scores: MultilabelScores) -> list[dict[str, Any]]:
-    """A dict for each class, in order, with the keys `_COLUMNS`."""
+    """A dict with the keys `_COLUMNS` for each class, in order."""
     columns = (scores.ap, scores.support, scores.unknown, scores.precision, scores.recall, scores.f1)
     values = zip(scores.classes, *(plain(column) for column in columns), strict=True)
     return [dict(zip(_COLUMNS, row, strict=True)) for row in values]

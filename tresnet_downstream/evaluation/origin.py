@@ -1,8 +1,8 @@
-"""Verifies that this user account wrote a run folder. Only then a report reads the image folder that it names.
+"""Verifies that this user account wrote a run folder. Only then does a report read the image folder that the run names.
 
-A report shows images, and is made to be passed on. A run folder from elsewhere could name any folder of this machine
-and any file in it. So ``run.json`` holds a code of the image folder's path, made with a key that only this account has:
-a file in the cache folder.
+A report shows images and is often passed on. A run folder from elsewhere could name any file of this machine as an
+image. Therefore ``run.json`` holds a message authentication code of the image folder's path. Its key is a file in the
+cache folder of this account.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ _KEY_BYTES = 32
 
 
 def origin_of(image_folder: str) -> str | None:
-    """The code of a folder's path; None where no key can be kept."""
+    """The code of a folder's path; None if no key can be stored."""
     key = _key() or _make_key()
     return _code(key, image_folder) if key else None
 
 
 def is_of_this_account(origin: object, image_folder: str) -> bool:
-    """Whether a code was made by `origin_of` for this path with this account's key."""
+    """Whether `origin_of` computed this code for this path with this account's key."""
     key = _key()
     return (
         bool(key) and isinstance(origin, str) and hmac.compare_digest(_code(key, image_folder).encode(), _bytes(origin))
@@ -47,7 +47,7 @@ def _key_file() -> Path:
 
 
 def _key() -> bytes:
-    """The account's key; empty if there is none."""
+    """The account's key; empty if no key can be read or written."""
     try:
         key = _key_file().read_bytes()
     except OSError:
@@ -59,7 +59,7 @@ def _make_key() -> bytes:
     # Some network file systems have no locks, which is no OSError.
     with contextlib.suppress(OSError, NotImplementedError):
         _key_file().parent.mkdir(parents=True, exist_ok=True)
-        # Several processes may be here at once; all must end up with the same key.
+        # Several processes may run this at the same time, and all must get the same key.
         with FileLock(_key_file().with_suffix(".lock")):
             if not _key():
                 with whole_file(_key_file()) as partial:

@@ -1,4 +1,4 @@
-"""The content of a run folder in memory: the predictions and labels of a data set, which are scored."""
+"""The content of a run folder in memory: the predictions and the labels of the scored data set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from tresnet_downstream.evaluation.frequency_groups import TrainingCounts
 
 @dataclass(frozen=True, eq=False)
 class Explanations:
-    """Maps of where a network looked at its mistakes.
+    """Explanation maps of a network's mistakes.
 
     Attributes:
         method: how they were computed, such as ``Grad-CAM``.
-        pairs: for each of M maps the names of its image and its class; no pair twice.
-        maps: (M, side, side), uint8: 0 to 255 for 0 to 1; each lies over its whole image.
+        pairs: for each of M maps, the name of its image and of its class; each pair occurs once.
+        maps: (M, side, side), uint8 from 0 to 255 for values from 0 to 1; each map covers its whole image.
     """
 
     method: str
@@ -25,7 +25,7 @@ class Explanations:
     maps: NDArray[np.uint8]
 
     def by_pair(self) -> dict[tuple[str, str], NDArray[np.float32]]:
-        """The maps, 0 to 1, by image and class."""
+        """The maps, with values from 0 to 1, by image and class."""
         maps = np.asarray(self.maps, np.float32) / 255
         return {(image, name): heat for (image, name), heat in zip(self.pairs, maps, strict=True)}
 
@@ -37,16 +37,18 @@ class MultilabelRun:
     Attributes:
         probabilities: (N, C) in [0, 1], float32; may be memory-mapped, as may the targets.
         targets: (N, C) of 1 (present), 0 (absent) and -1 (unknown), int8.
-        images: N names, relative to ``image_folder``.
+        images: N file names, relative to ``image_folder``.
         classes: C names.
-        image_folder: where the images lie.
-        threshold: an entry counts as predicted if its probability is above it.
-        top_k: labels of each image at the other operating point.
+        image_folder: folder of the images.
+        threshold: an entry is predicted if its probability is above it.
+        top_k: number of labels of each image at the other operating point.
         about: model, weights, config, data, date, versions and command, as plain data.
-        left_out: why images of the annotation file were not scored, by name; ``read_run`` leaves it empty.
-        scored_here: whether this account wrote ``image_folder``; a report follows no other, see :mod:`origin`.
-        explanations: where the network looked at its worst mistakes; None if scoring did not compute it.
-        training: the number of training images of each class; None if unknown.
+        left_out: the reason for each image of the annotation file that was not scored, by name; ``read_run`` leaves it
+            empty.
+        scored_here: whether this account wrote ``image_folder``; otherwise a report does not open it, see
+            :mod:`origin`.
+        explanations: explanation maps of the worst mistakes; None if scoring did not compute them.
+        training: number of training images of each class; None if unknown.
     """
 
     probabilities: NDArray[Any]
@@ -65,15 +67,15 @@ class MultilabelRun:
 
 @dataclass(frozen=True, eq=False)
 class SingleLabelRun:
-    """The result of a network that chooses one of C classes for each of N images.
+    """The result of a single-label network on N images and C classes.
 
     Attributes:
         probabilities: (N, C) in [0, 1], float32; may be memory-mapped.
-        labels: (N,) numbers of classes, whole.
-        images: N names, relative to ``image_folder``.
+        labels: (N,) class indices, integers.
+        images: N file names, relative to ``image_folder``.
         classes: C names.
-        image_folder: where the images lie.
-        about: as of :class:`MultilabelRun`.
+        image_folder: folder of the images.
+        about: see :class:`MultilabelRun`.
         left_out: as of :class:`MultilabelRun`.
         scored_here: as of :class:`MultilabelRun`.
         explanations: as of :class:`MultilabelRun`.
@@ -97,12 +99,12 @@ class DetectionRun:
     """The result of a detector.
 
     Attributes:
-        ground_truth: what a COCO instances file holds, with the classes that were scored alone.
-        predictions: for each kind, ``bbox`` or ``segm``, detections in COCO's results format.
-        image_ids: the images that were scored.
+        ground_truth: content of a COCO instances file, reduced to the scored classes.
+        predictions: by kind, ``bbox`` or ``segm``, the detections in COCO's results format.
+        image_ids: ids of the scored images.
         classes: C names.
         image_folder: where the images lie.
-        backend: what computes the scores, see :func:`detection_scores`.
+        backend: library that computes the scores, see :func:`detection_scores`.
         about: model, weights, config, data, date, versions and command, as plain data.
         left_out: as of :class:`MultilabelRun`.
         scored_here: as of :class:`MultilabelRun`.

@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class Track(Protocol):
-    """A function that passes items on and counts them, such as ``command_line.progress``."""
+    """Type of functions that yield items and count them, such as ``command_line.progress``."""
 
     def __call__(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Yields the ``total`` items; ``what`` names the work in a word or two."""

@@ -1,4 +1,4 @@
-"""The scores of the same training with several seeds: mean, standard deviation and Student's interval."""
+"""The scores of the same training with several seeds: mean, standard deviation and Student's t interval."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ LEVEL = 0.95
 
 
 class RepeatedScores(NamedTuple):
-    """Mean, spread and interval of several scores of the same kind.
+    """Mean, standard deviation and interval of several values of the same score.
 
     Attributes:
-        mean: of the scores.
+        mean: mean of the scores.
         std: their standard deviation, with n - 1 in the denominator; NaN for one score.
-        low: lower end of Student's 95% interval of the mean; NaN for one score.
-        high: upper end.
+        low: lower end of the 95% t interval of the mean; NaN for one score.
+        high: upper end of the interval; NaN for one score.
     """
 
     mean: float
@@ -29,20 +29,20 @@ class RepeatedScores(NamedTuple):
 
 
 def repeated_scores(scores: Sequence[float]) -> RepeatedScores:
-    """The mean of n scores and its 95% interval, mean +- t * std / sqrt(n), for scores that are normally distributed.
+    """The mean of n scores and its 95% interval, mean +- t * std / sqrt(n), if the scores are normally distributed.
 
     Args:
         scores: one or more.
 
     Raises:
-        UserError: there is none.
+        UserError: if ``scores`` is empty.
 
     Examples:
         >>> [round(value, 3) for value in repeated_scores([70.0, 71.0, 72.0])]
         [71.0, 1.0, 68.516, 73.484]
     """
     if not len(scores):
-        raise UserError("scores: there are none")
+        raise UserError("scores: give at least one score")
     mean = float(np.mean(scores))
     if len(scores) == 1:
         return RepeatedScores(mean, math.nan, math.nan, math.nan)
@@ -52,7 +52,7 @@ def repeated_scores(scores: Sequence[float]) -> RepeatedScores:
 
 
 def students_t(freedom: int, level: float = LEVEL) -> float:
-    """The two-sided quantile of Student's t: its absolute value is below this number with the given probability.
+    """The two-sided quantile of Student's t distribution: ``abs(T)`` is below it with probability ``level``.
 
     Args:
         freedom: degrees of freedom, at least 1.
@@ -84,8 +84,8 @@ def format_seeds(name: str, scores: Mapping[int, float]) -> str:
     """A table of the scores by seed, with their mean, standard deviation and interval.
 
     Args:
-        name: of the score, which is in percent.
-        scores: by seed.
+        name: name of the score, which is in percent.
+        scores: the score of each seed.
     """
     total = repeated_scores(list(scores.values()))
     rows = [[str(seed), percent(score)] for seed, score in scores.items()]

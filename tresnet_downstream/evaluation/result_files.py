@@ -18,7 +18,7 @@ from tresnet_downstream.text_files import read_text
 
 
 def plain(value: Any) -> Any:
-    """Converts numpy's types and paths to types of strict JSON; numbers that are not finite become None.
+    """Converts numpy types and paths to types of strict JSON; numbers that are not finite become None.
 
     Examples:
         >>> plain({"scores": np.array([0.5, np.nan])})
@@ -36,21 +36,21 @@ def plain(value: Any) -> Any:
 
 
 def json_text(content: Mapping[str, Any]) -> str:
-    """Strict JSON: numbers that are not finite are null."""
+    """Encodes a value as strict JSON, in which numbers that are not finite are null."""
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_versioned(path: str | os.PathLike[str], name: str, version: int, hint: str) -> dict[str, Any]:
-    """Reads a JSON file that names its format and version.
+    """Reads a JSON file that states its format and version.
 
     Args:
         path: the file.
-        name: the format it must have.
-        version: the newest version of it that can be read.
-        hint: where such files come from, for the error message.
+        name: name of the required format.
+        version: newest version of the format that can be read.
+        hint: how such files are created, for the error message.
 
     Raises:
-        UserError: the file is missing, malformed, of another format or of a newer version.
+        UserError: if the file is missing, malformed, of another format or of a newer version.
     """
     content = parse_json(read_text(path), path)
     if not isinstance(content, dict) or content.get("format") != name:
@@ -62,7 +62,7 @@ def read_versioned(path: str | os.PathLike[str], name: str, version: int, hint: 
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    r"""CSV with a header and a line for each row.
+    r"""Encodes rows as CSV with a header.
 
     Examples:
         >>> csv_text(("class", "ap"), [{"class": "cat", "ap": 97.5}])
@@ -76,10 +76,10 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def write_files(folder: str | Path, contents: Mapping[str, str | bytes]) -> list[Path]:
-    """Write files into ``folder``, which is made if it is not there; each appears only when it is complete.
+    """Writes files into ``folder``, which is created if it does not exist; each appears only when it is complete.
 
     Raises:
-        UserError: The folder cannot be written to.
+        UserError: If the folder cannot be written to.
     """
     folder = Path(folder)
     with named_if_unwritable(folder, "cannot be written to", "choose another folder"):

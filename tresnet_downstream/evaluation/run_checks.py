@@ -1,4 +1,4 @@
-"""Checks of the content of a run folder. Each error is one line that names the part that is wrong."""
+"""Checks the content of run folders. Each error is one line that names the wrong part."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -14,9 +14,9 @@ from tresnet_downstream.evaluation.outcomes import DetectionRun, MultilabelRun, 
 from tresnet_downstream.limits import limit
 from tresnet_downstream.text_files import refuse_duplicates
 
-# Entries checked at once: the arrays may be larger than memory.
+# Entries that are checked at once, since the arrays may be larger than memory.
 _BLOCK_ENTRIES = 2**22
-# The lists of COCO's instances format.
+# The lists in COCO's instances format.
 _PARTS = {"image": "images", "annotation": "annotations", "category": "categories"}
 
 
@@ -67,7 +67,7 @@ def _describes_maps(value: Any) -> bool:
 
 
 def check_explanations(run: MultilabelRun | SingleLabelRun, where: str) -> None:
-    """Raises UserError for maps of unknown images or classes, and for wrong arrays of maps."""
+    """Raises UserError if the maps' array is wrong, or a map is of an unknown image or class."""
     if run.explanations is None:
         return
     maps, pairs = run.explanations.maps, run.explanations.pairs
@@ -114,7 +114,7 @@ def check_labels(run: SingleLabelRun, where: str) -> None:
 
 
 def check_arrays(run: MultilabelRun, where: str) -> None:
-    """Raises UserError that names repeated images or classes, or the first wrong value; in blocks, to save memory."""
+    """Raises UserError that names repeated images or classes, or the first wrong value; works in blocks."""
     refuse_duplicates(where, "image", run.images)
     refuse_duplicates(where, "class", run.classes)
     expected = (len(run.images), len(run.classes))
@@ -211,7 +211,7 @@ def _check_ids(run: DetectionRun, where: str) -> None:
 
 
 def _fault_of_record(record: Mapping[str, Any], image: Mapping[str, Any], mask: bool) -> str:
-    """What is wrong with an annotation or a prediction; empty if nothing is."""
+    """What is wrong with an annotation or a prediction; empty if it is right."""
     if not is_box(record["bbox"]) or not is_number(record.get("score", 0)):
         box = f"box {record['bbox']!r:.100}"
         return f"score {record['score']!r:.60}, {box}" if "score" in record else box

@@ -22,16 +22,16 @@ _KEPT = ("checkpoint", "checkpoint_sha256", "weights", "tta", "config", "data", 
 def thresholds_for(
     folder: str | Path, objective: Objective, scope: str = "per-class", track: Track = silently
 ) -> Thresholds:
-    """Chooses thresholds on a run; those of a detector are chosen at IoU 0.5, of boxes where it has both kinds.
+    """Chooses thresholds on a run; for a detector at IoU 0.5, on its boxes even if it also has masks.
 
     Args:
         folder: a run folder.
-        objective: what for.
+        objective: the objective by which each threshold is chosen.
         scope: ``per-class`` or ``global``.
-        track: counts classes.
+        track: progress bar that counts the classes.
 
     Raises:
-        UserError: the folder cannot be read, has no positive, or the scope is unknown.
+        UserError: if the folder cannot be read, has no positive, or the scope is unknown.
     """
     run = _run_with_thresholds(folder)
     if isinstance(run, MultilabelRun):
@@ -47,16 +47,16 @@ def thresholds_for(
 def _run_with_thresholds(folder: str | Path) -> MultilabelRun | DetectionRun:
     run = read_run(folder)
     if isinstance(run, SingleLabelRun):
-        raise UserError(f"{folder}: has one label per image, of which the most probable is taken; no threshold decides")
+        raise UserError(f"{folder}: has one label per image: the most probable class is predicted, without a threshold")
     return run
 
 
 def judge(run: MultilabelRun | DetectionRun, limits: NDArray[np.float64] | float) -> dict[str, float]:
-    """The numbers of :class:`OperatingPoint` at (C,) thresholds; of a detector at IoU 0.5.
+    """The scores of :class:`OperatingPoint` at (C,) thresholds; for a detector at IoU 0.5.
 
     Args:
         run: from :func:`read_run`.
-        limits: an entry counts as predicted if its score is above them.
+        limits: (C,) thresholds; an entry is predicted if its score is above that of its class.
     """
     if isinstance(run, MultilabelRun):
         counts = np.zeros((6, len(run.classes)), np.int64)
@@ -74,11 +74,11 @@ def judge(run: MultilabelRun | DetectionRun, limits: NDArray[np.float64] | float
 
 
 def format_judgement(folder: str | Path, thresholds: Thresholds) -> str:
-    """A table of the scores of a run at the thresholds; of a multi-label run also at its config's threshold.
+    """A table of a run's scores at the thresholds, and for a multi-label run also at its config's threshold.
 
     Args:
         folder: a run folder.
-        thresholds: chosen on this run or another.
+        thresholds: thresholds that were chosen on this run or another.
 
     Returns:
         lines without a trailing newline; scores in percent.
@@ -107,9 +107,9 @@ def notes_on(thresholds: Thresholds, most: int = 5) -> list[str]:
     objective = thresholds.objective
     unreached = "no positive is found" if objective == "f1" else f"no threshold reaches {objective}"
     for names, what in (
-        (never, f"{unreached}, so they are never predicted, and count 0 in CP"),
-        (lowest, f"{unreached}, so they have the lowest that finds all that can be found"),
-        (thresholds.borrowed, "no positive here, so they take the threshold of all classes together"),
+        (never, f"{unreached}, so these classes are never predicted and count as 0 in CP"),
+        (lowest, f"{unreached}, so they have the lowest threshold, which finds all objects with a detection"),
+        (thresholds.borrowed, "no positive here, so they have the threshold of all classes together"),
     ):
         if names:
             some = ", ".join(map(printable, names[:most])) + (", ..." if len(names) > most else "")

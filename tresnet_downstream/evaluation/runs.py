@@ -1,21 +1,21 @@
-"""Run folders: the results of scoring on disk, from which reports and thresholds are made without network or GPU.
+"""Run folders: the results of scoring on disk. Reports and thresholds are computed from them without network or GPU.
 
-A run folder holds ``run.json``, which describes what was scored and how, and
+A run folder contains ``run.json``, which describes what was scored and how, and
 
-* of a multi-label run ``probabilities.npy`` (float32) and ``targets.npy`` (int8), images x classes, and
+* for a multi-label run, ``probabilities.npy`` (float32) and ``targets.npy`` (int8), images x classes, and
   ``images.json``, the images' names;
-* of a run with one label per image ``probabilities.npy``, ``labels.npy`` (int32), the index of each image's class, and
-  ``images.json``;
-* of a detector ``ground_truth.json.gz`` (COCO's instances format) and ``predictions_KIND.json.gz`` (COCO's results
+* for a run with one label per image, ``probabilities.npy``, ``labels.npy`` (int32), the index of each image's class,
+  and ``images.json``;
+* for a detector, ``ground_truth.json.gz`` (COCO's instances format) and ``predictions_KIND.json.gz`` (COCO's results
   format) for the kinds ``bbox`` and ``segm``;
-* of a classifier that was scored with explanations ``explanations.npy`` (uint8, maps x side x side), maps of where it
-  looked at its worst mistakes, and ``explanations.json``, the image and the class of each map;
-* if images were left out ``left_out.csv``, their names and the reasons.
+* for a classifier that was scored with explanations, ``explanations.npy`` (uint8, maps x side x side), the maps of its
+  worst mistakes, and ``explanations.json``, the image and the class of each map;
+* if images were left out, ``left_out.csv``, their names and the reasons.
 
-The run folder of a network that gives labels and boxes in one pass holds two: ``labels``, a multi-label run, and
-``boxes``, a detector's.
+The run folder of a network that predicts labels and boxes in one pass contains two run folders: ``labels``, a
+multi-label run, and ``boxes``, a run of a detector.
 
-``run.json`` is removed first and written last: a folder that has it is complete. docs/reports.md describes its keys.
+``run.json`` is removed first and written last, so a folder that has it is complete. docs/reports.md describes its keys.
 """
 
 import gzip
@@ -60,7 +60,7 @@ DESCRIPTION, LEFT_OUT = "run.json", "left_out.csv"
 PARTS = ("labels", "boxes")
 MAPS, MAP_PAIRS = "explanations.npy", "explanations.json"
 TASKS: dict[type, str] = {MultilabelRun: "multilabel", SingleLabelRun: "single_label", DetectionRun: "detection"}
-# Every name that a run folder may have, of all tasks.
+# The names of all files that a run folder of any task may have.
 RUN_FILES = (
     *(DESCRIPTION, LEFT_OUT, "probabilities.npy", "targets.npy", "labels.npy", "images.json"),
     *(MAPS, MAP_PAIRS),
@@ -69,10 +69,10 @@ RUN_FILES = (
 
 
 def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
-    """Writes a run folder, in the place of an older one; probabilities as float32, targets as int8.
+    """Writes a run folder, which replaces an older one; probabilities as float32, targets as int8.
 
     Raises:
-        UserError: a part of the run is not what :class:`MultilabelRun` says, or the folder cannot be written to.
+        UserError: if a part of the run is not as :class:`MultilabelRun` describes, or the folder cannot be written to.
 
     Examples:
         >>> run = MultilabelRun(
@@ -105,10 +105,10 @@ def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
 
 
 def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
-    """Writes a run folder, in the place of an older one; probabilities as float32, labels as int32.
+    """Writes a run folder, which replaces an older one; probabilities as float32, labels as int32.
 
     Raises:
-        UserError: a part of the run is not what :class:`SingleLabelRun` says, or the folder cannot be written to.
+        UserError: if a part of the run is not as :class:`SingleLabelRun` describes, or the folder cannot be written to.
     """
     written = replace(
         run,
@@ -130,7 +130,7 @@ def _write_classifier(
     description: Mapping[str, Any],
     arrays: dict[str, NDArray[Any]],
 ) -> Path:
-    """Writes the arrays and the files that both kinds of classifiers have."""
+    """Writes the arrays and files that both kinds of classifiers have."""
     texts = {"images.json": json.dumps(run.images, ensure_ascii=False), **_left_out(run)}
     if run.explanations is not None:
         arrays[MAPS] = run.explanations.maps
@@ -139,12 +139,12 @@ def _write_classifier(
 
 
 def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
-    """Writes a run folder, in the place of an older one.
+    """Writes a run folder, which replaces an older one.
 
-    Annotations without ``iscrowd`` are no crowds, and those without ``area`` have that of their box.
+    An annotation without ``iscrowd`` is not a crowd; one without ``area`` gets the area of its box.
 
     Raises:
-        UserError: a part of the run is not what :class:`DetectionRun` says, or the folder cannot be written to.
+        UserError: if a part of the run is not as :class:`DetectionRun` describes, or the folder cannot be written to.
     """
     needed = plain(_needed(run.ground_truth, "segm" in run.predictions))
     written = replace(run, ground_truth=needed, predictions=plain(run.predictions))
@@ -157,10 +157,10 @@ def write_detection_run(run: DetectionRun, folder: str | Path) -> Path:
 
 
 def read_outcome(folder: str | Path) -> Run | JointRun:
-    """Reads a run folder, or the two of a network that gives labels and boxes.
+    """Reads a run folder, or the two of a network that predicts labels and boxes.
 
     Raises:
-        UserError: as :func:`read_run`, and if the two are of different weights.
+        UserError: as :func:`read_run`, and if the two are from different checkpoints.
     """
     folder = Path(folder)
     if (folder / DESCRIPTION).is_file() or not all((folder / part / DESCRIPTION).is_file() for part in PARTS):
@@ -177,7 +177,7 @@ def read_run(folder: str | Path) -> Run:
     """Reads a run folder; the arrays of a classifier's run are memory-mapped.
 
     Raises:
-        UserError: it is no run folder, is incomplete, of a newer version, or holds scores that are NaN.
+        UserError: if it is no run folder, is incomplete, has a newer version, or contains scores that are NaN.
 
     Examples:
         >>> run = read_run("work_dirs/digits_tresnet")  # doctest: +SKIP
@@ -205,7 +205,7 @@ def describe(run: Run) -> dict[str, Any]:
         "task": TASKS[type(run)],
         "about": run.about,
         "classes": run.classes,
-        # A report may be made from another folder.
+        # The path is absolute, since a report may be written from another working directory.
         "image_folder": os.path.abspath(run.image_folder),
     }
     if origin := origin_of(common["image_folder"]):
@@ -224,7 +224,7 @@ def describe(run: Run) -> dict[str, Any]:
 
 
 def _left_out(run: Run) -> dict[str, str]:
-    """The file that names the images that were left out, with its content; empty if there are none."""
+    """The name and content of the file that lists the images that were left out; empty if there are none."""
     rows = ({"image": name, "reason": reason} for name, reason in run.left_out.items())
     return {LEFT_OUT: csv_text(("image", "reason"), rows)} if run.left_out else {}
 
@@ -237,9 +237,9 @@ def _write(
     packed: Mapping[str, str] | None = None,
 ) -> Path:
     folder = Path(folder)
-    # The content is encoded before the old run is touched, so that an error leaves it unchanged.
+    # The content is encoded before the old run is changed, so that an error leaves the old run intact.
     encoded: dict[str, str | bytes] = dict(texts or {})
-    # Without the date, the same content gives the same file.
+    # Without a date in the header, the same content gives the same file.
     encoded |= {name: gzip.compress(text.encode(), mtime=0) for name, text in (packed or {}).items()}
     encoded[DESCRIPTION] = json_text(description)
     with named_if_unwritable(folder, "cannot write the run here", "choose another folder"):
@@ -255,9 +255,9 @@ def _write(
 
 
 class _Stream:
-    """A file for ``np.save`` that is not one of Python's own classes.
+    """A file for ``np.save`` that is not one of Python's file classes.
 
-    To those, numpy writes in C, and reports no error if the disk does not take the last bytes.
+    To Python's own file objects numpy writes in C, and reports no error if the last bytes cannot be written.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -300,7 +300,7 @@ def _array(folder: Path, name: str, expected: tuple[int, ...]) -> NDArray[Any]:
     path = _there(folder, f"{name}.npy")
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy parses the header as Python, and damaged ones raise whatever that does
+    except Exception as error:  # numpy parses the header as Python code; damage can raise any error
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{path}: cannot be read ({reason}); score again") from error
     shape = getattr(array, "shape", "no array")
@@ -366,7 +366,7 @@ def _there(folder: Path, name: str) -> Path:
 
 
 def _needed(ground_truth: Mapping[str, Any], masks: bool) -> dict[str, Any]:
-    """The keys that scoring and drawing need; COCO's own files also have captions, licences and links."""
+    """The keys that scoring and drawing use; COCO's files also have captions, licences and links."""
     keys = ("id", "image_id", "category_id", "bbox", *(("segmentation",) if masks else ()))
     annotations = []
     for annotation in ground_truth["annotations"]:

@@ -1,4 +1,4 @@
-"""Writes scores together with the run folder that they are computed from, without overwriting another result."""
+"""Writes scores and the run folder that they are computed from, without overwriting another result."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,8 +29,8 @@ from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.text_files import read_text
 
 SCORE_FILES = ("scores.json", "per_class.csv")
-# Keys that may differ between two runs of the same result: when and how it was computed, from which copies of the
-# files, and the loss of the model, which scoring does not use.
+# Keys that may differ between two runs with the same result: when and how it was computed, the paths of the files,
+# and the loss of the model, which scoring does not use.
 _NO_PART_OF_A_RESULT = ("date", "command", "versions", "checkpoint", "config", "loss", "origin")
 
 
@@ -41,22 +41,22 @@ def write_scored(
 ) -> list[Path]:
     """Writes the scores and the run folder.
 
-    Files of the same result (checkpoint, weights, data and settings) are replaced; others are moved to a folder
-    ``earlier_N`` beside them, which is a run folder too, and a line says so.
+    Files of the same result (checkpoint, weights, data and settings) are replaced. Files of another result are moved to
+    a folder ``earlier_N`` beside them, which is also a run folder, and a message says so.
 
     Args:
-        scores: of a run with several labels or one; or of a detector, by kind: ``bbox``, ``segm``.
-        run: what they are computed from.
-        folder: where to write; it is made if it is not there.
+        scores: scores of a classifier, or of a detector by kind: ``bbox``, ``segm``.
+        run: the run that they are computed from.
+        folder: the folder to write to; it is created if it does not exist.
 
     Returns:
         the paths.
 
     Raises:
-        UserError: the folder cannot be written to, or a part of the run is not what its class says.
+        UserError: if the folder cannot be written to, or a part of the run is not as its class describes.
     """
     folder = Path(folder)
-    # A run that was not made here does not state its weights.
+    # A run that was not written by this toolkit does not state its weights.
     if "checkpoint_sha256" not in run.about or not same_result(folder / DESCRIPTION, describe(run)):
         Earlier(folder).keep(*SCORE_FILES, *RUN_FILES)
     if isinstance(run, MultilabelRun):

@@ -19,11 +19,11 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of one class that were predicted as another.
+    """The images of one class that were predicted as another class.
 
     Attributes:
-        label: index of their class.
-        predicted: index of the class that was predicted.
+        label: index of the class.
+        predicted: index of the predicted class.
         count: number of images.
     """
 
@@ -39,23 +39,24 @@ class SingleLabelScores:
     Attributes:
         classes: the C names.
         num_images: N.
-        top1: share of the images whose class has the highest probability.
-        top5: share of the images whose class is among the five highest; of all classes if there are fewer.
-        mean_per_class: mean over the classes of `recall`, without classes that no image is of.
-        log_loss: mean of ``-log(probability of the image's class)``, in nats; probabilities below 1e-12 count as that.
-        calibration_error: expected calibration error (Guo et al., 2017): the mean over the images of the difference
-            between the highest probability and the share of right answers, in 15 bins of equal width.
-        precision: (C,) share of the images predicted as the class that are of it; NaN where none is.
-        recall: (C,) share of the class's images that are predicted as it; NaN where no image is of it.
-        f1: (C,) harmonic mean of both; nan where no image is of the class.
+        top1: share of the images whose class has the highest probability (top-1 accuracy).
+        top5: share of the images whose class is among the five most probable; among all classes if there are fewer than
+            five.
+        mean_per_class: mean of `recall` over the classes that have images.
+        log_loss: mean of ``-log(probability of the image's class)``, in nats; probabilities below 1e-12 count as 1e-12.
+        calibration_error: expected calibration error (Guo et al., 2017): the mean over the images of the absolute
+            difference between confidence and accuracy, in 15 bins of equal width.
+        precision: (C,) share of right ones among the images predicted as the class; NaN if there are none.
+        recall: (C,) share of the class's images that are predicted as the class; NaN if it has no images.
+        f1: (C,) harmonic mean of precision and recall; NaN if the class has no images.
         support: (C,) number of images of the class.
-        predicted: (N,) number of the class with the highest probability, the first of equal ones.
-        confidence: (N,) that probability, from 0 to 1.
-        of_label: (N,) probability of the image's own class, from 0 to 1.
-        rank: (N,) how many classes come before the image's own, 0 where it is right.
-        confusions: pairs of a label and another class that was predicted, the most frequent first.
-        by_frequency: the mean of `recall` over head, middle and tail, where the frequencies in the training data are
-            known, see `frequency_groups`.
+        predicted: (N,) index of the class with the highest probability; of equal ones the first.
+        confidence: (N,) highest probability, from 0 to 1.
+        of_label: (N,) probability of the image's label, from 0 to 1.
+        rank: (N,) number of classes that are ranked before the image's label; 0 if the prediction is right.
+        confusions: pairs of a label and a wrong prediction, the most frequent first.
+        by_frequency: the mean of `recall` over head, middle and tail, see `frequency_groups`; empty if the frequencies
+            in the training data are unknown.
     """
 
     classes: tuple[str, ...]
@@ -83,10 +84,10 @@ def single_label_scores(
     """Scores probabilities against one label per image.
 
     Args:
-        probabilities: (N, C) in [0, 1], of any float type; may be memory-mapped. Of equal probabilities the first
-            class wins, as with ``numpy.argmax``.
-        labels: (N,) numbers of classes, 0 to C - 1.
-        classes: the C names; numbers by default.
+        probabilities: (N, C) in [0, 1], of any float type; may be memory-mapped. Of equal probabilities the first class
+            is taken, as with ``numpy.argmax``.
+        labels: (N,) class indices, 0 to C - 1.
+        classes: C names; "0", "1", ... by default.
 
     Raises:
         ValueError: if the shapes do not fit, there is no image, a probability is NaN, or a label is out of range.
@@ -152,14 +153,14 @@ def _share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
 
 
 def confidence_bins(confidence: Floats, right: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Images by their highest probability, in 15 bins of equal width.
+    """Counts images by their highest probability in 15 bins of equal width.
 
     Args:
         confidence: (N,) the highest probability of each image.
-        right: (N,) whether its class is the image's.
+        right: (N,) whether the prediction is right.
 
     Returns:
-        for each bin the number of images, the sum of their confidence, and the number of right ones.
+        the number of images, the sum of their confidences, and the number of right predictions in each bin.
     """
     place = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     counts = np.bincount(place, minlength=CALIBRATION_BINS)

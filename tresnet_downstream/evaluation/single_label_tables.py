@@ -16,9 +16,9 @@ _PAIRS_SHOWN, _PAIRS_WRITTEN = 10, 1000
 
 
 def format_single_label_table(scores: SingleLabelScores, names: str = "") -> str:
-    """A table of the scores for a terminal: the means, the most frequent confusions, and the classes, worst first.
+    """A table of the scores for a terminal: the means, the most frequent confusions, and the classes, the worst first.
 
-    Of more than 30 classes the 15 worst and the 5 best are shown. Classes without an image have no row.
+    With more than 30 classes, the 15 worst and the 5 best are shown. Classes without an image have no row.
 
     Args:
         scores: the result of `single_label_scores`.
@@ -48,9 +48,9 @@ def format_single_label_table(scores: SingleLabelScores, names: str = "") -> str
 def write_single_label_scores(
     scores: SingleLabelScores, folder: Path, extra: Mapping[str, Any] | None = None
 ) -> tuple[Path, Path]:
-    """Writes `scores.json` and `per_class.csv` into `folder`, which is made if it does not exist.
+    """Writes `scores.json` and `per_class.csv` into `folder`, which is created if it does not exist.
 
-    Scores are in percent and not rounded. A number that is not finite is null in the JSON, which is strict, and empty
+    Scores are in percent and not rounded. Numbers that are not finite are null in the JSON, which is strict, and empty
     in the CSV. The JSON has the 1,000 most frequent confusions.
 
     Args:
@@ -62,7 +62,7 @@ def write_single_label_scores(
         The paths of the JSON and of the CSV.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: if the folder cannot be written to.
     """
     names = scores.classes
     content = {
@@ -88,7 +88,7 @@ def write_single_label_scores(
 
 
 def headline(scores: SingleLabelScores) -> dict[str, float]:
-    """The numbers over all images, by name."""
+    """The scores over all images, by name."""
     keys = ("top1", "top5", "mean_per_class", "log_loss", "calibration_error")
     return {key: getattr(scores, key) for key in keys}
 
@@ -120,7 +120,7 @@ def _class_table(scores: SingleLabelScores) -> list[str]:
 
 
 def _per_class(scores: SingleLabelScores) -> list[dict[str, Any]]:
-    """Give one dict per class, in the order of the classes, with the keys `_COLUMNS`."""
+    """A dict with the keys `_COLUMNS` for each class, in order."""
     columns = (scores.recall, scores.support, scores.precision, scores.f1)
     values = zip(scores.classes, *(plain(column) for column in columns), strict=True)
     return [dict(zip(_COLUMNS, row, strict=True)) for row in values]

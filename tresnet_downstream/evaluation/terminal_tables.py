@@ -8,7 +8,7 @@ _NAME_WIDTH = 32
 
 
 def class_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with a row for each class, worst first; of more than 30 classes the 15 worst and the 5 best."""
+    """Table lines with a row for each class, worst first; with more than 30 classes the 15 worst and the 5 best."""
     shortened = len(rows) > _MOST_ROWS
     lines = aligned(header, [*rows[:_WORST], *rows[-_BEST:]] if shortened else rows) if rows else []
     if shortened:

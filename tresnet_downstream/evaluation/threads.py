@@ -11,10 +11,10 @@ R = TypeVar("R")
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The results of ``work`` for each item, in order, computed in threads; numpy lets other threads run in its loops.
+    """The results of ``work`` for each item, in order, computed in threads; numpy releases the GIL in its loops.
 
-    Few items are read in advance, since each may hold a column of a large array. Ctrl-C does not wait for items whose
-    work has not begun.
+    Only a few items are read in advance, since each may hold a column of a large array. Ctrl-C does not wait for items
+    that have not been started.
 
     Examples:
         >>> list(in_threads(len, ["a", "bcd"]))

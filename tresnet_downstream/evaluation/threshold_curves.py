@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from tresnet_downstream.errors import UserError
 
-# Entries sorted at once, for a curve over all classes.
+# Entries that are sorted at once for a curve over all classes.
 _BLOCK_ENTRIES = 2**24
 
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """Counts above each threshold that lies just below the score of a positive; K thresholds, highest first.
+    """Counts of entries above K thresholds, one just below each distinct score of a positive; highest first.
 
     Attributes:
         scores: (K,) the distinct scores of positives, descending.
-        thresholds: (K,) float64, midway to the next lower score of any entry.
-        hits: (K,) positives above the threshold.
-        predicted: (K,) entries above it; those of unknown target are left out.
+        thresholds: (K,) float64, halfway between the score and the next lower score of any entry.
+        hits: (K,) number of positives above the threshold.
+        predicted: (K,) number of entries above the threshold, without those of unknown target.
         positives: number of positives.
     """
 
@@ -48,7 +48,7 @@ class ThresholdCurve:
 
     @property
     def best(self) -> int | None:
-        """Index of the greatest F1, of equal ones that of the highest threshold; None for an empty curve."""
+        """Index of the greatest F1; of equal ones that with the highest threshold. None for an empty curve."""
         return int(np.argmax(self.f1)) if len(self.scores) else None
 
     @property
@@ -57,19 +57,19 @@ class ThresholdCurve:
         return float("nan") if self.best is None else float(self.thresholds[self.best])
 
     def some(self, most: int) -> NDArray[np.int64]:
-        """Indices of up to ``most`` points, evenly spread, including both ends."""
+        """Indices of up to ``most`` evenly spaced points, including both ends."""
         places = np.linspace(0, max(len(self.scores) - 1, 0), most).round().astype(np.int64)
         return np.unique(places)[: len(self.scores)]
 
 
 def threshold_curve(scores: NDArray[Any], targets: NDArray[Any], positives: int | None = None) -> ThresholdCurve:
-    """The curve of a class, or of all classes together where the arrays have two dimensions.
+    """The curve of one class, or of all classes together if the arrays have two dimensions.
 
     Args:
         scores: (N,) or (N, C) finite numbers.
-        targets: 1, 0 or -1 (unknown, left out) for each.
-        positives: number of positives, if some have no score, such as objects without a detection; those of
-            ``targets`` by default.
+        targets: 1 (present), 0 (absent) or -1 (unknown, left out), of the same shape.
+        positives: number of positives, if some have no score, such as objects without a detection; by default the
+            number in ``targets``.
 
     Examples:
         >>> curve = threshold_curve(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1]))
@@ -90,7 +90,7 @@ def threshold_curve(scores: NDArray[Any], targets: NDArray[Any], positives: int 
         next_lower[inside] = np.maximum(next_lower[inside], ordered[places[inside] - 1])
         below += places
         known_entries += len(ordered)
-    # Below the lowest score of all: half of it, which is still a probability.
+    # The threshold below the lowest score is half of it, which is still a probability.
     floor = np.where(steps > 0, 0.0, steps - 2.0)
     midway = (steps.astype(np.float64) + np.where(np.isfinite(next_lower), next_lower, floor)) / 2
     return ThresholdCurve(
@@ -107,9 +107,9 @@ class Objective:
     """The objective by which a threshold is chosen.
 
     Attributes:
-        kind: ``f1`` for the greatest F1, ``precision`` for the greatest recall of those with at least that precision,
-            ``recall`` for the greatest precision of those with at least that recall.
-        value: the least precision or recall, above 0 and up to 1.
+        kind: ``f1`` for the greatest F1; ``precision`` for the greatest recall with at least that precision; ``recall``
+            for the greatest precision with at least that recall.
+        value: minimum precision or recall, above 0 and up to 1.
     """
 
     kind: str
@@ -120,7 +120,7 @@ class Objective:
         """Reads ``f1``, ``precision=0.9`` or ``recall=0.9``.
 
         Raises:
-            UserError: the text is something else.
+            UserError: if the text is something else.
 
         Examples:
             >>> Objective.parse("precision=0.9")
@@ -140,9 +140,10 @@ class Objective:
 
 
 def choose(curve: ThresholdCurve, objective: Objective) -> int | None:
-    """Index of the best threshold on a curve, the highest among equals; None if no threshold reaches the objective.
+    """Index of the best threshold on a curve; of equal ones the highest. None if no threshold reaches the objective.
 
-    If no threshold reaches a recall, as where a detector misses objects, it is the lowest threshold.
+    If no threshold reaches the required recall, for example because a detector misses objects, it is the lowest
+    threshold.
 
     Examples:
         >>> curve = threshold_curve(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1]))
@@ -155,7 +156,7 @@ def choose(curve: ThresholdCurve, objective: Objective) -> int | None:
         return curve.best
     if objective.kind == "recall":
         enough = np.flatnonzero(curve.recall >= objective.value)
-        # The precision may rise again further down.
+        # The precision may rise again at lower thresholds.
         return int(enough[np.argmax(curve.precision[enough])]) if enough.size else len(curve.scores) - 1
     enough = np.flatnonzero(curve.precision >= objective.value)
     return int(enough[-1]) if enough.size else None

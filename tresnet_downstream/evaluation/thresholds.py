@@ -24,15 +24,17 @@ class Thresholds:
     """A threshold for each class.
 
     Attributes:
-        of_class: by name, in the order of the classes; a score above it counts as predicted. None where nothing of the
-            class is to be predicted, since no threshold reaches the precision or no positive is found.
+        of_class: threshold of each class by name, in the order of the classes; a class is predicted if its score is
+            above it. None for a class that is never predicted, because no threshold reaches the precision or no
+            positive has a score.
         task: ``multilabel`` or ``detection``.
-        objective: as text, see :class:`Objective`.
+        objective: the objective as text, see :class:`Objective`.
         scope: ``per-class`` or ``global``.
-        borrowed: classes without a positive; they have the threshold of all classes together.
-        short: classes for which no threshold reaches the objective; for a recall they have the lowest threshold.
-        chosen_on: description of the run that they were chosen on.
-        source: their name in errors, such as the file that they were read from.
+        borrowed: classes without a positive; their threshold is that of all classes together.
+        short: classes for which no threshold reaches the objective; if the objective is a recall, they get the lowest
+            threshold.
+        chosen_on: description of the run on which the thresholds were chosen.
+        source: name of the thresholds in error messages, such as the file that they were read from.
     """
 
     of_class: dict[str, float | None]
@@ -45,10 +47,10 @@ class Thresholds:
     source: str = "the thresholds"
 
     def limits(self, classes: Sequence[str], task: str) -> NDArray[np.float64]:
-        """(C,) numbers, infinite for a class that is never predicted.
+        """(C,) thresholds; infinite for a class that is never predicted.
 
         Raises:
-            UserError: if there is none for one of the classes, or if they were chosen for another task.
+            UserError: if a class has no threshold, or the thresholds were chosen for another task.
         """
         if task != self.task:
             raise UserError(f"{self.source}: chosen for {self.task}, not for {task}")
@@ -60,17 +62,17 @@ class Thresholds:
         return np.array([math.inf if threshold is None else threshold for threshold in chosen])
 
     def __str__(self) -> str:
-        """Objective, scope and where they were chosen."""
+        """The objective, the scope, and the run on which the thresholds were chosen."""
         return f"{self.objective}, {self.scope}, chosen on {self.chosen_on.get('run', 'a run')}"
 
     def flatter(self, about: Mapping[str, Any]) -> bool:
-        """Whether the run is on the data that they were chosen on, as its description says."""
+        """Whether the run's description states the data on which the thresholds were chosen."""
         return bool(about.get("data")) and about.get("data") == self.chosen_on.get("data")
 
     def caveats(self, about: Mapping[str, Any]) -> list[str]:
-        """Why scores of a run at these thresholds may mislead.
+        """Why scores of a run at these thresholds may be misleading.
 
-        The thresholds were chosen on its data, or on scores with another test-time augmentation.
+        Either they were chosen on the same data, or with another test-time augmentation.
         """
         caveats = ["chosen on this data, so the scores are too high"] if self.flatter(about) else []
         if self.chosen_on and about.get("tta") != self.chosen_on.get("tta"):
@@ -92,22 +94,22 @@ def choose_thresholds(
     """Chooses a threshold for each class.
 
     Args:
-        curves: one for each class.
-        pooled: that of all classes together; a global threshold is chosen on it (so F1 is OF1, and so on), and a
-            class without a positive takes that one too.
+        curves: the curve of each class.
+        pooled: the curve of all classes together. A global threshold is chosen on it, so F1 is OF1; classes without a
+            positive get the threshold that is chosen on it as well.
         classes: C names.
         task: ``multilabel`` or ``detection``.
-        objective: what the thresholds are chosen for.
+        objective: the objective by which each threshold is chosen.
         scope: ``per-class`` or ``global``.
-        chosen_on: what to record about the run.
+        chosen_on: description of the run, which is stored with the thresholds.
 
     Raises:
-        UserError: for an unknown scope, and where no class has a positive.
+        UserError: if the scope is unknown, or no class has a positive.
     """
     if scope not in SCOPES:
         raise UserError(f"scope={scope!r}: choose {' or '.join(SCOPES)}")
     if not pooled.positives:
-        raise UserError("no class has a positive in this run, so there is nothing to choose thresholds by")
+        raise UserError("no class has a positive in this run, so thresholds cannot be chosen")
     of_all, all_short = _chosen(pooled, objective)
     own = [scope == "per-class" and curve.positives > 0 for curve in curves]
     chosen = [
@@ -136,10 +138,10 @@ def _chosen(curve: ThresholdCurve, objective: Objective) -> tuple[float | None, 
 
 
 def write_thresholds(thresholds: Thresholds, path: str | Path) -> None:
-    """Writes JSON that :func:`read_thresholds` reads. Other thresholds there are moved aside.
+    """Writes thresholds as JSON for :func:`read_thresholds`. If the file has other thresholds, they are moved aside.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: if the file cannot be written.
     """
     require_place(path)
     content = {
@@ -161,7 +163,7 @@ def require_place(path: str | Path) -> None:
     """Checks that thresholds can be written to a path.
 
     Raises:
-        UserError: it is a folder, or a file that holds something other than thresholds.
+        UserError: if it is a folder, or a file with other content than thresholds.
     """
     if not Path(path).name or Path(path).is_dir():
         raise UserError(f"{path}: is a folder; name a file, such as thresholds.json")
@@ -176,7 +178,8 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
     """Reads what :func:`write_thresholds` wrote.
 
     Raises:
-        UserError: the file is missing, of another format or a newer version, or has a threshold that is no number.
+        UserError: if the file is missing, of another format or a newer version, or has a threshold that is not a
+            number.
     """
     content = read_versioned(path, FORMAT, VERSION, "tresnet thresholds writes such files")
     of_class, chosen_on = content.get("thresholds"), content.get("chosen_on")

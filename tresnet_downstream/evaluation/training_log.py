@@ -10,7 +10,7 @@ from typing import Any
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.text_files import read_text
 
-# The main scores among those that a validation logs; those of detectors are from 0 to 1.
+# The main scores among those that a validation logs. The scores of detectors are from 0 to 1.
 _MAIN = ("mAP", "top1", "bbox_mAP", "segm_mAP")
 _LARGEST = 1e30
 Points = list[tuple[float, float]]
@@ -18,12 +18,12 @@ Points = list[tuple[float, float]]
 
 @dataclass
 class TrainingLog:
-    """What a training logged, as pairs of an epoch and a value.
+    """The logged values of a training, as pairs of an epoch and a value.
 
     Attributes:
-        loss: after each interval of logging.
-        learning_rate: at the same times.
-        scores: by name, in percent, after each validation.
+        loss: the loss at each logged step.
+        learning_rate: the learning rate at the same steps.
+        scores: by name, the score after each validation, in percent.
     """
 
     loss: Points = field(default_factory=list)
@@ -36,7 +36,7 @@ class TrainingLog:
 
 
 def read_training_log(folder: Path) -> TrainingLog | None:
-    """Reads the logs that MMEngine left in a work dir; a resumed training has several, of which later ones count.
+    """Reads the logs that MMEngine wrote in a work dir. A resumed training has several, and later ones take precedence.
 
     Args:
         folder: the work dir; its folders named by date hold ``vis_data/scalars.json``, with a JSON object in each line.
@@ -48,7 +48,7 @@ def read_training_log(folder: Path) -> TrainingLog | None:
     for file in sorted(folder.glob("*/vis_data/scalars.json")):
         added = _records(file)
         first = next((record["step"] for record in added if "loss" in record), math.inf)
-        # What a killed training logged after the checkpoint that it was resumed from.
+        # Points that a killed training logged after the checkpoint from which it was resumed.
         records = [record for record in records if "loss" not in record or record["step"] < first]
         records += added
     steps_per_epoch = _steps_per_epoch(records)
@@ -74,7 +74,7 @@ def read_training_log(folder: Path) -> TrainingLog | None:
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
-    """The lines that hold numbers; a killed training may leave half a line."""
+    """The records of a log; a killed training may leave an incomplete line."""
     try:
         lines = read_text(file).splitlines()
     except UserError:
@@ -97,18 +97,18 @@ def _is_number(value: object) -> bool:
 
 
 def _steps_per_epoch(records: list[Mapping[str, Any]]) -> float:
-    """The number of steps of an epoch: the greatest that the logged steps and epochs allow for sure; 1 if unknown."""
+    """The number of steps of an epoch: the greatest that fits the logged steps and epochs; 1 if unknown."""
     steps = [r["step"] / r["epoch"] for r in records if "loss" in r and r.get("epoch", 0) > 0]
     return max(steps, default=1.0)
 
 
 def _leave_out_copies(scores: dict[str, Points]) -> None:
-    """Leaves out a score that copies the better of those of raw and averaged weights."""
+    """Leaves out a score that is a copy of the better of the scores of raw and averaged weights."""
     for key in list(scores):
         if f"raw/{key}" in scores and f"averaged/{key}" in scores:
             del scores[key]
 
 
 def _last_of_each_epoch(points: Points) -> Points:
-    """The points by epoch; a resumed training may validate an epoch again."""
+    """The last point of each epoch; a resumed training may validate an epoch again."""
     return sorted(dict(points).items())

@@ -1,9 +1,9 @@
 """Average precision of boxes by PASCAL VOC's rules, which differ from COCO's.
 
-A prediction is a hit if it overlaps an object of its class by at least half (intersection over union), and no
-prediction of a higher score has hit that object. A prediction whose best object is marked difficult is ignored, and
-difficult objects do not count as objects to find. The rules of 2007 average the precision at 11 recalls; those from
-2010 on use the area under the curve.
+A prediction is right if its intersection over union with an object of its class is at least 0.5, and no prediction with
+a higher score has matched that object. A prediction whose best object is marked as difficult is ignored, and difficult
+objects do not count as objects. The rules of 2007 average the precision at 11 recalls; those from 2010 on use the area
+under the curve.
 
 Follows M. Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective" (2015), and its
 development kit.
@@ -24,12 +24,12 @@ MIN_OVERLAP = 0.5
 
 @dataclass(frozen=True, eq=False)
 class VocScores:
-    """The result of VOC's rules.
+    """Average precision by VOC's rules.
 
     Attributes:
-        mAP: mean over the classes that have an object which is not difficult, in percent; NaN if none has.
+        mAP: mean over the classes with an object that is not difficult, in percent; NaN if there is none.
         per_class: average precision of each class in percent, float64; NaN where the class has no such object.
-        classes: their names.
+        classes: C names.
         rules: ``2007`` or ``2010``.
     """
 
@@ -49,7 +49,7 @@ def voc_scores(content: Mapping[str, Any], predictions: Sequence[Mapping[str, An
         rules: ``2007`` (11 recalls) or ``2010`` (area under the curve).
 
     Raises:
-        UserError: for other rules.
+        UserError: if ``rules`` is neither 2007 nor 2010.
 
     Examples:
         >>> content = {
@@ -114,21 +114,21 @@ def _average_precision(
     # The precision at a recall is the best one at that recall or beyond.
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     if rules == "2007":
-        # As the kit rounds the eleven recalls: 3 * 0.1 is above 0.3.
+        # The eleven recalls are rounded as in the development kit: 3 * 0.1 is above 0.3.
         first = np.searchsorted(recall, np.arange(11) * 0.1)
         return float(np.append(precision, 0.0)[first].sum() / 11)
     return float((np.diff(recall, prepend=0.0) * precision).sum())
 
 
 def _corners(records: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Left, top, right and bottom, float64 of shape (N, 4)."""
+    """The corners of boxes: left, top, right and bottom, float64 of shape (N, 4)."""
     boxes = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
 
 def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union with each of the others, float64 of shape (N,)."""
+    """Intersection over union of a box with each of N others, float64 of shape (N,)."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = sides.clip(0).prod(1)
     areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()

@@ -46,12 +46,12 @@ def test_page_and_numbers_of_one_run(tmp_path):
     assert top1["interval"][0] < top1["value"] < top1["interval"][1]
     assert run["per_class"][0].keys() >= {"class", "recall", "recall_low", "support", "precision", "f1"}
     page = paths[0].read_text()
-    for words in ("Confused classes", "Calibration", "wrong with the most confidence"):
+    for words in ("Confused classes", "Calibration", "wrong predictions with the highest confidence"):
         assert words in page
 
 
 @pytest.mark.parametrize(
-    ("suffix", "told"), [("", "lie together in those of the data set"), (".jpg", "cannot be read")]
+    ("suffix", "told"), [("", "are stored together in the files of the data set"), (".jpg", "cannot be read")]
 )
 def test_images_that_are_no_files_are_not_called_unreadable(tmp_path, suffix, told):
     paths = write_report(made(tmp_path / "run", suffix=suffix), tmp_path / "report", resamples=0)

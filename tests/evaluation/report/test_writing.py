@@ -125,7 +125,7 @@ def test_runs_without_any_positive_cannot_be_compared_and_nothing_is_called_nan(
         multilabel_run(tmp_path / name, targets=np.zeros_like(run.targets))
     write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=100)
     page = of_page(tmp_path / "report")
-    assert "mAP of a and b cannot be compared: one of them has none on these images." in page
+    assert "mAP of a and b cannot be compared: one of them is undefined on these images." in page
     assert not re.search(r"\bnan\b", re.sub("<script.*?</script>|<svg.*?</svg>", "", page, flags=re.DOTALL))
 
 
@@ -366,9 +366,9 @@ def test_runs_are_named_by_the_differing_parts_of_their_paths(tmp_path):
     with pytest.raises(UserError, match="names: there are 2 runs, and names for 1"):
         write_report(folders, tmp_path / "report", names=["old"])
     for names in (["a", "a"], ["a", ""]):
-        with pytest.raises(UserError, match="do not tell the runs apart"):
+        with pytest.raises(UserError, match="are not different for each run"):
             write_report(folders, tmp_path / "report", names=names)
-    with pytest.raises(UserError, match="y/run: is given twice"):
+    with pytest.raises(UserError, match="y/run: is named twice"):
         write_report([*folders, folders[1]], tmp_path / "report")
 
 
@@ -553,7 +553,7 @@ def test_the_tool_writes_a_report_and_says_where_and_what_is_missing(tmp_path):
         (["run", "--out", "x", "--resamples", "99"], "resamples=99: give 0 for no intervals, or at least 100"),
         (["run", "--out", "x", "--seed", "-1"], "seed=-1: give a whole number, 0 or more"),
         (["run", "--out", "x", "--images", "none"], "none: no such folder of images"),
-        (["run", "--out", "run"], "run: is a run folder, whose scores a report would replace"),
+        (["run", "--out", "run"], "run: is a run folder, and the report would replace its scores"),
         (["run", "--out", "x", "--thresholds", "none.json"], "none.json: cannot be read"),
         (["run", "--out", "run/run.json"], "run.json: cannot be written to"),
     ],

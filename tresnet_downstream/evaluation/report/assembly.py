@@ -24,10 +24,10 @@ class Task:
     """What a report needs to know of a task.
 
     Attributes:
-        description: of its runs, for errors.
-        title: of the page.
-        prepare: from runs, names, options and folders to the data of the sections.
-        summary: the main score of each run, in one line.
+        description: description of its runs, for error messages.
+        title: title of the page.
+        prepare: function that computes the sections' data from runs, names, options and folders.
+        summary: function that returns the main score of each run in one line.
     """
 
     description: str
@@ -51,16 +51,16 @@ def description_of(run: object) -> str:
 
 
 def make_report(runs: Sequence[Any], names: Sequence[str], options: Options, folders: Sequence[Path] = ()) -> Report:
-    """Computes the report of runs of one task, which are compared with the first.
+    """Computes the report of runs of one task. The first run is compared with each of the others.
 
     Args:
         runs: from :func:`read_outcome`.
-        names: of the runs.
+        names: names of the runs.
         options: see :class:`Options`.
         folders: the run folders.
 
     Raises:
-        UserError: the runs cannot be compared, or the thresholds lack a class.
+        UserError: if the runs cannot be compared, or the thresholds lack a class.
     """
     if isinstance(runs[0], JointRun):
         return _joint_report(runs, names, options, folders)
@@ -94,9 +94,9 @@ def make_report(runs: Sequence[Any], names: Sequence[str], options: Options, fol
 
 
 def _joint_report(runs: Sequence[JointRun], names: Sequence[str], options: Options, folders: Sequence[Path]) -> Report:
-    """The report of networks that give labels and boxes: the sections of both parts."""
+    """The report of networks that predict labels and boxes: the sections of both parts."""
     labels = make_report([run.labels for run in runs], names, options, folders)
-    # Thresholds are those of the labels, and the training is the same.
+    # The thresholds are those of the labels, and both parts have the same training.
     boxes = make_report([run.boxes for run in runs], names, replace(options, thresholds=None))
     reports = dict(zip(PARTS, (labels, boxes), strict=True))
     entries = [
@@ -116,7 +116,7 @@ def _joint_report(runs: Sequence[JointRun], names: Sequence[str], options: Optio
 
 
 def _of_part(section: Section, part: str) -> Section:
-    """The section under names that the other part does not have."""
+    """The section with names that differ from those of the other part."""
     return replace(
         section,
         part=part,
@@ -128,10 +128,10 @@ def _of_part(section: Section, part: str) -> Section:
 
 
 def _with_anchors(sections: Sequence[Section]) -> list[Section]:
-    """The sections, folded ones last, each with an address.
+    """The sections, folded ones last, each with an anchor.
 
     Raises:
-        UserError: two plots or galleries have the same name, or one cannot be the name of a file.
+        UserError: if two plots or galleries have the same name, or a name cannot be that of a file.
     """
     names = [figure.name for section in sections for figure in section.figures]
     names += [gallery.name for section in sections for gallery in section.galleries]
@@ -144,7 +144,7 @@ def _with_anchors(sections: Sequence[Section]) -> list[Section]:
 
 
 def _add(content: dict[str, Any], added: Mapping[str, Any]) -> None:
-    """Adds entries; objects of the same key are joined."""
+    """Adds entries; objects with the same key are merged."""
     for key, value in added.items():
         if isinstance(value, Mapping) and isinstance(content.get(key), dict):
             _add(content[key], value)

@@ -15,13 +15,13 @@ def require_same(what: str, names: tuple[str, str], first: Sequence[T], second: 
     """Checks that two runs have the same images, or the same classes, in any order.
 
     Args:
-        what: they are, for the error.
-        names: of the runs.
-        first: of the first run; none is repeated.
-        second: of the second run; none is repeated.
+        what: ``images`` or ``classes``, for the error message.
+        names: names of the two runs.
+        first: those of the first run, without repetition.
+        second: those of the second run, without repetition.
 
     Raises:
-        UserError: they differ; the message says how.
+        UserError: if they differ; the message says how.
     """
     lacking, extra = set(first) - set(second), set(second) - set(first)
     if not lacking and not extra and len(first) == len(second):
@@ -41,7 +41,7 @@ def in_one_order(runs: Sequence[MultilabelRun], names: Sequence[str]) -> list[Mu
     """The runs with images and classes in the order of the first.
 
     Raises:
-        UserError: their images, classes or targets differ.
+        UserError: if their images, classes or targets differ.
     """
     first = runs[0]
     ordered = [first]

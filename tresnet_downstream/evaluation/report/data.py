@@ -1,4 +1,4 @@
-"""The input of a section: the runs of a report and the values that were computed from them."""
+"""The input of sections: the runs of a report and the values that were computed from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ class ReportData(Generic[A]):
 
     Attributes:
         task: ``multilabel``, ``single_label`` or ``detection``.
-        kinds: for each kind of prediction the analyses of the runs. Detectors have ``bbox`` and perhaps ``segm``,
-            classifiers the one kind ``""``.
+        kinds: the analyses of the runs for each kind of prediction. Detectors have ``bbox`` and perhaps ``segm``,
+            classifiers only ``""``.
         options: the options of the report.
-        folders: the run folders; empty if they were not given.
-        groups: head, middle and tail; empty where the training data is unknown.
-        main: keys of the headline scores by which runs are compared in words.
+        folders: the run folders; empty if the runs were not read from folders.
+        groups: head, middle and tail; empty if the training data is unknown.
+        main: keys of the headline scores for which the comparison is also stated in words.
     """
 
     task: str
@@ -36,7 +36,7 @@ class ReportData(Generic[A]):
 
     @property
     def analyses(self) -> Sequence[A]:
-        """The analyses of the runs, of their first kind of prediction."""
+        """The analyses of the runs for the first kind of prediction."""
         return next(iter(self.kinds.values()))
 
     @property
@@ -50,17 +50,17 @@ class ReportData(Generic[A]):
         return self.analyses[0].run.classes
 
     def of_kind(self, kind: str) -> str:
-        """The end of a heading that tells kinds of prediction apart; empty where there is only one."""
+        """Ending of a heading that names the kind of prediction; empty if there is only one kind."""
         return f" of {_KIND_TITLES[kind]}" if len(self.kinds) > 1 else ""
 
     def kind_suffix(self, kind: str) -> str:
-        """The end of a file name that tells kinds of prediction apart; empty where there is only one."""
+        """Ending of a file name that names the kind of prediction; empty if there is only one kind."""
         return f"_of_{_KIND_TITLES[kind]}" if len(self.kinds) > 1 else ""
 
     def of_run(self, place: int) -> str:
-        """The end of a heading that tells runs apart; empty where there is only one."""
+        """Ending of a heading that names the run; empty if there is only one run."""
         return f" of {self.analyses[place].name}" if len(self.analyses) > 1 else ""
 
     def run_suffix(self, place: int) -> str:
-        """The end of a file name that tells runs apart; empty where there is only one."""
+        """Ending of a file name that numbers the run; empty if there is only one run."""
         return f"_{place}" if len(self.analyses) > 1 else ""

@@ -15,10 +15,10 @@ class Score(NamedTuple):
     """A score of a run.
 
     Attributes:
-        key: its name in JSON.
-        title: its name in tables.
-        value: in percent.
-        samples: (R,) the same score in each resample; None without resamples.
+        key: name of the score in JSON.
+        title: name of the score in tables.
+        value: the score, in percent.
+        samples: (R,) the score in each resample; None without resamples.
     """
 
     key: str
@@ -27,16 +27,16 @@ class Score(NamedTuple):
     samples: NDArray[np.float64] | None = None
 
     def interval(self) -> Interval | None:
-        """Its 95% interval."""
+        """The 95% interval of the score."""
         return None if self.samples is None else interval(self.samples, self.value)
 
     def as_json(self) -> dict[str, Any]:
-        """Its value and, where there are resamples, its interval."""
+        """The value and, with resamples, the interval."""
         return {"value": self.value, **({} if self.samples is None else {"interval": self.interval()})}
 
 
 class Analysis(Protocol):
-    """A run and what was computed from it."""
+    """A run and the values that were computed from it."""
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class Analysis(Protocol):
         """The content of the run folder."""
 
     def headline_scores(self) -> Iterator[Score]:
-        """The main scores: the same ones in the same order for every run of a task."""
+        """The main scores, the same for every run of a task, in the same order."""
 
 
 def scores_of_groups(
@@ -60,11 +60,11 @@ def scores_of_groups(
     """The mean score of each group of classes.
 
     Args:
-        key: of the mean over all classes.
-        title: its title.
+        key: key of the mean over all classes.
+        title: title of that mean.
         groups: from :func:`~tresnet_downstream.evaluation.frequency_groups.frequency_groups`.
-        of_classes: (C,) scores of the classes, in percent; NaN where there is none.
-        samples: (R, C) the same in each resample; None without resamples.
+        of_classes: (C,) scores of the classes, in percent; NaN for a class without a score.
+        samples: (R, C) these scores in each resample; None without resamples.
     """
     for each in group_scores(groups, of_classes):
         of_group = None if samples is None else mean_over_classes(samples[:, each.group.places])
@@ -72,14 +72,14 @@ def scores_of_groups(
 
 
 class Difference(NamedTuple):
-    """How much higher a score of a run is than that of the first run.
+    """The difference of a run's score from that of the first run.
 
     Attributes:
         run: name of the run.
         key: name of the score in JSON.
         title: name of the score in tables.
-        value: in points.
-        interval: 95%, paired; None without resamples.
+        value: the difference, in points.
+        interval: its paired 95% interval; None without resamples.
     """
 
     run: str
@@ -90,13 +90,13 @@ class Difference(NamedTuple):
 
 
 def differences(analyses: Sequence[Analysis]) -> Iterator[Difference]:
-    """The differences of all headline scores of each run from the first run."""
+    """The differences of all headline scores of each run from those of the first run."""
     for other in analyses[1:]:
         for score, base in zip(other.headline_scores(), analyses[0].headline_scores(), strict=True):
             difference = score.value - base.value
             paired = None
             if score.samples is not None and base.samples is not None:
                 paired = difference_interval(score.samples - base.samples, difference)
-            # Runs may have been scored at other thresholds.
+            # Runs may have been scored at different thresholds.
             title = " / ".join(dict.fromkeys((base.title, score.title)))
             yield Difference(other.name, score.key, title, difference, paired)

@@ -15,10 +15,10 @@ class MapsShown:
     """The maps of a run.
 
     Args:
-        explanations: of the run; None if it has none.
+        explanations: the explanations of the run; None if it has none.
 
     Attributes:
-        text: how to read the maps; empty if the run has none.
+        text: a sentence on how to read the maps; empty if the run has none.
     """
 
     def __init__(self, explanations: Explanations | None) -> None:
@@ -27,15 +27,15 @@ class MapsShown:
         self.text = ""
         if explanations is not None and self._maps:
             method = _METHODS.get(explanations.method, explanations.method)
-            self.text = f"Below an image: where the network looked for a class ({method}), brightest where most."
+            self.text = f"Below an image: the regions that were relevant to a class ({method}), brightest if most."
 
     def of(self, image: str, name: str) -> NDArray[np.float32] | None:
-        """The map of a class in an image, 0 to 1; None if the run has none."""
+        """The map of a class in an image, with values from 0 to 1; None if the run has none."""
         self._asked.add((image, name))
         return None if self._maps is None else self._maps.get((image, name))
 
     def note(self) -> str:
-        """How many of the mistakes have no map, in a run that has some; empty if all have one."""
+        """A note on mistakes without a map, if the run has maps; empty if all mistakes have one."""
         if self._maps is None:
             return ""
         lacking = len(self._asked - self._maps.keys())

@@ -15,14 +15,14 @@ class Options:
     """The options of a report of any task.
 
     Attributes:
-        resamples: of the bootstrap over images, for 95% intervals; 0 for none.
-        seed: of the resamples.
-        thresholds: a score above them counts as predicted; None for the run's own.
-        images: the folder of the images, if they no longer lie where they were scored, or another account scored them.
-        outside_paths: whether images may lie outside their folder.
-        frequency_cutoffs: for head, middle and tail: the most training images of a class of the tail and of the middle;
-            None for those of the runs.
-        track: counts the work.
+        resamples: number of bootstrap resamples of the images, for 95% intervals; 0 for no intervals.
+        seed: random seed of the resamples.
+        thresholds: a class is predicted if its score is above its threshold; None for the thresholds of each run.
+        images: the folder of the images, if they were moved after scoring, or if another account scored them.
+        outside_paths: whether images may be outside their folder.
+        frequency_cutoffs: for head, middle and tail, the greatest number of training images of a class of the tail and
+            of the middle; None for those of the runs.
+        track: progress bar of the work.
     """
 
     resamples: int = 1000

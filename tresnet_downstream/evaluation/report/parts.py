@@ -1,4 +1,4 @@
-"""The parts of a report, independent of the format it is written in: sections of notes, tables, figures and cards."""
+"""The parts of a report, independent of its file format: sections with notes, tables, figures and cards."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ class Column:
     """A column of a table.
 
     Attributes:
-        key: its name in CSV and JSON.
-        title: its header.
-        kind: the format of its values: ``text``, ``percent``, ``count``, ``difference`` (percent with a sign),
+        key: name of the column in CSV and JSON.
+        title: header of the column.
+        kind: format of the values: ``text``, ``percent``, ``count``, ``difference`` (percent with a sign),
             ``threshold`` (four digits) or ``interval`` (low, high).
-        hint: what it means; shown as a tooltip of the header.
+        hint: explanation, shown as a tooltip of the header.
     """
 
     key: str
@@ -32,13 +32,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values, one for each column; None or NaN where there is no value.
+    """Rows with a value for each column; None or NaN for an absent value.
 
     Attributes:
-        columns: from left to right.
-        rows: from top to bottom.
+        columns: the columns from left to right.
+        rows: the rows from top to bottom.
         classes: for each row the indices of its classes. A click on the row shows the image cards of these classes.
-        of_classes: whether each row is one class: then the page can sort and search the table.
+        of_classes: whether each row is one class; the page can then sort and search the table.
         chooses: whether a click on a row also selects the class that the curves show.
     """
 
@@ -54,13 +54,13 @@ class Figure:
     """A plot.
 
     Attributes:
-        name: of its file, without suffix.
-        title: what it shows.
-        text: how to read it.
+        name: name of its file, without suffix.
+        title: heading of the figure.
+        text: explanation of the figure.
         svg: the drawing.
-        chart: which lines the page's script redraws when another class is selected; empty for a fixed drawing.
-        frame: position of the data's (0, 0) and (1, 1) in the drawing: left, bottom, right, top.
-        run: index of the run that it shows; None for all runs.
+        chart: key of the lines that the page's script redraws when a class is selected; empty for a fixed drawing.
+        frame: coordinates of the data's (0, 0) and (1, 1) in the drawing: left, bottom, right, top.
+        run: index of the run in the figure; None for all runs.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle over an image, relative to its width and height.
+    """A rectangle in an image.
 
     Attributes:
-        corners: left, top, width, height, from 0 to 1.
-        label: the class, and the score of a prediction.
+        corners: left, top, width and height relative to the image, from 0 to 1.
+        label: the class and, for a prediction, the score.
         kind: ``truth``, ``right``, ``wrong`` or ``missed``.
     """
 
@@ -108,13 +108,13 @@ class Card:
 
     Attributes:
         image: name of the image file.
-        jpeg: the image, made small; None if the file is missing or cannot be read.
+        jpeg: the small image; None if the file is missing or cannot be read.
         size: width and height in pixels.
         marks: predictions and missed labels, in the order in which they are listed.
-        classes: indices of the classes among them, by which the page filters the cards.
-        text: a line below them.
-        boxes: drawn over the image.
-        maps: pairs of a class and the image with a map of the regions that were relevant to the class.
+        classes: indices of their classes, by which the page filters the cards.
+        text: a line below the marks.
+        boxes: boxes that are drawn over the image.
+        maps: pairs of a class and the image with the explanation map of that class.
     """
 
     image: str
@@ -129,13 +129,13 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards side by side.
+    """A group of cards.
 
     Attributes:
-        name: the start of the names of their files.
-        title: a heading; empty for none.
-        text: how to read them.
-        cards: from the first to the last.
+        name: prefix of the names of the cards' image files.
+        title: heading; empty for none.
+        text: explanation of the cards.
+        cards: the cards in order.
     """
 
     name: str
@@ -151,19 +151,19 @@ class Section:
     Attributes:
         title: the heading.
         notes: paragraphs below the heading.
-        tables: below the notes.
-        figures: below the tables.
-        galleries: below the figures.
+        tables: tables below the notes.
+        figures: figures below the tables.
+        galleries: image cards below the figures.
         footnotes: paragraphs in small type at the end, such as how the numbers are computed.
-        warnings: paragraphs that are also printed by the command, such as that images are missing.
-        folded: whether the page shows the heading only until the reader opens the section, at the end of the page.
-        charts: plain data that the page's script draws from.
+        warnings: paragraphs that the command prints as well, such as that images are missing.
+        folded: whether the section is at the end of the page and closed until the reader opens it.
+        charts: plain data from which the page's script draws.
         numbers: entries of ``scores.json``.
         run_numbers: for each run, entries of its object in ``scores.json``.
-        class_numbers: for each run, a record for each class with the key ``class``. The records of several sections
-            are joined; they become ``per_class`` of ``scores.json``, and the rows of ``per_class.csv``.
-        part: the key of its charts in a report of several parts; set by the report.
-        anchor: its address in the page; set by the report.
+        class_numbers: for each run, a record for each class with the key ``class``. Records of several sections are
+            merged; they become ``per_class`` of ``scores.json`` and the rows of ``per_class.csv``.
+        part: key of its charts in a report of several parts; set by the report.
+        anchor: its anchor in the page; set by the report.
     """
 
     title: str
@@ -183,7 +183,7 @@ class Section:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the page may show it beside another section: it has notes and one figure at most."""
+        """Whether the page may show it beside another section, because it has only notes and at most one figure."""
         return len(self.figures) <= 1 and not self.tables and not self.galleries
 
     @property
@@ -197,12 +197,12 @@ class Report:
     """A whole report.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         summary: the main score of each run, in one line.
         runs: names of the runs.
-        sections: from top to bottom.
-        scores: the content of ``scores.json``.
-        charts: what the page's script draws from, plain data, for each part; see ``page.js``.
+        sections: the sections from top to bottom.
+        scores: content of ``scores.json``.
+        charts: plain data from which the page's script draws, for each part; see ``page.js``.
     """
 
     title: str
@@ -218,7 +218,7 @@ class Report:
 
 
 def opening_class(ap: NDArray[np.float64], support: NDArray[np.int64]) -> int:
-    """The class that a page shows first: the lowest AP among the classes with at least the median support."""
+    """The class that the page shows first: of the classes with at least the median support, that with the lowest AP."""
     present = support > 0
     if not present.any():
         return 0
@@ -227,12 +227,12 @@ def opening_class(ap: NDArray[np.float64], support: NDArray[np.int64]) -> int:
 
 
 def one_limit(limits: NDArray[np.float64]) -> float:
-    """The threshold of all classes if they have the same; NaN if not."""
+    """The threshold of all classes if it is the same for all; otherwise NaN."""
     return float(limits[0]) if len(limits) and (limits == limits[0]).all() else math.nan
 
 
 def worst_first(ap: NDArray[np.float64]) -> list[int]:
-    """Indices of the classes by ascending AP; classes without AP come last."""
+    """Indices of the classes by ascending AP, those without AP last."""
     order: list[int] = np.argsort(np.where(np.isnan(ap), np.inf, ap), kind="stable").tolist()
     return order
 
@@ -249,7 +249,7 @@ def some_of(names: Sequence[str], most: int = 10) -> str:
 
 
 def text_of(value: Any, kind: str) -> str:
-    """A value of a table as it is shown; a dash where there is none.
+    """The text of a value in a table; a dash for an absent value.
 
     Examples:
         >>> text_of(12.345, "percent"), text_of(1234, "count"), text_of(0.5, "difference")
@@ -279,7 +279,7 @@ def _signed(value: float, plus: bool) -> str:
 
 
 def sort_key(value: Any) -> float | str:
-    """What the page sorts a cell by: a number, or text in lower case; empty for absent values, which come last."""
+    """The sort key of a cell: a number, or text in lower case; empty for absent values, which come last."""
     if isinstance(value, tuple):  # an interval
         value = value[0]
     if value is None or (isinstance(value, float) and math.isnan(value)):

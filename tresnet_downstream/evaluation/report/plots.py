@@ -1,4 +1,4 @@
-"""Draws the plots of a report with matplotlib, as SVG with text instead of outlines."""
+"""Draws the plots of a report with matplotlib, as SVG whose text is not converted to outlines."""
 
 import io
 import math
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from tresnet_downstream.evaluation.report.parts import text_of
 from tresnet_downstream.evaluation.terminal_tables import printable
 
-# Told apart also by those who see no red or green (Okabe and Ito, 2008).
+# Can be distinguished with colour blindness (Okabe and Ito, 2008).
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9")
 INK, MUTED, GRID, PAPER = "#1c2026", "#646b75", "#d8dce2", "#fefefe"
-# In the page these follow its colours, which are others where it is dark.
+# In the page these become CSS variables, which have other values in its dark mode.
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
     colour: f"series-{place}" for place, colour in enumerate(SERIES)
 }
-# In inches. The page shows drawings at this size, so that text has one size in all of them.
+# In inches. The page does not scale drawings, so that text has the same size in all of them.
 _WIDTH, _HEIGHT = 3.83, 2.8
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -57,9 +57,9 @@ _STYLE: dict[Any, Any] = {
 }
 _UNUSED = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
 _TITLE_WIDTH = 28
-# Classes that are named beside their dots, if there is room; above so many classes the dots are small.
+# Greatest number of classes that are named beside their dots, if there is room; with more, the dots are small.
 _NAMED, _MANY_DOTS = 30, 300
-# The same font as matplotlib's text has; the page replaces its family.
+# The font of matplotlib's text; the page replaces its family.
 _FONT = f'style="font: 9px sans-serif; fill: {INK}"'
 
 Frame = tuple[float, float, float, float]
@@ -71,25 +71,25 @@ def curves(
     y_label: str,
     marks: Sequence[tuple[str, str, float]] = (),
 ) -> tuple[str, Frame]:
-    """Lines over the unit square, each findable by its id, and where that square lies in the drawing.
+    """Draws lines over the unit square, each with an id; returns the drawing and the position of the square in it.
 
     Args:
-        lines: id, legend, x and y of each.
-        x_label: below.
-        y_label: at the side.
+        lines: id, legend, x and y of each line.
+        x_label: label of the x axis.
+        y_label: label of the y axis.
         marks: id, legend and x of vertical lines.
     """
     with matplotlib.rc_context(_STYLE):
         canvas, axes = _axes()
         for place, (name, legend, x, y) in enumerate(lines):
             x, y = _from_the_left(x, y) if x_label == "recall" else (x, y)
-            # Without a point there would be no path that the page's script could give points to.
+            # An empty line would have no path element, to which the page's script assigns points.
             points = (x, y) if len(x) else ([0, 0], [0, 0])
             (line,) = axes.plot(*points, color=SERIES[place % len(SERIES)], label=_plain(legend), clip_on=False)
             line.set(gid=name, solid_capstyle="projecting" if len(x) else "butt")
         for place, (name, legend, at) in enumerate(marks):
             style = ("dashed", "dotted")[place % 2]
-            # Outside the plot where there is no such threshold.
+            # Outside the plot if there is no such threshold.
             line = axes.axvline(
                 at if math.isfinite(at) else 2.0, color=INK, linewidth=1.2, linestyle=style, label=_plain(legend)
             )
@@ -109,18 +109,18 @@ def scatter(
     support_label: str,
     score_label: str,
 ) -> str:
-    """A dot for each class and run: its score against its support. A click on a dot selects the class in the page.
+    """Draws a dot for each class and run: score against support. A click on a dot selects the class in the page.
 
-    Names stand beside as many dots as there is room for, the lowest scores of the first run first; each dot shows its
-    name and numbers under the pointer.
+    Names are written beside as many dots as there is room for, beginning with the lowest scores of the first run. Each
+    dot has a tooltip with its name and numbers.
 
     Args:
-        names: of the runs.
-        support: (C,) positives; classes without are left out.
-        scores: for each run (C,) in percent.
+        names: names of the runs.
+        support: (C,) number of positives; classes without positives are left out.
+        scores: for each run, (C,) scores in percent.
         classes: C names.
-        support_label: below.
-        score_label: at the side, without unit.
+        support_label: label of the x axis.
+        score_label: label of the y axis, without unit.
     """
     with matplotlib.rc_context(_STYLE):
         canvas, axes = _axes()
@@ -135,7 +135,7 @@ def scatter(
             few, lots = int(support[present].min()), int(support[present].max())
             axes.set_xlim(few / (1.15 * (lots / few) ** 0.04), lots * 1.15 * (lots / few) ** 0.04)
         low, high = axes.get_xlim()
-        # Fewer ticks where the axis is long, so that their labels do not touch.
+        # Fewer ticks if the axis spans many decades, so that their labels do not overlap.
         subs = (1, 2, 5) if high / low < 300 else (1,)
         axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs))
         if high / low < 8:
@@ -144,7 +144,7 @@ def scatter(
         axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         axes.set(xlabel=support_label, ylabel=f"{score_label}, %")
         if len(names) > 1:
-            # Empty lines stand for the runs in the legend; the dots are drawn over the axes.
+            # The legend's entries are empty lines, since the dots are drawn outside of matplotlib.
             for place, name in enumerate(names):
                 color = SERIES[place % len(SERIES)]
                 axes.plot([], [], linestyle="none", marker="o", markersize=4.5, color=color, label=_plain(name))
@@ -167,7 +167,7 @@ def scatter(
 
 
 def lines(lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> str:
-    """Lines on axes that fit them: legend, x and y of each."""
+    """Draws lines on axes that fit the data: legend, x and y of each."""
     with matplotlib.rc_context(_STYLE):
         canvas, axes = _axes()
         for place, (legend, x, y) in enumerate(lines):
@@ -186,7 +186,7 @@ def lines(lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], x_label
         return _svg(canvas)
 
 
-# The least share that the distribution's scale shows.
+# The smallest share on the distribution's scale.
 _LEAST_SHARE = 1e-4
 
 
@@ -197,17 +197,17 @@ def log_height(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def outline(heights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The outline of a histogram over [0, 1] with bins of equal width, as x and y of its corners."""
+    """The outline of a histogram over [0, 1] with bins of equal width: x and y of its corners."""
     edges = np.linspace(0, 1, len(heights) + 1)
     return np.repeat(edges, 2), np.concatenate([[0], np.repeat(heights, 2), [0]])
 
 
 def distribution(shares: Sequence[NDArray[np.float64]], legends: Sequence[str]) -> tuple[str, Frame]:
-    """The outlines of histograms of scores, each findable by its id ``kind-0``, ``kind-1``, and the drawing's frame.
+    """Draws outlines of score histograms, with the ids ``kind-0`` and ``kind-1``; returns the drawing and its frame.
 
     Args:
-        shares: of each kind (B,) shares of its entries in bins of equal width over [0, 1].
-        legends: of each kind.
+        shares: for each kind, (B,) shares of its entries in bins of equal width over [0, 1].
+        legends: legend of each kind.
     """
     with matplotlib.rc_context(_STYLE):
         canvas, axes = _axes()
@@ -229,7 +229,7 @@ def reliability_diagram(
     count: NDArray[Any],
     labels: tuple[str, str, str] = ("share present", "probability", "entries"),
 ) -> str:
-    """How often entries are present against how likely they were said to be, and how many there are of each."""
+    """Draws the frequency of positives against the predicted probability, and the number of entries by probability."""
     with matplotlib.rc_context(_STYLE):
         canvas = Canvas(figsize=(_WIDTH, _HEIGHT + 0.4), dpi=72, layout="constrained")
         axes, below = canvas.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -255,14 +255,14 @@ def reliability_diagram(
 def matrix(
     counts: NDArray[np.int64], names: Sequence[str], row_label: str, column_label: str, classes: Sequence[int] = ()
 ) -> str:
-    """A square of counts, the darker the more. A click on a cell selects both classes in the page.
+    """Draws a matrix of counts; larger counts are darker. A click on a cell selects both classes in the page.
 
     Args:
-        counts: (K, K).
-        names: of the K classes.
-        row_label: at the side.
-        column_label: below.
-        classes: indices of the K classes; without them cells cannot be clicked.
+        counts: (K, K) counts.
+        names: names of the K classes.
+        row_label: label of the y axis.
+        column_label: label of the x axis.
+        classes: indices of the K classes; without them, cells cannot be clicked.
     """
     with matplotlib.rc_context(_STYLE):
         side = max(2.6, 0.2 * len(names) + 1.2)
@@ -295,7 +295,7 @@ def matrix(
 
 
 def bars(names: Sequence[str], values: Sequence[Sequence[float]], legends: Sequence[str], label: str) -> str:
-    """Horizontal bars in groups: one group for each name, one bar in it for each run, with its value."""
+    """Draws groups of horizontal bars with their values: a group for each name, a bar in it for each run."""
     with matplotlib.rc_context(_STYLE):
         canvas = Canvas(
             figsize=(_WIDTH, max(1.8, 0.36 * len(names) * max(1, 0.6 * len(values)) + 0.8)),
@@ -326,20 +326,20 @@ def bars(names: Sequence[str], values: Sequence[Sequence[float]], legends: Seque
 
 
 def _from_the_left(recall: NDArray[Any], precision: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Down to recall 0 the precision is that of the first positive found."""
+    """Extends the curve to recall 0 with the precision at the first positive."""
     if not len(recall):
         return recall, precision
     return np.concatenate([[0], recall]), np.concatenate([precision[:1], precision])
 
 
 def width_of(svg: str) -> float:
-    """The width of a drawing, in points; 0 if it does not say."""
+    """The width of a drawing in points; 0 if it is not stated."""
     width = re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)
     return float(width[1]) if width else 0.0
 
 
 def in_page(svg: str, name: str) -> str:
-    """The drawing as part of a page: colours that follow it, ids that are nobody else's; its text stays as it is."""
+    """The drawing as part of a page: colours become the page's variables, ids become unique, text is unchanged."""
 
     def adapted(tag: re.Match[str]) -> str:
         text = tag[0]
@@ -362,13 +362,13 @@ def _legend(axes: Any, above: bool = False) -> None:
 
 
 def _plain(name: str) -> str:
-    """A class or run name that fits beside a plot; a leading underscore would hide it from the legend."""
+    """A class or run name, shortened for a plot. A leading underscore would hide it from matplotlib's legend."""
     short = printable(name) if len(name) <= _TITLE_WIDTH else printable(name[: _TITLE_WIDTH - 3]) + "..."
     return f"\u200b{short}" if short.startswith("_") else short
 
 
 class _Texts:
-    """Names beside dots, each where it covers neither dots nor other names; those without room are left out."""
+    """Places names beside dots without covering dots or other names. Names without room are left out."""
 
     def __init__(self, left: float, top: float, right: float, bottom: float) -> None:
         self._edges = left, top, right, bottom
@@ -376,7 +376,7 @@ class _Texts:
         self._texts: list[str] = []
 
     def avoid(self, x: float, y: float, radius: float = 2.6) -> None:
-        """Keeps names off a dot."""
+        """Reserves the place of a dot."""
         self._taken.append((x - radius, y - radius, x + radius, y + radius))
 
     def add(self, x: float, y: float, name: str) -> None:
@@ -402,7 +402,7 @@ class _Texts:
                 return
 
     def svg(self) -> str:
-        """The names that have room."""
+        """The SVG of the names."""
         return "".join(self._texts)
 
 
@@ -423,17 +423,17 @@ def _short(count: int) -> str:
 
 
 def _frame(canvas: Canvas, axes: Any) -> Frame:
-    """The positions of (0, 0) and (1, 1); to be asked for after the drawing, which works out the layout."""
+    """The coordinates of (0, 0) and (1, 1). Call it after drawing, which computes the layout."""
     (left, bottom), (right, top) = axes.transData.transform([(0, 0), (1, 1)])
     height = canvas.bbox.height
     return float(left), float(height - bottom), float(right), float(height - top)
 
 
 def _svg(canvas: Canvas, over: str = "") -> str:
-    """The drawing, with other SVG drawn over it."""
+    """The figure as SVG, with other SVG drawn over it."""
     file = io.StringIO()
     with warnings.catch_warnings():
-        # The reader's program has the fonts, and draws the text.
+        # The reader's browser draws the text with its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         FigureCanvasSVG(canvas).print_svg(file, metadata={"Date": None})
     drawing = _UNUSED.sub("", file.getvalue()).strip()

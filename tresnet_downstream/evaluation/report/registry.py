@@ -1,4 +1,4 @@
-"""The sections of a report: each is one function, registered here by name."""
+"""Registers the sections of a report. Each section is a function."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ Made = Section | Sequence[Section] | None
 
 
 class MakesSection(Protocol):
-    """A function that computes a section.
+    """Type of functions that compute a section.
 
-    It returns one :class:`~tresnet_downstream.evaluation.report.parts.Section`, several, or None where it has nothing
-    to show.
+    A function returns one :class:`~tresnet_downstream.evaluation.report.parts.Section`, several, or None if it has
+    nothing to show.
     """
 
     def __call__(self, data: ReportData[Any], /) -> Made:
@@ -31,10 +31,10 @@ class Registered:
     """A registered section.
 
     Attributes:
-        name: of the section.
-        make: computes it.
-        tasks: for which it is made.
-        place: sections stand in the order of these numbers.
+        name: name of the section.
+        make: function that computes it.
+        tasks: tasks for which it is computed.
+        place: sections are sorted by this number.
     """
 
     name: str
@@ -47,19 +47,18 @@ SECTIONS: dict[str, Registered] = {}
 
 
 def section(*tasks: str, place: float = 75) -> Callable[[F], F]:
-    """Registers the function below it as a section of reports.
+    """Decorator that registers a function as a section of reports.
 
-    A section of your own is such a function in one file, which ``import`` names;
-    ``docs/extending/report_section.md`` has an example.
-    A function of the same name takes the place of the earlier one.
+    To add a section of your own, write such a function in one file, and name the file with ``--import``;
+    ``docs/extending/report_section.md`` has an example. A function with the name of an existing section replaces it.
 
     Args:
-        tasks: for which runs the section is made: ``multilabel``, ``single_label``, ``detection``; all by default.
-        place: sections stand in the order of these numbers. The toolkit's own sections have 10 (scores) to 70 (images
-            with mistakes); 100 is where the scores come from.
+        tasks: tasks for which the section is computed: ``multilabel``, ``single_label``, ``detection``; all by default.
+        place: sections are sorted by this number. The built-in sections have 10 (scores) to 70 (images with mistakes),
+            and 100 (where the scores come from).
 
     Raises:
-        UserError: there is no such task.
+        UserError: if there is no such task.
 
     Examples:
         >>> @section("multilabel", "single_label")
@@ -82,7 +81,7 @@ def sections_of(data: ReportData[Any]) -> list[Section]:
     """All sections of a report, in order.
 
     Raises:
-        UserError: a registered function returns something other than sections.
+        UserError: if a registered function returns something other than sections.
     """
     sections = []
     for each in sorted(SECTIONS.values(), key=lambda each: each.place):

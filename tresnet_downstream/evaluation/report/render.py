@@ -1,4 +1,4 @@
-"""Renders a report to the contents of its files: a page, Markdown, numbers, plots and images."""
+"""Renders a report to the content of its files: a page, Markdown, scores, plots and images."""
 
 import base64
 import re
@@ -15,16 +15,16 @@ from tresnet_downstream.version import __version__
 
 FORMAT, VERSION = "tresnet_downstream.report", 1
 PLOTS, IMAGES = "plots", "pictures"
-# Rows of a table of classes that are shown at once; the page's search finds the others.
+# Rows of a table of classes that are shown at first; the page's search finds the others.
 _ROWS = 100
-# Points: a drawing that is wider keeps its size on a narrow screen.
+# In points: a wider drawing is not scaled down on a narrow screen.
 _WIDE = 280
-# Characters that Markdown, or HTML within it, would interpret.
+# Characters that Markdown, or HTML inside it, would interpret.
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$<>&])")
 
 
 def texts(report: Report) -> dict[str, str]:
-    """The text files of a report, by name."""
+    """The text files of a report by name."""
     records = [{"run": run["name"], **record} for run in report.scores["runs"] for record in run["per_class"]]
     columns = list(dict.fromkeys(key for record in records for key in record))
     return {
@@ -59,20 +59,20 @@ def image_name(gallery: Gallery, place: int, number: int | None = None) -> str:
 
 
 def page(report: Report) -> str:
-    """The page: one file that needs no other."""
+    """The page: one file that does not refer to other files."""
     templates = _environment(escape=True)
 
     def part(name: str) -> str:
-        """The style and the script are ours, and stand in the page as they are."""
+        """The style and the script are part of the package, and are inserted into the page without escaping."""
         source, _, _ = templates.loader.get_source(templates, name)  # type: ignore[union-attr]
         return source
 
     def drawing(figure: Figure) -> str:
-        # The template does not escape it: the text within is escaped already.
+        # The template does not escape this, since the text inside is already escaped.
         return plots.in_page(figure.svg, figure.name)
 
     def is_wide(figure: Figure) -> bool:
-        """Whether the drawing is scrolled rather than made smaller on a narrow screen."""
+        """Whether a narrow screen scrolls the drawing instead of scaling it down."""
         return plots.width_of(figure.svg) > _WIDE
 
     def data_uri(jpeg: bytes) -> str:
@@ -91,7 +91,7 @@ def page(report: Report) -> str:
     return templates.get_template("report.html").render(report=report, charts=charts, series=plots.SERIES)
 
 
-# What stands before a prediction, so that colours are not needed to tell the kinds apart.
+# Signs before a prediction, so that its kind is not shown by colour alone.
 _MARK_TEXTS: Mapping[str, str] = {
     "right": "\N{CHECK MARK}",
     "wrong": "\N{MULTIPLICATION X}",
@@ -101,7 +101,7 @@ _MARK_TEXTS: Mapping[str, str] = {
 
 
 def markdown(report: Report) -> str:
-    """The same as Markdown, with plots and images in files beside it."""
+    """The report as Markdown, with plots and images in files beside it."""
     templates = _environment(escape=False)
     templates.filters["md"] = lambda text: _MARKDOWN.sub(_entity, " ".join(str(text).split()))
     templates.globals["image_name"] = image_name
@@ -123,5 +123,5 @@ def _environment(escape: bool) -> Environment:
 
 
 def _entity(match: re.Match[str]) -> str:
-    """A numeric entity: neither Markdown nor HTML interprets it as anything but the character."""
+    """The numeric entity of a character, which neither Markdown nor HTML interprets."""
     return f"&#{ord(match[1])};"

@@ -1,4 +1,4 @@
-"""Small copies of images for a report. Images that cannot be read are counted and get a placeholder."""
+"""Makes small copies of images for a report. Images that cannot be read are counted and get a placeholder."""
 
 import io
 import os
@@ -15,32 +15,33 @@ from tresnet_downstream.heat_maps import overlay
 from tresnet_downstream.image_paths import lies_outside
 from tresnet_downstream.pictures import BadImageError, read_image
 
-# The longer side in pixels: the page shows half of it, and all of it when the reader enlarges the image.
+# Longer side in pixels. The page shows the image at half this size, and at this size when the reader enlarges it.
 SIDE = 640
-# Maps are coarse, and shown at this size.
+# Longer side of maps, which have a low resolution.
 _MAP_SIDE = 320
-# As in the page: objects, right predictions, wrong predictions, missed objects.
+# The colours of the page: objects, right predictions, wrong predictions, missed objects.
 BOX_COLOURS = {"truth": "#ffffff", "right": "#35c79a", "wrong": "#f08a45", "missed": "#f0e442"}
 
 
 def small_images_of(run: Run, options: Options) -> "SmallImages":
-    """Those of a run's images, from the report's folder or else the one in which this account scored them."""
+    """The small images of a run, from the report's folder or, by default, that in which this account scored them."""
     recorded = run.image_folder if run.scored_here else None
     return SmallImages(options.images or recorded, SIDE, options.outside_paths)
 
 
 class SmallImages:
-    """Reads images from a folder and makes them small.
+    """Reads images from a folder and resizes them.
 
     Args:
-        folder: what the images' names are relative to; None shows no image, as for a run from elsewhere.
-        side: the longer side in pixels.
-        outside_paths: whether images may lie outside the folder.
+        folder: folder to which the images' names are relative; None shows no image, for example for a run from
+            elsewhere.
+        side: longer side in pixels.
+        outside_paths: whether images may be outside the folder.
 
     Attributes:
-        asked: names of the images that were asked for.
-        missing: names of those that are not there or cannot be read.
-        outside: names of those that lie outside the folder and are not shown.
+        asked: names of the requested images.
+        missing: names of those that do not exist or cannot be read.
+        outside: names of those that are outside the folder and are not shown.
     """
 
     def __init__(self, folder: str | None, side: int, outside_paths: bool = False) -> None:
@@ -61,12 +62,12 @@ class SmallImages:
         """The card of an image.
 
         Args:
-            image: its name.
+            image: name of the image.
             marks: predictions and missed labels.
-            classes: indices of the classes among them.
-            text: a line below them.
-            boxes: drawn over the image.
-            maps: pairs of a class and its map, (side, side) from 0 to 1; None where there is no map.
+            classes: indices of their classes.
+            text: a line below the marks.
+            boxes: boxes that are drawn over the image.
+            maps: pairs of a class and its map, (side, side) from 0 to 1; None for a class without a map.
         """
         self.asked.add(image)
         jpeg, size = self._make(image)
@@ -74,7 +75,7 @@ class SmallImages:
         return Card(image, jpeg, size, marks, classes, text, boxes, drawn)
 
     def note(self) -> str:
-        """Why images are missing, and how many; empty if none is."""
+        """The number of missing images and the reason; empty if none is missing."""
         if self.folder is None and self.asked:
             return (
                 "The images are not shown: another account or machine scored this run, or this account did before it "
@@ -89,9 +90,7 @@ class SmallImages:
         if not self.missing:
             return ""
         if not any(os.path.splitext(name)[1] for name in self.asked):
-            return (
-                "The images are not shown: they are not files of their own, but lie together in those of the data set."
-            )
+            return "The images are not shown: they are stored together in the files of the data set."
         return (
             f"{len(self.missing)} of the {len(self.asked)} images shown here cannot be read from {self.folder}, such "
             f"as {min(self.missing)}; if they were moved, set the report's `images` to their folder."
@@ -114,7 +113,7 @@ class SmallImages:
 
 
 def _with_heat(jpeg: bytes, heat: NDArray[np.float32]) -> bytes:
-    """A small image with a map over it."""
+    """The small image with a map over it."""
     image = Image.open(io.BytesIO(jpeg))
     image.thumbnail((_MAP_SIDE, _MAP_SIDE))
     return _jpeg(Image.fromarray(overlay(np.asarray(image), heat)))
@@ -127,11 +126,11 @@ def _jpeg(image: Image.Image) -> bytes:
 
 
 def with_boxes(card: Card) -> bytes | None:
-    """The small image as a file by itself, with its boxes drawn; None if the image is missing."""
+    """The small image as a separate file, with its boxes; None if the image is missing."""
     if card.jpeg is None or not card.boxes:
         return card.jpeg
     small = Image.open(io.BytesIO(card.jpeg))
-    zoom = max(1, 400 // max(small.size))  # the labels would hide a smaller image
+    zoom = max(1, 400 // max(small.size))  # labels would cover a smaller image
     drawn = small.resize((small.width * zoom, small.height * zoom))
     pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(11)
     for box in card.boxes:

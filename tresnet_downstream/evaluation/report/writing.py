@@ -18,9 +18,9 @@ from tresnet_downstream.evaluation.thresholds import Thresholds, read_thresholds
 from tresnet_downstream.files import Earlier
 from tresnet_downstream.text_files import read_text
 
-# With fewer resamples, 2.5% of them are hardly one.
+# With fewer resamples, 2.5% of them would be less than one.
 LEAST_RESAMPLES = 100
-# Plots and images that the Markdown of an older report shows.
+# Matches the plots and images in the Markdown of an older report.
 _SHOWN = re.compile(rf"!\[[^\]]*\]\(((?:{render.PLOTS}|{render.IMAGES})/[\w-]+\.(?:svg|jpg))\)")
 
 
@@ -39,30 +39,30 @@ def write_report(
 ) -> list[Path]:
     """Writes the report of one run, or of several side by side.
 
-    Another report in ``out`` is moved to a folder ``earlier_N`` there, and a line on standard error says so; one of
-    the same scores is replaced.
+    A report of the same scores in ``out`` is replaced. A report of other scores is moved to a folder ``earlier_N`` in
+    ``out``, and a line on standard error says so.
 
     Args:
-        folders: a run folder or several, see :mod:`runs`; the others are compared with the first.
+        folders: one or more run folders, see :mod:`runs`; the first is compared with each of the others.
         out: the folder to write to.
-        names: of the runs; the names of their folders by default.
-        resamples: of the bootstrap over images, for 95% intervals; 0 for none.
-        thresholds: in the place of those that the runs were scored with; or the file that they are in.
-        images: the folder of the images, if they no longer lie where they were scored, or if another account or machine
-            scored them: the folder that its ``run.json`` names is not followed.
-        seed: of the resamples.
-        track: counts the work.
-        tell: called with what a user should know, such as that images are missing.
-        outside_paths: whether images may lie outside their folder, by ``..``, absolute paths or symbolic links.
-        frequency_cutoffs: for the scores of head, middle and tail, in the place of the runs' own: the most training
-            images of a class of the tail, and of the middle.
+        names: names of the runs; by default the names of their folders.
+        resamples: number of bootstrap resamples of the images, for 95% intervals; 0 for no intervals.
+        thresholds: thresholds, or a file of thresholds, that replace those with which the runs were scored.
+        images: the folder of the images, if they were moved after scoring, or if another account or machine scored
+            them: then the folder that ``run.json`` names is not opened.
+        seed: random seed of the resamples.
+        track: progress bar of the work.
+        tell: called with each message for the user, such as that images are missing.
+        outside_paths: whether images may be outside their folder, by ``..``, absolute paths or symbolic links.
+        frequency_cutoffs: for the scores of head, middle and tail, the greatest number of training images of a class of
+            the tail and of the middle; by default those of the runs.
 
     Returns:
         the paths of the text files, the page first.
 
     Raises:
-        UserError: a run folder is incomplete or of a newer version, runs cannot be compared, or ``out`` cannot be
-            written to.
+        UserError: if a run folder is incomplete or has a newer version, the runs cannot be compared, or ``out`` cannot
+            be written to.
 
     Examples:
         >>> import numpy as np
@@ -90,7 +90,7 @@ def write_report(
     )
     if len({type(run) for run in runs}) > 1:
         tasks = ", ".join(f"{name} ({description_of(run)})" for name, run in zip(run_names, runs, strict=True))
-        raise UserError(f"runs of several tasks cannot stand in one report: {tasks}")
+        raise UserError(f"runs of different tasks cannot be in one report: {tasks}")
     report = make_report(runs, run_names, options, [Path(folder) for folder in folders])
     paths = _write(Path(out), render.texts(report), render.figures(report), render.images(report))
     for warning in report.warnings():
@@ -117,13 +117,13 @@ def _check_arguments(
     if names is not None and len(names) != len(folders):
         raise UserError(f"names: there are {len(folders)} runs, and names for {len(names)}")
     if names is not None and (not all(names) or len(set(names)) < len(names)):
-        raise UserError(f"names: {', '.join(map(repr, names))} do not tell the runs apart")
+        raise UserError(f"names: {', '.join(map(repr, names))} are not different for each run")
     if (Path(out) / DESCRIPTION).exists():
-        raise UserError(f"{out}: is a run folder, whose scores a report would replace; choose another folder")
+        raise UserError(f"{out}: is a run folder, and the report would replace its scores; choose another folder")
 
 
 def _write(out: Path, texts: dict[str, str], figures: dict[str, str], images: dict[str, bytes]) -> list[Path]:
-    """Writes all files; those of an older report of the same scores are removed, others are moved aside."""
+    """Writes all files. Those of an older report are removed if it has the same scores, and otherwise moved aside."""
     new = [*(f"{render.PLOTS}/{name}" for name in figures), *(f"{render.IMAGES}/{name}" for name in images)]
     old = sorted({*_shown_by_older(out), *new})
     if same_result(out / "scores.json", json.loads(texts["scores.json"])):
@@ -139,21 +139,21 @@ def _write(out: Path, texts: dict[str, str], figures: dict[str, str], images: di
 
 
 def _names(folders: Sequence[str | Path]) -> list[str]:
-    """The shortest ends of the paths that tell the runs apart."""
+    """The shortest endings of the paths that are different for each run."""
     parts = [Path(folder).resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names
     twice = next(folder for folder, part in zip(folders, parts, strict=True) if parts.count(part) > 1)
-    raise UserError(f"{twice}: is given twice")
+    raise UserError(f"{twice}: is named twice")
 
 
 def _shown_by_older(out: Path) -> list[str]:
-    """The plots and images of the report that is in the folder, as its Markdown names them."""
+    """The plots and images of the existing report in the folder, from its Markdown."""
     if not (out / "report.md").is_file():
         return []
     try:
         return _SHOWN.findall(read_text(out / "report.md"))
-    except UserError:  # not ours
+    except UserError:  # not a report of this toolkit
         return []

@@ -13,13 +13,13 @@ from tresnet_downstream.evaluation.single_label_scores import confidence_bins
 
 _NOT_CALIBRATED = (
     "Losses that weight positives and negatives differently, such as the asymmetric loss, give probabilities that are "
-    "not calibrated; 0.5 is then no natural threshold."
+    "not calibrated, so 0.5 is not a natural threshold."
 )
 
 
 @section("multilabel", "single_label", place=40)
 def calibration(data: ReportData[Analysis]) -> Section:
-    """A reliability diagram for each run."""
+    """Computes a reliability diagram for each run."""
     figures, numbers = [], []
     for place, analysis in enumerate(data.analyses):
         if isinstance(analysis, MultilabelAnalysis):

@@ -16,7 +16,7 @@ _PAIRED = "Differences are paired: both runs are scored on the same resamples of
 
 @section("multilabel", "single_label", "detection", place=15)
 def comparison(data: ReportData[Analysis]) -> list[Section]:
-    """The differences of each kind of prediction, and a sentence on each main score."""
+    """Computes the differences for each kind of prediction, and a sentence on each main score."""
     if len(data.analyses) == 1:
         return []
     run = data.analyses[0].run
@@ -62,17 +62,17 @@ def _as_json(difference: Difference, first: str) -> dict[str, Any]:
 
 
 def verdict(score: str, names: tuple[str, str], difference: float, interval: Interval | None, images: int) -> str:
-    """What the numbers allow to conclude from a difference between two runs, in a sentence or two.
+    """The conclusion that a difference between two runs allows, in one or two sentences.
 
     Args:
         score: name of the score.
-        names: of the first run and of the other.
-        difference: how much higher the score of the other is, in points.
-        interval: 95%, paired; None without resamples.
+        names: names of the first run and the other run.
+        difference: score of the other run minus that of the first, in points.
+        interval: its paired 95% interval; None without resamples.
         images: number of images.
     """
     if np.isnan(difference):
-        return f"{score} of {names[0]} and {names[1]} cannot be compared: one of them has none on these images."
+        return f"{score} of {names[0]} and {names[1]} cannot be compared: one of them is undefined on these images."
     if abs(difference) < 0.005:
         return f"{score} of {names[1]} is the same as that of {names[0]} on these {images:,} images, to two decimals."
     side = "above" if difference > 0 else "below"

@@ -13,14 +13,14 @@ from tresnet_downstream.evaluation.report.registry import section
 from tresnet_downstream.evaluation.report.tasks.multilabel import MultilabelAnalysis
 from tresnet_downstream.evaluation.report.tasks.single_label import SingleLabelAnalysis
 
-# Classes of the plot, and pairs of the table: what can be read at a glance.
+# Number of classes in the plot and of pairs in the table: small enough to be read at a glance.
 _PLOTTED, _LISTED = 20, 15
 Pair = tuple[int, int, int, int]
 
 
 @section("multilabel", place=50)
 def multilabel_confusions(data: ReportData[MultilabelAnalysis]) -> Section:
-    """Classes that were missed in images in which another class was predicted by mistake."""
+    """Counts the classes that were missed in images in which another class was predicted by mistake."""
     tables, figures, numbers = [], [], []
     for place, analysis in enumerate(data.analyses):
         run, limits = analysis.run, analysis.limits
@@ -36,8 +36,8 @@ def multilabel_confusions(data: ReportData[MultilabelAnalysis]) -> Section:
             Column("share", "of the missed, %", hint="share of the images in which the first was missed"),
         ]
         text = (
-            "Images in which the class of the row was missed and that of the column was predicted by mistake; the "
-            "classes with the most of both."
+            "Images in which the class of the row was missed and that of the column was predicted by mistake, for "
+            "the classes with the most of both."
         )
         if pairs:
             tables.append(_table(data.classes, columns, pairs))
@@ -64,7 +64,7 @@ def multilabel_confusions(data: ReportData[MultilabelAnalysis]) -> Section:
 
 @section("single_label", place=50)
 def single_label_confusions(data: ReportData[SingleLabelAnalysis]) -> Section:
-    """Classes whose images were predicted as another class."""
+    """Counts the images of each class that were predicted as another class."""
     tables, figures, numbers = [], [], []
     for place, analysis in enumerate(data.analyses):
         scores = analysis.scores

@@ -1,4 +1,4 @@
-"""The classes of detectors: a table, and the curves of the class that is selected."""
+"""The classes of detectors: a table, and the curves of the selected class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,13 +22,13 @@ from tresnet_downstream.evaluation.report.registry import section
 from tresnet_downstream.evaluation.report.tasks.detection import IOU_50, DetectionAnalysis
 
 _CURVE_POINTS = 100
-# With more classes a page holds the curves of two IoUs only.
+# With more classes, a page has the curves of two IoU thresholds only.
 _MANY_CLASSES = 200
 
 
 @section("detection", place=20)
 def detection_classes(data: ReportData[DetectionAnalysis]) -> list[Section]:
-    """AP and its variants of each class; of the first kind of prediction also curves."""
+    """Computes AP and its variants for each class, and curves for the first kind of prediction."""
     sections = []
     for place, (kind, analyses) in enumerate(data.kinds.items()):
         first = analyses[0].scores
@@ -59,7 +59,7 @@ def detection_classes(data: ReportData[DetectionAnalysis]) -> list[Section]:
 
 
 def class_records(analysis: DetectionAnalysis) -> list[dict[str, Any]]:
-    """A record of numbers for each class, in their order."""
+    """A record of the scores of each class, in the order of the classes."""
     scores, records = analysis.scores, []
     by_size = 100 * scores.precision.mean((0, 1))  # (C, 4)
     for c, name in enumerate(scores.classes):
@@ -132,7 +132,7 @@ def _threshold_figure(data: ReportData[DetectionAnalysis], place: int, selected:
 
 
 def _precision_curves(analysis: DetectionAnalysis) -> list[list[NDArray[np.float64]]]:
-    """For each IoU the (101,) precision of each class, and last their mean; empty where there is no object."""
+    """By IoU threshold, the (101,) precision of each class and last their mean; empty for a class without objects."""
     per_class = analysis.scores.precision[..., 0].transpose(0, 2, 1)  # (T, C, 101)
     present = ~np.isnan(per_class[0, :, 0])
     return [
@@ -145,7 +145,7 @@ def _precision_curves(analysis: DetectionAnalysis) -> list[list[NDArray[np.float
 
 
 def _charts(analyses: Sequence[DetectionAnalysis], selected: int) -> dict[str, Any]:
-    """The curves of all classes, rounded to what can be seen; the last of each list is all classes together."""
+    """The curves of all classes, rounded to visible precision; the last of each list is of all classes together."""
     first = analyses[0].scores
     thresholds = first.iou_thresholds
     some = [0, 5] if len(first.classes) > _MANY_CLASSES else list(range(len(thresholds)))

@@ -1,4 +1,4 @@
-"""The errors of detectors: six kinds, their numbers, and the AP that each costs."""
+"""The errors of detectors: the number of each of six kinds, and the AP that each kind costs."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tresnet_downstream.evaluation.report.registry import section
 from tresnet_downstream.evaluation.report.tasks.detection import DetectionAnalysis
 
 _KINDS_TEXT = (
-    "The six kinds of TIDE (Bolya et al., 2020) at IoU 0.5. Each detection counts under the first kind that applies: "
+    "The six kinds of TIDE (Bolya et al., 2020) at IoU 0.5. Each wrong detection counts as the first that applies: "
     "localisation (right class, IoU 0.1 to 0.5), classification (wrong class, IoU from 0.5), duplicate, background "
     "(IoU up to 0.1 with every object), both (wrong class and wrong place). Missed are objects without a detection. "
     "The gain is the increase of AP50 if all errors of that kind were corrected; gains do not add up. The 100 highest "
@@ -20,7 +20,7 @@ _KINDS_TEXT = (
 
 @section("detection", place=50)
 def detection_errors(data: ReportData[DetectionAnalysis]) -> list[Section]:
-    """A table and a bar chart for each kind of prediction."""
+    """Computes a table and a bar chart for each kind of prediction."""
     sections = []
     for kind, analyses in data.kinds.items():
         columns = [Column("kind", "kind", "text")]

@@ -21,7 +21,7 @@ _TEXT = (
 
 @dataclass
 class _Content:
-    """What is in an image: indices of objects, and pairs of a prediction and the kind of its error (-1: right)."""
+    """Indices of the objects of an image, and pairs of a prediction and its kind of error (-1 if it is right)."""
 
     objects: list[int] = field(default_factory=list)
     predictions: list[tuple[Mapping[str, Any], int]] = field(default_factory=list)
@@ -35,7 +35,7 @@ class _Content:
 
 @section("detection", place=70)
 def detection_images(data: ReportData[DetectionAnalysis]) -> Section:
-    """The images with the most errors above the thresholds in use."""
+    """Chooses the images with the most errors above the thresholds in use."""
     galleries, warnings = [], []
     for place, analysis in enumerate(data.analyses):
         run = analysis.run
@@ -57,7 +57,7 @@ def detection_images(data: ReportData[DetectionAnalysis]) -> Section:
 
 
 def _contents(analysis: DetectionAnalysis) -> dict[int, _Content]:
-    """What is in each image that has objects or predictions above the thresholds in use."""
+    """The content of each image that has objects, or predictions above the thresholds in use."""
     run, split = analysis.run, analysis.shown_errors
     predictions, objects = run.predictions[analysis.kind], run.ground_truth["annotations"]
     contents: dict[int, _Content] = {}
@@ -84,7 +84,7 @@ def _card(analysis: DetectionAnalysis, content: _Content, image: Mapping[str, An
     for number in content.objects:
         c = index[objects[number]["category_id"]]
         kind = "missed" if number in missed else "truth"
-        # A crowd is neither found nor missed.
+        # A crowd counts as neither found nor missed.
         label = run.classes[c] + (", crowd" if objects[number]["iscrowd"] else "")
         boxes.append(Box(_relative(objects[number]["bbox"], image), label, kind))
         classes.add(c)
@@ -105,7 +105,7 @@ def _card(analysis: DetectionAnalysis, content: _Content, image: Mapping[str, An
 
 
 def _relative(box: Sequence[float], image: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    """Left, top, width and height relative to the image, cut off at its edges."""
+    """Left, top, width and height relative to the image, clipped at its edges."""
     left, top = max(box[0] / image["width"], 0.0), max(box[1] / image["height"], 0.0)
     right, bottom = (box[0] + box[2]) / image["width"], (box[1] + box[3]) / image["height"]
     return left, top, max(min(right, 1.0) - left, 0.0), max(min(bottom, 1.0) - top, 0.0)

@@ -9,7 +9,7 @@ from tresnet_downstream.evaluation.report.tasks.detection import DetectionAnalys
 
 @section("detection", place=25)
 def detection_sizes(data: ReportData[DetectionAnalysis]) -> list[Section]:
-    """A table of each kind of prediction: a row for each size, a column for each IoU threshold."""
+    """Computes a table for each kind of prediction: a row for each size, a column for each IoU threshold."""
     sections = []
     for kind, analyses in data.kinds.items():
         thresholds = analyses[0].scores.iou_thresholds

@@ -18,7 +18,7 @@ from tresnet_downstream.evaluation.report.tasks.multilabel import MultilabelAnal
 from tresnet_downstream.evaluation.report.tasks.single_label import SingleLabelAnalysis
 
 _BINS = 25
-# With more classes the page holds the distributions of all classes together only.
+# With more classes, the page has only the distribution of all classes together.
 _MANY_CLASSES = 300
 _LEGENDS = {
     "multilabel": ("positives", "negatives"),
@@ -26,10 +26,10 @@ _LEGENDS = {
     "detection": ("right predictions", "wrong predictions"),
 }
 _TEXTS = {
-    "multilabel": "The scores of images that show the class, and of images that do not.",
-    "single_label": "The highest probability of each image, of images that are right and of those that are wrong. "
-    "Images belong to the class that is predicted.",
-    "detection": "Right and wrong predictions at IoU 0.5, of all scores.",
+    "multilabel": "The scores of the class in images that show it, and in images that do not.",
+    "single_label": "The highest probability of each image, for right and for wrong predictions. Images belong to "
+    "the predicted class.",
+    "detection": "Right and wrong predictions at IoU 0.5, with any score.",
 }
 # (C + 1, bins): counts of the first and of the second kind; the last row is all classes together.
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -37,7 +37,7 @@ Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @section("multilabel", "single_label", "detection", place=35)
 def distributions(data: ReportData[Analysis]) -> Section:
-    """A histogram for each run, of the class that is selected."""
+    """Computes a histogram for each run, for the selected class."""
     figures, charts, numbers = [], [], []
     legends = _LEGENDS[data.task]
     for place, analysis in enumerate(data.analyses):

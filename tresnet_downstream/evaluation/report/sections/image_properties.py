@@ -24,9 +24,9 @@ from tresnet_downstream.files import open_regular
 from tresnet_downstream.image_paths import lies_outside
 from tresnet_downstream.pictures import DECODING_ERRORS, REFUSED_FORMATS
 
-# Files whose headers are read at most; of more images, evenly spaced ones are grouped by size.
+# Maximum number of files whose headers are read. With more images, evenly spaced ones are grouped by size.
 _FILES = 5000
-# The least number of labels of each group.
+# The smallest number of labels of each group.
 _LABELS = (0, 1, 2, 3, 4, 6, 11)
 _BLOCK_ENTRIES = 2**22
 _TEXTS = {
@@ -41,8 +41,8 @@ class Group(NamedTuple):
     """Images that are scored together.
 
     Attributes:
-        name: of the group.
-        images: their indices.
+        name: name of the group.
+        images: indices of the images.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Group(NamedTuple):
 
 @section("multilabel", "single_label", "detection", place=45)
 def image_properties(data: ReportData[Analysis]) -> Section:
-    """A table and a bar chart for each way to group the images."""
+    """Computes a table and a bar chart for each way to group the images."""
     what = "objects" if data.task == "detection" else "labels"
     counts = [_counts(analysis) for analysis in data.analyses]
     sides = _sides(data.analyses[0].run, data.options)
@@ -118,11 +118,11 @@ def _table(
 
 
 def _score(counts: NDArray[Any], task: str) -> float:
-    """The score of images, in percent: F1 or, with one label, accuracy; NaN where it is undefined.
+    """The score of images, in percent: F1 or, with one label per image, accuracy; NaN if it is undefined.
 
     Args:
         counts: (n, 3) numbers of right, wrong and missed predictions of each image, or their sums in resamples.
-        task: of the run.
+        task: task of the run.
     """
     right, wrong, missed = np.asarray(counts, np.float64).sum(0)
     total = 2 * right + wrong + missed if task != "single_label" else right + wrong
@@ -138,7 +138,7 @@ def _interval(counts: NDArray[np.int64], group: Group, weights: NDArray[np.int16
 
 
 def _by_side(sides: NDArray[np.float64]) -> list[Group]:
-    """Quarters of the images by size; one group or none where sizes do not differ or are unknown."""
+    """Quarters of the images by size; one group if all sizes are equal, none if they are unknown."""
     known = np.flatnonzero(~np.isnan(sides))
     if not len(known):
         return []
@@ -153,7 +153,7 @@ def _by_side(sides: NDArray[np.float64]) -> list[Group]:
 
 
 def _by_number(counts: NDArray[np.int64]) -> list[Group]:
-    """The images by their number of labels: those that are right and those that are missed."""
+    """Groups of the images by their number of labels, found and missed ones."""
     numbers = counts[:, 0] + counts[:, 2]
     place = np.searchsorted(_LABELS, numbers, side="right") - 1
     groups = []
@@ -166,7 +166,7 @@ def _by_number(counts: NDArray[np.int64]) -> list[Group]:
 
 
 def _counts(analysis: Analysis) -> NDArray[np.int64]:
-    """(N, 3) right, wrong and missed predictions of each image; those of unknown target do not count."""
+    """(N, 3) numbers of right, wrong and missed predictions of each image; unknown targets do not count."""
     if isinstance(analysis, MultilabelAnalysis):
         run = analysis.run
         rows = max(1, _BLOCK_ENTRIES // len(run.classes))
@@ -196,7 +196,7 @@ def _counts(analysis: Analysis) -> NDArray[np.int64]:
 
 
 def _sides(run: Run, options: Options) -> NDArray[np.float64]:
-    """(N,) square roots of the images' areas in pixels; NaN where they are unknown."""
+    """(N,) square roots of the images' areas in pixels; NaN if unknown."""
     if isinstance(run, DetectionRun):
         sizes = {image["id"]: image["width"] * image["height"] for image in run.ground_truth["images"]}
         return np.sqrt([float(sizes[image]) for image in sorted(run.image_ids)])
@@ -212,7 +212,7 @@ def _sides(run: Run, options: Options) -> NDArray[np.float64]:
 
 
 def _side(file: str) -> float:
-    """The square root of the image's area, by the header of its file; NaN if it cannot be read."""
+    """The square root of the image's area, from the header of its file; NaN if it cannot be read."""
     try:
         with open_regular(file) as stream:
             formats = [name for name in Image.ID if name not in REFUSED_FORMATS]

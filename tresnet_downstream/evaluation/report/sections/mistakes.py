@@ -15,24 +15,24 @@ from tresnet_downstream.evaluation.report.small_images import SmallImages, small
 from tresnet_downstream.evaluation.report.tasks.multilabel import MultilabelAnalysis
 from tresnet_downstream.evaluation.report.tasks.single_label import SingleLabelAnalysis
 
-# Images of a run: enough to see what goes wrong, few enough for a page that can be mailed.
+# Number of images of a run: a number that keeps the page small enough to be mailed.
 _IMAGES = 48
-# Marks of one kind on a card, and most likely classes of an image with one label.
+# Number of marks of a kind on a card, and of most probable classes of an image with one label.
 _MARKS, _LIKELY = 6, 5
 _MULTILABEL = (
-    "The images with the most confident false positives and the least expected labels, and at least one for each class "
-    "where there is room. Many wrong predictions are labels that are missing in the data: check the image first. "
-    "Missed labels are often small, hidden or wrong."
+    "The images with the most confident false positives and false negatives, and at least one image for each class if "
+    "there is room. Many wrong predictions are labels that are missing in the data: check the image first. Missed "
+    "objects are often small or hidden, or their label is wrong."
 )
 _SINGLE_LABEL = (
-    "The images that are wrong with the most confidence, and those whose label has the lowest probability. Many are "
-    "wrong labels, or show both classes: check the image first."
+    "The wrong predictions with the highest confidence, and those whose label has the lowest probability. Often the "
+    "label is wrong, or the image shows both classes: check the image first."
 )
 
 
 @section("multilabel", place=70)
 def multilabel_mistakes(data: ReportData[MultilabelAnalysis]) -> Section:
-    """The worst mistakes, as cards of images and as numbers."""
+    """Chooses the worst mistakes, as image cards and as entries of ``scores.json``."""
     galleries, warnings, numbers = [], [], []
     for place, analysis in enumerate(data.analyses):
         run = analysis.run
@@ -59,7 +59,7 @@ def multilabel_mistakes(data: ReportData[MultilabelAnalysis]) -> Section:
 
 @section("single_label", place=70)
 def single_label_mistakes(data: ReportData[SingleLabelAnalysis]) -> Section:
-    """The worst mistakes, as cards of images."""
+    """Chooses the worst mistakes, as image cards."""
     galleries, warnings = [], []
     for place, analysis in enumerate(data.analyses):
         run = analysis.run
@@ -86,12 +86,12 @@ def _section(
 
 
 def _in_turn(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
-    """The items of both sequences, in turn."""
+    """The items of both sequences alternately."""
     return [item for item in chain.from_iterable(zip_longest(first, second)) if item is not None]
 
 
 def _covering(worst: Iterable[Mistake], of_each_class: Iterable[Mistake]) -> list[int]:
-    """The images of the worst mistakes, and where there is room one for each class that they do not show."""
+    """The images of the worst mistakes and, if there is room, one for each class that they do not show."""
     worst = list(worst)
     images = dict.fromkeys(mistake.image for mistake in worst)
     classes = {mistake.label for mistake in worst}

@@ -1,4 +1,4 @@
-"""The classes of multi-label runs: a table, and precision against recall of the class that is selected."""
+"""The classes of multi-label runs: a table, and precision against recall of the selected class."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from tresnet_downstream.evaluation.report.tasks.multilabel import MultilabelAnal
 
 @section("multilabel", place=20)
 def multilabel_classes(data: ReportData[MultilabelAnalysis]) -> Section:
-    """AP, precision, recall and F1 of each class, its curves, and AP against the number of positives."""
+    """Computes AP, precision, recall, F1 and curves of each class, and AP against the number of positives."""
     analyses, first = data.analyses, data.analyses[0]
     selected = opening_class(first.scores.ap, first.scores.support)
     lines = [
@@ -61,7 +61,7 @@ def multilabel_classes(data: ReportData[MultilabelAnalysis]) -> Section:
 
 
 def class_records(analysis: MultilabelAnalysis) -> list[dict[str, Any]]:
-    """A record of numbers for each class, in their order."""
+    """A record of the scores of each class, in the order of the classes."""
     scores, curves = analysis.scores, analysis.curves
     spreads = [
         Interval(np.nan, np.nan)
@@ -89,7 +89,7 @@ def class_records(analysis: MultilabelAnalysis) -> list[dict[str, Any]]:
 
 
 def _chart(analysis: MultilabelAnalysis) -> dict[str, Any]:
-    """The curves of all classes, rounded to what can be seen; the last of each list is all classes together."""
+    """The curves of all classes, rounded to visible precision; the last of each list is of all classes together."""
     curves, limits = analysis.curves, analysis.limits
     return {
         "threshold": [np.round(values, 4).tolist() for values in curves.thresholds],

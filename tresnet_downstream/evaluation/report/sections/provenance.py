@@ -33,7 +33,7 @@ _TITLES = {
 
 @section("multilabel", "single_label", "detection", place=100)
 def provenance(data: ReportData[Analysis]) -> Section:
-    """A row for each thing that is known of at least one run, a column for each run."""
+    """Computes a table with a row for each property that at least one run states, and a column for each run."""
     texts_of = [_texts(analysis.run) for analysis in data.analyses]
     thresholds = data.options.thresholds
     for analysis, texts in zip(data.analyses, texts_of, strict=True):
@@ -69,13 +69,13 @@ def _text(key: str, value: Any) -> str:
 
 
 def _components(model: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The model and its parts that decide what it computes."""
+    """The model and the parts that determine its output."""
     parts = [model.get(key) for key in ("backbone", "neck", "rpn_head", "bbox_head", "roi_head", "head")]
     return [{"type": model.get("type")}, *(part for part in parts if isinstance(part, Mapping))]
 
 
 def _component(part: Mapping[str, Any]) -> str:
     plain = {key: value for key, value in part.items() if key != "type" and isinstance(value, str | int | float | list)}
-    # Lists of dicts and the like would fill the page; run.json has everything.
+    # Nested values would fill the page; run.json has them.
     shown = [f"{key}={value}" for key, value in plain.items() if len(str(value)) <= 24][:6]
     return f"{part.get('type')}({', '.join(shown)})" if shown else str(part.get("type"))

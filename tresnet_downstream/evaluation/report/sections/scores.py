@@ -28,7 +28,7 @@ _MULTILABEL = (
     "AP treats entries of equal score as one step, as scikit-learn does, so the order of the images has no influence. "
     "Classes without a positive are left out of the means.",
     "P, R and F1 are precision, recall and F1. C before them stands for the mean over the classes, O for all entries "
-    "together. Publications use CF1 for either of two numbers, so both are listed.",
+    "together. Publications use CF1 for two different numbers, so both are listed.",
 )
 _DETECTION = (
     "AP follows COCO: the mean over classes and the IoU thresholds 0.50, 0.55, ... 0.95 of the precision at 101 "
@@ -39,7 +39,7 @@ _DETECTION = (
 
 @section("multilabel", "single_label", "detection", place=10)
 def scores(data: ReportData[Analysis]) -> list[Section]:
-    """The headline scores of each kind of prediction."""
+    """Computes the headline scores of each kind of prediction."""
     sections = []
     for kind, analyses in data.kinds.items():
         entries = [{score.key: score.as_json() for score in analysis.headline_scores()} for analysis in analyses]
@@ -57,7 +57,7 @@ def scores(data: ReportData[Analysis]) -> list[Section]:
 
 
 def score_table(analyses: Sequence[Analysis]) -> Table:
-    """A row for each score, and for each run its value and, where there are resamples, its interval."""
+    """A table with a row for each score, and for each run its value and, with resamples, its interval."""
     per_run = [list(analysis.headline_scores()) for analysis in analyses]
     with_intervals = any(score.samples is not None for score in per_run[0])
     columns = [Column("score", "score, %", "text")]
@@ -66,7 +66,7 @@ def score_table(analyses: Sequence[Analysis]) -> Table:
         columns += [Column(f"interval_{place}", "95% interval", "interval")] if with_intervals else []
     rows = []
     for same_score in zip(*per_run, strict=True):
-        # Runs may have been scored at other thresholds.
+        # Runs may have been scored at different thresholds.
         row: list[Any] = [" / ".join(dict.fromkeys(score.title for score in same_score))]
         for score in same_score:
             row += [score.value, *([score.interval()] if with_intervals else [])]
@@ -119,7 +119,7 @@ def _footnotes(data: ReportData[Analysis], first: Analysis) -> list[str]:
 
 
 def _own_notes(first: Analysis) -> list[str]:
-    """What is special about these images."""
+    """Notes on classes without positives or negatives, and on unknown entries."""
     if isinstance(first, MultilabelAnalysis):
         return _entry_notes(first)
     assert isinstance(first, SingleLabelAnalysis | DetectionAnalysis)

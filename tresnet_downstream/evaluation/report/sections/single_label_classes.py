@@ -14,7 +14,7 @@ from tresnet_downstream.evaluation.report.tasks.single_label import SingleLabelA
 
 @section("single_label", place=20)
 def single_label_classes(data: ReportData[SingleLabelAnalysis]) -> Section:
-    """Accuracy, precision and F1 of each class."""
+    """Computes accuracy, precision and F1 of each class."""
     first = data.analyses[0].scores
     figure = Figure(
         "accuracy_against_support",
@@ -36,7 +36,7 @@ def single_label_classes(data: ReportData[SingleLabelAnalysis]) -> Section:
 
 
 def class_records(analysis: SingleLabelAnalysis) -> list[dict[str, Any]]:
-    """A record of numbers for each class, in their order."""
+    """A record of the scores of each class, in the order of the classes."""
     scores, samples = analysis.scores, analysis.resampled
     records = []
     for c, name in enumerate(scores.classes):
@@ -64,7 +64,7 @@ def _table(data: ReportData[SingleLabelAnalysis], records: list[list[dict[str, A
     rows: list[list[Any]] = [[record["class"], record["support"]] for record in records[0]]
     for place, analysis in enumerate(data.analyses):
         of_run = f", {analysis.name}" if len(data.analyses) > 1 else ""
-        hint = "share of the class's images that are predicted as it"
+        hint = "share of the class's images that are predicted as the class"
         columns.append(Column(f"recall_{place}", f"accuracy{of_run}", hint=hint))
         columns += [Column(f"interval_{place}", "95% interval", "interval")] if sampled else []
         for row, record in zip(rows, records[place], strict=True):

@@ -16,7 +16,7 @@ _CHOOSING = (
 
 @section("multilabel", place=30)
 def thresholds(data: ReportData[MultilabelAnalysis]) -> Section:
-    """A plot for each run, of the class that is selected."""
+    """Computes a plot for each run, for the selected class."""
     first = data.analyses[0].scores
     selected = opening_class(first.ap, first.support)
     figures = []

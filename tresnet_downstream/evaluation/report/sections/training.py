@@ -11,16 +11,15 @@ from tresnet_downstream.evaluation.report.registry import section
 from tresnet_downstream.evaluation.training_log import TrainingLog, read_training_log
 
 _NO_LOG = (
-    "The run folder of {} holds no training log. Scores that are written into the work dir of the training have one "
-    "beside them."
+    "The run folder of {} has no training log. To show the course of the training, write the scores into its work dir."
 )
-# Logged points of each curve in scores.json.
+# Maximum number of logged points of each curve in scores.json.
 _POINTS = 200
 
 
 @section("multilabel", "single_label", "detection", place=80)
 def training(data: ReportData[Analysis]) -> Section | None:
-    """A plot each of loss, validation score and learning rate, with a line for each run."""
+    """Computes plots of loss, validation score and learning rate, with a line for each run."""
     if not data.folders:
         return None
     logs = {name: read_training_log(Path(folder)) for name, folder in zip(data.names, data.folders, strict=True)}
@@ -46,7 +45,7 @@ def training(data: ReportData[Analysis]) -> Section | None:
 
 
 def _lines(logs: dict[str, TrainingLog], what: str) -> list[tuple[str, list[float], list[float]]]:
-    """For each run and curve: legend, epochs, values."""
+    """The legend, epochs and values of each run and curve."""
     lines = []
     for name, log in logs.items():
         for key, points in log.curves(what).items():

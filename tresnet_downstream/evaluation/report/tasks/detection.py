@@ -27,29 +27,30 @@ from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import text_of
 from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve
 
-# Indices of 0.50 and 0.75 among COCO's IoU thresholds.
+# Indices of 0.50 and 0.75 in COCO's IoU thresholds.
 IOU_50, IOU_75 = 0, 5
 _KINDS = ("bbox", "segm")
-# Resamples that are computed at once.
+# Number of resamples that are computed at once.
 _BLOCK = 50
 
 
 @dataclass(frozen=True, eq=False)
 class DetectionAnalysis:
-    """A run and the numbers of one kind of prediction that several sections use.
+    """A run and the values of one kind of prediction that several sections use.
 
     Attributes:
-        name: of the run.
-        run: from :func:`read_run`.
+        name: name of the run.
+        run: the run, from :func:`read_run`.
         kind: ``bbox`` or ``segm``.
-        scores: COCO's.
-        curves: for each class, at IoU 0.5.
+        scores: COCO's scores.
+        curves: threshold curve of each class at IoU 0.5.
         pooled: the curve of all classes together.
-        limits: (C,) thresholds in use: the report's, or else the one with the greatest F1 of all classes together.
-        errors: of all detections.
-        shown_errors: of those above the thresholds in use.
+        limits: (C,) thresholds in use: the report's, or by default the one with the greatest F1 of all classes
+            together.
+        errors: errors of all detections.
+        shown_errors: errors of the detections above the thresholds in use.
         shown: indices of the predictions above the thresholds in use.
-        ap_samples: (R, T, C) of the bootstrap; None without.
+        ap_samples: (R, T, C) AP in each resample; None without resamples.
     """
 
     name: str
@@ -65,7 +66,7 @@ class DetectionAnalysis:
     ap_samples: NDArray[np.float32] | None
 
     def headline_scores(self) -> Iterator[Score]:
-        """COCO's twelve scores; the first three with resamples."""
+        """COCO's twelve scores, the first three with resamples."""
         sampled = {"AP": slice(None), "AP50": slice(IOU_50, IOU_50 + 1), "AP75": slice(IOU_75, IOU_75 + 1)}
         for key, title in HEADLINE.items():
             samples = None
@@ -84,14 +85,14 @@ def analyse_detections(
     """Scores a run and matches its predictions with the objects.
 
     Args:
-        name: of the run.
-        run: from :func:`read_run`.
+        name: name of the run.
+        run: the run, from :func:`read_run`.
         kind: ``bbox`` or ``segm``.
-        weights: (R, N) of the bootstrap's resamples of the images, by ascending id; None for no intervals.
+        weights: (R, N) counts of the images, by ascending id, in each bootstrap resample; None for no intervals.
         options: see :class:`Options`.
     """
     arguments = (run.ground_truth, run.predictions[kind], run.classes, run.image_ids, kind)
-    # Each takes up to a minute on a set of COCO's size.
+    # Each step takes up to a minute for a data set of COCO's size.
     steps: list[Callable[[], Any]] = [
         lambda: match_detections(*arguments),
         lambda: detection_scores(*arguments, backend=run.backend),
@@ -135,7 +136,7 @@ def detection_data(
     """Prepares a report of one or more runs over the same images, objects and classes.
 
     Raises:
-        UserError: the runs differ in images, objects or classes, or the thresholds lack a class.
+        UserError: if the runs differ in images, objects or classes, or the thresholds lack a class.
     """
     for name, run in zip(names[1:], runs[1:], strict=True):
         _require_comparable((names[0], name), runs[0], run)
@@ -162,7 +163,7 @@ def _require_comparable(names: tuple[str, str], first: DetectionRun, second: Det
     require_same("kinds of predictions", names, sorted(first.predictions), sorted(second.predictions))
     require_same("images", names, list(_image_names(first).values()), list(_image_names(second).values()))
     if first.classes != second.classes:
-        raise UserError(f"{names[0]} and {names[1]} cannot be compared: their classes stand in another order")
+        raise UserError(f"{names[0]} and {names[1]} cannot be compared: their classes have a different order")
     if _image_names(first) != _image_names(second):
         raise UserError(f"{names[0]} and {names[1]} cannot be compared: their images have other ids")
     one, other = _objects(first), _objects(second)

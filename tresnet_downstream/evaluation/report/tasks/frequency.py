@@ -9,7 +9,7 @@ from tresnet_downstream.evaluation.report.options import Options
 
 
 def groups_of(runs: Sequence[MultilabelRun] | Sequence[SingleLabelRun], options: Options) -> list[FrequencyGroup]:
-    """Head, middle and tail by the training data of the first run that states it, for all runs alike."""
+    """Head, middle and tail for all runs, by the training data of the first run that states it."""
     counts = next((run.training for run in runs if run.training is not None), None)
     if counts is not None and options.frequency_cutoffs is not None:
         counts = replace(counts, cutoffs=options.frequency_cutoffs)

@@ -25,7 +25,7 @@ from tresnet_downstream.evaluation.report.parts import text_of
 from tresnet_downstream.evaluation.report.tasks.frequency import groups_of
 from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve, threshold_curve
 
-# Few enough points for a page that can be mailed: at most so many in a curve, at least so many, and in all curves.
+# Numbers of points that keep the page small enough to be mailed: the maximum and minimum of a curve, and the total.
 _MOST_CURVE_POINTS, _LEAST_CURVE_POINTS, _ALL_CURVE_POINTS = 100, 12, 150_000
 POINT_TITLES = {
     "CP": "CP",
@@ -40,7 +40,7 @@ POINT_TITLES = {
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Precision and recall of every class, and of all together in the last row, at some of the thresholds."""
+    """Precision and recall of every class, and of all classes together in the last row, at some of the thresholds."""
 
     thresholds: list[NDArray[np.float64]]
     precision: list[NDArray[np.float64]]
@@ -51,14 +51,14 @@ class Curves:
 
 @dataclass(frozen=True, eq=False)
 class MultilabelAnalysis:
-    """A run and the numbers that several sections use, each computed when it is first asked for.
+    """A run and the values that several sections use. Each is computed on first use.
 
     Attributes:
-        name: of the run.
-        run: from :func:`read_run`.
-        options: of the report.
-        weights: (R, N) of the bootstrap's resamples; None without.
-        groups: of classes by their frequency in training, which get scores of their own.
+        name: name of the run.
+        run: the run, from :func:`read_run`.
+        options: options of the report.
+        weights: (R, N) counts of the images in each bootstrap resample; None for no intervals.
+        groups: groups of classes by their frequency in training, whose scores are computed as well.
     """
 
     name: str
@@ -69,7 +69,7 @@ class MultilabelAnalysis:
 
     @cached_property
     def threshold(self) -> float | NDArray[np.float64]:
-        """The threshold in use: one number, or (C,) chosen ones."""
+        """The threshold in use: one number, or (C,) thresholds that were chosen for each class."""
         chosen = self.options.thresholds
         return self.run.threshold if chosen is None else chosen.limits(self.run.classes, "multilabel")
 
@@ -93,19 +93,19 @@ class MultilabelAnalysis:
 
     @cached_property
     def reliability(self) -> Reliability:
-        """Probabilities against frequencies."""
+        """The reliability diagram's values."""
         return reliability(self.run.probabilities, self.run.targets)
 
     @cached_property
     def ap_samples(self) -> NDArray[np.float64] | None:
-        """(R, C) AP in each resample; None without."""
+        """(R, C) AP in each resample; None without resamples."""
         if self.weights is None:
             return None
         return bootstrap_ap(self.run.probabilities, self.run.targets, self.weights, self.options.track)
 
     @cached_property
     def point_samples(self) -> tuple[dict[str, NDArray[np.float64]], ...] | None:
-        """The scores at the threshold, and at the top k, in each resample; None without."""
+        """The scores at the threshold, and at the top k, in each resample; None without resamples."""
         if self.weights is None:
             return None
         run = self.run
@@ -135,7 +135,7 @@ def multilabel_data(
     """Prepares a report of one or more runs over the same images and classes.
 
     Raises:
-        UserError: the runs differ in images, classes or targets, or the thresholds lack a class.
+        UserError: if the runs differ in images, classes or targets, or the thresholds lack a class.
     """
     runs = in_one_order(runs, names)
     weights = options.weights(len(runs[0].images))

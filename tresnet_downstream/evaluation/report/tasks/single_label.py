@@ -23,7 +23,7 @@ from tresnet_downstream.evaluation.single_label_scores import SingleLabelScores,
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Scores in each of R resamples of the images, in percent: (R,), (R,) and (R, C)."""
+    """The scores in each of R resamples of the images, in percent: (R,), (R,) and (R, C)."""
 
     top1: NDArray[np.float64]
     top5: NDArray[np.float64]
@@ -32,13 +32,13 @@ class Resampled:
 
 @dataclass(frozen=True, eq=False)
 class SingleLabelAnalysis:
-    """A run and the numbers that several sections use, each computed when it is first asked for.
+    """A run and the values that several sections use. Each is computed on first use.
 
     Attributes:
-        name: of the run.
-        run: from :func:`read_run`.
-        weights: (R, N) of the bootstrap's resamples; None without.
-        groups: of classes by their frequency in training, which get scores of their own.
+        name: name of the run.
+        run: the run, from :func:`read_run`.
+        weights: (R, N) counts of the images in each bootstrap resample; None for no intervals.
+        groups: groups of classes by their frequency in training, whose scores are computed as well.
     """
 
     name: str
@@ -53,7 +53,7 @@ class SingleLabelAnalysis:
 
     @cached_property
     def resampled(self) -> Resampled | None:
-        """The scores in each resample; None without."""
+        """The scores in each resample; None without resamples."""
         return None if self.weights is None else _resampled(self.scores, self.run, self.weights)
 
     def headline_scores(self) -> Iterator[Score]:
@@ -75,10 +75,12 @@ def single_label_data(
     """Prepares a report of one or more runs over the same images and classes.
 
     Raises:
-        UserError: the runs differ in images, classes or labels, or the options have thresholds.
+        UserError: if the runs differ in images, classes or labels, or the options have thresholds.
     """
     if options.thresholds is not None:
-        raise UserError("thresholds are for several labels: with one label per image, the highest probability decides")
+        raise UserError(
+            "thresholds: with one label per image, the most probable class is predicted, without a threshold"
+        )
     runs = _in_one_order(runs, names)
     weights = options.weights(len(runs[0].images))
     groups = groups_of(runs, options)

@@ -1,11 +1,11 @@
-// Sorts and searches the tables of classes, redraws the curves for the class that is selected, filters the image cards
-// by class and enlarges images. All of the page can be read without it. Data, for each part of the report: {classes,
+// Sorts and searches the tables of classes, redraws the curves for the selected class, filters the image cards
+// by class and enlarges images. The whole page can be read without it. Data, for each part of the report: {classes,
 // chosen, runs: [{threshold, precision, recall, used, best}], heights}; each list has an entry for each class and one for
-// all classes together. A run may have another curve of precision, on the recalls of data.recalls, for each of the
-// choices: run.choices. Heights are those of the outlines of score distributions: for each run two lists.
+// all classes together. In run.choices, a run may have further precision curves, at the recalls data.recalls. heights
+// has the outlines of score distributions, two lists for each run.
 "use strict";
 
-const ROWS = 100;  // as the page shows at first
+const ROWS = 100;  // the number of rows that the page shows at first
 document.documentElement.classList.add("interactive");
 
 function sortBy(table, rows, column, descending) {
@@ -24,7 +24,7 @@ function sortBy(table, rows, column, descending) {
   });
 }
 
-// Shows the first rows of those whose class has the text in its name.
+// Shows the first ROWS rows whose class name contains the text.
 function search(rows, text, count) {
   const query = text.trim().toLowerCase();
   const matches = rows.filter((row) => row.cells[0].textContent.toLowerCase().includes(query));
@@ -174,7 +174,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches(".gallery .image[role=button]")) enlarge(event.target);
 });
 
-// Says where a table has columns outside of its box.
+// Shows a hint on tables that have columns outside of their box.
 const watch = new ResizeObserver((entries) => entries.forEach(({ target }) => hint(target)));
 function hint(scroll) {
   const rest = scroll.scrollWidth - scroll.clientWidth;
@@ -186,7 +186,7 @@ for (const scroll of document.querySelectorAll(".scroll")) {
   scroll.addEventListener("scroll", () => hint(scroll));
 }
 
-// On paper nothing can be opened.
+// Opens folded sections for printing.
 const closed = [];
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details:not([open])")) closed.push(details), (details.open = true);
