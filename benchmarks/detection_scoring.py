@@ -1,4 +1,4 @@
-"""Times the scoring of detections beside pycocotools and faster-coco-eval, and compares their numbers."""
+"""Compares the scoring of detections with pycocotools and faster-coco-eval: time and scores."""
 
 import contextlib
 import io
@@ -23,13 +23,14 @@ NUM_CLASSES = 80
 
 @dataclass(frozen=True, eq=False)
 class ScoringComparison:
-    """What each way of scoring the same detections took and gave.
+    """Times and scores of several implementations for the same detections.
 
     Attributes:
-        num_images: images.
-        num_objects: boxes to find.
-        num_detections: boxes that were given.
-        timings: from dicts in memory to the twelve numbers, by name; `REFERENCE` is among them.
+        num_images: number of images.
+        num_objects: number of ground-truth boxes.
+        num_detections: number of detections.
+        timings: times from dicts in memory to COCO's twelve numbers, by name of the implementation. `REFERENCE` is one
+            of the names.
         statistics: COCO's twelve numbers, in [0, 1], by the same names.
     """
 
@@ -40,11 +41,11 @@ class ScoringComparison:
     statistics: dict[str, np.ndarray]
 
     def difference(self, name: str) -> float:
-        """The largest difference of the twelve numbers from pycocotools'."""
+        """Returns the largest absolute difference of the twelve numbers from those of pycocotools."""
         return float(np.abs(self.statistics[name] - self.statistics[REFERENCE]).max())
 
     def markdown(self) -> str:
-        """A table of times and one of the numbers."""
+        """Returns a table of the times and a table of the twelve numbers, as Markdown."""
         lines = [
             f"{self.num_detections:,} boxes on {self.num_images:,} images with {self.num_objects:,} objects",
             "",
@@ -70,21 +71,23 @@ def compare_scoring(
     seed: int = 0,
     tell: Callable[[str], object] = lambda line: None,
 ) -> ScoringComparison:
-    """Scores random detections with pycocotools, with faster-coco-eval called plainly, and with ours on top of it.
+    """Scores random detections with pycocotools, with faster-coco-eval, and with this toolkit.
+
+    The second implementation calls faster-coco-eval directly. This toolkit uses faster-coco-eval, too.
 
     Args:
-        num_images: images.
-        num_boxes: detections on all of them.
-        repeats: how often each scores them, in turn.
-        seed: of the boxes.
-        tell: told in a line what is going on.
+        num_images: number of images.
+        num_boxes: number of detections on all images together.
+        repeats: number of timed rounds. In each round, every implementation scores the detections once.
+        seed: seed of the boxes.
+        tell: function that is called with each line of progress.
 
     Raises:
-        UserError: for numbers that are too small, and if one of the two packages is missing.
+        UserError: if a number is too small, or if one of the two packages is missing.
     """
     if num_images < 1 or num_boxes < num_images:
         raise UserError(
-            f"`num_images` {num_images}, `num_boxes` {num_boxes}: give at least one image, and a box for each"
+            f"`num_images` {num_images}, `num_boxes` {num_boxes}: give at least one image and one box per image"
         )
     require_repeats(repeats)
     libraries = {REFERENCE: library("pycocotools"), FASTER: library("faster_coco_eval")}
@@ -92,15 +95,15 @@ def compare_scoring(
     truth, detections = _boxes(num_images, num_boxes, seed)
     statistics: dict[str, np.ndarray] = {}
 
-    def plainly(name: str) -> None:
-        statistics[name] = _plain_statistics(*libraries[name], truth, detections)
+    def directly(name: str) -> None:
+        statistics[name] = _direct_statistics(*libraries[name], truth, detections)
 
     def ours() -> None:
         scores = detection_scores(truth, detections, backend="faster_coco_eval")
         statistics[OURS] = np.array(list(scores.headline.values())) / 100
 
     timings = interleaved(
-        {REFERENCE: lambda: plainly(REFERENCE), FASTER: lambda: plainly(FASTER), OURS: ours},
+        {REFERENCE: lambda: directly(REFERENCE), FASTER: lambda: directly(FASTER), OURS: ours},
         repeats,
         warm_up=0,
         on_repeat=lambda done: tell(f"round {done} of {repeats}"),
@@ -109,23 +112,23 @@ def compare_scoring(
 
 
 def _boxes(num_images: int, num_boxes: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Ground truth, and exactly ``num_boxes`` of the detections made for it."""
+    """Returns a random ground truth, and exactly ``num_boxes`` of the detections that were drawn for it."""
     more_than_enough = -(-num_boxes // num_images)
     truth, detections = random_boxes(num_images, NUM_CLASSES, seed, false_alarms=more_than_enough)
-    kept = np.random.default_rng(seed).choice(len(detections), num_boxes, replace=False)
-    return truth, [detections[place] for place in np.sort(kept)]
+    chosen = np.random.default_rng(seed).choice(len(detections), num_boxes, replace=False)
+    return truth, [detections[place] for place in np.sort(chosen)]
 
 
-def _plain_statistics(
+def _direct_statistics(
     index_type: Any, evaluation_type: Any, truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
 ) -> np.ndarray:
-    """The twelve numbers as the package's own documentation has one compute them."""
+    """Computes the twelve numbers as described in the documentation of the package."""
     with contextlib.redirect_stdout(io.StringIO()):
         index = index_type()
-        # Both packages write into the dicts that they are given.
-        index.dataset = {**truth, "annotations": [dict(given) for given in truth["annotations"]]}
+        # Both packages change the dicts that they receive.
+        index.dataset = {**truth, "annotations": [dict(annotation) for annotation in truth["annotations"]]}
         index.createIndex()
-        run = evaluation_type(index, index.loadRes([dict(found) for found in detections]), "bbox")
+        run = evaluation_type(index, index.loadRes([dict(detection) for detection in detections]), "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()
@@ -133,7 +136,7 @@ def _plain_statistics(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, measures and prints."""
+    """Parses the command line, measures, and prints the results."""
     parser = Parser(description=__doc__)
     parser.add_argument("--images", type=int, metavar="N", default=2_000, help="number of images")
     parser.add_argument("--boxes", type=int, metavar="N", default=166_056, help="number of predicted boxes")

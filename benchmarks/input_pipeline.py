@@ -1,8 +1,8 @@
-"""Times the way from JPEG files to batches, beside the ASL release's way with Pillow, on one core.
+"""Compares the speed from JPEG files to batches with that of the ASL release, which uses Pillow, on one core.
 
-The peer is rebuilt from its description: Pillow decodes, torchvision resizes the Pillow image to the square, a
-rectangle is painted, two of fifteen operations take place with probability 0.5 each, and ToTensor makes float32 of
-it. Ours ends in uint8, which the device turns into floats.
+The release's pipeline is rebuilt from its description: Pillow decodes, torchvision resizes the Pillow image to the
+square, a rectangle is painted, two of fifteen operations are applied with probability 0.5 each, and ToTensor converts
+the image to float32. The pipeline of this toolkit returns uint8, which the device converts to floats.
 """
 
 import random
@@ -33,13 +33,14 @@ from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.command_line import Parser, run
 from tresnet_downstream.pictures import find_images, read_image
 
-IMAGES_AT_ONCE = 90  # of each candidate in a repeat, about, so that every operation has its share
-# The decoding that each of our pipelines begins with.
+# Approximate number of images per candidate and repeat, large enough for every operation to have its share.
+IMAGES_AT_ONCE = 90
+# The decoding with which each pipeline of this toolkit begins.
 _DECODING = {"training": "reduced decoding ours", "evaluation": "decoding ours"}
 
 
 class Draws(NamedTuple):
-    """What is random about one image: the cutout's centre, row and column, its colour, and the operations."""
+    """Random values of one image: centre (row and column) and colour of the cutout, and the operations."""
 
     centre: tuple[int, int]
     colour: tuple[int, int, int]
@@ -48,16 +49,16 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One way to prepare images.
+    """Speed of one pipeline.
 
     Attributes:
-        what: ``training``, ``evaluation``, ``decoding`` or ``reduced decoding``, which is training's.
+        what: ``training``, ``evaluation``, ``decoding`` or ``reduced decoding``, which is the decoding of training.
         who: ``release`` or ``ours``.
-        images_per_second: the median, on one core.
-        quartiles: the first and third of it.
-        ratio: times as fast as the release's way of the same; None for the release itself.
-        limit: what ``ratio`` would be if everything behind our decoding took no time; None for decoding itself and
-            for the release.
+        images_per_second: median over the repeats, on one core.
+        quartiles: first and third quartile over the repeats, in images/s.
+        ratio: speed relative to the release's pipeline for the same purpose; None for the release itself.
+        limit: the value of ``ratio`` if everything after the decoding of this toolkit took no time; None for decoding
+            alone and for the release.
     """
 
     what: str
@@ -70,13 +71,13 @@ class Row:
 
 @dataclass(frozen=True)
 class PipelineComparison:
-    """Times of every way to prepare the same images.
+    """Speeds of several pipelines for the same images.
 
     Attributes:
-        num_files: files that every way read in each repeat.
-        mean_bytes: of a file.
-        size: side of the images that come out, in pixels.
-        rows: one for each way.
+        num_files: number of files that every pipeline read in each repeat.
+        mean_bytes: mean size of the files, in bytes.
+        size: side of the prepared images, in pixels.
+        rows: one row for each pipeline.
     """
 
     num_files: int
@@ -85,7 +86,7 @@ class PipelineComparison:
     rows: tuple[Row, ...]
 
     def markdown(self) -> str:
-        """What was read, and a table in images a second on one core."""
+        """Returns the number and size of the files, and a table of images per second on one core, as Markdown."""
         mean_size = f"mean size: {self.mean_bytes / 1000:.0f} kB"
         lines = [
             f"files: {self.num_files}; {mean_size}; images of {self.size} x {self.size}",
@@ -107,20 +108,22 @@ def compare_pipelines(
     repeats: int = 9,
     on_repeat: Callable[[int], object] = lambda done: None,
 ) -> PipelineComparison:
-    """Times training, evaluation and decoding alone, each the release's way and ours, in turn, on one core.
+    """Times training, evaluation and decoding alone, of the release and of this toolkit, in turn, on one core.
 
-    In each repeat every way prepares every image, few images several times: about `IMAGES_AT_ONCE` or more.
+    In each repeat, every pipeline prepares every image. If there are few images, each is prepared several times, so
+    that about `IMAGES_AT_ONCE` images or more are prepared.
 
     Args:
-        patterns: JPEG files, folders of them, or patterns, see `find_images`. They are read from memory that the
-            system holds.
-        size: side of the images that come out.
-        repeats: how often the images are prepared in each way.
-        on_repeat: told after each round how many are done, one that warms up included.
+        patterns: JPEG files, folders or patterns, see `find_images`. The files are read from the page cache of the
+            system.
+        size: side of the prepared images, in pixels.
+        repeats: number of timed rounds.
+        on_repeat: function that is called after each round with the number of finished rounds, including the warm-up
+            round.
 
     Raises:
-        BadImageError: a file cannot be read.
-        UserError: for less than one repeat, and where there is no image.
+        BadImageError: if a file cannot be read.
+        UserError: if ``repeats`` is less than 1, or if there is no image.
     """
     require_repeats(repeats)
     files = [Path(file) for file in find_images(patterns)]
@@ -146,7 +149,7 @@ def _row(name: str, count: int, timings: Mapping[str, Timing]) -> Row:
     slow, fast = (count / seconds for seconds in reversed(timing.quartiles))
     ratio = limit = None
     if who == "ours":
-        # Pillow decodes at full size whatever follows.
+        # Pillow always decodes at full size.
         release = timings["decoding release" if what == "reduced decoding" else f"{what} release"]
         ratio = speed_ratio(timing, release)
         if what in _DECODING:
@@ -155,7 +158,7 @@ def _row(name: str, count: int, timings: Mapping[str, Timing]) -> Row:
 
 
 def _candidates(files: Sequence[Path], count: int, size: int, repeats: int) -> dict[str, Callable[[], object]]:
-    """Every way to prepare ``count`` images."""
+    """Returns the pipelines by name; a call prepares ``count`` images."""
     resize, to_tensor = transforms.Resize((size, size)), transforms.ToTensor()
     squash: dict[str, Any] = {"type": "SquashResize", "size": size}
     training = build_pipeline([squash, {"type": "Cutout", "factor": 0.5}, {"type": "RandAugment"}])
@@ -168,7 +171,7 @@ def _candidates(files: Sequence[Path], count: int, size: int, repeats: int) -> d
         with Image.open(file_of(number)) as image:
             return image.convert("RGB")
 
-    # Both prepare the same images; what was drawn for them is known to the release's way beforehand.
+    # Both pipelines use the same random values. For the release's pipeline, they are drawn beforehand.
     draws = [_draws(training, number) for number in range((1 + repeats) * count)]
 
     def release_training(number: int) -> torch.Tensor:
@@ -209,7 +212,7 @@ def _start_draws(pipeline: albumentations.Compose, number: int) -> None:
 
 
 def _draws(training: albumentations.Compose, number: int) -> Draws:
-    """What the pipeline draws for an image of this number."""
+    """Returns the random values that the pipeline draws for the image with this number."""
     recorded = albumentations.Compose(training.transforms, save_applied_params=True)
     _start_draws(recorded, number)
     applied = dict(recorded(image=np.zeros((1, 1, 3), np.uint8))["applied_transforms"])
@@ -217,7 +220,7 @@ def _draws(training: albumentations.Compose, number: int) -> Draws:
 
 
 def _cut_out(image: Image.Image, centre: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
-    """Half of each side, in one colour, around a pixel."""
+    """Paints a rectangle of half of each side, in one colour, around a pixel."""
     width, height = image.size
     y, x = centre
     corners = (
@@ -265,9 +268,9 @@ PILLOW_OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, measures and prints."""
+    """Parses the command line, measures, and prints the results."""
     parser = Parser(description=__doc__)
-    parser.add_argument("images", nargs="+", metavar="PATH", help="JPEG files, or folders of them")
+    parser.add_argument("images", nargs="+", metavar="PATH", help="JPEG files or folders of JPEG files")
     parser.add_argument("--size", type=int, default=448, metavar="PIXELS", help="side of the images")
     parser.add_argument("--repeats", type=int, metavar="N", default=9, help="timed rounds")
     options = parser.parse_args(arguments)

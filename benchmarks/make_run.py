@@ -16,8 +16,12 @@ from tresnet_downstream.evaluation import (
 
 
 def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
-    """Writes the run; 1 in 1,000 to 1 in 3 images are positive for a class, with roughly separating scores."""
-    # Written to the disk in parts, because a run may be larger than memory.
+    """Writes the run of a multi-label classifier.
+
+    For each class, between 1 in 1,000 and 1 in 3 images are positive. The scores roughly separate positives from
+    negatives.
+    """
+    # The arrays are written to the disk in parts, because a run may be larger than memory.
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for name, dtype in (("probabilities", np.float32), ("targets", np.int8)):
@@ -47,7 +51,10 @@ def make(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
 
 
 def make_detector(folder: Path, num_images: int, num_classes: int, seed: int) -> None:
-    """Writes a detector's run: one to four detections near each object, some of another class, and false positives."""
+    """Writes the run of a detector.
+
+    It has one to four detections near each object, some of another class, and false positives.
+    """
     truth, detections = random_boxes(num_images, num_classes, seed)
     run = DetectionRun(
         ground_truth=truth,
@@ -62,13 +69,13 @@ def make_detector(folder: Path, num_images: int, num_classes: int, seed: int) ->
 
 
 def main() -> None:
-    """Parses the command line, and writes the run."""
+    """Parses the command line and writes the run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--detector", action="store_true", help="write a run of a detector instead of a classifier")
+    parser.add_argument("--detector", action="store_true", help="write the run of a detector instead of a classifier")
     parser.add_argument("--images", type=int, help="number of images (default: 40,137, or 5,000 for a detector)")
-    parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="the run folder")
+    parser.add_argument("--classes", type=int, default=80, help="number of classes (default: 80)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (default: 0)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the run")
     options = parser.parse_args()
     if options.detector:
         make_detector(options.out, options.images or 5_000, options.classes, options.seed)

@@ -1,4 +1,4 @@
-"""Ground truth and detections of any size, from a seed: what scoring and reports are measured with."""
+"""Creates random ground truth and detections of any size, with which scoring and reports are measured."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 
 WIDTH, HEIGHT = 640, 480
-OBJECTS = 7.4  # in an image, as many as COCO 2017's validation split has
-FALSE_ALARMS = 60
+OBJECTS = 7.4  # mean number of objects per image, as in COCO 2017's validation split
+FALSE_ALARMS = 60  # number of false positives per image
 
 
 def random_boxes(
     num_images: int, num_classes: int, seed: int, false_alarms: int = FALSE_ALARMS
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One to four detections near each object, some of another class, and false alarms.
+    """Draws objects, one to four detections near each object, some of another class, and false positives.
 
     Args:
-        num_images: of 640 x 480 pixels.
-        num_classes: some far more frequent than others.
-        seed: of every draw.
-        false_alarms: in each image.
+        num_images: number of images, of 640 x 480 pixels each.
+        num_classes: number of classes. Some classes are far more frequent than others.
+        seed: seed of all random numbers.
+        false_alarms: number of false positives per image.
 
     Returns:
         the content of a COCO ``instances`` file and detections in COCO's results format.
@@ -29,9 +29,9 @@ def random_boxes(
     annotations: list[dict[str, Any]] = []
     detections: list[dict[str, Any]] = []
     for image in range(1, num_images + 1):
-        objects, found = _picture(draw, shares, false_alarms)
+        objects, image_detections = _boxes_of_image(draw, shares, false_alarms)
         annotations += [{"id": 0, "image_id": image, **each} for each in objects]
-        detections += [{"image_id": image, **each} for each in found]
+        detections += [{"image_id": image, **each} for each in image_detections]
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number
     images = [
@@ -43,30 +43,30 @@ def random_boxes(
     return truth, detections
 
 
-def _picture(
+def _boxes_of_image(
     draw: np.random.Generator, shares: np.ndarray, false_alarms: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Objects and detections of one image."""
+    """Draws the objects and detections of one image."""
     objects: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
+    detections: list[dict[str, Any]] = []
     for _ in range(draw.poisson(OBJECTS)):
         box, category = _box(draw), 1 + int(draw.choice(len(shares), p=shares))
         area = float(box[2] * box[3])
         objects.append({"category_id": category, "bbox": box.tolist(), "area": area, "iscrowd": 0})
-        found += _near(draw, box, category, len(shares))
+        detections += _near(draw, box, category, len(shares))
     for category in 1 + draw.choice(len(shares), false_alarms, p=shares):
-        found.append({"category_id": int(category), "bbox": _box(draw).tolist(), "score": draw.beta(1, 4)})
-    return objects, found
+        detections.append({"category_id": int(category), "bbox": _box(draw).tolist(), "score": draw.beta(1, 4)})
+    return objects, detections
 
 
 def _near(draw: np.random.Generator, box: np.ndarray, category: int, num_classes: int) -> Iterator[dict[str, Any]]:
     for _ in range(draw.integers(1, 5)):
         near = box + draw.normal(0, 0.08, 4) * np.tile(box[2:], 2)
-        named = category if draw.random() < 0.8 else 1 + int(draw.integers(num_classes))
-        yield {"category_id": named, "bbox": near.tolist(), "score": draw.beta(2, 2)}
+        predicted = category if draw.random() < 0.8 else 1 + int(draw.integers(num_classes))
+        yield {"category_id": predicted, "bbox": near.tolist(), "score": draw.beta(2, 2)}
 
 
 def _box(draw: np.random.Generator) -> np.ndarray:
-    """Left, top, width, height."""
+    """Draws a box: left, top, width and height in pixels."""
     size = np.exp(draw.uniform(2, 5.5, 2))
     return np.array([*draw.uniform(0, (WIDTH, HEIGHT) - size), *size])

@@ -1,4 +1,4 @@
-"""Times the start of a training with annotations of MS-COCO's size, the first one and later ones."""
+"""Measures how long a training with annotations of MS-COCO's size takes to start, with and without a cache."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from tresnet_downstream.benchmark.machine import machine_line
 from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.command_line import Parser, run
 
-IMAGES, BOXES, CLASSES = 82_081, 604_907, 80  # of MS-COCO 2014's training split, those without a label left out
-CORNERS = 22  # of an outline, which makes the file about as large as MS-COCO's
+IMAGES, BOXES, CLASSES = 82_081, 604_907, 80  # as in MS-COCO 2014's training split, without images that have no label
+CORNERS = 22  # number of corners of an outline; it makes the file about as large as MS-COCO's
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class StartUp:
     """Seconds until a data set of MS-COCO's size is ready.
 
     Attributes:
-        megabytes: of the annotation file.
-        first: with its annotations parsed and the cache written.
-        later: of starts with the cache.
-        without_cache: with its annotations parsed and none written.
+        megabytes: size of the annotation file in MB.
+        first: time of the first start, which parses the annotations and writes the cache.
+        later: times of later starts, which read the cache.
+        without_cache: time of a start that parses the annotations and writes no cache.
     """
 
     megabytes: float
@@ -45,10 +45,14 @@ class StartUp:
 
 
 def start_up(folder: Path, repeats: int = 5) -> StartUp:
-    """Builds data sets from an annotation file and empty image files that it makes in ``folder``, an empty one.
+    """Measures how long it takes to build a data set from an annotation file and empty image files.
+
+    Args:
+        folder: an empty folder, in which the files are created.
+        repeats: number of starts with the cache.
 
     Raises:
-        UserError: for less than one repeat.
+        UserError: if ``repeats`` is less than 1.
     """
     require_repeats(repeats)
     file, images = folder / "instances.json", folder / "images"
@@ -67,7 +71,7 @@ def start_up(folder: Path, repeats: int = 5) -> StartUp:
 
 
 def write_annotations(file: Path, images: Path) -> None:
-    """Writes a COCO file of MS-COCO's size, with outlines, and an empty file for each of its images."""
+    """Writes a COCO file of MS-COCO's size, with outlines, and creates an empty file for each of its images."""
     draw = np.random.default_rng(0)
     names = [f"COCO_train2014_{number:012}.jpg" for number in range(IMAGES)]
     images.mkdir()
@@ -106,7 +110,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, measures and prints."""
+    """Parses the command line, measures, and prints the results."""
     parser = Parser(description=__doc__)
     parser.add_argument("--repeats", type=int, metavar="N", default=5, help="timed rounds")
     options = parser.parse_args(arguments)

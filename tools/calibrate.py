@@ -1,4 +1,4 @@
-"""Calibrates probabilities of labels on a scored run: python tools/calibrate.py --help."""
+"""Calibrates label probabilities on a scored run: python tools/calibrate.py --help."""
 
 import sys
 

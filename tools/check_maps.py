@@ -1,4 +1,4 @@
-"""Compares the maps of explanations with boxes: python tools/check_maps.py --help."""
+"""Compares explanation maps with annotated boxes: python tools/check_maps.py --help."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Tries the published claims in small, on real images: python tools/reproduce.py --help."""
+"""Runs small experiments on real images for published claims: python tools/reproduce.py --help."""
 
 import sys
 

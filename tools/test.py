@@ -1,4 +1,4 @@
-"""Scores the model of a config, for any task; ``mim test tresnet_downstream CONFIG`` runs it."""
+"""Scores the model of a config, for any task; ``mim test tresnet_downstream CONFIG`` runs this script."""
 
 import sys
 

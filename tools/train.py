@@ -1,4 +1,4 @@
-"""Trains the model of a config, for any task; ``mim train tresnet_downstream CONFIG`` runs it."""
+"""Trains the model of a config, for any task; ``mim train tresnet_downstream CONFIG`` runs this script."""
 
 import sys
 

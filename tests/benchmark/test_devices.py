@@ -72,7 +72,7 @@ def test_bytes_kept_and_peak_of_the_cpu():
 
 @pytest.mark.parametrize("name", ["meta", "mps"])
 def test_other_devices_are_refused(name):
-    with pytest.raises(UserError, match=f"`device` {name}: the benchmark measures on cpu and cuda"):
+    with pytest.raises(UserError, match=f"`device` {name}: the benchmark supports only cpu and cuda"):
         device_named(name)
 
 

@@ -25,5 +25,5 @@ def test_every_way_to_run_the_detector_is_timed_beside_mmdetection(trained_detec
 
 
 def test_more_pictures_than_there_are_are_refused(boxes):
-    with pytest.raises(UserError, match="`batch_size` 99: give a whole number, 1 to the"):
+    with pytest.raises(UserError, match="`batch_size` 99: give a whole number from 1 to"):
         compare_exported_detector("epoch_2.pth", [str(boxes / "pictures")], batch_size=99)

@@ -19,7 +19,7 @@ def test_a_joint_model_is_timed_beside_its_detector(boxes, trained_detector, tmp
     assert all(0.9 < float(row[-1].rstrip(" |")) < 1.2 for row in rows)
     status, _, err = call("benchmark", ["joint", trained_detector[0] / "epoch_2.pth"])
     assert status == 2
-    assert "is of a detector alone" in err
+    assert "is a checkpoint of a detector" in err
 
 
 def test_sizes_that_the_network_does_not_take_are_refused():

@@ -49,7 +49,7 @@ def test_results_have_speed_memory_work_and_the_ratio_to_the_peer(tiny, monkeypa
 def test_batch_that_does_not_fit_is_reported_with_one_that_does(tiny, monkeypatch):
     monkeypatch.setattr(devices, "available_memory", lambda: 4_000_000)
     with pytest.raises(
-        UserError, match=r"1000 pictures do not fit the cpu's memory; (\d+) do: `batch_size` \1"
+        UserError, match=r"1000 images do not fit into the cpu's memory; (\d+) fit: give `batch_size` \1"
     ) as error:
         measured([tiny], tasks=["training"], batch_size=1000)
     fitting = int(str(error.value).split()[-1])
@@ -58,12 +58,12 @@ def test_batch_that_does_not_fit_is_reported_with_one_that_does(tiny, monkeypatc
     in_all = result.peak * 2**20 * fitting + fitting * 3 * 64 * 64 * 4 + 2 * 9216 * 4
     assert 0.9 * 4_000_000 < in_all <= 1.02 * 4_000_000
     monkeypatch.setattr(devices, "available_memory", lambda: 4000)
-    with pytest.raises(UserError, match="nor does a single one"):
+    with pytest.raises(UserError, match="nor does a single image"):
         measured([tiny])
 
 
 def test_what_cannot_run_is_refused_before_anything_does(tiny, monkeypatch):
-    with pytest.raises(UserError, match="`peer` resnet50: it is not among"):
+    with pytest.raises(UserError, match="`peer` resnet50: is not among"):
         measured([tiny], peer="resnet50")
     monkeypatch.setattr(Cpu, "missing_compiler", lambda self: "a C++ compiler")
     with pytest.raises(UserError, match=r"`forms` compiled needs a C\+\+ compiler"):
@@ -77,7 +77,7 @@ def test_networks_that_fit_alone_but_not_together_are_reported(tiny, monkeypatch
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Cpu, "bytes_kept", out_of_memory)
-    with pytest.raises(UserError, match="training, float32, 64 x 64: every batch fits, but not beside the other"):
+    with pytest.raises(UserError, match="training, float32, 64 x 64: each network fits into memory alone, but not"):
         measured([tiny])
 
 
@@ -116,7 +116,7 @@ def test_markdown_has_a_row_for_each_with_spread_and_ratio(monkeypatch):
     assert f"| {' | '.join(cells)} | 2.5 | 80% (80% to 80%) of the step | 50.0 |" in lines
     assert lines[lines.index("Not run: tresnet_m: it has a reason.") - 1] == (
         "Convolutions alone, quick fused: share unknown: the convolutions alone took 0.108 s, the step 0.1 s: either "
-        "the machine was busy (measure again) or the step has a faster implementation of them."
+        "the machine was busy (measure again) or the step uses a faster implementation of them."
     )
     assert "| unknown | 50.0 |" in text
     assert "108%" not in text
@@ -162,4 +162,4 @@ def test_no_share_is_given_for_products_that_are_not_timed_alone(tiny, monkeypat
     monkeypatch.setattr(runs, "multiply_adds", lambda network, size: 900_000)
     (result,) = measured([tiny], tasks=["inference"])
     assert result.share is None
-    assert result.why_share_is_unknown == "it has products other than convolutions and linear layers"
+    assert result.why_share_is_unknown == "it has matrix products besides its convolutions and linear layers"

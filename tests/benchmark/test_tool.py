@@ -42,7 +42,7 @@ def test_table_json_and_plot_of_a_tiny_network_against_its_peer(monkeypatch, tmp
         (["tiny", "--tasks", "training", "--forms", "fused"], "tiny: only this toolkit's TResNet can be fused"),
         (["tiny", "--device", "meta"], "--device meta"),
         (["tiny", "--device", "gpu"], "--device gpu"),
-        (["tiny", "--sizes", "64", "--batch-size", str(10**9)], "do not fit the cpu's memory"),
+        (["tiny", "--sizes", "64", "--batch-size", str(10**9)], "do not fit into the cpu's memory"),
     ],
 )
 def test_mistakes_are_one_line_and_2(arguments, message, tiny):

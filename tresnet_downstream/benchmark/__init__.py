@@ -1,1 +1,1 @@
-"""Measures speed and memory of networks, exported files and joint models, beside other implementations."""
+"""Measures speed and memory of networks, exported files and joint models, in comparison with other implementations."""

@@ -10,14 +10,14 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class Allocations:
-    """Records every allocation of the block that it surrounds.
+    """Context manager that records every allocation inside its block.
 
-    Tensors that an operator holds for a moment are seen too, as are those that escape autograd's hooks. What existed
-    before the block does not count, nor does giving it back.
+    The record includes temporary tensors inside operators and tensors that autograd's hooks do not see. Memory that was
+    allocated before the block does not count, and its deallocation inside the block does not count either.
     """
 
     def __init__(self) -> None:
-        # Read once by the profiler's library, which otherwise reports the lack of a GPU as an error.
+        # The profiler's library reads this variable once. If it is not set, a missing GPU is reported as an error.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._changes: list[tuple[int, int]] = []
@@ -33,16 +33,20 @@ class Allocations:
         self._changes = _changes(self._profile)
 
     def in_use(self) -> int:
-        """Bytes at the end of the block."""
+        """Bytes that were allocated inside the block and are in use at its end."""
         return sum(self._sizes_at_end().values())
 
     def peak(self, apart_from: Iterable[Tensor] = ()) -> int:
-        """Most bytes in use at a time, without the storages of tensors that were there at the end."""
+        """Largest number of bytes in use at one time.
+
+        Args:
+            apart_from: tensors whose storages do not count, if they exist at the end of the block.
+        """
         end = self._sizes_at_end()
         ignored = {tensor.untyped_storage().data_ptr() for tensor in apart_from} & end.keys()
-        # The last allocation at such an address is the tensor's; earlier ones there were others'.
+        # The last allocation at the address of a tensor is the tensor's; earlier ones had other owners.
         last = {address: place for place, (address, size) in enumerate(self._changes) if size > 0}
-        in_use = most = 0
+        in_use = peak = 0
         sizes: dict[int, int] = {}
         for place, (address, size) in enumerate(self._changes):
             if size > 0 and not (address in ignored and last[address] == place):
@@ -50,8 +54,8 @@ class Allocations:
                 in_use += size
             elif size < 0:
                 in_use -= sizes.pop(address, 0)
-            most = max(most, in_use)
-        return most
+            peak = max(peak, in_use)
+        return peak
 
     def _sizes_at_end(self) -> dict[int, int]:
         sizes: dict[int, int] = {}
@@ -64,9 +68,9 @@ class Allocations:
 
 
 def _changes(recorded: profile) -> list[tuple[int, int]]:
-    """Address and size of each allocation in order of time; negative sizes are given back."""
+    """Address and size of each allocation in order of time; a deallocation has a negative size."""
     results: Any = recorded.profiler.kineto_results  # type: ignore[union-attr]
-    # Told by what they have: the event's types have no public names.
+    # Allocation events are identified by an attribute, because the types of events have no public names.
     events = [event for event in _flat(results.experimental_event_tree()) if hasattr(event.typed[1], "alloc_size")]
     events = [event for event in events if event.typed[1].device.type == "cpu"]
     events.sort(key=lambda event: event.start_time_ns)

@@ -10,9 +10,9 @@ from tresnet_downstream.errors import UserError
 TASKS = ("training", "inference")
 TYPES = ("float32", "bfloat16", "float16")
 FORMS = ("eager", "compiled", "fused")
-# The size that each network's published score was measured at.
+# The value of `sizes` for the image size at which each network's published score was measured.
 PUBLISHED = "published"
-# Below it the last feature map of one picture is a single value, of which batch norm has no variance.
+# If an image is smaller, its last feature map is a single value, and batch norm has no variance for one image.
 _LEAST_SIZE = 64
 
 
@@ -21,12 +21,12 @@ class Case:
     """One row of the result.
 
     Attributes:
-        network: a name of `NETWORKS`.
-        task: of `TASKS`.
-        type: of `TYPES`.
-        form: of `FORMS`.
-        size: side of the square pictures, in pixels.
-        batch_size: pictures in a step.
+        network: name of a network in `NETWORKS`.
+        task: one of `TASKS`.
+        type: data type, one of `TYPES`.
+        form: one of `FORMS`.
+        size: side of the square images, in pixels.
+        batch_size: number of images in a step.
     """
 
     network: str
@@ -38,34 +38,38 @@ class Case:
 
     @property
     def label(self) -> str:
-        """Network and form, which are alone within a group."""
+        """The network and, unless it is eager, the form; unique within a group."""
         return self.network if self.form == "eager" else f"{self.network} {self.form}"
 
     def __str__(self) -> str:
         return f"{self.label}, {self.task} in {self.type} at {self.size}"
 
     def obstacle(self, device: str) -> str | None:
-        """Why this is not measured on a ``device`` of kind ``cpu`` or ``cuda``, if so."""
+        """The reason why this case cannot be measured, or None if it can.
+
+        Args:
+            device: kind of the device, ``cpu`` or ``cuda``.
+        """
         network = network_named(self.network)
         if self.type == "float16" and device == "cpu":
-            return "float16 is for GPUs; a CPU takes bfloat16"
+            return "float16 is measured only on GPUs; use bfloat16 on a CPU"
         if network.only_training and self.task == "inference":
-            return "checkpointing changes training alone"
+            return "checkpointing changes only training"
         if self.form == "fused" and not network.ours:
             return "only this toolkit's TResNet can be fused"
         if self.form == "fused" and self.task == "training":
-            return "a fused network is for inference"
+            return "a fused network supports only inference"
         return None
 
 
 @dataclass(frozen=True)
 class Group:
-    """Cases that are timed in turn, since they are compared with one another.
+    """Cases that are timed in turn because they are compared with one another.
 
     Attributes:
-        title: what they have in common.
-        cases: those that run.
-        obstacles: why others do not.
+        title: the settings that all cases share.
+        cases: the cases that can be measured.
+        obstacles: the other cases, with the reason why each cannot be measured.
     """
 
     title: str
@@ -82,26 +86,29 @@ def groups(
     batch_size: int,
     device: str,
 ) -> list[Group]:
-    """Every combination; one that makes no sense is listed with its reason.
+    """Returns every combination of the arguments; a combination that cannot be measured is listed with the reason.
 
     Args:
-        networks: names of `NETWORKS`; ``all`` stands for every one.
-        tasks: of `TASKS`.
-        types: of `TYPES`.
-        forms: of `FORMS`.
-        sizes: in pixels, or `PUBLISHED`.
-        batch_size: pictures in a step.
-        device: ``cpu`` or ``cuda``.
+        networks: names of networks in `NETWORKS`; ``all`` selects every network.
+        tasks: one or more of `TASKS`.
+        types: one or more of `TYPES`.
+        forms: one or more of `FORMS`.
+        sizes: image sizes in pixels, or `PUBLISHED`.
+        batch_size: number of images in a step.
+        device: kind of the device, ``cpu`` or ``cuda``.
+
+    Returns:
+        one group for each combination of task, type and size.
 
     Raises:
-        UserError: for what is unknown, and for a network, task, type or form that no combination can run.
+        UserError: if a value is invalid, or if a network, task, type or form cannot be measured in any combination.
     """
     names = list(dict.fromkeys(NETWORKS if "all" in networks else networks))
     for name in names:
         network_named(name)
-    for option, values, known in (("`tasks`", tasks, TASKS), ("`types`", types, TYPES), ("`forms`", forms, FORMS)):
-        if unknown := [word for word in values if word not in known]:
-            raise UserError(f"{option} {unknown[0]}: choose from {', '.join(known)}")
+    for option, values, allowed in (("`tasks`", tasks, TASKS), ("`types`", types, TYPES), ("`forms`", forms, FORMS)):
+        if unknown := [word for word in values if word not in allowed]:
+            raise UserError(f"{option} {unknown[0]}: choose from {', '.join(allowed)}")
     if batch_size < 1:
         raise UserError(f"`batch_size` {batch_size}: give a whole number, at least 1")
     groups = []
@@ -113,30 +120,30 @@ def groups(
         obstacles = {case: reason for case in cases if (reason := case.obstacle(device))}
         title = f"{task}, {type_}, {'published sizes' if size == PUBLISHED else f'{size} x {size}'}"
         groups.append(Group(title, tuple(case for case in cases if case not in obstacles), obstacles))
-    _refuse_what_never_runs(groups)
+    _require_measurable(groups)
     return groups
 
 
 def _pixels(size: str, network: str) -> int:
     if size == PUBLISHED:
         if not (published := network_named(network).published):
-            raise UserError(f"`sizes` {PUBLISHED}: no score of {network} is known; give a size in pixels")
+            raise UserError(f"`sizes` {PUBLISHED}: {network} has no published score; give a size in pixels")
         return next(iter(published))
     if not size.isdecimal() or int(size) < _LEAST_SIZE:
-        raise UserError(f"`sizes` {size}: give pixels, at least {_LEAST_SIZE}, or the word {PUBLISHED}")
+        raise UserError(f"`sizes` {size}: give a size in pixels, at least {_LEAST_SIZE}, or {PUBLISHED}")
     return int(size)
 
 
-def _refuse_what_never_runs(groups: Sequence[Group]) -> None:
-    runs = {word for group in groups for case in group.cases for word in _words(case)}
+def _require_measurable(groups: Sequence[Group]) -> None:
+    measurable = {word for group in groups for case in group.cases for word in _words(case)}
     reasons: dict[str, list[str]] = {}
     for group in groups:
         for case, reason in group.obstacles.items():
-            if not runs.issuperset(_words(case)):
+            if not measurable.issuperset(_words(case)):
                 reasons.setdefault(reason, []).append(case.network)
     if reasons:
         obstacles = (f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items())
-        raise UserError(f"cannot be measured as asked: {'; '.join(obstacles)}")
+        raise UserError(f"cannot be measured with these settings: {'; '.join(obstacles)}")
 
 
 def _words(case: Case) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """A lower bound for the time of a step: the time of its convolutions and matrix products, each run alone.
 
-A matrix product of equal work is no measure of it: in float32 on AMD processors torch's products reach half the speed
-of its convolutions. So each layer is timed with its own shape, type and layout, by the fastest of torch's operators.
+A matrix product with the same number of operations is not a valid reference: in float32 on AMD processors, torch's
+matrix products reach half the speed of its convolutions. Therefore, each layer is timed with its own shape, type and
+memory layout, and with the fastest of torch's operators.
 """
 
 import time
@@ -21,22 +22,24 @@ from tresnet_downstream.benchmark.devices import Device
 from tresnet_downstream.deployment.fused_layers import FusedConvolution
 
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input gradient", "weight gradient"
-_TRIALS = 2  # of each operator, after one that warms up, before the fastest is chosen
+_TRIALS = 2  # timed calls of each operator, after one warm-up call, to choose the fastest operator
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution without bias, by its shapes; a linear layer is one of 1 x 1 over pictures of one pixel.
+    """Shapes of a convolution without bias. A linear layer is a 1x1 convolution of images of one pixel.
 
     Attributes:
-        inputs: N x C x H x W.
-        weight: out x C / groups x height x width.
-        stride: rows and columns, as the two that follow.
-        padding: zeros on each side.
-        dilation: distance between the weights.
-        groups: of channels.
-        input_gradient: whether training needs it; not of the first layer, whose input is the pictures.
-        weight_gradient: whether training needs it; not of constant weights, such as those of a blur.
+        inputs: shape of the inputs, N x C x H x W.
+        weight: shape of the weight, out x C / groups x height x width.
+        stride: vertical and horizontal stride.
+        padding: vertical and horizontal zero padding on each side.
+        dilation: vertical and horizontal distance between the weights.
+        groups: number of channel groups.
+        input_gradient: whether training needs the gradient of the inputs; False for the first layer, whose inputs are
+            the images.
+        weight_gradient: whether training needs the gradient of the weight; False for constant weights, such as those of
+            a blur.
     """
 
     inputs: tuple[int, ...]
@@ -50,7 +53,7 @@ class Layer:
 
     @property
     def outputs(self) -> tuple[int, ...]:
-        """N x out x H' x W'."""
+        """Shape of the outputs, N x out x H' x W'."""
         sides = (
             (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
             for side, kernel, stride, padding, dilation in zip(
@@ -61,21 +64,25 @@ class Layer:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of the forward pass."""
+        """Number of multiply-adds of the forward pass."""
         return prod(self.weight) * prod(self.outputs) // self.weight[0]
 
     @property
     def is_product(self) -> bool:
-        """Whether it is a matrix product of pixels and weights."""
+        """Whether the layer is a matrix product of pixels and weights."""
         is_plain = (self.stride, self.padding, self.groups) == ((1, 1), (0, 0), 1)
         return is_plain and self.weight[2:] == (1, 1)
 
     def of_batch(self, count: int) -> "Layer":
-        """The same layer for ``count`` times the pictures."""
+        """Returns the same layer for ``count`` times as many images."""
         return replace(self, inputs=(count * self.inputs[0], *self.inputs[1:]))
 
     def passes(self, task: str) -> tuple[str, ...]:
-        """What a step of ``training`` or ``inference`` runs of it."""
+        """Returns the names of the passes of this layer that a step runs.
+
+        Args:
+            task: ``training`` or ``inference``.
+        """
         if task == "inference":
             return (FORWARD,)
         gradients = ((INPUT_GRADIENT, self.input_gradient), (WEIGHT_GRADIENT, self.weight_gradient))
@@ -83,28 +90,28 @@ class Layer:
 
 
 def layers_of(network: nn.Module, size: int) -> Counter[Layer]:
-    """Which convolutions and linear layers the forward pass in evaluation mode has, and how many of each.
+    """Counts the convolutions and linear layers of the forward pass in evaluation mode.
 
     Args:
-        network: takes 1 x 3 x ``size`` x ``size``.
-        size: side of the picture, in pixels.
+        network: network that takes an input of shape 1 x 3 x ``size`` x ``size``.
+        size: side of the image, in pixels.
 
     Returns:
-        for one picture. Products of other kinds, as in attention, are not among them.
+        the number of each layer for one image. Other matrix products, such as those of attention, are not counted.
     """
     first = next(network.parameters())
-    picture = torch.zeros(1, 3, size, size, device=first.device, dtype=first.dtype)
+    image = torch.zeros(1, 3, size, size, device=first.device, dtype=first.dtype)
     constants = {buffer.untyped_storage().data_ptr() for buffer in network.buffers()}
     training = network.training
     with torch.no_grad(), _Recorder(constants) as recorder:
-        network.eval()(picture)
+        network.eval()(image)
     network.train(training)
     first_layers = [replace(layer, input_gradient=False) for layer in recorder.layers[:1]]
     return Counter(first_layers + recorder.layers[1:])
 
 
 class _Recorder(TorchDispatchMode):
-    """Records the layers that run within it, whichever modules call them.
+    """Context manager that records the layers inside its block, whichever modules call them.
 
     Args:
         constants: addresses of the storages of weights that are not trained.
@@ -132,16 +139,16 @@ class _Recorder(TorchDispatchMode):
 
 
 class ConvolutionsAlone:
-    """Runs every layer of some networks by itself; each call is one round.
+    """Runs every layer of several networks by itself; each call is one round.
 
-    Layers of equal shape are timed together, as many in a row as the network with the most of them has, so a round
-    takes about as long as the convolutions of one step.
+    Layers of equal shape are timed together. In a round, such a layer runs as many times in a row as it occurs in the
+    network that has the most of it. Therefore, a round takes about as long as the convolutions of one step.
 
     Args:
-        networks: for each the layers of a step, and how many of each.
+        networks: for each network, the layers of a step and the number of each layer.
         task: ``training`` (forward, input gradient and weight gradient) or ``inference``.
-        dtype: of inputs, weights and gradients.
-        device: where to run.
+        dtype: data type of inputs, weights and gradients.
+        device: device that runs the layers.
     """
 
     def __init__(self, networks: Iterable[Mapping[Layer, int]], task: str, dtype: torch.dtype, device: Device) -> None:
@@ -165,10 +172,10 @@ class ConvolutionsAlone:
         self._rounds.append(seconds)
 
     def seconds(self, layers: Mapping[Layer, int]) -> tuple[float, ...]:
-        """What a network with these layers took, round by round.
+        """Returns the seconds that the layers of one network took in each round.
 
         Args:
-            layers: of a network that was given at the start.
+            layers: layers of one of the networks that the constructor received, and the number of each layer.
         """
         return tuple(sum(count * times[layer] for layer, count in layers.items()) for times in self._rounds)
 
@@ -180,8 +187,8 @@ class ConvolutionsAlone:
         return min(ways, key=lambda way: min(self._seconds(way, 1) for _ in range(_TRIALS)))
 
     def _seconds(self, way: Callable[[], object], count: int) -> float:
-        """Mean of ``count`` calls in a row."""
-        # Not inference mode, for which oneDNN's operators have no kernels of their own.
+        """Returns the mean time of ``count`` calls in a row, in seconds."""
+        # Inference mode is not used, because oneDNN's operators have no kernels of their own for it.
         with torch.no_grad():
             self._device.synchronise()
             begin = time.perf_counter()
@@ -192,18 +199,18 @@ class ConvolutionsAlone:
 
 
 class _Operands:
-    """Channels-last tensors for layers that run one at a time, all cut out of the same memory."""
+    """Channels-last tensors for layers that run one at a time; the tensors of all layers share the same memory."""
 
     def __init__(self, layers: Iterable[Layer], dtype: torch.dtype, device: Device) -> None:
         shapes = [(layer.inputs, layer.weight, layer.outputs) for layer in layers]
-        # Small and of both signs: sums neither overflow nor become denormal.
+        # The values are small and have both signs, so that sums neither overflow nor become denormal.
         self._inputs, self._weights, self._gradients = (
             (torch.rand(max(map(prod, kind)), device=device.torch_device) - 0.5).to(dtype)
             for kind in zip(*shapes, strict=True)
         )
 
     def of(self, layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs, weights, and the gradient of the outputs."""
+        """Returns the inputs, the weight and the gradient of the outputs of a layer."""
         memory = (self._inputs, self._weights, self._gradients)
         return tuple(map(_channels_last, memory, (layer.inputs, layer.weight, layer.outputs)))  # type: ignore[return-value]
 
@@ -214,13 +221,13 @@ def _channels_last(memory: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _ways(layer: Layer, name: str, task: str, operands: _Operands) -> list[Callable[[], object]]:
-    """The operators that compute one pass of a layer."""
+    """Returns the operators that can compute one pass of a layer."""
     inputs, weight, gradient = operands.of(layer)
     ways = [_convolution(layer, name, inputs, weight, gradient)]
     if layer.is_product:
         ways.append(_product(name, inputs, weight, gradient))
     if task == "inference" and _fits_fused_convolution(layer, inputs):
-        # Constant weights may be laid out beforehand, as fused and compiled networks do.
+        # The layout of constant weights may be changed beforehand, as in fused and compiled networks.
         fused = FusedConvolution(weight, weight.new_zeros(len(weight)))
         ways.append(lambda: fused(inputs))
     return ways
@@ -237,12 +244,15 @@ def _convolution(layer: Layer, name: str, inputs: Tensor, weight: Tensor, gradie
 
 
 def _product(name: str, inputs: Tensor, weight: Tensor, gradient: Tensor) -> Callable[[], object]:
-    """The same for a layer that is a matrix product; gives a row for each pixel, or the matrix of weights."""
-    pixels, errors = (tensor.permute(0, 2, 3, 1).flatten(0, 2) for tensor in (inputs, gradient))
+    """Returns the matrix product that computes one pass of a layer.
+
+    The product returns one row per pixel or, for the weight gradient, a matrix of the weight's shape.
+    """
+    pixels, gradients = (tensor.permute(0, 2, 3, 1).flatten(0, 2) for tensor in (inputs, gradient))
     matrix = weight.flatten(1)
     if name == FORWARD:
         return lambda: F.linear(pixels, matrix)
-    return (lambda: errors @ matrix) if name == INPUT_GRADIENT else (lambda: errors.T @ pixels)
+    return (lambda: gradients @ matrix) if name == INPUT_GRADIENT else (lambda: gradients.T @ pixels)
 
 
 def _fits_fused_convolution(layer: Layer, inputs: Tensor) -> bool:
@@ -254,11 +264,11 @@ def _fits_fused_convolution(layer: Layer, inputs: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of a step's time that its convolutions alone take, in (0, 1].
+    """Share of a step's time that its convolutions take if they run alone, in (0, 1].
 
     Attributes:
-        median: of the repeats.
-        quartiles: the first and third.
+        median: median over the repeats.
+        quartiles: first and third quartile over the repeats.
     """
 
     median: float
@@ -270,15 +280,16 @@ class Share:
 
 
 def share_of_step(alone: Sequence[float], steps: Sequence[float]) -> Share | None:
-    """The part of a step's time that its convolutions alone take, from repeats that stood side by side.
+    """Computes the share of a step's time that its convolutions take if they run alone.
 
     Args:
-        alone: seconds of the convolutions alone.
-        steps: seconds of the whole step.
+        alone: seconds of the convolutions alone, for each repeat.
+        steps: seconds of the whole step, for each repeat.
 
     Returns:
-        None if the third quartile is above 1. A step cannot take less time than its parts, so either the machine was
-        busier while they were timed alone, or the step runs them by a faster implementation.
+        the share, or None if its third quartile is above 1. A step cannot take less time than its parts, so in that
+        case either the machine was busier while the convolutions ran alone, or the step uses a faster implementation
+        of them.
     """
     low, median, high = np.percentile(np.divide(alone, steps), (25, 50, 75)).tolist()
     return Share(median, (low, high)) if high <= 1 else None

@@ -16,11 +16,11 @@ from tresnet_downstream.errors import UserError
 
 
 class Device(ABC):
-    """Where steps run.
+    """A device that runs steps.
 
     Attributes:
         kind: ``cpu`` or ``cuda``.
-        torch_device: what tensors are moved to.
+        torch_device: the device to which tensors are moved.
     """
 
     kind: str
@@ -28,54 +28,55 @@ class Device(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, str]:
-        """Its name and what else a reader needs who judges the figures later."""
+        """Returns the name of the device and other properties that are needed to interpret the figures."""
 
     @abstractmethod
     def synchronise(self) -> None:
-        """Waits until all work is done."""
+        """Waits until all work of the device is done."""
 
     @abstractmethod
     def bytes_kept(self, work: Callable[[], object]) -> int:
-        """Bytes allocated in ``work`` that are still in use while its result is."""
+        """Returns the bytes that ``work`` allocates and that are still in use while its result exists."""
 
     @abstractmethod
     def peak_bytes(self, work: Callable[[], object], apart_from: Callable[[], Iterable[Tensor]]) -> int:
-        """Most bytes in use at a time within ``work``, above what was in use before.
+        """Returns the largest number of bytes in use at one time during ``work``, minus the bytes in use before it.
 
         Args:
-            work: what allocates.
-            apart_from: called after it; tensors that came to be within it and do not count.
+            work: function whose memory is measured.
+            apart_from: function that is called after ``work`` and returns tensors that do not count, which ``work``
+                has allocated.
         """
 
     @abstractmethod
     def fitting(self, step: Callable[[int], object], needed: Callable[[int], int]) -> Callable[[int], bool]:
-        """Gives a function that says whether a step of so many pictures fits.
+        """Returns a function that tests whether a step with a number of images fits into memory.
 
         Args:
-            step: does one with so many.
-            needed: the bytes that it takes.
+            step: function that runs a step with a number of images.
+            needed: function that returns the bytes that a step with a number of images needs.
         """
 
     @abstractmethod
     def missing_compiler(self) -> str | None:
-        """What ``torch.compile`` lacks here, if anything."""
+        """Returns what ``torch.compile`` needs and this machine lacks, or None if nothing is missing."""
 
 
 class Cpu(Device):
-    """The processor and its memory, measured at torch's allocator."""
+    """The CPU, whose memory is measured at torch's allocator."""
 
     kind = "cpu"
     torch_device = torch.device("cpu")
 
     def describe(self) -> dict[str, str]:
-        """Nothing beyond what `machine` says."""
+        """Returns the kind of the device only; `machine` returns the properties of the processor."""
         return {"device": "cpu"}
 
     def synchronise(self) -> None:
-        """Nothing: every operator is done when it returns."""
+        """Does nothing, because every operator is done when it returns."""
 
     def bytes_kept(self, work: Callable[[], object]) -> int:
-        """Exact."""
+        """Returns the exact number of bytes."""
         gc.collect()
         with Allocations() as allocations:
             result = work()
@@ -84,7 +85,7 @@ class Cpu(Device):
         return num_bytes
 
     def peak_bytes(self, work: Callable[[], object], apart_from: Callable[[], Iterable[Tensor]]) -> int:
-        """Exact, save for what a library allocates past torch."""
+        """Returns the exact number of bytes, except for memory that a library allocates without torch's allocator."""
         gc.collect()
         with Allocations() as allocations:
             result = work()
@@ -92,33 +93,36 @@ class Cpu(Device):
         return allocations.peak(apart_from())
 
     def fitting(self, step: Callable[[int], object], needed: Callable[[int], int]) -> Callable[[int], bool]:
-        """By arithmetic, from what two and four pictures need: a process that takes too much is killed."""
+        """Extrapolates from the memory that two and four images need.
+
+        Other batches are not run, because a process that uses too much memory is killed.
+        """
         available = available_memory()
         if available is None:
             return lambda batch_size: True
-        # Not from one: libraries take other ways for a single picture.
+        # A batch of one is not used, because libraries use other algorithms for a single image.
         two, four = needed(2), needed(4)
         return lambda batch_size: two + (batch_size - 2) * (four - two) / 2 <= available
 
     def missing_compiler(self) -> str | None:
-        """A C++ compiler, which the CPU's kernels need."""
+        """Returns a hint if there is no C++ compiler, which the kernels of the CPU need."""
         names = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
         return None if any(name and shutil.which(name) for name in names) else "a C++ compiler, such as g++"
 
 
 class Cuda(Device):
-    """An NVIDIA GPU, or what torch shows as one."""
+    """An NVIDIA GPU, or another device that torch presents as one."""
 
     kind = "cuda"
 
     def __init__(self, name: str) -> None:
         self.torch_device = torch.device(name)
         torch.cuda.set_device(self.torch_device)
-        # Products of matrices in the same arithmetic as convolutions have by default.
+        # Matrix products use the arithmetic that convolutions use by default.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
 
     def describe(self) -> dict[str, str]:
-        """Name and memory, CUDA's version, and how float32 is multiplied."""
+        """Returns the name and memory of the GPU, the version of CUDA, and the arithmetic of float32 products."""
         properties = torch.cuda.get_device_properties(self.torch_device)
         return {
             "device": properties.name,
@@ -128,11 +132,11 @@ class Cuda(Device):
         }
 
     def synchronise(self) -> None:
-        """Waits for the GPU."""
+        """Waits until all work of the GPU is done."""
         torch.cuda.synchronize(self.torch_device)
 
     def bytes_kept(self, work: Callable[[], object]) -> int:
-        """By the allocator, which rounds each tensor up to 512 bytes."""
+        """Returns the bytes counted by torch's allocator, which rounds each tensor up to a multiple of 512 bytes."""
         gc.collect()
         before = torch.cuda.memory_allocated(self.torch_device)
         result = work()
@@ -141,7 +145,10 @@ class Cuda(Device):
         return num_bytes
 
     def peak_bytes(self, work: Callable[[], object], apart_from: Callable[[], Iterable[Tensor]]) -> int:
-        """By the allocator; of ``apart_from``, what is there at the time of the peak counts all the same."""
+        """Returns the bytes counted by torch's allocator.
+
+        Tensors of ``apart_from`` that exist at the time of the peak count too.
+        """
         gc.collect()
         before = torch.cuda.memory_allocated(self.torch_device)
         torch.cuda.reset_peak_memory_stats(self.torch_device)
@@ -149,7 +156,7 @@ class Cuda(Device):
         return torch.cuda.max_memory_allocated(self.torch_device) - before
 
     def fitting(self, step: Callable[[int], object], needed: Callable[[int], int]) -> Callable[[int], bool]:
-        """By trying."""
+        """Returns a function that runs the step, and returns whether the memory was sufficient."""
 
         def fits(batch_size: int) -> bool:
             fitted = True
@@ -158,7 +165,7 @@ class Cuda(Device):
                 self.synchronise()
             except torch.OutOfMemoryError:
                 fitted = False
-            # Only here, where the error no longer holds the step's tensors.
+            # This must follow the except block: until the block ends, the error holds the step's tensors.
             gc.collect()
             torch.cuda.empty_cache()
             return fitted
@@ -166,26 +173,26 @@ class Cuda(Device):
         return fits
 
     def missing_compiler(self) -> str | None:
-        """Triton, which the GPU's kernels need."""
+        """Returns a hint if Triton is not installed, which the kernels of the GPU need."""
         return None if find_spec("triton") else "Triton: pip install triton"
 
 
 def device_named(name: str) -> Device:
-    """The device of a name that torch knows and has, such as ``cpu`` or ``cuda:1``.
+    """Returns the device with this name, such as ``cpu`` or ``cuda:1``. torch must know the name and have the device.
 
     Raises:
-        UserError: if it is neither CPU nor GPU.
+        UserError: if the device is neither a CPU nor a GPU.
     """
     kind = torch.device(name).type
     if kind == "cpu":
         return Cpu()
     if kind == "cuda":
         return Cuda(name if ":" in name else f"cuda:{torch.cuda.current_device()}")
-    raise UserError(f"`device` {name}: the benchmark measures on cpu and cuda")
+    raise UserError(f"`device` {name}: the benchmark supports only cpu and cuda")
 
 
 def largest_batch(fits: Callable[[int], bool], at_most: int = 2**16) -> int:
-    """The most pictures that fit, up to ``at_most``, by doubling and bisection; 0 if not even one does."""
+    """Finds the largest number of images that fit, up to ``at_most``, by doubling and bisection; 0 if none fits."""
     low, high = 0, 1
     while high <= at_most and fits(high):
         low, high = high, 2 * high
@@ -197,13 +204,13 @@ def largest_batch(fits: Callable[[int], bool], at_most: int = 2**16) -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes that a process may still take without swapping, or None where Linux does not tell."""
+    """Returns the bytes that a process can still use without swapping, or None if /proc/meminfo has no such number."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return None
-    # A container may take less than the machine has.
+    # The memory limit of a container may be lower than the memory of the machine.
     limit, used = (_number_in(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
     return available if limit is None or used is None else min(available, limit - used)
 

@@ -1,4 +1,4 @@
-"""Measures a detector in ONNX Runtime and OpenVINO, in float32 and int8, beside the same detector in MMDetection."""
+"""Compares a detector in ONNX Runtime and OpenVINO, in float32 and int8, with the same detector in MMDetection."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,39 +21,42 @@ def compare_exported_detector(
     repeats: int = 9,
     tell: Callable[[str], object] = lambda line: None,
 ) -> list[Row]:
-    """Times a detector on the CPU, from resized pictures to boxes, at the score threshold of its config.
+    """Measures the speed of a detector on the CPU, from resized images to boxes, at the score threshold of its config.
 
     Args:
-        checkpoint: of a detector that can be exported.
-        patterns: pictures, folders or patterns, which int8 is calibrated with; the first ``batch_size`` are timed.
-        batch_size: pictures at a time.
-        repeats: timed calls of each, after one that warms up.
-        tell: told in a line what is going on.
+        checkpoint: checkpoint of a detector that can be exported.
+        patterns: image files, folders or patterns. The images calibrate int8, and the first ``batch_size`` are timed.
+        batch_size: number of images per call.
+        repeats: number of timed calls of each candidate, after one warm-up call.
+        tell: function that is called with each line of progress.
+
+    Returns:
+        one row for each candidate.
 
     Raises:
-        UserError: for numbers that are too small, a package that is missing, and a detector that cannot be exported.
+        UserError: if a number is out of range, a package is missing, or the detector cannot be exported.
     """
     require_repeats(repeats)
-    images = find_images(patterns)
-    if not 1 <= batch_size <= len(images):
-        raise UserError(f"`batch_size` {batch_size}: give a whole number, 1 to the {len(images)} pictures there are")
+    files = find_images(patterns)
+    if not 1 <= batch_size <= len(files):
+        raise UserError(f"`batch_size` {batch_size}: give a whole number from 1 to {len(files)}, the number of images")
     from tresnet_downstream.deployment.detector import ExportableDetector
     from tresnet_downstream.deployment.export import export
     from tresnet_downstream.detection.predict import load_detector
     from tresnet_downstream.exported import ExportedDetector
 
     model = ExportableDetector(load_detector(checkpoint))
-    pictures = [model.prepare(read_image(file)) for file in images[:batch_size]]
-    ways: dict[str, Callable[[], Any]] = {PEER: partial(model.predicted, pictures, model.score_threshold)}
+    images = [model.prepare(read_image(file)) for file in files[:batch_size]]
+    candidates: dict[str, Callable[[], Any]] = {PEER: partial(model.predicted, images, model.score_threshold)}
     exports: dict[str, tuple[str, Sequence[str]]] = {
         "ONNX Runtime": ("model.onnx", []),
         "OpenVINO": ("model.xml", []),
-        "OpenVINO, int8": ("int8.xml", images),
+        "OpenVINO, int8": ("int8.xml", files),
     }
     with tempfile.TemporaryDirectory() as folder:
         for who, (name, calibration) in exports.items():
             tell(f"exporting for {who}")
             export(model, Path(folder, name), calibration)
-            ways[who] = partial(ExportedDetector(Path(folder, name)).run, pictures, model.score_threshold)
-        timings = interleaved(ways, repeats, on_repeat=lambda done: tell(f"round {done} of {repeats + 1}"))
+            candidates[who] = partial(ExportedDetector(Path(folder, name)).run, images, model.score_threshold)
+        timings = interleaved(candidates, repeats, on_repeat=lambda done: tell(f"round {done} of {repeats + 1}"))
     return [Row(who, batch_size / timing.median, speed_ratio(timing, timings[PEER])) for who, timing in timings.items()]

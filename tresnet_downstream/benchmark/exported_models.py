@@ -1,4 +1,4 @@
-"""Measures TResNet-M fused, in ONNX Runtime and in OpenVINO, in float32 and int8, beside timm's TResNet-M."""
+"""Compares TResNet-M fused, in ONNX Runtime and in OpenVINO, in float32 and int8, with timm's TResNet-M."""
 
 import tempfile
 from collections.abc import Callable
@@ -26,12 +26,12 @@ PEER = "timm_tresnet_m"
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run the network.
+    """Speed of one implementation.
 
     Attributes:
-        who: what runs it.
-        images_per_second: the median.
-        ratio: images/s as a multiple of the peer's, repeat by repeat.
+        who: name of the implementation.
+        images_per_second: median over the repeats.
+        ratio: ratio of the images/s to those of the peer, computed for each repeat.
     """
 
     who: str
@@ -46,17 +46,20 @@ def compare_exported(
     tell: Callable[[str], object] = lambda line: None,
     network: str = "tresnet_m",
 ) -> list[Row]:
-    """Times TResNet-M with random weights and drawn pictures on the CPU.
+    """Measures the speed of TResNet-M on the CPU, with random weights and synthetic images.
 
     Args:
-        size: side of the pictures, in pixels.
-        batch_size: pictures at a time.
-        repeats: timed calls of each, after one that warms up.
-        tell: told in a line what is going on.
-        network: of :data:`NETWORKS`, this toolkit's.
+        size: side of the images, in pixels.
+        batch_size: number of images per call.
+        repeats: number of timed calls of each candidate, after one warm-up call.
+        tell: function that is called with each line of progress.
+        network: name of a network of this toolkit in :data:`NETWORKS`.
+
+    Returns:
+        one row for each candidate.
 
     Raises:
-        UserError: for numbers that are too small, or a package that is missing.
+        UserError: if a number is too small or a package is missing.
     """
     require_repeats(repeats)
     if batch_size < 1:
@@ -68,37 +71,37 @@ def compare_exported(
     ours.classes = tuple(str(number) for number in range(1000))
     peer = NETWORKS[PEER].build().eval().to(memory_format=torch.channels_last)
     fused = fuse(ours).to(memory_format=torch.channels_last)
-    pictures = drawn_pictures(batch_size, size, size).transpose(0, 3, 1, 2).astype(np.float32) / 255
-    batch = torch.from_numpy(pictures).contiguous(memory_format=torch.channels_last)
+    images = drawn_pictures(batch_size, size, size).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
-        files = _exported(ours, Path(folder), tell)
-        ways: dict[str, Callable[[], object]] = {PEER: lambda: peer(batch), "fuse": lambda: fused(batch)}
-        ways |= {who: partial(model.logits, pictures) for who, model in files.items()}
+        models = _exported(ours, Path(folder), tell)
+        candidates: dict[str, Callable[[], object]] = {PEER: lambda: peer(batch), "fuse": lambda: fused(batch)}
+        candidates |= {who: partial(model.logits, images) for who, model in models.items()}
         with torch.inference_mode():
-            timings = interleaved(ways, repeats, on_repeat=lambda done: tell(f"round {done} of {repeats + 1}"))
+            timings = interleaved(candidates, repeats, on_repeat=lambda done: tell(f"round {done} of {repeats + 1}"))
     return [Row(who, batch_size / timing.median, speed_ratio(timing, timings[PEER])) for who, timing in timings.items()]
 
 
 def _exported(model: ImageClassifier, folder: Path, tell: Callable[[str], object]) -> dict[str, ExportedClassifier]:
     size = model.pipeline[0]["size"]
     calibration = [str(folder / f"{number}.png") for number in range(FEWEST)]
-    for file, picture in zip(calibration, drawn_pictures(FEWEST, size, size), strict=True):
-        Image.fromarray(picture).save(file)
+    for file, image in zip(calibration, drawn_pictures(FEWEST, size, size), strict=True):
+        Image.fromarray(image).save(file)
     exports = {
         "ONNX Runtime": ("model.onnx", []),
         "OpenVINO": ("model.xml", []),
         "OpenVINO, int8": ("int8.xml", calibration),
     }
     models = {}
-    for who, (name, pictures) in exports.items():
+    for who, (name, images) in exports.items():
         tell(f"exporting for {who}")
-        export(ExportableClassifier(model), folder / name, pictures)
+        export(ExportableClassifier(model), folder / name, images)
         models[who] = ExportedClassifier(folder / name)
     return models
 
 
 def markdown(rows: list[Row], peer: str = PEER) -> str:
-    """A table of what was measured."""
+    """Returns the rows as a Markdown table."""
     lines = [f"| | images/s | x {peer} |", "| --- | ---: | ---: |"]
     lines += [f"| {row.who} | {row.images_per_second:.1f} | {row.ratio} |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -11,33 +11,33 @@ from tresnet_downstream.errors import UserError
 
 @dataclass(frozen=True)
 class Timing:
-    """What one candidate took, repeat by repeat.
+    """Times of one candidate.
 
     Attributes:
-        seconds: of each repeat, in the order of the run.
+        seconds: time of each repeat in seconds, in the order of the repeats.
     """
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Of the repeats, in seconds."""
+        """Median over the repeats, in seconds."""
         return float(np.median(self.seconds))
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and third, in seconds: half of the repeats lie between them."""
+        """First and third quartile over the repeats, in seconds. Half of the repeats lie between them."""
         low, high = np.percentile(self.seconds, (25, 75))
         return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast a candidate is as a peer, from repeats that stood side by side.
+    """Speed of a candidate relative to that of a peer, computed for each repeat.
 
     Attributes:
-        median: of the ratios of the repeats; above 1 where the candidate is faster.
-        quartiles: the first and third.
+        median: median over the repeats; above 1 if the candidate is faster.
+        quartiles: first and third quartile over the repeats.
     """
 
     median: float
@@ -54,26 +54,27 @@ def interleaved(
     synchronise: Callable[[], object] = lambda: None,
     on_repeat: Callable[[int], object] = lambda done: None,
 ) -> dict[str, Timing]:
-    """Runs every candidate once, then all of them again, ``repeats`` times over.
+    """Times every candidate once per round.
 
     Args:
-        candidates: what to time, by name.
-        repeats: how often, 1 or more.
-        warm_up: rounds before those that count.
-        synchronise: waits for the device, before and after each candidate.
-        on_repeat: told after each round how many are done, those that warm up included.
+        candidates: functions to time, by name.
+        repeats: number of timed rounds, at least 1.
+        warm_up: number of rounds before the timed rounds.
+        synchronise: function that waits for the device; called before and after each candidate.
+        on_repeat: function that is called after each round with the number of finished rounds, including warm-up
+            rounds.
 
     Returns:
-        the times of each candidate, under its name.
+        the times of each candidate, by name.
 
     Raises:
-        UserError: for less than one repeat.
+        UserError: if ``repeats`` is less than 1.
     """
     require_repeats(repeats)
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
     for done in range(warm_up + repeats):
-        # Each round begins elsewhere: who comes after whom is not always the same.
+        # Each round starts with another candidate, so that the order of the candidates varies.
         start = done % len(names) if names else 0
         for name in names[start:] + names[:start]:
             synchronise()
@@ -87,17 +88,17 @@ def interleaved(
 
 
 def require_repeats(repeats: int) -> None:
-    """Refuses less than one repeat: called before work that timing comes after.
+    """Raises an error if there is no repeat. Called before the work that precedes the timing.
 
     Raises:
-        UserError: for less than one.
+        UserError: if ``repeats`` is less than 1.
     """
     if repeats < 1:
         raise UserError(f"`repeats` {repeats}: give a whole number, at least 1")
 
 
 def speed_ratio(timing: Timing, peer: Timing) -> Ratio:
-    """How many times as fast as ``peer``; both from one call of `interleaved`."""
+    """Computes the speed relative to that of ``peer``. Both timings must be from one call of `interleaved`."""
     ratios = np.divide(peer.seconds, timing.seconds)
     low, high = np.percentile(ratios, (25, 75))
     return Ratio(float(np.median(ratios)), (float(low), float(high)))

@@ -14,19 +14,19 @@ from tresnet_downstream.benchmark.allocations import Allocations
 from tresnet_downstream.benchmark.interleaved import Ratio, interleaved, require_repeats, speed_ratio
 from tresnet_downstream.errors import UserError
 
-BOXES = 4
+BOXES = 4  # number of boxes in each image
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of pass.
+    """Time and memory of one kind of pass.
 
     Attributes:
-        kind: ``inference``, or ``training``: losses and the backward pass.
-        detector_seconds: of the detector alone, the median.
-        joint_seconds: of both, the median.
-        time: that of both as a multiple of the detector's, repeat by repeat.
-        memory: peak memory of both as a multiple of the detector's.
+        kind: ``inference`` or ``training``. Training computes the losses and the backward pass.
+        detector_seconds: median time of the detector alone, in seconds.
+        joint_seconds: median time of the joint model, in seconds.
+        time: ratio of the joint model's time to the detector's, computed for each repeat.
+        memory: ratio of the joint model's peak memory to the detector's.
     """
 
     kind: str
@@ -43,27 +43,32 @@ def compare_joint(
     repeats: int = 15,
     tell: Callable[[str], object] = lambda line: None,
 ) -> list[Row]:
-    """Times a joint model on drawn pictures on the CPU.
+    """Measures the time and memory of a joint model and of its detector on the CPU, with random images.
 
     Args:
-        checkpoint: of a joint training.
-        size: side of the pictures, in pixels; a multiple of 32.
-        batch_size: pictures at a time.
-        repeats: timed passes of each, after one that warms up.
-        tell: told in a line what is going on.
+        checkpoint: checkpoint of a joint model.
+        size: side of the images, in pixels; a multiple of 32.
+        batch_size: number of images per pass.
+        repeats: number of timed passes of each model, after one warm-up pass.
+        tell: function that is called with each line of progress.
+
+    Returns:
+        one row for inference and one for training.
 
     Raises:
-        UserError: for numbers that are too small, and a checkpoint of another task.
+        UserError: if a number is invalid, or the checkpoint is of another task.
     """
     from tresnet_downstream.detection.predict import load_detector
     from tresnet_downstream.joint.predict import gives_labels_and_boxes
 
     require_repeats(repeats)
     if batch_size < 1 or size < 32 or size % 32:
-        raise UserError(f"`batch_size` {batch_size}, `size` {size}: give at least 1, and a multiple of 32")
+        raise UserError(
+            f"`batch_size` {batch_size}, `size` {size}: give a batch size of at least 1, and a multiple of 32 as size"
+        )
     model: Any = load_detector(checkpoint)
     if not gives_labels_and_boxes(model):
-        raise UserError(f"{checkpoint}: is of a detector alone; give one of labels and boxes")
+        raise UserError(f"{checkpoint}: is a checkpoint of a detector; give one of a joint model (labels and boxes)")
     images, samples = _batch(model, size, batch_size)
 
     def infer(network: Any) -> None:
@@ -77,7 +82,7 @@ def compare_joint(
 
     rows = []
     for kind, step in {"inference": infer, "training": train}.items():
-        tell(kind)
+        tell(f"measuring {kind}")
         passes = {"detector": partial(step, model.detector), "both": partial(step, model)}
         timings = interleaved(passes, repeats)
         peaks = {}
@@ -86,7 +91,7 @@ def compare_joint(
             with Allocations() as allocations:
                 one_pass()
             peaks[name] = allocations.peak()
-        # The detector's speed as a multiple of that of both is the time of both as a multiple of the detector's.
+        # The detector's speed divided by the joint model's is the joint model's time divided by the detector's.
         ratio = speed_ratio(timings["detector"], timings["both"])
         rows.append(
             Row(kind, timings["detector"].median, timings["both"].median, ratio, peaks["both"] / peaks["detector"])
@@ -95,7 +100,7 @@ def compare_joint(
 
 
 def markdown(rows: list[Row]) -> str:
-    """A table of what was measured."""
+    """Returns the rows as a Markdown table."""
     lines = ["| pass | detector, s | both, s | time x | peak memory x |", "| --- | ---: | ---: | ---: | ---: |"]
     lines += [
         f"| {row.kind} | {row.detector_seconds:.3f} | {row.joint_seconds:.3f} | {row.time} | {row.memory:.3f} |"

@@ -11,7 +11,7 @@ _PACKAGES = ("tresnet-downstream", "torch", "torchvision", "timm", "numpy", "pyc
 
 
 def machine() -> dict[str, str]:
-    """The processor, the cores that this process may use, torch's threads and instructions, and the date."""
+    """Returns the processor, the cores that this process may use, torch's threads and instructions, and the date."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
@@ -24,7 +24,7 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the measured packages that are installed."""
+    """Returns the versions of Python and of the measured packages that are installed."""
     versions_of = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 
 def machine_line() -> str:
-    """Machine and versions in one line."""
+    """Returns the machine and the versions in one line."""
     return "; ".join(f"{key}: {value}" for key, value in {**machine(), **versions()}.items())
 
 

@@ -20,21 +20,21 @@ _ALONE = "the convolutions alone"
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one case; None where it does not apply.
+    """Measurements of one case. A value is None if it does not apply to the case.
 
     Attributes:
-        case: what was measured.
-        group: the title of the group that it was timed in.
-        timing: of its steps.
-        ratio: images/s as a multiple of the peer's, repeat by repeat.
-        kept: MiB for each picture that the backward pass needs.
-        peak: MiB for each picture, without weights, their gradients and the picture.
-        largest_batch: the most pictures that fit a step.
-        macs: multiply-adds of the forward pass for a picture.
-        parameters: how many.
-        alone: seconds that the step's convolutions and linear layers took when each was run by itself, repeat by
-            repeat, in turn with the group's steps; None as well for a network with products of another kind.
-        obstacle: why it was not measured.
+        case: the measured case.
+        group: title of the group in which the case was timed.
+        timing: times of the steps.
+        ratio: ratio of the images/s to those of the peer, computed for each repeat.
+        kept: memory that the backward pass needs, in MiB per image.
+        peak: peak memory in MiB per image, without the weights, their gradients and the image.
+        largest_batch: largest number of images that fit in a step.
+        macs: number of multiply-adds of the forward pass for one image.
+        parameters: number of parameters.
+        alone: seconds that the step's convolutions and linear layers took when each ran by itself, for each repeat, in
+            turn with the steps of the group. Also None for a network with other matrix products.
+        obstacle: the reason why the case was not measured.
     """
 
     case: Case
@@ -51,12 +51,12 @@ class Result:
 
     @property
     def images_per_second(self) -> float | None:
-        """The median of the repeats."""
+        """Median over the repeats."""
         return None if self.timing is None else self.case.batch_size / self.timing.median
 
     @property
     def quartiles(self) -> tuple[float, float] | None:
-        """The first and third of the repeats, in images/s."""
+        """First and third quartile over the repeats, in images/s."""
         if self.timing is None:
             return None
         short, long = self.timing.quartiles
@@ -64,26 +64,26 @@ class Result:
 
     @property
     def share(self) -> Share | None:
-        """The part of the step's time that the convolutions alone take; None where it is unknown."""
+        """Share of the step's time that its convolutions take if they run alone; None if it is unknown."""
         if self.timing is None or self.alone is None:
             return None
         return share_of_step(self.alone, self.timing.seconds)
 
     @property
     def why_share_is_unknown(self) -> str | None:
-        """Why there is no `share` of what was timed, if so."""
+        """The reason why `share` is unknown; None if it is known or the case was not timed."""
         if self.timing is None or self.share is not None:
             return None
         if self.alone is None:
-            return "it has products other than convolutions and linear layers"
+            return "it has matrix products besides its convolutions and linear layers"
         return (
             f"the convolutions alone took {np.median(self.alone):.3g} s, the step {self.timing.median:.3g} s: either "
-            "the machine was busy (measure again) or the step has a faster implementation of them"
+            "the machine was busy (measure again) or the step uses a faster implementation of them"
         )
 
     @property
     def top1(self) -> float | None:
-        """The published score at this size, in percent."""
+        """Published score at the image size of the case, in percent."""
         published = network_named(self.case.network).published.get(self.case.size)
         return None if published is None else published.percent
 
@@ -96,24 +96,27 @@ def measure(
     with_largest_batch: bool = False,
     tell: Callable[[str], object] = lambda line: None,
 ) -> list[Result]:
-    """Measures group after group; within a group the steps take turns, and their convolutions alone with them.
+    """Measures group after group. Within a group, the steps and their convolutions alone are timed in turn.
 
     Args:
-        groups: what `cases.groups` gives.
-        device: where to run.
-        repeats: timed steps of each case, after one that warms up.
-        peer: the network whose eager form every speed is divided by; none if None.
-        with_largest_batch: also finds the largest batch of each case, compiled ones excepted.
-        tell: told in a line what is going on.
+        groups: groups of cases, as returned by `cases.groups`.
+        device: device that runs the steps.
+        repeats: number of timed steps of each case, after one warm-up step.
+        peer: name of the network by whose speed in eager form every speed is divided; None for no ratios.
+        with_largest_batch: whether to find the largest batch of each case that is not compiled.
+        tell: function that is called with each line of progress.
+
+    Returns:
+        one result for each case of each group, also for those that cannot be measured.
 
     Raises:
-        UserError: for a peer that is not among the networks, a batch that does not fit (the message says which one
-            does) and a compiler that is missing.
+        UserError: if the peer is not among the networks, a batch does not fit into memory (the message states a batch
+            size that does), a compiler is missing, or ``repeats`` is less than 1.
     """
     require_repeats(repeats)
     cases = [case for group in groups for case in group.cases]
     if peer and not any(_is_peer(case, peer) for case in cases):
-        raise UserError(f"`peer` {peer}: it is not among the eager networks that are measured; name it as one of them")
+        raise UserError(f"`peer` {peer}: is not among the networks that are measured in eager form; add it to them")
     if any(case.form == "compiled" for case in cases) and (lacking := device.missing_compiler()):
         raise UserError(f"`forms` compiled needs {lacking}")
     results = []
@@ -122,7 +125,8 @@ def measure(
             results += _measure_group(group, device, repeats, peer, with_largest_batch, tell)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"{group.title}: every batch fits, but not beside the other networks; measure fewer of them at a time"
+                f"{group.title}: each network fits into memory alone, but not together with the others; measure fewer "
+                "networks at a time"
             ) from error
         results += [Result(case, group.title, obstacle=reason) for case, reason in group.obstacles.items()]
     return results
@@ -142,11 +146,11 @@ def _measure_group(
 ) -> list[Result]:
     if not group.cases:
         return []
-    # One network at a time, before those that are timed together share the memory.
+    # Batches are checked with one network in memory, before the networks of the group share the memory.
     largest = {case: _checked_batch(case, device, with_largest_batch, tell) for case in group.cases}
     steps, results = [], []
     for case in group.cases:
-        tell(f"{case}: memory")
+        tell(f"{case}: measuring the memory")
         step = prepared(case, device)
         results.append(_memory(step, group.title, largest[case]))
         steps.append(step)
@@ -161,41 +165,41 @@ def _measure_group(
     for place, (step, result) in enumerate(zip(steps, results, strict=True)):
         timing = timings[result.case.label]
         ratio = speed_ratio(timing, timings[peer]) if peer in timings else None
-        # Without the round that warmed up.
+        # The warm-up round does not count.
         seconds = alone.seconds(step.layers)[-repeats:] if _has_only(step, step.layers) else None
         results[place] = replace(result, timing=timing, ratio=ratio, alone=seconds)
     return results
 
 
 def _has_only(step: Step, layers: Mapping[Layer, int]) -> bool:
-    """Whether these layers are all the multiply-adds of a step's forward pass."""
+    """Whether these layers have all multiply-adds of a step's forward pass."""
     return sum(count * layer.macs for layer, count in layers.items()) == step.macs * step.case.batch_size
 
 
 def _checked_batch(case: Case, device: Device, with_largest_batch: bool, tell: Callable[[str], object]) -> int | None:
-    """The largest batch if asked for.
+    """Checks that the batch of the case fits into memory; returns the largest batch if ``with_largest_batch`` is set.
 
     Raises:
-        UserError: if the case's own does not fit.
+        UserError: if the batch of the case does not fit into memory.
     """
-    # Every new batch size would be compiled anew, so the plain form answers for the compiled one.
+    # torch would compile the network again for every batch size. Therefore, the eager form is run for the compiled one.
     probed = replace(case, form="eager") if case.form == "compiled" else case
     step = prepared(replace(probed, batch_size=1), device)
     fits = device.fitting(lambda count: step.run(*step.batch(count)), step.needed_bytes)
     if not fits(case.batch_size):
         tell(f"{case}: a batch of {case.batch_size} does not fit")
         fitting = largest_batch(fits, case.batch_size)
-        advice = f"{fitting} do: `batch_size` {fitting}" if fitting else "nor does a single one"
-        raise UserError(f"{case}: {case.batch_size} pictures do not fit the {device.kind}'s memory; {advice}")
+        advice = f"{fitting} fit: give `batch_size` {fitting}" if fitting else "nor does a single image"
+        raise UserError(f"{case}: {case.batch_size} images do not fit into the {device.kind}'s memory; {advice}")
     if not with_largest_batch or case.form == "compiled":
         return None
-    tell(f"{case}: largest batch")
+    tell(f"{case}: searching for the largest batch")
     return largest_batch(fits)
 
 
 def _memory(step: Step, group: str, largest: int | None) -> Result:
     case = step.case
-    step()  # what is allocated once, at the first step, and compiled then
+    step()  # the first step compiles the network, and makes allocations that later steps do not repeat
     bytes_kept = step.bytes_kept()
     return Result(
         case,

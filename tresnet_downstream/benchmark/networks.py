@@ -16,11 +16,11 @@ RESNET_RS_PAPER = "Bello et al., 2021, arXiv:2103.07579"
 
 @dataclass(frozen=True)
 class Published:
-    """A top-1 score on ImageNet that its authors give.
+    """A published top-1 score on ImageNet.
 
     Attributes:
-        percent: single crop.
-        source: where it stands.
+        percent: top-1 score with a single crop, in percent.
+        source: where the score is published.
     """
 
     percent: float
@@ -29,14 +29,16 @@ class Published:
 
 @dataclass(frozen=True)
 class Network:
-    """One row of the table.
+    """A network of the table `NETWORKS`.
 
     Attributes:
-        build: gives a classifier of 1000 classes with random weights: N x 3 x H x W to N x 1000 logits.
-        published: scores by the size of the picture, in pixels; the first is the network's own size.
-        ours: whether it is this toolkit's, which `deployment.fuse` takes.
-        only_training: set where a step of inference is that of another row, as with checkpointing.
-        family: what the plot joins with a line; none if empty.
+        build: function that returns a classifier with 1000 classes and random weights. The classifier maps images of
+            shape N x 3 x H x W to N x 1000 logits.
+        published: published scores by image size in pixels. The first size is the network's own size.
+        ours: whether the network is this toolkit's and `deployment.fuse` accepts it.
+        only_training: whether inference is not measured because it equals that of another network, as with
+            checkpointing.
+        family: name of the networks that a line joins in the plot; empty for no line.
     """
 
     build: Callable[[], nn.Module]
@@ -47,7 +49,12 @@ class Network:
 
 
 def tresnet(variant: str, **options: Any) -> Callable[[], nn.Module]:
-    """Builds this toolkit's TResNet; ``options`` are arguments of its backbone."""
+    """Returns a function that builds this toolkit's TResNet.
+
+    Args:
+        variant: variant of the backbone, such as ``m``.
+        **options: further arguments of the backbone.
+    """
 
     def build() -> nn.Module:
         from tresnet_downstream.classification import ImageClassifier
@@ -61,7 +68,10 @@ def tresnet(variant: str, **options: Any) -> Callable[[], nn.Module]:
 
 
 def on_torchs_operators(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """The same network with Triton's kernels off, to show beside it what they bring on a GPU."""
+    """Returns a function that builds the same network with Triton's kernels off.
+
+    A comparison of the two networks shows the effect of the kernels on a GPU.
+    """
 
     def build_with_switch() -> nn.Module:
         from tresnet_downstream.backbones import use_triton
@@ -83,22 +93,24 @@ def on_torchs_operators(build: Callable[[], nn.Module]) -> Callable[[], nn.Modul
 
 
 def timm_network(model: str, checkpointing: bool = False) -> Callable[[], nn.Module]:
-    """Builds a network of timm, with its activation checkpointing if asked.
+    """Returns a function that builds a network of timm.
 
-    The function that is returned raises UserError where timm is not installed or has no such network.
+    The returned function raises a UserError if timm is not installed or has no such network.
+
+    Args:
+        model: timm's name of the network.
+        checkpointing: whether to use timm's activation checkpointing.
     """
 
     def build() -> nn.Module:
         try:
             import timm
         except ImportError as error:
-            raise UserError(
-                f"timm is missing, which {model} is to come from: pip install 'tresnet-downstream[timm]'"
-            ) from error
+            raise UserError(f"{model} needs timm: pip install 'tresnet-downstream[timm]'") from error
         try:
             created: Any = timm.create_model(model, pretrained=False, num_classes=NUM_CLASSES)
         except RuntimeError as error:
-            raise UserError(f"timm {timm.__version__} has no {model}: pip install --upgrade timm") from error
+            raise UserError(f"timm {timm.__version__} has no network {model}: pip install --upgrade timm") from error
         if checkpointing:
             created.set_grad_checkpointing(True)
         network: nn.Module = created
@@ -149,10 +161,10 @@ SHORT_FORM = ("tresnet_m", "timm_tresnet_m", "resnet50")
 
 
 def network_named(name: str) -> Network:
-    """A row of the table.
+    """Returns the network with this name in `NETWORKS`.
 
     Raises:
-        UserError: if there is none of that name.
+        UserError: if there is no network with this name.
     """
     if name not in NETWORKS:
         raise UserError(f"unknown network {name!r}: choose from {', '.join(NETWORKS)}, or all")

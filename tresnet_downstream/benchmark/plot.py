@@ -16,9 +16,9 @@ from tresnet_downstream.benchmark.measure import Result
 from tresnet_downstream.benchmark.networks import network_named
 from tresnet_downstream.files import whole_file
 
-# Told apart also by those who see no red or green (Okabe and Ito, 2008).
+# People with red-green colour blindness can distinguish these colours (Okabe and Ito, 2008).
 _OURS, _OTHERS = "#0072b2", "#d55e00"
-# Where a point's name may stand, best first: offset in typographic points.
+# Possible offsets of a name from its point, in typographic points, in order of preference.
 _PLACES = [
     *((0, 7), (0, -14), (8, -3), (-8, -3)),
     *((x, y) for y in (16, -22, 28, -34, 40, -46) for x in (14, -14)),
@@ -28,16 +28,16 @@ _MARKERS = {"eager": "o", "compiled": "^", "fused": "D"}
 
 
 def draw_speed_accuracy(results: Sequence[Result], path: str | Path) -> bool:
-    """Draws one plot for each group side by side, as PNG.
+    """Draws one plot for each group, side by side, and writes a PNG file.
 
-    Only rows whose network has a published score at the size that was measured are drawn.
+    Only results whose network has a published score at the measured image size are drawn.
 
     Args:
-        results: of `measure`.
-        path: the file.
+        results: results of `measure`.
+        path: path of the PNG file.
 
     Returns:
-        whether there was a row to draw; without one no file is written.
+        whether there was a result to draw. If there was none, no file is written.
     """
     drawn = [result for result in results if result.images_per_second and result.top1]
     if not drawn:
@@ -73,18 +73,18 @@ def _panel(axes: Axes, title: str, results: Sequence[Result]) -> None:
 
 
 def _point(result: Result) -> tuple[float, float]:
-    """Images/s and published top-1 of a result that has both."""
+    """Returns the images/s and the published top-1 score of a result that has both."""
     return result.images_per_second or 0.0, result.top1 or 0.0
 
 
 def _points(axes: Axes, results: Sequence[Result], legend: str, colour: str, marker: str) -> None:
-    """Medians, with bars from the first to the third quartile."""
+    """Draws the medians, with bars from the first to the third quartile."""
     speeds, scores = np.array([_point(result) for result in results]).T
     quartiles = np.array([result.quartiles for result in results]).T
     axes.errorbar(
         speeds,
         scores,
-        # A median may lie outside by a rounding error.
+        # A median may lie outside of the quartiles by a rounding error.
         xerr=abs(quartiles - speeds),
         fmt=marker,
         color=colour,
@@ -95,11 +95,11 @@ def _points(axes: Axes, results: Sequence[Result], legend: str, colour: str, mar
 
 
 def _label(canvas: FigureCanvasAgg, axes: Axes, results: Sequence[Result]) -> None:
-    """Names the points, each name at the first place around its point where no other name or point stands."""
+    """Writes the name of each point at the first of the offsets that overlap the fewest other names and points."""
     canvas.figure.draw_without_rendering()
     points = [axes.transData.transform(_point(result)) for result in results]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
-    # From the top down, so that names fan out to the same side.
+    occupied = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
+    # Points are processed from top to bottom, so that their names spread to the same side.
     for place in sorted(range(len(results)), key=lambda place: (-points[place][1], points[place][0])):
         result = results[place]
         name = axes.annotate(
@@ -115,10 +115,10 @@ def _label(canvas: FigureCanvasAgg, axes: Axes, results: Sequence[Result]) -> No
             _move(name, offset)
             name.update_positions(canvas.get_renderer())
             boxes.append(Text.get_window_extent(name))
-        overlaps = [sum(box.overlaps(other) for other in taken) for box in boxes]
+        overlaps = [sum(box.overlaps(other) for other in occupied) for box in boxes]
         best = overlaps.index(min(overlaps))
         _move(name, _PLACES[best])
-        taken.append(boxes[best])
+        occupied.append(boxes[best])
 
 
 def _move(name: Annotation, offset: tuple[int, int]) -> None:

@@ -1,8 +1,8 @@
 """Prepares one step of training or inference for timing.
 
-Everything is channels-last. Training is as timm's benchmark has it: forward, cross-entropy, backward and a step of SGD
-with momentum; the short types by autocast, float16 with its gradients scaled. Inference has the weights and pictures
-converted to the short types.
+All tensors are channels-last. As in timm's benchmark, a training step consists of forward pass, cross-entropy, backward
+pass and a step of SGD with momentum. Training in bfloat16 and float16 uses autocast, float16 also gradient scaling.
+For inference in bfloat16 and float16, weights and images are converted to the type.
 """
 
 from abc import ABC, abstractmethod
@@ -23,19 +23,19 @@ SEED = 0
 
 
 def dtype_of(case: Case) -> torch.dtype:
-    """The data type in which a case computes."""
+    """Returns the data type in which a case computes."""
     dtype: torch.dtype = getattr(torch, case.type)
     return dtype
 
 
 class Step(ABC):
-    """What is timed: calling it does one step with the case's pictures.
+    """A step of training or inference to be timed. A call runs one step with the images of the case.
 
     Attributes:
-        case: what it is a step of.
-        network: with random weights, on the device; the same whatever ran before.
-        macs: multiply-adds of its forward pass for a picture.
-        layers: its convolutions and linear layers for the case's pictures, and how many there are of each.
+        case: the case of the step.
+        network: network with random weights, on the device. The weights do not depend on earlier steps.
+        macs: number of multiply-adds of the forward pass for one image.
+        layers: convolutions and linear layers for the batch of the case, and the number of each layer.
     """
 
     def __init__(self, case: Case, device: Device) -> None:
@@ -43,7 +43,7 @@ class Step(ABC):
         torch.manual_seed(SEED)
         network = network_named(case.network).build()
         self.network: nn.Module = network.to(device.torch_device).to(memory_format=torch.channels_last)
-        # Before the network is fused: neither knows oneDNN's own operators.
+        # Both count before the network is fused, because neither knows oneDNN's own operators.
         self.macs = multiply_adds(self.network, case.size)
         layers = layers_of(self.network, case.size)
         self.layers = {layer.of_batch(case.batch_size): count for layer, count in layers.items()}
@@ -51,14 +51,19 @@ class Step(ABC):
 
     @abstractmethod
     def run(self, images: Tensor, labels: Tensor) -> None:
-        """One step with these pictures, N x 3 x H x W in [0, 1], and N class numbers."""
+        """Runs one step.
+
+        Args:
+            images: images of shape N x 3 x H x W, in [0, 1].
+            labels: N class numbers.
+        """
 
     def __call__(self) -> None:
-        """One step with the case's pictures."""
+        """Runs one step with the images of the case."""
         self.run(self.images, self.labels)
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
-        """Random pictures, the same for every network, and labels."""
+        """Returns ``count`` random images, which are the same for every network, and their labels."""
         draw = torch.Generator(self.device.torch_device).manual_seed(SEED)
         options: Any = {"device": self.device.torch_device, "generator": draw}
         images = torch.rand(count, 3, self.case.size, self.case.size, **options)
@@ -67,23 +72,23 @@ class Step(ABC):
 
     @abstractmethod
     def peak_bytes(self, count: int | None = None) -> int:
-        """Of one step, without parameters, buffers, pictures and what the weights' gradients take.
+        """Returns the peak memory of one step in bytes, without parameters, buffers, images and gradients of weights.
 
         Args:
-            count: of pictures; the case's if None.
+            count: number of images; None for the batch size of the case.
         """
 
     @abstractmethod
     def needed_bytes(self, count: int) -> int:
-        """What a step with so many pictures takes beyond the weights."""
+        """Returns the bytes that a step with ``count`` images needs in addition to the weights."""
 
     def bytes_kept(self) -> int | None:
-        """What is in use between forward and backward pass; None where there is no backward."""
+        """Returns the bytes in use between forward and backward pass, or None if there is no backward pass."""
         return None
 
 
 class Training(Step):
-    """Forward, loss, backward and the optimiser's step."""
+    """A training step: forward pass, loss, backward pass and optimiser step."""
 
     def __init__(self, case: Case, device: Device) -> None:
         super().__init__(case, device)
@@ -93,23 +98,23 @@ class Training(Step):
         self.scaler = torch.amp.GradScaler(device.kind, enabled=case.type == "float16")
 
     def run(self, images: Tensor, labels: Tensor) -> None:
-        """One step; the weights move."""
+        """Runs one step, which updates the weights."""
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(self.loss(images, labels)).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The forward pass up to the loss."""
+        """Computes the forward pass up to the loss."""
         with torch.autocast(self.device.kind, dtype_of(self.case), enabled=self.case.type != "float32"):
             return F.cross_entropy(self.forward(images), labels)
 
     def bytes_kept(self) -> int:
-        """Everything that the forward pass leaves for the backward pass, however it is kept."""
+        """Returns the bytes of everything that the forward pass leaves for the backward pass, however it is stored."""
         return self.device.bytes_kept(lambda: self.loss(self.images, self.labels))
 
     def peak_bytes(self, count: int | None = None) -> int:
-        """Of forward and backward pass."""
+        """Returns the peak memory of forward and backward pass, in bytes."""
         images, labels = (self.images, self.labels) if count is None else self.batch(count)
         self.optimiser.zero_grad(set_to_none=True)
         peak = self.device.peak_bytes(lambda: self.loss(images, labels).backward(), self._gradients)
@@ -117,7 +122,7 @@ class Training(Step):
         return peak
 
     def needed_bytes(self, count: int) -> int:
-        """The peak, the pictures, and for each weight a gradient and a momentum."""
+        """Returns the bytes of the peak, the images, and one gradient and one momentum for each weight."""
         weights = sum(parameter.nbytes for parameter in self.network.parameters())
         return self.peak_bytes(count) + self.batch(count)[0].nbytes + 2 * weights
 
@@ -126,7 +131,7 @@ class Training(Step):
 
 
 class Inference(Step):
-    """The forward pass in evaluation mode."""
+    """An inference step: the forward pass in evaluation mode."""
 
     def __init__(self, case: Case, device: Device) -> None:
         super().__init__(case, device)
@@ -140,30 +145,30 @@ class Inference(Step):
             self.forward = torch.compile(self.network, options={"freezing": True})
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
-        """As in training, but in the type of the weights."""
+        """Returns the same images as in training, converted to the type of the weights, and their labels."""
         images, labels = super().batch(count)
         return images.to(dtype_of(self.case)), labels
 
     def run(self, images: Tensor, labels: Tensor) -> None:
-        """One step, without a gradient."""
-        # Not inference mode, in which torch's compiler does not freeze weights.
+        """Runs one step without gradients."""
+        # Inference mode is not used, because torch's compiler does not freeze weights in it.
         with torch.no_grad():
             self.forward(images)
 
     def peak_bytes(self, count: int | None = None) -> int:
-        """Of the forward pass."""
+        """Returns the peak memory of the forward pass, in bytes."""
         images, labels = (self.images, self.labels) if count is None else self.batch(count)
         return self.device.peak_bytes(lambda: self.run(images, labels), tuple)
 
     def needed_bytes(self, count: int) -> int:
-        """The peak and the pictures."""
+        """Returns the bytes of the peak and the images."""
         return self.peak_bytes(count) + self.batch(count)[0].nbytes
 
 
 def prepared(case: Case, device: Device) -> Step:
-    """A step that is ready for its first call.
+    """Returns a step that is ready for its first call.
 
     Raises:
-        UserError: if the network cannot be built here.
+        UserError: if the network cannot be built on this machine.
     """
     return Training(case, device) if case.task == "training" else Inference(case, device)

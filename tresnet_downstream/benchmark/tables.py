@@ -15,19 +15,19 @@ FORMAT, VERSION = "tresnet_downstream.benchmark", 2
 PLOT = "plot.png"
 _ABSENT = "-"
 _NOTES = """\
-- images/s: median of the repeats (first to third quartile); the rows of a table took turns.
-- kept: what the forward pass leaves for the backward pass. peak: most bytes in use within a step, without weights,
-  their gradients and the pictures. Both in MiB for each picture.
-- GMACs: multiply-adds of the forward pass for one picture.
-- convolutions alone: the part of the step's time that its convolutions and linear layers take when each is run by
-  itself, in turn with the step, in its shape and type and by the fastest of torch's operators (in training forward,
-  input gradient and weight gradient); median (first to third quartile). A step of nothing else would be at 100%.
-- training: forward, cross-entropy, backward and a step of SGD with momentum; bfloat16 and float16 by autocast.
-  inference: weights and pictures in the type named. Everything channels-last."""
+- images/s: median over the repeats (first to third quartile). The rows of a table were timed in turn.
+- kept: memory that the forward pass leaves for the backward pass. peak: largest memory in use during a step, without
+  weights, their gradients and the images. Both are in MiB per image.
+- GMACs: multiply-adds of the forward pass for one image, in 10^9.
+- convolutions alone: share of the step's time that its convolutions and linear layers take if each runs by itself, in
+  turn with the step, in its shape and type and with the fastest of torch's operators (in training: forward, input
+  gradient and weight gradient); median (first to third quartile). A step without other operations would have 100%.
+- training: forward pass, cross-entropy, backward pass and a step of SGD with momentum; bfloat16 and float16 by
+  autocast. inference: weights and images in the type of the table. All tensors are channels-last."""
 
 
 def markdown(results: Sequence[Result], about: Mapping[str, str], peer: str | None) -> str:
-    """A table for each group, what was measured on, and what the columns mean."""
+    """Returns the machine, a table for each group, and the meaning of the columns, as Markdown."""
     parts = ["; ".join(f"{key}: {value}" for key, value in about.items())]
     for title, members in groupby(results, key=lambda result: result.group):
         parts.append(f"### {title}\n\n{_table(list(members), peer)}")
@@ -38,7 +38,7 @@ def markdown(results: Sequence[Result], about: Mapping[str, str], peer: str | No
 def _table(results: Sequence[Result], peer: str | None) -> str:
     measured = [result for result in results if result.obstacle is None]
     rows = [_row(result) for result in measured]
-    # A column that says nothing in this group is left out.
+    # A column without values in this group is left out.
     columns = [name for name in (rows[0] if rows else {}) if any(row[name] != _ABSENT for row in rows)]
     headings = [f"x {peer}" if name == "x peer" else name for name in columns]
     lines = [_line(headings), _line(["---"] + ["---:"] * (len(columns) - 1))] if rows else []
@@ -91,7 +91,7 @@ def _with_spread(value: float | None, quartiles: tuple[float, float] | None) -> 
 
 
 def _sources(results: Sequence[Result]) -> list[str]:
-    """Where the scores that the tables show were published."""
+    """Returns a line with the publications of the scores in the tables."""
     shown = {(result.case.network, result.case.size) for result in results if result.obstacle is None}
     by_source: dict[str, list[str]] = {}
     for name, size in sorted(shown):
@@ -102,7 +102,7 @@ def _sources(results: Sequence[Result]) -> list[str]:
 
 
 def content(results: Sequence[Result], about: Mapping[str, str], peer: str | None) -> dict[str, Any]:
-    """The same for programs, with the seconds of every repeat."""
+    """Returns the content of the JSON file: the results, with the seconds of every repeat."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -136,10 +136,12 @@ def _entry(result: Result) -> dict[str, Any]:
 def write_tables(
     results: Sequence[Result], about: Mapping[str, str], peer: str | None, folder: str | Path
 ) -> list[Path]:
-    """Writes ``table.md`` and ``table.json``; gives their paths. Earlier ones, and their plot, are moved aside.
+    """Writes ``table.md`` and ``table.json``, and returns their paths.
+
+    Existing files of these names and an existing plot are moved to a new folder ``earlier_N`` first.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: if the folder cannot be written to.
     """
     texts = {
         "table.md": markdown(results, about, peer),

@@ -6,12 +6,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def multiply_adds(network: nn.Module, size: int) -> int:
-    """Multiply-adds of the forward pass in evaluation mode, for one picture of ``size`` x ``size`` pixels."""
+    """Counts the multiply-adds of the forward pass in evaluation mode, for one image of ``size`` x ``size`` pixels."""
     first = next(network.parameters())
-    picture = torch.zeros(1, 3, size, size, device=first.device, dtype=first.dtype)
+    image = torch.zeros(1, 3, size, size, device=first.device, dtype=first.dtype)
     training = network.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(picture)
+        network.eval()(image)
     network.train(training)
-    # torch counts a multiplication and an addition as two.
+    # torch counts a multiplication and an addition as two operations.
     return int(counter.get_total_flops()) // 2
