@@ -16,22 +16,20 @@ SETTINGS = tomllib.loads((LIBRARY.parent / "pyproject.toml").read_text())["tool"
 # Lines with the name `Any`, but for imports, in each folder and in the modules that stand in no folder ("."). `Any` is
 # meant for values of configs alone. A number may only fall.
 LINES_WITH_ANY = {
-    ".": 27,
-    "backbones": 55,
-    "benchmark": 17,
-    "classification": 170,
-    "cli": 18,
-    "data_check": 17,
-    "deployment": 67,
-    "detection": 115,
-    "evaluation": 188,
-    "exported": 12,
-    "formats": 8,
-    "joint": 39,
+    ".": 7,
+    "backbones": 25,
+    "benchmark": 4,
+    "classification": 70,
+    "data_check": 2,
+    "deployment": 8,
+    "detection": 14,
+    "evaluation": 21,
+    "exported": 3,
+    "joint": 15,
     "prediction": 2,
-    "reproduction": 8,
-    "running": 205,
-    "weights": 28,
+    "reproduction": 4,
+    "running": 41,
+    "weights": 3,
 }
 
 
@@ -60,7 +58,7 @@ def test_every_package_is_strict():
 
 
 def test_lines_with_any_only_become_fewer():
-    lines = {name: lines_with_any(folder) for name, folder in folders().items()}
+    lines = {name: number for name, folder in folders().items() if (number := lines_with_any(folder))}
     more = {name: number for name, number in lines.items() if number > LINES_WITH_ANY.get(name, 0)}
     assert not more, "type what is new"
     assert lines == LINES_WITH_ANY, "write the smaller numbers into LINES_WITH_ANY"

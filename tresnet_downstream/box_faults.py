@@ -1,10 +1,11 @@
 """Faults of boxes in COCO's format (left, top, width, height; pixels), for training and for the check of data."""
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-Box: TypeAlias = list[float]
+Box: TypeAlias = Sequence[float]
 BoxFault: TypeAlias = Literal["without-area", "outside", "beyond-edge"]
 
 # In pixels. COCO's own boxes reach beyond the edge of the image because of rounding.
@@ -38,7 +39,7 @@ def reach_beyond_edge(box: Box, size: tuple[int, int]) -> float:
     return max(-left, -top, left + width - size[0], top + height - size[1])
 
 
-def clipped(box: Box, size: tuple[int, int]) -> Box:
+def clipped(box: Box, size: tuple[int, int]) -> list[float]:
     """The part of a box that is inside an image of a size (width, height)."""
     left, top, width, height = box
     right, bottom = min(left + width, size[0]), min(top + height, size[1])

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
@@ -10,17 +10,17 @@ import numpy as np
 FARTHEST = 2**26
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite int or float. Booleans are not numbers."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return (type(value) is int or type(value) is float) and abs(value) <= sys.float_info.max
 
 
-def is_id(value: Any) -> bool:
+def is_id(value: object) -> TypeGuard[int]:
     """Whether a value is a 64-bit integer."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
-def is_box(box: Any) -> bool:
+def is_box(box: object) -> bool:
     """Whether a value is a list of four numbers, none beyond `FARTHEST`.
 
     Examples:
@@ -30,12 +30,12 @@ def is_box(box: Any) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(is_number(n) and abs(n) <= FARTHEST for n in box)
 
 
-def is_crowd_flag(value: Any) -> bool:
+def is_crowd_flag(value: object) -> bool:
     """Whether a value is 0 or 1."""
     return type(value) in (int, bool) and value in (0, 1)
 
 
-def is_mask(segmentation: Any, height: int, width: int) -> bool:
+def is_mask(segmentation: object, height: int, width: int) -> bool:
     """Whether a value is a mask of an image: polygons, or run lengths that cover the image.
 
     Args:
@@ -57,7 +57,7 @@ def is_mask(segmentation: Any, height: int, width: int) -> bool:
     return isinstance(counts, str) and _covers(counts, height * width)
 
 
-def _is_polygon(polygon: Any, farthest: int) -> bool:
+def _is_polygon(polygon: object, farthest: int) -> bool:
     return (
         isinstance(polygon, list)
         and len(polygon) >= 6

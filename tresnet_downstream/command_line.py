@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 from tresnet_downstream import interrupts, wording
 from tresnet_downstream.errors import UserError
@@ -149,10 +149,10 @@ def outliving_reader() -> Iterator[None]:
 class _Outliving:
     """Standard output that drops text after its reader has closed the pipe."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
@@ -162,7 +162,7 @@ class _Outliving:
     def flush(self) -> None:
         self._or_drop(self._stream.flush)
 
-    def _or_drop(self, action: Callable[[], Any]) -> None:
+    def _or_drop(self, action: Callable[[], object]) -> None:
         try:
             action()
         except BrokenPipeError:

@@ -9,12 +9,11 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from PIL.Image import Resampling, Transform
 
@@ -41,9 +40,27 @@ MIN_CONTRAST = 80.0  # between stroke and background, in luma of 0 to 255
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 JPEG_QUALITY = 92
 
-Array = NDArray[Any]
+Array = np.ndarray
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first outside
 Rng = np.random.Generator
+
+
+class SetInfo(TypedDict):
+    """The description of a set, in its annotation files.
+
+    Attributes:
+        description: what the images show.
+        generator: name of the program that created the set.
+        version: version of the created files.
+        arguments: values of :data:`OPTIONS`, without ``long_tail`` for a balanced set.
+        source: where the handwriting is from.
+    """
+
+    description: str
+    generator: str
+    version: int
+    arguments: dict[str, int]
+    source: str
 
 
 class Samples(NamedTuple):
@@ -240,14 +257,14 @@ def draw_picture(
     return Image.merge("RGB", bands), digits, owner
 
 
-def make_split(folder: Path, split: str, samples: Samples, info: dict[str, Any], numbers: Iterable[int]) -> None:
+def make_split(folder: Path, split: str, samples: Samples, info: SetInfo, numbers: Iterable[int]) -> None:
     """Writes the images of the given numbers to ``folder/split``, and ``folder/annotations/instances_split.json``."""
     (folder / split).mkdir()
     seed, size = info["arguments"]["seed"], info["arguments"]["size"]
     ratio = info["arguments"].get("long_tail", 1)
     shares = long_tailed_shares(ratio) if ratio > 1 and split == "train" else None
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for number in numbers:
         rng = np.random.default_rng([seed, SPLITS.index(split), number])
         picture, digits, _ = draw_picture(rng, samples, size, shares)
@@ -266,7 +283,7 @@ def make_split(folder: Path, split: str, samples: Samples, info: dict[str, Any],
     (folder / "annotations" / f"instances_{split}.json").write_text(text, encoding="utf-8")
 
 
-def is_made(out: Path, info: Mapping[str, Any]) -> bool:
+def is_made(out: Path, info: SetInfo) -> bool:
     """Whether a folder holds the complete set that ``info`` describes.
 
     Raises:
@@ -323,8 +340,13 @@ def make_digits(
     if long_tail == 1:
         del arguments["long_tail"]  # as in sets of releases without long-tailed sets
     out = Path(out).resolve()
-    made_with = {"generator": GENERATOR, "version": VERSION, "arguments": arguments, "source": SOURCE}
-    info = {"description": "Handwritten digits in small pictures, with labels and boxes", **made_with}
+    info: SetInfo = {
+        "description": "Handwritten digits in small pictures, with labels and boxes",
+        "generator": GENERATOR,
+        "version": VERSION,
+        "arguments": arguments,
+        "source": SOURCE,
+    }
     if is_made(out, info):
         return False
     samples = load_samples(seed)

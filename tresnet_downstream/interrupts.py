@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 from tresnet_downstream.system_errors import chain_of
 
@@ -21,7 +21,7 @@ def remembered() -> Iterator[None]:
         yield  # signals arrive only in the main thread
         return
 
-    def receive(number: int, frame: Any) -> None:
+    def receive(number: int, frame: FrameType | None) -> None:
         _received.set()
         signal.default_int_handler(number, frame)
 

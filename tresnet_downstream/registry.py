@@ -7,7 +7,6 @@ registered in MMEngine's root, so MMDetection and all other children of the root
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
@@ -54,7 +53,7 @@ PARAM_SCHEDULERS = _child(ROOT_PARAM_SCHEDULERS, "running.optimisation")
 RUNNERS = _child(ROOT_RUNNERS)
 
 
-def takes_argument(component: Callable[..., Any], name: str) -> bool:
+def takes_argument(component: Callable[..., object], name: str) -> bool:
     """Whether a registered class or function accepts an argument, by name or by ``**kwargs``.
 
     Examples:

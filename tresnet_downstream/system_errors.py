@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tresnet_downstream.errors import UserError, is_out_of_memory
 
@@ -138,7 +137,7 @@ def silence_failing_logs() -> None:
     threading.excepthook = _end_of_thread
 
 
-def _end_of_thread(arguments: Any) -> None:
+def _end_of_thread(arguments: threading.ExceptHookArgs) -> None:
     if arguments.exc_value is None or explanation(arguments.exc_value) is None:
         threading.__excepthook__(arguments)
 

@@ -3,7 +3,7 @@
 import os
 import posixpath
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.files import open_regular
@@ -29,9 +29,9 @@ def read_text(file: File) -> str:
         raise UserError(f"{file}: not UTF-8 in line {line}; save it in that encoding") from error
 
 
-def refuse_duplicates(file: File, what: str, values: Sequence[Any]) -> None:
+def refuse_duplicates(file: File, what: str, values: Sequence[object]) -> None:
     """Raises UserError if a value occurs twice; ``what`` describes the values in the message."""
-    seen: set[Any] = set()
+    seen: set[object] = set()
     for value in values:
         if value in seen:
             raise UserError(f"{file}: the {what} {value!r} is there twice")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor, nn
 
@@ -12,6 +12,20 @@ from tresnet_downstream.backbones.arguments import Variant
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.formats import translate
 from tresnet_downstream.weights.pretrained import PretrainedModule
+
+
+class StageInfo(TypedDict):
+    """A stage of a backbone.
+
+    Attributes:
+        name: name of the module that ends the stage.
+        channels: channels of its feature map.
+        stride: ratio of the sides of the image to those of the feature map.
+    """
+
+    name: str
+    channels: int
+    stride: int
 
 
 class Backbone(PretrainedModule):
@@ -30,8 +44,8 @@ class Backbone(PretrainedModule):
     out_indices: tuple[int, ...]
     frozen_stages: int
     norm_eval: bool
-    stem: Any
-    feature_info: list[dict[str, Any]]
+    stem: nn.Module
+    feature_info: list[StageInfo]
 
     @property
     def stages(self) -> list[nn.Sequential]:

@@ -1,17 +1,62 @@
 """Any network of timm behind the interface of this toolkit's backbones."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypedDict
 
 import torch
 from mmengine.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tresnet_downstream.backbones.backbone import StageInfo
 from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.weights.pretrained import PretrainedModule
 
 _STRIDES = (4, 8, 16, 32)
+
+
+class _FeatureMap(TypedDict):
+    """A feature map of a network, as timm describes it.
+
+    Attributes:
+        module: name of the module that computes it.
+        num_chs: number of channels.
+        reduction: stride.
+        index: number among all feature maps of the network.
+    """
+
+    module: str
+    num_chs: int
+    reduction: int
+    index: int
+
+
+class _Network(Protocol):
+    """What this module uses of a network of timm.
+
+    Attributes:
+        num_features: number of channels after the final layers.
+        feature_info: the feature maps, in order; in some networks, an object that has them as ``info``.
+        default_cfg: settings of the pretrained weights, such as ``mean``, ``std`` and ``input_size``.
+    """
+
+    num_features: int
+    feature_info: Sequence[_FeatureMap]
+    default_cfg: Mapping[str, Sequence[float]]
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """All modules with their names."""
+
+    def forward_intermediates(
+        self, x: Tensor, indices: Sequence[int], norm: bool, output_fmt: str
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The output of the final layers, and the feature maps of the given numbers."""
+
+    def prune_intermediate_layers(self, indices: Sequence[int], prune_norm: bool, prune_head: bool) -> object:
+        """Removes layers after the last of these feature maps."""
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        """Turns activation checkpointing on or off."""
 
 
 @MODELS.register_module()
@@ -68,14 +113,14 @@ class TimmNetwork(PretrainedModule):
         drop_path_rate: float = 0.0,
         final_layers: bool | None = None,
         with_cp: bool = False,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.name, self.out_indices = model, tuple(out_indices)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         stochastic_depth = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
-        self.network: Any = _create(model, **{**stochastic_depth, **(options or {})})
+        self.network = _create(model, **{**stochastic_depth, **(options or {})})
         infos = _stages(self.network)
         self.out_indices = tuple(index + len(infos) if index < 0 else index for index in self.out_indices)
         if not self.out_indices or not set(self.out_indices) <= set(range(len(infos))):
@@ -90,7 +135,7 @@ class TimmNetwork(PretrainedModule):
         self._places = sorted({infos[index]["index"] for index in self.out_indices})
         if not with_last:
             self.network.prune_intermediate_layers(self._places, prune_norm=True, prune_head=True)
-        self.feature_info: list[dict[str, Any]] = [
+        self.feature_info: list[StageInfo] = [
             {"name": info["module"], "channels": info["num_chs"], "stride": info["reduction"]} for info in infos
         ]
         if with_cp:
@@ -172,21 +217,17 @@ class TimmNetwork(PretrainedModule):
             module.requires_grad_(False)
 
 
-def _stages(network: Any) -> list[dict[str, Any]]:
+def _stages(network: _Network) -> list[_FeatureMap]:
     """Timm's description of the last feature map of each stride, with its ``index`` among all feature maps."""
-    all_maps = [{**info, "index": index} for index, info in enumerate(_feature_info(network))]
+    infos: Sequence[_FeatureMap] = getattr(network.feature_info, "info", network.feature_info)
+    all_maps: list[_FeatureMap] = [{**info, "index": index} for index, info in enumerate(infos)]
     by_stride = {info["reduction"]: info for info in all_maps}
     # All blocks of a vision transformer have the same stride, which need not be among _STRIDES. It is the one stage.
     strides = [stride for stride in _STRIDES if stride in by_stride] or sorted(by_stride)
     return [by_stride[stride] for stride in strides]
 
 
-def _feature_info(network: Any) -> list[dict[str, Any]]:
-    info = network.feature_info
-    return list(getattr(info, "info", info))
-
-
-def _create(model: str, **options: Any) -> Any:
+def _create(model: str, **options: object) -> _Network:
     try:
         import timm
     except ImportError as error:
@@ -197,7 +238,7 @@ def _create(model: str, **options: Any) -> Any:
     # Vision transformers need `dynamic_img_size` to accept other image sizes; other networks do not have the argument.
     for sizes in ({"dynamic_img_size": True}, {}):
         try:
-            network = timm.create_model(model, pretrained=False, num_classes=0, **sizes, **options)
+            network: _Network = timm.create_model(model, pretrained=False, num_classes=0, **sizes, **options)
             network.forward_intermediates  # noqa: B018 - a network without this method cannot return feature maps
             return network
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:

@@ -219,6 +219,8 @@ class TResNet(Backbone):
         [(2, 32, 4, 4), (2, 512, 1, 1)]
     """
 
+    stem: Stem
+
     def __init__(
         self,
         variant: str = "m",

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tresnet_downstream.benchmark.devices import Device
@@ -122,7 +123,13 @@ class _Recorder(TorchDispatchMode):
         self.layers: list[Layer] = []
         self._constants = constants
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         packet = func.overloadpacket
         if packet is torch.ops.aten.convolution and not args[6] and args[0].dim() == 4:
             inputs, weight, _, stride, padding, dilation, _, _, groups = args
@@ -237,7 +244,7 @@ def _convolution(layer: Layer, name: str, inputs: Tensor, weight: Tensor, gradie
     stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
     if name == FORWARD:
         return lambda: F.conv2d(inputs, weight, None, stride, padding, dilation, groups)
-    backward: Any = torch.ops.aten.convolution_backward
+    backward = torch.ops.aten.convolution_backward
     settings = (None, stride, padding, dilation, False, (0, 0), groups)
     which = [name == INPUT_GRADIENT, name == WEIGHT_GRADIENT, False]
     return lambda: backward(gradient, inputs, weight, *settings, which)

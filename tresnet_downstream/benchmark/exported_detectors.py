@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tresnet_downstream.benchmark.exported_models import Row
 from tresnet_downstream.benchmark.interleaved import interleaved, require_repeats, speed_ratio
@@ -47,7 +46,7 @@ def compare_exported_detector(
 
     model = ExportableDetector(load_detector(checkpoint))
     images = [model.prepare(read_image(file)) for file in files[:batch_size]]
-    candidates: dict[str, Callable[[], Any]] = {PEER: partial(model.predicted, images, model.score_threshold)}
+    candidates: dict[str, Callable[[], object]] = {PEER: partial(model.predicted, images, model.score_threshold)}
     exports: dict[str, tuple[str, Sequence[str]]] = {
         "ONNX Runtime": ("model.onnx", []),
         "OpenVINO": ("model.xml", []),

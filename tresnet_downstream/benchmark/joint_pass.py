@@ -6,13 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from tresnet_downstream.benchmark.allocations import Allocations
 from tresnet_downstream.benchmark.interleaved import Ratio, interleaved, require_repeats, speed_ratio
 from tresnet_downstream.errors import UserError
+
+if TYPE_CHECKING:
+    from mmdet.structures import DetDataSample
+    from mmengine.model import BaseModel
 
 BOXES = 4  # number of boxes in each image
 
@@ -66,16 +71,16 @@ def compare_joint(
         raise UserError(
             f"`batch_size` {batch_size}, `size` {size}: give a batch size of at least 1, and a multiple of 32 as size"
         )
-    model: Any = load_detector(checkpoint)
+    model: BaseModel = load_detector(checkpoint)
     if not gives_labels_and_boxes(model):
         raise UserError(f"{checkpoint}: is a checkpoint of a detector; give one of a joint model (labels and boxes)")
     images, samples = _batch(model, size, batch_size)
 
-    def infer(network: Any) -> None:
+    def infer(network: nn.Module) -> None:
         with torch.inference_mode():
             network.eval()(images, copy.deepcopy(samples), mode="predict")
 
-    def train(network: Any) -> None:
+    def train(network: "BaseModel") -> None:
         losses = network.train()(images, copy.deepcopy(samples), mode="loss")
         network.parse_losses(losses)[0].backward()
         network.zero_grad()
@@ -109,7 +114,7 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _batch(model: Any, size: int, batch_size: int) -> tuple[torch.Tensor, list[Any]]:
+def _batch(model: "BaseModel", size: int, batch_size: int) -> tuple[torch.Tensor, list["DetDataSample"]]:
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 

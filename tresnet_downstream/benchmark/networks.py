@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -48,7 +47,7 @@ class Network:
     family: str = ""
 
 
-def tresnet(variant: str, **options: Any) -> Callable[[], nn.Module]:
+def tresnet(variant: str, **options: object) -> Callable[[], nn.Module]:
     """Returns a function that builds this toolkit's TResNet.
 
     Args:
@@ -108,7 +107,7 @@ def timm_network(model: str, checkpointing: bool = False) -> Callable[[], nn.Mod
         except ImportError as error:
             raise UserError(f"{model} needs timm: pip install 'tresnet-downstream[timm]'") from error
         try:
-            created: Any = timm.create_model(model, pretrained=False, num_classes=NUM_CLASSES)
+            created = timm.create_model(model, pretrained=False, num_classes=NUM_CLASSES)
         except RuntimeError as error:
             raise UserError(f"timm {timm.__version__} has no network {model}: pip install --upgrade timm") from error
         if checkpointing:

@@ -6,6 +6,7 @@ For inference in bfloat16 and float16, weights and images are converted to the t
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,9 +66,9 @@ class Step(ABC):
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
         """Returns ``count`` random images, which are the same for every network, and their labels."""
         draw = torch.Generator(self.device.torch_device).manual_seed(SEED)
-        options: Any = {"device": self.device.torch_device, "generator": draw}
-        images = torch.rand(count, 3, self.case.size, self.case.size, **options)
-        labels = torch.randint(NUM_CLASSES, (count,), **options)
+        device = self.device.torch_device
+        images = torch.rand(count, 3, self.case.size, self.case.size, device=device, generator=draw)
+        labels = torch.randint(NUM_CLASSES, (count,), device=device, generator=draw)
         return images.to(memory_format=torch.channels_last), labels
 
     @abstractmethod
@@ -93,7 +94,9 @@ class Training(Step):
     def __init__(self, case: Case, device: Device) -> None:
         super().__init__(case, device)
         self.network.train()
-        self.forward: Any = torch.compile(self.network) if case.form == "compiled" else self.network
+        self.forward: Callable[[Tensor], Tensor] = (
+            torch.compile(self.network) if case.form == "compiled" else self.network
+        )
         self.optimiser = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9)
         self.scaler = torch.amp.GradScaler(device.kind, enabled=case.type == "float16")
 
@@ -140,7 +143,7 @@ class Inference(Step):
             network: Any = self.network
             self.network = fuse(network)
         self.network = self.network.to(dtype_of(case)).to(memory_format=torch.channels_last)
-        self.forward: Any = self.network
+        self.forward: Callable[[Tensor], Tensor] = self.network
         if case.form == "compiled":
             self.forward = torch.compile(self.network, options={"freezing": True})
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from tresnet_downstream.benchmark.measure import Result
 from tresnet_downstream.benchmark.networks import network_named
@@ -101,7 +100,7 @@ def _sources(results: Sequence[Result]) -> list[str]:
     return [f"- top-1: as published, in percent: {'; '.join(lines)}."] if lines else []
 
 
-def content(results: Sequence[Result], about: Mapping[str, str], peer: str | None) -> dict[str, Any]:
+def content(results: Sequence[Result], about: Mapping[str, str], peer: str | None) -> dict[str, object]:
     """Returns the content of the JSON file: the results, with the seconds of every repeat."""
     return {
         "format": FORMAT,
@@ -112,7 +111,7 @@ def content(results: Sequence[Result], about: Mapping[str, str], peer: str | Non
     }
 
 
-def _entry(result: Result) -> dict[str, Any]:
+def _entry(result: Result) -> dict[str, object]:
     case = result.case
     known = {
         "images_per_second": result.images_per_second,

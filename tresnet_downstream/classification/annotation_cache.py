@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -97,7 +96,7 @@ def _sha256(file: File) -> str:
     return digest.hexdigest()
 
 
-def _save(cache: Path, state: Mapping[str, Any], annotations: MultilabelAnnotations) -> None:
+def _save(cache: Path, state: Mapping[str, object], annotations: MultilabelAnnotations) -> None:
     arrays = {name: np.ascontiguousarray(getattr(annotations, name), dtype) for name, dtype in ARRAYS.items()}
     body = b"".join(_padded(array.tobytes()) for array in arrays.values())
     header = json.dumps(
@@ -117,7 +116,7 @@ def _save(cache: Path, state: Mapping[str, Any], annotations: MultilabelAnnotati
         return  # a full or read-only disk: the next run parses the annotations again
 
 
-def _load(cache: Path, state: Mapping[str, Any]) -> MultilabelAnnotations | None:
+def _load(cache: Path, state: Mapping[str, object]) -> MultilabelAnnotations | None:
     """The annotations as views of the mapped file; None if the cache is missing, damaged or for another state."""
     try:
         content = np.memmap(cache, np.uint8, mode="r")

@@ -6,7 +6,6 @@ generators of numpy, Python and torch. Training seeds them before each step, so 
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -132,8 +131,9 @@ class RandomErasing(nn.Module):
         return erase((images - mean) / std) * std + mean, targets
 
 
-def _timm(module: str, name: str) -> Any:
+def _timm(module: str, name: str) -> type:
     try:
-        return getattr(importlib.import_module(module), name)
+        kind: type = getattr(importlib.import_module(module), name)
+        return kind
     except ImportError as error:
         raise UserError(f"{name} needs timm: pip install 'tresnet-downstream[timm]'") from error

@@ -22,6 +22,7 @@ from tresnet_downstream.classification.class_weights import (
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.frequency_groups import require_cutoffs
+from tresnet_downstream.interfaces import LabelledPictures
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import MODELS, takes_argument
 from tresnet_downstream.running.checkpoints import plain
@@ -43,7 +44,7 @@ class ClassBalance:
     weights: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, config: Config, dataset: Any) -> "ClassBalance":
+    def of(cls, config: Config, dataset: LabelledPictures) -> "ClassBalance":
         """Reads the keys.
 
         Args:
@@ -73,7 +74,7 @@ class ClassBalance:
             weights = class_weights(kind, labels, config.get("effective_beta", 0.999))
         return cls(values, labels, weights)
 
-    def weighted(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
+    def weighted(self, model: dict[str, Any]) -> dict[str, Any]:
         """The config of the model with the class weights as an argument of the loss.
 
         Args:
@@ -123,7 +124,7 @@ class ClassBalance:
             text += f"; no training image shows {unseen}, which counts as half an image"
         tell(text)
 
-    def notices(self, loader: DataLoader[Any]) -> Iterator[str]:
+    def notices(self, loader: DataLoader[object]) -> Iterator[str]:
         """Lines about the weights and the sampling of a training with this loader."""
         if self.weights is not None:
             assert self.labels is not None
@@ -134,14 +135,14 @@ class ClassBalance:
             if self.weights is not None:
                 yield "note: sampling and class_weights both favour rare classes; their effects multiply"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, str]:
         """Digests of the labels that sampling or class weights use. A resumed run must have the same."""
         if self.labels is None:
             return {}
         uses = {"training labels": self.config["sampling"], "labels of class_weights": self.config["class_weights"]}
         return {name: self.labels.digest() for name, value in uses.items() if value is not None}
 
-    def description(self, loader: DataLoader[Any]) -> dict[str, Any]:
+    def description(self, loader: DataLoader[object]) -> dict[str, object]:
         """The settings and counts for the description in checkpoints, as plain data, see :mod:`.descriptions`."""
         described = {key: value for key, value in self.config.items() if value is not None}
         if self.labels is not None:
@@ -150,5 +151,5 @@ class ClassBalance:
             described |= {"weights_of_classes": self.weights}
         if (visits := getattr(loader.sampler, "visits", None)) is not None:
             described |= {"draws": visits.length}
-        as_plain: dict[str, Any] = plain(described)
+        as_plain: dict[str, object] = plain(described)
         return as_plain

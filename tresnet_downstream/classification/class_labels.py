@@ -124,7 +124,7 @@ def class_labels_of(dataset: Any, key: str) -> ClassLabels:
     )
 
 
-def class_labels_or_none(dataset: Any) -> ClassLabels | None:
+def class_labels_or_none(dataset: object) -> ClassLabels | None:
     """As :func:`class_labels_of`; None if the data set does not provide the labels."""
     try:
         return class_labels_of(dataset, "labels")

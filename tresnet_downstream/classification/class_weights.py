@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ WEIGHTINGS = ("inverse", "effective")
 BIASES = ("frequencies",)
 
 
-def class_weights(value: Any, labels: ClassLabels, beta: float = 0.999) -> NDArray[np.float64]:
+def class_weights(value: object, labels: ClassLabels, beta: float = 0.999) -> NDArray[np.float64]:
     """Computes the weight of each class.
 
     ``inverse`` is ``1 / n_c``, where ``n_c`` is the number of images that show class ``c``. ``effective`` is
@@ -83,7 +82,7 @@ def _from_counts(value: str, counts: NDArray[np.int64], beta: float) -> NDArray[
     return np.where(shown, weights * scale, 1.0)
 
 
-def weights_text(value: Any, weights: NDArray[np.float64], labels: ClassLabels) -> str:
+def weights_text(value: object, weights: NDArray[np.float64], labels: ClassLabels) -> str:
     """A line about the weights, which is printed before a training."""
     least, most = int(np.argmin(weights)), int(np.argmax(weights))
     kind = value if isinstance(value, str) else "as set"
@@ -130,7 +129,7 @@ def set_initial_bias(head: nn.Module, biases: NDArray[np.float64]) -> None:
     Raises:
         UserError: if the head does not have this attribute.
     """
-    bias: Any = getattr(head, "class_bias", None)
+    bias = getattr(head, "class_bias", None)
     if not isinstance(bias, Tensor) or tuple(bias.shape) != biases.shape:
         raise UserError(
             f"initial_bias: {type(head).__name__} has no attribute `class_bias`, the parameter of {len(biases)} "

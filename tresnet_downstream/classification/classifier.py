@@ -9,6 +9,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from tresnet_downstream.classification.datasets import Batch
 from tresnet_downstream.classification.heads import PooledFeatures
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import NonFiniteLossError, UserError, is_out_of_memory
@@ -28,7 +29,7 @@ class ImagePreprocessor(BaseDataPreprocessor):
         (torch.float32, 1.0)
     """
 
-    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+    def forward(self, data: Batch, training: bool = False) -> Batch:
         """Converts ``inputs`` of a batch, N x 3 x H x W in uint8. Other entries are only moved to the device."""
         data = self.cast_data(data)
         inputs = data["inputs"].to(memory_format=torch.channels_last).to(torch.get_default_dtype()) / 255
@@ -102,7 +103,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
             _require_arguments("model.head", head, ("in_channels", "num_classes"))
             num_classes = _number_of_classes(head.get("num_classes"), classes)
             self.head = _build({"in_channels": in_channels, **head, "num_classes": num_classes})
-        self.loss = None if loss is None else _build(loss)
+        self.loss: nn.Module | None = None if loss is None else _build(loss)
         self.batch_transforms = nn.ModuleList(_build(transform) for transform in batch_transforms)
         self._require_loss_of_shares()
         self._require_weights_of_all_classes()
@@ -155,8 +156,8 @@ class ImageClassifier(PretrainedModule, BaseModel):
         targets: Tensor | None = None,
         image: Sequence[str] = (),
         mode: str = "tensor",
-        **_: Any,
-    ) -> Any:
+        **_: object,
+    ) -> Tensor | dict[str, Tensor]:
         """Logits (``mode='tensor'``), losses (``'loss'``) or probabilities (``'predict'``).
 
         Args:
@@ -172,7 +173,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         if mode == "loss" and self.training and targets is not None:
             for transform in self.batch_transforms:
                 inputs, targets = transform(inputs, targets, self.head.num_classes)
-        logits = self.head(self.feature_map(inputs))
+        logits: Tensor = self.head(self.feature_map(inputs))
         if mode == "tensor":
             return logits
         if mode == "predict":
@@ -183,7 +184,7 @@ class ImageClassifier(PretrainedModule, BaseModel):
         if self.loss is None or targets is None:
             raise ValueError("mode='loss' needs a loss in the model's config and targets in the batch")
         self._require_logits(logits, targets)
-        loss = self._loss_of(logits, targets)
+        loss = self._loss_of(self.loss, logits, targets)
         if loss.numel() != 1:
             kind, size = type(self.loss).__name__, tuple(loss.shape)
             raise UserError(f"model.loss: {kind} returns a tensor of shape {size}; return one number")
@@ -212,8 +213,8 @@ class ImageClassifier(PretrainedModule, BaseModel):
             result = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise UserError(f"model.head: {kind} returns {result}; return logits of shape {expected}")
 
-    def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
-        loss: Any = self.loss
+    @staticmethod
+    def _loss_of(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
         try:
             result: Tensor = loss(logits, targets)
             return result

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,11 +57,11 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
     return out
 
 
-def _content(file: WeightFile, to: str) -> dict[str, Any]:
+def _content(file: WeightFile, to: str) -> Mapping[str, object]:
     if to == TIMM:
         return _plain(to_timm(file.state_dict))
     if to == RELEASE:
-        content: dict[str, Any] = {"model": _plain(to_release(file.state_dict))}
+        content: dict[str, object] = {"model": _plain(to_release(file.state_dict))}
         if file.head is not None:
             content["num_classes"] = file.head["num_classes"]
         if file.named:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from tresnet_downstream.classification.datasets import MultiLabelDataset
 
 
 def summary(
-    split: str, dataset: MultiLabelDataset, pipeline: Sequence[Mapping[str, Any]], names_file: str | Path
+    split: str, dataset: MultiLabelDataset, pipeline: Sequence[Mapping[str, object]], names_file: str | Path
 ) -> list[str]:
     """Describes a data set: images used and left out, positives of the classes, image size, pipeline, and warnings.
 
@@ -58,7 +57,7 @@ def size_text(dataset: MultiLabelDataset) -> str:
     return "various" if size is None else f"{size[0]} x {size[1]}"
 
 
-def pipeline_text(pipeline: Sequence[Mapping[str, Any]]) -> str:
+def pipeline_text(pipeline: Sequence[Mapping[str, object]]) -> str:
     """The transforms in order, such as ``SquashResize(size=448), Cutout(factor=0.5)``."""
     steps = []
     for step in pipeline:

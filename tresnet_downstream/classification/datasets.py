@@ -10,7 +10,7 @@ import json
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from tresnet_downstream.image_paths import missing_images
 from tresnet_downstream.pictures import read_image
 from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 
+if TYPE_CHECKING:
+    import albumentations
+
 WHERE_TO_GET_DATA = (
     "MS-COCO is downloaded from cocodataset.org (train2014.zip, val2014.zip, annotations_trainval2014.zip, "
     "or the same of 2017)"
@@ -36,19 +39,52 @@ WHERE_TO_GET_DATA = (
 _BLACK_SIDE = 1024
 
 
+class Sample(TypedDict):
+    """A sample of the data sets of this package.
+
+    Attributes:
+        inputs: uint8 of shape (3, height, width), RGB, in channels-last memory layout.
+        targets: int8 of shape (C,): 1 shown, 0 not shown, -1 unverified; with one label per image, the class index.
+        image: the name of the image.
+        skipped: number of unreadable images that were skipped before this one.
+        passed_over: from the names of these images to the reasons, as the text of a JSON object; empty if there are
+            none.
+        unreadable: the reason if ``on_bad_image="leave_out"`` and the image cannot be read; otherwise empty.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor | int
+    image: str
+    skipped: int
+    passed_over: str
+    unreadable: str
+
+
+class Batch(TypedDict, total=False):
+    """N samples, as :func:`collate_pictures` collates them. Those of a user's data set may have fewer keys.
+
+    Attributes:
+        inputs: uint8 of shape (N, 3, height, width); after the data preprocessor, floats in [0, 1].
+        targets: int8 of shape (N, C); with one label per image, N class indices.
+        image: the names of the images.
+        skipped: N numbers, see :class:`Sample`.
+        passed_over: see :class:`Sample`.
+        unreadable: see :class:`Sample`.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    image: list[str]
+    skipped: torch.Tensor
+    passed_over: list[str]
+    unreadable: list[str]
+
+
 @DATASETS.register_module()
-class MultiLabelDataset(Dataset[dict[str, Any]]):
+class MultiLabelDataset(Dataset[Sample]):
     """Images with a target for each class.
 
-    A sample is accessed by an index (epoch 0) or a pair (epoch, index), and is a dictionary:
-
-    - ``inputs``: uint8 tensor of shape (3, height, width), RGB, in channels-last memory layout;
-    - ``targets``: int8 tensor of shape (C,): 1 shown, 0 not shown, -1 unverified;
-    - ``image``: the name of the file in the annotations;
-    - ``skipped``: number of unreadable images that were skipped before this one;
-    - ``passed_over``: from the names of these images to the reasons, as the text of a JSON object; empty if there are
-      none;
-    - ``unreadable``: the reason if ``on_bad_image="leave_out"`` and the image cannot be read; otherwise empty.
+    A sample is accessed by an index (epoch 0) or a pair (epoch, index), and is a dictionary, see `Sample`.
 
     The EXIF orientation is applied, unlike in the published code.
 
@@ -138,7 +174,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
@@ -206,7 +242,7 @@ class MultiLabelDataset(Dataset[dict[str, Any]]):
         return augment(self.pipeline, image, self.seed, epoch, index)
 
 
-def augment(pipeline: Any, image: np.ndarray, seed: int, epoch: int, index: int) -> np.ndarray:
+def augment(pipeline: "albumentations.Compose", image: np.ndarray, seed: int, epoch: int, index: int) -> np.ndarray:
     """Applies a pipeline with random draws that are a function of seed, epoch and index alone.
 
     Args:
@@ -235,14 +271,14 @@ def augment(pipeline: Any, image: np.ndarray, seed: int, epoch: int, index: int)
 
 
 @FUNCTIONS.register_module()  # type: ignore[untyped-decorator]
-def collate_pictures(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def collate_pictures(samples: Sequence[Sample]) -> Batch:
     """Collates samples of `MultiLabelDataset` into a batch, as torch's ``default_collate``.
 
     ``inputs`` becomes uint8 of shape (N, 3, height, width) in channels-last layout, which is the layout of samples and
     of the networks. Each image is therefore copied once, as one block.
     """
     channels_last = [{**sample, "inputs": sample["inputs"].permute(1, 2, 0)} for sample in samples]
-    batch: dict[str, Any] = default_collate(channels_last)
+    batch: Batch = default_collate(channels_last)
     batch["inputs"] = batch["inputs"].permute(0, 3, 1, 2)
     return batch
 

@@ -70,8 +70,8 @@ class _Merge:
 
     def __init__(self, set_here: Set[str]) -> None:
         self.set_here = set_here
-        self.differences: list[tuple[str, Any, Any]] = []
-        self.overrides: list[tuple[str, Any, Any]] = []
+        self.differences: list[tuple[str, object, object]] = []
+        self.overrides: list[tuple[str, object, object]] = []
 
     def value(self, stored: Any, in_config: Any, place: str) -> Any:
         """The merged value of a key, such as ``model.head``."""
@@ -91,7 +91,7 @@ class _Merge:
             self.differences.append((place, stored, in_config))
         return stored
 
-    def _mapping(self, stored: Mapping[str, Any], in_config: Mapping[str, Any], place: str) -> dict[str, Any]:
+    def _mapping(self, stored: Mapping[str, object], in_config: Mapping[str, object], place: str) -> dict[str, object]:
         if stored.get("type") != in_config.get("type"):
             # The types differ, so arguments of the config are used only if an option set them.
             self.differences.append((place, stored, in_config))
@@ -103,42 +103,42 @@ class _Merge:
         }
         return {key: value for key, value in merged.items() if value is not _NOT_SET}
 
-    def _option(self, stored: Any, in_config: Any, place: str) -> Any:
+    def _option(self, stored: object, in_config: object, place: str) -> object:
         if _differ(stored, in_config):
             self.overrides.append((place, stored, in_config))
         return in_config
 
 
-def _are_alike(one: Any, other: Any) -> bool:
+def _are_alike(one: object, other: object) -> bool:
     """Whether both are lists of the same length, whose components have the same types."""
     if not isinstance(one, list | tuple) or not isinstance(other, list | tuple):
         return False
     return len(one) == len(other) and _types(one) == _types(other)
 
 
-def _types(steps: Sequence[Any]) -> list[Any]:
+def _types(steps: Sequence[object]) -> list[object]:
     """The ``type`` of each component; None for other values."""
     return [step.get("type") if isinstance(step, Mapping) else None for step in steps]
 
 
-def _differ(one: Any, other: Any) -> bool:
+def _differ(one: object, other: object) -> bool:
     """Whether two plain values differ. Lists and tuples with the same items are equal."""
     return bool(_as_lists(one) != _as_lists(other))
 
 
-def _as_lists(value: Any) -> Any:
+def _as_lists(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _as_lists(item) for key, item in value.items()}
     return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A short text for a value. Components are shown by their types."""
     if isinstance(value, Mapping) and "type" in value:
         return str(value["type"])
     if isinstance(value, list | tuple) and value and all(_types(value)):
         return f"({', '.join(map(str, _types(value)))})"
-    return value if value is _NOT_SET else repr(value)
+    return _NOT_SET if value is _NOT_SET else repr(value)
 
 
 def _listed(texts: Iterable[str], most: int = 4) -> str:

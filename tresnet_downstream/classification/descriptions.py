@@ -69,13 +69,13 @@ class Description:
 
     classifier: dict[str, Any] | None = None
     pipeline: tuple[dict[str, Any], ...] = ()
-    labels: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, float] = field(default_factory=dict)
     dataset: dict[str, Any] | None = None
     metrics: tuple[dict[str, Any], ...] = ()
     training: TrainingCounts | None = None
 
 
-def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
+def describe_training(config: Config, num_classes: int) -> dict[str, object]:
     """The description of the classifier that a config trains, as plain data for ``meta["model"]``.
 
     Args:
@@ -89,7 +89,7 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
     task, evaluators = task_of(config), _as_list(config.val_evaluator)
     metrics = [metric for metric in evaluators if metric.get("type") != task.metric.__name__]
     task_metrics = (metric for metric in evaluators if metric.get("type") == task.metric.__name__)
-    task_metric: Mapping[str, Any] = next(task_metrics, {})
+    task_metric: Mapping[str, object] = next(task_metrics, {})
     labels = {key: task_metric[key] for key in _LABELS if key in task_metric}
     dataset = config.val_dataloader["dataset"]
     described = {"classifier": classifier, "pipeline": list(dataset.get("pipeline") or []), "labels": labels}
@@ -97,7 +97,7 @@ def describe_training(config: Config, num_classes: int) -> dict[str, Any]:
         described["dataset"] = without_paths(_referring_dataset(config))
     if metrics:
         described["metrics"] = without_paths(metrics)
-    of_plain_values: dict[str, Any] = plain(described)
+    of_plain_values: dict[str, object] = plain(described)
     return of_plain_values
 
 
@@ -107,7 +107,7 @@ def _is_ours(kind: object) -> bool:
     return getattr(dataset_class, "__module__", "").startswith(f"{SCOPE}.")
 
 
-def _as_list(node: Any) -> list[Any]:
+def _as_list(node: object) -> list[Any]:
     return list(node) if isinstance(node, list | tuple) else [node]
 
 
@@ -132,7 +132,7 @@ def _leads_away(path: str) -> bool:
     return Path(path).is_absolute() or ".." in Path(path).parts
 
 
-def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
+def read_description(path: Path, checkpoint: Mapping[str, object]) -> Description:
     """Reads and checks the description in a checkpoint.
 
     Args:
@@ -165,16 +165,17 @@ def read_description(path: Path, checkpoint: Mapping[str, Any]) -> Description:
     )
 
 
-def _training_counts(training: Any, classes: Sequence[str] | None) -> TrainingCounts | None:
+def _training_counts(training: object, classes: Sequence[str] | None) -> TrainingCounts | None:
     """The number of training images that show each class; None if it is missing or has the wrong form."""
-    counts = training.get("class_images") if isinstance(training, Mapping) else None
-    if classes is None or not isinstance(counts, list | tuple) or len(counts) != len(classes):
+    if classes is None or not isinstance(training, Mapping):
         return None
-    cutoffs = training.get("frequency_cutoffs")
+    counts, cutoffs = training.get("class_images"), training.get("frequency_cutoffs")
+    if not isinstance(counts, list | tuple) or len(counts) != len(classes):
+        return None
     return counts_from_json({"images": dict(zip(classes, counts, strict=True)), "cutoffs": cutoffs})
 
 
-def _parts_of_ones_own(path: Path, parts: Any) -> tuple[dict[str, Any], ...]:
+def _parts_of_ones_own(path: Path, parts: object) -> tuple[dict[str, Any], ...]:
     """Configs of data sets or metrics. :mod:`.scoring_config` checks them before they are built."""
     if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) and "type" in part for part in parts):
         raise UserError(
@@ -223,7 +224,7 @@ def input_size(pipeline: Sequence[Mapping[str, Any]]) -> int:
         raise UserError(f"pipeline: does not return an image ({' '.join(str(error).split())[:80]})") from error
 
 
-def resized(pipeline: Sequence[Mapping[str, Any]], size: Any) -> tuple[dict[str, Any], ...]:
+def resized(pipeline: Sequence[Mapping[str, Any]], size: object) -> tuple[dict[str, Any], ...]:
     """The pipeline for another input size.
 
     Every ``size``, ``height`` and ``width`` that equals the current input size is replaced.
@@ -234,7 +235,7 @@ def resized(pipeline: Sequence[Mapping[str, Any]], size: Any) -> tuple[dict[str,
     """
     current = input_size(pipeline)
 
-    def replaced(key: str, value: Any) -> Any:
+    def replaced(key: str, value: object) -> object:
         if key in ("size", "height", "width") and value == current:
             return size
         return [size, size] if key == "size" and value in ([current, current], (current, current)) else value

@@ -8,7 +8,7 @@ the head alone. The backbone runs as in prediction, fused or not, and no module 
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ def explain(
     image: Picture,
     classes: Sequence[int],
     size: tuple[int, int] | None = None,
-    pipeline: Callable[..., dict[str, Any]] | None = None,
+    pipeline: Callable[..., dict[str, np.ndarray]] | None = None,
 ) -> np.ndarray:
     """Computes a map of the image regions that each class depends on.
 
@@ -114,7 +114,7 @@ def explanation_method(model: object) -> str:
     return GRAD_CAM
 
 
-def seen_region(pipeline: Callable[..., dict[str, Any]], height: int, width: int) -> Region:
+def seen_region(pipeline: Callable[..., dict[str, np.ndarray]], height: int, width: int) -> Region:
     """The part of an image of this size that is in the result of a pipeline.
 
     It is measured, so that it is correct for any transforms: two ramps, from left to right and from top to bottom, are
@@ -276,7 +276,7 @@ class _HeadAlone(nn.Module):
         return result
 
 
-def _grad_cam() -> tuple[Any, Any]:
+def _grad_cam() -> tuple[type, type]:
     """The classes of Grad-CAM and of its targets."""
     try:
         from pytorch_grad_cam import GradCAM

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from tresnet_downstream.classification.annotations import joined
+from tresnet_downstream.classification.annotations import MultilabelAnnotations, joined
 from tresnet_downstream.classification.class_labels import ClassLabels, class_labels_of, joined_labels
-from tresnet_downstream.classification.datasets import MultiLabelDataset
+from tresnet_downstream.classification.datasets import MultiLabelDataset, Sample
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS, takes_argument
 
 
-class _Joined(Dataset[dict[str, Any]]):
+class _Joined(Dataset[Sample]):
     """A data set of several parts, with the attributes that training reads.
 
     Attributes:
@@ -36,10 +36,9 @@ class _Joined(Dataset[dict[str, Any]]):
         self.parts = list(parts)
         self.classes = tuple(self.parts[0].classes)
         self.metainfo = {"classes": self.classes}
-        labels: list[Any] = [None]
-        if all(isinstance(part, MultiLabelDataset | _Joined) for part in self.parts):
-            labels = [part.annotations for part in self.parts]
-        self.annotations = None if None in labels else joined(labels)
+        of_parts = [part.annotations for part in self.parts if isinstance(part, MultiLabelDataset | _Joined)]
+        known = [annotations for annotations in of_parts if annotations is not None]
+        self.annotations: MultilabelAnnotations | None = joined(known) if len(known) == len(self.parts) else None
         self.annotation_file = _listed(part.annotation_file for part in self.parts)
         self.image_folder = _listed(part.image_folder for part in self.parts)
         self.num_missing = sum(getattr(part, "num_missing", 0) for part in self.parts)
@@ -95,13 +94,13 @@ class RepeatDataset(_Joined):
         """The classes that each sample shows. ``key`` is the config key that needs them, for messages."""
         return joined_labels([class_labels_of(self.parts[0], key)], self.times)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         """The sample for ``(epoch, index)``; an index alone stands for epoch 0."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         visit, index = divmod(index, len(self.parts[0]))
-        sample: dict[str, Any] = self.parts[0][epoch * self.times + visit, index]
+        sample: Sample = self.parts[0][epoch * self.times + visit, index]
         return sample
 
 
@@ -131,7 +130,7 @@ class ConcatDataset(_Joined):
     def __init__(self, datasets: Sequence[Mapping[str, Any]]) -> None:
         if not datasets:
             raise UserError("ConcatDataset: datasets is empty; list at least one")
-        parts: list[Any] = [DATASETS.build(dict(datasets[0]))]
+        parts = [DATASETS.build(dict(datasets[0]))]
         for number, config in enumerate(datasets[1:], 1):
             part = DATASETS.build(_like_first(config, number, parts[0].classes))
             if tuple(part.classes) != tuple(parts[0].classes):
@@ -144,14 +143,14 @@ class ConcatDataset(_Joined):
     def __len__(self) -> int:
         return self.ends[-1]
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         """The sample for ``(epoch, index)``; an index alone stands for epoch 0."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         number = bisect_right(self.ends, index)
         part = self.parts[number]
-        sample: dict[str, Any] = part[epoch, index - self.ends[number] + len(part)]
+        sample: Sample = part[epoch, index - self.ends[number] + len(part)]
         return sample
 
 

@@ -1,13 +1,12 @@
 """Validates the raw and the averaged weights in one pass over the images."""
 
-from typing import Any
-
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, ValLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tresnet_downstream.classification.datasets import Batch
 from tresnet_downstream.registry import LOOPS
 from tresnet_downstream.running.checkpoints import bare
 from tresnet_downstream.running.hooks import weight_average
@@ -29,25 +28,25 @@ class ScoreLoop(ValLoop):
     def __init__(
         self,
         runner: Runner,
-        dataloader: DataLoader[Any] | dict[str, Any],
-        evaluator: Evaluator | dict[str, Any],
+        dataloader: DataLoader[object] | dict[str, object],
+        evaluator: Evaluator | dict[str, object],
         amp: str | None = None,
     ) -> None:
         super().__init__(runner, dataloader, evaluator)
         self.amp = amp
         self.models: dict[str, nn.Module] = {}
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, float | str]:
         """Scores the raw weights and, if there are any, the averaged weights."""
         averaged = weight_average(self.runner)
         self.models = {"raw": bare(self.runner.model)} | ({} if averaged is None else {"averaged": averaged})
         if averaged is not None:
             share_buffers(averaged)
-        result: dict[str, Any] = super().run()
+        result: dict[str, float | str] = super().run()
         return result
 
     @torch.no_grad()
-    def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
+    def run_iter(self, idx: int, data_batch: Batch) -> None:
         """Scores one batch."""
         self.runner.call_hook("before_val_iter", batch_idx=idx, data_batch=data_batch)
         data = bare(self.runner.model).data_preprocessor(data_batch)

@@ -3,16 +3,25 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from tresnet_downstream.bad_images import require_some, tell_unscored
+from tresnet_downstream.classification.datasets import Batch
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation import multilabel_scores, single_label_scores
+from tresnet_downstream.evaluation import (
+    MultilabelScores,
+    SingleLabelScores,
+    multilabel_scores,
+    single_label_scores,
+)
 from tresnet_downstream.registry import METRICS
+
+# Of an image: its name, its probabilities by set of weights, its targets, and the reason if it cannot be read.
+Row: TypeAlias = tuple[str, dict[str, np.ndarray], np.ndarray, str]
 
 
 class ProbabilityMetric(BaseMetric):
@@ -44,7 +53,7 @@ class ProbabilityMetric(BaseMetric):
             weights: the set of weights: ``raw`` or ``averaged``.
         """
 
-    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Tensor]]) -> None:
+    def process(self, data_batch: Batch, data_samples: Sequence[Mapping[str, Tensor]]) -> None:
         """Stores the name, probabilities and targets of each image, or the reason why it cannot be read."""
         images = data_batch["image"]
         reasons = data_batch.get("unreadable") or [""] * len(images)
@@ -53,7 +62,7 @@ class ProbabilityMetric(BaseMetric):
             # Unreadable images are removed later, since MMEngine interleaves the rows of all processes by position.
             self.results.append((image, row, target.cpu().numpy(), reason))
 
-    def compute_metrics(self, results: list[tuple[str, dict[str, np.ndarray], np.ndarray, str]]) -> dict[str, Any]:
+    def compute_metrics(self, results: list[Row]) -> dict[str, float | str]:
         """The scores as ``NAME/KEY``, for each set of weights ``NAME`` and each ``KEY`` of :meth:`score`.
 
         Raises:
@@ -75,7 +84,7 @@ class ProbabilityMetric(BaseMetric):
         }
 
     def _scores_of(self, weights: str, probabilities: np.ndarray) -> dict[str, float]:
-        scores: Any = self.score(probabilities, self.targets, weights)  # a user's class may return anything
+        scores: object = self.score(probabilities, self.targets, weights)  # a user's class may return anything
         if not isinstance(scores, Mapping):
             raise UserError(
                 f"{type(self).__name__}.score returns {type(scores).__name__}, not a dict of numbers by name"
@@ -101,19 +110,20 @@ class TaskMetric(ProbabilityMetric):
     """
 
     keys: tuple[str, ...]
+    scores: Mapping[str, MultilabelScores | SingleLabelScores]
 
     def __init__(self) -> None:
         super().__init__()
-        self.scores: dict[str, Any] = {}
+        self.scores = {}
 
-    def compute_metrics(self, results: list[tuple[str, dict[str, np.ndarray], np.ndarray, str]]) -> dict[str, Any]:
+    def compute_metrics(self, results: list[Row]) -> dict[str, float | str]:
         """Scores each set of weights over all images that can be read. A message says how many cannot."""
         reported, self.scores = self.unreadable, {}
         of_all_weights = super().compute_metrics(results)
         if self.unreadable and self.unreadable != reported:  # once, not in every epoch
             tell_unscored(self.unreadable, len(results))
         first = self.keys[0]
-        best = max(self.scores, key=lambda name: of_all_weights[f"{name}/{first}"])
+        best = max(self.scores, key=lambda name: float(of_all_weights[f"{name}/{first}"]))
         return {**of_all_weights, first: of_all_weights[f"{best}/{first}"], "weights": best}
 
 
@@ -133,6 +143,7 @@ class MultilabelMetric(TaskMetric):
     """
 
     keys = ("mAP",)
+    scores: dict[str, MultilabelScores]
 
     def __init__(self, threshold: float = 0.5, top_k: int = 3) -> None:
         super().__init__()
@@ -152,6 +163,7 @@ class SingleLabelMetric(TaskMetric):
     """Top-1, top-5 and mean per-class accuracy of one or more sets of weights over the same images, in percent."""
 
     keys = ("top1", "top5", "mean_per_class")
+    scores: dict[str, SingleLabelScores]
 
     def score(self, probabilities: np.ndarray, targets: np.ndarray, weights: str) -> dict[str, float]:
         """The three accuracies. All scores are stored in :attr:`scores`."""

@@ -1,7 +1,7 @@
 """Recognises the network of a state dict from names and shapes, or finds the most similar known network."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,13 +24,19 @@ STYLES = {
 }
 
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class NoNumbers(TorchFunctionMode):
     """Skips random initialisation, which has no effect on the meta device but takes a second."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if func is Tensor.normal_ or getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
@@ -74,7 +80,7 @@ def backbone_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 
 def head_config(
-    state_dict: Mapping[str, Tensor], path: str | Path, stored: Mapping[str, Any] = _NOTHING
+    state_dict: Mapping[str, Tensor], path: str | Path, stored: Mapping[str, object] = _NOTHING
 ) -> dict[str, Any] | None:
     """The config of the head of weights with the names of this package; None if there is none.
 
@@ -90,7 +96,7 @@ def head_config(
     kind = head_type(state_dict)
     if kind is None:
         return None
-    head: Any = MODELS.get(kind)
+    head = MODELS.get(kind)
     below = {name.removeprefix("head."): tensor for name, tensor in state_dict.items() if name.startswith("head.")}
     try:
         config = {"type": kind, **head.arguments_from(below)}

@@ -62,7 +62,7 @@ def _for_one_label(content: dict[str, Any]) -> None:
 def _checked_own_part(path: str | Path, part: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
     """A stored config of a data set or metric without paths, after a check that its class is a user's."""
     check_stored(path, part, (registry,), ())
-    kind: Any = registry.get(part["type"])
+    kind = registry.get(part["type"])
     if kind.__module__.startswith(f"{SCOPE}."):
         raise UserError(
             f"{path}: names {part['type']!r} for its validation, but only a class of your own is allowed there"

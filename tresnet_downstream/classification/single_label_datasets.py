@@ -4,16 +4,17 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from filelock import BaseFileLock, FileLock
+from PIL import Image
 from torch.utils.data import Dataset
 
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, of_class_folders
 from tresnet_downstream.classification.class_labels import ClassLabels, single_labels
-from tresnet_downstream.classification.datasets import MultiLabelDataset, augment
+from tresnet_downstream.classification.datasets import MultiLabelDataset, Sample, augment
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import DATASETS
@@ -91,7 +92,7 @@ class SingleLabelDataset(MultiLabelDataset):
 
 
 @DATASETS.register_module()
-class TorchvisionDataset(Dataset[dict[str, Any]]):
+class TorchvisionDataset(Dataset[Sample]):
     """A data set of torchvision with one label per image, such as ``CIFAR10`` or ``Flowers102``.
 
     Samples are those of `SingleLabelDataset`. The name of an image is its path below ``data_root``, or its number if
@@ -131,7 +132,7 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         download: bool = False,
         classes: Sequence[str] | None = None,
         seed: int = 0,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> None:
         self.pipeline = build_pipeline(pipeline)
         self.seed, self.name, self.split = seed, name, split
@@ -152,7 +153,7 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
@@ -187,7 +188,17 @@ class TorchvisionDataset(Dataset[dict[str, Any]]):
         return np.asarray(image.convert("RGB"))
 
 
-def _torchvision(name: str, root: str, split: str, download: bool, options: dict[str, Any]) -> Any:
+class _LabelledImages(Protocol):
+    """What this module uses of a data set of torchvision, besides attributes that not all of them have."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """An image and its class index."""
+
+
+def _torchvision(name: str, root: str, split: str, download: bool, options: dict[str, object]) -> _LabelledImages:
     from torchvision import datasets
 
     kind = getattr(datasets, name, None) if name in datasets.__all__ else None
@@ -213,7 +224,8 @@ def _torchvision(name: str, root: str, split: str, download: bool, options: dict
         raise UserError(f"split={split!r}: torchvision does not split {name}; {ALL!r} uses all of its images")
     try:
         with _alone(root, name) if download else nullcontext():
-            return kind(root=root, **options)
+            dataset: _LabelledImages = kind(root=root, **options)
+            return dataset
     except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         can_fetch = "download" in parameters and name not in _NO_LONGER_FETCHED
@@ -227,7 +239,7 @@ def _alone(root: str, name: str) -> BaseFileLock:
     return FileLock(os.path.join(root, f".{name}.lock"))
 
 
-def _labels(dataset: Any, name: str) -> np.ndarray:
+def _labels(dataset: _LabelledImages, name: str) -> np.ndarray:
     """The labels. Images are read only if the data set does not store its labels."""
     try:
         labels = np.asarray(_stored_labels(dataset), np.int64)
@@ -238,7 +250,7 @@ def _labels(dataset: Any, name: str) -> np.ndarray:
     return labels
 
 
-def _stored_labels(dataset: Any) -> Any:
+def _stored_labels(dataset: _LabelledImages) -> object:
     for attribute in ("targets", "_labels", "labels"):
         labels = getattr(dataset, attribute, None)
         if labels is not None and len(labels) == len(dataset):
@@ -247,7 +259,7 @@ def _stored_labels(dataset: Any) -> Any:
     return [label for _, label in samples or (dataset[index] for index in range(len(dataset)))]
 
 
-def _stored_paths(dataset: Any, root: str) -> list[str]:
+def _stored_paths(dataset: _LabelledImages, root: str) -> list[str]:
     """The paths of the images relative to ``root``; empty if they are not files."""
     for attribute in ("_image_files", "_images", "_samples", "samples"):
         stored = getattr(dataset, attribute, None)
@@ -258,6 +270,6 @@ def _stored_paths(dataset: Any, root: str) -> list[str]:
     return []
 
 
-def _class_names(dataset: Any, at_least: int) -> tuple[str, ...]:
+def _class_names(dataset: object, at_least: int) -> tuple[str, ...]:
     names = getattr(dataset, "classes", None)
     return tuple(map(str, names)) if names is not None and len(names) >= at_least else tuple(map(str, range(at_least)))

@@ -15,6 +15,7 @@ from tresnet_downstream.classification.joined_datasets import ConcatDataset, Rep
 from tresnet_downstream.classification.single_label_datasets import SingleLabelDataset
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.runs import LEFT_OUT
+from tresnet_downstream.interfaces import LabelledPictures
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import DATASETS, takes_argument
 from tresnet_downstream.running.config_checks import unset_keys
@@ -59,7 +60,7 @@ def take_split(config: Config, split: str, set_here: Set[str]) -> Set[str]:
 
 def build_datasets(
     config: Config, train: bool, classes: Sequence[str] | None, split_name: str = "val"
-) -> dict[str, Any]:
+) -> dict[str, LabelledPictures]:
     """Builds the data sets of the splits. Validation data has the classes of the training data or of the checkpoint.
 
     Args:
@@ -75,7 +76,7 @@ def build_datasets(
         UserError: if a data set cannot be built or lacks an attribute, or if validation data concatenates or repeats
             data sets.
     """
-    datasets: dict[str, Any] = {}
+    datasets: dict[str, LabelledPictures] = {}
     splits = ("train", "val") if train else ("val",)
     for split in splits:
         _refuse_joined(split, config[f"{split}_dataloader"].dataset)
@@ -110,7 +111,7 @@ def build_datasets(
     return datasets
 
 
-def tell_shared_images(config: Config, datasets: Mapping[str, Any], train: bool, split_name: str = "val") -> None:
+def tell_shared_images(config: Config, datasets: Mapping[str, object], train: bool, split_name: str = "val") -> None:
     """Prints how many images of the scored splits are training data too, if the data sets provide their images.
 
     Before a training, the test data of the config is compared too. Missing files are ignored.
@@ -157,7 +158,7 @@ def _leaves(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _leaves(part)
 
 
-def summaries(config: Config, datasets: Mapping[str, Any], train: bool, split_name: str = "val") -> list[str]:
+def summaries(config: Config, datasets: Mapping[str, object], train: bool, split_name: str = "val") -> list[str]:
     """Lines that describe the data sets of this package. A user's data sets are not described."""
     lines = []
     for split, dataset in datasets.items():

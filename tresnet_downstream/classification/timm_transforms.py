@@ -3,7 +3,6 @@
 import itertools
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import albumentations
 import numpy as np
@@ -13,7 +12,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.registry import TRANSFORMS
 
 
-def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
+def posterize(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Image:
     """Keeps the most significant bits of each value.
 
     It replaces timm's function. timm also draws 0 bits, which give a black image, and for which Pillow raises an error
@@ -72,11 +71,11 @@ class TimmAutoAugment(albumentations.ImageOnlyTransform):
                 operation.aug_fn = posterize
         self.config, self.size, self.fill = config, size, tuple(fill)
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    def get_params_dependent_on_data(self, params: object, data: object) -> dict[str, int]:
         """Draws the seed of timm's random draws."""
         return {"seed": self.py_random.getrandbits(32)}
 
-    def apply(self, img: np.ndarray, seed: int, **_: Any) -> np.ndarray:
+    def apply(self, img: np.ndarray, seed: int, **_: object) -> np.ndarray:
         """Applies operations that timm draws."""
         # timm draws from the global generators, whose state is restored.
         states = random.getstate(), np.random.get_state()  # noqa: NPY002

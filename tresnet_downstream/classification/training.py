@@ -34,8 +34,10 @@ from tresnet_downstream.evaluation.frequency_groups import (
     group_scores,
     require_cutoffs,
 )
+from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
 from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.runs import LEFT_OUT
+from tresnet_downstream.interfaces import LabelledPictures
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import (
@@ -63,7 +65,7 @@ TTA = "mean of the probabilities of each image and its mirror image"
 @mistakes_in_types()
 def train_classifier(
     config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
-) -> dict[str, Any]:
+) -> dict[str, float | str]:
     """Trains and validates a classifier, with several labels per image, or one if ``model.multi_label`` is False.
 
     Checkpoints, logs and TensorBoard scalars are written to ``config.work_dir``.
@@ -101,7 +103,8 @@ def train_classifier(
         raise NonFiniteLossError(f"{error}; {advice}; amp=None may help, or a new run with a lower max_lr") from error
     finally:
         close(runner)
-    return next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    best: dict[str, float | str] = next(hook.best for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    return best
 
 
 def best_score(config: Config, best: Mapping[str, Any]) -> BestScore | None:
@@ -179,7 +182,7 @@ def score_classifier(
         pipeline = config.val_dataloader.dataset.get("pipeline", ())
         outcome = with_explanations(outcome, bare(runner.model).eval(), pipeline)
     scored = metric.scores["raw"]
-    of_classes = scored.ap if isinstance(outcome, MultilabelRun) else scored.recall
+    of_classes = scored.ap if isinstance(scored, MultilabelScores) else scored.recall
     groups = frequency_groups(training, outcome.classes)
     return replace(scored, by_frequency=group_scores(groups, of_classes)), outcome
 
@@ -241,9 +244,9 @@ def _outcome(
     config: Config,
     checkpoint_path: str | Path,
     weights: str,
-    dataset: Any,
+    dataset: LabelledPictures,
     metric: TaskMetric,
-    scores: Mapping[str, Any],
+    scores: Mapping[str, object],
 ) -> MultilabelRun | SingleLabelRun:
     """The scored run, for a run folder."""
     common: dict[str, Any] = {
@@ -362,14 +365,14 @@ def _reduction(loss: nn.Module | None, task: Task) -> str:
     return str(reduction)
 
 
-def _further_scores(scores: Mapping[str, Any], metric: TaskMetric) -> dict[str, Any]:
+def _further_scores(scores: Mapping[str, object], metric: TaskMetric) -> dict[str, object]:
     """The scores of metrics other than the task's, as plain data."""
     further = {name.removeprefix("raw/"): plain(value) for name, value in scores.items()}
     further = {name: value for name, value in further.items() if name not in (*metric.keys, "weights")}
     return {"metrics": further} if further else {}
 
 
-def _data(config: Config, dataset: Any, metric: TaskMetric) -> dict[str, Any]:
+def _data(config: Config, dataset: object, metric: TaskMetric) -> dict[str, object]:
     """The scored data, as plain data: images used and left out with the reasons, image size, pipeline."""
     if not isinstance(dataset, MultiLabelDataset):
         return {}
@@ -388,7 +391,7 @@ def _data(config: Config, dataset: Any, metric: TaskMetric) -> dict[str, Any]:
     }
 
 
-def _loader_config(config: Config, split: str, dataset: Any) -> dict[str, Any]:
+def _loader_config(config: Config, split: str, dataset: object) -> dict[str, object]:
     loader = dict(config[f"{split}_dataloader"])
     if loader["num_workers"] == 0:
         loader["persistent_workers"] = False

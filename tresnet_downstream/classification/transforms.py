@@ -9,7 +9,7 @@ the caller seeds, and not from global ones.
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -33,6 +33,16 @@ _OF_FILES = {
     "TemplateTransform",
     "TextImage",
 }
+
+
+class ImageParams(TypedDict):
+    """What Albumentations passes to ``get_params_dependent_on_data``.
+
+    Attributes:
+        shape: height, width and channels of the image.
+    """
+
+    shape: tuple[int, int, int]
 
 
 def squash_resize(image: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
@@ -86,7 +96,7 @@ class SquashResize(albumentations.ImageOnlyTransform):
         super().__init__(p=p)
         self.size = resizing.sides_of(size)
 
-    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
+    def apply(self, img: np.ndarray, **_: object) -> np.ndarray:
         """Resizes the image."""
         return squash_resize(img, *self.size)
 
@@ -109,7 +119,7 @@ class ResizeAndCrop(albumentations.ImageOnlyTransform):
         resizing.require_crop(size, fraction, interpolation)
         self.size, self.fraction, self.interpolation = size, fraction, interpolation
 
-    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
+    def apply(self, img: np.ndarray, **_: object) -> np.ndarray:
         """Resizes the image."""
         return resizing.resize_and_crop(img, self.size, self.fraction, self.interpolation, squash_resize)
 
@@ -148,7 +158,7 @@ class RandomCropAndResize(albumentations.ImageOnlyTransform):
         self.size, self.interpolation = size, interpolation
         self.scale, self.ratio = (float(scale[0]), float(scale[1])), (float(ratio[0]), float(ratio[1]))
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    def get_params_dependent_on_data(self, params: ImageParams, data: object) -> dict[str, tuple[int, int, int, int]]:
         """Draws the crop: top, left, height and width in pixels."""
         height, width = params["shape"][:2]
         for _ in range(10):
@@ -164,7 +174,7 @@ class RandomCropAndResize(albumentations.ImageOnlyTransform):
         cut = min(height, round(width / proportion)), min(width, round(height * proportion))
         return {"part": ((height - cut[0]) // 2, (width - cut[1]) // 2, *cut)}
 
-    def apply(self, img: np.ndarray, part: tuple[int, int, int, int], **_: Any) -> np.ndarray:
+    def apply(self, img: np.ndarray, part: tuple[int, int, int, int], **_: object) -> np.ndarray:
         """Crops and resizes the image."""
         top, left, height, width = part
         return squash_resize(img[top : top + height, left : left + width], self.size, self.size, self.interpolation)
@@ -187,7 +197,7 @@ class Cutout(albumentations.ImageOnlyTransform):
             raise ValueError(f"factor is {factor}, not above 0 and at most 1")
         self.factor = factor
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    def get_params_dependent_on_data(self, params: ImageParams, data: object) -> dict[str, tuple[int, ...]]:
         """Draws the centre and the colour of the rectangle."""
         height, width = params["shape"][:2]
         return {
@@ -195,7 +205,7 @@ class Cutout(albumentations.ImageOnlyTransform):
             "colour": tuple(self.py_random.randrange(256) for _ in range(3)),
         }
 
-    def apply(self, img: np.ndarray, centre: tuple[int, int], colour: tuple[int, int, int], **_: Any) -> np.ndarray:
+    def apply(self, img: np.ndarray, centre: tuple[int, int], colour: tuple[int, int, int], **_: object) -> np.ndarray:
         """Paints the rectangle."""
         return cut_out(img, self.factor, centre, colour)
 
@@ -211,11 +221,11 @@ class RandAugment(albumentations.ImageOnlyTransform):
     def __init__(self, p: float = 1.0) -> None:
         super().__init__(p=p)
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    def get_params_dependent_on_data(self, params: ImageParams, data: object) -> dict[str, list[rand_augment.Step]]:
         """Draws the operations."""
         return {"steps": rand_augment.draw_steps(self.py_random, params["shape"])}
 
-    def apply(self, img: np.ndarray, steps: list[rand_augment.Step], **_: Any) -> np.ndarray:
+    def apply(self, img: np.ndarray, steps: list[rand_augment.Step], **_: object) -> np.ndarray:
         """Applies the operations."""
         for step in steps:
             img = rand_augment.apply_operation(img, *step)
@@ -260,13 +270,13 @@ def names_for_checkpoints() -> set[str]:
     return {name for name, kind in kinds.items() if issubclass(kind, families)} - _OF_FILES
 
 
-def _build(entry: Mapping[str, Any]) -> Any:
+def _build(entry: Mapping[str, Any]) -> albumentations.BasicTransform | albumentations.BaseCompose:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("type"), str):
         raise UserError(f"pipeline: {entry!r} is not a transform; an entry is dict(type='NAME', ...)")
     arguments = {key: value for key, value in entry.items() if key != "type"}
     name = entry["type"]
     # Not `TRANSFORMS.get`, which would also search the transforms of other OpenMMLab packages.
-    kind: Any = TRANSFORMS.module_dict.get(name, getattr(albumentations, name, None))
+    kind = TRANSFORMS.module_dict.get(name, getattr(albumentations, name, None))
     families = (albumentations.BasicTransform, albumentations.BaseCompose)
     if not isinstance(kind, type) or not issubclass(kind, families):
         known = ", ".join(sorted(TRANSFORMS.module_dict))

@@ -110,7 +110,7 @@ class WeightFile:
             raise UserError(f"{self.path}: describes a model that cannot be built ({reason})") from error
 
 
-def _is_of_package(config: Any) -> bool:
+def _is_of_package(config: object) -> bool:
     """Whether all components of a checked config are of this package."""
     if isinstance(config, Mapping):
         kind = MODELS.get(config["type"]) if "type" in config else None

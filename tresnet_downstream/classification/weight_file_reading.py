@@ -84,7 +84,7 @@ def read_weight_file(
     )
 
 
-def _thresholds(path: Path, checkpoint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, float | None] | None:
+def _thresholds(path: Path, checkpoint: Mapping[str, object], classes: Sequence[str]) -> dict[str, float | None] | None:
     """The thresholds in the description of a shared folder; None if it has none.
 
     Raises:
@@ -116,7 +116,7 @@ def _entry_of(path_or_name: str | Path) -> PublicWeight | None:
     return None
 
 
-def _older_description(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def _older_description(checkpoint: Mapping[str, object]) -> dict[str, Any]:
     """The settings in a checkpoint that is older than :mod:`.descriptions` and that its weights do not determine."""
     model = stored_at(checkpoint, "meta", "model")
     parts = {key: stored_at(checkpoint, "meta", "model", key) for key in ("backbone", "head")}
@@ -193,7 +193,7 @@ def _require_shapes(file: WeightFile) -> None:
         )
 
 
-def _is_multi_label(file: WeightFile, older: Mapping[str, Any], entry: PublicWeight | None) -> bool:
+def _is_multi_label(file: WeightFile, older: Mapping[str, object], entry: PublicWeight | None) -> bool:
     if file.described is not None or file.pipeline:
         return file.multi_label
     if "multi_label" in older:
@@ -219,7 +219,7 @@ def _pipeline(
     return ({"type": "SquashResize" if resize == "squash" else "ResizeAndCrop", "size": size},)
 
 
-def _class_names(checkpoint: Mapping[str, Any], file: WeightFile, multi_label: bool) -> tuple[str, ...] | None:
+def _class_names(checkpoint: Mapping[str, object], file: WeightFile, multi_label: bool) -> tuple[str, ...] | None:
     """The class names in the file, in the order of the logits; None if it has none.
 
     For 1000 classes with one label per image, they are the names of ImageNet.

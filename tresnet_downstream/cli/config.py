@@ -4,7 +4,6 @@ import pprint
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tresnet_downstream.cli.config_names import config_path, packaged_folder, packaged_names
 from tresnet_downstream.cli.options import add_cfg_options
@@ -77,7 +76,7 @@ def _printed(path: Path, changes: Sequence[str]) -> str:
     from tresnet_downstream.running.config_keys import meanings_of, summary_of
 
     meanings = meanings_of(path)
-    values: dict[str, Any] = load_config(path, changes)._cfg_dict.to_dict()
+    values: dict[str, object] = load_config(path, changes)._cfg_dict.to_dict()
     blocks = [f"# {path.stem}: {line}" for line in [summary_of(path)] if line]
     short, long = [], []
     for key, value in sorted(values.items()):

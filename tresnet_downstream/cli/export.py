@@ -2,12 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tresnet_downstream.cli.config_names import config_path
 from tresnet_downstream.cli.options import add_model_options, model_options
 from tresnet_downstream.command_line import Parser, progress
 from tresnet_downstream.errors import UserError
+
+if TYPE_CHECKING:
+    from tresnet_downstream.deployment.classifier import ExportableClassifier
+    from tresnet_downstream.deployment.detector import ExportableDetector
 
 
 def parser() -> Parser:
@@ -47,18 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if is_exported(options.model):
         raise UserError(f"{options.model}: is an exported model; give the weights that it was exported from")
     require_target(options.out, bool(options.int8))
-    exportable = _detector if options.config or is_detector(locate(options.model)) else _classifier
-    print(export(exportable(options), options.out, find_images(options.int8), progress))
+    if options.config or is_detector(locate(options.model)):
+        exported = export(_detector(options), options.out, find_images(options.int8), progress)
+    else:
+        exported = export(_classifier(options), options.out, find_images(options.int8), progress)
+    print(exported)
 
 
-def _classifier(options: argparse.Namespace) -> Any:
+def _classifier(options: argparse.Namespace) -> "ExportableClassifier":
     from tresnet_downstream.classification.model_loading import load_model
     from tresnet_downstream.deployment.classifier import ExportableClassifier
 
     return ExportableClassifier(load_model(options.model, **model_options(options)))
 
 
-def _detector(options: argparse.Namespace) -> Any:
+def _detector(options: argparse.Namespace) -> "ExportableDetector":
     from tresnet_downstream.deployment.joint import exportable_detector
     from tresnet_downstream.detection.predict import load_detector
     from tresnet_downstream.running.config import load_config

@@ -8,14 +8,17 @@ import argparse
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from tresnet_downstream.cli.config_names import config_path
 from tresnet_downstream.cli.tasks import CLASSIFIER, DETECTION, JOINT, MULTILABEL, TASKS
 from tresnet_downstream.command_line import Parser, progress
 from tresnet_downstream.errors import UserError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 _CLASSIFIERS_KEYS = {
     "size": ("image_size",),
@@ -111,7 +114,7 @@ def changes_of(options: argparse.Namespace, task: str, loader: str) -> list[str]
     return [*changes, *options.cfg_options, *([f"amp={options.amp}"] if options.amp else [])]
 
 
-def read_config(options: argparse.Namespace, task: str, loader: str) -> Any:
+def read_config(options: argparse.Namespace, task: str, loader: str) -> "Config":
     """Reads the config with the changes of the options, and sets its ``work_dir``.
 
     Raises:
@@ -167,8 +170,10 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
 class _Import(argparse.Action):
     """Imports the file while the command line is parsed, so everything built later can use its components."""
 
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
-        import_file(values)
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
+        import_file(str(values))
 
 
 def import_file(path: str) -> None:
@@ -224,7 +229,25 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network, for a weight file of timm")
 
 
-def model_options(options: argparse.Namespace) -> dict[str, Any]:
+class ModelOptions(TypedDict):
+    """Arguments of ``load_model``; None for an option that is not given.
+
+    Attributes:
+        variant: variant of the backbone.
+        slopes: negative slopes of the leaky ReLU, in the stem and in the blocks.
+        weights: ``raw`` or ``averaged``.
+        input_size: side of the images in pixels.
+        network: timm's name of the network.
+    """
+
+    variant: str | None
+    slopes: Sequence[float] | None
+    weights: str | None
+    input_size: int | None
+    network: str | None
+
+
+def model_options(options: argparse.Namespace) -> ModelOptions:
     """The arguments of ``load_model`` from the options of :func:`add_model_options`."""
     return {
         "variant": options.variant,

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from tresnet_downstream.cli.config_names import config_path
 from tresnet_downstream.cli.options import (
@@ -146,6 +145,6 @@ def _detector(options: argparse.Namespace, images: Sequence[str], device: str) -
     config = load_config(config_path(options.config)) if options.config else None
     if config is not None and "test_dataloader" not in config:
         raise UserError(f"{options.config}: is not a detector's config; weights of a classifier need no config")
-    detector: Any = load_detector(options.model, config).to(device)
+    detector = load_detector(options.model, config).to(device)
     shown = (options.threshold, options.top_k, options.batch_size, options.out, options.json)
     return detect_in_images(LoadedDetector(detector), images, *shown)

@@ -1,9 +1,9 @@
 """Scores a checkpoint or an exported model of any task."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tresnet_downstream.cli.config_names import config_path, packaged_names
 from tresnet_downstream.cli.options import (
@@ -18,6 +18,11 @@ from tresnet_downstream.cli.options import (
 from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, DETECTORS, JOINT, MULTILABEL, TASKS, require_task
 from tresnet_downstream.command_line import Parser, outliving_reader
 from tresnet_downstream.errors import UserError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from tresnet_downstream.running.ready_model import ReadyModel
 
 # Options that only some tasks have, besides the options that are short for config keys.
 _TASKS_OF = {"weights": CLASSIFIERS, "explain": CLASSIFIERS, "tta": (*CLASSIFIERS, DETECTION)}
@@ -143,7 +148,7 @@ def _folder_of_run(checkpoint: str) -> str | None:
     return str(folder) if (folder / "run_id").is_file() else None
 
 
-def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -> None:
+def _score_classifier(options: argparse.Namespace, raw: "Config | None", task: str | None) -> None:
     """Scores a classifier with a config, or with its checkpoint only."""
     from tresnet_downstream.classification.training import score_classifier
     from tresnet_downstream.evaluation import format_single_label_table, format_table, write_scored
@@ -174,7 +179,8 @@ def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -
     written = write_scored(scores, outcome, folder)
     table = format_table if task == MULTILABEL else format_single_label_table
     print(table(scores, f"{options.checkpoint}, {outcome.about['weights']} weights{_how(options)}"))
-    for name, value in outcome.about.get("metrics", {}).items():
+    metrics = outcome.about.get("metrics")
+    for name, value in metrics.items() if isinstance(metrics, Mapping) else ():
         print(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
     for path in written:
         print(f"wrote {path}")
@@ -182,7 +188,7 @@ def _score_classifier(options: argparse.Namespace, raw: Any, task: str | None) -
     _log(options, config, folder)
 
 
-def _log(options: argparse.Namespace, config: Any, folder: Path) -> None:
+def _log(options: argparse.Namespace, config: "Config", folder: Path) -> None:
     """Logs scores and report to the config's trackers."""
     from tresnet_downstream.deployment.formats import is_exported
     from tresnet_downstream.running.trackers.results import log_scored
@@ -196,7 +202,7 @@ def _how(options: argparse.Namespace) -> str:
     return f", {options.split} split{', tta' if getattr(options, 'tta', False) else ''}"
 
 
-def _ready_classifier(options: argparse.Namespace) -> Any:
+def _ready_classifier(options: argparse.Namespace) -> "ReadyModel | None":
     """The model of an exported file that is given as the checkpoint; None for a checkpoint."""
     from tresnet_downstream.deployment.formats import is_exported
 
@@ -210,7 +216,9 @@ def _ready_classifier(options: argparse.Namespace) -> Any:
     return ready_classifier(options.checkpoint)
 
 
-def _config_of_checkpoint(options: argparse.Namespace, ready: Any, task: str | None) -> tuple[Any, set[str], str]:
+def _config_of_checkpoint(
+    options: argparse.Namespace, ready: "ReadyModel | None", task: str | None
+) -> tuple["Config", set[str], str]:
     """The config that a checkpoint describes, the keys that options set in it, and its task."""
     from tresnet_downstream.classification.descriptions import Description, read_description
     from tresnet_downstream.classification.scoring_config import scoring_config
@@ -275,7 +283,7 @@ def _score_joint(options: argparse.Namespace) -> None:
     _log(options, config, folder)
 
 
-def _ready_detector(options: argparse.Namespace, kind: str) -> Any:
+def _ready_detector(options: argparse.Namespace, kind: str) -> "ReadyModel | None":
     """The model of an exported file that is given as the checkpoint; None for a checkpoint.
 
     Raises:

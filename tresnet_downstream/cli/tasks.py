@@ -1,9 +1,12 @@
 """The four tasks, and the task of a config."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.scope import SCOPE
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 class Task(NamedTuple):
@@ -24,7 +27,7 @@ CLASSIFIERS = (MULTILABEL, CLASSIFIER)
 DETECTORS = (DETECTION, JOINT)
 
 
-def task_of(config: Any) -> str:
+def task_of(config: "Config") -> str:
     """The task of a config: a key of :data:`TASKS`.
 
     Args:
@@ -41,7 +44,7 @@ def task_of(config: Any) -> str:
     return MULTILABEL if config.get("model", {}).get("multi_label", True) else CLASSIFIER
 
 
-def require_task(config: Any, task: str | None, verb: str) -> str:
+def require_task(config: "Config", task: str | None, verb: str) -> str:
     """The task of a config, which must be the script's task.
 
     Args:

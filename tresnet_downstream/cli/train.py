@@ -3,13 +3,16 @@
 import argparse
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tresnet_downstream.cli.config_names import config_path
 from tresnet_downstream.cli.options import CONFIG_KEYS, add_seed_option, config_parser, read_config, use_device
 from tresnet_downstream.cli.tasks import CLASSIFIERS, DETECTION, JOINT, MULTILABEL, TASKS, require_task
 from tresnet_downstream.command_line import Parser, outliving_reader
 from tresnet_downstream.errors import UserError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 # Modules and functions that train detectors. They are imported when needed, because importing takes seconds.
 _TRAINERS = {
@@ -91,21 +94,21 @@ def _train_seeds(options: argparse.Namespace, task: str) -> None:
     """Trains with several seeds, and prints the table of their scores."""
     from mmengine.dist import is_main_process
 
-    from tresnet_downstream.running.several_seeds import TABLE, table_of, train_seeds
+    from tresnet_downstream.running.several_seeds import TABLE, Train, table_of, train_seeds
 
     if options.seed is not None:
         raise UserError(f"`seed` {options.seed}: `seeds` names the seeds; leave one of them out")
     if by_key := {change.partition("=")[0] for change in options.cfg_options} & set(CONFIG_KEYS[task]["seed"]):
         raise UserError(f"`seeds`: `cfg_options` sets {by_key.pop()} too; leave one of them out")
 
-    def config_of(seed: int) -> Any:
+    def config_of(seed: int) -> "Config":
         return read_config(argparse.Namespace(**{**vars(options), "seed": seed}), task, "train_dataloader")
 
     work_dir = config_of(options.seeds[0]).work_dir
     if task in CLASSIFIERS:
         from tresnet_downstream.classification.training import best_score, train_classifier
 
-        train: Any = train_classifier
+        train: Train = train_classifier
     else:
         from tresnet_downstream.detection.training import best_score
 
@@ -119,7 +122,7 @@ def _train_seeds(options: argparse.Namespace, task: str) -> None:
         print(f"results are in {work_dir}; {TABLE} has this table")
 
 
-def _train_classifier(config: Any, task: str, options: argparse.Namespace) -> None:
+def _train_classifier(config: "Config", task: str, options: argparse.Namespace) -> None:
     from mmengine.dist import is_main_process
 
     from tresnet_downstream.classification.training import best_score, train_classifier
@@ -138,7 +141,7 @@ def _train_classifier(config: Any, task: str, options: argparse.Namespace) -> No
     print(f"results are in {config.work_dir}")
 
 
-def _train_detector(config: Any, task: str, options: argparse.Namespace) -> None:
+def _train_detector(config: "Config", task: str, options: argparse.Namespace) -> None:
     from mmengine.dist import is_main_process
 
     module, function = _TRAINERS[task]

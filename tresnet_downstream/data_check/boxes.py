@@ -1,6 +1,6 @@
 """Checks the boxes of a COCO file: boxes without area, outside of their image, or in another format than COCO's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categori
         known: position and image of each annotation whose image and category exist.
         categories: class names by category id.
     """
+    assert isinstance(listing.content, dict)
     records = listing.content["annotations"]
     formed = []
     for position, image in known:
@@ -63,7 +64,7 @@ def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categori
         listing.report("no-labels", "error", "", text)
 
 
-def _problem(box: list[float], size: tuple[int, int] | None, is_training: bool) -> tuple[str, str] | None:
+def _problem(box: Sequence[float], size: tuple[int, int] | None, is_training: bool) -> tuple[str, str] | None:
     """The kind and description of a box's fault; None if it has none."""
     _, _, width, height = box
     fault = box_fault(box, size)
@@ -82,5 +83,5 @@ def _problem(box: list[float], size: tuple[int, int] | None, is_training: bool) 
     return None
 
 
-def _text(box: list[float]) -> str:
+def _text(box: Sequence[float]) -> str:
     return "(" + ", ".join(f"{number:g}" for number in box) + ")"

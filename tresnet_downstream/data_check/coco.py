@@ -1,7 +1,9 @@
 """Reads a COCO ``instances`` file and collects all faults. The strict reader stops at the first fault."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
+from tresnet_downstream.coco_records import CocoAnnotation, CocoCategory, CocoImage, CocoInstances
 from tresnet_downstream.coco_shapes import is_id
 from tresnet_downstream.data_check.boxes import check_boxes
 from tresnet_downstream.data_check.listing import ListedImage, Listing, Source, annotation_place
@@ -27,7 +29,8 @@ def list_coco(source: Source) -> Listing:
     return listing
 
 
-def _parsed(listing: Listing) -> dict[str, Any] | None:
+def _parsed(listing: Listing) -> CocoInstances | None:
+    """The content of the file, whose records are not checked yet; None if it is not a COCO file."""
     source = listing.source
     try:
         content = parse_json(read_text(source.annotation_file), source.annotation_file)
@@ -41,11 +44,11 @@ def _parsed(listing: Listing) -> dict[str, Any] | None:
             text = f"not a COCO instances file, which has a list of `{key}`"
             listing.report("unreadable-file", "error", "", text)
             return None
-    instances: dict[str, Any] = content
+    instances: CocoInstances = content
     return instances
 
 
-def _categories(listing: Listing, records: list[Any]) -> dict[int, str]:
+def _categories(listing: Listing, records: Sequence[CocoCategory]) -> dict[int, str]:
     """The category names by id."""
     categories: dict[int, str] = {}
     for position, record in enumerate(records):
@@ -63,7 +66,7 @@ def _categories(listing: Listing, records: list[Any]) -> dict[int, str]:
     return categories
 
 
-def _images(listing: Listing, records: list[Any]) -> dict[int, ListedImage]:
+def _images(listing: Listing, records: Sequence[CocoImage]) -> dict[int, ListedImage]:
     """The images by id; all images with a name are listed."""
     images: dict[int, ListedImage] = {}
     names: dict[str, str] = {}
@@ -73,15 +76,15 @@ def _images(listing: Listing, records: list[Any]) -> dict[int, ListedImage]:
         if not _has_id(listing, record, "id", place) or not _has_name(listing, record, "file_name", place):
             continue
         number, name = record["id"], record["file_name"]
-        sides = (record.get("width"), record.get("height"))
-        sized = all(is_id(side) and side >= 1 for side in sides)
-        if detection and not sized:
-            text = f"`width` and `height` are {sides[0]!r} and {sides[1]!r}, not whole numbers of at least 1"
+        width, height = record.get("width"), record.get("height")
+        size = (width, height) if _is_side(width) and _is_side(height) else None
+        if detection and size is None:
+            text = f"`width` and `height` are {width!r} and {height!r}, not whole numbers of at least 1"
             listing.report("malformed-entry", "error", name, text, image=position)
-        elif detection and sides[0] * sides[1] > limit("pixels"):
-            text = excess("pixels", f"{sides[0]} x {sides[1]} are too many pixels")
+        elif detection and size is not None and size[0] * size[1] > limit("pixels"):
+            text = excess("pixels", f"{size[0]} x {size[1]} are too many pixels")
             listing.report("malformed-entry", "error", name, text, image=position)
-        image = ListedImage(position, name, name, sides if sized else None)
+        image = ListedImage(position, name, name, size)
         if number in images:
             listing.report("repeated-id", "error", name, f"the image id {number} is used twice", image=position)
         else:
@@ -96,7 +99,10 @@ def _images(listing: Listing, records: list[Any]) -> dict[int, ListedImage]:
 
 
 def _annotations(
-    listing: Listing, records: list[Any], images: dict[int, ListedImage], categories: dict[int, str]
+    listing: Listing,
+    records: Sequence[CocoAnnotation],
+    images: dict[int, ListedImage],
+    categories: dict[int, str],
 ) -> list[tuple[int, ListedImage]]:
     """Adds labels to the images; returns the positions of the annotations whose image and category exist."""
     known: list[tuple[int, ListedImage]] = []
@@ -122,7 +128,11 @@ def _annotations(
     return known
 
 
-def _has_id(listing: Listing, record: Any, key: str, place: str) -> bool:
+def _is_side(value: object) -> TypeGuard[int]:
+    return is_id(value) and value >= 1
+
+
+def _has_id(listing: Listing, record: object, key: str, place: str) -> bool:
     if not isinstance(record, dict) or key not in record:
         listing.report("malformed-entry", "error", place, f"has no `{key}`")
     elif not is_id(record[key]):
@@ -132,7 +142,7 @@ def _has_id(listing: Listing, record: Any, key: str, place: str) -> bool:
     return False
 
 
-def _has_name(listing: Listing, record: dict[str, Any], key: str, place: str) -> bool:
+def _has_name(listing: Listing, record: Mapping[str, object], key: str, place: str) -> bool:
     if isinstance(record.get(key), str) and record[key]:
         return True
     text = f"`{key}` is {_short(record[key])}, not a name" if key in record else f"has no `{key}`"
@@ -140,6 +150,6 @@ def _has_name(listing: Listing, record: dict[str, Any], key: str, place: str) ->
     return False
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value) if not isinstance(value, int) or abs(value) < 2**64 else "a number of more than 64 bits"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -79,7 +79,7 @@ def _classification_sources(config: Config) -> Iterator[Source]:
         )
 
 
-def _require_files(split: str, dataset: Any) -> None:
+def _require_files(split: str, dataset: object) -> None:
     """Raises UserError for a data set that reads neither an annotation file nor class folders."""
     if isinstance(dataset, Mapping) and "image_folder" in dataset and "annotation_file" in dataset:
         return

@@ -7,9 +7,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tresnet_downstream.box_faults import clipped
+from tresnet_downstream.coco_records import CocoAnnotation, CocoInstances
 from tresnet_downstream.coco_shapes import is_id
 from tresnet_downstream.data_check.findings import Finding
 from tresnet_downstream.data_check.listing import Listing
@@ -74,7 +74,7 @@ def write_cleaned(listing: Listing, path: Path, overwrite: bool = False) -> Coun
     if isinstance(listing.content, list):
         text, counts = _clean_table(listing.content, cured)
     else:
-        text, counts = _clean_coco(listing, cured)
+        text, counts = _clean_coco(listing, listing.content, cured)
     removed = {finding.image for finding in cured if _removes_image(finding)}
     if len(removed) == len(listing.images):
         raise UserError(f"{listing.source.annotation_file}: no image would be left after cleaning")
@@ -105,8 +105,7 @@ def _clean_table(rows: list[list[str]], findings: list[Finding]) -> tuple[str, C
     return text.getvalue(), Counter(reasons.values())
 
 
-def _clean_coco(listing: Listing, findings: list[Finding]) -> tuple[str, Counter[str]]:
-    content: dict[str, Any] = listing.content
+def _clean_coco(listing: Listing, content: CocoInstances, findings: list[Finding]) -> tuple[str, Counter[str]]:
     reasons = _first_reasons(findings)
     counts = Counter(reasons.values())
     images = [image for position, image in enumerate(content["images"]) if position not in reasons]
@@ -133,8 +132,11 @@ def _clean_coco(listing: Listing, findings: list[Finding]) -> tuple[str, Counter
     return json.dumps({**content, "images": images, "annotations": annotations}), counts
 
 
-def _clip(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+def _clip(annotation: CocoAnnotation, size: tuple[int, int]) -> CocoAnnotation:
     box = clipped(annotation["bbox"], size)
+    cut = annotation.copy()
+    cut["bbox"] = box
     # If there is a segmentation, `area` is the area of the segmentation.
-    area = {} if annotation.get("segmentation") or "area" not in annotation else {"area": box[2] * box[3]}
-    return {**annotation, "bbox": box, **area}
+    if not annotation.get("segmentation") and "area" in annotation:
+        cut["area"] = box[2] * box[3]
+    return cut

@@ -2,8 +2,9 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from tresnet_downstream.coco_records import CocoInstances
 from tresnet_downstream.coco_shapes import is_id
 from tresnet_downstream.data_check.findings import Finding, Severity
 from tresnet_downstream.errors import UserError
@@ -94,7 +95,7 @@ class Listing:
     source: Source
     images: list[ListedImage] = field(default_factory=list)
     classes: tuple[str, ...] = ()
-    content: Any = None
+    content: CocoInstances | list[list[str]] | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def report(
@@ -126,7 +127,7 @@ class Listing:
         return [image for image in self.images if self.uses(image)]
 
 
-def annotation_place(record: Any, position: int) -> str:
+def annotation_place(record: object, position: int) -> str:
     """The name of an annotation in findings: its id, or its position if it has no id."""
     number = record.get("id") if isinstance(record, dict) else None
     return f"annotation {number}" if is_id(number) else f"annotations[{position}]"

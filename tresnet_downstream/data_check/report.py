@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from tresnet_downstream.data_check.check import DataReport
 from tresnet_downstream.data_check.findings import KINDS, SEVERITIES, Finding
@@ -41,7 +40,7 @@ def table(report: DataReport, num_examples: int = 3) -> str:
     return "\n".join(lines)
 
 
-def content(report: DataReport) -> dict[str, Any]:
+def content(report: DataReport) -> dict[str, object]:
     """The report as plain data, with all findings."""
     return {
         "format": FORMAT,

@@ -1,7 +1,6 @@
 """Reads PASCAL VOC's image list and XML files, and collects all faults. The strict reader stops at the first fault."""
 
-from typing import Any
-
+from tresnet_downstream.coco_records import CocoAnnotation
 from tresnet_downstream.data_check.boxes import check_boxes
 from tresnet_downstream.data_check.listing import ListedImage, Listing, Source
 from tresnet_downstream.errors import UserError
@@ -16,9 +15,10 @@ def list_voc(source: Source) -> Listing:
     except UserError as error:
         listing.report_unreadable(error)
         return listing
-    annotations: list[dict[str, Any]] = []
+    annotations: list[CocoAnnotation] = []
     owners: list[ListedImage] = []
     seen: set[str] = set()
+    numbers: dict[str, int] = {}
     for position, name in enumerate(names):
         path = folder / f"{name}.xml"
         try:
@@ -33,15 +33,24 @@ def list_voc(source: Source) -> Listing:
         listed = ListedImage(position, image["file_name"], image["file_name"], (image["width"], image["height"]))
         listing.images.append(listed)
         for label, item in objects:
-            annotations.append({"id": len(annotations), "category_id": label, "iscrowd": item["difficult"], **item})
+            number = numbers.setdefault(label, len(numbers))
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "category_id": number,
+                    "iscrowd": item["difficult"],
+                    "bbox": item["bbox"],
+                    "area": item["area"],
+                    "difficult": item["difficult"],
+                }
+            )
             owners.append(listed)
             if source.task == "classification":
                 (listed.unverified if item["difficult"] else listed.shown).add(label)
         listed.unverified -= listed.shown
         listed.labels |= {*listed.shown, *(("unknown", label) for label in listed.unverified)}
-    classes = sorted({annotation["category_id"] for annotation in annotations})
-    listing.classes = tuple(classes)
+    listing.classes = tuple(sorted(numbers))
     listing.content = {"annotations": annotations}
     if source.task == "detection":
-        check_boxes(listing, list(enumerate(owners)), {name: name for name in classes})
+        check_boxes(listing, list(enumerate(owners)), {number: label for label, number in numbers.items()})
     return listing

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from tresnet_downstream.deployment.fuse import fuse
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.arrays import as_network_input
 from tresnet_downstream.exported.classifier import IMAGES, LOGITS
-from tresnet_downstream.exported.file import CLASSIFIER
+from tresnet_downstream.exported.file import CLASSIFIER, FileDescription
 
 # Largest difference of logits, relative to the largest logit or to 1 if that is larger.
 TOLERANCE = 1e-4
@@ -53,7 +53,7 @@ class ExportableClassifier(Exportable[np.ndarray]):
             # If the network does not accept the size, this raises a clearer error than the exporter.
             self.module(torch.zeros(1, 3, *self.size))
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> FileDescription:
         """The classes, whether an image may have several labels, and the pipeline."""
         return {
             "classes": list(self.module.classes or ()),

@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from tresnet_downstream.backbones import TResNet
@@ -28,13 +29,14 @@ from tresnet_downstream.exported.detector import (
     found_in,
     inputs_of,
 )
-from tresnet_downstream.exported.file import DETECTOR
+from tresnet_downstream.exported.file import DETECTOR, FileDescription
 from tresnet_downstream.exported.letterbox import Letterbox
 
 # isort: split
 # After our `detection`, which raises a clear error if MMDetection is missing.
-import mmdet.models
-import mmdet.structures
+from mmdet import models
+from mmdet.models.detectors import BaseDetector
+from mmdet.structures import DetDataSample
 
 # Largest differences of a float32 file: of corners, relative to the longer side of the image, and of scores.
 BOX_TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-4
@@ -43,7 +45,6 @@ BOX_TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-4
 LEAST_PAIRED = 0.99
 # In int8: smallest share of torch's boxes with a score above INT8_SCORE that must be found with an IoU of INT8_IOU.
 INT8_SCORE, INT8_IOU, INT8_LEAST_PAIRED = 0.3, 0.5, 0.8
-models: Any = mmdet.models
 EXPORTED = "RetinaNet, FCOS, ATSS, GFL, RTMDet and Faster R-CNN"
 _ONE_STAGE = (
     *(models.RetinaNet, models.FCOS, models.ATSS, models.GFL, models.RTMDet),
@@ -83,7 +84,7 @@ class ExportableDetector(Exportable[Prepared]):
         *("backbone", "neck", "head.layers", "head.rpn_layers", "head.box_head"),
     )
 
-    def __init__(self, detector: Any, size: int | None = None) -> None:
+    def __init__(self, detector: BaseDetector, size: int | None = None) -> None:
         require_exportable(detector)
         self._letterbox = Letterbox.of_pipeline(
             detector.pipeline, int(detector.data_preprocessor.pad_size_divisor), size
@@ -109,11 +110,11 @@ class ExportableDetector(Exportable[Prepared]):
                 "`input_size`, such as a multiple of 32"
             ) from error
 
-    def graph(self, detector: Any) -> nn.Module:
+    def graph(self, detector: BaseDetector) -> nn.Module:
         """The module to export, for a detector whose backbone may be fused."""
         return DetectorGraph(detector, self.size)
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> FileDescription:
         """The classes, the score threshold, and the preparation of images."""
         return {
             "classes": list(self.classes),
@@ -171,7 +172,7 @@ class ExportableDetector(Exportable[Prepared]):
         instances = [result.pred_instances for result in results]
         return [Found(each.bboxes.numpy(), each.scores.numpy(), each.labels.numpy()) for each in instances]
 
-    def padded(self, pictures: Sequence[Prepared]) -> tuple[Tensor, list[Any]]:
+    def padded(self, pictures: Sequence[Prepared]) -> tuple[Tensor, list[DetDataSample]]:
         """The images after MMDetection's preprocessor, padded to the size of the file, and the samples."""
         preprocessor = self._detector.data_preprocessor
         images, samples = [], []
@@ -181,18 +182,14 @@ class ExportableDetector(Exportable[Prepared]):
             images.append(torch.from_numpy(pixels))
             shape = (int(height), int(width))
             factors = tuple(float(factor) for factor in picture[SCALE_FACTORS])
-            samples.append(
-                mmdet.structures.DetDataSample(
-                    metainfo={"img_shape": shape, "ori_shape": shape, "scale_factor": factors}
-                )
-            )
+            samples.append(DetDataSample(metainfo={"img_shape": shape, "ori_shape": shape, "scale_factor": factors}))
         data = preprocessor({"inputs": images, "data_samples": samples})
         height, width = self.size
         padding = (0, width - data["inputs"].shape[3], 0, height - data["inputs"].shape[2])
         return F.pad(data["inputs"], padding, value=preprocessor.pad_value), data["data_samples"]
 
 
-def require_exportable(detector: Any) -> None:
+def require_exportable(detector: BaseDetector) -> None:
     """Checks that :class:`DetectorGraph` supports a detector.
 
     Raises:
@@ -219,7 +216,10 @@ def require_exportable(detector: Any) -> None:
                 and roi_head.bbox_head.with_reg
                 and not roi_head.bbox_head.custom_activation
                 and not roi_head.with_shared_head
-                and all(map(_is_average, roi_head.bbox_roi_extractor.roi_layers))
+                and all(
+                    type(layer) is mmcv.ops.RoIAlign and layer.pool_mode == "avg"
+                    for layer in roi_head.bbox_roi_extractor.roi_layers
+                )
             )
         head, configs = detector.rpn_head, [detector.rpn_head.test_cfg, roi_head.test_cfg]
     else:
@@ -237,13 +237,9 @@ def require_exportable(detector: Any) -> None:
         _require_test_cfg(config, needs_nms_pre=place == 0)
 
 
-def _is_average(layer: Any) -> bool:
-    return type(layer) is mmcv.ops.RoIAlign and layer.pool_mode == "avg"
-
-
-def _require_test_cfg(config: Any, needs_nms_pre: bool) -> None:
+def _require_test_cfg(config: ConfigDict | None, needs_nms_pre: bool) -> None:
     nms = (config or {}).get("nms")
-    if not isinstance(nms, Mapping):
+    if config is None or not isinstance(nms, Mapping):
         raise UserError("model.test_cfg.nms: is not set, but the exported file needs it")
     unknown = set(nms) - {"type", "iou_threshold", "class_agnostic", "split_thr"}
     if nms.get("type", "nms") != "nms" or "iou_threshold" not in nms or unknown:
@@ -256,7 +252,7 @@ def _require_test_cfg(config: Any, needs_nms_pre: bool) -> None:
             raise UserError(f"model.test_cfg.{key}={config.get(key)}: give a whole number above 0 for the export")
 
 
-def _test_cfg(detector: Any) -> Any:
+def _test_cfg(detector: BaseDetector) -> ConfigDict:
     return (detector.roi_head if hasattr(detector, "roi_head") else detector.bbox_head).test_cfg
 
 

@@ -4,15 +4,24 @@ MMDetection filters candidates by score for each image, so the sizes of all foll
 filtered candidates are kept with a score below all others. The resulting boxes are the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from tresnet_downstream.deployment.suppression import NO_SCORE, kept_by_nms
+
+if TYPE_CHECKING:
+    from mmcv.ops import RoIAlign
+    from mmdet.models.data_preprocessors import DetDataPreprocessor
+    from mmdet.models.dense_heads import RPNHead
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+    from mmdet.models.detectors import BaseDetector
+    from mmdet.models.roi_heads import StandardRoIHead
+    from mmengine.config import ConfigDict
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class DetectorGraph(nn.Module):
         size: height and width of the images.
     """
 
-    def __init__(self, detector: Any, size: tuple[int, int]) -> None:
+    def __init__(self, detector: "BaseDetector", size: tuple[int, int]) -> None:
         super().__init__()
         self.pixels = _Pixels(detector.data_preprocessor)
         self.backbone = detector.backbone
@@ -76,7 +85,7 @@ class DetectorGraph(nn.Module):
 class _Pixels(nn.Module):
     """MMDetection's preprocessor: normalises images, and then pads them with a constant."""
 
-    def __init__(self, preprocessor: Any) -> None:
+    def __init__(self, preprocessor: "DetDataPreprocessor") -> None:
         super().__init__()
         mean, std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
         if preprocessor._enable_normalize:
@@ -110,7 +119,7 @@ class OneStageHead(nn.Module):
         map_sizes: height and width of each feature map.
     """
 
-    def __init__(self, head: Any, map_sizes: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, head: "BaseDenseHead", map_sizes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         self.layers, self.test_cfg = head, head.test_cfg
         self.priors = _Priors(head, map_sizes)
@@ -141,7 +150,7 @@ class OneStageHead(nn.Module):
 class TwoStageHead(nn.Module):
     """A region proposal network followed by a box head: MMDetection's ``RPNHead`` and ``StandardRoIHead``."""
 
-    def __init__(self, rpn_head: Any, roi_head: Any, map_sizes: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, rpn_head: "RPNHead", roi_head: "StandardRoIHead", map_sizes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         self.rpn_layers, self.rpn_cfg = rpn_head, rpn_head.test_cfg
         self.priors = _Priors(rpn_head, map_sizes)
@@ -211,7 +220,7 @@ class TwoStageHead(nn.Module):
 class _Priors(nn.Module):
     """Anchors or points of a dense head, for feature maps of fixed sizes."""
 
-    def __init__(self, head: Any, map_sizes: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, head: "BaseDenseHead", map_sizes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         self.coder = head.bbox_coder
         self.is_distribution = hasattr(head, "integral")  # GFL predicts distributions of distances
@@ -237,7 +246,7 @@ class _Priors(nn.Module):
         return torch.minimum(boxes.clamp(min=0), limits[:, None]) if self.coder.clip_border else boxes
 
 
-def without_small(boxes: Tensor, scores: Tensor, test_cfg: Mapping[str, Any]) -> Tensor:
+def without_small(boxes: Tensor, scores: Tensor, test_cfg: "ConfigDict") -> Tensor:
     """The scores, set to :data:`NO_SCORE` for boxes that are not larger than ``min_bbox_size``."""
     least = test_cfg.get("min_bbox_size", -1)
     if least < 0:
@@ -245,7 +254,7 @@ def without_small(boxes: Tensor, scores: Tensor, test_cfg: Mapping[str, Any]) ->
     return torch.where(((boxes[..., 2:] - boxes[..., :2]) > least).all(-1), scores, NO_SCORE)
 
 
-def best(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor, Tensor]:
+def best(candidates: Candidates, test_cfg: "ConfigDict") -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores and classes after suppression, best first; 0 and -1 if there is no box."""
     scores, order = _best_kept(candidates, test_cfg)
     is_box = scores > NO_SCORE / 2
@@ -253,7 +262,7 @@ def best(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor, Tensor]
     return boxes, torch.where(is_box, scores, 0.0), torch.where(is_box, candidates.groups.gather(1, order), -1)
 
 
-def _best_kept(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor]:
+def _best_kept(candidates: Candidates, test_cfg: "ConfigDict") -> tuple[Tensor, Tensor]:
     """Scores and indices of the best ``max_per_img`` candidates after suppression, filled up with :data:`NO_SCORE`."""
     boxes, scores = candidates.boxes, candidates.scores
     if not test_cfg.nms.get("class_agnostic", False):
@@ -266,7 +275,7 @@ def _best_kept(candidates: Candidates, test_cfg: Any) -> tuple[Tensor, Tensor]:
     return torch.where(not_suppressed > 0, scores, NO_SCORE).topk(most, 1)
 
 
-def _class_scores(head: Any, logits: Tensor) -> Tensor:
+def _class_scores(head: "BaseDenseHead", logits: Tensor) -> Tensor:
     """Scores of the classes, without the background."""
     return logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(-1)[..., :-1]
 
@@ -281,7 +290,7 @@ def _at(values: Tensor, places: Tensor) -> Tensor:
     return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
 
 
-def _aligned(feature_map: Tensor, regions: Tensor, layer: Any) -> Tensor:
+def _aligned(feature_map: Tensor, regions: Tensor, layer: "RoIAlign") -> Tensor:
     """RoIAlign with the settings of mmcv's layer."""
     aligned: Tensor = roi_align(
         feature_map, regions, layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -19,6 +19,9 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.file import ExportedFile
 from tresnet_downstream.exported.formats.interface import KEY, Arrays, required
 from tresnet_downstream.files import Earlier, named_if_unwritable, whole_file
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 T = TypeVar("T")
 # All used operators are in ONNX since opset 18; TensorRT 10 and ONNX Runtime 1.14 support it.
@@ -65,7 +68,7 @@ class Export:
 
 
 def export(
-    model: Exportable[Any],
+    model: Exportable[T],
     path: str | Path,
     calibration: Sequence[str] = (),
     track: Track = lambda items, total, what: items,
@@ -134,13 +137,13 @@ def require_target(path: str | Path, int8: bool) -> None:
         required(package, str(path))
 
 
-def onnx_program(model: Exportable[Any]) -> Any:
+def onnx_program(model: Exportable[T]) -> "ModelProto":
     """The model in ONNX. The names of nodes that int8 does not quantise begin with :data:`IN_FLOAT`."""
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} if name in model.per_picture else None for name in model.inputs)
     with _quiet(), torch.no_grad():
         traced = torch.export.export(model.module, model.example(), dynamic_shapes=shapes, strict=False)
-        program: Any = torch.onnx.export(
+        program = torch.onnx.export(
             traced,
             dynamo=True,
             verbose=False,
@@ -149,6 +152,7 @@ def onnx_program(model: Exportable[Any]) -> Any:
             output_names=list(model.outputs),
             custom_translation_table=onnx_translations(),
         )
+    assert program is not None  # the exporter returns None only without `dynamo`
     proto = program.model_proto
     if model.int8_modules is not None:
         for node in proto.graph.node:
@@ -160,7 +164,7 @@ def onnx_program(model: Exportable[Any]) -> Any:
     return proto
 
 
-def _is_of(node: Any, modules: Sequence[str]) -> bool:
+def _is_of(node: "NodeProto", modules: Sequence[str]) -> bool:
     """Whether an ONNX node belongs to one of the modules or to a submodule."""
     scopes: list[str] = next(
         (ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == _SCOPES), []

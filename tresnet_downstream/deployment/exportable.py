@@ -3,13 +3,13 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.exported.file import VERSION
+from tresnet_downstream.exported.file import VERSION, FileDescription
 from tresnet_downstream.exported.formats.interface import Arrays
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Exportable(ABC, Generic[T]):
     size: tuple[int, int]
 
     @abstractmethod
-    def description(self) -> dict[str, Any]:
+    def description(self) -> FileDescription:
         """The data that prediction needs besides the weights, as plain values."""
 
     @abstractmethod

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tresnet_downstream.deployment.quantisation import quantised
 from tresnet_downstream.exported.formats import is_exported
 from tresnet_downstream.exported.formats.interface import KEY, Arrays, required
 from tresnet_downstream.exported.formats.openvino import core_of
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["FORMATS", "Format", "format_of", "is_exported"]
 
@@ -26,17 +29,17 @@ class Format:
     """
 
     packages: tuple[str, ...]
-    save: Callable[[Any, Path, Sequence[Arrays] | None], None]
+    save: "Callable[[ModelProto, Path, Sequence[Arrays] | None], None]"
     files: Callable[[Path], tuple[Path, ...]]
     has_int8: bool = False
 
 
-def _save_onnx(program: Any, path: Path, calibration: Sequence[Arrays] | None) -> None:
+def _save_onnx(program: "ModelProto", path: Path, calibration: Sequence[Arrays] | None) -> None:
     assert calibration is None
     required("onnx", str(path)).save(program, path)
 
 
-def _save_openvino(program: Any, path: Path, calibration: Sequence[Arrays] | None) -> None:
+def _save_openvino(program: "ModelProto", path: Path, calibration: Sequence[Arrays] | None) -> None:
     library = required("openvino", str(path))
     converted = core_of(library).read_model(program.SerializeToString())
     if calibration is not None:

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -190,7 +190,7 @@ def _computable(x: Tensor) -> Tensor:
 
 def has_bfloat16() -> bool:
     """Whether this processor has instructions for bfloat16; True if torch does not know."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     instructions = ("avx512_bf16", "amx_bf16", "avx_ne_convert")
     return known.get("architecture") != "x86_64" or any(known.get(name) for name in instructions)
 

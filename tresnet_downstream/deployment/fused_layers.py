@@ -1,6 +1,6 @@
 """The layers of a fused network. Each computes in the type of its input."""
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -78,26 +78,26 @@ class FusedConvolution(nn.Module):
             and (x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
         )
 
-    def _operands(self, x: Tensor) -> tuple[Any, ...]:
+    def _operands(self, x: Tensor) -> tuple[object, ...]:
         padding = (self.padding, self.padding)
         if self._packed is None or self._packed[0] != x.dtype:
             # The layout is optimal for the shape of the first input, which saves 8% of the time; other shapes work too.
             plain = self.weight.detach().to(x.dtype).to_mkldnn()
-            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            reorder: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight
             self._packed = x.dtype, reorder(plain, padding, ONE_BY_ONE, ONE_BY_ONE, 1, x.shape)
         return self._packed[1], self.bias.to(x.dtype), padding, ONE_BY_ONE, ONE_BY_ONE, 1
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "FusedConvolution":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FusedConvolution":
         self._packed = None
-        move: Any = super()._apply  # not annotated in torch
+        move: Callable[..., object] = super()._apply  # not annotated in torch
         move(fn, recurse)
         return self
 
-    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
+    def _load_from_state_dict(self, *arguments: object, **keywords: object) -> None:
         self._packed = None
         super()._load_from_state_dict(*arguments, **keywords)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # Tensors in oneDNN's layout can be neither copied nor saved; a copy converts its weights again.
         return {**self.__dict__, "_packed": None}
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from tresnet_downstream.exported.file import JOINT
 from tresnet_downstream.joint.model import LabelsAndBoxes, mask_of_sizes
 from tresnet_downstream.prediction.probabilities import probabilities_of
 
+if TYPE_CHECKING:
+    from mmdet.models.detectors import BaseDetector
+
 # Largest difference of the labels' logits, relative to the largest logit or to 1 if that is larger.
 LOGIT_TOLERANCE = 1e-4
 
@@ -25,7 +28,7 @@ LOGIT_TOLERANCE = 1e-4
 class JointGraph(DetectorGraph):
     """A :class:`DetectorGraph` with a classification head on the backbone's last feature map."""
 
-    def __init__(self, detector: Any, size: tuple[int, int], label_head: Any) -> None:
+    def __init__(self, detector: "BaseDetector", size: tuple[int, int], label_head: nn.Module) -> None:
         super().__init__(detector, size)
         self.label_head, self.size = label_head, size
 
@@ -60,12 +63,12 @@ class ExportableJoint(ExportableDetector):
                 "labels.rescore: exported files cannot multiply the scores of boxes by label probabilities; leave it "
                 "out"
             )
-        self._model: Any = copy.deepcopy(model).cpu().float().eval()
+        self._model: LabelsAndBoxes = copy.deepcopy(model).cpu().float().eval()
         detector = copy.copy(self._model.detector)
         detector.classes, detector.pipeline = model.classes, model.pipeline
         super().__init__(detector, size)
 
-    def graph(self, detector: Any) -> JointGraph:
+    def graph(self, detector: "BaseDetector") -> JointGraph:
         """See :class:`ExportableDetector`."""
         return JointGraph(detector, self.size, self._model.label_head)
 

@@ -1,8 +1,8 @@
 """Exported files as models of MMEngine's runner, for scoring."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 import torch
 from mmengine.model import BaseModel
@@ -16,6 +16,21 @@ from tresnet_downstream.prediction.probabilities import probabilities_of
 from tresnet_downstream.registry import MODELS, SCOPE
 from tresnet_downstream.running.ready_model import ReadyModel
 
+if TYPE_CHECKING:
+    from mmdet.structures import DetDataSample
+
+
+class Batch(TypedDict):
+    """A batch of MMDetection's data loader.
+
+    Attributes:
+        inputs: images, uint8 of shape 3 x H x W, BGR.
+        data_samples: their data samples.
+    """
+
+    inputs: Sequence[Tensor]
+    data_samples: "Sequence[DetDataSample]"
+
 
 @MODELS.register_module()
 class ScoredClassifier(BaseModel):
@@ -27,13 +42,13 @@ class ScoredClassifier(BaseModel):
         multi_label: see :class:`ImageClassifier`.
     """
 
-    def __init__(self, file: str, classes: Any = None, multi_label: bool = True) -> None:
+    def __init__(self, file: str, classes: Sequence[str] | None = None, multi_label: bool = True) -> None:
         super().__init__(ImagePreprocessor())
         self.exported, self.multi_label = ExportedClassifier(file), multi_label
         if classes is not None and tuple(classes) != self.exported.classes:
             raise UserError(f"{file}: has other classes than the data; export it with those")
 
-    def forward(self, inputs: Tensor, mode: str = "tensor", **_: Any) -> Tensor:
+    def forward(self, inputs: Tensor, mode: str = "tensor", **_: object) -> Tensor:
         """Logits (``mode='tensor'``) or probabilities (``'predict'``) for N x 3 x H x W in [0, 1]."""
         logits = self.exported.logits(inputs.cpu().numpy())
         return torch.from_numpy(probabilities_of(logits, self.multi_label) if mode == "predict" else logits)
@@ -53,11 +68,11 @@ class ScoredDetector(BaseModel):
         assert not isinstance(exported, ExportedClassifier)  # `ready_detector` has checked this
         self.exported = exported
 
-    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+    def forward(self, *arguments: object, **keywords: object) -> NoReturn:
         """Not called: a test calls :meth:`test_step`."""
         raise NotImplementedError
 
-    def test_step(self, data: Mapping[str, Any]) -> list[Any]:
+    def test_step(self, data: Batch) -> "list[DetDataSample]":
         """The samples with ``pred_instances`` in pixels of their images; joint models add label probabilities."""
         from mmengine.structures import InstanceData
 

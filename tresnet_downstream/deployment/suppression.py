@@ -1,5 +1,6 @@
 """Non-maximum suppression of a batch as one operator, which is translated to ONNX's operator."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
     return torch.empty_like(scores, dtype=torch.float32)
 
 
-def onnx_translations() -> dict[Any, Any]:
+def onnx_translations() -> dict[Callable[..., object], Callable[..., object]]:
     """The translation of :func:`kept_by_nms` to ONNX's ``NonMaxSuppression``, for ``torch.onnx.export``."""
     from onnxscript import opset18
 

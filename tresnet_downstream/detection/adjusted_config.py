@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import ClassBalancedDataset
 from mmengine.fileio import join_path
+from torch.utils.data import Dataset
 
 from tresnet_downstream.detection.tta import detector_config
 from tresnet_downstream.errors import UserError
@@ -187,7 +188,7 @@ def repeat_rare_classes(cfg: Config) -> None:
     holder.dataset.oversample_thr = threshold  # a config that a training saved may have another value
 
 
-def draws_text(dataset: Any) -> str:
+def draws_text(dataset: Dataset[object] | None) -> str:
     """The line about a data set that ``ClassBalancedDataset`` repeats; empty for other data sets."""
     while dataset is not None and not isinstance(dataset, ClassBalancedDataset):
         dataset = getattr(dataset, "dataset", None)
@@ -262,11 +263,11 @@ def prepare_pixels(cfg: Config) -> None:
             tell(f"note: {place}: images are {' and '.join(changed)}; data_preprocessor=_base_.pixels sets the same")
 
 
-def _numbers(values: Any) -> tuple[float, ...] | None:
+def _numbers(values: Iterable[float] | None) -> tuple[float, ...] | None:
     return None if values is None else tuple(round(float(value), 1) for value in values)
 
 
-def _preprocessors(node: Any, place: str = "model") -> Iterator[tuple[str, Any]]:
+def _preprocessors(node: object, place: str = "model") -> Iterator[tuple[str, object]]:
     """Each ``data_preprocessor`` in a model's config, with its path."""
     if isinstance(node, Mapping):
         for key, value in node.items():
@@ -275,16 +276,18 @@ def _preprocessors(node: Any, place: str = "model") -> Iterator[tuple[str, Any]]
             yield from _preprocessors(value, f"{place}.{key}")
 
 
-def _nodes(node: Any) -> Iterator[Mapping[str, Any]]:
+def _nodes(node: object) -> Iterator[Mapping[str, object]]:
     """Each dictionary in a config."""
     if isinstance(node, Mapping):
         yield node
-    values = node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
+    values: Iterable[object] = (
+        node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
+    )
     for value in values:
         yield from _nodes(value)
 
 
-def require_mask_loading(cfg: Config, model: Any) -> None:
+def require_mask_loading(cfg: Config, model: ConfigDict) -> None:
     """Checks that the training data of a detector with masks loads masks; ``model`` is the detector's config.
 
     Raises:
@@ -304,7 +307,7 @@ def require_mask_loading(cfg: Config, model: Any) -> None:
             )
 
 
-def _plain_name(component: Any) -> str:
+def _plain_name(component: Mapping[str, object]) -> str:
     return str(component.get("type")).removeprefix("mmdet.")
 
 
@@ -324,9 +327,9 @@ def set_classes(cfg: Config) -> None:
     _set_num_classes(cfg.model, len(classes))
 
 
-def _num_classes(node: Any, place: str = "model") -> Iterator[tuple[str, Any]]:
+def _num_classes(node: object, place: str = "model") -> Iterator[tuple[str, object]]:
     """Each ``num_classes`` in a config, with its path."""
-    items: Iterable[tuple[Any, Any]] = ()
+    items: Iterable[tuple[object, object]] = ()
     if isinstance(node, Mapping):
         items = node.items()
     elif isinstance(node, list | tuple):
@@ -338,7 +341,7 @@ def _num_classes(node: Any, place: str = "model") -> Iterator[tuple[str, Any]]:
             yield from _num_classes(value, f"{place}.{key}")
 
 
-def _classes_of(dataset: Any) -> tuple[str, ...] | None:
+def _classes_of(dataset: ConfigDict) -> tuple[str, ...] | None:
     """The classes of a data set's config, or else those of its annotation file, if it exists."""
     if (classes := (dataset.get("metainfo") or {}).get("classes")) is not None:
         if isinstance(classes, str):
@@ -348,7 +351,7 @@ def _classes_of(dataset: Any) -> tuple[str, ...] | None:
     return read_classes(file) if file.is_file() else None
 
 
-def _set_num_classes(model: Any, count: int) -> None:
+def _set_num_classes(model: object, count: int) -> None:
     if isinstance(model, dict):
         if "num_classes" in model:
             model["num_classes"] = count
@@ -362,7 +365,7 @@ def _set_num_classes(model: Any, count: int) -> None:
             _set_num_classes(item, count)
 
 
-def _set_things(head: Any, count: int) -> None:
+def _set_things(head: ConfigDict, count: int) -> None:
     """Sets the number of thing classes of a mask head, and adapts the class weights of its loss."""
     before = head["num_things_classes"]
     head["num_things_classes"] = count
@@ -373,7 +376,7 @@ def _set_things(head: Any, count: int) -> None:
         loss["class_weight"] = [*list(weights[:1]) * count, *weights[before:]]
 
 
-def datasets_of(cfg: Config) -> Iterator[tuple[str, Any]]:
+def datasets_of(cfg: Config) -> Iterator[tuple[str, ConfigDict]]:
     """The configs of each split's data sets that read an annotation file, also within wrappers like RepeatDataset."""
     for split in SPLITS:
         loader = cfg.get(f"{split}_dataloader")
@@ -381,7 +384,7 @@ def datasets_of(cfg: Config) -> Iterator[tuple[str, Any]]:
             yield from ((split, dataset) for dataset in _leaves(loader.get("dataset")))
 
 
-def _leaves(dataset: Any) -> Iterator[Any]:
+def _leaves(dataset: object) -> Iterator[ConfigDict]:
     if isinstance(dataset, list | tuple):
         for item in dataset:
             yield from _leaves(item)
@@ -392,17 +395,17 @@ def _leaves(dataset: Any) -> Iterator[Any]:
             yield from _leaves(dataset.get(key))
 
 
-def annotation_file(dataset: Any) -> str:
+def annotation_file(dataset: ConfigDict) -> str:
     """The path of a data set's annotation file, including ``data_root``."""
     return _below_root(dataset, dataset.ann_file)
 
 
-def image_folder(dataset: Any) -> str:
+def image_folder(dataset: ConfigDict) -> str:
     """The path of a data set's image folder, including ``data_root``."""
     return _below_root(dataset, (dataset.get("data_prefix") or {}).get("img", ""))
 
 
-def _below_root(dataset: Any, path: str) -> str:
+def _below_root(dataset: ConfigDict, path: str) -> str:
     if not dataset.get("data_root") or Path(path).is_absolute():
         return str(path)
     return str(join_path(dataset.data_root, path))

@@ -1,12 +1,12 @@
 """Reading and checking of box annotations: faults are reported in one line, and dropped boxes are counted."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from tresnet_downstream.box_faults import box_fault, fit_as_corners, other_convention, reach_beyond_edge
+from tresnet_downstream.coco_records import CocoAnnotation
 from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_mask, is_number
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.formats import FORMATS, LabelledImages, format_of
@@ -77,7 +77,7 @@ def _read(path: str, labelled: bool, classes: Sequence[str] | None) -> LabelledI
         others = " or ".join(f"{suffix} ({each.name})" for suffix, each in FORMATS.items() if each.has_boxes)
         raise UserError(f"{path}: has no boxes, which detectors need; give a file of {others}")
     file = form.read(path, classes, others=True) if labelled or not form.read_unlabelled else form.read_unlabelled(path)
-    for place in np.flatnonzero(file.difficult):
+    for place in np.flatnonzero(file.difficult).tolist():
         file.content["annotations"][place]["iscrowd"] = 1
     return file
 
@@ -97,7 +97,7 @@ def _sizes(path: str, file: LabelledImages) -> list[tuple[int, int]]:
     return sizes
 
 
-def _check_values(path: str, annotation: Mapping[str, Any]) -> None:
+def _check_values(path: str, annotation: CocoAnnotation) -> None:
     box, number = annotation.get("bbox"), annotation["id"]
     if not is_box(box):
         raise UserError(f"{path}: annotation {number}: `bbox` is {box!r}, not four numbers: left, top, width, height")
@@ -105,7 +105,7 @@ def _check_values(path: str, annotation: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: annotation {number}: `iscrowd` is {annotation['iscrowd']!r}; write 0 or 1")
 
 
-def _require_masks(path: str, annotations: Sequence[Mapping[str, Any]], sizes: Sequence[tuple[int, int]]) -> None:
+def _require_masks(path: str, annotations: Sequence[CocoAnnotation], sizes: Sequence[tuple[int, int]]) -> None:
     """Raises UserError if an annotation has no mask; the message has the numbers."""
     without = [
         annotation
@@ -129,10 +129,10 @@ def _require_masks(path: str, annotations: Sequence[Mapping[str, Any]], sizes: S
     )
 
 
-def _with_area(annotation: dict[str, Any]) -> dict[str, Any]:
-    area, (_, _, width, height) = annotation.get("area"), annotation["bbox"]
+def _with_area(annotation: CocoAnnotation) -> CocoAnnotation:
+    area, (_, _, width, height) = annotation.get("area", 0.0), annotation["bbox"]
     # MMDetection ignores boxes of area 0, and scores are grouped by area.
-    is_area = is_number(area) and float(area or 0) > 0
+    is_area = is_number(area) and float(area) > 0
     return {"iscrowd": 0, **annotation, "area": area if is_area else width * height}
 
 

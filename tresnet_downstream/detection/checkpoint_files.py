@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.fileio import BaseStorageBackend
 from mmengine.hooks import CheckpointHook as EpochCheckpointHook
 from mmengine.runner import Runner
 
@@ -34,7 +34,7 @@ class OrderedCheckpointHook(EpochCheckpointHook):
     last_ckpt: str | None
     best_ckpt_path: str | None
     out_dir: str
-    file_backend: Any
+    file_backend: BaseStorageBackend
 
     def before_train(self, runner: Runner) -> None:
         """Prepares as MMEngine's hook does; in a resumed run, checks the best checkpoint."""
@@ -55,7 +55,7 @@ class OrderedCheckpointHook(EpochCheckpointHook):
             tell(f"{faults[0]}; the next validation writes another one")
             folders.forget_validation(runner.work_dir)
 
-    def best_score(self, metrics: Mapping[str, Any]) -> BestScore | None:
+    def best_score(self, metrics: Mapping[str, float]) -> BestScore | None:
         """The first score that ``save_best`` names, by which the best checkpoint is chosen.
 
         MMDetection's scores of boxes, from 0 to 1, are converted to percent; other scores are not changed.
@@ -67,7 +67,7 @@ class OrderedCheckpointHook(EpochCheckpointHook):
             return None
         return BestScore(title_of(key), in_percent(key, metrics[key]), -1 if self.rules[0] == "less" else 1)
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, object]) -> None:
         outdated: list[int] = []
         if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
@@ -98,7 +98,7 @@ class OrderedCheckpointHook(EpochCheckpointHook):
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         template, last = self.filename_tmpl, self.last_ckpt
         by_steps = getattr(runner.train_loop, "val_steps", None) is not None
         if by_steps:
@@ -141,14 +141,14 @@ def in_percent(key: str, value: float) -> float:
 class _PostponedRemovals:
     """A file backend that only records which files to remove."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: BaseStorageBackend) -> None:
         self.backend = backend
         self.paths: list[str] = []
 
     def remove(self, path: str) -> None:
         self.paths.append(path)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.backend, name)
 
 

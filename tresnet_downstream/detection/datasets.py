@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
+from mmdet.structures import DetDataSample
 
 from tresnet_downstream.bad_images import first_readable, require_images, require_on_bad_image
+from tresnet_downstream.coco_records import CocoAnnotation, CocoInstances
 from tresnet_downstream.detection.box_files import read_boxes
-from tresnet_downstream.detection.loading import UNREADABLE, LoadCheckedImage, with_our_reading
+from tresnet_downstream.detection.loading import UNREADABLE, ImageRecord, LoadCheckedImage, with_our_reading
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.image_paths import missing_images
 from tresnet_downstream.notices import tell
@@ -55,12 +57,12 @@ class CocoBoxes(CocoDataset):
         UserError: if the file is missing or malformed, has no box to train on, or lacks a class.
     """
 
-    METAINFO: dict[str, Any] = {}  # noqa: RUF012 - MMEngine's name and form
+    METAINFO: dict[str, object] = {}  # noqa: RUF012 - MMEngine's name and form
 
     def __init__(
         self,
-        *args: Any,
-        metainfo: dict[str, Any] | None = None,
+        *args: object,
+        metainfo: dict[str, object] | None = None,
         outside_paths: bool = False,
         on_bad_image: str = "error",
         trust_boxes: bool = False,
@@ -78,7 +80,7 @@ class CocoBoxes(CocoDataset):
         self.reads_here = any(isinstance(step, LoadCheckedImage) for step in kwargs["pipeline"])
         super().__init__(*args, metainfo=metainfo, **kwargs)
 
-    def load_data_list(self) -> list[dict[str, Any]]:
+    def load_data_list(self) -> list[ImageRecord]:
         """Reads and checks the file; returns a record for each image."""
         if not Path(self.ann_file).is_file():
             raise UserError(
@@ -118,14 +120,14 @@ class CocoBoxes(CocoDataset):
         # MMDetection would read the file again with this class; it gets the content instead.
         self.COCOAPI = partial(OrderedCOCO.of, file.content)
         try:
-            records: list[dict[str, Any]] = super().load_data_list()
+            records: list[ImageRecord] = super().load_data_list()
         finally:
             del self.COCOAPI
         return records
 
-    def filter_data(self) -> list[dict[str, Any]]:
+    def filter_data(self) -> list[ImageRecord]:
         """Leaves out images as the config says and prints their number; checks that the others exist."""
-        pictures: list[dict[str, Any]] = super().filter_data()
+        pictures: list[ImageRecord] = super().filter_data()
         ids, least = {picture["img_id"] for picture in pictures}, (self.filter_cfg or {}).get("min_size", 0)
         self.left_out = {
             self._name_of(picture): (
@@ -152,7 +154,7 @@ class CocoBoxes(CocoDataset):
             require_images("data_prefix.img", self._image_folder, missing, len(pictures), self.on_bad_image)
         return pictures
 
-    def prepare_data(self, idx: int) -> Any:
+    def prepare_data(self, idx: int) -> object:
         """Loads and prepares an image, or its replacement according to ``on_bad_image``.
 
         Raises:
@@ -167,7 +169,7 @@ class CocoBoxes(CocoDataset):
             self.on_bad_image,
         )
         if reason:
-            record = self.get_data_info(idx)
+            record: ImageRecord = self.get_data_info(idx)
             sample = self._prepared({**record, UNREADABLE: reason})
             _note(sample, UNREADABLE, {self._name_of(record): reason})
         elif passed_over:
@@ -183,7 +185,7 @@ class CocoBoxes(CocoDataset):
         """The indices of images that may replace an image, in order, and the position of the image among them."""
         return range(len(self)), idx
 
-    def _prepared(self, record: dict[str, Any]) -> Any:
+    def _prepared(self, record: ImageRecord) -> object:
         try:
             return self.pipeline(record)
         except BadImageError:
@@ -192,7 +194,7 @@ class CocoBoxes(CocoDataset):
             read_image(record["img_path"])  # raises a one-line error if the image caused the exception
             raise
 
-    def _require_boxes(self, annotations: Sequence[Mapping[str, Any]]) -> None:
+    def _require_boxes(self, annotations: Sequence[CocoAnnotation]) -> None:
         """Raises UserError if no box can be trained on."""
         if not annotations:
             raise UserError(f"{self.ann_file}: has no boxes; training needs some")
@@ -206,14 +208,14 @@ class CocoBoxes(CocoDataset):
     def _image_folder(self) -> str:
         return self.data_prefix.get("img") or "."
 
-    def _name_of(self, record: Mapping[str, Any]) -> str:
+    def _name_of(self, record: ImageRecord) -> str:
         return os.path.relpath(record["img_path"], self._image_folder)
 
 
-def _note(sample: Any, key: str, reasons: Mapping[str, str]) -> None:
+def _note(sample: object, key: str, reasons: Mapping[str, str]) -> None:
     """Stores in a sample which images were skipped, or why it is not scored."""
-    packed: Any = sample.get("data_samples") if isinstance(sample, Mapping) else None
-    views = packed if isinstance(packed, list) else [packed]  # of test-time augmentation
+    packed = sample.get("data_samples") if isinstance(sample, Mapping) else None
+    views: list[DetDataSample] = packed if isinstance(packed, list) else [packed]  # of test-time augmentation
     if all(hasattr(view, "set_metainfo") for view in views):
         for view in views:
             view.set_metainfo({key: json.dumps(reasons)})
@@ -234,7 +236,7 @@ class OrderedCOCO(COCO):
     """MMDetection's COCO index, except that categories are in the order of the given names, and nothing is printed."""
 
     @classmethod
-    def of(cls, content: dict[str, Any], _: str = "") -> "OrderedCOCO":
+    def of(cls, content: CocoInstances, _: str = "") -> "OrderedCOCO":
         """An index of the content of a file."""
         with contextlib.redirect_stdout(io.StringIO()):
             index = cls()

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from tresnet_downstream.detection.adjusted_config import datasets_of
 from tresnet_downstream.detection.network_check import detector_of
@@ -118,13 +119,15 @@ class DetectionProgressHook(ProgressHook):
         return f"val {', '.join(scores)}" if scores else ""
 
 
-def describe_detector(model: Any) -> dict[str, Any]:
+def describe_detector(model: ConfigDict) -> dict[str, object]:
     """The config of a detector as plain data, without pretrained weights of the detector or its teacher."""
     # The checkpoint contains the teacher of LAD.
     return {key: value for key, value in without_start(model).items() if key != "teacher_ckpt"}
 
 
-def _keep_what_fits(model: nn.Module, checkpoint: dict[str, Any], weights: Mapping[str, Any], path: str | Path) -> None:
+def _keep_what_fits(
+    model: nn.Module, checkpoint: dict[str, object], weights: Mapping[str, Tensor], path: str | Path
+) -> None:
     """Removes weights of other shapes, such as those of heads for other classes, and prints a line about them."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     fitting = {name: tensor for name, tensor in weights.items() if shapes.get(name) == tensor.shape}

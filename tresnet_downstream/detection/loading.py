@@ -1,7 +1,7 @@
 """Loading of images in MMDetection's pipelines, with checks."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypedDict
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
@@ -11,7 +11,30 @@ from tresnet_downstream.pictures import BadImageError, read_image
 _LOADERS = ("LoadImageFromFile", "mmcv.LoadImageFromFile", "mmdet.LoadImageFromFile", LoadImageFromFile)
 _LOCAL = {"backend": "local"}
 # Key of the reason in the record of an image that is not scored.
-UNREADABLE = "unreadable"
+UNREADABLE: Final = "unreadable"
+
+
+class ImageRecord(TypedDict, total=False):
+    """The record of an image in a data set of MMDetection.
+
+    Attributes:
+        img_id: id of the image.
+        img_path: path of the file.
+        height: height in pixels; None if it is unknown.
+        width: width in pixels; None if it is unknown.
+        instances: the objects of the image.
+        unreadable: the reason why the image is not scored.
+        has_boxes, label_row: whether the image has boxes, and its row in the label file; only of joint models.
+    """
+
+    img_id: int
+    img_path: str
+    height: int | None
+    width: int | None
+    instances: Sequence[Mapping[str, object]]
+    unreadable: str
+    has_boxes: bool
+    label_row: int
 
 
 class WrongSizeError(BadImageError):
@@ -28,7 +51,7 @@ class LoadCheckedImage(LoadImageFromFile):
         **kwargs: see MMDetection.
     """
 
-    def __init__(self, any_size: bool = False, **kwargs: Any) -> None:
+    def __init__(self, any_size: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.any_size = any_size
 
@@ -53,7 +76,7 @@ class LoadCheckedImage(LoadImageFromFile):
         return results
 
 
-def with_our_reading(step: Any, any_size: bool = False) -> Any:
+def with_our_reading(step: object, any_size: bool = False) -> object:
     """Replaces a step of a pipeline by `LoadCheckedImage` if it reads local files as 8-bit colour images."""
     if not isinstance(step, Mapping) or step.get("type") not in _LOADERS:
         return step

@@ -4,12 +4,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import numpy as np
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.logging import print_log
 
 from tresnet_downstream.bad_images import require_some, tell_unscored
+from tresnet_downstream.coco_records import CocoDetection, CocoInstances, RunLengths
 from tresnet_downstream.detection.box_files import read_boxes
 from tresnet_downstream.detection.datasets import OrderedCOCO
 from tresnet_downstream.detection.loading import UNREADABLE
@@ -22,6 +24,28 @@ from tresnet_downstream.registry import METRICS
 
 # MMDetection's names of the first six scores of COCO.
 KEYS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "AP_small", "mAP_m": "AP_medium", "mAP_l": "AP_large"}
+
+
+class Prediction(TypedDict, total=False):
+    """The prediction for an image, as MMDetection's ``CocoMetric`` stores it.
+
+    Attributes:
+        img_id: id of the image.
+        bboxes: K x 4, left, top, right and bottom in pixels.
+        scores: K scores of the boxes.
+        labels: K class indices.
+        masks: K masks by run lengths.
+        mask_scores: K scores of the masks, if they differ from those of the boxes.
+        unreadable: JSON of the reason why the image cannot be read; empty if it can.
+    """
+
+    img_id: int
+    bboxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: Sequence[RunLengths]
+    mask_scores: np.ndarray
+    unreadable: str
 
 
 @METRICS.register_module()
@@ -75,18 +99,18 @@ class DetectionMetric(CocoMetric):
             raise UserError(f"val_evaluator.voc_rules={voc_rules!r}: choose {' or '.join(RULES)}, or None")
         self.voc: VocScores | None = None
         self.scores: dict[str, DetectionScores] = {}
-        self.predictions: dict[str, list[dict[str, Any]]] = {}
+        self.predictions: dict[str, list[CocoDetection]] = {}
         self.image_ids: list[int] = []
         self.unreadable: dict[str, str] = {}
         self._written: set[Path] = set()
 
     @property
-    def ground_truth(self) -> dict[str, Any]:
+    def ground_truth(self) -> CocoInstances:
         """The content of the annotation file, without boxes that have no area."""
-        content: dict[str, Any] = self._coco_api.dataset
+        content: CocoInstances = self._coco_api.dataset
         return content
 
-    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
+    def process(self, data_batch: Mapping[str, object], data_samples: Sequence[Mapping[str, object]]) -> None:
         """Stores the predictions of each image, or the reason why it cannot be read."""
         super().process(data_batch, data_samples)
         for (_, prediction), sample in zip(self.results[-len(data_samples) :], data_samples, strict=True):
@@ -94,7 +118,7 @@ class DetectionMetric(CocoMetric):
             # position.
             prediction[UNREADABLE] = sample.get(UNREADABLE, "")
 
-    def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
+    def compute_metrics(self, results: Sequence[tuple[object, Prediction]]) -> dict[str, float]:
         """Scores the boxes and masks of all readable images, and prints the number of unreadable ones.
 
         Raises:
@@ -137,7 +161,7 @@ class DetectionMetric(CocoMetric):
             if name not in known:
                 categories.append({"id": 1 + max(category["id"] for category in categories), "name": name})
 
-    def _scored_content(self) -> dict[str, Any]:
+    def _scored_content(self) -> CocoInstances:
         """The ground truth of the scored images and classes."""
         content, images, classes = self._coco_api.dataset, set(self.image_ids), set(self.dataset_meta["classes"])
         return {
@@ -159,17 +183,15 @@ def _fraction(percent: float) -> float:
     return -1.0 if math.isnan(percent) else percent / 100
 
 
-def _in_coco_format(
-    predictions: Sequence[dict[str, Any]], category_ids: Sequence[int], kind: str
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _in_coco_format(predictions: Sequence[Prediction], category_ids: Sequence[int], kind: str) -> list[CocoDetection]:
+    rows: list[CocoDetection] = []
     for prediction in predictions:
         boxes, labels = prediction["bboxes"].tolist(), prediction["labels"].tolist()
         scores = prediction["scores"] if kind == "bbox" else prediction.get("mask_scores", prediction["scores"])
         for index, ((left, top, right, bottom), label, score) in enumerate(
             zip(boxes, labels, scores.tolist(), strict=True)
         ):
-            row = {
+            row: CocoDetection = {
                 "image_id": prediction["img_id"],
                 "category_id": category_ids[label],
                 "bbox": [left, top, right - left, bottom - top],

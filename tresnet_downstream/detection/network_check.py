@@ -1,12 +1,12 @@
 """Checks, before a training or a scoring, that the parts of a detector fit together and fit the data."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 from mmengine.model import BaseTTAModel
 from torch import Tensor, nn
 
@@ -35,7 +35,7 @@ def detector_of(model: nn.Module) -> nn.Module:
     return detector
 
 
-def check_network(detector: Any, config: Mapping[str, Any]) -> None:
+def check_network(detector: nn.Module, config: ConfigDict) -> None:
     """Passes a small image through a detector, and raises an error with the config key of parts that do not fit.
 
     Other exceptions are ignored, because the detector may need other images. The states of the detector and of random
@@ -50,7 +50,7 @@ def check_network(detector: Any, config: Mapping[str, Any]) -> None:
             feature maps than the backbone returns, or a head has anchors for another number of feature maps than it
             gets.
     """
-    outputs: dict[str, Any] = {}
+    outputs: dict[str, object] = {}
     try:
         with _evaluating(detector), _watched(detector, outputs):
             _forward(detector)
@@ -65,7 +65,7 @@ def check_network(detector: Any, config: Mapping[str, Any]) -> None:
         raise UserError(misfit_of_anchors)
 
 
-def _forward(detector: Any) -> None:
+def _forward(detector: nn.Module) -> None:
     device = next(detector.parameters()).device
     size = (_SIDE, _SIDE)
     sample = DetDataSample(
@@ -95,7 +95,7 @@ def _evaluating(detector: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(detector: nn.Module, outputs: dict[str, Any]) -> Iterator[None]:
+def _watched(detector: nn.Module, outputs: dict[str, object]) -> Iterator[None]:
     """A context in which layers raise if the channels of their input are wrong, and outputs of parts are stored."""
     handles = []
     for name, module in detector.named_modules():
@@ -121,8 +121,8 @@ def _channels_taken(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _raises_at_misfit(name: str, takes: int, dimension: int) -> Any:
-    def look(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _raises_at_misfit(name: str, takes: int, dimension: int) -> Callable[[nn.Module, tuple[object, ...]], None]:
+    def look(_: nn.Module, inputs: tuple[object, ...]) -> None:
         first = inputs[0] if inputs else None
         first = first[0] if isinstance(first, tuple | list) and first else first  # of several maps
         if isinstance(first, Tensor) and first.ndim > 1 and first.shape[dimension] != takes:
@@ -131,20 +131,20 @@ def _raises_at_misfit(name: str, takes: int, dimension: int) -> Any:
     return look
 
 
-def _keeps(name: str, outputs: dict[str, Any]) -> Any:
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
+def _keeps(name: str, outputs: dict[str, object]) -> Callable[[nn.Module, object, object], None]:
+    def keep(_: nn.Module, __: object, output: object) -> None:
         outputs[name] = output
 
     return keep
 
 
-def _maps(output: Any) -> list[int]:
+def _maps(output: object) -> list[int]:
     """The channels of each feature map."""
     maps = output if isinstance(output, tuple | list) else (output,)
     return [each.shape[1] for each in maps if isinstance(each, Tensor) and each.ndim == 4]
 
 
-def _of_channels(misfit: _MisfitError, config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
+def _of_channels(misfit: _MisfitError, config: ConfigDict, outputs: Mapping[str, object]) -> str:
     place, part = _part_of(misfit.layer, config)
     names = [name for name in ("in_channels", "out_channels") if name in part]
     named = f"model.{place}" + (f".{names[0]}={_plain(part[names[0]])}" if names else "")
@@ -152,7 +152,7 @@ def _of_channels(misfit: _MisfitError, config: Mapping[str, Any], outputs: Mappi
     return f"{named}: {layer}; {_given(place, config, outputs)}"
 
 
-def _given(place: str, config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
+def _given(place: str, config: ConfigDict, outputs: Mapping[str, object]) -> str:
     """The text about the output of the part before ``place``, and what to do."""
     if place.startswith("roi_head.") and "roi_extractor" not in place:
         extractor = "mask_roi_extractor" if "mask" in place else "bbox_roi_extractor"
@@ -169,7 +169,7 @@ def _given(place: str, config: Mapping[str, Any], outputs: Mapping[str, Any]) ->
     return f"the {giver} gives {_few(channels)}: make the two agree"
 
 
-def _of_maps(config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | None:
+def _of_maps(config: ConfigDict, outputs: Mapping[str, object]) -> str | None:
     """The message if the neck expects another number of feature maps than the backbone returns, otherwise None."""
     channels = _maps(outputs.get("backbone"))
     neck = config.get("neck")
@@ -185,7 +185,7 @@ def _of_maps(config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | Non
     )
 
 
-def _of_anchors(detector: Any, config: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | None:
+def _of_anchors(detector: nn.Module, config: ConfigDict, outputs: Mapping[str, object]) -> str | None:
     """The message if a head has anchors or points for another number of feature maps than it gets, otherwise None."""
     features = outputs.get("neck", outputs.get("backbone"))
     for name in ("bbox_head", "rpn_head"):
@@ -206,7 +206,7 @@ def _of_anchors(detector: Any, config: Mapping[str, Any], outputs: Mapping[str, 
     return None
 
 
-def classes_with_boxes(metainfo: Mapping[str, Any] | None) -> tuple[str, ...]:
+def classes_with_boxes(metainfo: Mapping[str, Sequence[str]] | None) -> tuple[str, ...]:
     """The classes of a data set's boxes, from its ``metainfo``; for panoptic data, only the thing classes.
 
     Examples:
@@ -217,7 +217,7 @@ def classes_with_boxes(metainfo: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(known.get("thing_classes") or known.get("classes") or ())
 
 
-def check_classes(detector: nn.Module, config: Mapping[str, Any], classes: Sequence[str]) -> None:
+def check_classes(detector: nn.Module, config: ConfigDict, classes: Sequence[str]) -> None:
     """Checks that every head predicts as many classes as the data has.
 
     Args:
@@ -254,9 +254,9 @@ def has_masks(detector: nn.Module) -> bool:
     return bool(names & {"mask_head", "panoptic_head"})
 
 
-def _part_of(name: str, config: Mapping[str, Any]) -> tuple[str, Any]:
+def _part_of(name: str, config: ConfigDict) -> tuple[str, Mapping[str, object]]:
     """The path and value of the deepest part of the config that contains a module, such as ``roi_head.bbox_head.0``."""
-    part: Any = config
+    part: object = config
     path: list[str] = []
     for step in name.split("."):
         if isinstance(part, Mapping) and isinstance(part.get(step), Mapping | list | tuple):
@@ -274,5 +274,5 @@ def _few(channels: list[int]) -> str:
     return f"{channels[0]} in each map" if len(set(channels)) == 1 else str(channels)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return str(list(value)) if isinstance(value, list | tuple) else str(value)

@@ -5,18 +5,20 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
 from mmdet import models  # noqa: F401 - registers MMDetection's components
 from mmdet.datasets import transforms  # noqa: F401 - registers MMDetection's components
 from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
+from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
@@ -25,11 +27,24 @@ from tresnet_downstream.running.stored_config import check_stored, few_modules
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
 from tresnet_downstream.weights.pretrained import require_match, without_second_names
 
+T = TypeVar("T")
 # Steps of a pipeline that read an image or its annotations.
 LOADING = (
     *("LoadAnnotations", "LoadEmptyAnnotations", "LoadImageFromFile", "LoadImageFromNDArray"),
     *("LoadPanopticAnnotations", "LoadTrackAnnotations"),
 )
+
+
+class Packed(TypedDict):
+    """An image after the pipeline of a detector.
+
+    Attributes:
+        inputs: the image, uint8 of shape 3 x H x W.
+        data_samples: its data sample.
+    """
+
+    inputs: Tensor
+    data_samples: DetDataSample
 
 
 def load_detector(source: str | Path, config: Config | None = None) -> nn.Module:
@@ -85,8 +100,9 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     path = locate(source)
     checkpoint = read_checkpoint(path)
     stored = checkpoint.get("meta")
-    meta: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
-    description: Mapping[str, Any] = meta["model"] if isinstance(meta.get("model"), Mapping) else {}
+    meta: Mapping[str, object] = stored if isinstance(stored, Mapping) else {}
+    of_model = meta.get("model")
+    description: Mapping[str, Any] = of_model if isinstance(of_model, Mapping) else {}
     if config is not None:
         detector, pipeline = config.model, config.test_dataloader.dataset.pipeline
     elif "detector" in description:
@@ -113,7 +129,7 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     return evaluated
 
 
-def _are_steps(pipeline: Any) -> bool:
+def _are_steps(pipeline: object) -> bool:
     return isinstance(pipeline, list | tuple) and all(isinstance(step, Mapping) for step in pipeline)
 
 
@@ -136,7 +152,7 @@ def giving_boxes_from(score: float, model: nn.Module) -> Iterator[None]:
 class LoadedDetector:
     """A detector from :func:`load_detector` as a :class:`~tresnet_downstream.prediction.boxes.BoxFinder`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: BaseModel) -> None:
         self.model, self.classes = model, tuple(model.classes)
 
     def find(
@@ -188,16 +204,17 @@ def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: in
             yield from _detect_batch(model, batch)
 
 
-def _without_loading(pipeline: Iterable[Any]) -> list[Any]:
+def _without_loading(pipeline: Iterable[T]) -> list[T]:
     """The steps of a pipeline without MMDetection's loading steps, because images are read by this package."""
     types = ((step, step.get("type") if isinstance(step, Mapping) else None) for step in pipeline)
     return [step for step, name in types if str(name).rpartition(".")[2] not in LOADING]
 
 
-def _built(path: Path, detector: Mapping[str, Any]) -> Any:
+def _built(path: Path, detector: Mapping[str, object]) -> BaseModel:
     try:
         with few_modules(path):
-            return MODELS.build(ConfigDict(detector))
+            model: BaseModel = MODELS.build(ConfigDict(detector))
+            return model
     except UserError:
         raise
     except Exception as error:
@@ -207,7 +224,7 @@ def _built(path: Path, detector: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def _description_to_blame(model: Any) -> Iterator[None]:
+def _description_to_blame(model: nn.Module) -> Iterator[None]:
     """Turns exceptions of a detector that was built from a checkpoint's description into a UserError."""
     try:
         yield
@@ -221,26 +238,29 @@ def _description_to_blame(model: Any) -> Iterator[None]:
         raise UserError(f"{path}: the detector that it describes cannot be run ({reason})") from error
 
 
-def _prepared(model: Any, prepare: Compose, image: Picture) -> dict[str, Any] | str:
+def _prepared(model: nn.Module, prepare: Compose, image: Picture) -> Packed | str:
     try:
         pixels = pixels_of(image)
     except BadImageError as error:
         return str(error)
     path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
     with _description_to_blame(model):
-        data: dict[str, Any] = prepare({"img": np.ascontiguousarray(pixels[:, :, ::-1]), "img_path": path, "img_id": 0})
+        data: Packed = prepare({"img": np.ascontiguousarray(pixels[:, :, ::-1]), "img_path": path, "img_id": 0})
         tuple(data["inputs"].shape), data["data_samples"]
     return data
 
 
-def _shape(data: dict[str, Any] | str) -> tuple[int, ...]:
-    return tuple(data["inputs"].shape) if isinstance(data, dict) else ()
+def _shape(data: Packed | str) -> tuple[int, ...]:
+    return () if isinstance(data, str) else tuple(data["inputs"].shape)
 
 
 @torch.inference_mode()
-def _detect_batch(model: Any, batch: Sequence[tuple[Picture, dict[str, Any] | str]]) -> Iterator[Detections]:
-    readable = [data for _, data in batch if isinstance(data, dict)]
-    inputs = {key: [data[key] for data in readable] for key in ("inputs", "data_samples")}
+def _detect_batch(model: BaseModel, batch: Sequence[tuple[Picture, Packed | str]]) -> Iterator[Detections]:
+    readable = [data for _, data in batch if not isinstance(data, str)]
+    inputs = {
+        "inputs": [data["inputs"] for data in readable],
+        "data_samples": [data["data_samples"] for data in readable],
+    }
     with _description_to_blame(model):
         samples = iter(model.test_step(inputs) if readable else ())
     for image, data in batch:

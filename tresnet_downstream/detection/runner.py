@@ -2,14 +2,14 @@
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import FileHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -95,7 +95,7 @@ class DetectionRunner(FolderRunner):
         if file := next((one.baseFilename for one in self.logger.handlers if isinstance(one, FileHandler)), None):
             self.logger.info(f"environment, config and hooks are in {file}")
 
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+    def build_logger(self, *args: object, **kwargs: object) -> MMLogger:
         """Builds the logger; until the runner is built, the terminal shows only warnings.
 
         MMEngine would print hundreds of lines of environment, config and hooks, which hide our notices.
@@ -140,21 +140,23 @@ class DetectionRunner(FolderRunner):
         prepare_pixels(cfg)
         import_again(cfg)
 
-    def train(self) -> Any:
+    def train(self) -> nn.Module:
         """Checks the parts of the detector, and trains."""
         with mistakes_in_types(), self._naming_missing_operators():
             self._check_parts()
             if has_masks(self.detector):
                 require_mask_loading(self.cfg, self.detector_config)
-            return super().train()
+            model: nn.Module = super().train()
+            return model
 
-    def val(self) -> Any:
+    def val(self) -> dict[str, float]:
         """Checks the parts of the detector, and validates."""
         with mistakes_in_types(), self._naming_missing_operators():
             self._check_parts()
-            return super().val()
+            scores: dict[str, float] = super().val()
+            return scores
 
-    def test(self) -> Any:
+    def test(self) -> dict[str, float]:
         """Checks the parts of the detector, and scores; with test-time augmentation, only boxes."""
         with mistakes_in_types(), self._naming_missing_operators():
             self._check_parts()
@@ -162,7 +164,8 @@ class DetectionRunner(FolderRunner):
                 check_views(self.cfg)
                 if has_masks(detector_of(self.model)):
                     raise UserError("test-time augmentation merges boxes, and this detector has a head for masks")
-            return super().test()
+            scores: dict[str, float] = super().test()
+            return scores
 
     @contextmanager
     def _naming_missing_operators(self) -> Iterator[None]:
@@ -187,11 +190,11 @@ class DetectionRunner(FolderRunner):
         return detector_of(self.model)
 
     @property
-    def detector_config(self) -> Any:
+    def detector_config(self) -> ConfigDict:
         """The config of the detector, without the wrapper of test-time augmentation."""
         return detector_config(self.cfg)
 
-    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+    def call_hook(self, fn_name: str, **kwargs: object) -> None:
         """Calls the hooks; before ``before_run``, checks the heads' classes against the data sets."""
         if fn_name == "before_run":
             for loop in (self._train_loop, self._val_loop, self._test_loop):
@@ -204,14 +207,16 @@ class DetectionRunner(FolderRunner):
                 tell_shared_images(self)
         super().call_hook(fn_name, **kwargs)
 
-    def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
+    def register_hooks(
+        self, default_hooks: Mapping[str, object] | None = None, custom_hooks: Sequence[object] | None = None
+    ) -> None:
         """Registers the config's hooks, and each of our hooks unless the config has one of its type."""
         configured = list(custom_hooks or [])
         names = {str(hook.get("type")).rpartition(".")[2] for hook in configured if isinstance(hook, dict)}
         ours = [{"type": f"{SCOPE}.{name}"} for name in OUR_HOOKS if name not in names]
         super().register_hooks(default_hooks, [*ours, *configured, UnreadableImagesHook()])
 
-    def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
+    def build_visualizer(self, visualizer: Visualizer | dict[str, object] | None = None) -> Visualizer:
         """Builds a visualizer that writes into the folder of this run.
 
         All configs of MMDetection use the same name for it. For an existing name MMEngine returns the existing
@@ -221,7 +226,7 @@ class DetectionRunner(FolderRunner):
             visualizer = {**visualizer, "name": str(self._log_dir)}
         return super().build_visualizer(visualizer)
 
-    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+    def resume(self, filename: str, *args: object, **kwargs: object) -> None:
         """Resumes from a checkpoint; the best checkpoint is expected in this folder, even if the folder was moved."""
         super().resume(filename, *args, **kwargs)
         info = self.message_hub.runtime_info
@@ -229,9 +234,9 @@ class DetectionRunner(FolderRunner):
         if not folders.is_best(Path(info.get("best_ckpt") or "best.pth").name):
             for key in BEST:
                 info.pop(key, None)
-        for key in ("best_ckpt", "last_ckpt"):
-            if path := info.get(key):
-                self.message_hub.update_info(key, str(Path(self.work_dir) / Path(path).name))
+        for pointer in ("best_ckpt", "last_ckpt"):
+            if path := info.get(pointer):
+                self.message_hub.update_info(pointer, str(Path(self.work_dir) / Path(path).name))
 
 
 def _use_our_optimizer_wrapper(cfg: Config) -> None:

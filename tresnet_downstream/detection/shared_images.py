@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import BaseLoop, Runner
@@ -40,8 +39,7 @@ def _loops(runner: Runner) -> Iterator[tuple[str, BaseLoop]]:
 
 
 def _paths_of_loop(loop: BaseLoop) -> list[str] | None:
-    dataset: Any = loop.dataloader.dataset
-    return paths_of(dataset)
+    return paths_of(loop.dataloader.dataset)
 
 
 def _files(config: Config, split: str) -> Iterator[tuple[str, str]]:

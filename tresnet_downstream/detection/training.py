@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -42,7 +41,7 @@ def train_detection(
     launcher: str = "none",
     overwrite: bool = False,
     runner_class: type[DetectionRunner] = QuietDetectionRunner,
-) -> dict[str, Any]:
+) -> dict[str, float | str]:
     """Trains a detector; checkpoints and logs are written to ``config.work_dir``.
 
     Args:
@@ -75,10 +74,10 @@ def train_detection(
     return best_of(runner)
 
 
-def best_of(runner: Runner) -> dict[str, Any]:
+def best_of(runner: Runner) -> dict[str, float | str]:
     """The best epoch of a training, as :func:`train_detection` returns it."""
     hook = next((hook for hook in runner.hooks if isinstance(hook, EpochCheckpointHook)), None)
-    best = getattr(hook, "best_ckpt_path", None)
+    best: str = getattr(hook, "best_ckpt_path", None) or ""
     score = runner.message_hub.get_info("best_score") if best else None
     if score is not None and score >= 0:
         key = getattr(hook, "key_indicators", ["coco/bbox_mAP"])[0]  # the config's `save_best`
@@ -87,7 +86,7 @@ def best_of(runner: Runner) -> dict[str, Any]:
     return {} if last is None or last < 0 else {"last_AP": last}
 
 
-def best_score(config: Config, best: Mapping[str, Any]) -> BestScore | None:
+def best_score(config: Config, best: Mapping[str, float | str]) -> BestScore | None:
     """The score in the result of :func:`train_detection`: of the best epoch or, without one, of the last scored one.
 
     Examples:
@@ -165,14 +164,13 @@ def scored_runner(
     if ready is not None:
         config.model = ready.config
     tested = with_test_time_augmentation(config) if tta else config
-    runner: Any = quiet_runner(tested, launcher, runner_class)
+    runner = quiet_runner(tested, launcher, runner_class)
     runner.scored_split = split
     try:
         runner.test()
     finally:
         close(runner)
-    scored: Runner = runner
-    return scored
+    return runner
 
 
 def detection_metric(runner: Runner) -> metrics.DetectionMetric:
@@ -206,13 +204,13 @@ def outcome_of(runner: Runner, config: Config, checkpoint_path: str | Path, spli
     )
 
 
-def _without_preparation(pipeline: Sequence[Any]) -> list[Any]:
+def _without_preparation(pipeline: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
     """A pipeline that only reads images, with the reading step of the given pipeline."""
     reading = [step for step in pipeline if str(step.get("type")).rpartition(".")[2].startswith("LoadImage")]
     return [*reading, {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape")}]
 
 
-def _left_out(metric: metrics.DetectionMetric) -> dict[str, Any]:
+def _left_out(metric: metrics.DetectionMetric) -> dict[str, object]:
     """The numbers and reasons of unreadable images, as plain data; empty if there are none."""
     unreadable = metric.unreadable
     if not unreadable:

@@ -1,8 +1,7 @@
 """Test-time augmentation of detectors, as in MMDetection's test tool with ``--tta``."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 from mmengine.config import Config, ConfigDict
 
@@ -47,7 +46,7 @@ def with_test_time_augmentation(config: Config) -> Config:
     return config
 
 
-def detector_config(config: Config) -> Any:
+def detector_config(config: Config) -> ConfigDict:
     """The config of the detector, without the wrapper of test-time augmentation."""
     return config.model.get("module", config.model)
 
@@ -75,7 +74,7 @@ def description_of(config: Config) -> dict[str, str]:
     return {"model": f"{config.tta_model['type']} {_plain(merging)}", "views": ", each with ".join(choices)}
 
 
-def _names(steps: Any) -> Iterator[str]:
+def _names(steps: Iterable[object]) -> Iterator[str]:
     """The types of a pipeline's steps in their order; alternatives are listed one after the other."""
     for step in steps:
         if isinstance(step, Mapping):
@@ -85,16 +84,16 @@ def _names(steps: Any) -> Iterator[str]:
             yield from _names(step)
 
 
-def _name(step: Any) -> str:
+def _name(step: object) -> str:
     return str(step.get("type") if isinstance(step, Mapping) else step).rpartition(".")[2]
 
 
-def _text(step: Mapping[str, Any]) -> str:
+def _text(step: Mapping[str, object]) -> str:
     arguments = ", ".join(f"{key}={_plain(value)}" for key, value in step.items() if key not in ("type", "_scope_"))
     return f"{_name(step)}({arguments})"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items() if key != "_scope_"}
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value

@@ -1,6 +1,6 @@
 """Scores and reports from predictions and labels, in NumPy. No module of this folder imports a network."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tresnet_downstream.evaluation.detection_scores import DetectionScores, detection_scores
 from tresnet_downstream.evaluation.detection_tables import format_detection_table, write_detection_scores
@@ -63,7 +63,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Imported on first use: matplotlib takes half a second to load, and a training does not need it.
     if name == "write_report":
         from tresnet_downstream.evaluation.report import write_report

@@ -4,7 +4,7 @@ A resample draws N of the N images with replacement; a class without a positive 
 mean. Runs with the same seed get the same resamples, so the differences of their scores are paired.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def resample_weights(num_images: int, resamples: int, seed: int = 0) -> NDArray[
 
 
 def bootstrap_ap(
-    scores: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.int16], track: Track = silently
+    scores: np.ndarray, targets: np.ndarray, weights: NDArray[np.int16], track: Track = silently
 ) -> Floats:
     """Average precision of each class in each resample.
 
@@ -66,7 +66,7 @@ def bootstrap_ap(
     by_image = np.ascontiguousarray(weights.T)
     ap = np.full((len(weights), scores.shape[1]), np.nan)
 
-    def of_class(item: tuple[int, tuple[NDArray[Any], NDArray[Any]]]) -> None:
+    def of_class(item: tuple[int, tuple[np.ndarray, np.ndarray]]) -> None:
         place, (column, labels) = item
         _class_ap(column, labels, by_image, ap[:, place])
 
@@ -76,7 +76,7 @@ def bootstrap_ap(
     return ap
 
 
-def _class_ap(scores: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.int16], ap: Floats) -> None:
+def _class_ap(scores: np.ndarray, targets: np.ndarray, weights: NDArray[np.int16], ap: Floats) -> None:
     """Fill (R,) average precisions of one class; ``weights`` is (N, R)."""
     positive = np.flatnonzero(targets == 1)
     if not positive.size:
@@ -102,7 +102,7 @@ def _class_ap(scores: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.i
 
 
 def bootstrap_operating_points(
-    scores: NDArray[Any], targets: NDArray[Any], threshold: float | Floats, top_k: int, weights: NDArray[np.int16]
+    scores: np.ndarray, targets: np.ndarray, threshold: float | Floats, top_k: int, weights: NDArray[np.int16]
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """The numbers of :class:`OperatingPoint` in each resample, at the threshold and at the top k.
 
@@ -116,7 +116,7 @@ def bootstrap_operating_points(
     Returns:
         for each of the two operating points, (R,) values in percent by name.
     """
-    counts: list[NDArray[Any]] = []
+    counts: list[np.ndarray] = []
     first = 0
     for masks in masks_to_count(scores, targets, threshold, top_k):
         # Integers below 2^24 are exact in float32, and matrix products are fast in float32.

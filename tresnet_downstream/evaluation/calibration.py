@@ -1,7 +1,6 @@
 """Calibration: compares predicted probabilities with the frequency of positives, and corrects the probabilities."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ class Reliability:
     class_error: float
 
 
-def reliability(probabilities: NDArray[Any], targets: NDArray[Any], bins: int = 15) -> Reliability:
+def reliability(probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> Reliability:
     """Counts entries by probability. Entries with an unknown target are left out.
 
     Args:
@@ -77,7 +76,7 @@ def reliability(probabilities: NDArray[Any], targets: NDArray[Any], bins: int = 
     )
 
 
-def platt_scaling(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[float, float]:
+def platt_scaling(probabilities: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     """Fits a scale and a shift of the logits to the targets (Platt scaling; Platt, 1999).
 
     Scale and shift maximise the likelihood of the known entries of all classes. Unlike in the publication, the targets

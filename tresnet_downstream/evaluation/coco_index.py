@@ -1,19 +1,103 @@
 """Prepares COCO's evaluation for pycocotools or faster-coco-eval."""
 
+# ruff: noqa: N802, N815 - the libraries' names
+
 import contextlib
 import gc
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeAlias, TypedDict
 
+import numpy as np
+
+from tresnet_downstream.coco_records import CocoDetection, CocoInstances, RunLengths
 from tresnet_downstream.errors import UserError
 
 BACKENDS = ("pycocotools", "faster_coco_eval")
+Records: TypeAlias = Sequence[Mapping[str, object]]
+
+
+class Index(Protocol):
+    """The class ``COCO`` of the libraries: images and objects, or detections, by their ids.
+
+    Attributes:
+        dataset: content of a COCO ``instances`` file.
+    """
+
+    dataset: Mapping[str, object]
+
+    def createIndex(self) -> None:
+        """Builds the index of ``dataset``."""
+
+    def loadRes(self, detections: Records) -> "Index":
+        """An index of detections in the images of this one."""
+
+    def annToRLE(self, record: Mapping[str, object]) -> RunLengths:
+        """The mask of an object or of a detection."""
+
+
+class Parameters(Protocol):
+    """The class ``Params`` of the libraries.
+
+    Attributes:
+        catIds: ids of the classes that are scored.
+        imgIds: ids of the images that are scored.
+        areaRng: smallest and greatest area of each of COCO's object sizes.
+        iouThrs: IoU thresholds, 0.50 to 0.95.
+    """
+
+    catIds: list[int]
+    imgIds: list[int]
+    areaRng: list[list[float]]
+    iouThrs: np.ndarray
+
+
+class ImageMatches(TypedDict):
+    """The matches of D detections with G objects of one class in one image, at T IoU thresholds.
+
+    Attributes:
+        gtIgnore: whether each object is ignored, G numbers.
+        dtIds: ids of the detections, by descending score.
+        dtScores: their scores.
+        dtMatches: id of the object that each detection matches, or 0, (T, D).
+        dtIgnore: whether each detection is ignored, (T, D).
+    """
+
+    gtIgnore: Sequence[int]
+    dtIds: Sequence[int]
+    dtScores: Sequence[float]
+    dtMatches: np.ndarray
+    dtIgnore: np.ndarray
+
+
+class Evaluation(Protocol):
+    """The class ``COCOeval`` of the libraries.
+
+    Attributes:
+        params: what is scored.
+        evalImgs: after :meth:`evaluate`, the matches by class, size and image; None where there is nothing to match.
+        eval: after :meth:`accumulate`, ``precision`` and ``recall``.
+        stats: after :meth:`summarize`, COCO's scores.
+    """
+
+    params: Parameters
+    evalImgs: Sequence[ImageMatches | None]
+    eval: Mapping[str, np.ndarray]
+    stats: np.ndarray
+
+    def evaluate(self) -> None:
+        """Matches the detections with the objects."""
+
+    def accumulate(self) -> None:
+        """Computes precision and recall from the matches."""
+
+    def summarize(self) -> None:
+        """Computes the scores from precision and recall."""
 
 
 def chosen(
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]],
+    ground_truth: CocoInstances,
+    detections: Sequence[CocoDetection],
     classes: Sequence[str] | None,
     image_ids: Sequence[int] | None,
 ) -> tuple[tuple[str, ...], list[int], list[int]]:
@@ -34,13 +118,13 @@ def chosen(
 
 
 def ready(
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]],
+    ground_truth: CocoInstances,
+    detections: Sequence[CocoDetection],
     category_ids: Sequence[int],
     image_ids: Sequence[int],
     iou_type: str = "bbox",
     backend: str = "pycocotools",
-) -> Any:
+) -> Evaluation:
     """A ``COCOeval`` of these detections that has not been run. The detections get the ids 1, 2, ... in their order.
 
     Raises:
@@ -61,13 +145,13 @@ def ready(
     return run
 
 
-def sizes(ground_truth: Mapping[str, Any]) -> Any:
+def sizes(ground_truth: CocoInstances) -> Index:
     """An index that has the images only; its ``annToRLE`` converts any mask in them to run lengths."""
     with contextlib.redirect_stdout(io.StringIO()):
         return _index(library("pycocotools")[0], ground_truth, [])
 
 
-def library(name: str) -> tuple[Any, Any]:
+def library(name: str) -> tuple[Callable[[], Index], Callable[..., Evaluation]]:
     """The index and the evaluation of one of :data:`BACKENDS`.
 
     Raises:
@@ -103,14 +187,14 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _index(coco: Any, content: Mapping[str, Any], annotations: list[dict[str, Any]]) -> Any:
+def _index(coco: Callable[[], Index], content: Mapping[str, object], annotations: Records) -> Index:
     index = coco()
     index.dataset = {**content, "annotations": annotations}
     index.createIndex()
     return index
 
 
-def _boxes(detections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _boxes(detections: Sequence[CocoDetection]) -> Records:
     """Adds the keys that the scoring of boxes needs to the detections, as ``loadRes`` does, in a third of its time."""
     return [
         {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
@@ -118,7 +202,7 @@ def _boxes(detections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _masks(truth: Any, detections: Sequence[Mapping[str, Any]]) -> Any:
+def _masks(truth: Index, detections: Sequence[CocoDetection]) -> Index:
     """An index of detected masks."""
     if not detections:
         return _index(type(truth), truth.dataset, [])

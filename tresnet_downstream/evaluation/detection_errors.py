@@ -31,18 +31,20 @@ Departures from tidecv, and why:
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from tresnet_downstream.coco_records import CocoAnnotation, CocoDetection, CocoInstances, RunLengths
 from tresnet_downstream.evaluation.coco_index import chosen, sizes
 from tresnet_downstream.evaluation.detection_matches import interpolated_ap
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(len(KINDS))
 RIGHT, NOT_COUNTED = -1, -2
+Records: TypeAlias = Sequence[CocoAnnotation] | Sequence[CocoDetection]
 
 # The IoUs of TIDE, section 2.2, and COCO's most detections for each image.
 _FOREGROUND_IOU = 0.5
@@ -109,8 +111,8 @@ class _Ranking(NamedTuple):
 
 
 def error_split(
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]],
+    ground_truth: CocoInstances,
+    detections: Sequence[CocoDetection],
     classes: Sequence[str] | None = None,
     image_ids: Sequence[int] | None = None,
     iou_type: str = "bbox",
@@ -186,8 +188,8 @@ class _Scenes:
 
     def __init__(
         self,
-        ground_truth: Mapping[str, Any],
-        detections: Sequence[Mapping[str, Any]],
+        ground_truth: CocoInstances,
+        detections: Sequence[CocoDetection],
         categories: Sequence[int],
         iou_type: str,
     ) -> None:
@@ -245,14 +247,14 @@ class _Scenes:
         overlaps: np.ndarray = mask.iou(detections, shapes, [as_crowds] * len(objects))
         return overlaps
 
-    def _shapes(self, things: Sequence[Mapping[str, Any]]) -> Any:
+    def _shapes(self, things: Records) -> np.ndarray | list[RunLengths]:
         """Boxes (n, 4) of left, top, width and height, or a list of run lengths."""
         if self._iou_type == "bbox":
             return np.array([thing["bbox"] for thing in things], np.float64)
         return [self._sizes.annToRLE(thing) for thing in things]
 
 
-def _by_image(things: Sequence[Mapping[str, Any]], counted: np.ndarray) -> dict[int, list[int]]:
+def _by_image(things: Records, counted: np.ndarray) -> dict[int, list[int]]:
     """Indices of the (n,) ``counted`` items of each image, in their order."""
     positions = defaultdict(list)
     for position in np.flatnonzero(counted).tolist():

@@ -6,14 +6,14 @@ the average precision of each bootstrap resample is computed from the counts.
 
 import contextlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from tresnet_downstream.evaluation.coco_index import chosen, ready
+from tresnet_downstream.coco_records import CocoDetection, CocoInstances
+from tresnet_downstream.evaluation.coco_index import ImageMatches, chosen, ready
 from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve, threshold_curve
 
 # COCO's recalls, computed as in pycocotools: the last bit can decide whether a recall reaches one of them.
@@ -62,8 +62,8 @@ class DetectionMatches:
 
 
 def match_detections(
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]],
+    ground_truth: CocoInstances,
+    detections: Sequence[CocoDetection],
     classes: Sequence[str] | None = None,
     image_ids: Sequence[int] | None = None,
     iou_type: str = "bbox",
@@ -157,7 +157,7 @@ def detection_curves(matches: DetectionMatches) -> tuple[list[ThresholdCurve], T
     return [threshold_curve(*part) for part in parts], pooled
 
 
-def _class_matches(records: Sequence[Mapping[str, Any] | None], num_thresholds: int) -> ClassMatches:
+def _class_matches(records: Sequence[ImageMatches | None], num_thresholds: int) -> ClassMatches:
     """Joins the matches of one class over all images, and ranks the detections."""
     seen = [(place, record) for place, record in enumerate(records) if record is not None]
     objects = np.zeros(len(records), np.int64)

@@ -3,12 +3,12 @@
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from tresnet_downstream.coco_records import CocoDetection, CocoInstances
 from tresnet_downstream.evaluation.coco_index import chosen, collector_paused, ready
 
 # COCO's object sizes, in the order of its statistics.
@@ -77,8 +77,8 @@ class DetectionScores:
 
 
 def detection_scores(
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]],
+    ground_truth: CocoInstances,
+    detections: Sequence[CocoDetection],
     classes: Sequence[str] | None = None,
     image_ids: Sequence[int] | None = None,
     iou_type: str = "bbox",

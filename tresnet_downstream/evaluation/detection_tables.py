@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +50,7 @@ def format_detection_table(scores: DetectionScores, names: str = "") -> str:
 
 
 def write_detection_scores(
-    scores: Mapping[str, DetectionScores], folder: str | Path, extra: Mapping[str, Any] | None = None
+    scores: Mapping[str, DetectionScores], folder: str | Path, extra: Mapping[str, object] | None = None
 ) -> list[Path]:
     """Writes ``scores.json`` and ``per_class.csv``.
 
@@ -81,7 +80,7 @@ def write_detection_scores(
     return write_files(folder, texts)
 
 
-def _headline(scores: DetectionScores) -> dict[str, Any]:
+def _headline(scores: DetectionScores) -> dict[str, float]:
     counts = {"num_images": scores.num_images, "num_detections": scores.num_detections}
     return {**scores.headline, **counts, "num_classes": len(scores.classes)}
 
@@ -99,7 +98,7 @@ def _class_rows(scores: DetectionScores) -> list[str]:
     )
 
 
-def _per_class(scores: DetectionScores) -> list[dict[str, Any]]:
+def _per_class(scores: DetectionScores) -> list[dict[str, object]]:
     columns = (scores.ap, scores.ap50, scores.ap75, scores.ar, scores.support)
     values = zip(scores.classes, *(plain(column) for column in columns), strict=True)
     return [dict(zip(_COLUMNS, (scores.iou_type, *row), strict=True)) for row in values]

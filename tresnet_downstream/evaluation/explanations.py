@@ -1,7 +1,6 @@
 """Explanation maps: chooses the mistakes that get a map, and measures the share of a map inside boxes."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +36,13 @@ def mistakes_to_explain(run: MultilabelRun | SingleLabelRun) -> Mapping[int, lis
     return by_image
 
 
-def stored_map(heat: NDArray[Any]) -> NDArray[np.uint8]:
+def stored_map(heat: np.ndarray) -> NDArray[np.uint8]:
     """Converts a map with values from 0 to 1 to the data type of run folders."""
     stored: NDArray[np.uint8] = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
     return stored
 
 
-def mass_inside_boxes(heat: NDArray[Any], boxes: NDArray[Any]) -> tuple[float, float]:
+def mass_inside_boxes(heat: np.ndarray, boxes: np.ndarray) -> tuple[float, float]:
     """The share of a map's sum inside boxes, and the share of the image's area that the boxes cover.
 
     For a uniform map both shares are equal; a map that is concentrated on the objects has a larger first share.

@@ -8,7 +8,6 @@ their counts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +125,7 @@ def frequency_table(title: str, scores: Sequence[GroupScore]) -> list[str]:
     return aligned([title, "%", "classes", "training images of a class"], rows) if rows else []
 
 
-def frequencies_as_json(scores: Sequence[GroupScore], classes: Sequence[str]) -> dict[str, Any]:
+def frequencies_as_json(scores: Sequence[GroupScore], classes: Sequence[str]) -> dict[str, object]:
     """The entry ``by_frequency`` of ``scores.json``; empty without groups."""
     groups = [
         {
@@ -140,14 +139,16 @@ def frequencies_as_json(scores: Sequence[GroupScore], classes: Sequence[str]) ->
     return {"by_frequency": groups} if groups else {}
 
 
-def counts_as_json(counts: TrainingCounts) -> dict[str, Any]:
+def counts_as_json(counts: TrainingCounts) -> dict[str, object]:
     """Converts the counts to plain data for ``run.json``."""
     return {"images": dict(counts.images), "cutoffs": None if counts.cutoffs is None else list(counts.cutoffs)}
 
 
-def counts_from_json(content: Any) -> TrainingCounts | None:
+def counts_from_json(content: object) -> TrainingCounts | None:
     """Reads what :func:`counts_as_json` wrote; None for any other data."""
-    images = content.get("images") if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping):
+        return None
+    images = content.get("images")
     if not isinstance(images, Mapping) or not images:
         return None
     if not all(isinstance(name, str) and type(count) is int and 0 <= count < 2**53 for name, count in images.items()):
@@ -158,7 +159,7 @@ def counts_from_json(content: Any) -> TrainingCounts | None:
     return TrainingCounts(dict(images), None if cutoffs is None else (cutoffs[0], cutoffs[1]))
 
 
-def require_cutoffs(value: Any) -> None:
+def require_cutoffs(value: object) -> None:
     """Raises UserError unless the value is None or two whole numbers, the first below the second."""
     if value is not None and not are_cutoffs(value):
         raise UserError(
@@ -167,7 +168,11 @@ def require_cutoffs(value: Any) -> None:
         )
 
 
-def are_cutoffs(value: Any) -> bool:
+def are_cutoffs(value: object) -> bool:
     """Whether a value is two whole numbers of 0 or more, the first below the second."""
-    are_two = isinstance(value, list | tuple) and len(value) == 2 and all(type(number) is int for number in value)
-    return are_two and 0 <= value[0] < value[1]
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(type(number) is int for number in value)
+        and 0 <= value[0] < value[1]
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,9 @@ class Mistake(NamedTuple):
 
 
 def worst_mistakes(
-    probabilities: NDArray[Any],
-    targets: NDArray[Any],
-    limits: NDArray[Any],
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    limits: np.ndarray,
     images: Sequence[str],
     count: int = SHOWN,
     per_class: int = 3,
@@ -106,7 +106,7 @@ class Confusions:
 
 
 def confusions(
-    probabilities: NDArray[Any], targets: NDArray[Any], limits: NDArray[Any], most_classes: int = 256
+    probabilities: np.ndarray, targets: np.ndarray, limits: np.ndarray, most_classes: int = 256
 ) -> Confusions:
     """Counts the confusions over all images.
 

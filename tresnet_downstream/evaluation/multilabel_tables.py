@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -55,7 +54,9 @@ def format_table(scores: MultilabelScores, names: str = "") -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def write_scores(scores: MultilabelScores, folder: Path, extra: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
+def write_scores(
+    scores: MultilabelScores, folder: Path, extra: Mapping[str, object] | None = None
+) -> tuple[Path, Path]:
     """Writes `scores.json` and `per_class.csv` into `folder`, which is created if it does not exist.
 
     Scores are in percent and not rounded. Numbers that are not finite are null in the JSON, which is strict, and empty
@@ -122,14 +123,14 @@ def _class_table(scores: MultilabelScores) -> list[str]:
     )
 
 
-def _per_class(scores: MultilabelScores) -> list[dict[str, Any]]:
+def _per_class(scores: MultilabelScores) -> list[dict[str, object]]:
     """A dict with the keys `_COLUMNS` for each class, in order."""
     columns = (scores.ap, scores.support, scores.unknown, scores.precision, scores.recall, scores.f1)
     values = zip(scores.classes, *(plain(column) for column in columns), strict=True)
     return [dict(zip(_COLUMNS, row, strict=True)) for row in values]
 
 
-def _as_json(scores: MultilabelScores, extra: Mapping[str, Any]) -> str:
+def _as_json(scores: MultilabelScores, extra: Mapping[str, object]) -> str:
     content = {
         "format": "tresnet_downstream.multilabel_scores",
         "version": 1,

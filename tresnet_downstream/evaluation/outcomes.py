@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tresnet_downstream.coco_records import CocoDetection, CocoInstances
 from tresnet_downstream.evaluation.frequency_groups import TrainingCounts
 
 
@@ -51,8 +52,8 @@ class MultilabelRun:
         training: number of training images of each class; None if unknown.
     """
 
-    probabilities: NDArray[Any]
-    targets: NDArray[Any]
+    probabilities: np.ndarray
+    targets: np.ndarray
     images: Sequence[str]
     classes: tuple[str, ...]
     image_folder: str
@@ -82,8 +83,8 @@ class SingleLabelRun:
         training: as of :class:`MultilabelRun`.
     """
 
-    probabilities: NDArray[Any]
-    labels: NDArray[Any]
+    probabilities: np.ndarray
+    labels: np.ndarray
     images: Sequence[str]
     classes: tuple[str, ...]
     image_folder: str
@@ -110,8 +111,8 @@ class DetectionRun:
         scored_here: as of :class:`MultilabelRun`.
     """
 
-    ground_truth: Mapping[str, Any]
-    predictions: Mapping[str, Sequence[Mapping[str, Any]]]
+    ground_truth: CocoInstances
+    predictions: Mapping[str, Sequence[CocoDetection]]
     image_ids: Sequence[int]
     classes: tuple[str, ...]
     image_folder: str

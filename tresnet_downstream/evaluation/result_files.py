@@ -17,7 +17,7 @@ from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.text_files import read_text
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Converts numpy types and paths to types of strict JSON; numbers that are not finite become None.
 
     Examples:
@@ -35,7 +35,7 @@ def plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def json_text(content: Mapping[str, Any]) -> str:
+def json_text(content: Mapping[str, object]) -> str:
     """Encodes a value as strict JSON, in which numbers that are not finite are null."""
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -61,7 +61,7 @@ def read_versioned(path: str | os.PathLike[str], name: str, version: int, hint: 
     return content
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     r"""Encodes rows as CSV with a header.
 
     Examples:

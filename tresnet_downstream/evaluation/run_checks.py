@@ -1,11 +1,12 @@
 """Checks the content of run folders. Each error is one line that names the wrong part."""
 
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeGuard
 
 import numpy as np
 
+from tresnet_downstream.coco_records import CocoImage
 from tresnet_downstream.coco_shapes import is_box, is_crowd_flag, is_id, is_mask, is_number
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.coco_index import BACKENDS
@@ -20,9 +21,9 @@ _BLOCK_ENTRIES = 2**22
 _PARTS = {"image": "images", "annotation": "annotations", "category": "categories"}
 
 
-def check_description(where: str, content: Mapping[str, Any]) -> None:
+def check_description(where: str, content: Mapping[str, object]) -> None:
     """Raises UserError that names the first key with a wrong value."""
-    keys: dict[str, tuple[Callable[[Any], bool], str]] = {
+    keys: dict[str, tuple[Callable[[object], bool], str]] = {
         "task": (
             lambda value: value in ("multilabel", "single_label", "detection"),
             "multilabel, single_label or detection",
@@ -35,7 +36,7 @@ def check_description(where: str, content: Mapping[str, Any]) -> None:
         keys["num_images"] = (lambda value: type(value) is int and value > 0, "a number of images")
     if content.get("task") == "multilabel":
         keys |= {
-            "threshold": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a probability"),
+            "threshold": (lambda value: is_number(value) and 0 <= value <= 1, "a probability"),
             "top_k": (lambda value: type(value) is int and value > 0, "a number of labels"),
         }
     elif content.get("task") == "detection":
@@ -60,7 +61,7 @@ def check_description(where: str, content: Mapping[str, Any]) -> None:
             raise UserError(f"{where}: `{key}` is {str(value)[:60]!r}, not {expected}")
 
 
-def _describes_maps(value: Any) -> bool:
+def _describes_maps(value: object) -> bool:
     if not isinstance(value, Mapping) or not isinstance(value.get("method"), str):
         return False
     return all(type(value.get(key)) is int and value[key] >= least for key, least in (("maps", 0), ("side", 1)))
@@ -80,7 +81,7 @@ def check_explanations(run: MultilabelRun | SingleLabelRun, where: str) -> None:
             raise UserError(f"{where}: has a map of class {name!r} in image {image!r}, which are not both in the run")
 
 
-def are_names(value: Any) -> bool:
+def are_names(value: object) -> TypeGuard[Sequence[str]]:
     """Whether the value is a list of strings that is not empty."""
     return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(name, str) for name in value)
 
@@ -173,7 +174,7 @@ def check_detections(run: DetectionRun, where: str) -> None:
                 raise UserError(f"{where}: image {name!r} has a {kind} with {wrong}")
 
 
-def _named(run: DetectionRun, record: Mapping[str, Any], number: int) -> str:
+def _named(run: DetectionRun, record: Mapping[str, object], number: int) -> str:
     if "image_id" not in record:
         return repr(record.get("file_name") or record.get("id", number))
     image = record["image_id"]
@@ -186,11 +187,15 @@ def _named(run: DetectionRun, record: Mapping[str, Any], number: int) -> str:
 def _check_ids(run: DetectionRun, where: str) -> None:
     """Raises UserError that names the first id or name that is wrong, repeated, or unknown in the ground truth."""
     images, categories = run.ground_truth["images"], run.ground_truth["categories"]
-    for what, records, key in (("image", images, "file_name"), ("category", categories, "name")):
-        for number, record in enumerate(records):
+    named: list[tuple[str, Sequence[Mapping[str, object]], str]] = [
+        ("image", images, "file_name"),
+        ("category", categories, "name"),
+    ]
+    for what, records, key in named:
+        for place, record in enumerate(records):
             name = record[key]
             if not is_id(record["id"]) or not isinstance(name, str) or not name:
-                raise UserError(f"{where}: {what} {number} has the id {record['id']!r} and the name {name!r}")
+                raise UserError(f"{where}: {what} {place} has the id {record['id']!r} and the name {name!r}")
         refuse_duplicates(where, f"{what} id", [record["id"] for record in records])
     refuse_duplicates(where, "image", [image["file_name"] for image in images])
     refuse_duplicates(where, "category", [category["name"] for category in categories])
@@ -202,7 +207,7 @@ def _check_ids(run: DetectionRun, where: str) -> None:
     if unknown := set(run.classes) - {category["name"] for category in categories}:
         raise UserError(f"{where}: the ground truth has no class {min(unknown)!r}")
     known = {"image": {image["id"] for image in images}, "category": {category["id"] for category in categories}}
-    lists = [run.ground_truth["annotations"], *run.predictions.values()]
+    lists: list[Sequence[Mapping[str, object]]] = [run.ground_truth["annotations"], *run.predictions.values()]
     for what, ids in known.items():
         ids_in_records = (record[f"{what}_id"] for records in lists for record in records)
         for number in itertools.chain(ids_in_records, run.image_ids if what == "image" else ()):
@@ -210,7 +215,7 @@ def _check_ids(run: DetectionRun, where: str) -> None:
                 raise UserError(f"{where}: the ground truth has no {what} {number!r}")
 
 
-def _fault_of_record(record: Mapping[str, Any], image: Mapping[str, Any], mask: bool) -> str:
+def _fault_of_record(record: Mapping[str, object], image: CocoImage, mask: bool) -> str:
     """What is wrong with an annotation or a prediction; empty if it is right."""
     if not is_box(record["bbox"]) or not is_number(record.get("score", 0)):
         box = f"box {record['bbox']!r:.100}"

@@ -25,11 +25,11 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tresnet_downstream.coco_records import CocoInstances
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.frequency_groups import counts_as_json, counts_from_json
 from tresnet_downstream.evaluation.origin import is_of_this_account, origin_of
@@ -66,6 +66,67 @@ RUN_FILES = (
     *(MAPS, MAP_PAIRS),
     *("ground_truth.json.gz", "predictions_bbox.json.gz", "predictions_segm.json.gz"),
 )
+
+
+class MapsDescription(TypedDict):
+    """The entry ``explanations`` of ``run.json``.
+
+    Attributes:
+        method: how the maps were computed.
+        maps: number of maps.
+        side: height and width of a map.
+    """
+
+    method: str
+    maps: int
+    side: int
+
+
+class _Common(TypedDict):
+    """The arguments that all classes of runs take."""
+
+    classes: tuple[str, ...]
+    image_folder: str
+    about: Mapping[str, object]
+    scored_here: bool
+
+
+class RunDescription(TypedDict, total=False):
+    """The content of ``run.json``.
+
+    Attributes:
+        format: :data:`FORMAT`.
+        version: version of the format.
+        task: ``multilabel``, ``single_label`` or ``detection``.
+        about: see :class:`MultilabelRun`.
+        classes: class names.
+        image_folder: absolute path of the images.
+        origin: from :func:`origin_of`.
+        explanations: the explanation maps of a classifier; absent without maps.
+        training: from :func:`counts_as_json`; absent if unknown.
+        num_images: number of images of a classifier's run.
+        threshold: see :class:`MultilabelRun`.
+        top_k: see :class:`MultilabelRun`.
+        kinds: kinds of a detector's predictions, ``bbox`` and ``segm``.
+        image_ids: ids of the images that a detector was scored on.
+        coco_eval: library that computes a detector's scores.
+    """
+
+    format: str
+    version: int
+    task: str
+    about: Mapping[str, object]
+    classes: Sequence[str]
+    image_folder: str
+    origin: str
+    explanations: MapsDescription
+    training: Mapping[str, object]
+    num_images: int
+    threshold: float
+    top_k: int
+    kinds: Sequence[str]
+    image_ids: Sequence[int]
+    coco_eval: str
 
 
 def write_multilabel_run(run: MultilabelRun, folder: str | Path) -> Path:
@@ -127,8 +188,8 @@ def write_single_label_run(run: SingleLabelRun, folder: str | Path) -> Path:
 def _write_classifier(
     run: MultilabelRun | SingleLabelRun,
     folder: str | Path,
-    description: Mapping[str, Any],
-    arrays: dict[str, NDArray[Any]],
+    description: Mapping[str, object],
+    arrays: dict[str, np.ndarray],
 ) -> Path:
     """Writes the arrays and files that both kinds of classifiers have."""
     texts = {"images.json": json.dumps(run.images, ensure_ascii=False), **_left_out(run)}
@@ -190,16 +251,17 @@ def read_run(folder: str | Path) -> Run:
         raise UserError(f"{folder}: {what}; tresnet score writes run folders")
     content = read_versioned(folder / DESCRIPTION, FORMAT, VERSION, "tresnet score writes such files")
     check_description(str(folder / DESCRIPTION), content)
-    if content["task"] == "multilabel":
-        return _read_multilabel(folder, content)
-    if content["task"] == "single_label":
-        return _read_single_label(folder, content)
-    return _read_detection(folder, content)
+    description = cast(RunDescription, content)
+    if description["task"] == "multilabel":
+        return _read_multilabel(folder, description)
+    if description["task"] == "single_label":
+        return _read_single_label(folder, description)
+    return _read_detection(folder, description)
 
 
-def describe(run: Run) -> dict[str, Any]:
+def describe(run: Run) -> RunDescription:
     """The content of ``run.json``."""
-    common: dict[str, Any] = {
+    common: RunDescription = {
         "format": FORMAT,
         "version": VERSION,
         "task": TASKS[type(run)],
@@ -231,8 +293,8 @@ def _left_out(run: Run) -> dict[str, str]:
 
 def _write(
     folder: str | Path,
-    description: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[Any]] | None = None,
+    description: Mapping[str, object],
+    arrays: Mapping[str, np.ndarray] | None = None,
     texts: Mapping[str, str] | None = None,
     packed: Mapping[str, str] | None = None,
 ) -> Path:
@@ -264,7 +326,7 @@ class _Stream:
         self.write = file.write
 
 
-def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
+def _read_multilabel(folder: Path, content: RunDescription) -> MultilabelRun:
     shape = (content["num_images"], len(content["classes"]))
     run = MultilabelRun(
         probabilities=_array(folder, "probabilities", shape),
@@ -281,7 +343,7 @@ def _read_multilabel(folder: Path, content: Mapping[str, Any]) -> MultilabelRun:
     return run
 
 
-def _read_single_label(folder: Path, content: Mapping[str, Any]) -> SingleLabelRun:
+def _read_single_label(folder: Path, content: RunDescription) -> SingleLabelRun:
     count = content["num_images"]
     run = SingleLabelRun(
         probabilities=_array(folder, "probabilities", (count, len(content["classes"]))),
@@ -296,10 +358,10 @@ def _read_single_label(folder: Path, content: Mapping[str, Any]) -> SingleLabelR
     return run
 
 
-def _array(folder: Path, name: str, expected: tuple[int, ...]) -> NDArray[Any]:
+def _array(folder: Path, name: str, expected: tuple[int, ...]) -> np.ndarray:
     path = _there(folder, f"{name}.npy")
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy parses the header as Python code; damage can raise any error
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{path}: cannot be read ({reason}); score again") from error
@@ -311,25 +373,25 @@ def _array(folder: Path, name: str, expected: tuple[int, ...]) -> NDArray[Any]:
 
 def _images(folder: Path, count: int) -> list[str]:
     path = _there(folder, "images.json")
-    images: Any = parse_json(read_text(path), path)
+    images: object = parse_json(read_text(path), path)
     if not are_names(images) or len(images) != count:
         raise UserError(f"{path}: is no list of the {count} images that run.json counts")
     return list(images)
 
 
-def _explanations(folder: Path, content: Mapping[str, Any]) -> Explanations | None:
+def _explanations(folder: Path, content: RunDescription) -> Explanations | None:
     about = content.get("explanations")
     if about is None:
         return None
     maps = _array(folder, "explanations", (about["maps"], about["side"], about["side"]))
     path = _there(folder, MAP_PAIRS)
-    pairs: Any = parse_json(read_text(path), path)
+    pairs: object = parse_json(read_text(path), path)
     if not isinstance(pairs, list) or not all(are_names(pair) and len(pair) == 2 for pair in pairs):
         raise UserError(f"{path}: is no list of images with classes; score again")
     return Explanations(about["method"], [(image, name) for image, name in pairs], maps)
 
 
-def _common(content: Mapping[str, Any]) -> dict[str, Any]:
+def _common(content: RunDescription) -> _Common:
     return {
         "classes": tuple(content["classes"]),
         "image_folder": content["image_folder"],
@@ -338,7 +400,7 @@ def _common(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_detection(folder: Path, content: Mapping[str, Any]) -> DetectionRun:
+def _read_detection(folder: Path, content: RunDescription) -> DetectionRun:
     run = DetectionRun(
         ground_truth=_unpacked(folder, "ground_truth"),
         predictions={kind: _unpacked(folder, f"predictions_{kind}") for kind in content["kinds"]},
@@ -365,7 +427,7 @@ def _there(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _needed(ground_truth: Mapping[str, Any], masks: bool) -> dict[str, Any]:
+def _needed(ground_truth: CocoInstances, masks: bool) -> dict[str, object]:
     """The keys that scoring and drawing use; COCO's files also have captions, licences and links."""
     keys = ("id", "image_id", "category_id", "bbox", *(("segmentation",) if masks else ()))
     annotations = []
@@ -385,5 +447,5 @@ def _needed(ground_truth: Mapping[str, Any], masks: bool) -> dict[str, Any]:
     }
 
 
-def _only(record: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _only(record: Mapping[str, object], keys: Sequence[str]) -> dict[str, object]:
     return {key: record[key] for key in keys if key in record}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.detection_scores import DetectionScores
@@ -73,16 +72,16 @@ def write_scored(
     return [*paths, folder / LEFT_OUT] if run.left_out else paths
 
 
-def same_result(path: Path, content: Mapping[str, Any]) -> bool:
+def same_result(path: Path, content: Mapping[str, object]) -> bool:
     """Whether a JSON file has the same content, apart from the date, the command and the paths of files."""
     try:
         before = parse_json(read_text(path), path)
     except UserError:
         return False
-    return bool(_result_of(before) == _result_of(plain(content)))
+    return _result_of(before) == _result_of(plain(content))
 
 
-def _result_of(content: Any) -> Any:
+def _result_of(content: object) -> object:
     if isinstance(content, Mapping):
         return {key: _result_of(value) for key, value in content.items() if key not in _NO_PART_OF_A_RESULT}
     return [_result_of(item) for item in content] if isinstance(content, list) else content

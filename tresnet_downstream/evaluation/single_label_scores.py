@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -147,12 +146,12 @@ def single_label_scores(
     )
 
 
-def _share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+def _share(part: np.ndarray, whole: np.ndarray) -> Floats:
     """Quotients; NaN where the denominator is 0."""
     return part / np.where(whole > 0, whole, np.nan)
 
 
-def confidence_bins(confidence: Floats, right: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def confidence_bins(confidence: Floats, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Counts images by their highest probability in 15 bins of equal width.
 
     Args:
@@ -167,7 +166,7 @@ def confidence_bins(confidence: Floats, right: NDArray[Any]) -> tuple[NDArray[An
     return counts, np.bincount(place, confidence, CALIBRATION_BINS), np.bincount(place, right, CALIBRATION_BINS)
 
 
-def _calibration_error(confidence: Floats, right: NDArray[Any]) -> float:
+def _calibration_error(confidence: Floats, right: np.ndarray) -> float:
     _, confidences, rights = confidence_bins(confidence, right)
     return float(100 * abs(confidences - rights).sum() / len(confidence))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -46,7 +45,7 @@ def format_single_label_table(scores: SingleLabelScores, names: str = "") -> str
 
 
 def write_single_label_scores(
-    scores: SingleLabelScores, folder: Path, extra: Mapping[str, Any] | None = None
+    scores: SingleLabelScores, folder: Path, extra: Mapping[str, object] | None = None
 ) -> tuple[Path, Path]:
     """Writes `scores.json` and `per_class.csv` into `folder`, which is created if it does not exist.
 
@@ -119,7 +118,7 @@ def _class_table(scores: SingleLabelScores) -> list[str]:
     )
 
 
-def _per_class(scores: SingleLabelScores) -> list[dict[str, Any]]:
+def _per_class(scores: SingleLabelScores) -> list[dict[str, object]]:
     """A dict with the keys `_COLUMNS` for each class, in order."""
     columns = (scores.recall, scores.support, scores.precision, scores.f1)
     values = zip(scores.classes, *(plain(column) for column in columns), strict=True)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ class ThresholdCurve:
         positives: number of positives.
     """
 
-    scores: NDArray[Any]
+    scores: np.ndarray
     thresholds: NDArray[np.float64]
     hits: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -62,7 +61,7 @@ class ThresholdCurve:
         return np.unique(places)[: len(self.scores)]
 
 
-def threshold_curve(scores: NDArray[Any], targets: NDArray[Any], positives: int | None = None) -> ThresholdCurve:
+def threshold_curve(scores: np.ndarray, targets: np.ndarray, positives: int | None = None) -> ThresholdCurve:
     """The curve of one class, or of all classes together if the arrays have two dimensions.
 
     Args:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,7 @@ class Thresholds:
     scope: str
     borrowed: tuple[str, ...]
     short: tuple[str, ...]
-    chosen_on: dict[str, Any]
+    chosen_on: dict[str, object]
     source: str = "the thresholds"
 
     def limits(self, classes: Sequence[str], task: str) -> NDArray[np.float64]:
@@ -65,11 +64,11 @@ class Thresholds:
         """The objective, the scope, and the run on which the thresholds were chosen."""
         return f"{self.objective}, {self.scope}, chosen on {self.chosen_on.get('run', 'a run')}"
 
-    def flatter(self, about: Mapping[str, Any]) -> bool:
+    def flatter(self, about: Mapping[str, object]) -> bool:
         """Whether the run's description states the data on which the thresholds were chosen."""
         return bool(about.get("data")) and about.get("data") == self.chosen_on.get("data")
 
-    def caveats(self, about: Mapping[str, Any]) -> list[str]:
+    def caveats(self, about: Mapping[str, object]) -> list[str]:
         """Why scores of a run at these thresholds may be misleading.
 
         Either they were chosen on the same data, or with another test-time augmentation.
@@ -89,7 +88,7 @@ def choose_thresholds(
     task: str,
     objective: Objective,
     scope: str = "per-class",
-    chosen_on: Mapping[str, Any] | None = None,
+    chosen_on: Mapping[str, object] | None = None,
 ) -> Thresholds:
     """Chooses a threshold for each class.
 
@@ -211,5 +210,5 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
     )
 
 
-def _are_classes(names: Any, of_class: Mapping[str, Any]) -> bool:
+def _are_classes(names: object, of_class: Mapping[str, object]) -> bool:
     return isinstance(names, list) and all(isinstance(name, str) and name in of_class for name in names)

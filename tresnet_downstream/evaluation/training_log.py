@@ -2,10 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.text_files import read_text
@@ -44,7 +43,7 @@ def read_training_log(folder: Path) -> TrainingLog | None:
     Returns:
         the log; None if there is none.
     """
-    records: list[Mapping[str, Any]] = []
+    records: list[dict[str, float]] = []
     for file in sorted(folder.glob("*/vis_data/scalars.json")):
         added = _records(file)
         first = next((record["step"] for record in added if "loss" in record), math.inf)
@@ -73,7 +72,7 @@ def read_training_log(folder: Path) -> TrainingLog | None:
     return log if log.loss or log.scores else None
 
 
-def _records(file: Path) -> list[dict[str, Any]]:
+def _records(file: Path) -> list[dict[str, float]]:
     """The records of a log; a killed training may leave an incomplete line."""
     try:
         lines = read_text(file).splitlines()
@@ -92,11 +91,11 @@ def _records(file: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and -_LARGEST < value < _LARGEST  # type: ignore[operator]
+def _is_number(value: object) -> TypeGuard[float]:
+    return (type(value) is int or type(value) is float) and -_LARGEST < value < _LARGEST
 
 
-def _steps_per_epoch(records: list[Mapping[str, Any]]) -> float:
+def _steps_per_epoch(records: list[dict[str, float]]) -> float:
     """The number of steps of an epoch: the greatest that fits the logged steps and epochs; 1 if unknown."""
     steps = [r["step"] / r["epoch"] for r in records if "loss" in r and r.get("epoch", 0) > 0]
     return max(steps, default=1.0)

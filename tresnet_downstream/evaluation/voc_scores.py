@@ -9,15 +9,17 @@ Follows M. Everingham et al., "The PASCAL Visual Object Classes Challenge: A Ret
 development kit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tresnet_downstream.coco_records import CocoAnnotation, CocoDetection, CocoInstances
 from tresnet_downstream.errors import UserError
 
+Record = TypeVar("Record", CocoAnnotation, CocoDetection)
 RULES = ("2007", "2010")
 MIN_OVERLAP = 0.5
 
@@ -39,7 +41,7 @@ class VocScores:
     rules: str
 
 
-def voc_scores(content: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], rules: str = "2007") -> VocScores:
+def voc_scores(content: CocoInstances, predictions: Sequence[CocoDetection], rules: str = "2007") -> VocScores:
     """Scores predicted boxes by VOC's rules.
 
     Args:
@@ -76,21 +78,19 @@ def voc_scores(content: Mapping[str, Any], predictions: Sequence[Mapping[str, An
     )
 
 
-def _by_class(records: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
-    groups: dict[int, list[Mapping[str, Any]]] = {}
+def _by_class(records: Sequence[Record]) -> dict[int, list[Record]]:
+    groups: dict[int, list[Record]] = {}
     for record in records:
         groups.setdefault(record["category_id"], []).append(record)
     return groups
 
 
-def _average_precision(
-    objects: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]], rules: str
-) -> float:
+def _average_precision(objects: Sequence[CocoAnnotation], predictions: Sequence[CocoDetection], rules: str) -> float:
     """The average precision of one class, from 0 to 1; NaN if all its objects are difficult."""
     total = sum(not item.get("difficult", 0) for item in objects)
     if not total:
         return float("nan")
-    by_image: dict[int, list[Mapping[str, Any]]] = {}
+    by_image: dict[int, list[CocoAnnotation]] = {}
     for item in objects:
         by_image.setdefault(item["image_id"], []).append(item)
     corners = {image: _corners(items) for image, items in by_image.items()}
@@ -120,7 +120,7 @@ def _average_precision(
     return float((np.diff(recall, prepend=0.0) * precision).sum())
 
 
-def _corners(records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def _corners(records: Sequence[Record]) -> np.ndarray:
     """The corners of boxes: left, top, right and bottom, float64 of shape (N, 4)."""
     boxes = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]

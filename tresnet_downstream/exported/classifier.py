@@ -1,7 +1,7 @@
 """Runs exported classifiers without torch."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class ExportedClassifier:
         try:
             self.classes = tuple(str(name) for name in content["classes"])
             self.multi_label = bool(content["multi_label"])
-            self.pipeline: tuple[dict[str, Any], ...] = tuple(dict(step) for step in content["pipeline"])
+            self.pipeline = tuple(dict(step) for step in content["pipeline"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path}: has no valid list of classes; export it with tresnet export") from error
 

@@ -1,14 +1,15 @@
 """Opens an exported file and reads its description."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from tresnet_downstream.errors import UserError, is_out_of_memory
 from tresnet_downstream.exported.formats import SESSIONS, is_exported, opened
 from tresnet_downstream.exported.formats.interface import Arrays, last_line
+from tresnet_downstream.exported.letterbox import LetterboxDescription
 from tresnet_downstream.json_reading import parse_json
 
 CLASSIFIER, DETECTOR, JOINT = "classifier", "detector", "joint"
@@ -16,6 +17,28 @@ CLASSIFIER, DETECTOR, JOINT = "classifier", "detector", "joint"
 KINDS = (CLASSIFIER, DETECTOR, JOINT)
 # The version of descriptions. Files without a version have version 1.
 VERSION = 1
+
+
+class FileDescription(TypedDict, total=False):
+    """The description in an exported file.
+
+    Attributes:
+        kind: kind of the model, one of :data:`KINDS`.
+        version: version of the description.
+        classes: the class names.
+        multi_label: whether an image may have several labels; only of classifiers.
+        pipeline: type and arguments of each step that prepares an image; only of classifiers.
+        score_threshold: the default threshold of scores; only of models with boxes.
+        picture: the preparation of images; only of models with boxes.
+    """
+
+    kind: str
+    version: int
+    classes: Sequence[str]
+    multi_label: bool
+    pipeline: Sequence[Mapping[str, Any]]
+    score_threshold: float
+    picture: LetterboxDescription
 
 
 class ExportedFile:
@@ -45,12 +68,12 @@ class ExportedFile:
         self.shapes = self._session.shapes
         not_exported_here = f"{path}: has no description of its classes; export it with tresnet export"
         try:
-            content = parse_json(self._session.description or "", path)
+            content: FileDescription = parse_json(self._session.description or "", path)
         except ValueError as error:
             raise UserError(not_exported_here) from error
         if not isinstance(content, Mapping):
             raise UserError(not_exported_here)
-        self.description: Mapping[str, Any] = content
+        self.description = content
         # Older files have no kind and are classifiers.
         self.kind = content.get("kind", CLASSIFIER)
         version = content.get("version", 1)

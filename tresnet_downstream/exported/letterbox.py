@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ _OTHER_STEPS = (
     "PackDetInputs",
 )
 # The supported arguments of MMDetection's steps, and their supported values; an empty tuple stands for all values.
-_RESIZE: Mapping[str, tuple[Any, ...]] = {
+_RESIZE: Mapping[str, tuple[object, ...]] = {
     "type": (),
     "scale": (),
     "keep_ratio": (),
@@ -25,7 +25,7 @@ _RESIZE: Mapping[str, tuple[Any, ...]] = {
     "interpolation": ("bilinear",),
     "scale_factor": (None,),
 }
-_PAD: Mapping[str, tuple[Any, ...]] = {
+_PAD: Mapping[str, tuple[object, ...]] = {
     "type": (),
     "size": (),
     "size_divisor": (),
@@ -33,6 +33,22 @@ _PAD: Mapping[str, tuple[Any, ...]] = {
     "padding_mode": ("constant",),
     "pad_to_square": (False,),
 }
+
+
+class LetterboxDescription(TypedDict):
+    """The attributes of a :class:`Letterbox` as plain data.
+
+    Attributes:
+        height, width, fit_height, fit_width, keep_ratio, pad_divisor, pad_value: see :class:`Letterbox`.
+    """
+
+    height: int
+    width: int
+    fit_height: int
+    fit_width: int
+    keep_ratio: bool
+    pad_divisor: int
+    pad_value: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -112,15 +128,14 @@ class Letterbox:
         )
 
     @classmethod
-    def of_description(cls, content: Mapping[str, Any]) -> "Letterbox":
+    def of_description(cls, content: LetterboxDescription) -> "Letterbox":
         """The letterbox for a result of :meth:`description`.
 
         Raises:
             ValueError, KeyError, TypeError: if the content is invalid.
         """
-        height, width, fit_height, fit_width = (
-            int(content[name]) for name in ("height", "width", "fit_height", "fit_width")
-        )
+        height, width = int(content["height"]), int(content["width"])
+        fit_height, fit_width = int(content["fit_height"]), int(content["fit_width"])
         pad_value = tuple(float(value) for value in content["pad_value"])
         box = cls(
             height, width, fit_height, fit_width, bool(content["keep_ratio"]), int(content["pad_divisor"]), pad_value
@@ -131,9 +146,17 @@ class Letterbox:
             raise ValueError("the padding is invalid")
         return box
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> LetterboxDescription:
         """The attributes as plain data."""
-        return asdict(self)
+        return {
+            "height": self.height,
+            "width": self.width,
+            "fit_height": self.fit_height,
+            "fit_width": self.fit_width,
+            "keep_ratio": self.keep_ratio,
+            "pad_divisor": self.pad_divisor,
+            "pad_value": self.pad_value,
+        }
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """The inputs of a detector for an image, uint8 of shape (height, width, 3).
@@ -160,11 +183,11 @@ class Letterbox:
         return whole if self.pad_divisor == 0 else min(math.ceil(side / self.pad_divisor) * self.pad_divisor, whole)
 
 
-def _name_of(step: Any) -> str:
+def _name_of(step: object) -> str:
     return str(step.get("type") if isinstance(step, Mapping) else type(step).__name__).rpartition(".")[2]
 
 
-def _require_known(step: Mapping[str, Any], known: Mapping[str, Sequence[Any]]) -> None:
+def _require_known(step: Mapping[str, object], known: Mapping[str, Sequence[object]]) -> None:
     for name, value in step.items():
         if name not in known or (known[name] and value not in known[name]):
             raise UserError(

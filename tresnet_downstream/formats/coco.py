@@ -3,8 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -92,7 +91,7 @@ def read_coco_classes(file: File) -> tuple[str, ...]:
     raise UserError(f"{file}: not a COCO instances file, which has a list of `categories`")
 
 
-def whole_numbers(file: File, part: str, records: list[Any], key: str) -> np.ndarray:
+def whole_numbers(file: File, part: str, records: Sequence[Mapping[str, object]], key: str) -> np.ndarray:
     """The integers under one key of all records, int64.
 
     Args:
@@ -111,7 +110,7 @@ def whole_numbers(file: File, part: str, records: list[Any], key: str) -> np.nda
     return np.array(column, np.int64)
 
 
-def _column(file: File, part: str, records: list[Any], key: str) -> list[Any]:
+def _column(file: File, part: str, records: Sequence[Mapping[str, object]], key: str) -> list[object]:
     try:
         return [record[key] for record in records]
     except (KeyError, TypeError, IndexError):
@@ -119,12 +118,13 @@ def _column(file: File, part: str, records: list[Any], key: str) -> list[Any]:
         raise UserError(f"{file}: entry {is_missing.index(True)} of `{part}` has no `{key}`") from None
 
 
-def _texts(file: File, part: str, records: list[Any], key: str) -> list[str]:
-    column = _column(file, part, records, key)
-    for value in column:
+def _texts(file: File, part: str, records: Sequence[Mapping[str, object]], key: str) -> list[str]:
+    names = []
+    for value in _column(file, part, records, key):
         if not isinstance(value, str) or not value:
             raise UserError(f"{file}: a `{key}` in `{part}` is {value!r}, not a name")
-    return column
+        names.append(value)
+    return names
 
 
 def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,10 @@
 """The images and annotations of a file, independent of its format."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+
+from tresnet_downstream.coco_records import CocoInstances
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,4 +35,4 @@ class LabelledImages:
     class_of: np.ndarray
     unknown: np.ndarray
     difficult: np.ndarray
-    content: dict[str, Any] = field(default_factory=dict)
+    content: CocoInstances = field(default_factory=CocoInstances)

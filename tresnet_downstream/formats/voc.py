@@ -10,10 +10,11 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from tresnet_downstream.coco_records import CocoAnnotation, CocoImage
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.formats.labelled_images import LabelledImages
 from tresnet_downstream.limits import excess, limit
@@ -21,6 +22,34 @@ from tresnet_downstream.text_files import File, read_text, refuse_duplicates, re
 
 LAYOUT = "VOC has ImageSets/Main/train.txt and Annotations/NAME.xml below one folder"
 _ANNOTATIONS = "Annotations"
+
+
+class VocImage(TypedDict):
+    """The image of an XML file.
+
+    Attributes:
+        file_name: name of the image file.
+        width: width in pixels.
+        height: height in pixels.
+    """
+
+    file_name: str
+    width: int
+    height: int
+
+
+class VocObject(TypedDict):
+    """An object of an XML file.
+
+    Attributes:
+        bbox: left, top, width and height in pixels from 0.
+        area: area of the box in pixels.
+        difficult: 1 for an object that is marked as difficult, otherwise 0.
+    """
+
+    bbox: list[float]
+    area: float
+    difficult: int
 
 
 def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool = False) -> LabelledImages:
@@ -41,8 +70,8 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool
     names = listed_names(file)
     folder = annotation_folder(file)
     refuse_duplicates(file, "name in `classes`", classes or ())
-    images: list[dict[str, Any]] = []
-    all_objects: list[tuple[int, str, dict[str, Any]]] = []
+    images: list[CocoImage] = []
+    all_objects: list[tuple[int, str, VocObject]] = []
     for number, name in enumerate(names):
         path = folder / f"{name}.xml"
         image, objects = read_voc_image(path, name)
@@ -56,8 +85,16 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool
     refuse_repeated_images(file, names)
     columns = [*(classes or ()), *sorted({name for _, name, _ in all_objects} - set(classes or ()))]
     place = {name: column for column, name in enumerate(columns)}
-    annotations = [
-        {"id": number, "image_id": image, "category_id": place[name], "iscrowd": 0, **item}
+    annotations: list[CocoAnnotation] = [
+        {
+            "id": number,
+            "image_id": image,
+            "category_id": place[name],
+            "iscrowd": 0,
+            "bbox": item["bbox"],
+            "area": item["area"],
+            "difficult": item["difficult"],
+        }
         for number, (image, name, item) in enumerate(all_objects)
     ]
     return LabelledImages(
@@ -75,7 +112,7 @@ def read_voc_file(file: File, classes: Sequence[str] | None = None, others: bool
     )
 
 
-def read_voc_image(path: Path, name: str) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
+def read_voc_image(path: Path, name: str) -> tuple[VocImage, list[tuple[str, VocObject]]]:
     """Reads the XML file of one image.
 
     Args:
@@ -90,7 +127,8 @@ def read_voc_image(path: Path, name: str) -> tuple[dict[str, Any], list[tuple[st
         UserError: if the file is missing or malformed.
     """
     root = _parsed(path)
-    image = {"file_name": _file_name(root, name), **_size(path, root)}
+    width, height = _size(path, root)
+    image: VocImage = {"file_name": _file_name(root, name), "width": width, "height": height}
     return image, [(_text(path, item, "name"), _object(path, item)) for item in root.findall("object")]
 
 
@@ -153,17 +191,17 @@ def _file_name(root: ElementTree.Element, name: str) -> str:
     return name + suffix if stated == os.path.basename(name) and len(suffix) > 1 else f"{name}.jpg"
 
 
-def _size(path: Path, root: ElementTree.Element) -> dict[str, int]:
+def _size(path: Path, root: ElementTree.Element) -> tuple[int, int]:
     size = root.find("size")
     if size is None:
         raise UserError(f"{path}: has no <size>, which boxes are compared with")
     sides = {key: _number(path, size, key) for key in ("width", "height")}
     if min(sides.values()) < 1 or any(side != int(side) for side in sides.values()):
         raise UserError(f"{path}: its <size> is {sides['width']:g} x {sides['height']:g}, not whole numbers above 0")
-    return {key: int(side) for key, side in sides.items()}
+    return int(sides["width"]), int(sides["height"])
 
 
-def _object(path: Path, item: ElementTree.Element) -> dict[str, Any]:
+def _object(path: Path, item: ElementTree.Element) -> VocObject:
     box = item.find("bndbox")
     if box is None:
         raise UserError(f"{path}: an object <{_text(path, item, 'name')}> has no <bndbox>")

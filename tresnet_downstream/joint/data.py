@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 from tresnet_downstream.bad_images import require_images
 from tresnet_downstream.classification.annotations import MultilabelAnnotations, of_labelled_images
 from tresnet_downstream.detection.datasets import CocoBoxes
+from tresnet_downstream.detection.loading import ImageRecord
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.formats import read_file
 from tresnet_downstream.image_paths import missing_images
@@ -64,7 +65,7 @@ class LabelledBoxes(CocoBoxes):
         records = map(self.get_data_info, range(len(self)))
         self.with_boxes = np.array([record.get("has_boxes", True) for record in records])
 
-    def prepare_data(self, idx: int) -> Any:
+    def prepare_data(self, idx: int) -> object:
         """As :class:`CocoBoxes`, but an image that the pipeline leaves out is replaced by one of the same kind.
 
         The two kinds are images with boxes and images without.
@@ -85,7 +86,7 @@ class LabelledBoxes(CocoBoxes):
         places = np.flatnonzero(self.with_boxes == self.with_boxes[idx])
         return places, int(np.searchsorted(places, idx))
 
-    def filter_data(self) -> list[dict[str, Any]]:
+    def filter_data(self) -> list[ImageRecord]:
         """Leaves out images as :class:`CocoBoxes` does, and adds those that have only labels."""
         with_boxes = super().filter_data()
         self.labels = labels = self._read_labels()
@@ -112,7 +113,7 @@ class LabelledBoxes(CocoBoxes):
         require_images("labels.train.images", folder, missing, len(added), self.on_bad_image)
         self.paths_alone = [os.path.join(folder, name) for name in added]
         next_id = 1 + max((int(record["img_id"]) for record in self.data_list), default=0)
-        alone: list[dict[str, Any]] = [
+        alone: list[ImageRecord] = [
             {
                 "img_id": next_id + number,
                 "img_path": os.path.join(folder, name),
@@ -145,14 +146,14 @@ class LabelledBoxes(CocoBoxes):
         options = {key: self.label_options[key] for key in ("keep_empty", "difficult") if key in self.label_options}
         return of_labelled_images(file, images, **options)
 
-    def _prepared(self, record: dict[str, Any]) -> Any:
+    def _prepared(self, record: ImageRecord) -> object:
         sample = super()._prepared(record)
         if sample is None and not record.get("has_boxes", True):
             raise UserError(
                 "train_dataloader.dataset.pipeline: a step leaves out images without boxes, such as FilterAnnotations; "
                 "images with only labels need a pipeline without it"
             )
-        packed: Any = sample.get("data_samples") if isinstance(sample, Mapping) else None
+        packed = sample.get("data_samples") if isinstance(sample, Mapping) else None
         if packed is None:
             return sample
         packed.set_metainfo({"has_boxes": record.get("has_boxes", True)})
@@ -178,7 +179,13 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         UserError: if the sampler has another class.
     """
 
-    def __init__(self, sampler: Any, batch_size: int, drop_last: bool = False, by_shape: bool = False) -> None:
+    def __init__(
+        self,
+        sampler: DefaultSampler | InfiniteSampler,
+        batch_size: int,
+        drop_last: bool = False,
+        by_shape: bool = False,
+    ) -> None:
         if not isinstance(sampler, DefaultSampler | InfiniteSampler):
             raise UserError(
                 f"train_dataloader.sampler: with `labels.train` it must be DefaultSampler or InfiniteSampler, not "
@@ -225,7 +232,7 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         return map(int, of_all)
 
 
-def _mixing(step: Any) -> Iterator[str]:
+def _mixing(step: object) -> Iterator[str]:
     """The names of the steps of a pipeline, also nested ones, that combine several images."""
     if isinstance(step, list | tuple):
         for nested in step:

@@ -16,6 +16,9 @@ from tresnet_downstream.formats import read_file
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import METRICS
 
+# Name, probabilities, targets (None without labels) and the reason why the image cannot be read, of an image.
+Result = tuple[str, dict[str, np.ndarray], np.ndarray | None, str]
+
 
 @METRICS.register_module()
 class LabelsMetric(MultilabelMetric):
@@ -65,7 +68,7 @@ class LabelsMetric(MultilabelMetric):
                 f"the labels of the others, such as {unlabelled}, are not scored"
             )
 
-    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
+    def process(self, data_batch: Mapping[str, object], data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Stores the name, probabilities and targets of each image, or the reason why it cannot be read."""
         columns = self._columns()
         for sample in data_samples:
@@ -82,9 +85,11 @@ class LabelsMetric(MultilabelMetric):
             reason = next(iter(json.loads(sample.get(UNREADABLE) or "{}").values()), "")
             self.results.append((name, row, None if target is None else target[columns], reason))
 
-    def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
+    def compute_metrics(self, results: Sequence[Result]) -> dict[str, float | str]:
         """Scores the images that have labels."""
-        return super().compute_metrics([result for result in results if result[2] is not None])
+        return super().compute_metrics(
+            [(name, row, target, reason) for name, row, target, reason in results if target is not None]
+        )
 
     def _columns(self) -> list[int]:
         """The columns of the model's classes in the label file."""

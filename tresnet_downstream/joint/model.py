@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS as DETECTORS
+from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 
 from tresnet_downstream.classification.classifier import probabilities_of
 from tresnet_downstream.errors import NonFiniteLossError, UserError
+from tresnet_downstream.interfaces import Backbone
 from tresnet_downstream.registry import MODELS, SCOPE
 
 PARTS = ("labels", "boxes")
 LEARNED = "learned"
+# The losses of a detector by name; some have one for each feature map.
+Losses = dict[str, Tensor | Sequence[Tensor]]
 
 
 @MODELS.register_module()
@@ -58,7 +62,7 @@ class LabelsAndBoxes(BaseModel):
         rescore: Mapping[str, float] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        built: Any = DETECTORS.build(ConfigDict(detector))
+        built: BaseDetector = DETECTORS.build(ConfigDict(detector))
         if not isinstance(built, BaseDetector):
             raise UserError(f"model: {type(built).__name__} is not a single detector, which a joint model needs")
         super().__init__(data_preprocessor=built.data_preprocessor)
@@ -66,7 +70,7 @@ class LabelsAndBoxes(BaseModel):
         self.parts_to_start_from = dict(init_cfg or {})
         with DefaultScope.overwrite_default_scope(SCOPE):
             self.label_head: Any = MODELS.build({"in_channels": _channels_of(built.backbone), **label_head})
-            self.label_loss: Any = None if label_loss is None else MODELS.build(dict(label_loss))
+            self.label_loss: nn.Module | None = None if label_loss is None else MODELS.build(dict(label_loss))
         if "mask" not in inspect.signature(self.label_head.forward).parameters:
             raise UserError(
                 f"labels.head: forward of {type(self.label_head).__name__} must take `mask`, N x H x W: True at "
@@ -96,7 +100,7 @@ class LabelsAndBoxes(BaseModel):
         self._is_init = True
         start_from(self, **{part: self.parts_to_start_from.get(part) for part in PARTS})
 
-    def forward(self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = "tensor") -> Any:
+    def forward(self, inputs: Tensor, data_samples: Sequence[DetDataSample] | None = None, mode: str = "tensor") -> Any:
         """Losses (``mode='loss'``), data samples with predictions (``'predict'``), or raw outputs (``'tensor'``).
 
         Args:
@@ -125,13 +129,13 @@ class LabelsAndBoxes(BaseModel):
                 sample.pred_instances.scores = sample.pred_instances.scores * calibrated[sample.pred_instances.labels]
         return outputs
 
-    def logits(self, features: Sequence[Tensor], data_samples: Sequence[Any] | None = None) -> Tensor:
+    def logits(self, features: Sequence[Tensor], data_samples: Sequence[DetDataSample] | None = None) -> Tensor:
         """Logits of the labels, N x C, from the feature maps of the backbone."""
         last = features[-1]
         logits: Tensor = self.label_head(last, mask=mask_of(last, data_samples or ()))
         return logits
 
-    def _losses(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Any]:
+    def _losses(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> Losses:
         with_boxes = {bool(sample.get("has_boxes", True)) for sample in data_samples}
         if len(with_boxes) > 1:
             raise UserError(
@@ -168,7 +172,7 @@ class LabelsAndBoxes(BaseModel):
             return value * torch.exp(-self.log_variances[PARTS.index(part)]) / 2
         return value * self.loss_weights[part] if self.loss_weights[part] != 1 else value
 
-    def _targets(self, data_samples: Sequence[Any]) -> Tensor:
+    def _targets(self, data_samples: Sequence[DetDataSample]) -> Tensor:
         """Targets N x C in {1, 0, -1}, from label files or from the classes of the boxes."""
         rows = []
         for sample in data_samples:
@@ -183,7 +187,7 @@ class LabelsAndBoxes(BaseModel):
         return torch.stack(rows)
 
 
-def mask_of(features: Tensor, data_samples: Sequence[Any]) -> Tensor | None:
+def mask_of(features: Tensor, data_samples: Sequence[DetDataSample]) -> Tensor | None:
     """The positions of a feature map that are in the images: N x H x W, or None if all are.
 
     A position on the edge of an image is in the image.
@@ -222,11 +226,11 @@ def mask_of_sizes(features: Tensor, sizes: Tensor, batch_shape: Sequence[int]) -
 
 
 @contextmanager
-def _first_output(module: nn.Module) -> Iterator[list[Any]]:
+def _first_output(module: nn.Module) -> Iterator[list[Sequence[Tensor]]]:
     """A context in which the first output of a module is appended to the list."""
-    outputs: list[Any] = []
+    outputs: list[Sequence[Tensor]] = []
 
-    def append(_: nn.Module, __: Any, output: Any) -> None:
+    def append(_: nn.Module, __: object, output: Sequence[Tensor]) -> None:
         if not outputs:
             outputs.append(output)
 
@@ -237,15 +241,14 @@ def _first_output(module: nn.Module) -> Iterator[list[Any]]:
         handle.remove()
 
 
-def _channels_of(backbone: nn.Module) -> int:
-    info: Any = getattr(backbone, "feature_info", None)
+def _channels_of(backbone: Backbone) -> int:
+    info = getattr(backbone, "feature_info", None)
     if info is None:
         raise UserError(
             f"model.backbone: {type(backbone).__name__} has no attribute `feature_info` for its channels; set "
             "labels.head.in_channels"
         )
-    stages: Any = backbone.out_indices
-    return int(info[max(stages)]["channels"])
+    return int(info[max(backbone.out_indices)]["channels"])
 
 
 def _checked_weights(weights: Mapping[str, float] | str | None) -> dict[str, float]:

@@ -86,12 +86,12 @@ class JointRunner(DetectionRunner):
     @property
     def detector(self) -> nn.Module:
         """The detector in the joint model."""
-        inner: Any = detector_of(self.model)
+        inner = detector_of(self.model)
         result: nn.Module = getattr(inner, "detector", inner)
         return result
 
     @property
-    def detector_config(self) -> Any:
+    def detector_config(self) -> ConfigDict:
         """The config of the detector in the joint model."""
         return self.cfg.model.get("detector", self.cfg.model)
 

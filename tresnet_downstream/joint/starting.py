@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmdet.models.detectors import BaseDetector
 from torch import Tensor
 
 from tresnet_downstream.classification.model_loading import load_model
@@ -28,11 +29,11 @@ def start_from(model: "LabelsAndBoxes", labels: str | Path | None = None, boxes:
         UserError: if a file has another network or other classes, or if the backbones of both files differ.
     """
     classifier = None if labels is None else load_model(labels)
-    detector: Any = None if boxes is None else load_detector(boxes)
+    detector: BaseDetector | None = None if boxes is None else load_detector(boxes)
     if classifier is not None and detector is not None:
         _require_same_backbone(classifier.backbone.state_dict(), detector.backbone.state_dict(), labels, boxes)
     if classifier is not None and labels is not None:
-        backbone: Any = model.detector.backbone
+        backbone = model.detector.backbone
         own = set(backbone.state_dict())
         # The backbone of a detector may lack the last layers of the classifier's backbone.
         weights = {name: tensor for name, tensor in classifier.backbone.state_dict().items() if name in own}

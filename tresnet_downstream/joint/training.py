@@ -1,7 +1,6 @@
 """Training and scoring of joint models, from a config."""
 
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -20,7 +19,7 @@ from tresnet_downstream.weights.public_files import locate
 
 def train_joint(
     config: Config, resume: bool = False, launcher: str = "none", overwrite: bool = False
-) -> dict[str, Any]:
+) -> dict[str, float | str]:
     """Trains a joint model. Arguments, results and errors are those of :func:`train_detection`.
 
     The best epoch is that with the highest AP of the boxes. With ``default_hooks.checkpoint.save_best='mAP'``, it is

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import write_report
@@ -29,6 +29,22 @@ STATE = "reproduction.json"
 _SCORED = "scored"
 _TICK = 2.0  # Seconds between checks of whether a training has ended.
 _ETA = re.compile(r"Epoch\(train\)\s+\[(\d+)\].*?eta: ([^ ]+(?: days?, [^ ]+)?)")
+
+
+class State(TypedDict):
+    """The state of a training.
+
+    Attributes:
+        command: the command of the training, without the interpreter.
+        commit: commit of the toolkit at the start of the training.
+        seconds: duration of training and scoring so far.
+        trained: whether the training is finished.
+    """
+
+    command: list[str]
+    commit: str
+    seconds: float
+    trained: bool
 
 
 @dataclass(frozen=True)
@@ -174,7 +190,7 @@ def _train_command(training: Training, folder: Path, settings: Settings) -> list
 def _run(
     command: Sequence[str],
     folder: Path,
-    state: dict[str, Any],
+    state: State,
     title: str,
     log: Path,
     settings: Settings,
@@ -217,13 +233,13 @@ def _progress(folder: Path) -> str:
     return "running"
 
 
-def _state(folder: Path, training: Training, settings: Settings) -> dict[str, Any]:
+def _state(folder: Path, training: Training, settings: Settings) -> State:
     """Reads the state of a training from its folder. Without a state file, returns a new state."""
     command = _train_command(training, folder, settings)[3:]
     path = folder / STATE
     if not path.is_file():
         return {"command": command, "commit": commit(), "seconds": 0.0, "trained": False}
-    state = parse_json(path.read_bytes(), path)
+    state: State = parse_json(path.read_bytes(), path)
     keys = {"command": list, "seconds": float, "trained": bool, "commit": str}
     if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in keys.items()):
         raise UserError(f"{path}: is damaged; delete the folder, or choose another `out`")
@@ -235,7 +251,7 @@ def _state(folder: Path, training: Training, settings: Settings) -> dict[str, An
     return state
 
 
-def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+def _write_state(folder: Path, state: State) -> None:
     with whole_file(folder / STATE) as partial:
         partial.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
@@ -290,7 +306,7 @@ def _record(stage: Stage, settings: Settings) -> Record:
     return Record(stage.name, images, hardware(settings.threads), ordered, tuple(comparisons))
 
 
-def _headline(headline: Mapping[str, Any]) -> dict[str, Value]:
+def _headline(headline: object) -> dict[str, Value]:
     return {key: _value(each["value"], each.get("interval")) for key, each in _boxes(headline).items()}
 
 

@@ -26,13 +26,14 @@ from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.early_stopping import BestScore
 from tresnet_downstream.running.loops import TrainLoop, training_loop
+from tresnet_downstream.running.resumed_state import Checkpoint
 from tresnet_downstream.weights import schemes  # noqa: F401 - MMEngine's loaders, safe
 from tresnet_downstream.weights.integrity import first_not_finite, require_usable
 from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import class_names, read_checkpoint, unwrap
 
 
-def require_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path: str | Path) -> None:
+def require_classes(checkpoint: Mapping[str, object], classes: Sequence[str], path: str | Path) -> None:
     """Raises UserError if the checkpoint names its classes and they differ from these, or are in another order."""
     trained = class_names(checkpoint, path) or classes
     for place, (there, here) in enumerate(zip_longest(trained, classes)):
@@ -43,7 +44,7 @@ def require_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path:
             )
 
 
-def require_finite(checkpoint: Mapping[str, Any], place: str) -> None:
+def require_finite(checkpoint: Mapping[str, object], place: str) -> None:
     """Raises NonFiniteLossError if a weight, a buffer or an averaged weight of the checkpoint is NaN or infinite."""
     require_usable(checkpoint, f"the checkpoint after {place}", finite=False)
     if name := first_not_finite(checkpoint):
@@ -52,11 +53,10 @@ def require_finite(checkpoint: Mapping[str, Any], place: str) -> None:
 
 def bare(model: nn.Module) -> Any:
     """The model without its distributed wrapper."""
-    unwrapped: Any = model.module if is_model_wrapper(model) else model
-    return unwrapped
+    return model.module if is_model_wrapper(model) else model
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Converts values of MMEngine's configs and hooks to tensors and plain values, which safe loading accepts."""
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
@@ -122,12 +122,12 @@ class CheckpointHook(Hook):
         if is_main_process():
             tell(f"{best}: belongs to another run; it was renamed to {folders.move_aside(best)}")
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Adds the description of the model and drops MMEngine's log history, which is not plain data."""
         checkpoint["meta"]["model"] = plain(getattr(runner, "description", {}))
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Raises UserError if the checkpoint has another model or other classes."""
         model = bare(runner.model)
         require_match(model, unwrap(checkpoint, "raw", runner._load_from)[1], runner._load_from)
@@ -153,7 +153,7 @@ class CheckpointHook(Hook):
         for old in written[: -self.keep]:
             old.unlink()
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Writes ``best.pth`` if the score is better than all earlier ones."""
         loop = training_loop(runner)
         if not metrics or not isinstance(loop, TrainLoop):
@@ -185,7 +185,7 @@ class CheckpointHook(Hook):
         with whole_file(Path(runner.work_dir) / "best.pth") as partial:
             torch.save(checkpoint, partial)
 
-    def best_score(self, metrics: Mapping[str, Any]) -> BestScore | None:
+    def best_score(self, metrics: Mapping[str, object]) -> BestScore | None:
         """The score of a validation by which ``best.pth`` is chosen: the better one of raw and averaged weights."""
         _, score = self._chosen(metrics)
         return None if score is None else BestScore(self.save_best, float(score), self.sign)

@@ -9,7 +9,6 @@ import copy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -78,7 +77,7 @@ def save_config(config: Config, path: Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _settled(config: dict[str, Any]) -> dict[str, Any]:
+def _settled(config: dict[str, object]) -> dict[str, object]:
     """A config without the values that a training sets itself."""
     settled = {key: value for key, value in config.items() if key not in SET_BY_TRAINING}
     if isinstance(model := settled.get("model"), dict):

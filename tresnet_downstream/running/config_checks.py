@@ -101,7 +101,7 @@ def _with_parts(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from _with_parts(part)
 
 
-def _default_of(dataset: Mapping[str, Any], argument: str) -> Any:
+def _default_of(dataset: Mapping[str, object], argument: str) -> object:
     """The default of an argument of a data set's class; ``inspect.Parameter.empty`` if it has none."""
     kind = DATASETS.get(str(dataset.get("type")))
     parameters: Mapping[str, inspect.Parameter] = {} if kind is None else inspect.signature(kind).parameters

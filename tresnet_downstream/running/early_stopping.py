@@ -18,6 +18,7 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.loops import TrainLoop, training_loop
+from tresnet_downstream.running.resumed_state import Checkpoint
 
 
 class BestScore(NamedTuple):
@@ -38,7 +39,7 @@ class BestScore(NamedTuple):
 class ChoosesBest(Protocol):
     """A hook that keeps the best checkpoint."""
 
-    def best_score(self, metrics: dict[str, Any]) -> BestScore | None:
+    def best_score(self, metrics: dict[str, float]) -> BestScore | None:
         """The score that the hook compares, from the metrics of a validation; None if it compares none."""
 
 
@@ -120,7 +121,7 @@ class PatienceHook(Hook):
                 "default_hooks.checkpoint.save_best"
             )
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Restores the scores of a resumed run."""
         if getattr(runner, "_resuming", False):
             self._take_up(checkpoint["meta"].get("validated"))
@@ -138,7 +139,7 @@ class PatienceHook(Hook):
             loop.stop_training = True
             tell(f"nothing is left to train: {self._reason()}; a larger patience goes on")
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Adds the score, and ends the training if ``patience`` is used up."""
         loop = training_loop(runner)
         if loop is None or not metrics:
@@ -155,11 +156,11 @@ class PatienceHook(Hook):
                 loop.stop_is_told = True
             tell(f"stopped at {_place_text(loop)}: {self._reason()}")
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Adds the scores so far."""
         checkpoint["meta"]["validated"] = self.plain()
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """The scores so far as plain data."""
         several = [[each.place, None if math.isnan(each.score) else each.score] for each in self.validated]
         return {"score": self.name, "sign": self.sign, "validations": several}
@@ -193,7 +194,7 @@ class PatienceHook(Hook):
         return f"no better {self.name}{by} for {count} (best {self.sign * best:.2f})"
 
 
-def validated_so_far(runner: Runner) -> dict[str, Any]:
+def validated_so_far(runner: Runner) -> dict[str, object]:
     """The scores of a training's validations, for ``last_validation.json``."""
     hook = next((hook for hook in runner.hooks if isinstance(hook, PatienceHook)), None)
     return {} if hook is None else {"validated": hook.plain()}

@@ -9,9 +9,10 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.runs import RUN_FILES
@@ -33,6 +34,24 @@ _RESUMABLE = re.compile(r"(?:epoch|iter)_(\d+)(?:_step_(\d+))?\.pth")
 # Number of checkpoints within epochs that stay. All of them are removed once the checkpoint of their epoch is written.
 _KEEP_WITHIN_EPOCHS = 2
 _BEST = re.compile(r"best(_.*_(epoch|iter|step)_\d+)?\.pth")
+
+
+class LastValidation(TypedDict, total=False):
+    """The content of ``last_validation.json``.
+
+    Attributes:
+        iter: number of batches trained.
+        epoch: number of whole epochs trained, if the validation followed a whole epoch.
+        best_score: MMEngine's best score.
+        best_ckpt: path of MMEngine's best checkpoint.
+        validated: scores of all validations, see :mod:`early_stopping`.
+    """
+
+    iter: int
+    epoch: int
+    best_score: float
+    best_ckpt: str
+    validated: Mapping[str, object]
 
 
 def place_of(checkpoint: str | Path) -> tuple[int, int] | None:
@@ -104,7 +123,7 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def last_validation(work_dir: str | Path) -> dict[str, Any]:
+def last_validation(work_dir: str | Path) -> LastValidation:
     """The content that :func:`write_validation` wrote last; empty if the file is missing or damaged."""
     try:
         path = Path(work_dir) / LAST_VALIDATION
@@ -117,13 +136,12 @@ def last_validation(work_dir: str | Path) -> dict[str, Any]:
     return content if is_whole else {}
 
 
-def write_validation(work_dir: str | Path, note: dict[str, Any]) -> None:
+def write_validation(work_dir: str | Path, note: Mapping[str, object]) -> None:
     """Writes ``last_validation.json``.
 
     Args:
         work_dir: the run folder.
-        note: ``iter``, the number of batches trained; ``epoch``, if the validation followed a whole epoch; MMEngine's
-            ``best_score`` and ``best_ckpt``; ``validated``, the scores of all validations, see :mod:`early_stopping`.
+        note: the keys of :class:`LastValidation`.
     """
     with whole_file(Path(work_dir) / LAST_VALIDATION) as partial:
         partial.write_text(json.dumps(note))

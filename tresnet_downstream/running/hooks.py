@@ -2,7 +2,6 @@
 
 import copy
 import random
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running.checkpoints import bare
+from tresnet_downstream.running.resumed_state import Checkpoint
 from tresnet_downstream.weights.reading import unwrap
 
 
@@ -38,9 +38,9 @@ class WeightAverageHook(Hook):
         self.decay, self.warmup = decay, warmup
         self.model: nn.Module | None = None
         self.steps = 0
-        self._resumed: dict[str, Any] | None = None
+        self._resumed: Checkpoint | None = None
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Keeps the averaged weights of a resumed run for :meth:`before_train`."""
         unwrap(checkpoint, "averaged", runner._load_from)  # raises UserError if there are none
         self._resumed = checkpoint
@@ -59,7 +59,7 @@ class WeightAverageHook(Hook):
         self._current: list[Tensor] = [c for _, c in pairs if c.is_floating_point()]
         self._counts = [(a, c) for a, c in pairs if not a.is_floating_point()]
 
-    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+    def after_train_iter(self, runner: Runner, *_: object, **__: object) -> None:
         """Updates the average if the optimiser made a step."""
         if not runner.optim_wrapper.should_update():
             return
@@ -69,7 +69,7 @@ class WeightAverageHook(Hook):
         for averaged, current in self._counts:
             averaged.copy_(current)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Adds the averaged weights to the checkpoint."""
         if self.model is not None:
             checkpoint["averaged_state_dict"] = self.model.state_dict()
@@ -97,7 +97,7 @@ class SeedHook(Hook):
         """Seeds before the next batch is prepared, so a run that is resumed within the epoch prepares the same one."""
         self.before_train_iter(runner)
 
-    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+    def before_train_iter(self, runner: Runner, *_: object, **__: object) -> None:
         """Seeds torch (dropout, stochastic depth), numpy and Python."""
         seed = int(np.random.SeedSequence([runner.seed, runner.iter, get_rank()]).generate_state(1)[0])
         torch.manual_seed(seed)
@@ -112,7 +112,7 @@ class PlainBlocksHook(Hook):
     def __init__(self) -> None:
         self.is_done = False
 
-    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+    def before_train_iter(self, runner: Runner, *_: object, **__: object) -> None:
         """Prints a line for each reason, with the blocks that it concerns."""
         if self.is_done:
             return

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -35,11 +34,11 @@ def layer_numbers(backbone: nn.Module, unit: str = "block") -> dict[str, int]:
     """
     if unit not in UNITS:
         raise UserError(f"layer_decay_unit={unit!r}: choose {' or '.join(UNITS)}")
-    numbered: Any = getattr(backbone, "layer_numbers", None)
+    numbered = getattr(backbone, "layer_numbers", None)
     return without_gaps(dict(numbered(unit)) if numbered is not None else _by_names(backbone, unit))
 
 
-def without_gaps(keys: Mapping[str, Any]) -> dict[str, int]:
+def without_gaps(keys: Mapping[str, tuple[float, ...]]) -> dict[str, int]:
     """Replaces sortable keys of layers by consecutive numbers from 0.
 
     Examples:
@@ -50,7 +49,7 @@ def without_gaps(keys: Mapping[str, Any]) -> dict[str, int]:
     return {name: numbers[key] for name, key in keys.items()}
 
 
-def _by_names(backbone: nn.Module, unit: str) -> dict[str, Any]:
+def _by_names(backbone: nn.Module, unit: str) -> dict[str, tuple[float, ...]]:
     keys: dict[str, tuple[int, float]] = {}
     last: tuple[int, float] | None = None
     for name, _ in backbone.named_parameters():

@@ -7,10 +7,10 @@ from mmengine.dist import is_main_process
 from mmengine.visualization import LocalVisBackend, TensorboardVisBackend, Visualizer
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.running.trackers.settings import TENSORBOARD
+from tresnet_downstream.running.trackers.settings import TENSORBOARD, TrackerSetting
 
 
-def with_tensorboard(visualizer: Mapping[str, Any], trackers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def with_tensorboard(visualizer: Mapping[str, Any], trackers: Sequence[TrackerSetting]) -> dict[str, object]:
     """The config of a visualizer, with TensorBoard's writer added if a tracker names TensorBoard.
 
     Args:
@@ -46,6 +46,6 @@ def start_writers(visualizer: Visualizer) -> None:
             ) from error
 
 
-def _name(backend: Any) -> str:
+def _name(backend: object) -> str:
     kind = backend.get("type") if isinstance(backend, Mapping) else None
     return str(getattr(kind, "__name__", kind)).rpartition(".")[2]

@@ -2,11 +2,11 @@
 
 import bisect
 from collections.abc import Mapping
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
@@ -43,7 +43,12 @@ class TrainLoop(EpochBasedTrainLoop):
     """
 
     def __init__(
-        self, runner: Runner, dataloader: Any, max_epochs: int, val_steps: int | None = None, **kwargs: Any
+        self,
+        runner: Runner,
+        dataloader: DataLoader[object] | dict[str, object],
+        max_epochs: int,
+        val_steps: int | None = None,
+        **kwargs: object,
     ) -> None:
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         self.val_steps = val_steps
@@ -163,7 +168,7 @@ class TrainLoop(EpochBasedTrainLoop):
         return self.val_steps is not None and self.stop_training and self.validated_iter == self._iter
 
 
-def loop_config(train_cfg: Mapping[str, Any], val_steps: int | None) -> dict[str, Any]:
+def loop_config(train_cfg: Mapping[str, object], val_steps: int | None) -> dict[str, object]:
     """The config of a training loop, with :class:`TrainLoop` instead of MMEngine's loop over epochs.
 
     Examples:

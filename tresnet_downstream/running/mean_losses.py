@@ -1,7 +1,6 @@
 """Logged losses as means over all processes."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -17,8 +16,10 @@ class MeanLossProcessor(LogProcessor):
     MMEngine logs only the losses of the first process, which sees a part of each batch.
     """
 
-    def _collect_scalars(self, custom_cfg: Any, runner: Runner, mode: str, reserve_prefix: bool = False) -> Any:
-        tag = super()._collect_scalars(custom_cfg, runner, mode, reserve_prefix)
+    def _collect_scalars(
+        self, custom_cfg: list[dict[str, object]], runner: Runner, mode: str, reserve_prefix: bool = False
+    ) -> dict[str, float]:
+        tag: dict[str, float] = super()._collect_scalars(custom_cfg, runner, mode, reserve_prefix)
         # All processes train the same number of batches and log after the same ones.
         names = sorted(name for name in tag if "loss" in name) if mode == "train" and get_world_size() > 1 else []
         if names:
@@ -27,7 +28,7 @@ class MeanLossProcessor(LogProcessor):
         return tag
 
 
-def with_mean_losses(log_processor: Any) -> Any:
+def with_mean_losses(log_processor: LogProcessor | Mapping[str, object]) -> LogProcessor | Mapping[str, object]:
     """The config of a log processor, with :class:`MeanLossProcessor` instead of MMEngine's ``LogProcessor``."""
     if not isinstance(log_processor, Mapping):
         return log_processor

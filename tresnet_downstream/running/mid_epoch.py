@@ -16,11 +16,12 @@ from mmengine.config import Config
 from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DataLoader
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running import folders, signals
+from tresnet_downstream.running.resumed_state import CheckpointMeta
 
 # Number of steps between agreements of the processes; on a GPU, each agreement waits for the device.
 AGREEMENT_INTERVAL = 5
@@ -29,6 +30,24 @@ _CUT_EPOCHS = (
     *("batch_size", "processes", "training pictures", "accumulation"),
     *("sampling", "repeat_threshold", "training labels"),
 )
+
+
+class HasSums(Protocol):
+    """An account of a training, such as :class:`~tresnet_downstream.running.progress.Account`."""
+
+    def open(self) -> None:
+        """Resets all sums to zero."""
+
+    def sums(self) -> list[float]:
+        """The sums over all processes. Every process must call this."""
+
+
+class Batches(Protocol):
+    """A batch sampler: the numbers of the images of each batch."""
+
+    def __iter__(self) -> Iterator[Sequence[int]]: ...
+
+    def __len__(self) -> int: ...
 
 
 class StepLoop(Protocol):
@@ -144,10 +163,10 @@ class MidEpochCheckpoints:
         return int(values[0]), bool(values[1])
 
 
-def accounts(runner: Runner) -> dict[str, Any]:
+def accounts(runner: Runner) -> dict[str, HasSums]:
     """The attributes ``account`` of the runner's hooks, by the class name of the hook."""
     # A user's hook may use the name `account` for something else.
-    hooks: list[Any] = [hook for hook in runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
+    hooks = [hook for hook in runner.hooks if hasattr(getattr(hook, "account", None), "sums")]
     return {type(hook).__name__: hook.account for hook in hooks}
 
 
@@ -156,7 +175,7 @@ def sums_of_accounts(runner: Runner) -> dict[str, list[float]]:
     return {name: account.sums() for name, account in accounts(runner).items()}
 
 
-def batches_stay(dataloader: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def batches_stay(dataloader: DataLoader[object], before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether the global batches stay the same although the number of processes changes.
 
     Args:
@@ -170,7 +189,7 @@ def batches_stay(dataloader: Any, before: Mapping[str, Any], now: Mapping[str, A
     return deals_in_turn and type(dataloader.batch_sampler) is BatchSampler and sizes[0] == sizes[1] > 0
 
 
-def batches_of_epoch(meta: Mapping[str, Any], epoch_length: int, changes: Sequence[str], stay: bool = False) -> int:
+def batches_of_epoch(meta: CheckpointMeta, epoch_length: int, changes: Sequence[str], stay: bool = False) -> int:
     """The number of batches of its epoch that a checkpoint was written after; 0 for a checkpoint between epochs.
 
     Args:
@@ -213,10 +232,10 @@ class RemainingBatches:
         ([[4, 5]], [[0, 1], [2, 3], [4, 5]])
     """
 
-    def __init__(self, batch_sampler: Any, first: int) -> None:
+    def __init__(self, batch_sampler: Batches, first: int) -> None:
         self.batch_sampler, self.first = batch_sampler, first
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Sequence[int]]:
         # A generator, so nothing happens before the first batch: with worker processes, torch's loader creates two
         # iterators in its first epoch and uses the second.
         first, self.first = self.first, 0
@@ -225,7 +244,7 @@ class RemainingBatches:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name == "batch_sampler":
             raise AttributeError(name)
         return getattr(self.batch_sampler, name)

@@ -2,13 +2,13 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
-from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -44,7 +44,7 @@ class RecipeOptimWrapper(OptimWrapper):
         amp: str | None = None,
         reduction: str = "sum",
         epoch_length: int = sys.maxsize,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         clip_grad = kwargs.get("clip_grad")
         if clip_grad is not None and not (isinstance(clip_grad, dict) and clip_grad):
@@ -86,11 +86,11 @@ class RecipeOptimWrapper(OptimWrapper):
         epochs, others = divmod(batches, self.epoch_length)
         return int(epochs * -(-self.epoch_length // self._accumulative_counts) + others // self._accumulative_counts)
 
-    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+    def backward(self, loss: Tensor, **kwargs: object) -> None:
         """Computes the gradients of the loss, and adds them to those of earlier batches."""
         super().backward(self.scaler.scale(loss), **kwargs)
 
-    def step(self, **kwargs: Any) -> None:
+    def step(self, **kwargs: object) -> None:
         """Clips the gradients, if the config says so, and updates the weights."""
         if self.clip_grad_kwargs:
             self.scaler.unscale_(self.optimizer)
@@ -98,7 +98,7 @@ class RecipeOptimWrapper(OptimWrapper):
         self.scaler.step(self.optimizer, **kwargs)
         self.scaler.update()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The state of the optimiser, and the loss scale."""
         return {**super().state_dict(), "loss_scaler": self.scaler.state_dict()}
 
@@ -111,7 +111,7 @@ class RecipeOptimWrapper(OptimWrapper):
         super().load_state_dict(state_dict)
 
 
-def optimizer_steps(wrapper: Any, batches: int, max_batches: int) -> int:
+def optimizer_steps(wrapper: OptimWrapper | OptimWrapperDict, batches: int, max_batches: int) -> int:
     """Number of optimiser steps in the first batches of a training.
 
     Args:
@@ -222,7 +222,7 @@ class Cosine(_ParamScheduler):
         warmup_lr: float = 1e-5,
         lr_min: float = 0.0,
         by_epoch: bool = False,
-        **options: Any,
+        **options: object,
     ) -> None:
         if not 0 <= warmup < 1 or min(warmup_lr, lr_min) < 0:
             raise UserError(
@@ -241,7 +241,7 @@ class Cosine(_ParamScheduler):
 
 
 @OPTIMIZERS.register_module()  # type: ignore[untyped-decorator]
-def Lamb(params: Any, **options: Any) -> torch.optim.Optimizer:  # noqa: N802 - the name in configs, like a class
+def Lamb(params: Iterable[object], **options: object) -> torch.optim.Optimizer:  # noqa: N802 - as in configs
     """Timm's LAMB optimiser (arXiv:1904.00962), with its arguments: ``lr``, ``betas``, ``weight_decay`` and so on.
 
     Raises:

@@ -6,7 +6,6 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import Registry
@@ -69,7 +68,7 @@ def places_set_by(options: Sequence[str], unresolved: Config) -> set[str]:
     return places
 
 
-def _marked(node: Any, place: str = "") -> Iterator[str]:
+def _marked(node: object, place: str = "") -> Iterator[str]:
     if isinstance(node, str) and _MARK in node:
         yield place.removeprefix(".")
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
@@ -79,7 +78,7 @@ def _marked(node: Any, place: str = "") -> Iterator[str]:
 
 def _leave_out_arguments(config: Config, place: str, before: str) -> None:
     """Removes the arguments that the new component at ``place`` does not accept, and prints them."""
-    node: Any = config._cfg_dict
+    node = config._cfg_dict
     for name in place.split("."):
         node = node[int(name)] if isinstance(node, list | tuple) else node[name]
     scope = config.get("default_scope") or SCOPE
@@ -93,14 +92,14 @@ def _leave_out_arguments(config: Config, place: str, before: str) -> None:
             print(f"{place}.type={node['type']}: leaves out {key}={left_out!r}, an argument of {before}")
 
 
-def _with_text_keys(value: Any) -> Any:
+def _with_text_keys(value: object) -> object:
     """Converts the keys of dicts to strings, as MMEngine requires: ``{9: 3.0}`` means the class named ``9``."""
     if isinstance(value, dict):
         return {str(key): _with_text_keys(item) for key, item in value.items()}
     return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
-def _parse(value: str, current: Any) -> Any:
+def _parse(value: str, current: object) -> object:
     """Parses a Python literal. Other values, and values that replace a string, such as a folder 2014, stay strings."""
     if isinstance(current, str) and not current.startswith("$") and value != "None":
         return value
@@ -111,7 +110,7 @@ def _parse(value: str, current: Any) -> Any:
         return value if current is None or "," not in value else DictAction._parse_iterable(value)
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr) -> object:
     """Like ``ast.literal_eval``, but also accepts ``dict(type='LinearHead')``, as in a config."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         if any(keyword.arg is None for keyword in node.keywords):
@@ -123,9 +122,9 @@ def _literal(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def _current(config: Config, key: str) -> Any:
+def _current(config: Config, key: str) -> object:
     """The config's value of ``key``; ``"$"`` if the argument is new."""
-    node: Any = config._cfg_dict
+    node = config._cfg_dict
     for name in key.split("."):
         if isinstance(node, Mapping):
             node = node.get(name, "$")
@@ -136,7 +135,7 @@ def _current(config: Config, key: str) -> Any:
 
 def _require_key(config: Config, key: str, path: str) -> None:
     """Raises UserError unless the config has the key, or the component at that place accepts it as an argument."""
-    node: Any = config._cfg_dict
+    node = config._cfg_dict
     scope = config.get("default_scope") or SCOPE
     if scope != SCOPE and (root := key.partition(".")[0]) not in node and root in keys_read(config):
         return
@@ -155,7 +154,7 @@ def _require_key(config: Config, key: str, path: str) -> None:
             raise UserError(f"`options` {key}: {place or path} has no key {name!r}; {known}")
 
 
-def _known_keys(config: Config, node: Any, name: str, at_top: bool) -> str:
+def _known_keys(config: Config, node: object, name: str, at_top: bool) -> str:
     """The part of a message that lists the keys at a place: the nearest ones, or all."""
     if not isinstance(node, Mapping):
         return "it has no keys"
@@ -170,19 +169,19 @@ def _require_effect(config: Config, key: str) -> None:
         raise UserError(without_effect(config, key))
 
 
-def _is_registered(component: Any, scope: str) -> bool:
+def _is_registered(component: object, scope: str) -> bool:
     return isinstance(component, str) and _registered(component, scope) is not None
 
 
-def _registered(component: str, scope: str) -> Any:
+def _registered(component: str, scope: str) -> type | None:
     """The class registered under a name in a scope; None if there is none."""
     for room in vars(import_module(f"{scope}.registry")).values():
-        if isinstance(room, Registry) and room.scope == scope and inspect.isclass(room.get(component)):
-            return room.get(component)
+        if isinstance(room, Registry) and room.scope == scope and inspect.isclass(registered := room.get(component)):
+            return registered
     return None
 
 
-def _takes_argument(component: Any, name: str, scope: str) -> bool:
+def _takes_argument(component: object, name: str, scope: str) -> bool:
     """Whether the component registered as ``component`` in a scope has a constructor argument ``name``."""
     if not isinstance(component, str):
         return False

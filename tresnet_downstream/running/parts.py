@@ -9,7 +9,7 @@ from torch import nn
 from tresnet_downstream.errors import UserError
 
 
-def by_part(key: str, value: Any) -> dict[str, Any]:
+def by_part(key: str, value: object) -> dict[str, Any]:
     """The values of a config's key by the dotted name of the part. Nested dicts describe parts of parts.
 
     Args:
@@ -32,7 +32,7 @@ def by_part(key: str, value: Any) -> dict[str, Any]:
     return dict(_flat(value))
 
 
-def _flat(node: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(node: Mapping[str, object], place: str = "") -> Iterator[tuple[str, object]]:
     for name, value in node.items():
         part = f"{place}.{name}" if place else str(name)
         if isinstance(value, Mapping):

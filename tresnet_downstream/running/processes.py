@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 from mmengine.dist import barrier
@@ -122,7 +121,7 @@ def is_first_to_fail() -> bool:
         return rank == "0"
     start = "/".join(environment.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT"))
     try:
-        store: Any = dist.TCPStore(
+        store = dist.TCPStore(
             environment["MASTER_ADDR"],
             int(environment["MASTER_PORT"]),
             is_master=False,

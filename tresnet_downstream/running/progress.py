@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from datetime import timedelta
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from mmengine.dist import all_reduce, broadcast_object_list, get_world_size, is_main_process
@@ -16,10 +16,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
 from tresnet_downstream.registry import HOOKS
 from tresnet_downstream.running.hooks import StopHook
@@ -57,6 +59,18 @@ class Numbers(NamedTuple):
     images_per_second: float  # while training, without validation
 
 
+class Batch(TypedDict, total=False):
+    """A batch of a training; only the keys that are counted.
+
+    Attributes:
+        inputs: the images.
+        skipped: number of unreadable images that the data set replaced, for each image.
+    """
+
+    inputs: Sized
+    skipped: Tensor
+
+
 class Account:
     """Sums of loss, images and seconds of training since the account was opened.
 
@@ -88,7 +102,7 @@ class Account:
         if self.paused is None:
             self.paused = time.perf_counter()
 
-    def add(self, data_batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    def add(self, data_batch: Batch, outputs: Mapping[str, Tensor | float]) -> None:
         """Adds the batch of a step."""
         count = len(data_batch["inputs"])
         self.loss += torch.as_tensor(outputs[self.loss_key]).item() * count
@@ -171,7 +185,7 @@ class ProgressHook(Hook):
     def __init__(self) -> None:
         self.console = Console(file=sys.stdout, quiet=not is_main_process(), soft_wrap=True, highlight=False)
         self.bar: Progress | None = None
-        self.task: Any = None
+        self.task: TaskID | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Shows the bar."""
@@ -191,8 +205,8 @@ class ProgressHook(Hook):
         self,
         runner: Runner,
         batch_idx: int,
-        data_batch: dict[str, Any] | None = None,
-        outputs: dict[str, Any] | None = None,
+        data_batch: Batch | None = None,
+        outputs: Mapping[str, Tensor | float] | None = None,
     ) -> None:
         """Advances the bar."""
         assert data_batch is not None
@@ -210,17 +224,17 @@ class ProgressHook(Hook):
         elif self.bar is None:
             self._open(0, len(runner.val_dataloader))
 
-    def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+    def after_val_iter(self, runner: Runner, *_: object, **__: object) -> None:
         """Advances the bar of a scoring."""
         if training_loop(runner) is None:
             self._move("scoring")
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Prints the line of a validation."""
         if training_loop(runner) is not None and metrics:
             self._print(runner, self.scores_text(metrics))
 
-    def scores_text(self, metrics: Mapping[str, Any]) -> str:
+    def scores_text(self, metrics: Mapping[str, float]) -> str:
         """The scores as text for the line of a validation."""
         # For each score, the values of raw and averaged weights; a user's metric may have a single value.
         scores: dict[str, list[str]] = {}
@@ -235,7 +249,7 @@ class ProgressHook(Hook):
         """Shows a bar for a test."""
         self._open(0, len(runner.test_dataloader))
 
-    def after_test_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+    def after_test_iter(self, runner: Runner, *_: object, **__: object) -> None:
         """Advances the bar of a test."""
         self._move("scoring")
 
@@ -292,7 +306,7 @@ class ProgressHook(Hook):
         self.bar.start()
 
     def _move(self, description: str) -> None:
-        if self.bar is not None:
+        if self.bar is not None and self.task is not None:
             self.bar.update(self.task, advance=1, description=description)
 
 
@@ -310,9 +324,14 @@ class StepLoggerHook(LoggerHook):
         _restore(self.account, runner, self)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Batch | None = None,
+        outputs: Mapping[str, Tensor | float] | None = None,
     ) -> None:
         """Adds the step to the account, and logs every ``interval`` batches."""
+        assert data_batch is not None
         assert outputs is not None
         self.account.loss_key = "loss_per_image" if "loss_per_image" in outputs else "loss"
         self.account.add(data_batch, outputs)

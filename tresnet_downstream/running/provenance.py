@@ -19,7 +19,7 @@ PACKAGES = ("torch", "torchvision", "mmengine", "mmdet", "numpy", "pycocotools")
 
 def provenance(
     config: Config, checkpoint: str | Path, annotation_file: str | Path, weights: str | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Provenance of a run that has just been scored, as plain data.
 
     Args:

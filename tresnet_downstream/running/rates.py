@@ -7,7 +7,7 @@ schedules computed; ``lr`` is their product. Schedules read and change the rates
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from mmengine.config import Config
@@ -22,6 +22,20 @@ from tresnet_downstream.running.layer_order import UNITS, layer_numbers
 from tresnet_downstream.running.parts import by_part, parameters_of
 
 BACKBONE = "backbone"
+
+
+class _Group(TypedDict):
+    """The learning rates of a parameter group with a factor.
+
+    Attributes:
+        lr: learning rate that the optimiser uses.
+        lr_factor: factor on the scheduled learning rate.
+        scheduled_lr: learning rate that the schedules computed.
+    """
+
+    lr: float
+    lr_factor: float
+    scheduled_lr: float
 
 
 class RateSettings(NamedTuple):
@@ -116,7 +130,7 @@ def give_factors(optimiser: OptimWrapper | OptimWrapperDict, model: nn.Module, f
     """
     by_id = {id(parameter): factors[name] for name, parameter in model.named_parameters()}
     for wrapper in _wrappers(optimiser):
-        groups: list[dict[str, Any]] = []
+        groups: list[dict[str, object]] = []
         for group in wrapper.optimizer.param_groups:
             members: dict[float, list[nn.Parameter]] = {}
             for parameter in group["params"]:
@@ -150,11 +164,11 @@ def without_factors(optimiser: OptimWrapper | OptimWrapperDict) -> Iterator[None
             group["lr"] = group["scheduled_lr"] * group["lr_factor"]
 
 
-def _wrappers(optimiser: OptimWrapper | OptimWrapperDict) -> list[Any]:
+def _wrappers(optimiser: OptimWrapper | OptimWrapperDict) -> list[OptimWrapper]:
     return list(optimiser.values()) if isinstance(optimiser, OptimWrapperDict) else [optimiser]
 
 
-def _groups(optimiser: OptimWrapper | OptimWrapperDict) -> list[dict[str, Any]]:
+def _groups(optimiser: OptimWrapper | OptimWrapperDict) -> list[_Group]:
     groups = (group for wrapper in _wrappers(optimiser) for group in wrapper.optimizer.param_groups)
     return [group for group in groups if "lr_factor" in group]
 
@@ -163,7 +177,7 @@ def _groups(optimiser: OptimWrapper | OptimWrapperDict) -> list[dict[str, Any]]:
 class ScheduleHook(ParamSchedulerHook):
     """MMEngine's hook of schedules, for parameter groups with learning rate factors."""
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+    def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
         """Steps the schedules that count iterations."""
         with without_factors(runner.optim_wrapper):
             super().after_train_iter(runner, *args, **kwargs)

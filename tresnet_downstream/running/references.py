@@ -69,7 +69,7 @@ def refers_to(config: Config, key: str) -> bool:
     return referring is None or any(key in names_in(text) for text in texts(referring._cfg_dict))
 
 
-def texts(node: Any) -> Iterator[str]:
+def texts(node: object) -> Iterator[str]:
     """All strings among the values of a nested config."""
     if isinstance(node, Mapping | list | tuple):
         for item in node.values() if isinstance(node, Mapping) else node:

@@ -1,8 +1,8 @@
 """Checks of the training state in a checkpoint before it is resumed; the file may come from anybody."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -45,6 +45,76 @@ _REQUIRED = (
 )
 
 
+class RunSettings(TypedDict):
+    """The settings that define a training, as plain values by the names in messages.
+
+    Attributes:
+        fixed: settings that a resumed training must keep.
+        free: settings that a resumed training may change.
+    """
+
+    fixed: dict[str, Any]
+    free: dict[str, Any]
+
+
+class CheckpointMeta(TypedDict, total=False):
+    """The part ``meta`` of a checkpoint; only the keys that this package reads or writes.
+
+    Attributes:
+        epoch: number of complete epochs.
+        iter: number of batches trained.
+        epoch_length: number of batches of an epoch, in a checkpoint within an epoch.
+        seed: seed of the run.
+        step: number of optimiser steps.
+        tracked_steps: number of optimiser steps as the trackers count them.
+        run_id: id of the run.
+        run: settings of the run.
+        accounts: sums of the hooks' accounts, by the class name of the hook.
+        validated: scores of all validations, see :mod:`early_stopping`.
+        model: the task's description of its model.
+        dataset_meta: properties of the training data, with ``classes``.
+        config: text of the config.
+    """
+
+    epoch: int
+    iter: int
+    epoch_length: int
+    seed: int
+    step: int
+    tracked_steps: int
+    run_id: str
+    run: RunSettings
+    accounts: Mapping[str, Sequence[float]]
+    validated: Mapping[str, object]
+    model: Mapping[str, object]
+    dataset_meta: Mapping[str, object]
+    config: str
+
+
+class Checkpoint(TypedDict, total=False):
+    """The content of a checkpoint of a training; only the keys that this package reads or writes.
+
+    Attributes:
+        meta: position of the training, its settings, and the description of the model.
+        state_dict: the raw weights.
+        averaged_state_dict: the averaged weights.
+        averaged_steps: number of steps in the average.
+        optimizer: state of the optimiser.
+        param_schedulers: state of the schedules.
+        message_hub: MMEngine's log history and information.
+        score: scores of the validation, in ``best.pth``.
+    """
+
+    meta: CheckpointMeta
+    state_dict: Mapping[str, Tensor]
+    averaged_state_dict: Mapping[str, Tensor]
+    averaged_steps: int
+    optimizer: dict[str, Any]
+    param_schedulers: Sequence[object]
+    message_hub: Mapping[str, object]
+    score: Mapping[str, object]
+
+
 def require_parts(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Checks the values of a checkpoint that are read by name.
 
@@ -73,7 +143,7 @@ def require_parts(checkpoint: Mapping[str, Any], path: str | Path) -> None:
         raise _damaged(path, "meta.run", checkpoint["meta"]["run"])
 
 
-def require_optimisation(checkpoint: Mapping[str, Any], runner: Runner, path: str | Path, same_config: bool) -> None:
+def require_optimisation(checkpoint: Checkpoint, runner: Runner, path: str | Path, same_config: bool) -> None:
     """Compares the stored state of optimiser and schedules with the runner's, before the runner loads it.
 
     Args:
@@ -118,7 +188,7 @@ def _require_optimiser(path: str | Path, stored: Mapping[str, Any], optimiser: o
                 raise _damaged(path, f"{place}.{name}", value)
 
 
-def _require_alike(path: str | Path, place: str, stored: Any, own: Any, all_keys: bool = False) -> None:
+def _require_alike(path: str | Path, place: str, stored: object, own: object, all_keys: bool = False) -> None:
     """Raises UserError if a stored value cannot replace the runner's value.
 
     With ``all_keys`` a dict must have all keys of the runner's dict. This is so for dicts within lists, such as the
@@ -142,17 +212,17 @@ def _require_alike(path: str | Path, place: str, stored: Any, own: Any, all_keys
         raise _damaged(path, place, stored)
 
 
-def _is_of(value: Any, types: tuple[type, ...]) -> bool:
+def _is_of(value: object, types: tuple[type, ...]) -> bool:
     if types == _WHOLE:
         return type(value) is int and 0 <= value < 2**63
     return isinstance(value, types) and not isinstance(value, bool)
 
 
-def _same_kind(one: Any, other: Any) -> bool:
+def _same_kind(one: object, other: object) -> bool:
     numbers = (int, float)
     return type(one) is type(other) or (type(one) in numbers and type(other) in numbers)
 
 
-def _damaged(path: str | Path, place: str, value: Any) -> UserError:
+def _damaged(path: str | Path, place: str, value: object) -> UserError:
     shown = f"a tensor of {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:80]
     return UserError(f"{path}: a training cannot be resumed from it: {place} is {shown}; use another checkpoint")

@@ -18,20 +18,18 @@ from tresnet_downstream.running.checkpoints import plain
 from tresnet_downstream.running.parts import by_part
 from tresnet_downstream.running.provenance import without_start
 from tresnet_downstream.running.rates import without_factors
+from tresnet_downstream.running.resumed_state import RunSettings
 
 # Arguments of models that do not change results.
 WITHOUT_EFFECT = ("with_cp",)
 
 
-def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
-    """The settings that define a training, as plain values; their keys are the names in messages.
+def run_settings(config: Config, processes: int) -> RunSettings:
+    """The settings of a training; they are compared when it is resumed.
 
     Args:
         config: config of the training.
         processes: number of processes.
-
-    Returns:
-        ``fixed``: the settings that a resumed training must keep; ``free``: those that it may change.
     """
     model = _without(without_start(config.model), WITHOUT_EFFECT)
     loss = model.pop("loss", None)
@@ -77,11 +75,11 @@ def run_settings(config: Config, processes: int) -> dict[str, dict[str, Any]]:
         # The best checkpoint so far was chosen by it, and two different scores cannot be compared.
         "save_best": ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best"),
     }
-    settings: dict[str, dict[str, Any]] = plain({"fixed": fixed, "free": free})
+    settings: RunSettings = plain({"fixed": fixed, "free": free})
     return settings
 
 
-def changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
+def changes(before: object, now: object, name: str = "") -> Iterator[str]:
     """Describes each difference of two plain values. A list and a tuple of the same items are equal.
 
     Args:
@@ -103,9 +101,7 @@ def changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
         yield f"{name} was {before!r} and is now {now!r}"
 
 
-def require_same_run(
-    before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]], epoch: int
-) -> list[str]:
+def require_same_run(before: RunSettings, now: RunSettings, epoch: int) -> list[str]:
     """Compares the settings of a checkpoint with those of a config.
 
     Args:
@@ -195,7 +191,7 @@ class ConfigSchedule:
                 schedule.step()
 
 
-def weights_setting(config: Config) -> Any:
+def weights_setting(config: Config) -> object:
     """The key ``class_weights`` of a config; None for no weights.
 
     The default in configs/_base_ is ``{}``, because MMEngine merges a dict of weights only into a dict.
@@ -204,7 +200,7 @@ def weights_setting(config: Config) -> Any:
     return None if value == {} else value
 
 
-def _pipeline_of(dataset: Any) -> list[Any]:
+def _pipeline_of(dataset: object) -> list[object]:
     """The transforms of a data set's config or, for wrappers such as RepeatDataset, of the first wrapped one."""
     while isinstance(dataset, Mapping):
         if "pipeline" in dataset:
@@ -214,14 +210,14 @@ def _pipeline_of(dataset: Any) -> list[Any]:
     return []
 
 
-def _image_sizes(pipeline: list[Any]) -> Any:
+def _image_sizes(pipeline: list[object]) -> object:
     """The size to which the pipeline resizes; a list if the number of resizing transforms is not one."""
     transforms = [each for each in pipeline if isinstance(each, Mapping) and str(each.get("type")).endswith("Resize")]
     sizes = [transform[key] for transform in transforms for key in ("size", "scale") if key in transform]
     return sizes[0] if len(sizes) == 1 else sizes
 
 
-def _without(node: Any, names: tuple[str, ...]) -> Any:
+def _without(node: object, names: tuple[str, ...]) -> Any:
     """A copy of a nested config without the given keys."""
     if isinstance(node, Mapping):
         return {key: _without(value, names) for key, value in node.items() if key not in names}

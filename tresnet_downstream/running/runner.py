@@ -23,6 +23,8 @@ from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, LogProcessor, Runner
 from mmengine.visualization import Visualizer
+from torch import nn
+from torch.utils.data import DataLoader
 
 from tresnet_downstream import interrupts
 from tresnet_downstream.errors import UserError
@@ -44,7 +46,7 @@ from tresnet_downstream.running.partial_files import remove_partial_files
 from tresnet_downstream.running.progress import ProgressHook, position
 from tresnet_downstream.running.rates import give_factors, rate_factors, rate_settings, take_effect
 from tresnet_downstream.running.resume_point import newest_whole_checkpoint
-from tresnet_downstream.running.resumed_state import require_optimisation, require_parts
+from tresnet_downstream.running.resumed_state import Checkpoint, RunSettings, require_optimisation, require_parts
 from tresnet_downstream.running.resuming import ConfigSchedule, images_of_a_step, require_same_run, run_settings
 from tresnet_downstream.running.system import close_logs, prepare_workers
 from tresnet_downstream.running.top_level import tell_ineffective_keys, tell_unread_keys
@@ -73,9 +75,9 @@ class FolderRunner(Runner):
     _timestamp: str
     run_id = ""
     settings_digest = ""
-    settings: dict[str, Any] | None = None
+    settings: RunSettings | None = None
     # Properties of the data that are compared like free settings, by the names in messages; set by the task.
-    data_settings: Mapping[str, Any] = MappingProxyType({})
+    data_settings: Mapping[str, object] = MappingProxyType({})
     resumed_id: str | None = None
     _resuming = _has_optimiser = False
     _batches_of_epoch = 0  # trained before the checkpoint that is resumed
@@ -84,7 +86,7 @@ class FolderRunner(Runner):
     _changes: list[str] | None = None  # changed settings; None if the checkpoint does not hold its settings
     _images_of_a_step: str | None = None  # the result of `images_of_a_step`
 
-    def __init__(self, model: Any, work_dir: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, model: nn.Module | Mapping[str, object], work_dir: str, *args: object, **kwargs: object) -> None:
         self.trackers = require_trackers(kwargs.get("cfg") or {})
         with names_folder(work_dir):
             super().__init__(model, work_dir, *args, **kwargs)
@@ -92,7 +94,7 @@ class FolderRunner(Runner):
     def dump_config(self) -> None:
         """Does nothing: :meth:`train` saves the config."""
 
-    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+    def setup_env(self, env_cfg: dict[str, object]) -> None:
         """Sets up the environment as the base class does; two runs of the same second get different log folders."""
         prepare_workers(self.cfg)
         super().setup_env(env_cfg)
@@ -102,7 +104,7 @@ class FolderRunner(Runner):
             moment = datetime.strptime(self._timestamp, "%Y%m%d_%H%M%S") + timedelta(seconds=1)
             self._timestamp = moment.strftime("%Y%m%d_%H%M%S")
 
-    def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+    def build_train_loop(self, loop: BaseLoop | dict[str, object]) -> BaseLoop:
         """Builds the loop, with :class:`TrainLoop` instead of MMEngine's loop over epochs."""
         config = loop_config(loop, self.cfg.get("val_steps")) if isinstance(loop, Mapping) else loop
         built: BaseLoop = super().build_train_loop(config)
@@ -115,7 +117,9 @@ class FolderRunner(Runner):
                 wrapper["epoch_length"] = len(built.dataloader)
         return built
 
-    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
+    def build_optim_wrapper(
+        self, optim_wrapper: OptimWrapper | OptimWrapperDict | dict[str, object]
+    ) -> OptimWrapper | OptimWrapperDict:
         """Builds the optimiser with the config's gradient clipping and learning rates by part."""
         if self._has_optimiser:  # MMEngine calls this again when a run is resumed
             return optim_wrapper
@@ -126,14 +130,14 @@ class FolderRunner(Runner):
             give_factors(built, model, rate_factors(settings, model, self.part_roots))
         return built
 
-    def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+    def build_val_loop(self, loop: BaseLoop | dict[str, object]) -> BaseLoop:
         """Builds the loop; in a training, its workers live until the training ends."""
         built: BaseLoop = super().build_val_loop(loop)
         if isinstance(self._train_loop, TrainLoop):
             _keep_workers(built.dataloader)
         return built
 
-    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+    def register_default_hooks(self, hooks: Mapping[str, object] | None = None) -> None:
         """Registers MMEngine's default hooks, some of them replaced by hooks of this package."""
         hooks = dict(hooks or {})
         replaced = self.replaced_hooks | ({} if self.cfg.get("val_steps") is None else self.hooks_for_steps)
@@ -143,15 +147,17 @@ class FolderRunner(Runner):
                 hooks[name] = {**hook, "type": f"{SCOPE}.{ours}"}
         super().register_default_hooks(hooks)
 
-    def register_hooks(self, *args: Any, **kwargs: Any) -> None:
+    def register_hooks(
+        self, default_hooks: Mapping[str, object] | None = None, custom_hooks: Sequence[object] | None = None
+    ) -> None:
         """Registers the config's hooks, and those for early stopping, trackers and the record of validations."""
-        super().register_hooks(*args, **kwargs)
+        super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(PatienceHook.of(self.cfg))
         if any(setting["type"] != TENSORBOARD for setting in self.trackers):
             self.register_hook(TrackerHook(self.trackers))
         self.register_hook(LastValidationHook())
 
-    def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
+    def build_visualizer(self, visualizer: Visualizer | dict[str, object] | None = None) -> Visualizer:
         """Builds the log writers; one that cannot start raises a UserError."""
         if isinstance(visualizer, dict):
             visualizer = with_tensorboard(visualizer, self.trackers)
@@ -159,11 +165,11 @@ class FolderRunner(Runner):
         start_writers(built)
         return built
 
-    def build_log_processor(self, log_processor: Any) -> LogProcessor:
+    def build_log_processor(self, log_processor: LogProcessor | dict[str, object]) -> LogProcessor:
         """Builds the log processor, which logs means over processes."""
         return super().build_log_processor(with_mean_losses(log_processor))
 
-    def train(self) -> Any:
+    def train(self) -> nn.Module:
         """Trains the model in the run folder.
 
         Raises:
@@ -182,21 +188,24 @@ class FolderRunner(Runner):
                 if self._stops_in_order():
                     locks.enter_context(signals.deferred(self.world_size))
                 with processes.together():
-                    return super().train()
+                    model: nn.Module = super().train()
+                    return model
         except UserError:
             if self._moved_aside is not None and not folders.holds_run(self.work_dir):
                 folders.put_back(self._moved_aside, self.work_dir, self.log_dir)
             raise
 
-    def val(self) -> Any:
+    def val(self) -> dict[str, float]:
         """Scores the validation data."""
         with names_folder(self.work_dir):
-            return super().val()
+            metrics: dict[str, float] = super().val()
+            return metrics
 
-    def test(self) -> Any:
+    def test(self) -> dict[str, float]:
         """Scores the test data."""
         with names_folder(self.work_dir):
-            return super().test()
+            metrics: dict[str, float] = super().test()
+            return metrics
 
     def _stops_in_order(self) -> bool:
         """Whether the loop checks for signals after each step, as TrainLoop does; in other loops they act at once."""
@@ -248,7 +257,7 @@ class FolderRunner(Runner):
     def _save_config(self) -> None:
         save_config(self.cfg, Path(self.work_dir) / f"{Path(self.cfg.filename or self.timestamp).stem}.py")
 
-    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+    def resume(self, filename: str, *args: object, **kwargs: object) -> None:
         """Resumes from a checkpoint; changes of the config are refused or take effect."""
         schedule = ConfigSchedule(self)
         self._resuming = True
@@ -275,9 +284,9 @@ class FolderRunner(Runner):
         """The sums of a hook's account in the resumed checkpoint; None if it has none."""
         return self._accounts.get(type(hook).__name__)
 
-    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+    def load_checkpoint(self, *args: object, **kwargs: object) -> Checkpoint:
         """Loads a checkpoint. A checkpoint to resume is compared with the settings of this run."""
-        checkpoint = super().load_checkpoint(*args, **kwargs)
+        checkpoint: Checkpoint = super().load_checkpoint(*args, **kwargs)
         if self._resuming:
             meta = checkpoint["meta"]
             stay = False
@@ -325,7 +334,7 @@ class FolderRunner(Runner):
         if fn_name == "before_save_checkpoint":
             require_finite(kwargs["checkpoint"], position(self))
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+    def save_checkpoint(self, out_dir: str, filename: str, *args: object, **kwargs: object) -> None:
         """Saves a checkpoint. The file appears under its name only when it is complete.
 
         Raises:
@@ -338,7 +347,7 @@ class FolderRunner(Runner):
                 super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
 
-def _keep_workers(dataloader: Any) -> None:
+def _keep_workers(dataloader: DataLoader[object]) -> None:
     """Lets the workers of an unused data loader ignore the first signal, which ends the training in order.
 
     At the exit of Python the workers are killed. Python sends them a single SIGTERM and then waits for them, which
@@ -360,9 +369,9 @@ class QuietRunner(FolderRunner):
         description: description of the model for checkpoints, as plain values; set by the task.
     """
 
-    description: Mapping[str, Any] = MappingProxyType({})
+    description: Mapping[str, object] = MappingProxyType({})
 
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+    def build_logger(self, *args: object, **kwargs: object) -> MMLogger:
         """Builds the logger as the base class does."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
@@ -370,18 +379,18 @@ class QuietRunner(FolderRunner):
                 handler.setLevel(logging.ERROR)
         return logger
 
-    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+    def load_checkpoint(self, *args: object, **kwargs: object) -> Checkpoint:
         """Loads a checkpoint as the base class does, without its output."""
         with contextlib.redirect_stdout(io.StringIO()):
             return super().load_checkpoint(*args, **kwargs)
 
-    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+    def call_hook(self, fn_name: str, **kwargs: object) -> None:
         """Calls the hooks, unless Ctrl-C was pressed."""
         interrupts.look()
         super().call_hook(fn_name, **kwargs)
 
 
-def _end_workers(dataloader: Any) -> None:
+def _end_workers(dataloader: object) -> None:
     """Ends the persistent workers of a data loader; one that does not respond is killed."""
     # The garbage collector would take 5 s for each worker, because it destroys a loader in another order.
     if (iterator := getattr(dataloader, "_iterator", None)) is not None:

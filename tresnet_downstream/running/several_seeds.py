@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
@@ -16,13 +16,48 @@ from tresnet_downstream.json_reading import parse_json
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.early_stopping import BestScore
+from tresnet_downstream.running.resumed_state import RunSettings
 from tresnet_downstream.running.resuming import changes, run_settings
 from tresnet_downstream.running.runner import join_processes
 
 TABLE, RESULTS = "seeds.txt", "seeds.json"
 FORMAT, VERSION = "tresnet_downstream.seeds", 1
 
-Train = Callable[[Config, bool, str, bool], dict[str, Any]]
+Train = Callable[[Config, bool, str, bool], Mapping[str, float | str]]
+
+T = TypeVar("T")
+
+
+class _Record(TypedDict):
+    """A seed in ``seeds.json``.
+
+    Attributes:
+        seed: the seed.
+        score: its best score.
+        run_id: id of its run.
+        folder: name of its run folder.
+        best: result of its training.
+    """
+
+    seed: int
+    score: float
+    run_id: str
+    folder: str
+    best: Mapping[str, object]
+
+
+class _Table(TypedDict, total=False):
+    """The content of ``seeds.json`` that is read; empty before the first seed.
+
+    Attributes:
+        score: name of the score.
+        settings: the settings that all seeds share.
+        seeds: the trained seeds.
+    """
+
+    score: str
+    settings: RunSettings
+    seeds: list[_Record]
 
 
 def train_seeds(
@@ -30,7 +65,7 @@ def train_seeds(
     work_dir: str | Path,
     config_of: Callable[[int], Config],
     train: Train,
-    score_of: Callable[[Config, Mapping[str, Any]], BestScore | None],
+    score_of: Callable[[Config, Mapping[str, float | str]], BestScore | None],
     resume: bool = False,
     launcher: str = "none",
     overwrite: bool = False,
@@ -68,7 +103,8 @@ def train_seeds(
             f"{folder}: holds scores of several seeds already: `resume` continues them, `overwrite` moves them "
             "aside, and `work_dir` names another folder"
         )
-    stored = _agreed(_read(folder / RESULTS) if resume and is_main_process() else {})
+    earlier: _Table = _read(folder / RESULTS) if resume and is_main_process() else {}
+    stored = _agreed(earlier)
     if overwrite and is_main_process():
         Earlier(folder).keep(TABLE, RESULTS)
     for number, seed in enumerate(seeds, 1):
@@ -86,7 +122,7 @@ def train_seeds(
         score = score_of(config, best)
         if score is None:
             raise UserError(f"{config.work_dir}: nothing was scored, so seeds cannot be compared")
-        record = {
+        record: _Record = {
             "seed": seed,
             "score": score.value,
             "run_id": _agreed(_run_id(folder, seed)),
@@ -128,20 +164,20 @@ def _folder(folder: Path, seed: int) -> Path:
     return folder / f"seed_{seed}"
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _settings(config: Config) -> RunSettings:
     """The settings that all seeds share."""
     settings = run_settings(config, get_world_size())
     settings["fixed"].pop("seed", None)
-    shared: dict[str, Any] = plain(settings)
+    shared: RunSettings = plain(settings)
     return shared
 
 
-def _require_same(path: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def _require_same(path: Path, stored: _Table, settings: RunSettings) -> None:
     """Raises UserError if the stored seeds were trained with other settings."""
     if not stored:
         return
-    groups = ("fixed", "free")
-    if differ := [each for group in groups for each in changes(stored["settings"][group], settings[group])]:
+    before = stored["settings"]
+    if differ := [*changes(before["fixed"], settings["fixed"]), *changes(before["free"], settings["free"])]:
         others = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
         raise UserError(
             f"{path}: its seeds were trained with other settings: {differ[0]}{others}: keep it, or give `overwrite` or "
@@ -149,7 +185,7 @@ def _require_same(path: Path, stored: Mapping[str, Any], settings: Mapping[str, 
         )
 
 
-def _is_finished(folder: Path, stored: Mapping[str, Any], seed: int) -> bool:
+def _is_finished(folder: Path, stored: _Table, seed: int) -> bool:
     """Whether a seed's score is stored, and the seed's folder still holds that run."""
     record = next((each for each in stored.get("seeds", ()) if each["seed"] == seed), None)
     return record is not None and bool(record["run_id"]) and record["run_id"] == _run_id(folder, seed)
@@ -162,14 +198,14 @@ def _run_id(folder: Path, seed: int) -> str:
         return ""
 
 
-def _agreed(value: Any) -> Any:
+def _agreed(value: T) -> T:
     """The value of the first process, in all processes."""
     values = [value]
     broadcast_object_list(values)
     return values[0]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> _Table:
     """Reads ``seeds.json``; empty if it does not exist.
 
     Raises:
@@ -182,7 +218,7 @@ def _read(path: Path) -> dict[str, Any]:
     is_whole = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in keys.items())
     if not is_whole or content["format"] != FORMAT or content["version"] != VERSION or not _are_records(content):
         raise UserError(f"{path}: is damaged, or not a table of seeds; give `overwrite` or another `work_dir`")
-    result: dict[str, Any] = content
+    result: _Table = content
     return result
 
 
@@ -194,11 +230,11 @@ def _are_records(content: Mapping[str, Any]) -> bool:
     )
 
 
-def _scores(stored: Mapping[str, Any]) -> dict[int, float]:
+def _scores(stored: _Table) -> dict[int, float]:
     return {each["seed"]: float(each["score"]) for each in sorted(stored["seeds"], key=lambda each: each["seed"])}
 
 
-def _write(folder: Path, stored: Mapping[str, Any]) -> None:
+def _write(folder: Path, stored: _Table) -> None:
     scores = _scores(stored)
     total = repeated_scores(list(scores.values()))
     content = {

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from types import FrameType
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -17,6 +17,9 @@ SIGNALS = tuple(
 # Schedulers signal every process of a job, and torchrun forwards the signal to its processes. The same signal within
 # this many seconds is therefore counted once.
 SAME_SIGNAL_SECONDS = 1.0
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""A handler as :func:`signal.getsignal` returns it."""
 
 
 class TrainingStopped(SystemExit):
@@ -38,12 +41,12 @@ class _FirstSignal:
         handlers: the handlers for the second signal, by signal number.
     """
 
-    def __init__(self, handlers: Mapping[int, Any]) -> None:
+    def __init__(self, handlers: Mapping[int, Handler]) -> None:
         self.handlers = handlers
         self.number = 0
         self.arrived = 0.0
 
-    def __call__(self, number: int, frame: Any) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if not self.number:
             self.number, self.arrived = number, now

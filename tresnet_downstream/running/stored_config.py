@@ -95,7 +95,9 @@ LARGEST_NUMBER = 2**20
 _ADVICE = "import the Python file that registers it first (`import`)"
 
 
-def check_stored(path: str | Path, node: Any, registries: Sequence[Registry], elsewhere: Collection[str] = ()) -> None:
+def check_stored(
+    path: str | Path, node: object, registries: Sequence[Registry], elsewhere: Collection[str] = ()
+) -> None:
     """Checks a stored config, so building from it imports, opens and downloads nothing.
 
     Args:
@@ -121,7 +123,7 @@ def few_modules(path: str | Path) -> Iterator[None]:
     """A context that raises UserError if more than `MOST_MODULES` modules are built, as a stored number may demand."""
     built = 0
 
-    def count(*_: Any) -> None:
+    def count(*_: object) -> None:
         nonlocal built
         built += 1
         if built > MOST_MODULES:
@@ -134,7 +136,9 @@ def few_modules(path: str | Path) -> Iterator[None]:
         handle.remove()
 
 
-def _check(path: str | Path, node: Any, registries: Sequence[Registry], key: str, elsewhere: Collection[str]) -> None:
+def _check(
+    path: str | Path, node: object, registries: Sequence[Registry], key: str, elsewhere: Collection[str]
+) -> None:
     if isinstance(node, Mapping):
         if "type" in node and not (isinstance(node["type"], str) and node["type"] in elsewhere):
             _check_type(path, node["type"], registries, key)
@@ -174,11 +178,11 @@ def _check_type(path: str | Path, name: Any, registries: Sequence[Registry], key
                 raise UserError(f"{path}: names the component {name!r}, which {reason}; build it with `config`")
 
 
-def _is_unset(value: Any) -> bool:
+def _is_unset(value: object) -> bool:
     return value is None or (isinstance(value, bool | str | Mapping | list | tuple) and not value)
 
 
-def _component(name: Any, registry: Registry) -> Any:
+def _component(name: object, registry: Registry) -> object:
     """The component registered under a name in the registry, or in the scope before the dot; None if there is none."""
     if not isinstance(name, str):
         return None
@@ -191,7 +195,7 @@ def _component(name: Any, registry: Registry) -> Any:
     return next((m.module_dict[plain_name] for m in family if plain_name in m.module_dict), None)
 
 
-def _is_scope(scope: Any, registries: Sequence[Registry]) -> bool:
+def _is_scope(scope: object, registries: Sequence[Registry]) -> bool:
     """Whether ``scope`` is the scope of a registry whose module is already imported; MMEngine would import it."""
     if not isinstance(scope, str) or f"{scope}.registry" not in sys.modules:
         return False

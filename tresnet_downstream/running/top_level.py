@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -120,7 +119,7 @@ def nearest_keys(config: Config, name: str, siblings: Iterable[str]) -> list[str
     return list(dict.fromkeys(key for key in close if key != name))[:3]
 
 
-def _paths(node: Any, place: str = "") -> Iterator[str]:
+def _paths(node: object, place: str = "") -> Iterator[str]:
     if isinstance(node, Mapping):
         for key, value in node.items():
             path = f"{place}.{key}" if place else str(key)

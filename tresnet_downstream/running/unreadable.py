@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from mmengine.dist import all_gather_object, is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import HOOKS
@@ -43,7 +44,9 @@ class UnreadableImagesHook(Hook):
             self._write(runner.work_dir, split, unlabelled, unreadable)
         self.passed_over |= self.written.get("train", {})
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
         """Collects the images that the data set of this process skipped."""
         for text in _passed_over(data_batch):
             self.passed_over |= json.loads(text)
@@ -53,15 +56,15 @@ class UnreadableImagesHook(Hook):
         everywhere = {name: reason for each in all_gather_object(self.passed_over) for name, reason in each.items()}
         self._write(runner.work_dir, "train", left_out_of(runner.train_dataloader.dataset), everywhere)
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Writes the unreadable validation images."""
         self._write_scored("val", runner.work_dir, runner.val_evaluator, runner.val_dataloader)
 
-    def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Writes the unreadable test images beside the log, because the work dir may hold a training."""
         self._write_scored("test", runner.log_dir, runner.test_evaluator, runner.test_dataloader)
 
-    def _write_scored(self, split: str, folder: str, evaluator: Any, loader: Any) -> None:
+    def _write_scored(self, split: str, folder: str, evaluator: Evaluator, loader: DataLoader[object]) -> None:
         unreadable = next((m.unreadable for m in evaluator.metrics if hasattr(m, "unreadable")), None)
         if unreadable is not None:
             self._write(folder, split, left_out_of(loader.dataset), unreadable)
@@ -74,7 +77,7 @@ class UnreadableImagesHook(Hook):
         tell(f"{split}: {len(unreadable)} images cannot be read: named in {folder}/{left_out_file(split)}")
 
 
-def _passed_over(batch: Any) -> Iterator[str]:
+def _passed_over(batch: object) -> Iterator[str]:
     """The JSON texts under the key ``PASSED_OVER`` in a batch, or in the samples of a detector's batch."""
     if not isinstance(batch, Mapping):
         return

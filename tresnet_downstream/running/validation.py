@@ -1,6 +1,6 @@
 """Validations of a training: the record of the last one, and equal running statistics in all processes."""
 
-from typing import Any
+from typing import Literal
 
 import torch.distributed as dist
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
@@ -18,7 +18,7 @@ from tresnet_downstream.running.mid_epoch import accounts
 from tresnet_downstream.running.progress import position
 
 # The keys by which MMEngine's CheckpointHook stores the best checkpoint.
-BEST = ("best_score", "best_ckpt")
+BEST: tuple[Literal["best_score", "best_ckpt"], ...] = ("best_score", "best_ckpt")
 
 
 @HOOKS.register_module()
@@ -56,19 +56,19 @@ class LastValidationHook(Hook):
         if training_loop(runner) is not None:
             share_buffers(bare(runner.model))
 
-    def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+    def after_val_iter(self, runner: Runner, *_: object, **__: object) -> None:
         """Ends the validation of a training if a signal arrived."""
         loop = training_loop(runner)
         if isinstance(loop, TrainLoop):
             loop.checkpoints.in_validation(loop)
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Records the position of the training, and the best checkpoint so far."""
         loop = training_loop(runner)
         if loop is None or not is_main_process():
             return
         info = runner.message_hub.runtime_info
-        note = {"iter": loop.iter, **{key: plain(info[key]) for key in BEST if key in info}}
+        note: dict[str, object] = {"iter": loop.iter, **{key: plain(info[key]) for key in BEST if key in info}}
         note |= validated_so_far(runner)
         if isinstance(loop, TrainLoop) and not loop.within_epoch:
             note["epoch"] = loop.epoch
@@ -82,7 +82,7 @@ def share_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-def _is_validated(note: dict[str, Any], loop: BaseLoop) -> bool:
+def _is_validated(note: folders.LastValidation, loop: BaseLoop) -> bool:
     """Whether a record is of a validation at the loop's position or later."""
     if isinstance(loop, TrainLoop) and loop.val_steps is None:
         # Epochs are compared, because the number of batches depends on the batch size.

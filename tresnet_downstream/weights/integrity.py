@@ -6,7 +6,6 @@ import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -69,7 +68,7 @@ def _require_end(path: Path, size: int, comment: bytes) -> None:
             raise ValueError("data follows the end of the archive")
 
 
-def require_usable(checkpoint: Mapping[Any, Any], path: str | Path, finite: bool = True) -> None:
+def require_usable(checkpoint: Mapping[str, object], path: str | Path, finite: bool = True) -> None:
     """Checks the tensors of a checkpoint, except those of the optimiser, before it is used or written.
 
     Args:
@@ -100,7 +99,7 @@ def require_usable(checkpoint: Mapping[Any, Any], path: str | Path, finite: bool
             raise UserError(f"{path}: {name} has values that are NaN or infinite; take another checkpoint")
 
 
-def first_not_finite(checkpoint: Mapping[Any, Any]) -> str | None:
+def first_not_finite(checkpoint: Mapping[str, object]) -> str | None:
     """The name of a tensor, not of the optimiser, with values that are NaN or infinite; None if all are finite."""
     return next((name for name, tensor in _tensors(checkpoint) if not is_finite(tensor)), None)
 
@@ -113,17 +112,17 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(tensor.sum(dtype=torch.float64).isfinite()) or bool(tensor.isfinite().all())
 
 
-def _tensors(value: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
+def _tensors(value: Mapping[str, object]) -> Iterator[tuple[str, Tensor]]:
     """All tensors in nested dicts and lists. Each container is visited once, so that cycles end."""
     seen: set[int] = set()
-    waiting: list[tuple[str, Any]] = [(str(key), item) for key, item in value.items() if key not in _STATES]
+    waiting: list[tuple[str, object]] = [(str(key), item) for key, item in value.items() if key not in _STATES]
     while waiting:
         name, item = waiting.pop()
         if isinstance(item, Tensor):
             yield name, item
         elif isinstance(item, Mapping | list | tuple) and id(item) not in seen:
             seen.add(id(item))
-            entries: Iterable[tuple[Any, Any]] = item.items() if isinstance(item, Mapping) else enumerate(item)
+            entries: Iterable[tuple[object, object]] = item.items() if isinstance(item, Mapping) else enumerate(item)
             waiting += [
                 (str(key), entry) for key, entry in entries if isinstance(entry, Tensor | Mapping | list | tuple)
             ]

@@ -40,7 +40,7 @@ class PretrainedModule(BaseModule):
     def translated(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights with the names of this module. Names that are not translated stay the same."""
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: object) -> None:
         _translate_names(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
@@ -189,7 +189,7 @@ def _refuse_other_network(
         )
 
 
-def _translate_names(module: PretrainedModule, state_dict: dict[str, Any], prefix: str) -> None:
+def _translate_names(module: PretrainedModule, state_dict: dict[str, Tensor], prefix: str) -> None:
     """Replaces the names below ``prefix`` in a state dict by the names of ``module``, in place."""
     below = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
     if below and not any(isinstance(value, Tensor) for value in below.values()):

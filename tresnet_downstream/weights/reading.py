@@ -11,7 +11,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +33,26 @@ AVERAGED = ("averaged_state_dict", "state_dict_ema", "model_ema")
 COPY_AGAIN = "; fetch or copy it again"
 # The values of the argument in torch.load that MMEngine passes.
 MapLocation = str | torch.device | None
+# An object that a checkpoint may refer to, or a replacement of it and the name in files.
+_Allowed = Callable[..., object] | tuple[Callable[..., object], str]
 _REFUSED_OBJECT = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
 
 
 class _Discarded:
     """Replaces MMEngine's log history when a checkpoint is read, and discards its state."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
 
-def _no_attribute(*_: Any) -> None:
+def _no_attribute(*_: object) -> None:
     """Replaces ``getattr`` in the log history, since ``getattr`` could access any object of any module."""
 
 
-def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+def _allowed() -> list[_Allowed]:
     """The objects, besides tensors and plain values, that a checkpoint may refer to, with their names in files."""
     makers = {"_reconstruct": np.zeros(1).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
-    allowed: list[Any] = [
+    allowed: list[_Allowed] = [
         (_no_attribute, "builtins.getattr"),
         (_Discarded, "mmengine.logging.history_buffer.HistoryBuffer"),
         np.ndarray,
@@ -144,9 +146,9 @@ def is_detector(path: str | Path) -> bool:
         True
     """
     checkpoint = read_checkpoint(path, map_location="meta")
-    weights = next((checkpoint[key] for key in RAW if isinstance(checkpoint.get(key), Mapping)), checkpoint)
+    weights = _mapping_at(checkpoint, RAW)
     # In a joint model, the names of the detector begin with "detector.".
-    names = (str(name).removeprefix("detector.") for name in weights)
+    names = (str(name).removeprefix("detector.") for name in (checkpoint if weights is None else weights))
     return any(name.startswith(("bbox_head.", "roi_head.", "rpn_head.")) for name in names)
 
 
@@ -164,7 +166,7 @@ def _kind(start: bytes) -> str:
     return "tar" if start[257:262] == b"ustar" else "unknown"
 
 
-def _reader_for(path: Path, start: bytes) -> Callable[[Path, MapLocation], Any]:
+def _reader_for(path: Path, start: bytes) -> Callable[[Path, MapLocation], object]:
     kind = _kind(start)
     if not start:
         raise UserError(f"{path}: is empty{COPY_AGAIN}")
@@ -179,13 +181,13 @@ def _reader_for(path: Path, start: bytes) -> Callable[[Path, MapLocation], Any]:
     return _read_torch if kind == "torch" else _read_safetensors
 
 
-def _read_safetensors(path: Path, map_location: MapLocation) -> dict[str, Any]:
+def _read_safetensors(path: Path, map_location: MapLocation) -> dict[str, object]:
     tensors = read_safetensors(path)
     require_digest(path, tensors)
     return as_checkpoint(path, tensors)
 
 
-def _read_torch(path: Path, map_location: MapLocation) -> Any:
+def _read_torch(path: Path, map_location: MapLocation) -> object:
     # torch does not check the checksums. For the device "meta", it reads no values.
     if str(map_location) != "meta" and zipfile.is_zipfile(path):
         require_whole_records(path)
@@ -194,7 +196,7 @@ def _read_torch(path: Path, map_location: MapLocation) -> Any:
 
 
 def unwrap(
-    checkpoint: Mapping[str, Any], which: str | None = None, path: str | Path = "checkpoint"
+    checkpoint: Mapping[str, object], which: str | None = None, path: str | Path = "checkpoint"
 ) -> tuple[str, dict[str, Tensor]]:
     """Finds the weights in a checkpoint of this toolkit, MMEngine, timm or a release.
 
@@ -214,10 +216,7 @@ def unwrap(
         >>> unwrap({"state_dict": {"weight": torch.ones(2)}, "epoch": 3})
         ('raw', {'weight': tensor([1., 1.])})
     """
-    sets = {
-        name: next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), Mapping)), None)
-        for name, keys in (("raw", RAW), ("averaged", AVERAGED))
-    }
+    sets = {name: _mapping_at(checkpoint, keys) for name, keys in (("raw", RAW), ("averaged", AVERAGED))}
     best = stored_at(checkpoint, "score", "weights")
     # A checkpoint to resume from, if it was not scored: training continues with the raw weights.
     preferred = "raw" if "optimizer" in checkpoint and "averaged_steps" in checkpoint else "averaged"
@@ -228,12 +227,13 @@ def unwrap(
     if weights is None:
         raise UserError(f"{path}: has no {name} weights")
     # The weights may be nested in further dicts. A dict that contains itself must not cause an endless loop.
-    outer: list[Mapping[str, Any]] = [checkpoint]
+    outer: list[Mapping[str, object]] = [checkpoint]
     while not any(isinstance(value, Tensor) for value in weights.values()) and all(
         weights is not each for each in outer
     ):
         outer.append(weights)
-        weights = next((weights[key] for key in RAW if isinstance(weights.get(key), Mapping)), weights)
+        inner = _mapping_at(weights, RAW)
+        weights = weights if inner is None else inner
     tensors = {str(key): value for key, value in weights.items() if isinstance(value, Tensor)}
     if not tensors:
         keys = ", ".join(map(str, list(weights)[:3])) or "nothing"
@@ -241,15 +241,20 @@ def unwrap(
     return name, tensors
 
 
-def stored_at(checkpoint: Mapping[str, Any], *keys: str) -> Any:
+def _mapping_at(checkpoint: Mapping[str, object], keys: Sequence[str]) -> Mapping[str, object] | None:
+    """The first value at one of the keys that is a mapping; None if there is none."""
+    return next((value for key in keys if isinstance(value := checkpoint.get(key), Mapping)), None)
+
+
+def stored_at(checkpoint: Mapping[str, object], *keys: str) -> Any:
     """The value at nested keys, such as ``meta`` and ``model``; None if there is none."""
-    value: Any = checkpoint
+    value: object = checkpoint
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
-def class_names(checkpoint: Mapping[str, Any], path: str | Path) -> tuple[str, ...] | None:
+def class_names(checkpoint: Mapping[str, object], path: str | Path) -> tuple[str, ...] | None:
     """The class names in a checkpoint of MMEngine; None if it has none.
 
     Raises:

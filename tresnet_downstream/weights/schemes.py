@@ -5,8 +5,6 @@ by a function that unpickles any object. Importing this module replaces both by 
 registry of loaders.
 """
 
-from typing import Any
-
 from mmengine.runner import CheckpointLoader
 
 from tresnet_downstream.weights.formats import translate
@@ -14,12 +12,12 @@ from tresnet_downstream.weights.public_files import SCHEME, locate
 from tresnet_downstream.weights.reading import MapLocation, read_checkpoint, unwrap
 
 
-def load_from_file(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+def load_from_file(filename: str, map_location: MapLocation = None) -> dict[str, object]:
     """Reads the checkpoint at a path or URL."""
     return read_checkpoint(locate(filename), map_location)
 
 
-def load_from_catalogue(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+def load_from_catalogue(filename: str, map_location: MapLocation = None) -> dict[str, object]:
     """Reads a file of the catalogue and translates its weights to the names ``backbone.*`` and ``head.*``."""
     path = locate(filename)
     weights = unwrap(read_checkpoint(path, map_location), path=path)[1]

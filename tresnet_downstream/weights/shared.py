@@ -7,7 +7,6 @@ together are a checkpoint. Neither can contain code. :mod:`tresnet_downstream.de
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -33,7 +32,7 @@ def in_folder(folder: str | Path) -> Path:
     return path
 
 
-def description_beside(path: Path) -> dict[str, Any] | None:
+def description_beside(path: Path) -> dict[str, object] | None:
     """The key ``tresnet_downstream`` of the ``config.json`` beside a weight file; None if there is none.
 
     Raises:
@@ -53,7 +52,7 @@ def description_beside(path: Path) -> dict[str, Any] | None:
     return dict(description)
 
 
-def to_json(node: Any) -> Any:
+def to_json(node: object) -> object:
     """Converts plain values to JSON. A tuple becomes a dict with one key, since JSON has only lists."""
     if isinstance(node, Mapping):
         return {str(key): to_json(value) for key, value in node.items()}
@@ -62,7 +61,7 @@ def to_json(node: Any) -> Any:
     return [to_json(item) for item in node] if isinstance(node, list) else node
 
 
-def from_json(node: Any) -> Any:
+def from_json(node: object) -> object:
     """The inverse of :func:`to_json`."""
     if isinstance(node, Mapping):
         if set(node) == {_TUPLE} and isinstance(node[_TUPLE], list):
@@ -77,7 +76,7 @@ def require_safetensors(path: Path, start: bytes) -> None:
         raise UserError(f"{path}: is not a safetensors file; shared folders must have one")
 
 
-def as_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def as_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, object]:
     """The checkpoint that a weight file and its ``config.json`` form; the tensors alone if there is no ``config.json``.
 
     Raises:
@@ -90,7 +89,7 @@ def as_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"state_dict": state_dict, "meta": from_json(description["meta"])}
 
 
-def _under_our_names(path: Path, tensors: Mapping[str, Tensor], names: Any, layer: Any) -> dict[str, Tensor]:
+def _under_our_names(path: Path, tensors: Mapping[str, Tensor], names: object, layer: object) -> dict[str, Tensor]:
     if names == OURS:
         return dict(tensors)
     if names == TIMM and isinstance(layer, str):

@@ -8,7 +8,13 @@ from torch import Tensor
 from tresnet_downstream.backbones.lean import torch_kernels
 from tresnet_downstream.backbones.lean.acceleration import kernels_for
 from tresnet_downstream.backbones.lean.interfaces import OutputGradient
-from tresnet_downstream.backbones.lean.norm_backward import NormValues, backward_step, input_gradient, process_count
+from tresnet_downstream.backbones.lean.norm_backward import (
+    NormValues,
+    Settings,
+    backward_step,
+    input_gradient,
+    process_count,
+)
 
 
 def activated_norm(x: Tensor, norm: NormValues, slope: float, invert: bool, blurred: bool = False) -> Tensor:
@@ -36,7 +42,7 @@ class _ActivatedNorm(torch.autograd.Function):
         bias: Tensor,
         mean: Tensor,
         inv_std: Tensor,
-        settings: tuple[Any, ...],
+        settings: Settings,
         slope: float,
         invert: bool,
         blurred: bool,

@@ -6,7 +6,7 @@ recomputes whole blocks as well, if nothing is attached to them.
 
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ from tresnet_downstream.backbones.lean.recomputation import checkpointed, is_rec
 from tresnet_downstream.backbones.lean.rules import is_conv, lost_activation, reason_against_module, reason_against_pass
 from tresnet_downstream.backbones.lean.stem_conv import lean_stem_conv
 from tresnet_downstream.errors import UserError
+
+if TYPE_CHECKING:
+    from tresnet_downstream.backbones.activated_batch_norm import ActivatedBatchNorm
+    from tresnet_downstream.backbones.tresnet import BasicBlock, Bottleneck, Stem
 
 
 class Reason(NamedTuple):
@@ -98,10 +102,10 @@ def reason_against_block(block: nn.Module) -> Reason | None:
 
 
 class _OwnTypes(NamedTuple):
-    stem: Any
-    basic: Any
-    bottleneck: Any
-    norm: Any
+    stem: "type[Stem]"
+    basic: "type[BasicBlock]"
+    bottleneck: "type[Bottleneck]"
+    norm: "type[ActivatedBatchNorm]"
     parts: frozenset[type]
 
 
@@ -116,12 +120,12 @@ def _own_types() -> _OwnTypes:
     return _OwnTypes(*blocks, ActivatedBatchNorm, frozenset(blocks + layers))
 
 
-def _passed_by(block: Any) -> tuple[dict[str, tuple[Any, int, bool]], dict[str, Any]]:
+def _passed_by(block: Any) -> "tuple[dict[str, tuple[nn.Module, int, bool]], dict[str, ActivatedBatchNorm]]":
     """The convolutions (with kernel size and whether they have a bias) and norms whose ``forward`` is not called."""
     own = _own_types()
     if type(block) is own.stem:
         return {"conv": (block.conv, 3, False)}, {}
-    convs: dict[str, tuple[Any, int, bool]] = {}
+    convs: dict[str, tuple[nn.Module, int, bool]] = {}
     norms = {block.last_norm: getattr(block, block.last_norm)}
     if type(block) is own.bottleneck:
         convs |= {"conv1": (block.conv1, 1, False), "conv3": (block.conv3, 1, False)}
@@ -208,7 +212,7 @@ def _branch(block: Any, x: Tensor, read: bool, shortcut: Tensor | None = None) -
     return pointwise_branch(out, block.conv3.weight, block.norm3, gate, factors=factors, read=read, shortcut=shortcut)
 
 
-def _blurred(norm: Any, blur: BlurPool | None, x: Tensor) -> Tensor:
+def _blurred(norm: "ActivatedBatchNorm", blur: BlurPool | None, x: Tensor) -> Tensor:
     """``blur(norm(x))``."""
     if blur is None:
         result: Tensor = norm(x)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tresnet_downstream.backbones.branch_scaling import SqueezeExcite
 from tresnet_downstream.backbones.lean import torch_kernels
 from tresnet_downstream.backbones.lean.acceleration import kernels_for
-from tresnet_downstream.backbones.lean.norm_backward import NormValues, backward_step, input_gradient
+from tresnet_downstream.backbones.lean.norm_backward import NormValues, Settings, backward_step, input_gradient
 from tresnet_downstream.backbones.lean.recomputation import placeholder
 
 
@@ -62,7 +62,7 @@ class _GatedNorm(torch.autograd.Function):
         bias1: Tensor | None,
         weight2: Tensor | None,
         bias2: Tensor | None,
-        settings: tuple[Any, ...],
+        settings: Settings,
         read: bool,
     ) -> Tensor:
         slope, offset = NormValues(weight, bias, mean, inv_std, *settings).line()
@@ -83,7 +83,7 @@ class _GatedNorm(torch.autograd.Function):
 
     @staticmethod
     @backward_step
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, inv_std, factors, x_means, out, *gate_parameters = ctx.saved_tensors
         norm = NormValues(weight, bias, mean, inv_std, *ctx.settings)
         gradient, sum_grad, sum_grad_x = ctx.kernels.OutputGradient(grad, x, out, 0.0).through_relu()

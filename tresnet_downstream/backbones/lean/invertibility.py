@@ -8,7 +8,8 @@ norm's input, since the graph may be replayed with other weights.
 """
 
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import MutableMapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class _Measured(NamedTuple):
     inverted: bool
 
 
-_measured: Any = WeakTensorKeyDictionary()
+_measured: MutableMapping[Tensor, _Measured] = WeakTensorKeyDictionary()
 
 
 def inversion_holds(weight: Tensor, bias: Tensor, eps: float, slope: float, dtype: torch.dtype) -> bool:

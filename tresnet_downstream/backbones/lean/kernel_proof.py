@@ -7,7 +7,7 @@ float64, so that settings of the device (TF32, deterministic algorithms) do not 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -135,19 +135,29 @@ def _blur_along(size: int) -> Tensor:
     return (padded[:, :-2] / 4 + padded[:, 1:-1] / 2 + padded[:, 2:] / 4)[:, ::2].T
 
 
+class _Saved(NamedTuple):
+    """What a norm has saved for its backward pass.
+
+    Attributes:
+        negative_slope: negative slope of the activation; 1 for no activation.
+        keeps_x: whether the norm's input is saved.
+        keeps_y: whether the activation's output is saved.
+        blurred: whether a blur follows the activation.
+    """
+
+    negative_slope: float
+    keeps_x: bool = False
+    keeps_y: bool = False
+    blurred: bool = False
+
+
 class _Gradient:
     """A random ``OutputGradient``; in float64, the expected gradient before the activation and the norm's input."""
 
     def __init__(
-        self,
-        kernels: BlurringKernels,
-        random: _Random,
-        negative_slope: float,
-        keeps_x: bool = False,
-        keeps_y: bool = False,
-        blurred: bool = False,
-        sides: tuple[int, int] = _SIDES,
+        self, kernels: BlurringKernels, random: _Random, saved: _Saved, sides: tuple[int, int] = _SIDES
     ) -> None:
+        negative_slope, keeps_x, keeps_y, blurred = saved
         x, exact_x = random.feature_map(sides) if keeps_x else (None, None)
         y, exact_y = random.feature_map(sides) if keeps_y else (None, None)
         halves = (sides[0] + 1) // 2, (sides[1] + 1) // 2
@@ -162,16 +172,18 @@ class _Gradient:
         self.exact_grad, self.exact_x = exact_grad, exact_x
 
 
-def _gradient_sums(kernels: BlurringKernels, random: _Random, **options: Any) -> Results:
-    gradient = _Gradient(kernels, random, **options)
+def _gradient_sums(
+    kernels: BlurringKernels, random: _Random, *, saved: _Saved, sides: tuple[int, int] = _SIDES
+) -> Results:
+    gradient = _Gradient(kernels, random, saved, sides)
     centre, exact_centre = random.table()
     total_grad, total_product = gradient.ours.sums(centre)
     yield total_grad, gradient.exact_grad.sum((2, 3))
     yield total_product, (gradient.exact_grad * (gradient.exact_x - exact_centre)).sum((2, 3))
 
 
-def _gradient_through_relu(kernels: BlurringKernels, random: _Random, **options: Any) -> Results:
-    gradient = _Gradient(kernels, random, **options)
+def _gradient_through_relu(kernels: BlurringKernels, random: _Random, *, saved: _Saved) -> Results:
+    gradient = _Gradient(kernels, random, saved)
     passed, total_grad, total_product = gradient.ours.through_relu()
     yield passed.grad, gradient.exact_grad
     yield total_grad, gradient.exact_grad.sum((2, 3))
@@ -183,9 +195,9 @@ def _gradient_through_relu(kernels: BlurringKernels, random: _Random, **options:
 
 
 def _gradient_line(
-    kernels: BlurringKernels, random: _Random, *, per_image: bool = False, with_bend: bool = True, **options: Any
+    kernels: BlurringKernels, random: _Random, *, saved: _Saved, per_image: bool = False, with_bend: bool = True
 ) -> Results:
-    gradient = _Gradient(kernels, random, **options)
+    gradient = _Gradient(kernels, random, saved)
     factor, exact_factor = random.table(per_image)
     offset, exact_offset = random.table(per_image)
     bend, exact_bend = random.table() if with_bend else (None, 0.0)
@@ -194,15 +206,15 @@ def _gradient_line(
 
 
 # What a norm may have saved for its backward pass: its input, its output, or both, with and without a blur after it.
-_GRADIENTS: dict[str, dict[str, Any]] = {
-    "input": {"keeps_x": True, "negative_slope": 1.0},
-    "output inverted": {"keeps_y": True, "negative_slope": _SLOPE},
-    "output without activation": {"keeps_y": True, "negative_slope": 1.0},
-    "input and output": {"keeps_x": True, "keeps_y": True, "negative_slope": _SLOPE},
-    "output inverted, blur": {"keeps_y": True, "negative_slope": _SLOPE, "blurred": True},
-    "input and output, blur": {"keeps_x": True, "keeps_y": True, "negative_slope": _SLOPE, "blurred": True},
+_GRADIENTS = {
+    "input": _Saved(1.0, keeps_x=True),
+    "output inverted": _Saved(_SLOPE, keeps_y=True),
+    "output without activation": _Saved(1.0, keeps_y=True),
+    "input and output": _Saved(_SLOPE, keeps_x=True, keeps_y=True),
+    "output inverted, blur": _Saved(_SLOPE, keeps_y=True, blurred=True),
+    "input and output, blur": _Saved(_SLOPE, keeps_x=True, keeps_y=True, blurred=True),
 }
-_RELU: dict[str, Any] = {"keeps_x": True, "keeps_y": True, "negative_slope": 0.0}
+_RELU = _Saved(0.0, keeps_x=True, keeps_y=True)
 
 # From the name of a kernel and of the case to its check.
 CHECKS: dict[str, Callable[[BlurringKernels, _Random], Results]] = {
@@ -212,13 +224,13 @@ CHECKS: dict[str, Callable[[BlurringKernels, _Random], Results]] = {
     "line (ReLU, shortcut)": partial(_line, negative_slope=0.0, with_shortcut=True),
     "line (per image, ReLU, shortcut)": partial(_line, negative_slope=0.0, per_image=True, with_shortcut=True),
     "line_and_blur": _line_and_blur,
-    **{f"OutputGradient.sums ({name})": partial(_gradient_sums, **options) for name, options in _GRADIENTS.items()},
-    "OutputGradient.sums (several programs)": partial(_gradient_sums, **_GRADIENTS["input"], sides=_LARGE_SIDES),
-    "OutputGradient.through_relu": partial(_gradient_through_relu, **_RELU),
-    "OutputGradient.through_relu (no activation)": partial(_gradient_through_relu, **_GRADIENTS["input"]),
-    **{f"OutputGradient.line ({name})": partial(_gradient_line, **options) for name, options in _GRADIENTS.items()},
-    "OutputGradient.line (input, per image)": partial(_gradient_line, per_image=True, **_GRADIENTS["input"]),
+    **{f"OutputGradient.sums ({name})": partial(_gradient_sums, saved=saved) for name, saved in _GRADIENTS.items()},
+    "OutputGradient.sums (several programs)": partial(_gradient_sums, saved=_GRADIENTS["input"], sides=_LARGE_SIDES),
+    "OutputGradient.through_relu": partial(_gradient_through_relu, saved=_RELU),
+    "OutputGradient.through_relu (no activation)": partial(_gradient_through_relu, saved=_GRADIENTS["input"]),
+    **{f"OutputGradient.line ({name})": partial(_gradient_line, saved=saved) for name, saved in _GRADIENTS.items()},
+    "OutputGradient.line (input, per image)": partial(_gradient_line, per_image=True, saved=_GRADIENTS["input"]),
     "OutputGradient.line (output inverted, no bend)": partial(
-        _gradient_line, with_bend=False, **_GRADIENTS["output inverted"]
+        _gradient_line, with_bend=False, saved=_GRADIENTS["output inverted"]
     ),
 }

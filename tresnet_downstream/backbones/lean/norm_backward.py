@@ -19,12 +19,16 @@ three gradients, and the gradient of the input is an affine map of ``g`` and ``s
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+Gradients = TypeVar("Gradients")
+# `eps`, `training` and `group` of NormValues.
+Settings: TypeAlias = tuple[float, bool, dist.ProcessGroup | None]
 
 
 class Norm(Protocol):
@@ -104,7 +108,7 @@ def input_gradient(
     return InputGradient(factor, bend, -factor * mean_grad - bend * centre)
 
 
-def backward_step(method: Callable[..., Any]) -> Callable[..., Any]:
+def backward_step(method: Callable[..., Gradients]) -> Callable[..., Gradients]:
     """Decorates the ``backward`` of an autograd function: once differentiable, and outside of autocast.
 
     Under autocast, ``loss.backward()`` within ``torch.autocast`` would round the sums.
@@ -112,7 +116,7 @@ def backward_step(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @once_differentiable
     @wraps(method)
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: object, *grads: Tensor) -> Gradients:
         with torch.autocast(grads[0].device.type, enabled=False):
             return method(ctx, *grads)
 

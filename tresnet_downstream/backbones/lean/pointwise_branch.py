@@ -107,7 +107,7 @@ class _PointwiseBranch(torch.autograd.Function):
 
     @staticmethod
     @backward_step
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, norm_weight, norm_bias, gate, factors, mean, inv_std, output, out = ctx.saved_tensors
         norm = NormValues(norm_weight, norm_bias, mean, inv_std, *ctx.settings)
         grad = grad if out is None else torch.ops.aten.threshold_backward(grad, out, 0)
@@ -167,7 +167,7 @@ def _backward_by_moments(
 
 # Arguments of avg_pool2d for 2 x 2 pixels, fewer at the border of an odd side: kernel size, stride, padding, ceil_mode,
 # count_include_pad, divisor_override.
-_POOL: tuple[Any, ...] = ([2, 2], [2, 2], [0, 0], True, False, None)
+_POOL: tuple[object, ...] = ([2, 2], [2, 2], [0, 0], True, False, None)
 
 
 def _source(x: Tensor, gate: Tensor | None, pool: bool) -> Tensor:

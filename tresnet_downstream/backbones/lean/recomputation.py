@@ -14,19 +14,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 Measured = TypeVar("Measured")
+Result = TypeVar("Result")
 
 
 class _Runs(threading.local):
     """The batch statistics and decisions that the current thread records in the first run and reuses in the second."""
 
-    recorded: list[Any] | None = None
+    recorded: list[object] | None = None
     replayed: Iterator[Any] | None = None
 
 
 _runs = _Runs()
 
 
-def checkpointed(run: Callable[[Tensor], Any], x: Tensor, modules: Sequence[nn.Module], draws: bool = True) -> Any:
+def checkpointed(
+    run: Callable[[Tensor], Result], x: Tensor, modules: Sequence[nn.Module], draws: bool = True
+) -> Result:
     """Calls ``run(x)`` and saves only ``x`` and the batch statistics for the backward pass.
 
     Args:
@@ -62,7 +65,7 @@ def placeholder(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 class _FirstRun:
-    def __init__(self, measured: list[Any]) -> None:
+    def __init__(self, measured: list[object]) -> None:
         self.measured = measured
 
     def __enter__(self) -> None:
@@ -76,7 +79,7 @@ class _SecondRun:
     """The context of the second run. It is entered once for each backward pass through the same graph."""
 
     def __init__(self, modules: list[nn.Module]) -> None:
-        self.measured: list[Any] = []
+        self.measured: list[object] = []
         # Dictionaries are copied, because torch.func.functional_call replaces tensors in the modules' own.
         keys = "training", "_parameters", "_buffers"
         self.states = [(module, {key: copy(module.__dict__[key]) for key in keys}) for module in modules]

@@ -16,8 +16,6 @@ arithmetic are in float32. Sums are computed in two stages without atomic additi
 the result, is the same in every run.
 """
 
-from typing import Any
-
 import torch
 import triton
 from torch import Tensor
@@ -166,7 +164,7 @@ class OutputGradient:
         return self.grad, self.x, self.y
 
     @property
-    def _activation(self) -> tuple[Any, ...]:
+    def _activation(self) -> tuple[int, float, bool]:
         return self._like.shape[3], self.negative_slope, self.blurred
 
 

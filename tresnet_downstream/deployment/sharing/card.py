@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -52,7 +51,7 @@ class Scores:
     """
 
     rows: list[tuple[str, list[Score]]]
-    about: Mapping[str, Any]
+    about: Mapping[str, object]
     num_images: int
 
 
@@ -90,7 +89,7 @@ def scores_of(model: SharedModel, scored: str | Path | None, resamples: int = 10
     return Scores(rows, first.about, count)
 
 
-def _require_same(model: SharedModel, about: Mapping[str, Any], folder: Path) -> None:
+def _require_same(model: SharedModel, about: Mapping[str, object], folder: Path) -> None:
     if about.get("checkpoint_sha256") != sha256_of(model.path):
         raise UserError(f"{folder}: is a run of another checkpoint than {model.path}; score that checkpoint")
     if about.get("weights", model.weights) != model.weights:
@@ -203,7 +202,7 @@ def _summary(model: SharedModel) -> str:
 
 
 def _training(model: SharedModel) -> str:
-    settings: dict[Any, Any] = {}
+    settings: dict[object, object] = {}
     for key in ("free", "fixed"):
         part = stored_at(model.training, "run", key)
         settings |= part if isinstance(part, Mapping) else {}
@@ -215,7 +214,7 @@ def _training(model: SharedModel) -> str:
     return _table(["setting", "value"], rows)
 
 
-def _is_listed(key: Any, value: Any) -> bool:
+def _is_listed(key: object, value: object) -> bool:
     """Whether the card lists a setting. It lists settings with a value, except the network, which is in config.json."""
     return key not in ("model", "val_steps", "processes", "save_best", "param_scheduler") and value not in (
         None,
@@ -224,7 +223,7 @@ def _is_listed(key: Any, value: Any) -> bool:
     )
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """A setting as text. A component is written as its type with its arguments."""
     if isinstance(value, Mapping):
         kind = str(value.get("type", "")).rpartition(".")[2]

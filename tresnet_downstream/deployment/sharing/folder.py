@@ -5,7 +5,6 @@ import shutil
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -161,12 +160,12 @@ def _write(model: SharedModel, folder: Path, limits: Thresholds | None) -> None:
     (folder / CONFIG).write_text(f"{content}\n", encoding="utf-8", newline="")
 
 
-def _config(model: SharedModel, limits: Thresholds | None) -> dict[str, Any]:
+def _config(model: SharedModel, limits: Thresholds | None) -> dict[str, object]:
     meta = model.meta if limits is None else {**model.meta, "thresholds": limits.of_class}
-    ours: dict[str, Any] = {"version": VERSION, "kind": model.kind, "names": model.names, "weights": model.weights}
+    ours: dict[str, object] = {"version": VERSION, "kind": model.kind, "names": model.names, "weights": model.weights}
     if isinstance(model.timm, TimmForm) and model.names != OURS:
         ours["classifier_layer"] = model.timm.layer
-    config: dict[str, Any] = {}
+    config: dict[str, object] = {}
     if isinstance(model.timm, TimmForm):
         form, count = model.timm, len(model.classes)
         config = {

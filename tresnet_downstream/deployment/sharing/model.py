@@ -46,7 +46,7 @@ class SharedModel:
     meta: dict[str, Any]
     weights: str
     classes: tuple[str, ...]
-    training: Mapping[str, Any]
+    training: Mapping[str, object]
     score: Mapping[str, Any]
     file: WeightFile | None
     timm: TimmForm | str
@@ -107,7 +107,11 @@ def shared_model(path: Path, weights: str | None) -> SharedModel:
 
 
 def _detector(
-    path: Path, checkpoint: Mapping[str, Any], detector: Mapping[str, Any], weights: str | None, training: Any
+    path: Path,
+    checkpoint: Mapping[str, object],
+    detector: Mapping[str, object],
+    weights: str | None,
+    training: Mapping[str, object],
 ) -> SharedModel:
     if weights == "averaged":
         raise UserError(f"{path}: `weights` averaged: a detector has one set of weights; omit `weights`")

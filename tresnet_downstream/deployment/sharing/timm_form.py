@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,10 +42,10 @@ class TimmForm:
     """
 
     architecture: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, object]
     tensors: Mapping[str, Tensor]
     names: str
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     layer: str
     is_exact: bool
 
@@ -85,7 +84,7 @@ def _tresnet(file: WeightFile, variant: Variant) -> TimmForm | str:
     if variant.blocks not in (_BASIC, _V2):
         return f"timm has no TResNet with the blocks {', '.join(variant.blocks)}"
     name = next((name for name, known in VARIANTS.items() if known == variant and name in _NAMES), None)
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     if name is None:
         if find_spec("timm") is None:
             return (
@@ -94,7 +93,7 @@ def _tresnet(file: WeightFile, variant: Variant) -> TimmForm | str:
         arguments = {"layers": list(variant.layers), "width_factor": variant.width}
         name = "v2_l" if variant.blocks == _V2 else "m"
     stride = 32
-    config: dict[str, Any] = {
+    config: dict[str, object] = {
         **_preparation(file),
         "mean": [0.0, 0.0, 0.0],
         "std": [1.0, 1.0, 1.0],
@@ -114,7 +113,7 @@ def _timm_network(file: WeightFile) -> TimmForm | str:
     layer = known.get("classifier")
     if not isinstance(layer, str):
         return f"the classifier of {file.variant} has several layers in timm"
-    config: dict[str, Any] = {
+    config: dict[str, object] = {
         **_preparation(file),
         **{key: known[key] for key in ("mean", "std", "first_conv", "classifier") if key in known},
     }
@@ -127,7 +126,7 @@ def _is_resize_only(file: WeightFile) -> bool:
     return len(file.pipeline) == 1 and file.pipeline[0]["type"] in ("SquashResize", "ResizeAndCrop")
 
 
-def _preparation(file: WeightFile) -> dict[str, Any]:
+def _preparation(file: WeightFile) -> dict[str, object]:
     """The keys of timm's config for resizing and cropping of images."""
     step = file.pipeline[-1] if _is_resize_only(file) else {}
     if step.get("type") == "ResizeAndCrop":

@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import tresnet_downstream.evaluation.report.sections  # noqa: F401  registers the toolkit's own sections
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.evaluation.outcomes import DetectionRun, JointRun, MultilabelRun, SingleLabelRun
+from tresnet_downstream.evaluation.outcomes import DetectionRun, JointRun, MultilabelRun, Run, SingleLabelRun
 from tresnet_downstream.evaluation.report.data import ReportData
 from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Report, Section
@@ -50,7 +50,9 @@ def description_of(run: object) -> str:
     return "labels and boxes" if isinstance(run, JointRun) else _TASKS[type(run)].description
 
 
-def make_report(runs: Sequence[Any], names: Sequence[str], options: Options, folders: Sequence[Path] = ()) -> Report:
+def make_report(
+    runs: Sequence[Run | JointRun], names: Sequence[str], options: Options, folders: Sequence[Path] = ()
+) -> Report:
     """Computes the report of runs of one task. The first run is compared with each of the others.
 
     Args:
@@ -62,17 +64,17 @@ def make_report(runs: Sequence[Any], names: Sequence[str], options: Options, fol
     Raises:
         UserError: if the runs cannot be compared, or the thresholds lack a class.
     """
-    if isinstance(runs[0], JointRun):
+    if _are_joint(runs):
         return _joint_report(runs, names, options, folders)
     task = _TASKS[type(runs[0])]
     data = task.prepare(runs, names, options, folders)
     sections = _with_anchors(sections_of(data))
     first = data.analyses[0].run
     num_images = len(first.image_ids) if isinstance(first, DetectionRun) else len(first.images)
-    scores: dict[str, Any] = {"task": data.task, "num_images": num_images, "num_classes": len(data.classes)}
-    entries: list[dict[str, Any]] = [{"name": a.name, "about": a.run.about} for a in data.analyses]
-    charts: dict[str, Any] = {"classes": [*data.classes, "all classes together"]}
-    per_class: list[dict[tuple[str, str], dict[str, Any]]] = [{} for _ in data.analyses]
+    scores: dict[str, object] = {"task": data.task, "num_images": num_images, "num_classes": len(data.classes)}
+    entries: list[dict[str, object]] = [{"name": a.name, "about": a.run.about} for a in data.analyses]
+    charts: dict[str, object] = {"classes": [*data.classes, "all classes together"]}
+    per_class: list[dict[tuple[object, object], dict[str, object]]] = [{} for _ in data.analyses]
     for section in sections:
         _add(scores, section.numbers)
         _add(charts, section.charts)
@@ -91,6 +93,10 @@ def make_report(runs: Sequence[Any], names: Sequence[str], options: Options, fol
         scores={**scores, "runs": entries},
         charts={"": charts},
     )
+
+
+def _are_joint(runs: Sequence[Run | JointRun]) -> TypeGuard[Sequence[JointRun]]:
+    return isinstance(runs[0], JointRun)
 
 
 def _joint_report(runs: Sequence[JointRun], names: Sequence[str], options: Options, folders: Sequence[Path]) -> Report:
@@ -143,10 +149,11 @@ def _with_anchors(sections: Sequence[Section]) -> list[Section]:
     return [replace(section, anchor=f"section-{number}") for number, section in enumerate(ordered, 1)]
 
 
-def _add(content: dict[str, Any], added: Mapping[str, Any]) -> None:
+def _add(content: dict[str, object], added: Mapping[str, object]) -> None:
     """Adds entries; objects with the same key are merged."""
     for key, value in added.items():
-        if isinstance(value, Mapping) and isinstance(content.get(key), dict):
-            _add(content[key], value)
+        before = content.get(key)
+        if isinstance(value, Mapping) and isinstance(before, dict):
+            _add(before, value)
         else:
             content[key] = dict(value) if isinstance(value, Mapping) else value

@@ -1,7 +1,7 @@
 """Checks that runs can be compared: they must have the same images and classes."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def _reordered(run: MultilabelRun, first: MultilabelRun) -> MultilabelRun:
     )
 
 
-def _first_difference(one: Any, other: Any) -> tuple[int, int] | None:
+def _first_difference(one: np.ndarray, other: np.ndarray) -> tuple[int, int] | None:
     rows = max(1, 2**22 // max(1, one.shape[1]))
     for start in range(0, len(one), rows):
         different = one[start : start + rows] != other[start : start + rows]

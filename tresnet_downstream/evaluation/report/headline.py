@@ -1,7 +1,7 @@
 """The main scores of a run with their intervals, and the differences between runs."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class Score(NamedTuple):
         """The 95% interval of the score."""
         return None if self.samples is None else interval(self.samples, self.value)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The value and, with resamples, the interval."""
         return {"value": self.value, **({} if self.samples is None else {"interval": self.interval()})}
 

@@ -43,7 +43,7 @@ class Table:
     """
 
     columns: Sequence[Column]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[Sequence[object]]
     classes: Sequence[Sequence[int]] = ()
     of_classes: bool = False
     chooses: bool = False
@@ -174,10 +174,10 @@ class Section:
     footnotes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     folded: bool = False
-    charts: Mapping[str, Any] = field(default_factory=dict)
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    run_numbers: Sequence[Mapping[str, Any]] = ()
-    class_numbers: Sequence[Sequence[Mapping[str, Any]]] = ()
+    charts: Mapping[str, object] = field(default_factory=dict)
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    run_numbers: Sequence[Mapping[str, object]] = ()
+    class_numbers: Sequence[Sequence[Mapping[str, object]]] = ()
     part: str = ""
     anchor: str = ""
 
@@ -210,7 +210,7 @@ class Report:
     runs: Sequence[str]
     sections: Sequence[Section]
     scores: Mapping[str, Any]
-    charts: Mapping[str, Any] = field(default_factory=dict)
+    charts: Mapping[str, object] = field(default_factory=dict)
 
     def warnings(self) -> list[str]:
         """The warnings of all sections, each once."""
@@ -278,7 +278,7 @@ def _signed(value: float, plus: bool) -> str:
     return (MINUS if value < 0 else "+" if plus else "") + text
 
 
-def sort_key(value: Any) -> float | str:
+def sort_key(value: object) -> float | str:
     """The sort key of a cell: a number, or text in lower case; empty for absent values, which come last."""
     if isinstance(value, tuple):  # an interval
         value = value[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ Frame = tuple[float, float, float, float]
 
 
 def curves(
-    lines: Sequence[tuple[str, str, NDArray[Any], NDArray[Any]]],
+    lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]],
     x_label: str,
     y_label: str,
     marks: Sequence[tuple[str, str, float]] = (),
@@ -171,9 +172,10 @@ def lines(lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], x_label
     with matplotlib.rc_context(_STYLE):
         canvas, axes = _axes()
         for place, (legend, x, y) in enumerate(lines):
-            style = {"marker": "o", "markersize": 3.5} if len(x) < 40 else {}
             color = SERIES[place % len(SERIES)]
-            axes.plot(x, y, color=color, linewidth=1.5, label=_plain(legend), **style)
+            (line,) = axes.plot(x, y, color=color, linewidth=1.5, label=_plain(legend))
+            if len(x) < 40:
+                line.set(marker="o", markersize=3.5)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.set_xlim(left=0)
         axes.margins(x=0.02)
@@ -224,9 +226,9 @@ def distribution(shares: Sequence[NDArray[np.float64]], legends: Sequence[str]) 
 
 
 def reliability_diagram(
-    probability: NDArray[Any],
-    frequency: NDArray[Any],
-    count: NDArray[Any],
+    probability: np.ndarray,
+    frequency: np.ndarray,
+    count: np.ndarray,
     labels: tuple[str, str, str] = ("share present", "probability", "entries"),
 ) -> str:
     """Draws the frequency of positives against the predicted probability, and the number of entries by probability."""
@@ -325,7 +327,7 @@ def bars(names: Sequence[str], values: Sequence[Sequence[float]], legends: Seque
         return _svg(canvas)
 
 
-def _from_the_left(recall: NDArray[Any], precision: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _from_the_left(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Extends the curve to recall 0 with the precision at the first positive."""
     if not len(recall):
         return recall, precision
@@ -350,12 +352,12 @@ def in_page(svg: str, name: str) -> str:
     return re.sub(r"<[^>]+>", adapted, svg)
 
 
-def _axes() -> tuple[Canvas, Any]:
+def _axes() -> tuple[Canvas, Axes]:
     canvas = Canvas(figsize=(_WIDTH, _HEIGHT), dpi=72, layout="constrained")
     return canvas, canvas.add_subplot()
 
 
-def _legend(axes: Any, above: bool = False) -> None:
+def _legend(axes: Axes, above: bool = False) -> None:
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "borderaxespad": 0.3} if above else {}
     for text in axes.legend(**place).get_texts():
         text.set_parse_math(False)
@@ -422,7 +424,7 @@ def _short(count: int) -> str:
     return f"{count}" if count < 1000 else f"{count / 1000:.0f}k"
 
 
-def _frame(canvas: Canvas, axes: Any) -> Frame:
+def _frame(canvas: Canvas, axes: Axes) -> Frame:
     """The coordinates of (0, 0) and (1, 1). Call it after drawing, which computes the layout."""
     (left, bottom), (right, top) = axes.transData.transform([(0, 0), (1, 1)])
     height = canvas.bbox.height

@@ -3,7 +3,6 @@
 import base64
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -117,7 +116,7 @@ def _environment(escape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    shared: dict[str, Any] = {"text_of": text_of, "version": __version__, "zip": zip}
+    shared: dict[str, object] = {"text_of": text_of, "version": __version__, "zip": zip}
     templates.globals |= {**shared, "PLOTS": PLOTS, "IMAGES": IMAGES}
     return templates
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Session(ABC):
         """Runs the model and returns its outputs by name."""
 
 
-def required(package: str, what: str) -> Any:
+def required(package: str, what: str) -> ModuleType:
     """Imports a package of the extra ``export``.
 
     Args:

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tresnet_downstream.exported.formats.interface import (
 
 
 @cache
-def core_of(openvino: Any) -> Any:
+def core_of(openvino: ModuleType) -> Any:
     """The single ``Core`` of OpenVINO in this process, which is never deleted.
 
     Each ``Core`` sets an alternate signal stack for the thread, and its destructor restores the previous one. If two of
@@ -51,7 +52,10 @@ class OpenVinoSession(Session):
             reader = openvino.frontend.FrontEndManager().load_by_framework("ir")
             model = reader.convert(reader.load(str(path)))
             self.description = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
-            self.shapes = {node.any_name: _sides(node.partial_shape) for node in model.inputs}
+            self.shapes = {
+                node.any_name: tuple(0 if side.is_dynamic else side.get_length() for side in node.partial_shape)
+                for node in model.inputs
+            }
             self._outputs = [output.any_name for output in model.outputs]
             self._request = core.compile_model(model, name, settings).create_infer_request()
         except Exception as error:  # such as UnicodeDecodeError for a name in the file
@@ -61,7 +65,3 @@ class OpenVinoSession(Session):
         """See :class:`Session`."""
         results = self._request.infer(dict(inputs), share_inputs=True)
         return {name: results[name] for name in self._outputs}
-
-
-def _sides(shape: Any) -> tuple[int, ...]:
-    return tuple(0 if side.is_dynamic else side.get_length() for side in shape)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as EpochCheckpointHook
@@ -19,7 +19,9 @@ from tresnet_downstream.running.checkpoints import CheckpointHook, plain
 from tresnet_downstream.running.config import SET_BY_TRAINING
 from tresnet_downstream.running.loops import TrainLoop
 from tresnet_downstream.running.optimisation import optimizer_steps
+from tresnet_downstream.running.resumed_state import Checkpoint
 from tresnet_downstream.running.trackers.journal import TRAIN, VAL, Journal, Record, scalars_of
+from tresnet_downstream.running.trackers.settings import TrackerSetting
 from tresnet_downstream.running.trackers.tracker import (
     FAILED,
     FINISHED,
@@ -33,7 +35,7 @@ from tresnet_downstream.running.trackers.tracker import (
 from tresnet_downstream.weights.download import sha256_of
 
 BACKEND = "tracker"
-_STEPS = "tracked_steps"
+_STEPS: Final = "tracked_steps"
 _ADVICE = "the training continues, and `resume` sends the missing values"
 
 
@@ -51,7 +53,7 @@ class TrackerHook(Hook):
     # Runs before the hook that repeats an interrupted validation, so its scores are recorded.
     priority = "HIGHEST"
 
-    def __init__(self, settings: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, settings: Sequence[TrackerSetting]) -> None:
         self.settings = settings
         self.trackers: list[Tracker] = []
         self.deliveries: list[Delivery] = []
@@ -77,13 +79,13 @@ class TrackerHook(Hook):
         if refusal[0]:
             raise UserError(refusal[0])
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Restores the number of optimiser steps, which the loop counts differently if the batch size changed."""
         meta = checkpoint.get("meta", {})
         if runner._resume:
             self.resumed_steps = meta.get(_STEPS, meta.get("step"))
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Adds the number of optimiser steps."""
         checkpoint["meta"][_STEPS] = _steps(runner, runner.iter) + self.offset
 
@@ -101,7 +103,7 @@ class TrackerHook(Hook):
         if refusal[0]:
             raise UserError(refusal[0])
 
-    def _open(self, runner: Any) -> None:
+    def _open(self, runner: Runner) -> None:
         self.journal = Journal(runner.work_dir, runner.run_id, runner.settings_digest)
         run = TrackedRun(runner.run_id, Path(runner.work_dir))
         place, step = _place(runner.train_loop, runner.iter), _steps(runner, runner.iter) + self.offset
@@ -114,7 +116,7 @@ class TrackerHook(Hook):
             self.deliveries.append(Delivery(tracker, _ADVICE))
         runner.visualizer._vis_backends[BACKEND] = _Recorder(self, runner)
 
-    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+    def before_train_iter(self, runner: Runner, *_: object, **__: object) -> None:
         """Marks the following scalars as those of the training."""
         self.kind = TRAIN
 
@@ -122,7 +124,7 @@ class TrackerHook(Hook):
         """Marks the following scalars as those of a validation."""
         self.kind = VAL
 
-    def record(self, runner: Runner, scalars: Mapping[str, Any]) -> None:
+    def record(self, runner: Runner, scalars: Mapping[str, object]) -> None:
         """Records scalars with the position of the training, and sends the new ones."""
         assert self.journal is not None
         # Hooks are called after a batch, before the loop counts it.
@@ -162,24 +164,24 @@ class _Recorder(BaseVisBackend):
         self.hook, self.runner = hook, runner
 
     @property
-    def experiment(self) -> Any:
+    def experiment(self) -> Journal | None:
         return self.hook.journal
 
     def _init_env(self) -> None:
         pass
 
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
+    def add_scalar(self, name: str, value: object, step: int = 0, **kwargs: object) -> None:
         self.add_scalars({name: value})
 
     def add_scalars(
-        self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+        self, scalar_dict: Mapping[str, object], step: int = 0, file_path: str | None = None, **kwargs: object
     ) -> None:
         self.hook.record(self.runner, scalar_dict)
 
 
 def best_results(runner: Runner) -> tuple[dict[str, float], dict[str, str]]:
     """The best scores of a training as ``best/NAME``, and facts about the best checkpoint, or else the last one."""
-    scalars: dict[str, Any] = {}
+    scalars: dict[str, object] = {}
     best: Path | None = None
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and "epoch" in hook.best:
@@ -194,12 +196,12 @@ def best_results(runner: Runner) -> tuple[dict[str, float], dict[str, str]]:
     return {f"best/{name}": value for name, value in scalars_of(scalars).items()}, facts
 
 
-def settings_digest(settings: Any) -> str:
+def settings_digest(settings: object) -> str:
     """A SHA-256 digest of the result of :func:`run_settings`."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def flat(config: Any, name: str = "") -> dict[str, Any]:
+def flat(config: object, name: str = "") -> dict[str, object]:
     """A config's values by their dotted keys; lists without dicts become JSON.
 
     Examples:

@@ -78,7 +78,7 @@ class Journal:
         self._last.update(dict.fromkeys(((kind, name) for name in new), place))
         return self._add(kind, place, step, scalars=new)
 
-    def add_config(self, place: float, step: int, config: Mapping[str, Any]) -> Record | None:
+    def add_config(self, place: float, step: int, config: Mapping[str, object]) -> Record | None:
         """Records the config, unless it equals the last recorded one."""
         before = next((record.facts for record in reversed(self.records) if record.kind == CONFIG), None)
         return None if before == config else self._add(CONFIG, place, step, facts=dict(config))
@@ -87,7 +87,11 @@ class Journal:
         self, place: float, step: int, scalars: Mapping[str, float], facts: Mapping[str, str], files: Mapping[str, str]
     ) -> Record | None:
         """Records results of a training or a scoring, unless the last record with the same names is equal."""
-        content: dict[str, dict[str, Any]] = {"scalars": dict(scalars), "facts": dict(facts), "files": dict(files)}
+        content: dict[str, Mapping[str, object]] = {
+            "scalars": dict(scalars),
+            "facts": dict(facts),
+            "files": dict(files),
+        }
         names = {key: set(part) for key, part in content.items()}
         for record in reversed(self.records):
             before = {key: getattr(record, key) for key in content}
@@ -95,16 +99,25 @@ class Journal:
                 if before == content:
                     return None
                 break
-        return self._add(RESULTS, place, step, **content)
+        return self._add(RESULTS, place, step, dict(scalars), dict(facts), dict(files))
 
-    def _add(self, kind: str, place: float, step: int, **content: Any) -> Record:
+    def _add(
+        self,
+        kind: str,
+        place: float,
+        step: int,
+        scalars: dict[str, float] | None = None,
+        facts: dict[str, object] | None = None,
+        files: dict[str, str] | None = None,
+    ) -> Record:
         number = self.records[-1].number + 1 if self.records else 0
-        record = Record(number, time.time_ns() // 1_000_000, kind, place, step, **content)
+        content = (scalars or {}, facts or {}, files or {})
+        record = Record(number, time.time_ns() // 1_000_000, kind, place, step, *content)
         self._append(asdict(record))
         self.records.append(record)
         return record
 
-    def _append(self, content: Mapping[str, Any]) -> None:
+    def _append(self, content: Mapping[str, object]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(content)}\n")
             file.flush()
@@ -128,7 +141,7 @@ def journal_id(folder: str | Path) -> str | None:
     return run_id if isinstance(run_id, str) else None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[Record], int]:
+def _read(path: Path) -> tuple[dict[str, object], list[Record], int]:
     """Header, records, and the length of the complete lines in bytes."""
     try:
         with open_regular(path) as file:
@@ -173,12 +186,13 @@ def _is_record(record: Record) -> bool:
     )
 
 
-def scalars_of(tags: Mapping[str, Any]) -> dict[str, float]:
+def scalars_of(tags: Mapping[str, object]) -> dict[str, float]:
     """The numbers among logged values: Python numbers, numpy scalars, and tensors of one element."""
     values = {str(name): _plain_number(value) for name, value in tags.items()}
     return {name: value for name, value in values.items() if type(value) in (int, float)}
 
 
-def _plain_number(value: Any) -> Any:
-    is_one = isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1)
-    return value.item() if is_one else value
+def _plain_number(value: object) -> Any:
+    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):
+        return value.item()
+    return value

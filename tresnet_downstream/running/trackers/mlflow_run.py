@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tresnet_downstream.running.trackers.journal import CONFIG, RESULTS, Record
+from tresnet_downstream.running.trackers.settings import TrackerSetting
 from tresnet_downstream.running.trackers.tracker import FAILED, FINISHED, STOPPED, TrackedRun
 
 DATABASE, ARTIFACTS, EXPERIMENT = "mlflow.db", "mlflow_artifacts", "tresnet-downstream"
@@ -20,6 +21,8 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOU
 _PARAMS, _METRICS = 100, 1000
 _LONGEST_NAME, _LONGEST_VALUE, _LONGEST_TAG = 250, 6000, 5000
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
+
+T = TypeVar("T")
 
 
 class MlflowRun:
@@ -34,7 +37,7 @@ class MlflowRun:
 
     name = "mlflow"
 
-    def __init__(self, setting: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, setting: TrackerSetting, folder: Path) -> None:
         self.setting, self.folder = setting, folder.resolve()
         self.run_id = ""
         self.client: Any = None
@@ -80,7 +83,7 @@ class MlflowRun:
             self.run_id = self.client.create_run(experiment_id, tags=tags, run_name=title).info.run_id
         self._send_missing(records, is_new=not matches)
 
-    def _send_config(self, config: Mapping[str, Any]) -> None:
+    def _send_config(self, config: Mapping[str, object]) -> None:
         """Logs parameters. One that a resumed training changed becomes a tag, because MLflow keeps the first value."""
         entities = import_module("mlflow.entities")
         params = {_name(key): str(value)[:_LONGEST_VALUE] for key, value in config.items()}
@@ -154,7 +157,7 @@ def _name(name: str) -> str:
     return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME]
 
 
-def _batches(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
+def _batches(items: Iterable[T], size: int) -> Iterable[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -1,6 +1,6 @@
 """Logs the scores and the report of a scored checkpoint to the run that trained it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tresnet_downstream.notices import tell
 from tresnet_downstream.running.folder_lock import locked
 from tresnet_downstream.running.folders import RUN_ID
 from tresnet_downstream.running.trackers.journal import Journal, journal_id
-from tresnet_downstream.running.trackers.settings import TENSORBOARD, require_trackers
+from tresnet_downstream.running.trackers.settings import TENSORBOARD, TrackerSetting, require_trackers
 from tresnet_downstream.running.trackers.tracker import FINISHED, TrackedRun, connected, reason
 from tresnet_downstream.text_files import read_text
 from tresnet_downstream.weights.reading import read_checkpoint, stored_at
@@ -43,13 +43,13 @@ def log_scored(config: Config, checkpoint: str | Path, folder: str | Path, repor
         tell(f"note: the scores are not logged to a tracker: {error}")
 
 
-def _log(settings: Any, checkpoint: Path, folder: Path, report: str | Path | None) -> None:
+def _log(settings: Sequence[TrackerSetting], checkpoint: Path, folder: Path, report: str | Path | None) -> None:
     run_folder = checkpoint.absolute().parent
     run_id = _run_of(checkpoint, run_folder)
     # A joint model's labels and boxes have a folder each.
     parts = {"": folder} if (folder / SCORE_FILES[0]).is_file() else {f"{part}/": folder / part for part in PARTS}
     scores: dict[str, float] = {}
-    about: dict[str, Any] = {}
+    about: dict[str, object] = {}
     for prefix, part in parts.items():
         content = parse_json(read_text(part / SCORE_FILES[0]), part / SCORE_FILES[0])
         scores |= {f"scored/{prefix}{name}": value for name, value in _numbers(content)}

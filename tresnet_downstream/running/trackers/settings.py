@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from mmengine.config import Config
 
@@ -19,7 +19,35 @@ WANDB_MODES = ("online", "offline", "disabled")
 _EXAMPLE = "dict(type='wandb', project='mine')"
 
 
-def tracker_settings(value: Any) -> list[dict[str, Any]]:
+class TrackerSetting(TypedDict, total=False):
+    """A tracker of a config: its ``type`` and the options that are set.
+
+    Attributes:
+        type: name of the tracker; always there.
+        project: project in W&B.
+        entity: user or team in W&B.
+        group: group of runs in W&B.
+        notes: text about the run in W&B.
+        mode: one of :data:`WANDB_MODES`.
+        tracking_uri: URI of MLflow's store.
+        experiment: experiment in MLflow.
+        name: name of the run.
+        tags: a list of texts for W&B, a dict of texts for MLflow.
+    """
+
+    type: str
+    project: str
+    entity: str
+    group: str
+    notes: str
+    mode: str
+    tracking_uri: str
+    experiment: str
+    name: str
+    tags: Any
+
+
+def tracker_settings(value: object) -> list[TrackerSetting]:
     """The trackers of a config, each as a dict with ``type`` and the options that are set.
 
     Args:
@@ -42,7 +70,7 @@ def tracker_settings(value: Any) -> list[dict[str, Any]]:
     return settings
 
 
-def _setting(tracker: Any) -> dict[str, Any]:
+def _setting(tracker: object) -> TrackerSetting:
     setting = {"type": tracker} if isinstance(tracker, str) else dict(tracker) if isinstance(tracker, Mapping) else {}
     kind = setting.get("type")
     if kind not in OPTIONS:
@@ -54,10 +82,10 @@ def _setting(tracker: Any) -> dict[str, Any]:
     setting = {key: _checked(kind, key, option) for key, option in setting.items() if option is not None}
     if setting.get("mode", WANDB_MODES[0]) not in WANDB_MODES:
         raise UserError(f"tracker.mode={setting['mode']!r}: give {', '.join(map(repr, WANDB_MODES))}")
-    return setting
+    return cast(TrackerSetting, setting)
 
 
-def _checked(kind: str, key: str, value: Any) -> Any:
+def _checked(kind: str, key: str, value: object) -> str | list[str] | dict[str, str]:
     if key == "tags" and kind == WANDB:
         if isinstance(value, list | tuple) and all(isinstance(tag, str) for tag in value):
             return list(value)
@@ -71,7 +99,7 @@ def _checked(kind: str, key: str, value: Any) -> Any:
     return value
 
 
-def require_trackers(config: Config) -> list[dict[str, Any]]:
+def require_trackers(config: Config) -> list[TrackerSetting]:
     """Reads the key ``tracker``, and checks that the packages are installed.
 
     Raises:

@@ -1,15 +1,15 @@
 """The interface of trackers, and the delivery of records, in which a failing tracker does not end the training."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running.trackers.journal import Record
-from tresnet_downstream.running.trackers.settings import MLFLOW, TENSORBOARD
+from tresnet_downstream.running.trackers.settings import MLFLOW, TENSORBOARD, TrackerSetting
 
 FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
 SECONDS_BETWEEN_TRIES = 300.0
@@ -90,7 +90,7 @@ class Delivery:
             tell(f"warning: {self.tracker.name} does not respond ({reason(error)}); {self.advice}")
 
 
-def connected(settings: Sequence[Mapping[str, Any]], folder: str | Path) -> list[Tracker]:
+def connected(settings: Sequence[TrackerSetting], folder: str | Path) -> list[Tracker]:
     """Connects to the trackers of a config, except TensorBoard.
 
     Args:
@@ -106,7 +106,7 @@ def connected(settings: Sequence[Mapping[str, Any]], folder: str | Path) -> list
     return trackers
 
 
-def with_reason(tracker: Tracker, action: Any, *arguments: Any) -> None:
+def with_reason(tracker: Tracker, action: Callable[..., object], *arguments: object) -> None:
     """Calls a method of a tracker before a training.
 
     Raises:
@@ -128,7 +128,7 @@ def reason(error: Exception) -> str:
     return f"{text[:200]} ..." if len(text) > 200 else text
 
 
-def _built(setting: Mapping[str, Any], folder: Path) -> Tracker:
+def _built(setting: TrackerSetting, folder: Path) -> Tracker:
     # Imported here because the packages take a second to import.
     if setting["type"] == MLFLOW:
         from tresnet_downstream.running.trackers.mlflow_run import MlflowRun

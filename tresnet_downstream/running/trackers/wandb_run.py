@@ -1,13 +1,15 @@
 """A run in Weights & Biases, with the run id of the folder."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running.trackers.journal import CONFIG, RESULTS, TRAIN, VAL, Record
+from tresnet_downstream.running.trackers.settings import TrackerSetting
 from tresnet_downstream.running.trackers.tracker import FINISHED, TrackedRun
 
 PROJECT = "tresnet-downstream"
@@ -26,7 +28,7 @@ class WandbRun:
 
     name = "wandb"
 
-    def __init__(self, setting: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, setting: TrackerSetting, folder: Path) -> None:
         self.setting = {key: value for key, value in setting.items() if key != "type"}
         self.folder = folder.resolve()
         self.run: Any = None
@@ -109,5 +111,5 @@ class WandbRun:
         self.run.finish(exit_code=0 if status == FINISHED else 1)
 
 
-def _wandb() -> Any:
+def _wandb() -> ModuleType:
     return import_module("wandb")  # takes a second

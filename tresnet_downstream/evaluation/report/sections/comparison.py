@@ -1,7 +1,5 @@
 """The comparison of runs: differences of all scores from the first run, with paired intervals."""
 
-from typing import Any
-
 import numpy as np
 
 from tresnet_downstream.evaluation.bootstrap import Interval
@@ -50,7 +48,7 @@ def comparison(data: ReportData[Analysis]) -> list[Section]:
     return sections
 
 
-def _as_json(difference: Difference, first: str) -> dict[str, Any]:
+def _as_json(difference: Difference, first: str) -> dict[str, object]:
     interval = {} if difference.interval is None else {"interval": difference.interval}
     return {
         "run": difference.run,

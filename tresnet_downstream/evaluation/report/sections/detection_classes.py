@@ -144,7 +144,7 @@ def _precision_curves(analysis: DetectionAnalysis) -> list[list[NDArray[np.float
     ]
 
 
-def _charts(analyses: Sequence[DetectionAnalysis], selected: int) -> dict[str, Any]:
+def _charts(analyses: Sequence[DetectionAnalysis], selected: int) -> dict[str, object]:
     """The curves of all classes, rounded to visible precision; the last of each list is of all classes together."""
     first = analyses[0].scores
     thresholds = first.iou_thresholds
@@ -182,7 +182,7 @@ def _charts(analyses: Sequence[DetectionAnalysis], selected: int) -> dict[str, A
 def _table(analyses: Sequence[DetectionAnalysis], records: list[list[dict[str, Any]]], chooses: bool) -> Table:
     sampled = analyses[0].ap_samples is not None
     columns = [Column("class", "class", "text"), Column("support", "objects", "count")]
-    rows: list[list[Any]] = [[record["class"], record["support"]] for record in records[0]]
+    rows: list[list[object]] = [[record["class"], record["support"]] for record in records[0]]
     if len(analyses) == 1:
         columns += [Column("ap", "AP"), *([Column("interval", "95% interval", "interval")] if sampled else [])]
         columns += [Column(key, title) for key, title in (("ap50", "AP50"), ("ap75", "AP75"), ("ar100", "AR100"))]
@@ -206,7 +206,7 @@ def _add_runs(
     analyses: Sequence[DetectionAnalysis],
     records: list[list[dict[str, Any]]],
     columns: list[Column],
-    rows: list[list[Any]],
+    rows: list[list[object]],
 ) -> None:
     """Adds columns for each of several runs."""
     first, sampled = analyses[0], analyses[0].ap_samples is not None

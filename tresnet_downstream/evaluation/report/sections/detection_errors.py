@@ -1,7 +1,5 @@
 """The errors of detectors: the number of each of six kinds, and the AP that each kind costs."""
 
-from typing import Any
-
 from tresnet_downstream.evaluation.detection_errors import KINDS
 from tresnet_downstream.evaluation.report import plots
 from tresnet_downstream.evaluation.report.data import ReportData
@@ -24,8 +22,8 @@ def detection_errors(data: ReportData[DetectionAnalysis]) -> list[Section]:
     sections = []
     for kind, analyses in data.kinds.items():
         columns = [Column("kind", "kind", "text")]
-        rows: list[list[Any]] = [[f"{error} (objects)" if error == "missed" else error] for error in KINDS]
-        totals: list[list[Any]] = [["all false positives"], ["all false negatives"]]
+        rows: list[list[object]] = [[f"{error} (objects)" if error == "missed" else error] for error in KINDS]
+        totals: list[list[object]] = [["all false positives"], ["all false negatives"]]
         for place, analysis in enumerate(analyses):
             of_run = data.of_run(place)
             columns += [
@@ -57,7 +55,7 @@ def detection_errors(data: ReportData[DetectionAnalysis]) -> list[Section]:
     return sections
 
 
-def _as_json(analysis: DetectionAnalysis) -> dict[str, Any]:
+def _as_json(analysis: DetectionAnalysis) -> dict[str, object]:
     errors = analysis.errors
     return {
         "counts": errors.counts,

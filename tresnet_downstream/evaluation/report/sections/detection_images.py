@@ -1,10 +1,10 @@
 """Images with errors of detectors, each with its objects and predictions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from tresnet_downstream.coco_records import CocoDetection, CocoImage
 from tresnet_downstream.evaluation.detection_errors import KINDS, NOT_COUNTED
 from tresnet_downstream.evaluation.report.data import ReportData
 from tresnet_downstream.evaluation.report.parts import Box, Card, Gallery, Mark, Section, one_limit
@@ -24,7 +24,7 @@ class _Content:
     """Indices of the objects of an image, and pairs of a prediction and its kind of error (-1 if it is right)."""
 
     objects: list[int] = field(default_factory=list)
-    predictions: list[tuple[Mapping[str, Any], int]] = field(default_factory=list)
+    predictions: list[tuple[CocoDetection, int]] = field(default_factory=list)
     wrong: int = 0
     missed: int = 0
 
@@ -75,7 +75,7 @@ def _contents(analysis: DetectionAnalysis) -> dict[int, _Content]:
     return contents
 
 
-def _card(analysis: DetectionAnalysis, content: _Content, image: Mapping[str, Any], small: SmallImages) -> Card:
+def _card(analysis: DetectionAnalysis, content: _Content, image: CocoImage, small: SmallImages) -> Card:
     run = analysis.run
     objects, missed = run.ground_truth["annotations"], set(analysis.shown_errors.missed.tolist())
     index = {number: c for c, number in enumerate(run.category_ids())}
@@ -104,7 +104,7 @@ def _card(analysis: DetectionAnalysis, content: _Content, image: Mapping[str, An
     return small.card(image["file_name"], listed, sorted(classes), text, boxes)
 
 
-def _relative(box: Sequence[float], image: Mapping[str, Any]) -> tuple[float, float, float, float]:
+def _relative(box: Sequence[float], image: CocoImage) -> tuple[float, float, float, float]:
     """Left, top, width and height relative to the image, clipped at its edges."""
     left, top = max(box[0] / image["width"], 0.0), max(box[1] / image["height"], 0.0)
     right, bottom = (box[0] + box[2]) / image["width"], (box[1] + box[3]) / image["height"]

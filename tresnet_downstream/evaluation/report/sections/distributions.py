@@ -1,7 +1,6 @@
 """The distribution of scores: of positives and of negatives, or of right and of wrong predictions."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +74,7 @@ def _counts(analysis: Analysis) -> Counts:
         assert isinstance(analysis, DetectionAnalysis)
         kinds = analysis.errors.kind_of_detection
         index = {number: c for c, number in enumerate(analysis.run.category_ids())}
-        rows: list[Any] = list(analysis.run.predictions[analysis.kind])
+        rows = analysis.run.predictions[analysis.kind]
         counted = kinds >= RIGHT
         scores = np.array([row["score"] for row in rows], np.float64)[counted]
         of_class = np.array([index.get(row["category_id"], -1) for row in rows], np.int64)[counted]
@@ -86,7 +85,7 @@ def _counts(analysis: Analysis) -> Counts:
     )
 
 
-def _histogram(scores: NDArray[Any]) -> NDArray[np.int64]:
+def _histogram(scores: np.ndarray) -> NDArray[np.int64]:
     places = np.clip((scores * _BINS).astype(np.int64), 0, _BINS - 1)
     return np.bincount(places, minlength=_BINS)
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def image_properties(data: ReportData[Analysis]) -> Section:
         groupings[f"number_of_{what}"] = (f"{what} of the image", _by_number(counts[0]))
     weights = data.options.weights(len(sides))
     tables, figures = [], []
-    entries: list[dict[str, Any]] = [{} for _ in counts]
+    entries: list[dict[str, object]] = [{} for _ in counts]
     for key, (title, groups) in groupings.items():
         scores = [[_score(of_run[group.images], data.task) for group in groups] for of_run in counts]
         spreads = [[_interval(of_run, group, weights, data.task) for group in groups] for of_run in counts]
@@ -108,7 +108,7 @@ def _table(
     spreads: Sequence[Sequence[Interval | None]],
 ) -> Table:
     columns = [Column("group", title, "text"), Column("images", "images", "count")]
-    rows: list[list[Any]] = [[group.name, len(group.images)] for group in groups]
+    rows: list[list[object]] = [[group.name, len(group.images)] for group in groups]
     for place, (of_run, intervals) in enumerate(zip(scores, spreads, strict=True)):
         columns.append(Column(f"score_{place}", f"score{data.of_run(place)}"))
         columns += [Column(f"interval_{place}", "95% interval", "interval")] if data.options.resamples else []
@@ -117,7 +117,7 @@ def _table(
     return Table(columns, rows)
 
 
-def _score(counts: NDArray[Any], task: str) -> float:
+def _score(counts: np.ndarray, task: str) -> float:
     """The score of images, in percent: F1 or, with one label per image, accuracy; NaN if it is undefined.
 
     Args:

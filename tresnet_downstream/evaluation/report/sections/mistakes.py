@@ -1,8 +1,8 @@
 """Images with mistakes of classifiers, each with all its predictions and labels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from tresnet_downstream.evaluation.report.small_images import SmallImages, small
 from tresnet_downstream.evaluation.report.tasks.multilabel import MultilabelAnalysis
 from tresnet_downstream.evaluation.report.tasks.single_label import SingleLabelAnalysis
 
+T = TypeVar("T")
 # Number of images of a run: a number that keeps the page small enough to be mailed.
 _IMAGES = 48
 # Number of marks of a kind on a card, and of most probable classes of an image with one label.
@@ -54,7 +55,7 @@ def multilabel_mistakes(data: ReportData[MultilabelAnalysis]) -> Section:
         ]
         galleries.append(Gallery(f"images{data.run_suffix(place)}", data.of_run(place), maps.text, cards))
         warnings += [text for text in (small.note(), maps.note()) if text]
-    return _section(data, _MULTILABEL, galleries, warnings, numbers)
+    return _section(_MULTILABEL, galleries, warnings, numbers)
 
 
 @section("single_label", place=70)
@@ -68,15 +69,14 @@ def single_label_mistakes(data: ReportData[SingleLabelAnalysis]) -> Section:
         cards = [_single_label_card(analysis, image, small, maps) for image in images]
         galleries.append(Gallery(f"images{data.run_suffix(place)}", data.of_run(place), maps.text, cards))
         warnings += [text for text in (small.note(), maps.note()) if text]
-    return _section(data, _SINGLE_LABEL, galleries, warnings, [])
+    return _section(_SINGLE_LABEL, galleries, warnings, [])
 
 
 def _section(
-    data: ReportData[Any],
     text: str,
     galleries: list[Gallery],
     warnings: list[str],
-    numbers: list[dict[str, Any]],
+    numbers: Sequence[Mapping[str, object]],
 ) -> Section:
     notes = [text] if any(gallery.cards for gallery in galleries) else ["No image has a mistake."]
     galleries = [
@@ -85,7 +85,7 @@ def _section(
     return Section("Images with mistakes", notes, galleries=galleries, warnings=warnings, run_numbers=numbers)
 
 
-def _in_turn(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
+def _in_turn(first: Sequence[T], second: Sequence[T]) -> list[T]:
     """The items of both sequences alternately."""
     return [item for item in chain.from_iterable(zip_longest(first, second)) if item is not None]
 
@@ -139,7 +139,7 @@ def _single_label_card(analysis: SingleLabelAnalysis, image: int, small: SmallIm
     return small.card(name, marks, [predicted, label], maps=[(run.classes[predicted], heat)])
 
 
-def _as_json(analysis: MultilabelAnalysis, mistake: Mistake) -> dict[str, Any]:
+def _as_json(analysis: MultilabelAnalysis, mistake: Mistake) -> dict[str, object]:
     run = analysis.run
     return {
         "image": run.images[mistake.image],

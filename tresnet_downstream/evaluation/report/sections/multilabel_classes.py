@@ -88,7 +88,7 @@ def class_records(analysis: MultilabelAnalysis) -> list[dict[str, Any]]:
     ]
 
 
-def _chart(analysis: MultilabelAnalysis) -> dict[str, Any]:
+def _chart(analysis: MultilabelAnalysis) -> dict[str, object]:
     """The curves of all classes, rounded to visible precision; the last of each list is of all classes together."""
     curves, limits = analysis.curves, analysis.limits
     return {
@@ -128,7 +128,7 @@ def _table(analysis: MultilabelAnalysis, records: list[dict[str, Any]]) -> Table
 def _comparison(data: ReportData[MultilabelAnalysis]) -> Table:
     first = data.analyses[0]
     columns = [Column("class", "class", "text"), Column("support", "positives", "count")]
-    rows: list[list[Any]] = [[name, int(first.scores.support[c])] for c, name in enumerate(data.classes)]
+    rows: list[list[object]] = [[name, int(first.scores.support[c])] for c, name in enumerate(data.classes)]
     for place, analysis in enumerate(data.analyses):
         columns += [Column(f"ap_{place}", f"AP {analysis.name}"), Column(f"f1_{place}", f"F1 {analysis.name}")]
         if place:

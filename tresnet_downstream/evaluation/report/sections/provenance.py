@@ -1,7 +1,6 @@
 """The provenance of the scores: model, weights, data and command of each run."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tresnet_downstream.evaluation.outcomes import DetectionRun, Run
 from tresnet_downstream.evaluation.report.data import ReportData
@@ -54,7 +53,7 @@ def _texts(run: Run) -> dict[str, str]:
     return texts
 
 
-def _text(key: str, value: Any) -> str:
+def _text(key: str, value: object) -> str:
     if key == "model" and isinstance(value, Mapping):
         return " + ".join(_component(part) for part in _components(value))
     if key == "split":
@@ -68,13 +67,13 @@ def _text(key: str, value: Any) -> str:
     return str(value)
 
 
-def _components(model: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _components(model: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
     """The model and the parts that determine its output."""
     parts = [model.get(key) for key in ("backbone", "neck", "rpn_head", "bbox_head", "roi_head", "head")]
     return [{"type": model.get("type")}, *(part for part in parts if isinstance(part, Mapping))]
 
 
-def _component(part: Mapping[str, Any]) -> str:
+def _component(part: Mapping[str, object]) -> str:
     plain = {key: value for key, value in part.items() if key != "type" and isinstance(value, str | int | float | list)}
     # Nested values would fill the page; run.json has them.
     shown = [f"{key}={value}" for key, value in plain.items() if len(str(value)) <= 24][:6]

@@ -1,7 +1,6 @@
 """The main scores of each run, with 95% intervals."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -67,16 +66,16 @@ def score_table(analyses: Sequence[Analysis]) -> Table:
     rows = []
     for same_score in zip(*per_run, strict=True):
         # Runs may have been scored at different thresholds.
-        row: list[Any] = [" / ".join(dict.fromkeys(score.title for score in same_score))]
+        row: list[object] = [" / ".join(dict.fromkeys(score.title for score in same_score))]
         for score in same_score:
             row += [score.value, *([score.interval()] if with_intervals else [])]
         rows.append(row)
     return Table(columns, rows)
 
 
-def _numbers(data: ReportData[Analysis]) -> dict[str, Any]:
+def _numbers(data: ReportData[Analysis]) -> dict[str, object]:
     first = data.analyses[0]
-    numbers: dict[str, Any] = {"thresholds": _thresholds(data.options), "bootstrap": _bootstrap(data.options)}
+    numbers: dict[str, object] = {"thresholds": _thresholds(data.options), "bootstrap": _bootstrap(data.options)}
     if isinstance(first, MultilabelAnalysis):
         numbers["absent"] = first.scores.absent
     if isinstance(first, SingleLabelAnalysis):
@@ -84,8 +83,10 @@ def _numbers(data: ReportData[Analysis]) -> dict[str, Any]:
     return numbers
 
 
-def _of_run(data: ReportData[Analysis], kind: str, analysis: Analysis, headline: dict[str, Any]) -> dict[str, Any]:
-    numbers: dict[str, Any] = {"headline": {kind: headline} if kind else headline}
+def _of_run(
+    data: ReportData[Analysis], kind: str, analysis: Analysis, headline: Mapping[str, object]
+) -> dict[str, object]:
+    numbers: dict[str, object] = {"headline": {kind: headline} if kind else headline}
     if isinstance(analysis, MultilabelAnalysis):
         numbers |= {"threshold": analysis.threshold, "top_k": analysis.run.top_k}
     if isinstance(analysis, SingleLabelAnalysis):
@@ -93,12 +94,12 @@ def _of_run(data: ReportData[Analysis], kind: str, analysis: Analysis, headline:
     return numbers
 
 
-def _bootstrap(options: Options) -> dict[str, Any]:
+def _bootstrap(options: Options) -> dict[str, object]:
     methods = {"method": "basic", "method_of_classes": "percentile"}
     return {"resamples": options.resamples, "seed": options.seed, "level": 0.95, **methods}
 
 
-def _thresholds(options: Options) -> dict[str, Any] | None:
+def _thresholds(options: Options) -> dict[str, object] | None:
     chosen = options.thresholds
     if chosen is None:
         return None

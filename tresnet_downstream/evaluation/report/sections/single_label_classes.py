@@ -61,7 +61,7 @@ def _table(data: ReportData[SingleLabelAnalysis], records: list[list[dict[str, A
     first = data.analyses[0]
     sampled = first.resampled is not None
     columns = [Column("class", "class", "text"), Column("support", "images", "count")]
-    rows: list[list[Any]] = [[record["class"], record["support"]] for record in records[0]]
+    rows: list[list[object]] = [[record["class"], record["support"]] for record in records[0]]
     for place, analysis in enumerate(data.analyses):
         of_run = f", {analysis.name}" if len(data.analyses) > 1 else ""
         hint = "share of the class's images that are predicted as the class"

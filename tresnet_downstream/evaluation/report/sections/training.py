@@ -1,7 +1,6 @@
 """The course of the training: loss, validation score and learning rate by epoch."""
 
 from pathlib import Path
-from typing import Any
 
 from tresnet_downstream.evaluation.report import plots
 from tresnet_downstream.evaluation.report.data import ReportData
@@ -55,7 +54,7 @@ def _lines(logs: dict[str, TrainingLog], what: str) -> list[tuple[str, list[floa
     return lines
 
 
-def _as_json(log: TrainingLog | None) -> dict[str, Any]:
+def _as_json(log: TrainingLog | None) -> dict[str, object]:
     if log is None:
         return {}
     step = max(1, len(log.loss) // _POINTS)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ from tresnet_downstream.evaluation.threshold_curves import ThresholdCurve
 
 # Indices of 0.50 and 0.75 in COCO's IoU thresholds.
 IOU_50, IOU_75 = 0, 5
+# Image, class, box, area, whether it is a crowd, and mask of an object.
+_Object: TypeAlias = tuple[str, str, tuple[float, ...], float, bool, str]
 _KINDS = ("bbox", "segm")
 # Number of resamples that are computed at once.
 _BLOCK = 50
@@ -178,7 +180,7 @@ def _image_names(run: DetectionRun) -> dict[int, str]:
     return {image["id"]: image["file_name"] for image in run.ground_truth["images"] if image["id"] in scored}
 
 
-def _objects(run: DetectionRun) -> Counter[Any]:
+def _objects(run: DetectionRun) -> Counter[_Object]:
     images, classes = _image_names(run), dict(zip(run.category_ids(), run.classes, strict=True))
     return Counter(
         (
