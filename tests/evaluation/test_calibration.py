@@ -60,7 +60,11 @@ def test_platt_scaling_is_logistic_regression_on_the_logits():
 
 @pytest.mark.parametrize(
     ("targets", "words"),
-    [([[1, 1]], "present and others"), ([[-1, -1]], "present and others"), ([[0, 1]], "separate all")],
+    [
+        ([[1, 1]], "needs positives and negatives"),
+        ([[-1, -1]], "needs positives and negatives"),
+        ([[0, 1]], "separate positives from negatives"),
+    ],
 )
 def test_entries_without_a_best_scaling_are_refused(targets, words):
     with pytest.raises(UserError, match=words):

@@ -9,7 +9,7 @@ from evaluation.small_runs import detection_run, multilabel_run
 from PIL import Image
 from sklearn.metrics import f1_score
 
-from tresnet_downstream.evaluation import write_report
+from tresnet_downstream.evaluation import write_multilabel_run, write_report
 
 
 def groups(folder, key):
@@ -54,6 +54,16 @@ def test_images_of_one_size_and_missing_images_are_reported(tmp_path):
         image.write_bytes(b"no image")
     write_report(tmp_path / "run", tmp_path / "report", resamples=0)
     assert "no image file can be read" in (tmp_path / "report/report.html").read_text()
+
+
+def test_a_single_group_by_number_of_labels_is_named(tmp_path):
+    run = multilabel_run(tmp_path / "run", num_images=40)
+    run.targets[:] = 0
+    run.targets[:, 0] = 1
+    write_multilabel_run(run, tmp_path / "run")
+    write_report(tmp_path / "run", tmp_path / "report", resamples=0)
+    assert list(groups(tmp_path / "report", "by_number_of_labels")) == ["1"]
+    assert "All images are in one group by number of labels: 1." in (tmp_path / "report/report.html").read_text()
 
 
 def test_accuracy_of_one_label_by_size(tmp_path):

@@ -59,11 +59,13 @@ def image_properties(data: ReportData[Analysis]) -> Section:
     if data.task != "single_label":
         groupings[f"number_of_{what}"] = (f"{what} of the image", _by_number(counts[0]))
     weights = data.options.weights(len(sides))
-    tables, figures = [], []
+    tables, figures, notes = [], [], _notes(sides)
     entries: list[dict[str, object]] = [{} for _ in counts]
     for key, (title, groups) in groupings.items():
         scores = [[_score(of_run[group.images], data.task) for group in groups] for of_run in counts]
         spreads = [[_interval(of_run, group, weights, data.task) for group in groups] for of_run in counts]
+        if len(groups) == 1 and key != "image_size":
+            notes.append(f"All images are in one group by number of {what}: {groups[0].name}.")
         if len(groups) > 1:
             tables.append(_table(data, title, groups, scores, spreads))
             figures.append(
@@ -81,7 +83,7 @@ def image_properties(data: ReportData[Analysis]) -> Section:
             ]
     return Section(
         f"Score by image size{'' if data.task == 'single_label' else f' and by number of {what}'}",
-        notes=_notes(sides),
+        notes=notes,
         tables=tables,
         figures=figures,
         run_numbers=entries,
