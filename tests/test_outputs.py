@@ -109,6 +109,14 @@ COMMANDS = {
     "benchmark": benchmark,
     "check_data": check_data,
 }
+SLOW = {"test_detection", "export to ONNX", "export to OpenVINO", "benchmark"}
+
+
+def some_slow(names):
+    """The names as parameters; those of :data:`SLOW` are marked."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
+
+
 # A time is measured anew in each run; exporters number their nodes through the life of a process.
 # What a command needs besides the set-up.
 PACKAGES = {
@@ -143,7 +151,7 @@ def contents(folder):
     return {name: content for name, content in files.items() if not name.startswith(("20", "earlier_"))}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", some_slow(COMMANDS))
 def test_another_result_is_moved_aside_whole_and_reported(produce, tmp_path, name):
     out = tmp_path / "out"
     assert produce(name, 0) == []
@@ -161,7 +169,7 @@ def test_another_result_is_moved_aside_whole_and_reported(produce, tmp_path, nam
     assert contents(out / "earlier_2")
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - NEVER_THE_SAME))
+@pytest.mark.parametrize("name", some_slow(sorted(set(COMMANDS) - NEVER_THE_SAME)))
 def test_same_result_is_replaced_without_a_message(produce, tmp_path, name):
     produce(name, 0)
     files = contents(tmp_path / "out").keys()
@@ -170,7 +178,7 @@ def test_same_result_is_replaced_without_a_message(produce, tmp_path, name):
     assert contents(tmp_path / "out").keys() == files
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"thresholds"}))
+@pytest.mark.parametrize("name", some_slow(sorted(set(COMMANDS) - {"thresholds"})))
 def test_files_of_the_users_own_are_moved_and_not_lost(produce, tmp_path, name):
     produce(name, 0)
     names = [file for file in contents(tmp_path / "out") if not file.startswith(".") and "/" not in file]

@@ -524,7 +524,9 @@ def some_parameters_frozen(network, x):
 
 @pytest.mark.parametrize("with_cp", [False, True, 2])
 @pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("name", FACILITIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "compiled_step")) for name in FACILITIES]
+)
 def test_equals_plain_operators(name, mode, with_cp, monkeypatch):
     use, lean, modes = FACILITIES[name]
     if mode not in modes:

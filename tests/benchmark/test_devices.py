@@ -27,6 +27,7 @@ def test_bisection_stops_at_the_given_batch_size():
     assert largest_batch(lambda count: count <= 290, 300) == 290
 
 
+@pytest.mark.slow
 def test_gpu_that_runs_out_of_memory_answers_no(monkeypatch):
     """Without a GPU: torch's own error, raised by a step that takes more than there is."""
     gpu = Cuda.__new__(Cuda)

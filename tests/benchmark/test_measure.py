@@ -19,6 +19,7 @@ def measured(networks, forms=("eager",), tasks=("training", "inference"), batch_
     return measure(found, Cpu(), 1, **options)
 
 
+@pytest.mark.slow
 def test_results_have_speed_memory_work_and_the_ratio_to_the_peer(tiny, monkeypatch):
     register(monkeypatch, "other")
     told = []

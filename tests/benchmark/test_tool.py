@@ -13,6 +13,7 @@ from tresnet_downstream.benchmark.networks import tresnet
 TINY_TRESNET = {"layers": (1, 1, 1, 1), "width": 0.25}
 
 
+@pytest.mark.slow
 def test_table_json_and_plot_of_a_tiny_network_against_its_peer(monkeypatch, tmp_path):
     register(monkeypatch, "ours", build=tresnet("m", **TINY_TRESNET), ours=True)
     register(monkeypatch, "theirs", build=tresnet("m", norm="batchnorm", **TINY_TRESNET))

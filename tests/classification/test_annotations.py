@@ -74,6 +74,7 @@ def test_annotations_are_arrays_and_single_targets_equal_the_rows_of_all(write):
     assert np.array_equal(targets, [annotations.target(index) for index in range(3)])
 
 
+@pytest.mark.slow
 def test_coco_of_the_size_of_ms_coco_is_read_in_seconds(write):
     draw = np.random.default_rng(0)
     images = [{"id": int(i), "file_name": f"{i:012d}.jpg"} for i in draw.permutation(82000)]

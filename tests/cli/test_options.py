@@ -163,6 +163,7 @@ def test_dicts_with_numbers_as_keys_have_text_as_keys():
     assert config.class_weights == {"9": 3.0, "1": 2}
 
 
+@pytest.mark.slow
 def test_scores_are_written_though_the_reader_of_the_table_is_gone(tmp_path):
     data = make_small_data(tmp_path / "data")
     train_small(data, tmp_path / "run", max_epochs=1)
@@ -176,6 +177,7 @@ def test_scores_are_written_though_the_reader_of_the_table_is_gone(tmp_path):
     assert (tmp_path / "run" / "scores.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_training_goes_to_its_end_though_the_reader_of_its_output_is_gone(tmp_path):
     data = make_small_data(tmp_path / "data")
     arguments = [DIGITS, "--out", tmp_path / "run", *options(data, max_epochs=2)]

@@ -22,6 +22,7 @@ def test_every_file_is_read_once_whatever_the_number_of_workers(labels, workers)
     assert all(look == look_at(file) and look.problem is None for file, look in looks.items())
 
 
+@pytest.mark.slow
 def test_killed_worker_is_reported_and_all_other_files_are_read(labels):
     folder = str(labels / "pictures")
     (labels / "pictures" / KILLER).write_bytes(b"")

@@ -156,6 +156,7 @@ def test_the_graph_keeps_what_int8_would_spoil_in_float(tmp_path):
         waiting += [value.get_node() for value in op.input_values()]
 
 
+@pytest.mark.slow
 def test_description_in_an_exported_file(tmp_path):
     told = json.loads(ExportableDetector(small_detector("RTMDet", tmp_path)).text())
     assert (told["kind"], told["version"], told["classes"]) == ("detector", 1, list(CLASSES))

@@ -61,6 +61,7 @@ def test_failed_write_leaves_the_checkpoint_before(boxes, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("max_epochs", [2, 3])
+@pytest.mark.slow
 def test_resumed_run_removes_the_checkpoints_that_a_killed_one_had_not_yet_removed(
     boxes, tmp_path, monkeypatch, max_epochs
 ):
@@ -82,6 +83,7 @@ def test_resumed_run_removes_the_checkpoints_that_a_killed_one_had_not_yet_remov
     assert names(tmp_path, "epoch_*") == [f"epoch_{max_epochs}.pth"]
 
 
+@pytest.mark.slow
 def test_damaged_best_checkpoint_is_set_aside_and_an_earlier_one_of_the_run_is_removed(boxes, work_dir):
     (best,) = work_dir.glob("best_*")
     earlier = work_dir / "best_coco_bbox_mAP_epoch_0.pth"

@@ -55,6 +55,7 @@ def are_equal(one, other, prefix=""):
     return all(torch.equal(one[name], other[name]) for name in names)
 
 
+@pytest.mark.slow
 def test_each_part_has_its_factor_on_the_rate_of_mmdetections_schedules(boxes, tmp_path):
     _, plain = run(boxes, tmp_path / "a", two_lines(tmp_path, "lr_factors = dict()", CONFIG, True))
     _, steps = run(boxes, tmp_path / "b", two_lines(tmp_path, "lr_factors = dict(backbone=0.1)", CONFIG, True))
@@ -81,6 +82,7 @@ def test_a_part_that_the_detector_does_not_have_is_refused(boxes, tmp_path):
     refused([config, "--work-dir", tmp_path / "run", *flags(boxes)], "'bbox_hed'", "nearest: bbox_head")
 
 
+@pytest.mark.slow
 def test_run_with_factors_and_frozen_parts_resumes_to_the_same_weights(boxes, tmp_path):
     line = "lr_factors = dict(backbone=0.1, neck=0.5); freeze = dict(backbone=2); clip_grad = 1.0"
     config = two_lines(tmp_path, line, CONFIG)
@@ -101,6 +103,7 @@ def test_run_with_factors_and_frozen_parts_resumes_to_the_same_weights(boxes, tm
     assert are_equal(*states(tmp_path / "parts", 3), third)
 
 
+@pytest.mark.slow
 def test_frozen_parts_are_in_evaluation_mode_beside_those_that_the_backbone_freezes(boxes, tmp_path):
     config = two_lines(tmp_path, "freeze = {'backbone.layer4': 'always'}", CONFIG, True)
     _, steps = run(boxes, tmp_path / "run", config, **{"train_cfg__max_epochs": 1, "model.backbone.frozen_stages": 1})
@@ -110,6 +113,7 @@ def test_frozen_parts_are_in_evaluation_mode_beside_those_that_the_backbone_free
     assert training == trained
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_by_the_key_and_else_by_the_config(boxes, tmp_path):
     hook = "custom_hooks = [dict(type='mmengine.RecordedDetectorNorms')]"
     for name, line, largest in (("a", "clip_grad = None", 10), ("b", "clip_grad = 0.25", 0.25)):
@@ -120,6 +124,7 @@ def test_gradients_are_clipped_by_the_key_and_else_by_the_config(boxes, tmp_path
             assert pytest.approx([0.25] * 3, rel=1e-3) == NORMS
 
 
+@pytest.mark.slow
 def test_training_ends_early_and_says_why_and_a_resumed_one_trains_no_more(boxes, tmp_path):
     config = two_lines(tmp_path, "patience = 2; min_delta = 200", CONFIG)
     out, _ = run(boxes, tmp_path / "run", config, train_cfg__max_epochs=6)
@@ -164,6 +169,7 @@ def score(data, checkpoint, work_dir, split, *further):
     return score_detection(config, checkpoint, split=split)
 
 
+@pytest.mark.slow
 def test_the_chosen_split_is_scored_and_recorded_in_the_run(with_test_split, trained_detector, tmp_path, capsys):
     checkpoint = trained_detector[0] / "epoch_2.pth"
     own = ["test_dataloader.dataset.ann_file=test.json", "test_dataloader.dataset.data_prefix.img=pictures/"]
@@ -194,6 +200,7 @@ def test_training_says_that_validation_images_are_trained_on(boxes, tmp_path):
     assert "warning: 12 of the 12 images of the val split are in the training data too" in out
 
 
+@pytest.mark.slow
 def test_two_processes_freeze_and_train_as_one_does(boxes, tmp_path):
     config = two_lines(tmp_path, "freeze = dict(backbone=1)", CONFIG)
     changes = {"train_dataloader__batch_size": 2, "train_cfg__max_epochs": 2, "model.backbone.norm_eval": True}

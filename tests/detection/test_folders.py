@@ -50,6 +50,7 @@ def test_second_training_is_refused_and_overwrite_moves_the_first_aside(boxes, w
     assert run_id != (aside / "run_id").read_text().strip()
 
 
+@pytest.mark.slow
 def test_mmdetections_own_tools_overwrite_nothing_either(boxes, work_dir):
     before = checkpoints(work_dir)
     with pytest.raises(UserError, match="holds a run already"):
@@ -62,6 +63,7 @@ def test_mmdetections_own_tools_overwrite_nothing_either(boxes, work_dir):
     assert saved.overwrite is False  # or else training from it would move runs aside unasked
 
 
+@pytest.mark.slow
 def test_moved_run_is_resumed_where_it_is_and_leaves_the_new_one_alone(boxes, work_dir):
     train(boxes, work_dir, "--overwrite", train_cfg__max_epochs=1)
     aside, before = work_dir.with_name("run_1"), checkpoints(work_dir)
@@ -72,6 +74,7 @@ def test_moved_run_is_resumed_where_it_is_and_leaves_the_new_one_alone(boxes, wo
     assert checkpoints(work_dir) == before
 
 
+@pytest.mark.slow
 def test_changes_on_resume_are_reported_and_take_effect_or_refused(boxes, work_dir):
     resume = [CONFIG, "--work-dir", work_dir, "--resume"]
     refused([*resume, *flags(boxes, randomness__seed=1)], "seed was 0 and is now 1")

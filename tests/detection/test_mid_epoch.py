@@ -21,6 +21,7 @@ EMA = "dict(type='EMAHook', momentum=0.1)"
     ("batch", "place", "left"),
     [(1, "step", ["epoch_1_step_2.pth"]), (4, "validation", ["epoch_1.pth", "epoch_2_step_4.pth"])],
 )
+@pytest.mark.slow
 def test_signal_ends_the_step_and_the_resumed_run_equals_the_uninterrupted_one(boxes, tmp_path, batch, place, left):
     exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})
     expected = lines(run(config_with(tmp_path, EMA), boxes, tmp_path / "whole"))
@@ -41,6 +42,7 @@ def test_signal_ends_the_step_and_the_resumed_run_equals_the_uninterrupted_one(b
     assert sorted(path.name for path in (tmp_path / "parts").glob("epoch_*")) == [f"epoch_{n}.pth" for n in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_loop_over_iterations_ends_at_once_at_a_signal_and_keeps_its_checkpoints(boxes, tmp_path):
     """It does not look for signals after its steps, so they act as they would without a training."""
     exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})

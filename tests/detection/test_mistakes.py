@@ -130,6 +130,7 @@ def test_boxes_are_taken_as_they_are_if_they_are_trusted(boxes, tmp_path):
     assert "13 of them would fit as left, top, right, bottom" in out
 
 
+@pytest.mark.slow
 def test_a_picture_of_another_size_than_the_file_says_is_refused_unless_boxes_are_trusted(boxes, tmp_path):
     data = changed_boxes(boxes, tmp_path / "data", lambda content: content["images"][2].update(width=80, height=70))
     arguments = [CONFIG, "--work-dir", tmp_path / "work", *flags(data, **NO_NOTE)]

@@ -60,6 +60,7 @@ def test_images_of_rare_classes_are_repeated_by_lvis_factor_rounded_up(rare, tmp
     assert type(dataset.dataset).__name__ == "CocoBoxes"
 
 
+@pytest.mark.slow
 def test_a_detector_with_repeated_images_that_is_stopped_within_an_epoch_continues_bit_for_bit(rare, tmp_path):
     keys = {"sampling": "repeat_factor", "repeat_threshold": THRESHOLD}
     exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})

@@ -79,6 +79,7 @@ def test_validation_by_steps_leaves_the_checkpoints_of_epochs_alone(undisturbed,
 
 
 @pytest.mark.parametrize("batch", [3, 5, 8])
+@pytest.mark.slow
 def test_interrupted_run_resumes_to_the_same_scores_and_best_checkpoint(undisturbed, boxes, tmp_path, batch):
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS
@@ -104,6 +105,7 @@ def test_interrupted_run_resumes_to_the_same_scores_and_best_checkpoint(undistur
     assert all(torch.equal(tensor, contents[1][name]) for name, tensor in contents[0].items())
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_step_and_resume_to_the_same_scores_and_average(boxes, tmp_path):
     """3 batches in 2 steps; the resumed run starts after an epoch that is not a multiple of 2 batches."""
     changes = {"val_steps": 3, "optim_wrapper__accumulative_counts": 2}
@@ -155,6 +157,7 @@ def iterations(boxes):
     return [*options, f"train_cfg={ITERATIONS}"]
 
 
+@pytest.mark.slow
 def test_loop_over_iterations_repeats_an_interrupted_validation(boxes, tmp_path):
     status, out, err = call("train_detection", [CONFIG, "--work-dir", tmp_path, *iterations(boxes)])
     assert status == 0, err

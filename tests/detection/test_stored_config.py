@@ -185,6 +185,7 @@ def hostile():
         yield f"{name} looped", looped
 
 
+@pytest.mark.slow
 def test_hostile_descriptions_are_refused_and_nothing_is_imported_opened_fetched_or_called(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -262,6 +263,7 @@ def source_of(kind):
     return source.replace(".eval()", "")
 
 
+@pytest.mark.slow
 def test_no_part_that_is_taken_evaluates_opens_or_fetches():
     """The list of refused classes covers the versions that are installed; what starts weights is never called."""
     does = re.compile(

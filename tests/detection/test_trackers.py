@@ -10,6 +10,7 @@ from running.small_data import call
 OPTIONS = {"tracker": "wandb,mlflow", "train_cfg__max_epochs": 2, "default_hooks__logger__interval": 2}
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_detector_is_one_run_at_the_tracker(boxes, tmp_path, monkeypatch):
     wandb, mlflow = fake_wandb(monkeypatch), fake_mlflow(monkeypatch)
     train(boxes, tmp_path / "undisturbed", **OPTIONS)

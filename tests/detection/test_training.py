@@ -172,6 +172,7 @@ def test_resuming_runs_no_config_that_a_checkpoint_holds(trained_detector, boxes
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.slow
 def test_scoring_writes_scores_classes_and_predictions_alike_with_both_libraries(trained_detector, boxes, tmp_path):
     found = {}
     for backend in ("pycocotools", "faster_coco_eval"):
@@ -227,6 +228,7 @@ def test_checkpoints_with_mmengines_log_history_are_read(trained_detector, tmp_p
     assert read["state_dict"].keys() == checkpoint["state_dict"].keys()
 
 
+@pytest.mark.slow
 def test_training_can_start_from_a_detector_with_other_classes(trained_detector, boxes, tmp_path):
     one_class = make_boxes(tmp_path / "data")
     for split in ("train", "val"):
@@ -375,6 +377,7 @@ def test_pictures_that_are_not_trained_on_are_counted_and_named(boxes, tmp_path)
     assert (tmp_path / "work/left_out_train.csv").read_text() == f"image,reason\n{empty['file_name']},has no box\n"
 
 
+@pytest.mark.slow
 def test_missing_files_and_classes_are_reported_in_one_line(boxes, trained_detector, tmp_path):
     work = ["--work-dir", tmp_path / "work"]
     refused([CONFIG, *work, *flags(tmp_path / "nowhere")], "nowhere/train.json", "no such", "data_root")

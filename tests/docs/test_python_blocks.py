@@ -90,6 +90,7 @@ def run(block, number, namespace):
 
 
 @pytest.mark.parametrize("page", PYTHON)
+@pytest.mark.slow
 def test_the_python_blocks_of_a_page_run_in_their_order(page, workplace, tmp_path, monkeypatch):
     if all(block.reason for block in PYTHON[page]):
         pytest.skip("no block of the page is run")

@@ -206,6 +206,7 @@ class Trials:
         assert not self.failures, f"{len(self.failures)} of {self.number}:\n" + "\n".join(self.failures)
 
 
+@pytest.mark.slow
 def test_trainings_killed_at_points_end_as_an_uninterrupted_one(trainings, kind, tmp_path):
     trials = Trials(trainings, kind, tmp_path)
     all_kills = drawn_kills(kind, random.Random(f"points of {kind.tool}"), COUNT)

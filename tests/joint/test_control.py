@@ -38,6 +38,7 @@ def test_training_ends_early_by_the_score_of_labels_too(boxes, tmp_path):
     assert stop.startswith("stopped at epoch 2: no better mAP by more than 200 for 1 validation")
 
 
+@pytest.mark.slow
 def test_both_runs_say_which_split_was_scored(boxes, tmp_path):
     train(boxes, tmp_path / "run", train_cfg__max_epochs=1)
     content = json.loads((boxes / "val.json").read_text())

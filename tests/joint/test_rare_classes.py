@@ -19,6 +19,7 @@ def train(data, folder, weights, **changes):
     return call("train_joint", [folder / "mine.py", "--work-dir", folder / "run", *flags(data, **keys)])
 
 
+@pytest.mark.slow
 def test_a_joint_model_trains_with_repeated_images_and_weighted_labels(data, tmp_path):
     status, out, err = train(data, tmp_path, [1, 3])
     assert status == 0, err

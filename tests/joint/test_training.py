@@ -59,6 +59,7 @@ def test_a_training_prints_both_scores_and_leaves_one_checkpoint(trained):
     assert is_detector(work_dir / "epoch_2.pth")
 
 
+@pytest.mark.slow
 def test_a_resumed_training_equals_one_that_was_not_interrupted(trained, boxes, tmp_path):
     train(boxes, tmp_path / "cut", train_cfg__max_epochs=1)
     train(boxes, tmp_path / "cut", "--resume")
@@ -118,6 +119,7 @@ def test_a_detectors_checkpoint_starts_the_boxes_and_equals_them(trained_detecto
         assert (one.scores == other.scores).all()
 
 
+@pytest.mark.slow
 def test_a_training_of_another_task_is_refused(trained, boxes, tmp_path):
     refused([CONFIG, "--work-dir", tmp_path, *flags(boxes)], "tools/train_joint.py", tool="train_detection")
     refused([DETECTOR, "--work-dir", tmp_path, *flags(boxes)], "is a config of a detector", "tools/train_detection.py")
@@ -174,6 +176,7 @@ def some_boxes(boxes, tmp_path):
     return data, write_table(data / "labels.csv", rows)
 
 
+@pytest.mark.slow
 def test_labels_for_all_images_and_boxes_for_some(some_boxes, tmp_path):
     data, table = some_boxes
     out = train(data, tmp_path / "run", labels__train__ann_file=table, train_cfg__max_epochs=1)
@@ -183,6 +186,7 @@ def test_labels_for_all_images_and_boxes_for_some(some_boxes, tmp_path):
     train(data, tmp_path / "run", "--resume", labels__train__ann_file=table)
 
 
+@pytest.mark.slow
 def test_two_processes_train_images_with_and_without_boxes(some_boxes, tmp_path):
     data, table = some_boxes
     changes = {"labels__train__ann_file": table, "train_cfg__max_epochs": 1, "train_dataloader__batch_size": 2}
@@ -264,6 +268,7 @@ def test_one_name_in_two_folders_is_refused(some_boxes, tmp_path):
         labelled(data, table, labels={"ann_file": str(table), "images": str(tmp_path / "copied")})
 
 
+@pytest.mark.slow
 def test_a_classifiers_checkpoint_starts_the_labels_and_equals_them(boxes, tmp_path):
     places = {"train_annotations": "train.json", "train_images": "pictures", "val_images": "pictures"}
     options = {"data_root": boxes, **places, "val_annotations": "val.json", "image_size": 64, "batch_size": 4}
@@ -309,6 +314,7 @@ def test_the_config_in_the_work_dir_follows_options(some_boxes, tmp_path):
     assert used.train_dataloader.batch_sampler.drop_last
 
 
+@pytest.mark.slow
 def test_the_config_in_the_work_dir_can_start_without_the_files_of_before(trained_detector, boxes, tmp_path):
     start = trained_detector[0] / "epoch_2.pth"
     train(boxes, tmp_path / "run", labels__start_from__boxes=start, train_cfg__max_epochs=1)
@@ -417,6 +423,7 @@ def test_images_that_a_file_of_labels_lacks_in_validation_are_counted(boxes, tmp
     assert "such as val_01.png, are not scored" in out.out + out.err
 
 
+@pytest.mark.slow
 def test_a_training_resumed_within_an_epoch_equals_one_that_was_not_interrupted(some_boxes, tmp_path):
     data, table = some_boxes
     exec(compile(INTERRUPTING, "interrupting", "exec"), {"__name__": "interrupting"})

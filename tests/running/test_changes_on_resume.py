@@ -166,6 +166,7 @@ CUTS = {"Ctrl-C": ("raise KeyboardInterrupt", 130), "kill": ("os.kill(os.getpid(
 
 @pytest.mark.parametrize("max_epochs", [1, 2])
 @pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.slow
 def test_epoch_whose_validation_was_interrupted_is_validated_on_resume(data, tmp_path, max_epochs, cut):
     """At the first batch of the validation, by a hook of the config."""
     end, status = CUTS[cut]

@@ -124,6 +124,7 @@ def test_stopped_training_has_a_checkpoint_of_its_last_epoch_whatever_the_interv
     assert (tmp_path / "run/last_checkpoint").read_text() == "epoch_3.pth"
 
 
+@pytest.mark.slow
 def test_all_processes_stop_together(data, tmp_path):
     config = two_lines(tmp_path, NEVER)
     ended = train_on_processes(2, config, tmp_path / "run", *options(data, max_epochs=5, batch_size=4))

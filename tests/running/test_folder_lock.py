@@ -52,6 +52,7 @@ def test_checkpoint_of_a_running_training_is_scored(data, running):
     assert process.poll() is None
 
 
+@pytest.mark.slow
 def test_killed_training_leaves_its_folder_free_though_its_workers_live_on(data, tmp_path):
     folder = tmp_path / "run"
     process = start(["tools/train_multilabel.py", DIGITS, "--work-dir", folder, *options(data, **LONG)])
@@ -121,6 +122,7 @@ def test_file_system_without_locks_is_reported_in_one_line(tmp_path, monkeypatch
     assert line.startswith(f"note: {tmp_path}: cannot be locked")
 
 
+@pytest.mark.slow
 def test_first_of_several_processes_locks_and_all_are_refused(data, running, tmp_path):
     folder, _ = running
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "tools/train_multilabel.py"]

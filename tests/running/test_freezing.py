@@ -138,6 +138,7 @@ def test_settings_that_cannot_be_followed_end_in_one_line(data, tmp_path, line, 
     refuses_to_train(data, tmp_path / "run", *words, config=two_lines(tmp_path, line))
 
 
+@pytest.mark.slow
 def test_two_processes_freeze_and_train_as_one_does(data, tmp_path):
     """Gradients of what is trained later are exchanged too: a wrapper of before would leave them as each has them."""
     changes = {"max_epochs": 2, "model__backbone__norm": "sync"}

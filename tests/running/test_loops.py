@@ -52,6 +52,7 @@ def test_validation_by_steps_changes_no_weight(data, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("batch", [6, 8])
+@pytest.mark.slow
 def test_run_killed_between_two_validations_resumes_to_the_same_scores_and_best(data, undisturbed, tmp_path, batch):
     """In epoch 3 (after step 3, before step 6), before its first batch or its last."""
     hook = tmp_path / "killed_between.py"

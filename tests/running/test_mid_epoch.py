@@ -86,6 +86,7 @@ def line_of(printed, epoch):
         (signal.SIGTERM, 6, "save", "epoch_1.pth"),
     ],
 )
+@pytest.mark.slow
 def test_signal_ends_the_step_and_the_resumed_run_equals_the_uninterrupted_one(
     data, undisturbed, tmp_path, number, batch, place, newest
 ):

@@ -73,6 +73,7 @@ def _float64():
 
 @pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize("norm_kind", ["inplace", "batchnorm"])
+@pytest.mark.slow
 def test_twenty_steps_equal_the_release(tmp_path, norm_kind):
     expected = golden("recipe_trajectory")
     recipe, network = expected["recipe"], expected["network"]

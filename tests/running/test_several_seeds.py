@@ -63,6 +63,7 @@ def test_a_seeds_run_is_that_of_a_training_with_this_seed_alone(two_seeds, data,
     assert_bit_for_bit_equal(tmp_path / "seed_3/epoch_2.pth", two_seeds[0] / "seed_3/epoch_2.pth")
 
 
+@pytest.mark.slow
 def test_resuming_skips_finished_seeds_continues_an_interrupted_one_and_adds_others(data, tmp_path, two_seeds, capsys):
     with pytest.raises(KeyboardInterrupt):
         seeds(data, tmp_path, [0, 3], fails=3)

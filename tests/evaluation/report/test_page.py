@@ -263,6 +263,7 @@ def shown(page):
 
 
 @pytest.mark.parametrize("report", ["odd/one", "boxes_report/report"])
+@pytest.mark.slow
 def test_a_click_on_a_class_shows_the_images_that_have_it(browser, request, report):
     fixture, _, name = report.partition("/")
     page = Page(browser, request.getfixturevalue(fixture) / name)
