@@ -57,8 +57,8 @@ def test_the_distribution_of_one_label_counts_right_and_wrong_images(tmp_path):
     write_report(folder, tmp_path / "report", resamples=0)
     found = runs_of(tmp_path / "report")[0]["score_distribution"]
     probabilities, labels = np.load(folder / "probabilities.npy"), np.load(folder / "labels.npy")
-    assert sum(found["right_images"]) == (probabilities.argmax(1) == labels).sum()
-    assert sum(found["right_images"]) + sum(found["wrong_images"]) == 40
+    assert sum(found["right"]) == (probabilities.argmax(1) == labels).sum()
+    assert sum(found["right"]) + sum(found["wrong"]) == 40
 
 
 def test_the_distribution_of_a_detector_counts_right_and_wrong_predictions(tmp_path):
@@ -68,8 +68,8 @@ def test_the_distribution_of_a_detector_counts_right_and_wrong_predictions(tmp_p
     (run,) = runs_of(tmp_path / "report")
     counts = run["errors"]["bbox"]["counts"]
     wrong = sum(count for kind, count in counts.items() if kind != "missed")
-    assert sum(run["score_distribution"]["wrong_predictions"]) == wrong
-    assert sum(run["score_distribution"]["right_predictions"]) > 0
+    assert sum(run["score_distribution"]["wrong"]) == wrong
+    assert sum(run["score_distribution"]["right"]) > 0
 
 
 def test_heights_are_logarithmic_from_a_ten_thousandth_to_one():

@@ -21,8 +21,8 @@ _BINS = 25
 _MANY_CLASSES = 300
 _LEGENDS = {
     "multilabel": ("positives", "negatives"),
-    "single_label": ("right images", "wrong images"),
-    "detection": ("right predictions", "wrong predictions"),
+    "single_label": ("right", "wrong"),
+    "detection": ("right", "wrong"),
 }
 _TEXTS = {
     "multilabel": "The scores of the class in images that show it, and in images that do not.",
