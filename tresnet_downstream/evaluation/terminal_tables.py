@@ -39,7 +39,7 @@ def percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
-def printable(name: str) -> str:
-    """A class name without line ends and control characters, and not too long for a table."""
+def printable(name: str, width: int = _NAME_WIDTH) -> str:
+    """A class name without line ends and control characters, of at most ``width`` characters."""
     name = "".join(character if character.isprintable() else "?" for character in name)
-    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
+    return name if len(name) <= width else name[: width - 3] + "..."

@@ -58,6 +58,8 @@ _STYLE: dict[Any, Any] = {
 }
 _UNUSED = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
 _TITLE_WIDTH = 28
+# Most characters of a name in a legend of one column and of two, and inches that a row of a legend takes.
+_LEGEND_WIDTH, _HALF_WIDTH, _ROW = 40, 16, 0.2
 # Greatest number of classes that are named beside their dots, if there is room; with more, the dots are small.
 _NAMED, _MANY_DOTS = 30, 300
 # The font of matplotlib's text; the page replaces its family.
@@ -173,7 +175,7 @@ def lines(lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], x_label
         canvas, axes = _axes()
         for place, (legend, x, y) in enumerate(lines):
             color = SERIES[place % len(SERIES)]
-            (line,) = axes.plot(x, y, color=color, linewidth=1.5, label=_plain(legend))
+            (line,) = axes.plot(x, y, color=color, linewidth=1.5, label=_plain(legend, _LEGEND_WIDTH))
             if len(x) < 40:
                 line.set(marker="o", markersize=3.5)
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -358,14 +360,23 @@ def _axes() -> tuple[Canvas, Axes]:
 
 
 def _legend(axes: Axes, above: bool = False) -> None:
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "borderaxespad": 0.3} if above else {}
+    """Adds the legend. Above the axes, it has one column if a name is long, and the drawing grows with its rows."""
+    place: dict[str, object] = {}
+    if above:
+        names = axes.get_legend_handles_labels()[1]
+        columns = 2 if max(map(len, names)) <= _HALF_WIDTH else 1
+        rows = -(-len(names) // columns)
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.set_figheight(_HEIGHT + _ROW * max(0, rows - 2))
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns, "borderaxespad": 0.3}
     for text in axes.legend(**place).get_texts():
         text.set_parse_math(False)
 
 
-def _plain(name: str) -> str:
+def _plain(name: str, width: int = _TITLE_WIDTH) -> str:
     """A class or run name, shortened for a plot. A leading underscore would hide it from matplotlib's legend."""
-    short = printable(name) if len(name) <= _TITLE_WIDTH else printable(name[: _TITLE_WIDTH - 3]) + "..."
+    short = printable(name, width)
     return f"\u200b{short}" if short.startswith("_") else short
 
 

@@ -49,7 +49,7 @@ def _lines(logs: dict[str, TrainingLog], what: str) -> list[tuple[str, list[floa
     for name, log in logs.items():
         for key, points in log.curves(what).items():
             if points:
-                legend = " ".join(dict.fromkeys(filter(None, [name if len(logs) > 1 else "", key])))
+                legend = " ".join(dict.fromkeys(filter(None, [key, name if len(logs) > 1 else ""])))
                 lines.append((legend, [epoch for epoch, _ in points], [value for _, value in points]))
     return lines
 
