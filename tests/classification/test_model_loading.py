@@ -273,7 +273,7 @@ def test_a_state_dict_with_a_head_of_ones_own_is_refused_for_its_head(tmp_path):
     head = torch.nn.Sequential(torch.nn.Linear(512, 8), torch.nn.Linear(8, 7))
     state_dict |= {f"head.layers.{name}": value for name, value in head.state_dict().items()}
     torch.save(state_dict, tmp_path / "own.pth")
-    with pytest.raises(UserError, match=r"head of another type.*head\.layers\.0\.bias is unknown.*load_state_dict"):
+    with pytest.raises(UserError, match=r"head is of another type.*head\.layers\.0\.bias is unknown.*load_state_dict"):
         load_model(tmp_path / "own.pth")
 
 

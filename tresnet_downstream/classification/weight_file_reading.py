@@ -181,7 +181,7 @@ def _require_shapes(file: WeightFile) -> None:
     ]
     if differing and all(name.startswith("head.") for name in differing):
         raise UserError(
-            f"{file.path}: the weights are those of a {file.variant} with a head of another type: "
+            f"{file.path}: the backbone fits ({file.variant}), but the head is of another type: "
             f"{'; '.join(sorted(differing)[:3])}. A state dict does not say which head it belongs to: load it into "
             "your own model by `load_state_dict`, or train with a config, whose checkpoints name the head"
         )
