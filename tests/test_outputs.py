@@ -109,6 +109,7 @@ COMMANDS = {
     "benchmark": benchmark,
     "check_data": check_data,
 }
+# Commands that take more than a few seconds.
 SLOW = {"test_detection", "export to ONNX", "export to OpenVINO", "benchmark"}
 
 
