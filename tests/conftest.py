@@ -9,7 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 import torch
 from detection.small_boxes import make_boxes, train
-from mmengine.registry import DefaultScope
+from running.small_data import forget_mmengine
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,10 +23,10 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _alone():
-    """Every test has the seed 0 and no scope that another left for looking components up."""
+    """Every test has the seed 0, and no scope of components and no log of a run that an earlier test left."""
     torch.manual_seed(0)
     yield
-    DefaultScope._instance_dict.clear()
+    forget_mmengine()
 
 
 @pytest.fixture(scope="session")

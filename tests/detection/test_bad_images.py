@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from running.small_data import forget_mmengine, refused
+from running.small_data import refused
 
 pytest.importorskip("mmdet", reason="needs the detection set-up")
 
@@ -72,7 +72,6 @@ def test_a_picture_of_a_wrong_size_is_skipped_too(boxes, tmp_path):
 def test_skipped_images_are_counted_if_images_are_mixed(spoilt, capsys):
     from mmdet.datasets import MultiImageMixDataset
 
-    forget_mmengine()  # a line would go to the log of another test's training
     mixed = MultiImageMixDataset(dataset(spoilt, on_bad_image="skip", pipeline=LOADING[:2]), [LOADING[2]])
     mixed[2]
     told = "".join(capsys.readouterr())
