@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from running.small_data import ROOT, make_small_data, options
 
 from tresnet_downstream.version import __version__
 
-pytest.importorskip("mim", reason="needs the detection set-up")
+# Not imported to find out: mim makes a folder of the user's as it is imported, and two processes of the tests would
+# make it at the same time.
+pytestmark = pytest.mark.skipif(find_spec("mim") is None, reason="needs the detection set-up")
 
 
 @pytest.fixture
