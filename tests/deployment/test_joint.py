@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("mmdet", reason="needs the detection set-up")
 pytest.importorskip("onnxruntime", reason="needs the extra export")
@@ -17,10 +18,12 @@ from running.small_data import call
 
 from tresnet_downstream.deployment.export import export
 from tresnet_downstream.deployment.joint import ExportableJoint
+from tresnet_downstream.deployment.sharing import share
 from tresnet_downstream.detection.predict import detect, load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported import open_exported
 from tresnet_downstream.exported.detector import LOGITS
+from tresnet_downstream.weights import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +105,23 @@ def test_scores_are_those_of_the_checkpoint(checkpoint, exported, boxes, tmp_pat
     assert "labels.rescore: an exported file cannot rescore boxes" in err
     status, _, err = call("test_detection", [DETECTOR, exported, "--work-dir", tmp_path / "x"])
     assert status == 2
-    assert "is an exported joint, not a detector" in err
+    assert "is an exported joint model, not a detector" in err
+
+
+def test_exported_joint_model_is_shared_only_with_its_own_checkpoint(checkpoint, exported, tmp_path, capsys):
+    if exported.suffix != ".onnx":
+        pytest.skip("only ONNX files are shared")
+    share(checkpoint, tmp_path / "shared", "mit", exported=exported)
+    assert "the model card has no scores" in capsys.readouterr().out
+    assert open_exported(tmp_path / "shared" / "model.onnx").kind == "joint"
+    other = read_checkpoint(checkpoint)
+    for key, tensor in other["state_dict"].items():
+        if key.startswith("label_head."):
+            tensor.mul_(1.05)
+    torch.save(other, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"gives other outputs than .*other\.pth; export that checkpoint"):
+        share(tmp_path / "other.pth", tmp_path / "shared_2", "mit", exported=exported)
+    assert not (tmp_path / "shared_2").exists()
 
 
 def test_a_file_without_logits_is_refused(checkpoint, tmp_path, monkeypatch):

@@ -156,7 +156,7 @@ def test_card_has_the_settings_of_the_checkpoint_and_a_section_for_the_author(sh
     for text in ("To be written by the author", "| epochs trained | 3 |", "AsymmetricLoss(clip=0.05)", "| 0.001 |"):
         assert text in body
     assert "5, in the order of the outputs: cat, dog, Ærø, d, e." in body
-    assert "The checkpoint contains no scores." in body
+    assert "Not measured." in body
 
 
 def scored_run(folder, checkpoint, **about):
@@ -327,6 +327,24 @@ def test_invalid_licence_is_refused(tmp_path, licence):
     write_checkpoint(tmp_path / "best.pth")
     with pytest.raises(UserError, match="`licence`"):
         share(tmp_path / "best.pth", tmp_path / "shared", licence)
+
+
+@pytest.mark.parametrize(
+    ("licence", "advice"), [("mit", ""), ("apache2", "did you mean apache-2.0"), ("my-own", "list, give other")]
+)
+def test_licence_that_the_hub_does_not_list_is_told_with_the_nearest(tmp_path, capsys, licence, advice):
+    write_checkpoint(tmp_path / "best.pth")
+    share(tmp_path / "best.pth", tmp_path / "shared", licence)
+    told = capsys.readouterr().out
+    assert (f"`licence` {licence}: is not in the hub's list" in told) == bool(advice)
+    assert advice in told
+    assert card(tmp_path / "shared")[0]["license"] == licence
+
+
+def test_share_tells_that_the_card_has_no_scores_and_what_to_do(tmp_path, capsys):
+    write_checkpoint(tmp_path / "best.pth")
+    share(tmp_path / "best.pth", tmp_path / "shared", "mit")
+    assert "note: the model card has no scores: score the checkpoint" in capsys.readouterr().out
 
 
 def test_backbone_alone_is_refused(tmp_path):

@@ -209,11 +209,12 @@ def _ready_classifier(options: argparse.Namespace) -> "ReadyModel | None":
     if not is_exported(options.checkpoint):
         return None
     from tresnet_downstream.deployment.scoring import ready_classifier
-    from tresnet_downstream.exported.file import CLASSIFIER, ExportedFile
+    from tresnet_downstream.exported.file import CLASSIFIER, KINDS, ExportedFile
 
-    if options.config is None and (kind := ExportedFile(options.checkpoint).kind) != CLASSIFIER:
-        raise UserError(f"{options.checkpoint}: is an exported {kind}; name the config of its data first")
-    return ready_classifier(options.checkpoint)
+    file = ExportedFile(options.checkpoint)
+    if options.config is None and file.kind != CLASSIFIER:
+        raise UserError(f"{file.path}: is an exported {KINDS[file.kind]}; name the config of its data first")
+    return ready_classifier(file)
 
 
 def _config_of_checkpoint(

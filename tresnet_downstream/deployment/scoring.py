@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tresnet_downstream.classification.classifier import ImagePreprocessor
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.exported import ExportedClassifier, open_exported
+from tresnet_downstream.exported import ExportedClassifier, ExportedDetector, ExportedJoint, open_exported
 from tresnet_downstream.exported.file import DETECTOR, ExportedFile
 from tresnet_downstream.prediction.probabilities import probabilities_of
 from tresnet_downstream.registry import MODELS, SCOPE
@@ -89,14 +89,14 @@ class ScoredDetector(BaseModel):
         return list(data["data_samples"])
 
 
-def ready_classifier(path: str | Path) -> ReadyModel:
+def ready_classifier(file: ExportedFile) -> ReadyModel:
     """An exported classifier for scoring.
 
     Raises:
         UserError: as :class:`ExportedClassifier`.
     """
-    model = ExportedClassifier(path)
-    config = {"type": f"{SCOPE}.{ScoredClassifier.__name__}", "file": str(path), "multi_label": model.multi_label}
+    model = ExportedClassifier(file)
+    config = {"type": f"{SCOPE}.{ScoredClassifier.__name__}", "file": str(file.path), "multi_label": model.multi_label}
     return ReadyModel(config, model.classes, model.pipeline)
 
 
@@ -110,7 +110,6 @@ def ready_detector(path: str | Path, kind: str = DETECTOR) -> ReadyModel:
     Raises:
         UserError: as :class:`ExportedFile`, and if the file is of another kind.
     """
-    file = ExportedFile(path)
-    file.require_kind(kind)
+    model = (ExportedDetector if kind == DETECTOR else ExportedJoint)(path)
     config = {"type": f"{SCOPE}.{ScoredDetector.__name__}", "file": str(path)}
-    return ReadyModel(config, open_exported(path).classes)
+    return ReadyModel(config, model.classes)

@@ -44,7 +44,7 @@ from tresnet_downstream.evaluation.detection_matches import interpolated_ap
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(len(KINDS))
 RIGHT, NOT_COUNTED = -1, -2
-Records: TypeAlias = Sequence[CocoAnnotation] | Sequence[CocoDetection]
+Shapes: TypeAlias = Sequence[CocoAnnotation] | Sequence[CocoDetection]
 
 # The IoUs of TIDE, section 2.2, and COCO's most detections for each image.
 _FOREGROUND_IOU = 0.5
@@ -247,18 +247,18 @@ class _Scenes:
         overlaps: np.ndarray = mask.iou(detections, shapes, [as_crowds] * len(objects))
         return overlaps
 
-    def _shapes(self, things: Records) -> np.ndarray | list[RunLengths]:
+    def _shapes(self, shapes: Shapes) -> np.ndarray | list[RunLengths]:
         """Boxes (n, 4) of left, top, width and height, or a list of run lengths."""
         if self._iou_type == "bbox":
-            return np.array([thing["bbox"] for thing in things], np.float64)
-        return [self._sizes.annToRLE(thing) for thing in things]
+            return np.array([shape["bbox"] for shape in shapes], np.float64)
+        return [self._sizes.annToRLE(shape) for shape in shapes]
 
 
-def _by_image(things: Records, counted: np.ndarray) -> dict[int, list[int]]:
+def _by_image(shapes: Shapes, counted: np.ndarray) -> dict[int, list[int]]:
     """Indices of the (n,) ``counted`` items of each image, in their order."""
     positions = defaultdict(list)
     for position in np.flatnonzero(counted).tolist():
-        positions[things[position]["image_id"]].append(position)
+        positions[shapes[position]["image_id"]].append(position)
     return positions
 
 

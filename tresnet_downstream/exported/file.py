@@ -13,8 +13,8 @@ from tresnet_downstream.exported.letterbox import LetterboxDescription
 from tresnet_downstream.json_reading import parse_json
 
 CLASSIFIER, DETECTOR, JOINT = "classifier", "detector", "joint"
-# The kinds of models.
-KINDS = (CLASSIFIER, DETECTOR, JOINT)
+# The kinds of models, and their names in messages.
+KINDS = {CLASSIFIER: "classifier", DETECTOR: "detector", JOINT: "joint model"}
 # The version of descriptions. Files without a version have version 1.
 VERSION = 1
 
@@ -84,14 +84,14 @@ class ExportedFile:
             )
         if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise UserError(
-                f"{path}: is an exported {str(self.kind)[:40]}, but this package supports {', '.join(KINDS)}; "
+                f"{path}: is an exported {str(self.kind)[:40]}, but this package supports {', '.join(KINDS.values())}; "
                 "export it again"
             )
 
     def require_kind(self, kind: str) -> None:
         """Raises UserError unless the file has a model of this kind."""
         if self.kind != kind:
-            raise UserError(f"{self.path}: is an exported {self.kind}, not a {kind}")
+            raise UserError(f"{self.path}: is an exported {KINDS[self.kind]}, not a {KINDS[kind]}")
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Runs the model and returns its outputs by name.

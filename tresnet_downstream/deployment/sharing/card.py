@@ -25,7 +25,6 @@ from tresnet_downstream.weights.download import sha256_of
 from tresnet_downstream.weights.reading import stored_at
 from tresnet_downstream.weights.shared import CLASSIFIER, CONFIG, WEIGHTS
 
-_LICENCE = re.compile(r"[A-Za-z0-9][\w.+-]*")
 _MOST_CLASSES = 200
 _PLACEHOLDER = (
     "> **To be written by the author:** the purpose of the model and the kind of images; uses that are out of scope; "
@@ -72,6 +71,11 @@ def scores_of(model: SharedModel, scored: str | Path | None, resamples: int = 10
     """
     folder = Path(scored) if scored is not None else model.path.parent
     if scored is None and not any((folder / part / DESCRIPTION).is_file() for part in (".", "labels", "boxes")):
+        if not _validation_scores(model):
+            tell(
+                "note: the model card has no scores: score the checkpoint with tresnet score, and share it again with "
+                "`scored`"
+            )
         return None
     try:
         outcome = read_outcome(folder)
@@ -135,9 +139,6 @@ def model_card(
     Returns:
         The content of ``README.md``.
 
-    Raises:
-        UserError: if ``licence`` is not a valid identifier.
-
     Examples:
         >>> from tresnet_downstream.deployment.sharing.model import shared_model
         >>> from tresnet_downstream.classification import ImageClassifier
@@ -165,8 +166,6 @@ def model_card(
 
 
 def _header(model: SharedModel, licence: str) -> str:
-    if not _LICENCE.fullmatch(licence):
-        raise UserError(f"`licence` {licence}: give an identifier of the hub, such as apache-2.0, cc-by-4.0 or other")
     is_classifier = model.kind == CLASSIFIER
     task = "image-classification" if is_classifier else "object-detection"
     in_timm = not isinstance(model.timm, str)
@@ -236,14 +235,20 @@ def _short(value: object) -> str:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
 
 
+def _validation_scores(model: SharedModel) -> dict[str, float]:
+    """The scores that the training's validation stored in the checkpoint. Detectors' checkpoints have none."""
+    return {
+        str(key): value
+        for key, value in model.score.items()
+        if type(value) in (int, float) and "/" not in str(key) and key not in ("epoch", "step")
+    }
+
+
 def _score_tables(model: SharedModel, scores: Scores | None) -> str:
     if scores is None:
-        numbers = {
-            key: value for key, value in model.score.items() if type(value) in (int, float) and "/" not in str(key)
-        }
-        rows = [[_line(str(key)), f"{value:.2f}"] for key, value in numbers.items() if key not in ("epoch", "step")]
+        rows = [[_line(name), f"{value:.2f}"] for name, value in _validation_scores(model).items()]
         if not rows:
-            return "The checkpoint contains no scores."
+            return "Not measured."
         return f"{_table(['score', 'value'], rows)}\n\nScores of the validation during training, without intervals."
     parts = []
     for title, part_scores in scores.rows:

@@ -11,6 +11,7 @@ import torch
 from tresnet_downstream.classification.model_loading import assembled, load_model
 from tresnet_downstream.deployment.sharing.card import model_card, scores_of
 from tresnet_downstream.deployment.sharing.exported_file import copy_exported
+from tresnet_downstream.deployment.sharing.licences import check_licence
 from tresnet_downstream.deployment.sharing.model import SharedModel, shared_model
 from tresnet_downstream.deployment.sharing.timm_form import TOLERANCE, TimmForm, difference_from_timm
 from tresnet_downstream.deployment.sharing.upload import require_repository, upload
@@ -89,9 +90,9 @@ def share(
         private: whether a new repository is private.
 
     Raises:
-        UserError: if the file is not a classifier or a detector, a run folder, thresholds or an exported file belong to
-            another model, ``out`` contains something else, or the upload fails. After a failed upload, the folder is
-            complete.
+        UserError: if ``licence`` has not the form of an identifier, the file is not a classifier or a detector, a run
+            folder, thresholds or an exported file belong to another model, ``out`` contains something else, or the
+            upload fails. After a failed upload, the folder is complete.
 
     Examples:
         >>> from tresnet_downstream import load_model
@@ -100,12 +101,14 @@ def share(
         >>> classifier = ImageClassifier(backbone, {"type": "LinearHead", "num_classes": 3})
         >>> torch.save(classifier.state_dict(), "classifier.pth")
         >>> share("classifier.pth", "shared", licence="apache-2.0").files
+        note: the model card has no scores: score the checkpoint with tresnet score, and share it again with `scored`
         ('README.md', 'config.json', 'model.safetensors')
         >>> load_model("shared").classes
         ('0', '1', '2')
     """
     if push_to is not None:
         require_repository(push_to)
+    check_licence(licence)
     folder, path = Path(out), locate(checkpoint)
     _require_place(folder)
     model = shared_model(path, weights)
