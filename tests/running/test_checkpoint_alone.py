@@ -182,6 +182,15 @@ def test_results_of_a_checkpoint_alone_go_to_the_folder_of_its_training_and_leav
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+def test_files_are_named_with_the_path_of_the_checkpoint_as_it_was_given(trained, data, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "run")
+    for folder, checkpoint, name in ((".", "run/best.pth", "run/scores.json"), ("run", "best.pth", "scores.json")):
+        monkeypatch.chdir(tmp_path / folder)
+        status, out, err = call("test_multilabel", [checkpoint, *paths_of(data, num_workers=0)])
+        assert (status, err) == (0, "")
+        assert f"wrote {name}" in out.splitlines()
+
+
 def test_results_of_a_checkpoint_that_lies_elsewhere_go_to_work_dirs(trained, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "copies").mkdir()

@@ -144,7 +144,7 @@ def _score(options: argparse.Namespace, task: str | None) -> None:
 
 def _folder_of_run(checkpoint: str) -> str | None:
     """The run folder that contains a checkpoint; None if it is in another folder."""
-    folder = Path(checkpoint).absolute().parent
+    folder = Path(checkpoint).parent
     return str(folder) if (folder / "run_id").is_file() else None
 
 
