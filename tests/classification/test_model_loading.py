@@ -3,14 +3,16 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import timm
 import torch
 from golden_networks import _fill, golden, pictures, release_state_dict
+from running.small_data import call
 from safetensors.torch import save_file
 from torchvision.models import ResNet50_Weights, resnet50
 
-from tresnet_downstream import load_model
+from tresnet_downstream import load_model, predict
 from tresnet_downstream.backbones import VARIANTS, TResNet
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.classification.convert import convert
@@ -123,15 +125,40 @@ def test_weights_are_read_from_every_checkpoint_structure(tmp_path, wrap, prefix
     assert torch.equal(logits_of(load_model(tmp_path / "a.pth")), logits_of(model))
 
 
-def test_detector_gives_its_backbone_with_pooled_features(tmp_path):
+@pytest.mark.parametrize("prefix", ["", "detector."], ids=["detector", "joint"])
+def test_detector_gives_its_backbone_with_pooled_features_and_a_notice(tmp_path, capsys, prefix):
     model = small_model()
     weights = {name: value for name, value in model.state_dict().items() if name.startswith("backbone.")}
-    torch.save({"state_dict": {**weights, "neck.conv.weight": torch.zeros(2)}, "meta": {}}, tmp_path / "d.pth")
+    weights |= {"neck.conv.weight": torch.zeros(2), "bbox_head.cls.weight": torch.zeros(2)}
+    weights = {prefix + name: value for name, value in weights.items()}
+    torch.save({"state_dict": weights, "meta": {}}, tmp_path / "d.pth")
     loaded = load_model(tmp_path / "d.pth")
+    assert "d.pth: is a detector; load_model loads its backbone only, and load_detector all" in capsys.readouterr().out
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(loaded(images), model.backbone(images)[-1].mean((2, 3)))
     assert loaded.classes == ()
+    rows = dict(line.split(maxsplit=1) for line in describe(read_weight_file(tmp_path / "d.pth")).splitlines())
+    assert (rows["detector"], rows["output"]) == ("only its backbone is described", "pooled features")
+    status, out, err = call("weights", ["convert", tmp_path / "d.pth", tmp_path / "c.pth", "--to", "tresnet"])
+    assert (status, err) == (0, "")
+    assert f"not converted, since they are of neither the backbone nor the head: {prefix}neck.conv.weight and 1" in out
+
+
+def test_model_without_a_head_predicts_no_probabilities(tmp_path, capsys):
+    weights = {name: value for name, value in small_model().state_dict().items() if name.startswith("backbone.")}
+    torch.save(weights, tmp_path / "backbone.pth")
+    model = load_model(tmp_path / "backbone.pth")
+    assert not capsys.readouterr().out
+    with pytest.raises(UserError, match="has no head, so it predicts no labels"):
+        predict(model, np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_exported_file_is_named_as_such(tmp_path, suffix):
+    (tmp_path / f"model{suffix}").write_bytes(b"\x08\x0a\x12\x07pytorch")
+    with pytest.raises(UserError, match="is an exported model; give the weights that it was exported from"):
+        load_model(tmp_path / f"model{suffix}")
 
 
 def test_files_without_batch_counts_are_complete(tmp_path):
@@ -310,7 +337,7 @@ def test_catalogue_entries_have_the_size_of_their_networks(name):
 
 PEAK = """
 import sys
-from tresnet_downstream import load_model
+from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification.transforms import build_pipeline
 def peak():
     # Not getrusage: its peak begins with that of the process that started this one.

@@ -10,6 +10,8 @@ from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.weight_file import WeightFile, not_finite
 from tresnet_downstream.classification.weight_file_reading import read_weight_file
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.notices import tell
+from tresnet_downstream.weights.reading import has_boxes
 
 
 def load_model(
@@ -24,8 +26,8 @@ def load_model(
     """Loads a classifier from a weight file, ready for prediction.
 
     The file may be from TResNet, ASL, ML-Decoder, ImageNet-21K or timm, or a checkpoint of this toolkit. From a
-    checkpoint of MMDetection, the backbone is loaded. A checkpoint of this toolkit describes its network; the module of
-    a user's own head or backbone must be imported first.
+    detector's checkpoint, only the backbone is loaded, and a notice says so. A checkpoint of this toolkit describes its
+    network; the module of a user's own head or backbone must be imported first.
 
     Args:
         path_or_name: the path of a file or shared folder, an ``https://`` URL, a name of the catalogue such as
@@ -63,6 +65,8 @@ def load_model(
     file = read_weight_file(path_or_name, variant, slopes, weights, multi_label, input_size, network)
     if bad := not_finite(file.state_dict):
         raise UserError(f"{file.path}: has values that are not finite, in {bad[0]} and {len(bad) - 1} more")
+    if has_boxes(file.unused):
+        tell(f"note: {file.path}: is a detector; load_model loads its backbone only, and load_detector all of it")
     return assembled(file)
 
 

@@ -17,6 +17,7 @@ from tresnet_downstream.registry import MODELS, SCOPE
 from tresnet_downstream.running.stored_config import few_modules
 from tresnet_downstream.weights.catalogue import PublicWeight
 from tresnet_downstream.weights.integrity import is_finite
+from tresnet_downstream.weights.reading import has_boxes
 
 
 @dataclass(frozen=True)
@@ -138,18 +139,21 @@ def describe(file: WeightFile) -> str:
     how = ", then ".join(resize.get(step["type"], step["type"]) for step in file.pipeline)
     shown = ", ".join(file.classes[:4]) + (", ..." if len(file.classes) > 4 else "")
     head = file.head or {"type": "none: returns pooled features", "num_classes": 0}
+    output = "a probability for each class" if file.multi_label else "one class of all"
+    names = f": {shown}" if file.named else ", not named in the file" if file.head else ""
     groups = f", {head['num_groups']} groups" if head.get("num_groups") else ""
     bad = not_finite(file.state_dict)
     rows = {
         "file": f"{file.path} ({file.path.stat().st_size / 1e6:.0f} MB)",
+        **({"detector": "only its backbone is described"} if has_boxes(file.unused) else {}),
         "release": f"{STYLES[file.style]}, {file.weights} weights",
         "variant": file.variant + ("" if file.variant != "custom" else f" {file.backbone}"),
         **({"slopes": slopes + note} if slopes else {}),
         "head": f"{head['type']}{groups}",
-        "classes": f"{head['num_classes']}" + (f": {shown}" if file.named else ", not named in the file"),
+        "classes": f"{head['num_classes']}{names}",
         "parameters": f"{sum(parameter.numel() for parameter in layout.parameters()):,}",
         "input": f"{file.input_size} x {file.input_size}, {how}",
-        "answers": "a probability for each class" if file.multi_label else "one class of all",
+        "output": output if file.head else "pooled features",
         "values": f"not finite in {bad[0]} and {len(bad) - 1} more" if bad else "all finite",
     }
     if file.inexact:

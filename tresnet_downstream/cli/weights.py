@@ -116,6 +116,9 @@ def _convert(options: argparse.Namespace) -> None:
 
     file = read_weight_file(options.file, **model_options(options))
     print(f"wrote {convert(file, options.out, options.to)}")
+    if file.unused:
+        more = f" and {len(file.unused) - 1} more" if len(file.unused) > 1 else ""
+        print(f"not converted, since they are of neither the backbone nor the head: {file.unused[0]}{more}")
     if file.inexact:
         print(f"{file.inexact} norm weights below 1e-5 cannot be converted exactly and were set to 1e-5")
 

@@ -75,8 +75,8 @@ def predict(model: Predictor, images: Picture | Iterable[Picture], batch_size: i
         float32 of shape (N, C): a sigmoid for each class of a multi-label model, otherwise a softmax.
 
     Raises:
-        UserError: if an image cannot be read, the model has no pipeline, or a batch does not fit in memory. For the
-            latter, the message names a batch size that fits.
+        UserError: if an image cannot be read, the model has no pipeline or no head, or a batch does not fit in memory.
+            For the latter, the message names a batch size that fits.
 
     Examples:
         >>> from tresnet_downstream.classification import ImageClassifier
@@ -100,6 +100,8 @@ def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 
     """As :func:`predict`, but yields a :class:`Prediction` for each image, also for images that cannot be read."""
     if not model.pipeline:
         raise UserError("the model has no pipeline to prepare images: load it with load_model")
+    if model.classes == ():
+        raise UserError("the model has no head, so it predicts no labels; call it for pooled features")
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
     if model.training:

@@ -11,7 +11,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +147,19 @@ def is_detector(path: str | Path) -> bool:
     """
     checkpoint = read_checkpoint(path, map_location="meta")
     weights = _mapping_at(checkpoint, RAW)
+    return has_boxes(map(str, checkpoint if weights is None else weights))
+
+
+def has_boxes(names: Iterable[str]) -> bool:
+    """Whether names of weights are of a detector, in MMDetection's naming, or of a joint model.
+
+    Examples:
+        >>> has_boxes(["backbone.conv1.weight", "bbox_head.weight"]), has_boxes(["backbone.conv1.weight"])
+        (True, False)
+    """
     # In a joint model, the names of the detector begin with "detector.".
-    names = (str(name).removeprefix("detector.") for name in (checkpoint if weights is None else weights))
-    return any(name.startswith(("bbox_head.", "roi_head.", "rpn_head.")) for name in names)
+    heads = ("bbox_head.", "roi_head.", "rpn_head.")
+    return any(name.removeprefix("detector.").startswith(heads) for name in names)
 
 
 def looks_like_weights(path: str | Path) -> bool:
@@ -176,6 +186,8 @@ def _reader_for(path: Path, start: bytes) -> Callable[[Path, MapLocation], objec
             "torch"
         )
     if kind == "unknown":
+        if path.suffix in (".onnx", ".xml"):
+            raise UserError(f"{path}: is an exported model; give the weights that it was exported from")
         shown = start[:24].decode("ascii", "replace").split("\n")[0]
         raise UserError(f"{path}: is not a weight file: it begins with {shown!r}")
     return _read_torch if kind == "torch" else _read_safetensors
