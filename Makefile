@@ -28,7 +28,7 @@ help:
 	@echo "make demo   trains on the embedded digits, prints the mAP table and writes a report"
 	@echo "make demo-detection  the same for a detector: AP table, pictures with boxes, report"
 	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some three minutes"
-	@echo "make reproduce TINY_IMAGENET=DIR VOC2007=DIR LITE0=FILE  tries the published claims in small; STAGE=NAME one stage"
+	@echo "make reproduce TINY_IMAGENET=DIR VOC2007=DIR LITE0=FILE  tests the published claims in small experiments; STAGE=NAME one stage"
 	@echo "make test   lint, types and the tests but for the slow ones; some nine minutes on two cores"
 	@echo "make tests-fast  the same tests without lint and types"
 	@echo "make test-all  lint, types and every test"

@@ -15,7 +15,11 @@ from tresnet_downstream.cli.options import import_file
 from tresnet_downstream.evaluation import read_run
 from tresnet_downstream.formats import FORMATS
 
-_EXAMPLE = re.compile(r"```python\n# (own_\w+\.py)\n(.+?)```\n```\n--cfg-options (.+?)\n```", re.DOTALL)
+_EXAMPLE = re.compile(
+    r"```python\n# (own_\w+\.py)\n(.+?)```\n"
+    r"```\ntresnet train CONFIG --import \1 \\\n    --cfg-options (.+?)\n```",
+    re.DOTALL,
+)
 _PARTS = ("head", "backbone", "loss", "data_set", "annotation_format", "metric", "transform", "optimiser")
 EXAMPLES = {
     name: (text, shlex.split(changes.replace("\\\n", " ")))

@@ -15,7 +15,7 @@ ON_BAD_IMAGE = ("error", "skip", "leave_out")
 def require_on_bad_image(value: str) -> None:
     """Raises UserError unless the value is one of ``ON_BAD_IMAGE``."""
     if value not in ON_BAD_IMAGE:
-        raise UserError(f"on_bad_image: {value!r} is neither 'error' nor 'skip' nor 'leave_out'")
+        raise UserError(f"on_bad_image: {value!r} choose 'error', 'skip' or 'leave_out'")
 
 
 def first_readable(
@@ -45,7 +45,7 @@ def first_readable(
             if on_bad_image == "leave_out":
                 return None, passed_over, str(error)
             if on_bad_image == "error":
-                raise UserError(f"{error}; on_bad_image=skip leaves such files out") from error
+                raise UserError(f"{error}; set on_bad_image=skip to skip such files") from error
             passed_over[name_of(place)] = str(error)
     first = next(iter(passed_over.values()))
     raise UserError(f"none of the {count} images can be read; the first: {first}")
@@ -72,7 +72,7 @@ def require_images(key: str, folder: str, missing: Sequence[str], count: int, on
     if missing and on_bad_image == "error":
         raise UserError(
             f"{key}: {len(missing)} of {count} images are not in {folder}, the first is {missing[0]!r}; "
-            "on_bad_image=skip leaves them out"
+            "set on_bad_image=skip to skip them"
         )
 
 

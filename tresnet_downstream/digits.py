@@ -114,8 +114,8 @@ def draw_ground(rng: Rng, size: int) -> Array:
         noise = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
         pattern = np.clip(np.asarray(noise.resize((size, size), Resampling.BICUBIC)), -1, 1)
     # The amplitude leaves the background dark enough for a colour with more than the smallest contrast.
-    swing = rng.uniform(-40, 40, (3, 1, 1)).astype(np.float32) * (0.6 if kind == 3 else 1)
-    return np.clip(base + pattern * swing, 0, 255)
+    amplitude = rng.uniform(-40, 40, (3, 1, 1)).astype(np.float32) * (0.6 if kind == 3 else 1)
+    return np.clip(base + pattern * amplitude, 0, 255)
 
 
 def draw_distractor(rng: Rng, canvas: Array) -> None:

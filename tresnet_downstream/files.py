@@ -221,6 +221,9 @@ def unpack_gzip(path: str | os.PathLike[str]) -> bytes:
     with open_regular(path) as packed, gzip.open(packed) as unpacked:
         most = unpacked_limit(os.fstat(packed.fileno()).st_size)
         content = unpacked.read(most + 1)
+        size = os.fstat(packed.fileno()).st_size
     if len(content) > most:
-        raise UserError(f"{path}: {excess('expansion', f'unpacks to over {most:,} bytes')} (of each packed byte)")
+        raise UserError(
+            f"{path}: {excess('expansion', f'unpacks to over {most / size:,.0f} bytes for each packed byte')}"
+        )
     return content

@@ -11,7 +11,7 @@ _STRENGTH, _FIRST = 0.9, 0.2
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Draws a map in colours from violet over orange to yellow over a grey image.
+    """Overlays a heat map on a grey copy of an image, in colours from violet through orange to yellow.
 
     Args:
         picture: the image, uint8 of shape (height, width, 3).

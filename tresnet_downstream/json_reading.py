@@ -45,7 +45,8 @@ def parse_json(content: str | bytes, name: object) -> Any:
     except UnicodeEncodeError as error:
         place = ascii(error.object[max(0, error.start - 30) : error.end + 30])
         raise UserError(
-            f"{name}: malformed JSON: a lone surrogate, half of a character, in {place}; write it whole"
+            f"{name}: malformed JSON: an unpaired surrogate (\\ud800 to \\udfff) in {place}; write the complete "
+            "character"
         ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: malformed JSON: {error}") from error

@@ -6,7 +6,7 @@ an option for the parameter, the user reads ``--batch-size 0: give 1 or more``. 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 # Scripts by the names of their commands.
@@ -73,3 +73,13 @@ def worded(message: str) -> str:
     if _runs_script:
         message = _COMMAND.sub(lambda match: SCRIPTS[match[1]], message)
     return re.sub("`([a-z_]+)`", lambda match: _options.get(match[1], match[0]), message)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first name, and the number of the others if there are any.
+
+    Examples:
+        >>> first_of(["stem.weight"]), first_of(["stem.weight", "stem.bias", "fc.weight"])
+        ('stem.weight', 'stem.weight and 2 more')
+    """
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"

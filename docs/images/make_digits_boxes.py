@@ -14,7 +14,7 @@ THRESHOLD = 0.5
 
 
 def main(checkpoint: str, out: str) -> None:
-    """Lays the first eight validation pictures out in two rows."""
+    """Lays the first eight validation images out in two rows."""
     model = load_detector(checkpoint)
     pictures = sorted(Path("data/digits/val").glob("*.jpg"))[: 2 * COLUMNS]
     width, height = (count * (SIDE + GAP) - GAP for count in (COLUMNS, 2))

@@ -16,7 +16,7 @@ COUNT = 12
 
 
 def main() -> None:
-    """Scores the first validation pictures and writes digits_predictions.jpg beside this file."""
+    """Scores the first validation images and writes digits_predictions.jpg beside this file."""
     config = load_config(CONFIG)
     data = DATASETS.build(config.val_dataloader.dataset)
     samples = [data[index] for index in range(COUNT)]

@@ -18,7 +18,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         offset: 0 or 1.
 
     Returns:
-        int64 of shape (kept,).
+        int64 of shape (selected,).
     """
     boxes = widened(boxes)
     if offset:
@@ -40,13 +40,13 @@ def softnms(
 ) -> Tensor:
     """Lowers the scores of boxes that overlap a better one; computed on the CPU, as in mmcv.
 
-    Soft-NMS (Bodla et al., 2017). Ties are broken by mmcv's order: the best box changes places with the first of
-    those that wait, and where one is discarded the last takes its place.
+    Soft-NMS (Bodla et al., 2017). Ties are broken as in mmcv: the best box is swapped with the first box that is
+    not yet selected, and a discarded box is replaced by the last one.
 
     Args:
         boxes: N x 4.
         scores: N.
-        dets: N x 5, is given the boxes that stay and their new scores, best first.
+        dets: N x 5, output: the remaining boxes and their new scores, best first.
         iou_threshold: the overlap from which ``method`` 0 and 1 act.
         sigma: of the Gaussian.
         min_score: a box is discarded when its score falls below.
@@ -54,22 +54,22 @@ def softnms(
         offset: 0 or 1.
 
     Returns:
-        int64 of shape (kept,), positions in ``boxes``.
+        int64 of shape (remaining,), positions in ``boxes``.
     """
-    waiting = torch.cat([widened(boxes), widened(scores)[:, None]], 1).numpy().astype(np.float32)  # a copy
-    positions = np.arange(len(waiting))
-    kept = 0
-    while kept < len(waiting):
-        best = kept + _first_greatest(waiting[kept:, 4])
-        for rows in (waiting, positions):
-            rows[[kept, best]] = rows[[best, kept]]
-        kept += 1
-        rest = waiting[kept:]
-        overlaps = _overlaps(waiting[kept - 1, :4], rest[:, :4], offset)
+    candidates = torch.cat([widened(boxes), widened(scores)[:, None]], 1).numpy().astype(np.float32)  # a copy
+    positions = np.arange(len(candidates))
+    selected = 0
+    while selected < len(candidates):
+        best = selected + _first_greatest(candidates[selected:, 4])
+        for rows in (candidates, positions):
+            rows[[selected, best]] = rows[[best, selected]]
+        selected += 1
+        rest = candidates[selected:]
+        overlaps = _overlaps(candidates[selected - 1, :4], rest[:, :4], offset)
         rest[:, 4] *= _kept_share(overlaps, method, np.float32(iou_threshold), np.float32(sigma))
-        order = np.concatenate([np.arange(kept), kept + _without(rest[:, 4] < np.float32(min_score))])
-        waiting, positions = waiting[order], positions[order]
-    dets[:kept] = torch.from_numpy(waiting).to(dets.dtype)
+        order = np.concatenate([np.arange(selected), selected + _order_without(rest[:, 4] < np.float32(min_score))])
+        candidates, positions = candidates[order], positions[order]
+    dets[:selected] = torch.from_numpy(candidates).to(dets.dtype)
     return torch.from_numpy(positions)
 
 
@@ -78,7 +78,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
     Args:
         dets: N x 5, boxes and scores.
-        iou_threshold: a box goes if its overlap with a better one is at least this.
+        iou_threshold: a box is suppressed if its overlap with a better one is at least this.
     """
     boxes, scores = widened(dets).cpu().split([4, 1], 1)
     order = scores[:, 0].sort(descending=True, stable=True).indices.numpy()
@@ -94,7 +94,8 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int) -> None:
     """Writes the IoU of M and N boxes into ``ious``, M x N; with ``aligned``, the IoU of M pairs into M values.
 
-    ``mode`` 0 is intersection over union, 1 over the first box; the divisor is at least ``offset``.
+    ``mode`` 0 is intersection over union, 1 intersection over the area of the first box. The divisor is at least
+    ``offset``.
     """
     first, second = widened(bboxes1), widened(bboxes2)
     if not aligned:
@@ -128,10 +129,10 @@ def _first_greatest(scores: np.ndarray) -> int:
     return 0 if np.isnan(scores[0]) else int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
 
-def _without(gone: np.ndarray) -> np.ndarray:
+def _order_without(removed: np.ndarray) -> np.ndarray:
     """The order of the remaining items if the last one is moved into each vacated position."""
-    stays = np.flatnonzero(~gone)
-    count = len(stays)
+    remaining = np.flatnonzero(~removed)
+    count = len(remaining)
     order = np.arange(count)
-    order[gone[:count]] = stays[stays >= count][::-1]
+    order[removed[:count]] = remaining[remaining >= count][::-1]
     return order

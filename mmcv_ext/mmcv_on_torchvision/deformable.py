@@ -30,11 +30,11 @@ def deform_conv_forward(
     """Writes the convolution of ``input``, N x C x H x W, sampled at shifted positions, into ``output``.
 
     ``offset`` has the shifts, N x (2 * deformable_group * kH * kW) x H' x W', rows before columns. ``columns`` and
-    ``ones`` are room for work. ``sizes`` has what :data:`PLAIN` names.
+    ``ones`` are mmcv's work buffers and are not used. ``sizes`` has the integers that :data:`PLAIN` names.
     """
-    given = _operands(input, weight, offset, None, None)
+    operands = _operands(input, weight, offset, None, None)
     numbers = _numbers(sizes, PLAIN, use_mask=False)
-    output.copy_(torch.ops.torchvision.deform_conv2d(*given, *numbers))
+    output.copy_(torch.ops.torchvision.deform_conv2d(*operands, *numbers))
 
 
 def deform_conv_backward_input(
@@ -49,14 +49,14 @@ def deform_conv_backward_input(
 ) -> None:
     """Writes the gradients with respect to the images and the shifts.
 
-    That by the weights comes with them, and waits at ``grad_output`` for :func:`deform_conv_backward_parameters`,
-    which mmcv calls next with the same tensors.
+    The same operator also computes the gradient with respect to the weights. It is stored as an attribute of
+    ``grad_output`` for :func:`deform_conv_backward_parameters`, which mmcv calls next with the same tensors.
     """
-    given = _operands(input, weight, offset, None, None)
+    operands = _operands(input, weight, offset, None, None)
     numbers = _numbers(sizes, PLAIN, use_mask=False)
-    gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
+    gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *operands, *numbers)
     grad_input.copy_(gradients[0])
-    grad_offset.copy_(_without_gradient_outside(gradients[2], given[2], input, weight, numbers))
+    grad_offset.copy_(_without_gradient_outside(gradients[2], operands[2], input, weight, numbers))
     vars(grad_output)[_BY_WEIGHTS] = (columns, gradients[1])
 
 
@@ -78,9 +78,9 @@ def deform_conv_backward_parameters(
         grad_weight.add_(gradient.to(grad_weight.dtype), alpha=scale)
         return
     # Only the weights need a gradient, which does not depend on their values.
-    given = _operands(input, torch.zeros_like(grad_weight), offset, None, None)
+    operands = _operands(input, torch.zeros_like(grad_weight), offset, None, None)
     numbers = _numbers(sizes, PLAIN, use_mask=False)
-    gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
+    gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *operands, *numbers)
     grad_weight.add_(gradients[1].to(grad_weight.dtype), alpha=scale)
 
 
@@ -99,13 +99,13 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Like :func:`deform_conv_forward`, with samples multiplied by ``mask``, N x (groups * kernel) x H' x W'.
 
-    Shifts and mask may be of a larger map, as MMDetection's DyHead gives them. Then the first numbers of each image are
-    taken, as they lie in memory.
+    If offset and mask have a larger feature map than the output, as in MMDetection's DyHead, the first values of each
+    image in memory order are used.
     """
-    offset, mask = (_first_of_each(given, output.shape[2:]) for given in (offset, mask))
-    given = _operands(input, weight, offset, mask, bias if with_bias else None)
+    offset, mask = (_first_of_each(tensor, output.shape[2:]) for tensor in (offset, mask))
+    operands = _operands(input, weight, offset, mask, bias if with_bias else None)
     numbers = _numbers(sizes, MODULATED, use_mask=True)
-    output.copy_(torch.ops.torchvision.deform_conv2d(*given, *numbers))
+    output.copy_(torch.ops.torchvision.deform_conv2d(*operands, *numbers))
 
 
 def modulated_deform_conv_backward(
@@ -127,13 +127,13 @@ def modulated_deform_conv_backward(
     **sizes: int,
 ) -> None:
     """Writes the gradients of :func:`modulated_deform_conv_forward`."""
-    offset, mask = (_first_of_each(given, grad_output.shape[2:]) for given in (offset, mask))
-    given = _operands(input, weight, offset, mask, bias if with_bias else None)
+    offset, mask = (_first_of_each(tensor, grad_output.shape[2:]) for tensor in (offset, mask))
+    operands = _operands(input, weight, offset, mask, bias if with_bias else None)
     numbers = _numbers(sizes, MODULATED, use_mask=True)
-    gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *given, *numbers)
+    gradients = torch.ops.torchvision._deform_conv2d_backward(widened(grad_output), *operands, *numbers)
     grad_input.copy_(gradients[0])
     grad_weight.copy_(gradients[1])
-    by_offset = _without_gradient_outside(gradients[2], given[2], input, weight, numbers)
+    by_offset = _without_gradient_outside(gradients[2], operands[2], input, weight, numbers)
     for target, gradient in ((grad_offset, by_offset), (grad_mask, gradients[3])):
         target.zero_()
         target.flatten(1)[:, : gradient[0].numel()] = gradient.flatten(1).to(target.dtype)
@@ -158,7 +158,7 @@ def ms_deform_attn_forward(
         value_level_start_index: the first key of each level.
         sampling_locations: N x queries x heads x levels x points x 2, x and y in [0, 1].
         attention_weights: N x queries x heads x levels x points.
-        im2col_step: pictures at a time in mmcv; all here.
+        im2col_step: mmcv's number of images per step, ignored: all images are processed at once.
 
     Returns:
         N x queries x (heads * channels).
@@ -180,8 +180,8 @@ def ms_deform_attn_backward(
     *,
     im2col_step: int,
 ) -> None:
-    """Writes the gradients of :func:`ms_deform_attn_forward`, which is computed again for them."""
-    operands = [widened(given).detach().requires_grad_() for given in (value, sampling_locations, attention_weights)]
+    """Writes the gradients of :func:`ms_deform_attn_forward`, which recomputes the forward pass."""
+    operands = [widened(tensor).detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
     with torch.enable_grad():
         output = _attend(value_spatial_shapes.tolist(), *operands)
     gradients = torch.autograd.grad(output, operands, widened(grad_output), allow_unused=True)
@@ -195,15 +195,15 @@ def _operands(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None
     features = widened(input)
     mask = features.new_zeros((len(features), 1)) if mask is None else mask
     bias = features.new_zeros(len(weight)) if bias is None else bias
-    return [features, *(widened(given).to(features.dtype) for given in (weight, offset, mask, bias))]
+    return [features, *(widened(tensor).to(features.dtype) for tensor in (weight, offset, mask, bias))]
 
 
-def _first_of_each(given: Tensor, size: Sequence[int]) -> Tensor:
+def _first_of_each(tensor: Tensor, size: Sequence[int]) -> Tensor:
     """The first numbers of each image of N x C x H x W, reshaped to N x C x ``size``."""
-    count = given.shape[1] * size[0] * size[1]
-    if tuple(given.shape[2:]) == tuple(size) or given[0].numel() < count:
-        return given  # torchvision refuses a smaller map
-    cropped: Tensor = given.flatten(1)[:, :count].unflatten(1, (given.shape[1], *size))
+    count = tensor.shape[1] * size[0] * size[1]
+    if tuple(tensor.shape[2:]) == tuple(size) or tensor[0].numel() < count:
+        return tensor  # torchvision refuses a smaller map
+    cropped: Tensor = tensor.flatten(1)[:, :count].unflatten(1, (tensor.shape[1], *size))
     return cropped
 
 

@@ -1,11 +1,11 @@
 """Focal losses (Lin et al., 2017) for one class per row, and their gradients.
 
 ``target`` has the class of each row, int64; the number of classes stands for background in the sigmoid form, and
-negative targets give 0 in the softmax form. ``weight`` has a factor for each class, or no element for none: a row
-takes that of its target, and a row of the background takes 1, where mmcv reads past the end.
+negative targets give 0 in the softmax form. ``weight`` has a factor for each class, or is empty. The factor
+of a row is that of its target class, and 1 for background, where mmcv reads beyond the array.
 
 Departure: the sigmoid form takes logarithms of probabilities from the logits, so that it is exact for logits of any
-size; mmcv rounds 1 - p to float32 first, which at a logit of 20 is 0 and costs 65 in place of 15.
+size; mmcv rounds 1 - p to float32 first, which at a logit of 20 is 0, so the loss is 65 instead of 15.
 """
 
 import torch

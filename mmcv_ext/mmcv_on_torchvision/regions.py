@@ -30,15 +30,15 @@ def roi_align_forward(
     Args:
         input: N x C x H x W.
         rois: K x 5.
-        output: K x C x aligned_height x aligned_width, is written to.
-        argmax_y: for the maximum, of ``output``'s shape: is given the row of the greatest sample, -1 for none.
-        argmax_x: the same for the column.
-        aligned_height: bins.
-        aligned_width: bins.
-        spatial_scale: pixels of ``input`` in a pixel of the picture.
+        output: K x C x aligned_height x aligned_width, is overwritten.
+        argmax_y: output for the maximum, of ``output``'s shape: y of the greatest sample, -1 for none.
+        argmax_x: the same for x.
+        aligned_height: number of bins in a column.
+        aligned_width: number of bins in a row.
+        spatial_scale: size of the feature map relative to the image.
         sampling_ratio: samples along each side of a bin; 0 takes one for each pixel of ``input`` in it.
         pool_mode: 0 for the maximum, 1 for the average.
-        aligned: whether pixels' centres are at half coordinates.
+        aligned: whether the centres of pixels are at half-integer coordinates.
     """
     features, boxes = widened(input), widened(rois).to(widened(input).dtype)
     if pool_mode == AVERAGE:
@@ -48,18 +48,18 @@ def roi_align_forward(
     shape = (len(boxes), features.shape[1], aligned_height, aligned_width)
     best = features.new_full(shape, EMPTY)
     best_y, best_x = features.new_full(shape, -1), features.new_full(shape, -1)
-    pictures = boxes[:, 0].long()[:, None, None]
+    image_index = boxes[:, 0].long()[:, None, None]
     for y, x, inside in _samples(boxes, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned):
         corners = _corners(y, x, *features.shape[2:])
         # Each is K x bins x bins x C, because separated index arrays come first in the result's shape.
-        value = sum(weight[..., None] * features[pictures, :, row, column] for row, column, weight in corners)
+        value = sum(weight[..., None] * features[image_index, :, row, column] for row, column, weight in corners)
         value = torch.as_tensor(value).permute(0, 3, 1, 2)
         greater = (value > best) & inside[:, None]
         best = torch.where(greater, value, best)
         best_y = torch.where(greater, y[:, None].expand(shape), best_y)
         best_x = torch.where(greater, x[:, None].expand(shape), best_x)
-    for given, result in ((output, best), (argmax_y, best_y), (argmax_x, best_x)):
-        given.copy_(result)
+    for target, result in ((output, best), (argmax_y, best_y), (argmax_x, best_x)):
+        target.copy_(result)
 
 
 def roi_align_backward(
@@ -81,13 +81,13 @@ def roi_align_backward(
         size = (spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned)
         grad_input += torch.ops.torchvision._roi_align_backward(gradient, boxes, *size)
         return
-    found = argmax_y != -1
+    has_maximum = argmax_y != -1
     total = torch.zeros_like(grad_input, dtype=gradient.dtype)
-    pictures = boxes[:, 0].long()[:, None, None, None].expand_as(found)
-    channels = torch.arange(total.shape[1], device=total.device)[:, None, None].expand_as(found)
+    image_index = boxes[:, 0].long()[:, None, None, None].expand_as(has_maximum)
+    channels = torch.arange(total.shape[1], device=total.device)[:, None, None].expand_as(has_maximum)
     for row, column, weight in _corners(widened(argmax_y), widened(argmax_x), *total.shape[2:]):
-        places = (pictures[found], channels[found], row[found], column[found])
-        total.index_put_(places, (gradient * weight)[found], accumulate=True)
+        places = (image_index[has_maximum], channels[has_maximum], row[has_maximum], column[has_maximum])
+        total.index_put_(places, (gradient * weight)[has_maximum], accumulate=True)
     grad_input += total
 
 
@@ -105,25 +105,25 @@ def roi_pool_forward(
     Args:
         input: N x C x H x W.
         rois: K x 5; x2 and y2 are the last pixels inside.
-        output: K x C x pooled_height x pooled_width, is written to; 0 for a bin without pixels.
-        argmax: of that shape, int32: is given the pixel's position in its plane, -1 for none.
-        pooled_height: bins.
-        pooled_width: bins.
-        spatial_scale: pixels of ``input`` in a pixel of the picture.
+        output: K x C x pooled_height x pooled_width, is overwritten; 0 for a bin without pixels.
+        argmax: output of that shape, int32: the position of the pixel in its plane, -1 for none.
+        pooled_height: number of bins in a column.
+        pooled_width: number of bins in a row.
+        spatial_scale: size of the feature map relative to the image.
     """
     features = widened(input)
     boxes = widened(rois).to(features.dtype)
     rows = _pixels_of_bins(boxes[:, 2], boxes[:, 4], pooled_height, features.shape[2], spatial_scale)
     columns = _pixels_of_bins(boxes[:, 1], boxes[:, 3], pooled_width, features.shape[3], spatial_scale)
     width = features.shape[3]
-    for index, picture in enumerate(boxes[:, 0].long().tolist()):
+    for index, image in enumerate(boxes[:, 0].long().tolist()):
         top, bottom = _reach(rows[index])
         left, right = _reach(columns[index])
         if top == bottom or left == right:
             output[index], argmax[index] = 0, -1
             continue
         # Columns within rows, so that among equal values the first in row order is chosen, as in mmcv.
-        plane = features[picture, :, top:bottom, left:right]
+        plane = features[image, :, top:bottom, left:right]
         along, column = _greatest(plane[:, :, None, :], columns[index, :, left:right])  # C x rows x bins
         best, row = _greatest(along.transpose(1, 2)[:, :, None, :], rows[index, :, top:bottom])  # C x bins x bins
         chosen = column.transpose(1, 2).gather(2, row)
@@ -143,12 +143,12 @@ def roi_pool_backward(
     spatial_scale: float,
 ) -> None:
     """Adds the gradient of :func:`roi_pool_forward` to ``grad_input``, N x C x H x W."""
-    found = argmax != -1
+    has_maximum = argmax != -1
     total = torch.zeros_like(grad_input, dtype=widened(grad_output).dtype)
-    pictures = rois[:, 0].long()[:, None, None, None].expand_as(found)
-    channels = torch.arange(total.shape[1], device=total.device)[:, None, None].expand_as(found)
-    places = (pictures[found], channels[found], argmax[found].long())
-    total.flatten(2).index_put_(places, widened(grad_output)[found], accumulate=True)
+    image_index = rois[:, 0].long()[:, None, None, None].expand_as(has_maximum)
+    channels = torch.arange(total.shape[1], device=total.device)[:, None, None].expand_as(has_maximum)
+    places = (image_index[has_maximum], channels[has_maximum], argmax[has_maximum].long())
+    total.flatten(2).index_put_(places, widened(grad_output)[has_maximum], accumulate=True)
     grad_input += total
 
 
@@ -214,5 +214,5 @@ def _reach(inside: Tensor) -> tuple[int, int]:
 
 def _greatest(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """The maximum over the last axis among ``inside``, and its index; minus infinity if there is none."""
-    found = values.masked_fill(~inside, float("-inf")).max(-1)
-    return found.values, found.indices
+    maximum = values.masked_fill(~inside, float("-inf")).max(-1)
+    return maximum.values, maximum.indices

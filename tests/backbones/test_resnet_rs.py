@@ -3,38 +3,38 @@
 import pytest
 import torch
 
-from tresnet_downstream.backbones.resnet_rs import LADDER, ladder_table, rung_for
+from tresnet_downstream.backbones.resnet_rs import SCALED_NETWORKS, largest_within, scaled_networks_table
 from tresnet_downstream.benchmark.work import multiply_adds
 from tresnet_downstream.errors import UserError
 
 
-@pytest.mark.parametrize("rung", LADDER[:3], ids=lambda rung: f"{rung.model}-{rung.input_size}")
-def test_work_and_size_are_those_of_timms_networks(rung):
+@pytest.mark.parametrize("network", SCALED_NETWORKS[:3], ids=lambda network: f"{network.model}-{network.input_size}")
+def test_work_and_size_are_those_of_timms_networks(network):
     timm = pytest.importorskip("timm", reason="needs the extra timm")
     with torch.device("meta"):
-        network = timm.create_model(rung.model)
-    assert multiply_adds(network, rung.input_size) / 1e9 == pytest.approx(rung.multiply_adds, abs=0.005)
+        network = timm.create_model(network.model)
+    assert multiply_adds(network, network.input_size) / 1e9 == pytest.approx(network.multiply_adds, abs=0.005)
     assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(
-        rung.parameters, abs=0.05
+        network.parameters, abs=0.05
     )
 
 
-def test_work_and_accuracy_rise_along_the_ladder():
+def test_work_and_accuracy_rise_with_each_network():
     for key in ("multiply_adds", "top1"):
-        values = [getattr(rung, key) for rung in LADDER]
+        values = [getattr(network, key) for network in SCALED_NETWORKS]
         assert values == sorted(values)
-    assert len(LADDER) == 11
+    assert len(SCALED_NETWORKS) == 11
 
 
 @pytest.mark.parametrize(
     ("budget", "model", "size"), [(2.28, "resnetrs50", 160), (30, "resnetrs270", 256), (1e9, "resnetrs420", 320)]
 )
 def test_the_largest_network_within_the_budget_is_proposed(budget, model, size):
-    rung = rung_for(budget)
-    assert (rung.model, rung.input_size) == (model, size)
-    assert f"> {model}" in ladder_table(rung)
+    network = largest_within(budget)
+    assert (network.model, network.input_size) == (model, size)
+    assert f"> {model}" in scaled_networks_table(network)
 
 
 def test_a_budget_below_the_smallest_network_is_refused():
     with pytest.raises(UserError, match=r"resnetrs50 at 160, takes 2\.28"):
-        rung_for(1)
+        largest_within(1)

@@ -22,8 +22,8 @@ def spoil_images(data, suffix):
     return names
 
 
-def cured_kinds(report):
-    return {finding.kind for finding in report.findings if finding.is_cured}
+def removable_kinds(report):
+    return {finding.kind for finding in report.findings if finding.is_removable}
 
 
 def recheck(path, of, val):
@@ -53,10 +53,10 @@ def test_cleaned_coco_file_of_a_detector_is_sound_and_trains(own_boxes, tmp_path
     report = check_data([of, val])
     assert detection_error(of)[0] is not None
     expected = {"missing-image", "broken-image", "duplicate-image", "leaked-image"}
-    assert cured_kinds(report) == expected | {"unknown-id", "box-without-area", "box-outside", "box-beyond-edge"}
+    assert removable_kinds(report) == expected | {"unknown-id", "box-without-area", "box-outside", "box-beyond-edge"}
     before = json.loads((own_boxes / "train.json").read_text())
     counts = write_cleaned(report.listings[0], tmp_path / "cleaned.json")
-    assert all(counts[kind] == 1 for kind in cured_kinds(report))
+    assert all(counts[kind] == 1 for kind in removable_kinds(report))
     after = json.loads((tmp_path / "cleaned.json").read_text())
     assert after["info"] == before["info"]
     assert len(after["images"]) == len(before["images"]) - 4
@@ -64,7 +64,7 @@ def test_cleaned_coco_file_of_a_detector_is_sound_and_trains(own_boxes, tmp_path
     clipped = next(one for one in after["annotations"] if one["id"] == 902)
     assert (clipped["bbox"], clipped["area"]) == ([50, 50, 14, 8], 112)
     cleaned, again = recheck(tmp_path / "cleaned.json", of, val)
-    assert not cured_kinds(again)
+    assert not removable_kinds(again)
     assert not again.has_errors
     error, dropped = detection_error(cleaned)
     assert error is None
@@ -122,7 +122,7 @@ def test_cleaned_table_is_sound_and_trains(labels, tmp_path, header):
     assert (tmp_path / "cleaned.csv").read_text() == expected
     cleaned, again = recheck(tmp_path / "cleaned.csv", of, val)
     assert not again.has_errors
-    assert not cured_kinds(again)
+    assert not removable_kinds(again)
     assert classification_error(of) is not None
     assert classification_error(cleaned) is None
 

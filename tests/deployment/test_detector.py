@@ -16,7 +16,7 @@ from tresnet_downstream.deployment.export import export
 from tresnet_downstream.detection.predict import LoadedDetector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported import ExportedDetector
-from tresnet_downstream.exported.detector import found_in, inputs_of
+from tresnet_downstream.exported.detector import boxes_of_each, inputs_of
 from tresnet_downstream.exported.file import ExportedFile
 
 FAMILIES = tuple(CHANGES)
@@ -43,7 +43,7 @@ def in_torch(exportable, prepared, threshold):
     inputs = inputs_of(prepared, threshold)
     with torch.inference_mode():
         outputs = exportable.module(*(torch.from_numpy(inputs[name]) for name in exportable.inputs))
-    return found_in(dict(zip(exportable.outputs, (output.numpy() for output in outputs), strict=True)))
+    return boxes_of_each(dict(zip(exportable.outputs, (output.numpy() for output in outputs), strict=True)))
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3])

@@ -115,7 +115,7 @@ def check_parsed(parser, arguments, name):
         if word.startswith("configs/"):
             assert (ROOT / word).is_file(), f"there is no {word}"
     first = arguments[0] if arguments and arguments[0][0] != "-" else None
-    if first is None or first.isupper() or first.endswith(".pth"):
+    if first is None or first.isupper() or first.endswith(".pth") or first.startswith("own_"):
         return
     path = ROOT / first if first.startswith("configs/") else ROOT / f"configs/{first}.py"
     assert path.is_file(), f"there is no config {first}; there are {', '.join(packaged_names())}"

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tresnet_downstream.weights.catalogue import catalogue_table
+
 ROOT = Path(__file__).parents[2]
 NUMBER = r"(?<![\w.])\d+\.\d+(?![\w.]*\w)"
 
@@ -39,3 +41,9 @@ def test_the_published_score_in_a_config_is_that_of_the_model_zoo(config):
     figures = re.findall(r"published (?:mAP|top-1|AP) (\d+\.\d+)", config.read_text().splitlines()[0])
     (row,) = [row for row in rows("docs/model_zoo.md") if row.split("|")[1].split(",")[0].strip() == f"`{config.name}`"]
     assert set(figures) <= set(re.findall(NUMBER, row))
+
+
+def test_the_table_of_public_weights_is_that_of_the_command():
+    page = (ROOT / "docs" / "weights.md").read_text()
+    table = re.search(r"## Public weights\n.+?```text\n(.+?)\n```", page, re.DOTALL)[1]
+    assert table.splitlines() == [line.rstrip() for line in catalogue_table().splitlines()]

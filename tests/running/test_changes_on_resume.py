@@ -104,7 +104,7 @@ def test_schedule_follows_the_number_of_pictures(data, work_dir, tmp_path):
     content["annotations"] = [item for item in content["annotations"] if item["image_id"] <= 16]
     (fewer / "train.json").write_text(json.dumps(content))
     printed = train(fewer, work_dir, "--resume", max_epochs=3)
-    assert told(printed) == ["resumed with a change: training pictures was 24 and is now 16"]
+    assert told(printed) == ["resumed with a change: training images was 24 and is now 16"]
     schedule = read(work_dir / "epoch_3.pth")["param_schedulers"][0]
     assert schedule["total_steps"] == schedule["last_epoch"] == 6
 
@@ -117,7 +117,7 @@ def test_other_validation_data_is_reported(data, work_dir, tmp_path):
     (fewer / "val.json").write_text(json.dumps(content))
     before = len(content["images"]) + 1
     printed = train(fewer, work_dir, "--resume", max_epochs=3)
-    assert told(printed) == [f"resumed with a change: validation pictures was {before} and is now {before - 1}"]
+    assert told(printed) == [f"resumed with a change: validation images was {before} and is now {before - 1}"]
 
 
 def test_without_changes_nothing_is_printed(data, work_dir):

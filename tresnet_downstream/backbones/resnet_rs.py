@@ -11,8 +11,8 @@ from tresnet_downstream.errors import UserError
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One network of the ladder.
+class ScaledNetwork:
+    """A ResNet-RS with its input size.
 
     Attributes:
         depth: number of layers, as in its name.
@@ -34,50 +34,51 @@ class Rung:
         return f"resnetrs{self.depth}"
 
 
-LADDER = (
-    Rung(50, 160, 78.8, 2.28, 35.7),
-    Rung(101, 160, 80.3, 4.18, 63.6),
-    Rung(101, 192, 81.2, 6.01, 63.6),
-    Rung(152, 192, 82.0, 8.75, 86.6),
-    Rung(152, 224, 82.2, 11.90, 86.6),
-    Rung(152, 256, 83.0, 15.53, 86.6),
-    Rung(200, 256, 83.4, 20.09, 93.2),
-    Rung(270, 256, 83.8, 26.95, 129.9),
-    Rung(350, 256, 84.0, 34.38, 164.0),
-    Rung(350, 320, 84.2, 53.68, 164.0),
-    Rung(420, 320, 84.4, 63.94, 191.9),
+SCALED_NETWORKS = (
+    ScaledNetwork(50, 160, 78.8, 2.28, 35.7),
+    ScaledNetwork(101, 160, 80.3, 4.18, 63.6),
+    ScaledNetwork(101, 192, 81.2, 6.01, 63.6),
+    ScaledNetwork(152, 192, 82.0, 8.75, 86.6),
+    ScaledNetwork(152, 224, 82.2, 11.90, 86.6),
+    ScaledNetwork(152, 256, 83.0, 15.53, 86.6),
+    ScaledNetwork(200, 256, 83.4, 20.09, 93.2),
+    ScaledNetwork(270, 256, 83.8, 26.95, 129.9),
+    ScaledNetwork(350, 256, 84.0, 34.38, 164.0),
+    ScaledNetwork(350, 320, 84.2, 53.68, 164.0),
+    ScaledNetwork(420, 320, 84.4, 63.94, 191.9),
 )
 
 
-def rung_for(multiply_adds: float) -> Rung:
-    """The last network of the ladder whose multiply-adds are within a budget.
+def largest_within(multiply_adds: float) -> ScaledNetwork:
+    """The largest network whose multiply-adds are within a budget.
 
     Args:
         multiply_adds: the budget for the forward pass of one image, in units of 10^9.
 
     Raises:
-        UserError: if the budget is below the lowest rung.
+        UserError: if the budget is below the smallest network.
 
     Examples:
-        >>> rung_for(10).model, rung_for(10).input_size
+        >>> largest_within(10).model, largest_within(10).input_size
         ('resnetrs152', 192)
     """
-    within = [rung for rung in LADDER if rung.multiply_adds <= multiply_adds]
+    within = [network for network in SCALED_NETWORKS if network.multiply_adds <= multiply_adds]
     if not within:
+        smallest = SCALED_NETWORKS[0]
         raise UserError(
-            f"`budget`={multiply_adds:g}: the smallest network of the ladder, {LADDER[0].model} at "
-            f"{LADDER[0].input_size}, takes {LADDER[0].multiply_adds} billion multiply-adds"
+            f"`budget` {multiply_adds:g}: is below the smallest ResNet-RS, {smallest.model} at {smallest.input_size}; "
+            f"give at least {smallest.multiply_adds} (in 10^9 multiply-adds)"
         )
     return within[-1]
 
 
-def ladder_table(chosen: Rung | None = None) -> str:
-    """The ladder as a text table with a line for each network. The line of ``chosen`` begins with ``>``."""
+def scaled_networks_table(chosen: ScaledNetwork | None = None) -> str:
+    """A text table with a line for each network. The line of ``chosen`` begins with ``>``."""
     lines = ["  network      input  10^9 multiply-adds  10^6 parameters  published top-1"]
-    for rung in LADDER:
-        mark = ">" if rung == chosen else " "
+    for network in SCALED_NETWORKS:
+        mark = ">" if network == chosen else " "
         lines.append(
-            f"{mark} {rung.model:11}  {rung.input_size:5}  {rung.multiply_adds:18.2f}  {rung.parameters:15.1f}"
-            f"  {rung.top1:15.1f}"
+            f"{mark} {network.model:11}  {network.input_size:5}  {network.multiply_adds:18.2f}  "
+            f"{network.parameters:15.1f}  {network.top1:15.1f}"
         )
     return "\n".join(lines)

@@ -38,9 +38,13 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
         raise UserError(f"`to` {to}: give {TIMM}, {RELEASE} or {OURS}")
     out = Path(out)
     if file.backbone["type"] != "TResNet" and to != OURS:
-        raise UserError(f"{file.path}: its backbone is {file.variant}, which the format {to!r} does not support")
+        raise UserError(
+            f"{file.path}: its backbone is {file.variant}, which the format {to!r} does not support; use {OURS}"
+        )
     if to != OURS and file.head is not None and file.head["type"] not in HEADS:
-        raise UserError(f"{file.path}: its head is a {file.head['type']}, which the format {to!r} does not support")
+        raise UserError(
+            f"{file.path}: its head is a {file.head['type']}, which the format {to!r} does not support; use {OURS}"
+        )
     if out.suffix not in ((".pth", ".safetensors") if to == TIMM else (".pth",)):
         suffixes = ".pth or .safetensors" if to == TIMM else ".pth"
         raise UserError(f"{out}: the suffix of files in the format {to!r} is {suffixes}")

@@ -166,7 +166,7 @@ def _ends_of_ramp(ramp: np.ndarray, places: np.ndarray, length: int) -> tuple[fl
         if slope > 0.01 and np.abs(values - (slope * positions + start)).max() <= _STRAIGHT:
             return _edge_or(float(start), 0.0), _edge_or(float(start + slope), 1.0)
     raise UserError(
-        "the maps cannot be aligned with the images, since the pipeline does more than resize, crop and pad; explain a "
+        "the maps cannot be aligned with the images, because the pipeline does more than resize, crop and pad; use a "
         "model whose pipeline does not"
     )
 

@@ -181,8 +181,9 @@ def task_metric(metrics: Sequence[BaseMetric], kind: type[TaskMetric]) -> TaskMe
     if len(matching) != 1:
         kinds = ", ".join(type(metric).__name__ for metric in metrics)
         raise UserError(
-            f"val_evaluator: has {len(matching)} {kind.__name__}, whose scores are written and compared; list exactly "
-            f"one, with others if you like: [dict(type='{kind.__name__}'), ...] ({kinds})"
+            f"val_evaluator: must have exactly one {kind.__name__}, because its scores are written and compared; it "
+            "has "
+            f"{len(matching)} (metrics: {kinds}). Other metrics may be added: [dict(type='{kind.__name__}'), ...]"
         )
     return matching[0]
 

@@ -12,6 +12,7 @@ from tresnet_downstream.classification.weight_file_reading import read_weight_fi
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.notices import tell
 from tresnet_downstream.weights.reading import has_boxes
+from tresnet_downstream.wording import first_of
 
 
 def load_model(
@@ -64,7 +65,7 @@ def load_model(
     """
     file = read_weight_file(path_or_name, variant, slopes, weights, multi_label, input_size, network)
     if bad := not_finite(file.state_dict):
-        raise UserError(f"{file.path}: has values that are not finite, in {bad[0]} and {len(bad) - 1} more")
+        raise UserError(f"{file.path}: has values that are not finite, in {first_of(bad)}; use another file")
     if has_boxes(file.unused):
         tell(f"note: {file.path}: is a detector; load_model loads its backbone only, and load_detector all of it")
     return assembled(file)

@@ -106,7 +106,11 @@ def build_datasets(
                 "a data set must have"
             )
         if classes is not None and tuple(dataset.classes) != tuple(classes):
-            raise UserError(f"{place}: {type(dataset).__name__} has other `classes` than its argument")
+            raise UserError(
+                f"{place}: the attribute `classes` of {type(dataset).__name__} differs from the argument `classes`; "
+                "store "
+                "the argument unchanged"
+            )
         classes = dataset.classes
     return datasets
 

@@ -1,4 +1,4 @@
-"""The content of a weight file: the config of its network, its weights, and a description for people."""
+"""The content of a weight file: the config of its network, its weights, and a readable description."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from tresnet_downstream.running.stored_config import few_modules
 from tresnet_downstream.weights.catalogue import PublicWeight
 from tresnet_downstream.weights.integrity import is_finite
 from tresnet_downstream.weights.reading import has_boxes
+from tresnet_downstream.wording import first_of
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def describe(file: WeightFile) -> str:
         "parameters": f"{sum(parameter.numel() for parameter in layout.parameters()):,}",
         "input": f"{file.input_size} x {file.input_size}, {how}",
         "output": output if file.head else "pooled features",
-        "values": f"not finite in {bad[0]} and {len(bad) - 1} more" if bad else "all finite",
+        "values": f"not finite in {first_of(bad)}" if bad else "all finite",
     }
     if file.inexact:
         rows["norms"] = f"{file.inexact} weights below 1e-5 are set to 1e-5, since they have no exact equivalent"

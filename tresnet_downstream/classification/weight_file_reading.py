@@ -57,11 +57,17 @@ def read_weight_file(
         file = _tresnet(path, tensors, older, entry)
     if entry is not None and file.variant != entry.variant:
         if catalogue_name(path_or_name):
-            raise UserError(f"{path}: has the variant {file.variant}, but the catalogue has {entry.variant}")
+            raise UserError(
+                f"{path}: has the variant {file.variant}, but the catalogue has {entry.variant}; delete it and fetch "
+                "it again"
+            )
         entry = None  # another file with the name of a public one
     if variant is not None and variant != file.variant:
         known = "" if variant in VARIANTS else f", and {variant!r} is not one of {', '.join(VARIANTS)}"
-        raise UserError(f"{path}: its shapes are those of variant {file.variant!r}, not {variant!r}{known}")
+        raise UserError(
+            f"{path}: its shapes are those of variant {file.variant!r}, not {variant!r}{known}; leave `variant` out, "
+            "or give another file"
+        )
     if slopes is not None and file.backbone.get("type") == "TResNet":
         file.backbone["slopes"] = tuple(slopes)
     if multi_label is None:

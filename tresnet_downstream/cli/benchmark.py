@@ -67,7 +67,9 @@ def _add_networks(commands: "argparse._SubParsersAction[Parser]") -> None:
     command.add_argument(
         "--repeats", type=int, default=9, metavar="N", help="timed steps of each candidate, after one warm-up step"
     )
-    command.add_argument("--peer", metavar="NETWORK", help="network to whose eager form speeds are relative")
+    command.add_argument(
+        "--peer", metavar="NETWORK", help="reference network: all speeds are divided by the speed of its eager form"
+    )
     command.add_argument(
         "--largest-batch",
         action="store_true",

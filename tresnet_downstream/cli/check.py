@@ -54,13 +54,15 @@ def parser() -> Parser:
     add_import_option(parser)
     add_cfg_options(parser)
     parser.add_argument(
-        "--annotations", metavar="FILE", help="annotation file to check instead of a config: COCO .json or .csv"
+        "--annotations",
+        metavar="FILE",
+        help="annotation file to check instead of a config: COCO .json, .csv or VOC list .txt",
     )
     parser.add_argument("--images", metavar="DIR", help="folder that the names in FILE are relative to")
     parser.add_argument(
         "--task",
         choices=["classification", "detection"],
-        help="task of FILE (default: detection if it has boxes)",
+        help="task of FILE (default: detection for a .json file with boxes)",
     )
     parser.add_argument(
         "--outside-paths",

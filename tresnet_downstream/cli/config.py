@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         print(_printed(path, options.cfg_options))
     elif options.cfg_options:
-        raise UserError("`cfg_options`: files are copied unchanged; change the copy, or leave `out` out")
+        raise UserError("`cfg_options` cannot be used with `out`: files are copied unchanged; edit the copy instead")
     else:
         for copy in copy_config(path, options.out):
             print(f"wrote {copy}")

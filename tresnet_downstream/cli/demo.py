@@ -17,7 +17,7 @@ def parser() -> Parser:
         description=f"Creates {DATA}, trains a small network on it, scores it and writes a report. This takes a few "
         "minutes on a CPU.",
         examples=("", "detection --out work_dirs/boxes"),
-        note="Required: the extra digits; for detection also the extra detection and mmcv's operators.",
+        note="It needs the extra named digits; for detection also the one named detection, and mmcv's operators.",
     )
     parser.add_argument(
         "task", nargs="?", choices=CONFIGS, default="classification", help="task to train (default: classification)"

@@ -103,7 +103,7 @@ def changes_of(options: argparse.Namespace, task: str, loader: str) -> list[str]
         if name not in CONFIG_KEYS[task]:
             instead = _INSTEAD.get((name, task), "leave it out")
             named = options.config or options.checkpoint
-            raise UserError(f"`{name}` {value}: {named} is a config of {TASKS[task].network}; {instead}")
+            raise UserError(f"`{name}` {value}: {named} is for {TASKS[task].network}; {instead}")
         keys = list(dict.fromkeys(key.format(loader=loader) for key in CONFIG_KEYS[task][name]))
         if both := by_key & set(keys):
             raise UserError(f"`{name}` {value}: `cfg_options` sets {both.pop()} too; leave one of them out")

@@ -21,10 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, and prints the family and the proposal."""
     options = parser().parse_args(arguments)
 
-    from tresnet_downstream.backbones.resnet_rs import ladder_table, rung_for
+    from tresnet_downstream.backbones.resnet_rs import largest_within, scaled_networks_table
 
-    chosen = None if options.budget is None else rung_for(options.budget)
-    print(ladder_table(chosen))
+    chosen = None if options.budget is None else largest_within(options.budget)
+    print(scaled_networks_table(chosen))
     print("Increase the depth for trainings of hundreds of epochs, the width for short ones, and the size slowly.")
     if chosen:
         print(f"in a config: backbone=dict(type='TimmNetwork', model='{chosen.model}'), image_size={chosen.input_size}")

@@ -58,5 +58,5 @@ def require_task(config: "Config", task: str | None, verb: str) -> str:
     actual = task_of(config)
     if task is not None and actual != task:
         name, scripts = TASKS[actual]
-        raise UserError(f"{config.filename}: is a config of {name}, for tools/{verb}_{scripts}.py")
+        raise UserError(f"{config.filename}: is for {name}; use tools/{verb}_{scripts}.py")
     return actual

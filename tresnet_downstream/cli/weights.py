@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parser() -> Parser:
     """The parser of ``tresnet weights``."""
     parser = Parser(
-        description="Lists, shows, converts, downloads, shares and verifies weight files.",
+        description="Lists, shows, converts, downloads, mirrors, shares and verifies weight files.",
         examples=("show m_in1k", "convert work_dirs/digits_tresnet/best.pth digits.safetensors --to timm"),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -113,12 +113,12 @@ def _show(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from tresnet_downstream.classification.convert import convert
     from tresnet_downstream.classification.weight_file_reading import read_weight_file
+    from tresnet_downstream.wording import first_of
 
     file = read_weight_file(options.file, **model_options(options))
     print(f"wrote {convert(file, options.out, options.to)}")
     if file.unused:
-        more = f" and {len(file.unused) - 1} more" if len(file.unused) > 1 else ""
-        print(f"not converted, since they are of neither the backbone nor the head: {file.unused[0]}{more}")
+        print(f"not converted, because they belong neither to the backbone nor to the head: {first_of(file.unused)}")
     if file.inexact:
         print(f"{file.inexact} norm weights below 1e-5 cannot be converted exactly and were set to 1e-5")
 

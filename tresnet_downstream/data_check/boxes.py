@@ -57,7 +57,7 @@ def check_boxes(listing: Listing, known: list[tuple[int, ListedImage]], categori
         if listing.source.needs_masks and image.size and is_used:
             width, height = image.size
             if not is_mask(record.get("segmentation"), height, width):
-                text = "`segmentation` is no polygons near the image, nor run lengths of its size"
+                text = "`segmentation` is neither polygons near the image nor run lengths of its size"
                 listing.report("malformed-mask", "error", place, text, image.position)
     if crowds and all(crowds) and listing.source.is_training:
         text = f"all {len(crowds):,} boxes are crowds (`iscrowd` is 1), which training ignores"

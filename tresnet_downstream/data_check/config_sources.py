@@ -35,7 +35,7 @@ def source_of_file(
     """The source for an annotation file without a config.
 
     Args:
-        annotation_file: a ``.json`` or ``.csv`` file.
+        annotation_file: a COCO ``.json``, a ``.csv`` or a VOC list ``.txt`` file.
         image_folder: folder to which the names in it are relative.
         task: ``classification`` or ``detection``; by default detection if the file is JSON and has boxes.
         outside_paths: whether images may be outside of the folder.

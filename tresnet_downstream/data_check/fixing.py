@@ -41,12 +41,12 @@ def require_new(paths: Iterable[Path], overwrite: bool) -> None:
 
 
 def write_cleaned(listing: Listing, path: Path, overwrite: bool = False) -> Counter[str]:
-    """Writes the annotation file of a split without the findings of the kinds that are ``cured``.
+    """Writes the annotation file of a split without the findings of the kinds that are ``removable``.
 
-    Images are removed that are missing, broken or impossible, that lie outside of the folder where that is not
-    allowed, that are duplicates of an earlier one, or that are also validation or test images; with them go their
-    annotations. Annotations are removed that refer to something
-    unknown, or whose box has no area or lies outside of its image; other boxes are cut at its edge. All else stays.
+    Removes images that are missing, broken or have an impossible name, that lie outside of the folder where this is
+    not allowed, that duplicate an earlier image, or that are also validation or test images, with their annotations.
+    Removes annotations that refer to unknown entries, or whose box has no area or lies outside of its image. Other
+    boxes are clipped to the image. Everything else is kept.
 
     Args:
         listing: the split, after the check.
@@ -70,12 +70,12 @@ def write_cleaned(listing: Listing, path: Path, overwrite: bool = False) -> Coun
             f"{listing.source.annotation_file}: cannot be cleaned before its boxes are converted to left, top, width, "
             "height in pixels"
         )
-    cured = [finding for finding in listing.findings if finding.is_cured]
+    removable = [finding for finding in listing.findings if finding.is_removable]
     if isinstance(listing.content, list):
-        text, counts = _clean_table(listing.content, cured)
+        text, counts = _clean_table(listing.content, removable)
     else:
-        text, counts = _clean_coco(listing, listing.content, cured)
-    removed = {finding.image for finding in cured if _removes_image(finding)}
+        text, counts = _clean_coco(listing, listing.content, removable)
+    removed = {finding.image for finding in removable if _removes_image(finding)}
     if len(removed) == len(listing.images):
         raise UserError(f"{listing.source.annotation_file}: no image would be left after cleaning")
     with named_if_unwritable(path):

@@ -110,10 +110,10 @@ def look_at_all(
         # With a single file per task, the file that kills its worker is known.
         singles: deque[tuple[File, ...]] = deque((file,) for file in unfinished)
         while singles:
-            killers: list[File] = []
-            yield from _until_killed(singles, 1, 1, look, killers)
+            killed_files: list[File] = []
+            yield from _until_killed(singles, 1, 1, look, killed_files)
             text = "the process that read it was killed, usually for lack of memory"
-            yield from ((file, Look("killed-worker", text)) for file in killers)
+            yield from ((file, Look("killed-worker", text)) for file in killed_files)
 
 
 def _until_killed(

@@ -12,7 +12,7 @@ from tresnet_downstream.files import whole_result
 
 FORMAT, VERSION = "tresnet_downstream.data_check", 1
 NOT_SEARCHED = (
-    "images that look alike were not looked for: the package ImageHash is not installed; "
+    "similar images were not searched for, because the package ImageHash is not installed: "
     "pip install 'tresnet-downstream[check]'"
 )
 _WIDTH = 160

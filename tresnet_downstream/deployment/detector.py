@@ -24,9 +24,9 @@ from tresnet_downstream.exported.detector import (
     SCORE_THRESHOLD,
     SCORES,
     SIZES,
-    Found,
     Prepared,
-    found_in,
+    RawBoxes,
+    boxes_of_each,
     inputs_of,
 )
 from tresnet_downstream.exported.file import DETECTOR, FileDescription
@@ -154,13 +154,13 @@ class ExportableDetector(Exportable[Prepared]):
             inputs = inputs_of(part, INT8_SCORE / 3 if int8 else 0.0)
             reference = self.predicted(part, INT8_SCORE if int8 else 0.0)
             outputs = run(inputs)
-            for picture, here, there in zip(part, reference, found_in(outputs), strict=True):
+            for picture, expected, from_file in zip(part, reference, boxes_of_each(outputs), strict=True):
                 longest = max(self.size) / float(picture[SCALE_FACTORS].min())
-                pairs.add(here, there, longest, outputs[SCORES].shape[1])
+                pairs.add(expected, from_file, longest, outputs[SCORES].shape[1])
         return pairs.summary_of_int8(len(pictures)) if int8 else pairs.summary(len(pictures))
 
     @torch.inference_mode()
-    def predicted(self, pictures: Sequence[Prepared], score_threshold: float) -> list[Found]:
+    def predicted(self, pictures: Sequence[Prepared], score_threshold: float) -> list[RawBoxes]:
         """MMDetection's predictions for images that are padded to the size of the file."""
         images, samples = self.padded(pictures)
         config = _test_cfg(self._detector)
@@ -170,7 +170,7 @@ class ExportableDetector(Exportable[Prepared]):
         finally:
             config["score_thr"] = before
         instances = [result.pred_instances for result in results]
-        return [Found(each.bboxes.numpy(), each.scores.numpy(), each.labels.numpy()) for each in instances]
+        return [RawBoxes(each.bboxes.numpy(), each.scores.numpy(), each.labels.numpy()) for each in instances]
 
     def padded(self, pictures: Sequence[Prepared]) -> tuple[Tensor, list[DetDataSample]]:
         """The images after MMDetection's preprocessor, padded to the size of the file, and the samples."""
@@ -269,7 +269,7 @@ class _Pairs:
         self._corners: list[float] = [0.0]
         self._scores: list[float] = [0.0]
 
-    def add(self, reference: Found, exported: Found, longest: float, most: int) -> None:
+    def add(self, reference: RawBoxes, exported: RawBoxes, longest: float, most: int) -> None:
         """Adds the boxes of one image; ``longest`` is its longer side, ``most`` the largest number of boxes."""
         free = np.ones(len(exported.scores), bool)
         lowest = reference.scores.min() * (1 + 1e-3) if len(reference.scores) == most else -1.0

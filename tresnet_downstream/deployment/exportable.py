@@ -17,7 +17,7 @@ Run = Callable[[Arrays], dict[str, np.ndarray]]
 
 
 class DifferentOutputsError(UserError):
-    """Is raised if the outputs of an exported file are not those of a model."""
+    """Raised if the outputs of an exported file differ from those of the model."""
 
 
 class Exportable(ABC, Generic[T]):

@@ -84,8 +84,8 @@ class ExportableJoint(ExportableDetector):
             references.append(self._logits(part))
         logits, exported = np.concatenate(references), np.concatenate(results)
         if int8:
-            here, there = (probabilities_of(each, multi_label=True) for each in (logits, exported))
-            difference = np.abs(here - there)
+            expected, from_file = (probabilities_of(each, multi_label=True) for each in (logits, exported))
+            difference = np.abs(expected - from_file)
             if not difference.mean() <= INT8_TOLERANCE:
                 raise DifferentOutputsError(
                     f"in int8 probabilities of labels differ from torch's by {difference.mean():.2g} on "

@@ -255,12 +255,16 @@ def prepare_pixels(cfg: Config) -> None:
         if (_numbers(node.get("mean")), _numbers(node.get("std"))) in OTHER_PIXELS:
             node.update(PIXELS)
             node.pop("rgb_to_bgr", None)
-            changed.append("RGB in [0, 1], as the weights of TResNet expect")
+            changed.append("are RGB in [0, 1]")
         if (node.get("pad_size_divisor") or 1) % STEM_STRIDE:
             node.update(pad_size_divisor=PAD_DIVISOR)
-            changed.append(f"padded to multiples of {PAD_DIVISOR}, the stride of TResNet")
+            changed.append(f"are padded to multiples of {PAD_DIVISOR}")
         if changed:
-            tell(f"note: {place}: images are {' and '.join(changed)}; data_preprocessor=_base_.pixels sets the same")
+            tell(
+                f"note: {place}: the values of another network are replaced: images {' and '.join(changed)}, as "
+                "TResNet "
+                "requires; data_preprocessor=_base_.pixels sets this in the config"
+            )
 
 
 def _numbers(values: Iterable[float] | None) -> tuple[float, ...] | None:

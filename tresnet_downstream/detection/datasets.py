@@ -223,13 +223,13 @@ def _note(sample: object, key: str, reasons: Mapping[str, str]) -> None:
         raise UserError(f"{next(iter(reasons.values()))}; on_bad_image needs PackDetInputs to leave it out")
     else:
         # Data sets that mix several images do not pass this information on.
-        for name in reasons.keys() - _told:
-            _told.add(name)
+        for name in reasons.keys() - _reported_images:
+            _reported_images.add(name)
             tell(f"{reasons[name]}; skipped")
 
 
 # Names of skipped images that this process, usually a worker, has reported.
-_told: set[str] = set()
+_reported_images: set[str] = set()
 
 
 class OrderedCOCO(COCO):

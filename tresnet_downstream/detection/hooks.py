@@ -138,4 +138,8 @@ def _keep_what_fits(
         )
     checkpoint["state_dict"] = fitting
     if fresh := [name for name in shapes if name not in fitting]:
-        tell(f"{path}: {len(fresh)} weights are not in it and start randomly, such as {fresh[0]}")
+        tell(
+            f"{path}: {len(fresh)} weights of the detector start randomly, because the checkpoint lacks them or has "
+            "other "
+            f"shapes, such as {fresh[0]}"
+        )

@@ -83,7 +83,9 @@ class DetectionMetric(CocoMetric):
         **kwargs: Any,
     ) -> None:
         if ann_file is None:
-            raise UserError("val_evaluator.ann_file: name the COCO file of the validation data")
+            raise UserError(
+                "ann_file of DetectionMetric: is not set; give the COCO file or VOC list of the scored images"
+            )
         if changed := [name for name in ("iou_thrs", "metric_items") if kwargs.get(name) is not None]:
             raise UserError(f"val_evaluator.{changed[0]}: COCO's metric cannot be changed here; leave it out")
         kinds = [metric] if isinstance(metric, str) else list(metric)

@@ -99,7 +99,7 @@ def _watched(detector: nn.Module, outputs: dict[str, object]) -> Iterator[None]:
     """A context in which layers raise if the channels of their input are wrong, and outputs of parts are stored."""
     handles = []
     for name, module in detector.named_modules():
-        if (channels := _channels_taken(module)) is not None:
+        if (channels := _channels_in_channels(module)) is not None:
             handles.append(module.register_forward_pre_hook(_raises_at_misfit(name, *channels)))
         if name in ("backbone", "neck"):
             handles.append(module.register_forward_hook(_keeps(name, outputs)))
@@ -110,7 +110,7 @@ def _watched(detector: nn.Module, outputs: dict[str, object]) -> Iterator[None]:
             handle.remove()
 
 
-def _channels_taken(module: nn.Module) -> tuple[int, int] | None:
+def _channels_in_channels(module: nn.Module) -> tuple[int, int] | None:
     """The number of channels that a layer expects, and their dimension; None if unknown."""
     if isinstance(module, _CONVOLUTIONS):
         return module.in_channels, 1
@@ -148,7 +148,7 @@ def _of_channels(misfit: _MisfitError, config: ConfigDict, outputs: Mapping[str,
     place, part = _part_of(misfit.layer, config)
     names = [name for name in ("in_channels", "out_channels") if name in part]
     named = f"model.{place}" + (f".{names[0]}={_plain(part[names[0]])}" if names else "")
-    layer = f"its layer {misfit.layer} takes {misfit.takes:,} channels and gets {misfit.gets:,}"
+    layer = f"its layer {misfit.layer} expects {misfit.takes:,} input channels and receives {misfit.gets:,}"
     return f"{named}: {layer}; {_given(place, config, outputs)}"
 
 
@@ -159,14 +159,17 @@ def _given(place: str, config: ConfigDict, outputs: Mapping[str, object]) -> str
         features = config.get("roi_head", {}).get(extractor) or config.get("roi_head", {}).get("bbox_roi_extractor")
         channels = features.get("out_channels") if isinstance(features, Mapping) else None
         if channels is not None:
-            return f"model.roi_head.{extractor} gives {channels} (out_channels): make the two and roi_feat_size agree"
-    giver = "neck" if "neck" in outputs and not place.startswith("neck") else "backbone"
-    channels = _maps(outputs.get(giver))
+            return (
+                f"model.roi_head.{extractor}.out_channels is {channels}: make in_channels match it, and check "
+                "roi_feat_size"
+            )
+    source = "neck" if "neck" in outputs and not place.startswith("neck") else "backbone"
+    channels = _maps(outputs.get(source))
     if not channels:
-        return "make it fit the part before"
-    if giver == "backbone" and place.startswith("neck"):
-        return f"the backbone gives {channels}: write these, in the neck's order"
-    return f"the {giver} gives {_few(channels)}: make the two agree"
+        return "make its in_channels match the preceding part of the model"
+    if source == "backbone" and place.startswith("neck"):
+        return f"the backbone returns {channels} channels: set in_channels to these, in the neck's order"
+    return f"the {source} returns {_few(channels)}: make in_channels match"
 
 
 def _of_maps(config: ConfigDict, outputs: Mapping[str, object]) -> str | None:
@@ -176,12 +179,16 @@ def _of_maps(config: ConfigDict, outputs: Mapping[str, object]) -> str | None:
     place = "neck"
     if isinstance(neck, list | tuple) and neck:
         neck, place = neck[0], "neck.0"
-    taken = neck.get("in_channels") if isinstance(neck, Mapping) else None
-    if "neck" in outputs or not channels or not isinstance(taken, list | tuple) or len(taken) == len(channels):
+    in_channels = neck.get("in_channels") if isinstance(neck, Mapping) else None
+    if "neck" in outputs or not channels or not isinstance(in_channels, list | tuple):
+        return None
+    if len(in_channels) == len(channels):
         return None
     return (
-        f"model.{place}.in_channels={_plain(taken)}: is for {len(taken)} maps, and the backbone gives {len(channels)} "
-        f"of {channels} channels: write these, or choose others by model.backbone.out_indices"
+        f"model.{place}.in_channels={_plain(in_channels)}: lists {len(in_channels)} feature maps, and the backbone "
+        "returns "
+        f"{len(channels)}, of {channels} channels: set in_channels to these, or select others with "
+        "model.backbone.out_indices"
     )
 
 
@@ -200,8 +207,9 @@ def _of_anchors(detector: nn.Module, config: ConfigDict, outputs: Mapping[str, o
         keys = [key for key in ("anchor_generator", "prior_generator", "strides") if key in part]
         key = f"model.{place}.{keys[0]}" if keys else f"model.{place}"
         return (
-            f"{key}: has strides for {len(strides)} maps, and the head gets {len(_maps(features))}: make the strides "
-            "and model.neck.num_outs agree"
+            f"{key}: has strides for {len(strides)} feature maps, and the head receives {len(_maps(features))}: make "
+            "the "
+            "number of strides and model.neck.num_outs equal"
         )
     return None
 
@@ -230,11 +238,12 @@ def check_classes(detector: nn.Module, config: ConfigDict, classes: Sequence[str
     """
     few = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
     for name, module in detector.named_modules():
-        things = getattr(module, "num_things_classes", None)
-        if type(things) is int and things != len(classes):
+        num_thing_classes = getattr(module, "num_things_classes", None)
+        if type(num_thing_classes) is int and num_thing_classes != len(classes):
             place, _ = _part_of(name, config)
             raise UserError(
-                f"model.{place}.num_things_classes is {things}, and the data has {len(classes)} classes of things "
+                f"model.{place}.num_things_classes is {num_thing_classes}, and the data has {len(classes)} thing "
+                "classes "
                 f"({few}): write num_things_classes={len(classes)}, and as many weights in its loss's class_weight"
             )
         count, last = getattr(module, "num_classes", None), name.rpartition(".")[2]

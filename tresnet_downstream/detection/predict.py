@@ -122,7 +122,7 @@ def load_detector(source: str | Path, config: Config | None = None) -> nn.Module
     require_match(model, state_dict, path)
     model.load_state_dict(state_dict)
     if not isinstance(classes, list | tuple) or not classes or not all(isinstance(name, str) for name in classes):
-        raise UserError(f"{path}: does not name its classes")
+        raise UserError(f"{path}: does not name its classes; use a checkpoint with `dataset_meta` in its `meta`")
     model.classes, model.pipeline = tuple(classes), [dict(step) for step in pipeline]
     model.described_by = path if config is None else None
     evaluated: nn.Module = model.eval()

@@ -179,7 +179,9 @@ class DetectionRunner(FolderRunner):
         except NotImplementedError as error:
             if "mmcv._ext." not in str(error):
                 raise
-            raise UserError(f"model: {type(self.detector).__name__} needs another operator: {error}") from error
+            raise UserError(
+                f"model: {type(self.detector).__name__} needs an operator that is not installed: {error}"
+            ) from error
 
     def _check_parts(self) -> None:
         check_network(self.detector, self.detector_config)

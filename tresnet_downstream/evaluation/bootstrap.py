@@ -140,8 +140,8 @@ def interval(samples: Floats, point: float) -> Interval:
 
     The quantiles of the resamples are reflected at the score, ``2 * point - quantile``, and clipped to 0 and 100.
     Percentiles of the resamples are too high for an mAP: images that a resample contains twice make rare classes look
-        easier, and over
-    many classes this shift is larger than the spread (docs/reports.md has the coverage of both in a simulation).
+    easier, and over many classes this shift is larger than the spread (docs/reports.md has the coverage of both in a
+    simulation).
 
     Args:
         samples: (R,) scores of the resamples; NaN values are ignored.

@@ -113,7 +113,9 @@ def chosen(
     known = {image["id"] for image in ground_truth["images"]}
     scored = sorted(known) if image_ids is None else sorted(set(image_ids))
     if foreign := ({detection["image_id"] for detection in detections} | set(scored)) - known:
-        raise UserError(f"the ground truth has no image {min(foreign)}, which is to be scored")
+        raise UserError(
+            f"the ground truth has no image with the id {min(foreign)}, which the detections or the scored images have"
+        )
     return names, [by_name[name] for name in names], scored
 
 

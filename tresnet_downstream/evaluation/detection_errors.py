@@ -46,7 +46,7 @@ _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(
 RIGHT, NOT_COUNTED = -1, -2
 Shapes: TypeAlias = Sequence[CocoAnnotation] | Sequence[CocoDetection]
 
-# The IoUs of TIDE, section 2.2, and COCO's most detections for each image.
+# The IoUs of TIDE, section 2.2, and the largest number of detections of an image, over all classes.
 _FOREGROUND_IOU = 0.5
 _BACKGROUND_IOU = 0.1
 _MOST_DETECTIONS = 100
@@ -82,7 +82,7 @@ class _ImageErrors(NamedTuple):
 
     rows: np.ndarray  # (D,) the detections that count, by descending score
     kinds: np.ndarray  # (D,) index into KINDS, RIGHT or NOT_COUNTED
-    mended: np.ndarray  # (D,) the index of the class with which an oracle makes the detection right, or -1
+    corrected_class: np.ndarray  # (D,) the index of the class with which an oracle makes the detection right, or -1
     objects: np.ndarray  # (G,) the objects that are no crowds
     missed: np.ndarray  # the missed ones among them
 
@@ -146,7 +146,7 @@ def error_split(
     ap50 = ranking.ap50(objects, objects > 0)
     gain = {}
     for number, kind in enumerate(KINDS):
-        better = _put_right(ranking, kinds == number, all_of.mended[counted])
+        better = _corrected(ranking, kinds == number, all_of.corrected_class[counted])
         left = objects - missed if number == _MISSED else objects
         gain[kind] = float(np.maximum(better.ap50(left, objects > 0) - ap50, 0.0))
     only_right = _Ranking(*(values[ranking.right] for values in ranking))
@@ -166,14 +166,14 @@ def error_split(
     )
 
 
-def _put_right(ranking: _Ranking, wrong: np.ndarray, mended: np.ndarray) -> _Ranking:
-    """The ranking in which ``wrong`` (R,) detections are right with class ``mended`` (R,), or removed if that is -1."""
-    now_right = wrong & (mended >= 0)
-    stays = ~wrong | now_right
+def _corrected(ranking: _Ranking, wrong: np.ndarray, corrected_class: np.ndarray) -> _Ranking:
+    """The ranking in which ``wrong`` (R,) detections have the ``corrected_class`` (R,), or are removed if it is -1."""
+    now_right = wrong & (corrected_class >= 0)
+    is_kept = ~wrong | now_right
     return _Ranking(
-        classes=np.where(now_right, mended, ranking.classes)[stays],
-        scores=ranking.scores[stays],
-        right=(ranking.right | now_right)[stays],
+        classes=np.where(now_right, corrected_class, ranking.classes)[is_kept],
+        scores=ranking.scores[is_kept],
+        right=(ranking.right | now_right)[is_kept],
     )
 
 
@@ -228,13 +228,13 @@ class _Scenes:
         kinds[on_crowd & (matched < 0)] = NOT_COUNTED
 
         # Of the detections that an object would make right, an oracle assigns it to the one with the highest score.
-        rivals = np.flatnonzero(np.isin(kinds, (_CLASSIFICATION, _LOCALISATION)))
-        rivals = rivals[free[nearest[rivals]]]
-        due, first = np.unique(nearest[rivals], return_index=True)
-        mended = np.full(len(rows), -1)
-        mended[rivals[first]] = self.class_of_object[objects[due]]
-        free[due] = False
-        return _ImageErrors(rows, kinds, mended, objects, objects[free])
+        correctable = np.flatnonzero(np.isin(kinds, (_CLASSIFICATION, _LOCALISATION)))
+        correctable = correctable[free[nearest[correctable]]]
+        assigned_objects, first = np.unique(nearest[correctable], return_index=True)
+        corrected_class = np.full(len(rows), -1)
+        corrected_class[correctable[first]] = self.class_of_object[objects[assigned_objects]]
+        free[assigned_objects] = False
+        return _ImageErrors(rows, kinds, corrected_class, objects, objects[free])
 
     def _overlaps(self, rows: np.ndarray, objects: np.ndarray, as_crowds: bool) -> np.ndarray:
         """IoU (D, G) of detections with objects; for crowds, the share of the detection's area inside the crowd."""

@@ -35,8 +35,8 @@ class DetectionScores:
     """The scores of a set of detections, in percent; NaN if there is no object.
 
     AP is the mean precision at 101 recalls, averaged over the classes and the IoU thresholds 0.50, 0.55, ... 0.95. AR
-    is the mean of the greatest recalls. At most 100 detections count for each image. Crowds count as neither found nor
-    missed.
+    is the mean of the greatest recalls. At most 100 detections of each class count in each image. Crowds count as
+    neither found nor missed.
 
     Attributes:
         classes: the C class names.

@@ -74,9 +74,9 @@ def worst_images(scores: SingleLabelScores, count: int = SHOWN) -> tuple[list[in
     probability.
     """
     wrong = np.flatnonzero(scores.rank > 0)
-    surest = wrong[np.argsort(-scores.confidence[wrong], kind="stable")[:count]]
+    most_confident = wrong[np.argsort(-scores.confidence[wrong], kind="stable")[:count]]
     least = wrong[np.argsort(scores.of_label[wrong], kind="stable")[:count]]
-    return surest.tolist(), least.tolist()
+    return most_confident.tolist(), least.tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,7 +97,7 @@ def check_labels(run: SingleLabelRun, where: str) -> None:
             f"for {count} images and {num_classes} classes"
         )
     if run.labels.dtype.kind not in "iu":
-        raise UserError(f"{where}: the labels are no whole numbers")
+        raise UserError(f"{where}: the labels are not integers")
     wrong = np.flatnonzero((run.labels < 0) | (run.labels >= num_classes))
     if len(wrong):
         image = run.images[wrong[0]]
@@ -145,7 +145,7 @@ def check_arrays(run: MultilabelRun, where: str) -> None:
 def check_detections(run: DetectionRun, where: str) -> None:
     """Raises UserError that names the first record in which a value is missing or wrong."""
     if not isinstance(run.ground_truth, Mapping):
-        raise UserError(f"{where}: the ground truth is no object of `images`, `annotations` and `categories`")
+        raise UserError(f"{where}: the ground truth is not an object with `images`, `annotations` and `categories`")
     keys = {
         "image": ("id", "file_name", "width", "height"),
         "annotation": ("image_id", "category_id", "bbox", "area", "iscrowd"),
@@ -157,7 +157,7 @@ def check_detections(run: DetectionRun, where: str) -> None:
         required[f"prediction ({kind})"] = (rows, ("image_id", "category_id", "bbox", "score", *masks))
     for what, (records, needed) in required.items():
         if not isinstance(records, list | tuple) or not all(isinstance(record, Mapping) for record in records):
-            raise UserError(f"{where}: the list of each {what} is no list of objects")
+            raise UserError(f"{where}: the {what} records are not a list of objects")
         for number, record in enumerate(records):
             if lacking := [key for key in needed if record.get(key) is None]:
                 raise UserError(f"{where}: {what} {_named(run, record, number)} has no `{lacking[0]}`")
@@ -195,7 +195,10 @@ def _check_ids(run: DetectionRun, where: str) -> None:
         for place, record in enumerate(records):
             name = record[key]
             if not is_id(record["id"]) or not isinstance(name, str) or not name:
-                raise UserError(f"{where}: {what} {place} has the id {record['id']!r} and the name {name!r}")
+                raise UserError(
+                    f"{where}: {what} {place} has the id {record['id']!r} and the name {name!r}; expected are an "
+                    "integer and a text"
+                )
         refuse_duplicates(where, f"{what} id", [record["id"] for record in records])
     refuse_duplicates(where, "image", [image["file_name"] for image in images])
     refuse_duplicates(where, "category", [category["name"] for category in categories])
@@ -203,7 +206,9 @@ def _check_ids(run: DetectionRun, where: str) -> None:
     for image in images:
         sides = image["width"], image["height"]
         if not all(is_id(side) and side > 0 for side in sides) or sides[0] * sides[1] > limit("pixels"):
-            raise UserError(f"{where}: image {image['file_name']!r} has the size {sides}")
+            raise UserError(
+                f"{where}: image {image['file_name']!r} has the size {sides}; expected are two positive integers"
+            )
     if unknown := set(run.classes) - {category["name"] for category in categories}:
         raise UserError(f"{where}: the ground truth has no class {min(unknown)!r}")
     known = {"image": {image["id"] for image in images}, "category": {category["id"] for category in categories}}
@@ -219,9 +224,11 @@ def _fault_of_record(record: Mapping[str, object], image: CocoImage, mask: bool)
     """What is wrong with an annotation or a prediction; empty if it is right."""
     if not is_box(record["bbox"]) or not is_number(record.get("score", 0)):
         box = f"box {record['bbox']!r:.100}"
-        return f"score {record['score']!r:.60}, {box}" if "score" in record else box
+        return (f"score {record['score']!r:.60}, {box}" if "score" in record else box) + "; expected are finite numbers"
     if not is_number(record.get("area", 0)) or not is_crowd_flag(record.get("iscrowd", 0)):
-        return f"area {record.get('area')!r:.60}, iscrowd {record.get('iscrowd')!r:.60}"
+        return (
+            f"area {record.get('area')!r:.60}, iscrowd {record.get('iscrowd')!r:.60}; expected are a number, and 0 or 1"
+        )
     if mask and not is_mask(record.get("segmentation"), image["height"], image["width"]):
-        return "a `segmentation` that is no mask of its size"
+        return "a `segmentation` that is not a mask of the size of the image"
     return ""

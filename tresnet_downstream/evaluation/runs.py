@@ -238,7 +238,7 @@ def read_run(folder: str | Path) -> Run:
     """Reads a run folder; the arrays of a classifier's run are memory-mapped.
 
     Raises:
-        UserError: if it is no run folder, is incomplete, has a newer version, or contains scores that are NaN.
+        UserError: if it is not a run folder, is incomplete, has a newer version, or contains scores that are NaN.
 
     Examples:
         >>> run = read_run("work_dirs/digits_tresnet")  # doctest: +SKIP
@@ -247,7 +247,7 @@ def read_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     if not (folder / DESCRIPTION).is_file():
-        what = "is incomplete or no run folder: it has no run.json" if folder.is_dir() else "no such folder"
+        what = "has no run.json" if folder.is_dir() else "no such folder"
         raise UserError(f"{folder}: {what}; tresnet score writes run folders")
     content = read_versioned(folder / DESCRIPTION, FORMAT, VERSION, "tresnet score writes such files")
     check_description(str(folder / DESCRIPTION), content)
@@ -365,9 +365,13 @@ def _array(folder: Path, name: str, expected: tuple[int, ...]) -> np.ndarray:
     except Exception as error:  # numpy parses the header as Python code; damage can raise any error
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{path}: cannot be read ({reason}); score again") from error
-    shape = getattr(array, "shape", "no array")
-    if shape != expected or array.dtype.kind not in "fiub":
-        raise UserError(f"{path}: holds {shape}, and run.json says {expected}; score again")
+    shape, dtype = getattr(array, "shape", "none"), getattr(array, "dtype", None)
+    if shape != expected or dtype is None or dtype.kind not in "fiub":
+        raise UserError(
+            f"{path}: must have numbers of shape {expected} by run.json, but has shape {shape} and dtype {dtype}; "
+            "score "
+            "again"
+        )
     return array
 
 
@@ -375,7 +379,7 @@ def _images(folder: Path, count: int) -> list[str]:
     path = _there(folder, "images.json")
     images: object = parse_json(read_text(path), path)
     if not are_names(images) or len(images) != count:
-        raise UserError(f"{path}: is no list of the {count} images that run.json counts")
+        raise UserError(f"{path}: is not a list of the {count} images that run.json counts; score again")
     return list(images)
 
 
@@ -387,7 +391,7 @@ def _explanations(folder: Path, content: RunDescription) -> Explanations | None:
     path = _there(folder, MAP_PAIRS)
     pairs: object = parse_json(read_text(path), path)
     if not isinstance(pairs, list) or not all(are_names(pair) and len(pair) == 2 for pair in pairs):
-        raise UserError(f"{path}: is no list of images with classes; score again")
+        raise UserError(f"{path}: is not a list of images with classes; score again")
     return Explanations(about["method"], [(image, name) for image, name in pairs], maps)
 
 

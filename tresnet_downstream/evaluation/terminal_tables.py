@@ -13,7 +13,7 @@ def class_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
     lines = aligned(header, [*rows[:_WORST], *rows[-_BEST:]] if shortened else rows) if rows else []
     if shortened:
         left_out = len(rows) - _WORST - _BEST
-        lines.insert(1 + _WORST, f"... {left_out:,} more; write_scores puts all classes into per_class.csv")
+        lines.insert(1 + _WORST, f"... {left_out:,} more classes; per_class.csv of the written scores lists all")
     return lines
 
 

@@ -52,10 +52,13 @@ class Thresholds:
             UserError: if a class has no threshold, or the thresholds were chosen for another task.
         """
         if task != self.task:
-            raise UserError(f"{self.source}: chosen for {self.task}, not for {task}")
+            raise UserError(
+                f"{self.source}: chosen for {self.task}, not for {task}; choose thresholds on a run of this model"
+            )
         if missing := [name for name in classes if name not in self.of_class]:
             raise UserError(
-                f"{self.source}: lacks {len(missing)} of the {len(classes)} classes, such as {missing[0]!r}"
+                f"{self.source}: lacks {len(missing)} of the {len(classes)} classes, such as {missing[0]!r}; choose "
+                "thresholds on a run of this model"
             )
         chosen = (self.of_class[name] for name in classes)
         return np.array([math.inf if threshold is None else threshold for threshold in chosen])
@@ -170,7 +173,7 @@ def require_place(path: str | Path) -> None:
         try:
             read_thresholds(path)
         except UserError as error:
-            raise UserError(f"{path}: holds something other than thresholds; name another file") from error
+            raise UserError(f"{path}: exists and is not a readable file of thresholds; name another file") from error
 
 
 def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
@@ -184,7 +187,8 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
     of_class, chosen_on = content.get("thresholds"), content.get("chosen_on")
     if not isinstance(of_class, dict) or not isinstance(chosen_on, dict):
         raise UserError(
-            f"{path}: is malformed: `thresholds` or `chosen_on` is no object; write it again with tresnet thresholds"
+            f"{path}: is malformed: `thresholds` or `chosen_on` is not an object; write it again with tresnet "
+            "thresholds"
         )
     for name, threshold in of_class.items():
         if threshold is not None and not (type(threshold) in (int, float) and -1e30 < threshold < 1e30):

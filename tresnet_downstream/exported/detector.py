@@ -25,7 +25,7 @@ Prepared = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Found:
+class RawBoxes:
     """The boxes of one image: K x 4 coordinates, K scores and K class indices; for joint models, C logits of labels."""
 
     boxes: np.ndarray
@@ -41,13 +41,13 @@ def inputs_of(images: Sequence[Prepared], score_threshold: float) -> dict[str, n
     return {**inputs, SCORE_THRESHOLD: np.array([score_threshold], np.float32)}
 
 
-def found_in(outputs: Mapping[str, np.ndarray]) -> list[Found]:
+def boxes_of_each(outputs: Mapping[str, np.ndarray]) -> list[RawBoxes]:
     """The boxes of each image, without the padding of the outputs, whose label is -1."""
     count = len(outputs[BOXES])
     label_logits = outputs.get(LOGITS, [None] * count)
     rows = zip(outputs[BOXES], outputs[SCORES], outputs[LABELS], label_logits, strict=True)
     return [
-        Found(boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0], logits)
+        RawBoxes(boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0], logits)
         for boxes, scores, labels, logits in rows
     ]
 
@@ -120,11 +120,11 @@ class ExportedDetector:
                         label_probabilities=self.label_probabilities(result),
                     )
 
-    def label_probabilities(self, found: Found) -> np.ndarray | None:
+    def label_probabilities(self, boxes: RawBoxes) -> np.ndarray | None:
         """Probabilities of the labels of the image, float32 of shape (C,); None for detectors."""
         return None
 
-    def run(self, images: Sequence[Prepared], score_threshold: float) -> list[Found]:
+    def run(self, images: Sequence[Prepared], score_threshold: float) -> list[RawBoxes]:
         """The boxes of images that the file's :class:`Letterbox` prepared.
 
         Raises:
@@ -136,7 +136,7 @@ class ExportedDetector:
         fits = len(scores) == 2 and scores[0] == len(images)
         if not fits or shapes.get(BOXES) != (*scores, 4) or shapes.get(LABELS) != scores:
             raise UserError(f"{self.path}: does not return boxes, scores and labels; export it again")
-        boxes_of_images = found_in(outputs)
+        boxes_of_images = boxes_of_each(outputs)
         if any((boxes.labels >= len(self.classes)).any() for boxes in boxes_of_images):
             raise UserError(f"{self.path}: returns classes that it has no name for; export it again")
         return boxes_of_images

@@ -80,7 +80,7 @@ def format_of(file: File) -> Format:
     suffix = Path(file).suffix.lower()
     if suffix not in FORMATS:
         known = ", ".join(f"{suffix} ({known_format.name})" for suffix, known_format in FORMATS.items())
-        raise UserError(f"{file}: annotations are read from files of {known}, not of '{suffix}'")
+        raise UserError(f"{file}: the suffix '{suffix}' is not supported; annotation files are {known}")
     return FORMATS[suffix]
 
 

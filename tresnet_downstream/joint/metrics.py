@@ -76,8 +76,9 @@ class LabelsMetric(MultilabelMetric):
             path = sample.get("img_path")
             if name is None or (path and not _ends_with(path, name)):
                 raise UserError(
-                    f"{self.ann_file}: its image {sample['img_id']} is {name}, but the scored image is {path}; the "
-                    "validation data must be that of this file"
+                    f"{self.ann_file}: image {sample['img_id']} is {name} in this file, but {path} in the scored data; "
+                    "use "
+                    "the same annotation file for the data loader and the evaluator"
                 )
             target = self.rows.get(os.path.normpath(name))
             # Images without labels are removed later, when the rows of all processes have been collected.

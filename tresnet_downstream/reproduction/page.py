@@ -48,7 +48,8 @@ def page(records: Mapping[str, Record]) -> str:
         >>> page({}).splitlines()[0]
         '# Results'
     """
-    header = ("claim", "published", "source", "measured in small: difference", "verdict", "in full")
+    in_small, in_full = "difference in the small experiment", "command for the full experiment"
+    header = ("claim", "published", "source", in_small, "verdict", in_full)
     parts = [START, *_table(header, (_claim_row(claim, records) for claim in CLAIMS))]
     for stage in STAGES.values():
         parts += _stage_section(stage, records.get(stage.name))
@@ -106,7 +107,7 @@ def _claim_row(claim: Claim, records: Mapping[str, Record]) -> tuple[str, ...]:
         else:
             score = STAGES[claim.in_small.stage].score
             differences = [signed_difference(record, *pair, score) for pair in claim.in_small.pairs]
-            measured = f"{claim.in_small.higher} against {claim.in_small.lower}: " + ", ".join(
+            measured = f"{claim.in_small.higher} minus {claim.in_small.lower}: " + ", ".join(
                 f"{'+' if each.value > 0 else ''}{each}" for each in differences
             )
             measured += f" {STAGES[claim.in_small.stage].title}"

@@ -33,14 +33,19 @@ from tresnet_downstream.weights.pretrained import require_match
 from tresnet_downstream.weights.reading import class_names, read_checkpoint, unwrap
 
 
+def _shown(name: str | None) -> str:
+    return "missing" if name is None else repr(name)
+
+
 def require_classes(checkpoint: Mapping[str, object], classes: Sequence[str], path: str | Path) -> None:
     """Raises UserError if the checkpoint names its classes and they differ from these, or are in another order."""
     trained = class_names(checkpoint, path) or classes
-    for place, (there, here) in enumerate(zip_longest(trained, classes)):
-        if there != here:
+    for place, (trained_name, name) in enumerate(zip_longest(trained, classes)):
+        if trained_name != name:
             raise UserError(
-                f"{path}: was trained on other classes than the data has: class {place} is "
-                f"{there!r} there and {here!r} in the data"
+                f"{path}: was trained on other classes than the data has: class {place} is {_shown(trained_name)} in "
+                "the "
+                f"checkpoint and {_shown(name)} in the data; use the classes of the checkpoint, in its order"
             )
 
 

@@ -79,9 +79,9 @@ def save_config(config: Config, path: Path) -> None:
 
 def _settled(config: dict[str, object]) -> dict[str, object]:
     """A config without the values that a training sets itself."""
-    settled = {key: value for key, value in config.items() if key not in SET_BY_TRAINING}
-    if isinstance(model := settled.get("model"), dict):
+    stable = {key: value for key, value in config.items() if key not in SET_BY_TRAINING}
+    if isinstance(model := stable.get("model"), dict):
         model.pop("classes", None)
         if isinstance(backbone := model.get("backbone"), dict):
             backbone.pop("init_cfg", None)
-    return settled
+    return stable

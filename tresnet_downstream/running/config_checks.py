@@ -56,11 +56,14 @@ def check_config(config: Config, splits: Sequence[str]) -> None:
     if config.get("default_scope", SCOPE) != SCOPE:
         raise UserError(f"{config.filename}: is a detector's config, not a classifier's; tresnet train takes both")
     if lacking := [key for key in PARTS if key not in config]:
-        raise UserError(f"{config.filename}: has no {', '.join(lacking)}; the files of configs/_base_ bring them")
+        raise UserError(
+            f"{config.filename}: has no {', '.join(lacking)}; inherit from the files of configs/_base_, which define "
+            "them"
+        )
     if config.get("sync_bn"):
         raise UserError("sync_bn: TResNet's norms are not converted; set model.backbone.norm='sync' instead")
     for key in unset_keys(config, splits):
-        raise UserError(f"{key}: is not set; name yours with `options` {key}=PATH")
+        raise UserError(f"{key}: is not set; set it with `options` {key}=PATH")
     for key, least in WHOLE_NUMBERS.items():
         if key in config and (type(config[key]) is not int or config[key] < least):
             raise UserError(f"{key}={config[key]!r}: give a whole number, at least {least}")
@@ -133,9 +136,9 @@ def mistakes_in_types() -> Iterator[None]:
                 "own, import the Python file that registers it (`import`, or custom_imports in a config)"
             ) from error
         if match := _UNKNOWN_ARGUMENT.match(message):
-            raise UserError(f"{match[1]} in the config takes no argument {match[2]!r}") from error
+            raise UserError(f"{match[1]} in the config takes no argument {match[2]!r}; remove it") from error
         if match := _MISSING_ARGUMENT.match(message):
-            raise UserError(f"{match[1]} in the config needs the argument {match[2]}") from error
+            raise UserError(f"{match[1]} in the config needs the argument {match[2]}; add it") from error
         raise
 
 

@@ -114,10 +114,12 @@ class PatienceHook(Hook):
         if self.patience is None or training_loop(runner) is None:
             return
         if runner._val_loop is None:
-            raise UserError(f"patience={self.patience}: the config does not validate, so no score can get better")
+            raise UserError(
+                f"patience={self.patience}: needs a validation; set val_dataloader, val_cfg and val_evaluator"
+            )
         if not any(isinstance(hook, ChoosesBest) and getattr(hook, "save_best", None) for hook in runner.hooks):
             raise UserError(
-                f"patience={self.patience}: goes by the score that chooses the best checkpoint; name it in "
+                f"patience={self.patience}: needs the score that chooses the best checkpoint; set "
                 "default_hooks.checkpoint.save_best"
             )
 
@@ -137,7 +139,7 @@ class PatienceHook(Hook):
         self.validated = [each for each in self.validated if each.place <= _place(loop)]
         if self._has_waited():
             loop.stop_training = True
-            tell(f"nothing is left to train: {self._reason()}; a larger patience goes on")
+            tell(f"nothing is left to train: {self._reason()}; increase patience to continue")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Adds the score, and ends the training if ``patience`` is used up."""
@@ -153,7 +155,7 @@ class PatienceHook(Hook):
         if self._has_waited() and loop.iter < loop.max_iters:
             loop.stop_training = True
             if isinstance(loop, TrainLoop):
-                loop.stop_is_told = True
+                loop.stop_is_reported = True
             tell(f"stopped at {_place_text(loop)}: {self._reason()}")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:

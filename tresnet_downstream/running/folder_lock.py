@@ -65,7 +65,10 @@ def locked(folder: str | Path) -> Iterator[None]:
         _flock(file, folder)
     except OSError as error:
         reason = error.strerror or error
-        tell(f"note: {folder}: cannot be locked ({reason}), so nothing keeps a second training out of this folder")
+        tell(
+            f"note: {folder}: cannot be locked ({reason}), so do not start a second training in it: it would not be "
+            "refused"
+        )
     except BaseException:
         _close(file)
         raise

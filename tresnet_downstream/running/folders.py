@@ -1,4 +1,4 @@
-"""Run folders: the run that a folder belongs to, and rules that keep one run from overwriting another.
+"""Work dirs: the run that a folder belongs to, and rules that keep one run from overwriting another.
 
 A training writes its run id to the text file ``run_id`` in its folder and to ``meta["run_id"]`` of its checkpoints.
 ``last_checkpoint`` names the newest checkpoint; ``last_validation.json`` holds the last validation.
@@ -176,7 +176,9 @@ def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
     """
     folder = Path(work_dir)
     if resume and overwrite:
-        raise UserError("`resume` continues a run and `overwrite` moves it to another folder: give one of them")
+        raise UserError(
+            "`resume` continues a run and `overwrite` renames its folder and starts a new one: give one of them"
+        )
     blocking = next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), None)
     if blocking is not None and not blocking.is_dir():
         raise UserError(f"`work_dir` {folder}: {blocking} is a file, not a folder")
@@ -185,8 +187,8 @@ def check(work_dir: str | Path, resume: bool, overwrite: bool) -> None:
         return
     if not resume:
         raise UserError(
-            f"{folder}: holds a run already: `resume` continues it, `overwrite` moves it aside (with mim, "
-            "the config's key overwrite=True), and `work_dir` names another folder"
+            f"{folder}: holds a run already: `resume` continues it, `overwrite` renames its folder and starts "
+            "a new one (with mim, the config's key overwrite=True), and `work_dir` names another folder"
         )
 
 
@@ -212,7 +214,7 @@ def move_aside(path: str | Path) -> Path:
     """
     path, number = Path(path).resolve(), 1
     if path == Path.cwd() or path in Path.cwd().parents:
-        raise UserError(f"{path}: cannot be moved aside, since the command runs inside; run it from another folder")
+        raise UserError(f"{path}: cannot be renamed, because the command runs inside it; run it from another folder")
     stem, suffix = (path.stem, path.suffix) if path.is_file() else (path.name, "")
     while os.path.lexists(aside := path.with_name(f"{stem}_{number}{suffix}")):
         number += 1
@@ -253,7 +255,7 @@ def begin(
         if (aside / log_dir.name).is_dir():
             # The log file is open; moving it does not close it.
             shutil.move(aside / log_dir.name, folder / log_dir.name)
-        tell(f"the earlier run in {work_dir} was moved to {aside}")
+        tell(f"the folder {work_dir} of the earlier run was renamed to {aside}")
     # Scores of an earlier network do not belong beside the new checkpoints.
     Earlier(folder).keep(*SCORE_FILES, *RUN_FILES)
     forget_validation(folder)

@@ -122,9 +122,12 @@ class PlainBlocksHook(Hook):
                 continue
             blocks = network.plain_blocks()
             for reason in dict.fromkeys(blocks.values()):
-                ours = [block for block, other in blocks.items() if other == reason]
-                others = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
-                tell(f"{name}.{ours[0]}{others}: same results, but more memory than needed, because {reason}")
+                affected = [block for block, other in blocks.items() if other == reason]
+                others = f" and {len(affected) - 1} more" if len(affected) > 1 else ""
+                tell(
+                    f"note: {name}.{affected[0]}{others} trains without the memory-saving implementation, because "
+                    f"{reason}: same results, more memory"
+                )
 
 
 @HOOKS.register_module()

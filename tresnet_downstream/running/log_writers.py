@@ -41,8 +41,8 @@ def start_writers(visualizer: Visualizer) -> None:
             # The package may raise any exception.
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"visualizer: {type(backend).__name__} cannot start ({reason}); fix that, or leave it out "
-                "(the key tracker has 'wandb' and 'mlflow')"
+                f"visualizer: {type(backend).__name__} cannot start ({reason}); fix the cause, or remove it "
+                "from visualizer.vis_backends (for wandb and mlflow, use the key tracker)"
             ) from error
 
 

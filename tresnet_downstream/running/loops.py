@@ -37,7 +37,7 @@ class TrainLoop(EpochBasedTrainLoop):
 
     Attributes:
         within_epoch: whether an epoch has begun and is not complete.
-        stop_is_told: whether the hook that stopped the training has printed a line about it.
+        stop_is_reported: whether the hook that stopped the training has printed a line about it.
         validated_iter: number of batches trained before the last validation; -1 before the first one.
         accounts: sums of the hooks' accounts at the end of the epoch, for its checkpoint.
     """
@@ -54,7 +54,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self.val_steps = val_steps
         self.within_epoch = False
         self.validated_iter = -1
-        self.stop_is_told = False
+        self.stop_is_reported = False
         self.accounts: dict[str, list[float]] = {}
         self.checkpoints = mid_epoch_checkpoints(runner.cfg)
         self.freezing = freezing_of(runner)
@@ -132,9 +132,9 @@ class TrainLoop(EpochBasedTrainLoop):
         self.validated_iter = self._iter
         if goes_on and self.stop_training:
             self.checkpoints.write(self)
-            if not self.stop_is_told and self._iter < self.max_iters:  # MMEngine's hooks write to the log file only
+            if not self.stop_is_reported and self._iter < self.max_iters:  # MMEngine's hooks write to the log file only
                 place = f"epoch {self.current_epoch}" if self.val_steps is None else f"step {self.step}"
-                tell(f"stopped by a validation at {place}")
+                tell(f"a hook stopped the training after the validation at {place}")
 
     def validates_after_epoch(self, epoch: int) -> bool:
         """Whether a validation follows this epoch, counted from 1; always False with ``val_steps``."""
@@ -210,7 +210,9 @@ def check_step_settings(config: Config) -> None:
         kind = train_cfg.get("type", "IterBasedTrainLoop")
         raise UserError(f"val_steps: needs a loop over epochs; with {kind}, set train_cfg.val_interval instead")
     if lacking := [key for key in ("val_dataloader", "val_evaluator", "val_cfg") if not config.get(key)]:
-        raise UserError(f"val_steps={steps}: the config does not validate, because it has no {', '.join(lacking)}")
+        raise UserError(
+            f"val_steps={steps}: the config does not validate, because it has no {', '.join(lacking)}; add it"
+        )
 
 
 def training_loop(runner: Runner) -> BaseLoop | None:

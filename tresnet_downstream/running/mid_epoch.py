@@ -27,7 +27,7 @@ from tresnet_downstream.running.resumed_state import CheckpointMeta
 AGREEMENT_INTERVAL = 5
 # Settings that determine the images of a batch, and the batches of a step.
 _CUT_EPOCHS = (
-    *("batch_size", "processes", "training pictures", "accumulation"),
+    *("batch_size", "processes", "training images", "accumulation"),
     *("sampling", "repeat_threshold", "training labels"),
 )
 
@@ -213,7 +213,8 @@ def batches_of_epoch(meta: CheckpointMeta, epoch_length: int, changes: Sequence[
     if change is not None:
         raise UserError(
             f"`resume`: {change}: the last checkpoint was written within an epoch, whose batches must not change; "
-            "keep the setting until an epoch is complete (classifiers may change processes if batch_size times "
+            "restore the earlier value until the epoch is complete (classifiers may change processes if batch_size "
+            "times "
             "processes stays the same)"
         )
     return batches

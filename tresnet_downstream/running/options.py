@@ -114,7 +114,7 @@ def _literal(node: ast.expr) -> object:
     """Like ``ast.literal_eval``, but also accepts ``dict(type='LinearHead')``, as in a config."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         if any(keyword.arg is None for keyword in node.keywords):
-            raise ValueError("dict(**...) is no literal")
+            raise ValueError("dict(**...) is not a literal")
         return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.List | ast.Tuple):
         items = [_literal(item) for item in node.elts]

@@ -17,7 +17,7 @@ from tresnet_downstream.wording import worded
 
 # A process ends itself after another one was lost in this many consecutive checks. The time is shorter than the 30 s
 # after which torchrun kills the remaining processes without a message.
-_LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 2.0
+_CHECKS, _SECONDS_BETWEEN_CHECKS = 10, 2.0
 STOPPED, ENDED = "stopped", "ended"
 _ADVICE = {
     STOPPED: "",
@@ -72,7 +72,7 @@ def condition(pid: int) -> str | None:
     return {"T": STOPPED, "Z": ENDED, "X": ENDED}.get(state)  # a debugger's state is t
 
 
-class Losses:
+class LostProcesses:
     """Counts the consecutive checks in which each of the other processes was lost.
 
     Checks are counted instead of seconds, so a training whose processes were all stopped can continue later.
@@ -83,16 +83,16 @@ class Losses:
 
     def __init__(self, others: Mapping[int, int]) -> None:
         self.others = others
-        self.looks = dict.fromkeys(others, 0)
+        self.checks = dict.fromkeys(others, 0)
 
-    def look(self) -> str | None:
+    def check(self) -> str | None:
         """Checks once; returns the message about a process that has been lost for long enough, otherwise None."""
         for rank, pid in self.others.items():
             state = condition(pid)
             is_lost = state == STOPPED or (state == ENDED and _needs_others)
-            self.looks[rank] = self.looks[rank] + 1 if is_lost else 0
-            if state is not None and self.looks[rank] >= _LOOKS:
-                seconds = int(_LOOKS * _SECONDS_BETWEEN_LOOKS)
+            self.checks[rank] = self.checks[rank] + 1 if is_lost else 0
+            if state is not None and self.checks[rank] >= _CHECKS:
+                seconds = int(_CHECKS * _SECONDS_BETWEEN_CHECKS)
                 what = f"has been stopped for {seconds} s" if state == STOPPED else f"ended {seconds} s ago"
                 return worded(
                     f"process {rank} of the training (pid {pid}) {what}, and the others cannot continue without it; "
@@ -102,9 +102,9 @@ class Losses:
 
 
 def _watch(others: Mapping[int, int]) -> None:
-    losses = Losses(others)
-    while (text := losses.look()) is None:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    lost = LostProcesses(others)
+    while (text := lost.check()) is None:
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
     if is_first_to_fail():
         print(f"error: {text}", file=sys.stderr, flush=True)
     os._exit(2)  # the main thread waits within torch, where exceptions do not reach it

@@ -112,7 +112,9 @@ def _damage(path: Path) -> str:
     except UserError as error:
         return str(error)
     if lacking := [key for key in ("meta", "state_dict", "optimizer", "param_schedulers") if key not in checkpoint]:
-        raise UserError(f"{path}: a training cannot be resumed from it: it has no {', '.join(lacking)}")
+        raise UserError(
+            f"{path}: a training cannot be resumed from it: it has no {', '.join(lacking)}; use another checkpoint"
+        )
     return ""
 
 

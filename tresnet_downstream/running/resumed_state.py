@@ -1,4 +1,4 @@
-"""Checks of the training state in a checkpoint before it is resumed; the file may come from anybody."""
+"""Checks of the training state in a checkpoint before it is resumed; the file may come from an untrusted source."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -130,7 +130,7 @@ def require_parts(checkpoint: Mapping[str, Any], path: str | Path) -> None:
             if not _is_of(outer[keys[-1]], types):
                 raise _damaged(path, place, outer[keys[-1]])
         elif keys in _REQUIRED:
-            raise UserError(f"{path}: a training cannot be resumed from it: it has no {place}")
+            raise UserError(f"{path}: a training cannot be resumed from it: it has no {place}; use another checkpoint")
     for name, sums in checkpoint["meta"].get("accounts", {}).items():
         if not (isinstance(sums, list | tuple) and all(type(number) in (int, float) for number in sums)):
             raise _damaged(path, f"meta.accounts.{name}", sums)
@@ -174,7 +174,8 @@ def _require_optimiser(path: str | Path, stored: Mapping[str, Any], optimiser: o
         for key in _OF_A_GROUP:
             if key in own_group and key not in group:
                 raise UserError(
-                    f"{path}: a training cannot be resumed from it: group {number} of its optimizer has no {key}"
+                    f"{path}: a training cannot be resumed from it: group {number} of its optimizer has no {key}; use "
+                    "another checkpoint"
                 )
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state_names = next((names for kind, names in _STATE_NAMES.items() if isinstance(optimiser, kind)), ())

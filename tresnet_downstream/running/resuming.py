@@ -117,10 +117,14 @@ def require_same_run(before: RunSettings, now: RunSettings, epoch: int) -> list[
     """
     if refused := list(changes(before["fixed"], now["fixed"])):
         others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        raise UserError(f"`resume`: {refused[0]}{others}: keep it, or begin a new run with another `work_dir`")
+        raise UserError(
+            f"`resume`: {refused[0]}{others}: restore the earlier value, or begin a new run with another `work_dir`"
+        )
     max_epochs = now["free"].get("max_epochs")
     if isinstance(max_epochs, int) and max_epochs < epoch:
-        raise UserError(f"`resume`: max_epochs={max_epochs}, but the run has already reached epoch {epoch}")
+        raise UserError(
+            f"`resume`: max_epochs={max_epochs}, but the run has already reached epoch {epoch}; increase it"
+        )
     return list(changes(before["free"], now["free"]))
 
 

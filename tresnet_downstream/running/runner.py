@@ -233,7 +233,7 @@ class FolderRunner(Runner):
             if not resume:
                 tell(f"{folder} has no checkpoint to resume, so the training starts from the beginning")
         elif within and folders.holds_run(folder):
-            raise UserError(f"load_from: {source} lies in the folder that is moved aside; copy it elsewhere")
+            raise UserError(f"load_from: {source} is in the folder that `overwrite` renames; copy it to another folder")
         barrier()
         if is_main_process() and not resume:
             again = None if overwrite or folders.holds_run(folder) else unfinished_start(folder, self.settings_digest)
@@ -263,7 +263,7 @@ class FolderRunner(Runner):
         self._resuming = True
         super().resume(filename, *args, **kwargs)
         if self._changes is None:
-            tell(f"{filename}: does not hold the settings of its training, so those of the config are used from here")
+            tell(f"{filename}: has no settings of its training; those of the config are used from now on")
             schedule.restore(self, self._batches_of_epoch)
         elif self._changes:
             for change in self._changes:
@@ -311,10 +311,10 @@ class FolderRunner(Runner):
             kwargs["checkpoint"]["meta"].pop("config", None)  # MMEngine would execute it
         if fn_name == "before_run" and self.settings is not None and hasattr(self.train_dataloader.dataset, "__len__"):
             # The length of the schedule depends on it, and it is known only after the data set is built.
-            self.settings["free"]["training pictures"] = len(self.train_dataloader.dataset)
+            self.settings["free"]["training images"] = len(self.train_dataloader.dataset)
             self.settings["free"].update(self.data_settings)
             scored: Any = getattr(getattr(self._val_loop, "dataloader", None), "dataset", None)
-            self.settings["free"]["validation pictures"] = len(scored) if hasattr(scored, "__len__") else None
+            self.settings["free"]["validation images"] = len(scored) if hasattr(scored, "__len__") else None
         if fn_name == "before_run" and isinstance(self.optim_wrapper, OptimWrapper):
             take_effect(self.optim_wrapper)
         if fn_name == "before_train" and is_main_process():

@@ -180,8 +180,8 @@ def _require_same(path: Path, stored: _Table, settings: RunSettings) -> None:
     if differ := [*changes(before["fixed"], settings["fixed"]), *changes(before["free"], settings["free"])]:
         others = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
         raise UserError(
-            f"{path}: its seeds were trained with other settings: {differ[0]}{others}: keep it, or give `overwrite` or "
-            "another `work_dir`"
+            f"{path}: its seeds were trained with other settings: {differ[0]}{others}: restore the earlier value, or "
+            "give `overwrite` or another `work_dir`"
         )
 
 

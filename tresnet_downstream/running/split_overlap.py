@@ -152,5 +152,5 @@ def tell_overlap(split: str, training: Sequence[str] | None, other: Sequence[str
     least = "" if common.is_complete else "at least "
     tell(
         f"warning: {least}{common.shared:,} of the {len(other):,} images of the {split} split are in the training data "
-        f"too, such as {common.example}: scores on them do not tell how the network does on new images"
+        f"too, such as {common.example}: scores on them do not measure the performance on new images"
     )

@@ -1,7 +1,7 @@
 """Checks the config in a checkpoint before a network or a pipeline is built from it.
 
-A checkpoint may come from somebody else. MMEngine imports and calls whatever a ``type`` names, and some components
-evaluate arguments as Python, open files or download data. A stored config may therefore name only registered
+A checkpoint may come from an untrusted source. MMEngine imports and calls whatever a ``type`` names, and some
+components evaluate arguments as Python, open files or download data. A stored config may therefore name only registered
 components of these kinds:
 
 * of MMDetection, mmcv, MMEngine and torch, those in :data:`ROOMS` without :data:`REFUSED`;
@@ -146,16 +146,23 @@ def _check(
             raise UserError(f"{path}: names the scope {node['_scope_']!r}, which is not imported; {_ADVICE}")
         for name, value in node.items():
             if name in FOLLOWED and not _is_unset(value):
-                raise UserError(f"{path}: sets {name}={value!r}, which is not followed; build it with `config`")
+                raise UserError(
+                    f"{path}: sets {name}={value!r}, but a stored config may not name files; load it with its config "
+                    "by `config`"
+                )
             if name != "type":
                 _check(path, value, registries, str(name), elsewhere)
     elif isinstance(node, list | tuple):
         for item in node:
             _check(path, item, registries, key, elsewhere)
     elif type(node) is int and abs(node) > LARGEST_NUMBER:
-        raise UserError(f"{path}: sets {key}={node}, beyond {LARGEST_NUMBER:,}; build it with `config`")
+        raise UserError(
+            f"{path}: sets {key}={node}, above the limit of {LARGEST_NUMBER:,}; load it with its config by `config`"
+        )
     elif isinstance(node, str) and ("://" in node or (key == "model" and ":" in node)):  # timm's addresses of models
-        raise UserError(f"{path}: sets {key}={node!r}, which is not followed; build it with `config`")
+        raise UserError(
+            f"{path}: sets {key}={node!r}, but a stored config may not name URLs; load it with its config by `config`"
+        )
 
 
 def _check_type(path: str | Path, name: Any, registries: Sequence[Registry], key: str) -> None:

@@ -169,7 +169,7 @@ def tell_unread_keys(config: Config) -> None:
     unread = [key for key in dict.fromkeys(assigned) if key not in read and not key.startswith("_")]
     if unread:
         named = (f"{key} ({close[0]}?)" if (close := nearest_keys(config, key, ())) else key for key in unread)
-        tell(f"{path}: nothing reads {', '.join(named)}")
+        tell(f"note: {path}: these names have no effect: {', '.join(named)}; correct or remove them")
 
 
 def tell_ineffective_keys(config: Config) -> None:

@@ -74,7 +74,7 @@ class UnreadableImagesHook(Hook):
             return
         self.written[split] = dict(unreadable)
         write_left_out(folder, left_out_file(split), {**others, **unreadable})
-        tell(f"{split}: {len(unreadable)} images cannot be read: named in {folder}/{left_out_file(split)}")
+        tell(f"{split}: {len(unreadable)} images cannot be read; {folder}/{left_out_file(split)} lists them")
 
 
 def _passed_over(batch: object) -> Iterator[str]:

@@ -49,7 +49,7 @@ def require_whole_records(path: Path) -> None:
             size, unpacked = path.stat().st_size, sum(record.file_size for record in archive.infolist())
             if unpacked > unpacked_limit(size):
                 raise UserError(
-                    f"{path}: {excess('expansion', f'unpacks to {unpacked:,} bytes')} (of each packed byte)"
+                    f"{path}: {excess('expansion', f'unpacks to {unpacked / size:,.0f} bytes for each packed byte')}"
                 )
             _require_end(path, size, archive.comment)
             for record in archive.infolist():
@@ -93,10 +93,10 @@ def require_usable(checkpoint: Mapping[str, object], path: str | Path, finite: b
         size, stored = tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes()
         if size > unpacked_limit(stored):
             raise UserError(
-                f"{path}: {name}: {excess('expansion', f'{size:,} bytes of {stored:,} stored')} (of each stored byte)"
+                f"{path}: {name}: {excess('expansion', f'has {size / max(stored, 1):,.0f} bytes for each stored byte')}"
             )
         if finite and not is_finite(tensor):
-            raise UserError(f"{path}: {name} has values that are NaN or infinite; take another checkpoint")
+            raise UserError(f"{path}: {name} has values that are NaN or infinite; use another checkpoint")
 
 
 def first_not_finite(checkpoint: Mapping[str, object]) -> str | None:

@@ -20,8 +20,8 @@ def fill_mirror(folder: str | Path, files: Sequence[str | Path] = ()) -> Iterato
         files: files that were fetched by other means, under their published names. Files in the caches are copied too.
 
     Yields:
-        For each entry of the catalogue, its name and the result: the files that were copied or present, or that none is
-        here.
+        For each entry of the catalogue, its name and the result: the files that were copied or present, or that
+        there is none.
 
     Raises:
         UserError: if a file does not have a published name, has another content than its name says, or differs from the
@@ -38,12 +38,12 @@ def fill_mirror(folder: str | Path, files: Sequence[str | Path] = ()) -> Iterato
             target = folder / place.file_name
             if source is None:
                 if target.is_file():
-                    results.append(f"{target.name} was there")
+                    results.append(f"{target.name} is present")
                 continue
             if source in own_files.values():
                 _require(source, place, name)
             results.append(_copied(source, target))
-        yield name, ", ".join(results) or "not here"
+        yield name, ", ".join(results) or "not in the caches or the given files"
 
 
 def _published_name(file: str | Path) -> str:
@@ -65,7 +65,7 @@ def _copied(source: Path, target: Path) -> str:
     if target.is_file():
         if os.path.getsize(source) != os.path.getsize(target) or sha256_of(source) != sha256_of(target):
             raise UserError(f"{target}: differs from {source}; remove the wrong one")
-        return f"{target.name} was there"
+        return f"{target.name} is present"
     with whole_file(target) as partial:
         shutil.copyfile(source, partial)
     return f"{target.name} copied"

@@ -20,6 +20,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.formats import NORM_EPS, translate
 from tresnet_downstream.weights.public_files import locate
 from tresnet_downstream.weights.reading import read_checkpoint, unwrap
+from tresnet_downstream.wording import first_of
 
 
 class PretrainedModule(BaseModule):
@@ -173,9 +174,10 @@ def _refuse_other_network(
     wrong = [name for name in differing if not name.startswith("head.")]
     if wrong:
         name = wrong[0]
+        others = f", and {len(wrong) - 1} others differ too" if len(wrong) > 1 else ""
         raise UserError(
             f"{path}: has the weights of another variant: {name} is {shape(weights[name])} in the file and "
-            f"{shape(own[name])} here, and {len(wrong) - 1} others differ too"
+            f"{shape(own[name])} in the network{others}"
         )
     if absent := [name for name in missing if not name.startswith("head.")]:
         raise UserError(
@@ -184,9 +186,7 @@ def _refuse_other_network(
         )
     stages = [name for name in weights if name not in own and name.removeprefix("backbone.").startswith("layer")]
     if stages:
-        raise UserError(
-            f"{path}: has the weights of another variant: it also has {stages[0]} and {len(stages) - 1} more names"
-        )
+        raise UserError(f"{path}: has the weights of another variant: it also has {first_of(stages)}")
 
 
 def _translate_names(module: PretrainedModule, state_dict: dict[str, Tensor], prefix: str) -> None:

@@ -155,11 +155,11 @@ def _backward_by_moments(
     line = input_gradient(norm, sum_grad, grad_scale, size, torch.zeros_like(shift), norm.inv_std)
     grad_matrix, sum_output_grad = factor[:, None] * product, factor * sum_grad
     if line.bend is not None:
-        level, bent = line.offset + line.bend * shift, line.bend[:, None] * matrix
+        level, scaled_matrix = line.offset + line.bend * shift, line.bend[:, None] * matrix
         # Each row is passed as a pixel, so that the same library computes the matrix products.
-        rows = as_pixels(bent)
+        rows = as_pixels(scaled_matrix)
         grad_matrix = grad_matrix.add_(as_rows(pointwise_conv(rows, weight_gradient(s, s)))).addr_(level, sum_s)
-        sum_output_grad = sum_output_grad + bent @ sum_s + size * level
+        sum_output_grad = sum_output_grad + scaled_matrix @ sum_s + size * level
         mixed = weight_gradient(as_pixels(matrix), rows)
         grad_source = grad_source.add_(pointwise_conv(s, mixed)).add_(spread(matrix.T @ level))
     return grad_source, grad_matrix.addr_(sum_output_grad, centre), *norm.parameter_gradients(grad_scale, sum_grad)

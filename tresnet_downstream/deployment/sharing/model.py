@@ -16,6 +16,7 @@ from tresnet_downstream.running.checkpoints import plain
 from tresnet_downstream.weights.formats import OURS
 from tresnet_downstream.weights.reading import class_names, read_checkpoint, stored_at, unwrap
 from tresnet_downstream.weights.shared import CLASSIFIER, DETECTOR
+from tresnet_downstream.wording import first_of
 
 # Keys of a checkpoint's ``meta`` that describe the training; the model card lists them.
 _OF_TRAINING = ("epoch", "step", "run")
@@ -81,7 +82,7 @@ def shared_model(path: Path, weights: str | None) -> SharedModel:
         return _detector(path, checkpoint, detector, weights, training)
     file = read_weight_file(path, weights=weights)
     if bad := not_finite(file.state_dict):
-        raise UserError(f"{path}: has values that are not finite, in {bad[0]} and {len(bad) - 1} more")
+        raise UserError(f"{path}: has values that are not finite, in {first_of(bad)}; share another checkpoint")
     if file.head is None:
         raise UserError(f"{path}: is a backbone without a head; only classifiers and detectors can be shared")
     form = timm_form(file)

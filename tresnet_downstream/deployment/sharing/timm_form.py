@@ -80,7 +80,7 @@ def timm_form(file: WeightFile) -> TimmForm | str:
 
 def _tresnet(file: WeightFile, variant: Variant) -> TimmForm | str:
     if tuple(variant.slopes) != _SLOPES:
-        return f"timm has no TResNet with the leaky slopes {variant.slopes}"
+        return f"timm has no TResNet with the negative slopes {variant.slopes} of the leaky ReLU"
     if variant.blocks not in (_BASIC, _V2):
         return f"timm has no TResNet with the blocks {', '.join(variant.blocks)}"
     name = next((name for name, known in VARIANTS.items() if known == variant and name in _NAMES), None)

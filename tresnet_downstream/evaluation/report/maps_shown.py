@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from tresnet_downstream.evaluation.outcomes import Explanations
 
 _METHODS = {
-    "Grad-CAM": "Grad-CAM, which features raised the score of the class",
+    "Grad-CAM": "Grad-CAM: the regions that raised the score of the class",
     "attention": "the attention of the query of the class's group",
 }
 
@@ -27,7 +27,9 @@ class MapsShown:
         self.text = ""
         if explanations is not None and self._maps:
             method = _METHODS.get(explanations.method, explanations.method)
-            self.text = f"Below an image: the regions that were relevant to a class ({method}), brightest if most."
+            self.text = (
+                f"Below an image: the regions that were relevant to a class ({method}). Brighter means more relevant."
+            )
 
     def of(self, image: str, name: str) -> NDArray[np.float32] | None:
         """The map of a class in an image, with values from 0 to 1; None if the run has none."""

@@ -55,7 +55,7 @@ def section(*tasks: str, place: float = 75) -> Callable[[F], F]:
     Args:
         tasks: tasks for which the section is computed: ``multilabel``, ``single_label``, ``detection``; all by default.
         place: sections are sorted by this number. The built-in sections have 10 (scores) to 70 (images with mistakes),
-            and 100 (where the scores come from).
+            80 (training) and 100 (where the scores come from).
 
     Raises:
         UserError: if there is no such task.

@@ -32,7 +32,7 @@ class TrackerSetting(TypedDict, total=False):
         tracking_uri: URI of MLflow's store.
         experiment: experiment in MLflow.
         name: name of the run.
-        tags: a list of texts for W&B, a dict of texts for MLflow.
+        tags: a list of strings for W&B, a dict of strings for MLflow.
     """
 
     type: str
@@ -89,13 +89,13 @@ def _checked(kind: str, key: str, value: object) -> str | list[str] | dict[str, 
     if key == "tags" and kind == WANDB:
         if isinstance(value, list | tuple) and all(isinstance(tag, str) for tag in value):
             return list(value)
-        raise UserError(f"tracker.tags={value!r}: give a list of texts to wandb")
+        raise UserError(f"tracker.tags={value!r}: wandb needs a list of strings")
     if key == "tags":
         if isinstance(value, Mapping):
             return {str(name): str(tag) for name, tag in value.items()}
-        raise UserError(f"tracker.tags={value!r}: give a dict of texts to mlflow")
+        raise UserError(f"tracker.tags={value!r}: mlflow needs a dict of strings")
     if not isinstance(value, str):
-        raise UserError(f"tracker.{key}={value!r}: give a text")
+        raise UserError(f"tracker.{key}={value!r}: give a string")
     return value
 
 

@@ -118,7 +118,7 @@ def with_reason(tracker: Tracker, action: Callable[..., object], *arguments: obj
         raise
     except Exception as error:  # any exception of the package
         raise UserError(
-            f"tracker: {tracker.name} cannot be reached ({reason(error)}); fix that, or set tracker=None"
+            f"tracker: {tracker.name} cannot be reached ({reason(error)}); fix the cause, or set tracker=None"
         ) from error
 
 

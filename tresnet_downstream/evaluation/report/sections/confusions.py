@@ -36,8 +36,9 @@ def multilabel_confusions(data: ReportData[MultilabelAnalysis]) -> Section:
             Column("share", "of the missed, %", hint="share of the images in which the first was missed"),
         ]
         text = (
-            "Images in which the class of the row was missed and that of the column was predicted by mistake, for "
-            "the classes with the most of both."
+            "Rows: missed classes. Columns: classes predicted by mistake. Cells: number of images. The classes with "
+            "the "
+            "most confusions."
         )
         if pairs:
             tables.append(_table(data.classes, columns, pairs))
@@ -82,8 +83,8 @@ def single_label_confusions(data: ReportData[SingleLabelAnalysis]) -> Section:
                 Figure(
                     f"confusions{data.run_suffix(place)}",
                     f"Labels and predictions{data.of_run(place)}",
-                    "Images of the class of the row that were predicted as that of the column; the classes with the "
-                    "most of both.",
+                    "Rows: labels. Columns: predictions. Cells: number of images. The classes with the most "
+                    "confusions.",
                     plots.matrix(_counts(pairs, some), [data.classes[c] for c in some], "label", "predicted as", some),
                 )
             )

@@ -47,7 +47,8 @@ def detection_images(data: ReportData[DetectionAnalysis]) -> Section:
         cards = [_card(analysis, contents[image], images[image], small) for image in shown]
         limit = "the threshold of each class"
         if not math.isnan(one := one_limit(analysis.limits)):
-            origin = "" if data.options.thresholds is not None else ", the one with the greatest F1 at IoU 0.5 here"
+            chosen_here = ", the threshold with the greatest F1 at IoU 0.5 on these images"
+            origin = chosen_here if data.options.thresholds is None else ""
             limit = f"{one:.3f}{origin}"
         text = f"Predictions with a score above {limit}."
         title = f"Images{data.of_run(place)}" if data.of_run(place) else ""

@@ -9,9 +9,7 @@ from tresnet_downstream.evaluation.report.parts import Figure, Section
 from tresnet_downstream.evaluation.report.registry import section
 from tresnet_downstream.evaluation.training_log import TrainingLog, read_training_log
 
-_NO_LOG = (
-    "The run folder of {} has no training log. To show the course of the training, write the scores into its work dir."
-)
+_NO_LOG = "The folder of {} has no training log. To show the training, write the scores into its work dir."
 # Maximum number of logged points of each curve in scores.json.
 _POINTS = 200
 
