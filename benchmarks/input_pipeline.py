@@ -31,7 +31,7 @@ from tresnet_downstream.classification.rand_augment import (
 )
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.command_line import Parser, run
-from tresnet_downstream.pictures import find_images, read_image
+from tresnet_downstream.images import find_images, read_image
 
 # Approximate number of images per candidate and repeat, large enough for every operation to have its share.
 IMAGES_AT_ONCE = 90

@@ -1,6 +1,6 @@
 # GFL on MS-COCO 2017, 12 epochs (1x).
-_base_ = ["gfl_tresnet_m.py"]
+_base_ = ['gfl_tresnet_m.py']
 
 model = dict(
-    backbone=dict(variant="l", init_cfg=_base_.tresnet_l.init_cfg), neck=dict(in_channels=_base_.tresnet_l_channels)
-)
+    backbone=dict(variant='l', init_cfg=_base_.tresnet_l.init_cfg),
+    neck=dict(in_channels=_base_.tresnet_l_channels))

@@ -116,7 +116,7 @@ def test_all_classes_appear(made: Path) -> None:
 def test_boxes_are_tight_around_what_is_visible(size: int) -> None:
     samples = digits_module.load_samples(0)["train"]
     for number in range(20):
-        _, digits, owner = digits_module.draw_picture(np.random.default_rng([3, number]), samples, size)
+        _, digits, owner = digits_module.draw_image(np.random.default_rng([3, number]), samples, size)
         assert set(np.unique(owner)) - {0} == set(range(1, len(digits) + 1))
         for k, (_, (left, top, right, bottom)) in enumerate(digits, start=1):
             inside = owner[top:bottom, left:right] == k
@@ -129,7 +129,7 @@ def test_strokes_stand_out_from_the_ground() -> None:
     samples = digits_module.load_samples(0)["train"]
     contrasts = []
     for number in range(40):
-        picture, digits, owner = digits_module.draw_picture(np.random.default_rng([5, number]), samples, 128)
+        picture, digits, owner = digits_module.draw_image(np.random.default_rng([5, number]), samples, 128)
         luma = np.asarray(picture.convert("L"), dtype=float)
         for k, (_, (left, top, right, bottom)) in enumerate(digits, start=1):
             window, part = luma[top:bottom, left:right], owner[top:bottom, left:right]
@@ -233,7 +233,7 @@ def test_interrupted_run_leaves_the_old_set_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int
 ) -> None:
     assert make(tmp_path / "digits", train=2, val=1) == 0
-    before, draw = contents(tmp_path), digits_module.draw_picture
+    before, draw = contents(tmp_path), digits_module.draw_image
     calls = iter(range(3))
 
     def fail_at_the_third(*arguments: Any) -> Any:
@@ -241,7 +241,7 @@ def test_interrupted_run_leaves_the_old_set_and_nothing_else(
             raise error
         return draw(*arguments)
 
-    monkeypatch.setattr(digits_module, "draw_picture", fail_at_the_third)
+    monkeypatch.setattr(digits_module, "draw_image", fail_at_the_third)
     assert make(tmp_path / "digits", train=5, val=1) == status
     assert contents(tmp_path) == before
 

@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tresnet_downstream.errors import LONGEST_MESSAGE, UserError
-from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.images import BadImageError, read_image
 
 
 @pytest.mark.parametrize("line_break", ["\n", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", " \n  \n "])

@@ -11,8 +11,8 @@ from PIL import Image
 from test_jpeg import encoded, photograph
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.images import BadImageError, read_image
 from tresnet_downstream.limits import limit
-from tresnet_downstream.pictures import BadImageError, read_image
 
 
 def png_file(width, height, packed, bits=1, colours=0):

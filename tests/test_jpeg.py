@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
+from tresnet_downstream.images import BadImageError, read_image
 from tresnet_downstream.jpeg import decode_jpeg
-from tresnet_downstream.pictures import BadImageError, read_image
 
 
 def photograph(width=160, height=120):

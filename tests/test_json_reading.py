@@ -15,7 +15,7 @@ from tresnet_downstream.json_reading import parse_json
         ('{"a":' * 2000 + "1" + "}" * 2000, "TRESNET_MAX_JSON_DEPTH"),
         ("[" + "9" * 5000 + "]", "5000 digits, above the limit of 100"),
         ("[" + "9" * 4000 + "]", "TRESNET_MAX_NUMBER_DIGITS"),
-        (r'["\ud800"]', "lone surrogate"),
+        (r'["\ud800"]', "unpaired surrogate"),
         ("[1,", "malformed JSON"),
         (b"[\xff]", "malformed JSON"),
     ],

@@ -17,7 +17,7 @@ from hostile import in_little_memory, number_of_inputs, try_flipped
 from PIL import Image
 from test_jpeg import photograph
 
-from tresnet_downstream.pictures import read_image
+from tresnet_downstream.images import read_image
 from tresnet_downstream.weights.reading import read_checkpoint
 
 COUNT = number_of_inputs(150)
@@ -58,7 +58,7 @@ def other_pictures():
 
 
 def read_picture(path):
-    from tresnet_downstream.pictures import read_image
+    from tresnet_downstream.images import read_image
 
     read_image(path)
     read_image(path, at_least=(16, 24))
@@ -299,7 +299,7 @@ READ_ANYWAY = ("pointer", "left-out images", "annotation cache")
 def prepare(group):
     """Imports what is slow or large, and exports a network, before memory is limited."""
     if group == "pictures":
-        import tresnet_downstream.pictures
+        import tresnet_downstream.images
 
         return
     import tresnet_downstream.classification

@@ -66,7 +66,7 @@ import numpy as np, safetensors.torch, torch
 from PIL import Image
 from tresnet_downstream.evaluation import runs
 from tresnet_downstream.files import Earlier, whole_file
-from tresnet_downstream.pictures import write_picture
+from tresnet_downstream.images import write_image
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -80,7 +80,7 @@ WRITERS = {
     # Pillow and numpy write in C, and report no error where a part of the last bytes was written.
     "picture.jpg": (
         "noise = np.random.RandomState(0).randint(0, 255, (300, 300, 3), np.uint8)\n"
-        'write_picture(Image.fromarray(noise), "picture.jpg", Earlier(folder))'
+        'write_image(Image.fromarray(noise), "picture.jpg", Earlier(folder))'
     ),
     "array.npy": (
         'with whole_file(folder / "array.npy") as partial, partial.open("wb") as file: '

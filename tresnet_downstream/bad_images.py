@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.images import BadImageError
 from tresnet_downstream.notices import tell
-from tresnet_downstream.pictures import BadImageError
 
 T = TypeVar("T")
 # What a data set does if an image is unreadable: raise, use the next readable image, or (in scoring) mark the sample.

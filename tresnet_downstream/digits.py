@@ -213,7 +213,7 @@ def long_tailed_shares(ratio: float) -> Array:
     return normalised
 
 
-def draw_picture(
+def draw_image(
     rng: Rng, samples: Samples, size: int, shares: Array | None = None
 ) -> tuple[Image.Image, list[tuple[int, Box]], Array]:
     """Draws one image.
@@ -267,9 +267,9 @@ def make_split(folder: Path, split: str, samples: Samples, info: SetInfo, number
     annotations: list[dict[str, object]] = []
     for number in numbers:
         rng = np.random.default_rng([seed, SPLITS.index(split), number])
-        picture, digits, _ = draw_picture(rng, samples, size, shares)
+        image, digits, _ = draw_image(rng, samples, size, shares)
         name = f"{number:06d}.jpg"
-        picture.save(folder / split / name, quality=JPEG_QUALITY)
+        image.save(folder / split / name, quality=JPEG_QUALITY)
         images.append({"id": number, "file_name": name, "width": size, "height": size, "license": LICENCE["id"]})
         for index, (left, top, right, bottom) in digits:
             keys = {"id": len(annotations) + 1, "image_id": number, "category_id": int(samples.labels[index]) + 1}
@@ -341,7 +341,7 @@ def make_digits(
         del arguments["long_tail"]  # as in sets of releases without long-tailed sets
     out = Path(out).resolve()
     info: SetInfo = {
-        "description": "Handwritten digits in small pictures, with labels and boxes",
+        "description": "Handwritten digits in small images, with labels and boxes",
         "generator": GENERATOR,
         "version": VERSION,
         "arguments": arguments,

@@ -10,11 +10,11 @@ _GROUND = 0.55
 _STRENGTH, _FIRST = 0.9, 0.2
 
 
-def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Overlays a heat map on a grey copy of an image, in colours from violet through orange to yellow.
 
     Args:
-        picture: the image, uint8 of shape (height, width, 3).
+        image: the image, uint8 of shape (height, width, 3).
         heat: the map, of shape (h, w), 0 to 1; it is resized to the image.
 
     Returns:
@@ -24,10 +24,10 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
         >>> overlay(np.full((4, 6, 3), 200, np.uint8), np.zeros((2, 2)))[0, 0].tolist()
         [110, 110, 110]
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     stretched = Image.fromarray(np.asarray(heat, np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     share = np.clip(np.asarray(stretched), 0, 1)[:, :, None]
-    grey = np.asarray(Image.fromarray(picture).convert("L"), np.float32)[:, :, None]
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[:, :, None]
     # The first colours of the scale are black, and would hide the image.
     levels = np.rint(255 * (_FIRST + (1 - _FIRST) * share[:, :, 0])).astype(np.uint8)
     colour = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(np.float32)

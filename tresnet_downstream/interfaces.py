@@ -76,7 +76,7 @@ class Loss(Protocol):
         """Computes the loss from N x C logits and N x C targets in {1, 0, -1}, where -1 means unknown."""
 
 
-class LabelledPictures(Protocol):
+class LabelledImages(Protocol):
     """A data set of images with labels: a ``torch.utils.data.Dataset``, registered in ``DATASETS``.
 
     For the keys ``sampling``, ``class_weights`` and ``initial_bias`` it needs a method ``get_cat_ids(index)``, which

@@ -116,8 +116,8 @@ def read_header(content: bytes) -> Header | None:
             sides, progressive = (height, width), marker == PROGRESSIVE
         elif marker == APPLICATION_1:
             # Metadata may contain the orientation in several formats, which Pillow supports.
-            with Image.open(io.BytesIO(content)) as picture:
-                orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+            with Image.open(io.BytesIO(content)) as image:
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         place += 2 + length
     return None
 

@@ -1,7 +1,7 @@
 # Reading of images, for multi-label and single-label classifiers. Each data set's config adds data sets and pipelines.
-data_root = ""
-data_source = "it must contain your own data"  # where the data comes from; printed if data_root is missing
-on_bad_image = "error"  # 'skip' replaces unreadable images in training, leaves them out in scoring, counts both
+data_root = ''
+data_source = 'it must contain your own data'  # where the data comes from; printed if data_root is missing
+on_bad_image = 'error'  # 'skip' replaces unreadable images in training, leaves them out in scoring, counts both
 outside_paths = False  # True allows images outside of the image folder, by '..', absolute paths or links
 
 # Rare classes, see docs/imbalance.md.
@@ -16,21 +16,20 @@ batch_size = 64  # images per batch, for each process
 num_workers = 8
 
 train_dataloader = dict(
-    batch_size="$batch_size",
-    num_workers="$num_workers",
+    batch_size='$batch_size',
+    num_workers='$num_workers',
     persistent_workers=True,
     drop_last=False,
-    sampler=dict(type="EpochSampler", shuffle=True, sampling="$sampling", repeat_threshold="$repeat_threshold"),
-    collate_fn=dict(type="tresnet_downstream.collate_pictures"),
-    dataset=dict(data_root="$data_root", seed="$seed", pipeline="$train_pipeline"),
-)
+    sampler=dict(
+        type='EpochSampler', shuffle=True, sampling='$sampling', repeat_threshold='$repeat_threshold'),
+    collate_fn=dict(type='tresnet_downstream.collate_images'),
+    dataset=dict(data_root='$data_root', seed='$seed', pipeline='$train_pipeline'))
 # For the validation data, which chooses the best epoch, and for the test data, which only scoring reads.
 val_dataloader = dict(
-    batch_size="$batch_size",
-    num_workers="$num_workers",
+    batch_size='$batch_size',
+    num_workers='$num_workers',
     persistent_workers=True,
-    sampler=dict(type="EpochSampler", shuffle=False),
-    collate_fn=dict(type="tresnet_downstream.collate_pictures"),
-    dataset=dict(data_root="$data_root", pipeline="$val_pipeline"),
-)
+    sampler=dict(type='EpochSampler', shuffle=False),
+    collate_fn=dict(type='tresnet_downstream.collate_images'),
+    dataset=dict(data_root='$data_root', pipeline='$val_pipeline'))
 test_dataloader = val_dataloader

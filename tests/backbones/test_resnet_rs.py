@@ -8,14 +8,14 @@ from tresnet_downstream.benchmark.work import multiply_adds
 from tresnet_downstream.errors import UserError
 
 
-@pytest.mark.parametrize("network", SCALED_NETWORKS[:3], ids=lambda network: f"{network.model}-{network.input_size}")
-def test_work_and_size_are_those_of_timms_networks(network):
+@pytest.mark.parametrize("scaled", SCALED_NETWORKS[:3], ids=lambda scaled: f"{scaled.model}-{scaled.input_size}")
+def test_work_and_size_are_those_of_timms_networks(scaled):
     timm = pytest.importorskip("timm", reason="needs the extra timm")
     with torch.device("meta"):
-        network = timm.create_model(network.model)
-    assert multiply_adds(network, network.input_size) / 1e9 == pytest.approx(network.multiply_adds, abs=0.005)
+        network = timm.create_model(scaled.model)
+    assert multiply_adds(network, scaled.input_size) / 1e9 == pytest.approx(scaled.multiply_adds, abs=0.005)
     assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(
-        network.parameters, abs=0.05
+        scaled.parameters, abs=0.05
     )
 
 
@@ -36,5 +36,5 @@ def test_the_largest_network_within_the_budget_is_proposed(budget, model, size):
 
 
 def test_a_budget_below_the_smallest_network_is_refused():
-    with pytest.raises(UserError, match=r"resnetrs50 at 160, takes 2\.28"):
+    with pytest.raises(UserError, match=r"resnetrs50 at 160; give at least 2\.28"):
         largest_within(1)

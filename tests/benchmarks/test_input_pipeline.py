@@ -10,7 +10,7 @@ from tresnet_downstream.classification.rand_augment import NAMES, Step, apply_op
 from tresnet_downstream.classification.transforms import build_pipeline, cut_out
 from tresnet_downstream.command_line import run
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import read_image
+from tresnet_downstream.images import read_image
 
 
 def write_noise(file, width=64, height=48):

@@ -10,9 +10,9 @@ from PIL import Image, ImageFile
 from torch.utils.data import DataLoader, default_collate
 
 from tresnet_downstream.classification import datasets
-from tresnet_downstream.classification.datasets import EpochSampler, MultiLabelDataset, collate_pictures
+from tresnet_downstream.classification.datasets import EpochSampler, MultiLabelDataset, collate_images
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.images import BadImageError, read_image
 from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS
 
 PUBLISHED = [{"type": "SquashResize", "size": 16}, {"type": "Cutout"}, {"type": "RandAugment"}]
@@ -63,7 +63,7 @@ def test_sample_has_the_image_the_targets_and_the_name(root):
 
 def test_batches_are_channels_last_and_equal_those_of_torch(root):
     samples = [build(root)[index] for index in range(4)]
-    batch, expected = collate_pictures(samples), default_collate(samples)
+    batch, expected = collate_images(samples), default_collate(samples)
     assert batch["inputs"].is_contiguous(memory_format=torch.channels_last)
     assert batch["inputs"].shape == (4, 3, 16, 16)
     assert torch.equal(batch["inputs"], expected["inputs"])

@@ -142,7 +142,10 @@ def test_detector_gives_its_backbone_with_pooled_features_and_a_notice(tmp_path,
     assert (rows["detector"], rows["output"]) == ("only its backbone is described", "pooled features")
     status, out, err = call("weights", ["convert", tmp_path / "d.pth", tmp_path / "c.pth", "--to", "tresnet"])
     assert (status, err) == (0, "")
-    assert f"not converted, since they are of neither the backbone nor the head: {prefix}neck.conv.weight and 1" in out
+    assert (
+        f"not converted, because they belong neither to the backbone nor to the head: {prefix}neck.conv.weight and 1"
+        in out
+    )
 
 
 def test_model_without_a_head_predicts_no_probabilities(tmp_path, capsys):

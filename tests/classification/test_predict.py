@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from tresnet_downstream import load_model, predict
 from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import find_images
+from tresnet_downstream.images import find_images
 from tresnet_downstream.prediction.labels import labels_of
 from tresnet_downstream.prediction.preparation import preparation_of
 from tresnet_downstream.prediction.resizing import resize_and_crop

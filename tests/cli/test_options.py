@@ -118,7 +118,7 @@ def test_options_set_keys_that_the_config_has(task):
     [
         ("detection", "size", "pipelines set the size"),
         ("joint", "size", "pipelines set the size"),
-        ("detection", "threshold", "is a config of a detector"),
+        ("detection", "threshold", "is for a detector"),
         ("classifier", "threshold", "one label per image"),
     ],
 )

@@ -125,7 +125,7 @@ def test_untrusted_names_are_escaped_on_the_terminal_and_in_json(labels, tmp_pat
     _, out = check(DIGITS, *options(labels))
     out.encode()
     assert "\x1b" not in out
-    assert "a lone surrogate" in out
+    assert "an unpaired surrogate" in out
 
 
 def test_file_may_name_images_outside_of_its_folder_if_asked_to(labels):
@@ -178,4 +178,4 @@ def test_documentation_lists_every_kind_with_its_cure():
     text = (ROOT / "docs/checking_data.md").read_text()
     for name, kind in KINDS.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
-        assert row.endswith("| no |") != bool(kind.cured), row
+        assert row.endswith("| no |") != bool(kind.removable), row

@@ -6,7 +6,7 @@ from deployment.small_networks import classifier, write_pictures
 
 from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.export import export
-from tresnet_downstream.pictures import find_images
+from tresnet_downstream.images import find_images
 
 
 @pytest.fixture(scope="session")

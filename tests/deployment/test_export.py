@@ -14,7 +14,7 @@ from running.small_data import ROOT, call, refused
 
 from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.export import export
-from tresnet_downstream.deployment.exportable import drawn_pictures
+from tresnet_downstream.deployment.exportable import synthetic_images
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported import ExportedClassifier
 from tresnet_downstream.exported.file import ExportedFile
@@ -107,9 +107,9 @@ def test_a_file_with_other_outputs_than_torch_is_not_written(suffix, tmp_path, m
 
 
 def test_drawn_pictures_are_the_same_each_time_and_use_the_range():
-    first = drawn_pictures(2, 48, 64)
+    first = synthetic_images(2, 48, 64)
     assert first.shape == (2, 48, 64, 3)
-    assert np.array_equal(first, drawn_pictures(2, 48, 64))
+    assert np.array_equal(first, synthetic_images(2, 48, 64))
     assert first.min() < 40
     assert first.max() > 215
 

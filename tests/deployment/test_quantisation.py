@@ -9,10 +9,10 @@ from tresnet_downstream import predict
 from tresnet_downstream.deployment import classifier as classifier_module
 from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.export import export
-from tresnet_downstream.deployment.quantisation import MOST, calibration_pictures
+from tresnet_downstream.deployment.quantisation import MOST, calibration_images
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported import ExportedClassifier
-from tresnet_downstream.pictures import find_images
+from tresnet_downstream.images import find_images
 
 
 def resized(picture):
@@ -39,18 +39,18 @@ def test_convolutions_are_int8_and_probabilities_near(exported, pictures):
 
 def test_too_few_pictures_are_refused(pictures):
     files = find_images([str(pictures)])
-    prepared, unreadable = calibration_pictures(files[:32], resized, passed_on)
+    prepared, unreadable = calibration_images(files[:32], resized, passed_on)
     assert [picture.shape for picture in prepared] == [(8, 8, 3)] * 32
     assert unreadable == []
     with pytest.raises(UserError, match="needs at least 32 images for calibration, got 31"):
-        calibration_pictures(files[:31], resized, passed_on)
+        calibration_images(files[:31], resized, passed_on)
 
 
 def test_many_pictures_are_thinned_from_first_to_last(pictures, monkeypatch):
     monkeypatch.setattr("tresnet_downstream.deployment.quantisation.MOST", 33)
     files = find_images([str(pictures)])
     seen = []
-    calibration_pictures(files, resized, lambda items, total, what: seen.extend(items) or items)
+    calibration_images(files, resized, lambda items, total, what: seen.extend(items) or items)
     assert (len(seen), seen[0], seen[-1]) == (33, files[0], files[-1])
     assert len(set(seen)) == 33
     assert MOST == 300
@@ -59,13 +59,13 @@ def test_many_pictures_are_thinned_from_first_to_last(pictures, monkeypatch):
 def test_a_picture_that_cannot_be_read_is_left_out_while_enough_remain(tmp_path):
     folder = write_pictures(tmp_path / "pictures", 33)
     (folder / "007.png").write_text("no picture")
-    prepared, unreadable = calibration_pictures(find_images([str(folder)]), resized, passed_on)
+    prepared, unreadable = calibration_images(find_images([str(folder)]), resized, passed_on)
     assert len(prepared) == 32
     assert len(unreadable) == 1
     assert "007.png: unreadable image" in unreadable[0]
     (folder / "008.png").write_text("no picture")
     with pytest.raises(UserError, match=r"needs at least 32 images.*31 of 33 can be read.*007.png: unreadable image"):
-        calibration_pictures(find_images([str(folder)]), resized, passed_on)
+        calibration_images(find_images([str(folder)]), resized, passed_on)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def test_second_training_is_refused_and_overwrite_moves_the_first_aside(boxes, w
     assert checkpoints(work_dir) == before
     out = train(boxes, work_dir, "--overwrite", train_cfg__max_epochs=1)
     aside = work_dir.with_name("run_1")
-    assert f"was moved to {aside}" in out
+    assert f"was renamed to {aside}" in out
     assert checkpoints(aside) == before
     run_id = (work_dir / "run_id").read_text().strip()
     assert {read(path)["meta"]["run_id"] for path in work_dir.glob("*.pth")} == {run_id}

@@ -40,7 +40,7 @@ def mask_rcnn(tmp_path):
         ),
         (
             {"model__roi_head__bbox_head__roi_feat_size": 14},
-            ["model.roi_head.bbox_head", "takes 3,136 channels and gets 784", "roi_feat_size"],
+            ["model.roi_head.bbox_head", "expects 3,136 input channels and receives 784", "roi_feat_size"],
         ),
         (
             {"model__roi_head__mask_head__in_channels": 8},

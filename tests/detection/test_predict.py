@@ -13,7 +13,7 @@ from running.small_data import ROOT, call
 from tresnet_downstream.detection.predict import LoadedDetector, detect, load_detector
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import read_run
-from tresnet_downstream.pictures import read_image
+from tresnet_downstream.images import read_image
 from tresnet_downstream.prediction.box_output import detect_in_images, draw_boxes
 from tresnet_downstream.prediction.boxes import Detections
 from tresnet_downstream.running.config import load_config

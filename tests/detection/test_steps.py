@@ -132,7 +132,7 @@ def test_early_stopping_ends_at_a_step(boxes, tmp_path):
     early = "dict(type='EarlyStoppingHook', monitor='coco/bbox_mAP', patience=1, min_delta=10)"
     out = run(config_with(tmp_path, early), boxes, tmp_path / "run", val_steps=2)
     assert len(lines(out)) == 2
-    assert "stopped by a validation at step 4" in out
+    assert "a hook stopped the training after the validation at step 4" in out
     assert (tmp_path / "run/last_checkpoint").read_text() == "epoch_2_step_4.pth"
 
 

@@ -254,7 +254,11 @@ def test_scoring_refuses_other_classes_also_where_the_config_names_them(trained_
     checkpoint = trained_detector[0] / "epoch_2.pth"
     arguments = [CONFIG, checkpoint, "--work-dir", tmp_path]
     swapped = {f"{split}_dataloader__dataset__metainfo": "{'classes':('square','disc')}" for split in ("train", "val")}
-    refused([*arguments, *flags(boxes, **swapped)], "class 0 is 'disc' there and 'square'", tool="test_detection")
+    refused(
+        [*arguments, *flags(boxes, **swapped)],
+        "class 0 is 'disc' in the checkpoint and 'square'",
+        tool="test_detection",
+    )
     one = dict.fromkeys(swapped, "{'classes':('disc',)}")
     refused([*arguments, *flags(boxes, **one)], "another model", "bbox_head.retina_cls", tool="test_detection")
 
@@ -470,4 +474,4 @@ def test_a_missing_operator_of_mmcv_is_named_with_the_detector(boxes, tmp_path):
         "model = dict(roi_head=dict(bbox_roi_extractor=dict(roi_layer=layer)))\n"
     )
     arguments = [config, "--work-dir", tmp_path / "run", *mask_rcnn_flags(boxes)]
-    refused(arguments, "FasterRCNN needs another operator", "prroi_pool_forward", "compile mmcv")
+    refused(arguments, "FasterRCNN needs an operator that is not installed", "prroi_pool_forward", "compile mmcv")

@@ -142,7 +142,7 @@ def other_key(value):
         (other_pairs("[[1, 2]]"), "no list of images with classes"),
         (other_pairs('[["001.jpg", "=1+1"]]'), "the maps are uint8"),
         (other_pairs("{"), "explanations.json"),
-        (other_key({"method": "x", "maps": 3, "side": 8}), "and run.json says"),
+        (other_key({"method": "x", "maps": 3, "side": 8}), "by run.json, but has shape"),
         (other_key({"method": "x", "maps": -3, "side": 8}), "`explanations` is .* not an object of method"),
         (other_key("many"), "`explanations` is 'many'"),
     ],
@@ -161,7 +161,7 @@ def test_maps_stand_beside_the_mistakes(run, tmp_path):
     write_report(folder, tmp_path / "report", resamples=0)
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "the regions that were relevant to a class (Grad-CAM" in page
-    maps = sorted((tmp_path / "report" / "pictures").glob("*_map_*.jpg"))
+    maps = sorted((tmp_path / "report" / "images").glob("*_map_*.jpg"))
     assert page.count('class="map"') == len(maps) > 0
     for path in maps:
         drawn, picture = (
@@ -175,7 +175,7 @@ def test_maps_stand_beside_the_mistakes(run, tmp_path):
     plain = replace(read_run(folder), explanations=None)
     write_multilabel_run(plain, tmp_path / "plain")
     write_report(tmp_path / "plain", tmp_path / "report", resamples=0)
-    assert not list((tmp_path / "report" / "pictures").glob("*_map_*.jpg"))
+    assert not list((tmp_path / "report" / "images").glob("*_map_*.jpg"))
     assert 'class="map"' not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
@@ -191,7 +191,7 @@ def test_maps_follow_runs_in_another_order(run, tmp_path):
     )
     write_multilabel_run(other, tmp_path / "other")
     write_report([folder, tmp_path / "other"], tmp_path / "report", resamples=0)
-    maps = [path.name for path in (tmp_path / "report" / "pictures").glob("*_map_*.jpg")]
+    maps = [path.name for path in (tmp_path / "report" / "images").glob("*_map_*.jpg")]
     assert sum("images_1_" in name for name in maps) == sum("images_0_" in name for name in maps) > 0
     assert "have no map" not in (tmp_path / "report" / "report.md").read_text()
 

@@ -70,7 +70,7 @@ def test_table_shows_all_of_thirty_classes_and_a_part_of_more():
     order = [scores.classes[c] for c in np.argsort(scores.ap)]
     rows = class_rows(format_table(scores))
     assert rows[:15] + rows[16:] == order[:15] + order[-5:]
-    assert "... 11 more; write_scores puts all classes into per_class.csv" in format_table(scores)
+    assert "... 11 more classes; per_class.csv of the written scores lists all" in format_table(scores)
 
 
 def test_table_names_absent_classes_and_gives_them_no_row():

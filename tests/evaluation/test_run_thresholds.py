@@ -76,7 +76,7 @@ def test_the_tool_says_what_is_wrong_in_one_line(tmp_path):
         ([tmp_path / "none", "--out", "x.json"], "none: no such folder"),
         ([tmp_path / "run", "--objective", "best", "--out", "x.json"], "--objective best: write f1"),
         ([tmp_path / "run", "--out", tmp_path / "run"], "run: is a folder; name a file, such as thresholds.json"),
-        ([tmp_path / "run", "--out", tmp_path / "run" / "run.json"], "holds something other than thresholds"),
+        ([tmp_path / "run", "--out", tmp_path / "run" / "run.json"], "is not a readable file of thresholds"),
     ):
         status, _, err = call("thresholds", arguments)
         assert (status, err.count("\n")) == (2, 1)

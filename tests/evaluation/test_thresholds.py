@@ -177,7 +177,9 @@ def test_a_folder_is_no_file_to_write_to(tmp_path):
 def test_other_files_are_not_written_over(tmp_path):
     given = Thresholds({"a": 0.5}, "multilabel", "f1", "global", (), (), {})
     (tmp_path / "scores.json").write_text("{}")
-    with pytest.raises(UserError, match=r"scores\.json: holds something other than thresholds; name another file"):
+    with pytest.raises(
+        UserError, match=r"scores\.json: exists and is not a readable file of thresholds; name another file"
+    ):
         write_thresholds(given, tmp_path / "scores.json")
     write_thresholds(given, tmp_path / "own.json")
     write_thresholds(replace(given, objective="recall=0.9"), tmp_path / "own.json")

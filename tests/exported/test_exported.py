@@ -16,7 +16,7 @@ from tresnet_downstream import predict
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported import ExportedClassifier
 from tresnet_downstream.exported.formats import interface
-from tresnet_downstream.pictures import find_images
+from tresnet_downstream.images import find_images
 
 
 @pytest.mark.slow

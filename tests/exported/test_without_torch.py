@@ -17,7 +17,7 @@ from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds, write_thresholds
 from tresnet_downstream.exported import ExportedClassifier
-from tresnet_downstream.pictures import find_images, pixels_of
+from tresnet_downstream.images import find_images, pixels_of
 
 SQUASH = [{"type": "SquashResize", "size": 32}]
 CROP = [{"type": "ResizeAndCrop", "size": 32, "fraction": 0.9, "interpolation": "bicubic"}]

@@ -122,7 +122,7 @@ def test_a_detectors_checkpoint_starts_the_boxes_and_equals_them(trained_detecto
 @pytest.mark.slow
 def test_a_training_of_another_task_is_refused(trained, boxes, tmp_path):
     refused([CONFIG, "--work-dir", tmp_path, *flags(boxes)], "tools/train_joint.py", tool="train_detection")
-    refused([DETECTOR, "--work-dir", tmp_path, *flags(boxes)], "is a config of a detector", "tools/train_detection.py")
+    refused([DETECTOR, "--work-dir", tmp_path, *flags(boxes)], "is for a detector", "tools/train_detection.py")
     train_detector(boxes, tmp_path / "boxes", train_cfg__max_epochs=1)
     refused(
         [CONFIG, tmp_path / "boxes" / "epoch_1.pth", "--work-dir", tmp_path, *flags(boxes)],

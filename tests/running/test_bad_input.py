@@ -299,7 +299,7 @@ def test_pretrained_file_of_another_variant_is_refused(whole, trained, tmp_path)
     words = (
         trained / "best.pth",
         "another variant",
-        "stem.conv.weight is (16, 48, 3, 3) in the file and (32, 48, 3, 3) here",
+        "stem.conv.weight is (16, 48, 3, 3) in the file and (32, 48, 3, 3) in the network",
     )
     changes = {"pretrained": trained / "best.pth", "model__backbone__width": 0.5}
     refuses_to_train(whole, tmp_path / "work", *words, config=CUSTOM, **changes)

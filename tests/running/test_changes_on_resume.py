@@ -134,7 +134,7 @@ def test_checkpoint_that_does_not_say_its_settings_takes_the_configs(data, train
     del checkpoint["meta"]["run"], checkpoint["meta"]["run_id"]
     torch.save(checkpoint, work_dir / "epoch_1.pth")
     other = shutil.copytree(trained, work_dir.with_name("other"))
-    assert "does not hold the settings of its training" in train(data, work_dir, "--resume", max_epochs=3)
+    assert "has no settings of its training" in train(data, work_dir, "--resume", max_epochs=3)
     train(data, other, "--resume", max_epochs=3)
     assert_bit_for_bit_equal(work_dir / "epoch_3.pth", other / "epoch_3.pth")
 

@@ -41,7 +41,7 @@ def test_overwrite_moves_the_whole_run_aside_and_says_where(data, work_dir):
     before = contents(work_dir)
     for number in (1, 2):
         aside = work_dir.with_name(f"run_{number}")
-        assert f"was moved to {aside}" in train(data, work_dir, "--overwrite", max_epochs=1)
+        assert f"was renamed to {aside}" in train(data, work_dir, "--overwrite", max_epochs=1)
         assert read(work_dir / "best.pth")["meta"]["run_id"] == (work_dir / "run_id").read_text().strip()
         assert len(list(work_dir.glob("*/*.log"))) == 1
     assert contents(work_dir.with_name("run_1")) == before
@@ -56,7 +56,7 @@ def test_a_mistake_that_ends_a_training_before_its_first_checkpoint_leaves_the_r
         "train_multilabel", [DIGITS, "--work-dir", work_dir, "--overwrite", *options(data, max_epochs=1), mistake]
     )
     assert (status, err.count("\n")) == (2, 1)
-    assert "the earlier run was moved back to" in out or "was moved to" not in out
+    assert "the folder of the earlier run was renamed back to" in out or "was renamed to" not in out
     after = contents(work_dir)
     assert {path: after.get(path) for path in before} == before
     assert [path.name for path in work_dir.parent.iterdir() if not path.name.startswith(".")] == ["run"]

@@ -171,7 +171,7 @@ def test_learning_rate_out_of_all_bounds_writes_no_checkpoint(data, tmp_path):
 @pytest.mark.parametrize(("norm", "told"), [("inplace", 0), ("batchnorm", 1)])
 def test_training_tells_once_which_blocks_keep_more_memory_and_why(data, tmp_path, norm, told):
     printed = train(data, tmp_path, model__backbone__norm=norm)
-    line = f"backbone.stem and 4 more: same results, but more memory than needed, because norm='{norm}'"
+    line = f"and 4 more: no memory-saving implementation (same results, more memory), because norm='{norm}'"
     assert printed.count(line) == told
     log = next(tmp_path.glob("*/*.log")).read_text()
     assert log.count(line) == told
@@ -187,6 +187,6 @@ def test_each_reason_against_the_lean_form_is_reported_with_its_blocks(capsys):
         hook.before_train_iter(runner)
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 2
-    assert told[0].startswith("backbone.layer2.0 and 1 more: ")
+    assert told[0].startswith("note: backbone.layer2.0 and 1 more: ")
     assert told[0].endswith("conv1 has a forward hook")
-    assert told[1].startswith("backbone.layer4.0: ")
+    assert told[1].startswith("note: backbone.layer4.0: ")

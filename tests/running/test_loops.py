@@ -108,7 +108,7 @@ def test_early_stopping_counts_validations_and_ends_at_once(data, tmp_path):
     printed = train(data, tmp_path / "run", config=config, max_epochs=4, val_steps=2)
     # The first validation sets the score, the second does not better it.
     assert validations(printed)[0] == ["step 2/12 (epoch 1/4)", "step 4/12 (epoch 2/4)"]
-    assert printed.splitlines().count("stopped by a validation at step 4") == 1
+    assert printed.splitlines().count("a hook stopped the training after the validation at step 4") == 1
     names = sorted(path.name for path in (tmp_path / "run").glob("*.pth"))
     assert names == ["best.pth", "epoch_1.pth", "epoch_2_step_4.pth"]
 

@@ -194,7 +194,7 @@ def test_training_on_two_processes_writes_one_set_of_files_and_scores_every_pict
 @pytest.mark.slow
 def test_two_processes_overwrite_no_run_and_resume_that_of_one(folder):
     first, second = (json.loads((folder / f"tools_{rank}.json").read_text()) for rank in range(2))
-    assert f"was moved to {folder / 'work_1'}" in first["again"][1]
+    assert f"was renamed to {folder / 'work_1'}" in first["again"][1]
     assert (folder / "work_1/epoch_2.pth").exists()
     assert "resumed with a change: processes was 1 and is now 2" in first["resume"][1]
     assert second["again"][1] == second["resume"][1] == ""

@@ -135,17 +135,15 @@ def test_weights_that_give_nan_are_reported_with_the_first_image(scored, data, t
 
 def test_configs_of_the_other_task_are_reported_by_both_tools(tmp_path):
     detector = str(ROOT / "configs" / "digits_retinanet_tresnet.py")
-    refused(
-        "train_multilabel", [detector, "--work-dir", tmp_path], "is a config of a detector", "tools/train_detection.py"
-    )
+    refused("train_multilabel", [detector, "--work-dir", tmp_path], "is for a detector", "tools/train_detection.py")
     pytest.importorskip("mmdet", reason="needs the detection set-up")
     refused(
         "train_detection",
         [DIGITS, "--work-dir", tmp_path],
-        "is a config of a multi-label classifier",
+        "is for a multi-label classifier",
         "train_multilabel.py",
     )
-    refused("train_detection", [FOLDERS, "--work-dir", tmp_path], "is a config of a classifier", "train_classifier.py")
+    refused("train_detection", [FOLDERS, "--work-dir", tmp_path], "is for a classifier", "train_classifier.py")
 
 
 def left_out(path):
@@ -168,7 +166,7 @@ def test_images_that_a_training_leaves_out_are_named(data, tmp_path, num_workers
     file = tmp_path / "work/left_out_train.csv"
     assert sorted(left_out(file)) == ["no_label.jpg", "train_03.jpg", "train_04.jpg"]
     assert f"keep_empty=True keeps them; {file} lists them" in printed
-    assert printed.count(f"train: 2 images cannot be read: named in {file}") == 1
+    assert printed.count(f"train: 2 images cannot be read; {file} lists them") == 1
 
 
 def test_a_resumed_training_keeps_the_names_of_unreadable_images(data, tmp_path):
@@ -200,7 +198,7 @@ def test_the_scored_data_is_printed_and_stored(data, tmp_path):
     printed = train(data, work_dir, max_epochs=2, **changes)
     # Validation leaves them out as well, and says so once.
     assert printed.count("2 of 11 images cannot be read and are not scored") == 1
-    assert f"val: 2 images cannot be read: named in {work_dir / 'left_out_val.csv'}" in printed
+    assert f"val: 2 images cannot be read; {work_dir / 'left_out_val.csv'} lists them" in printed
     assert left_out(work_dir / "left_out_val.csv") == ["val_00_unlabelled.jpg", *spoilt]
     assert not (work_dir / "left_out_train.csv").exists()
     arguments = [DIGITS, work_dir / "best.pth", "--work-dir", work_dir, "--report", tmp_path / "report"]

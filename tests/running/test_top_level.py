@@ -43,13 +43,18 @@ def test_names_of_a_users_own_file_that_nothing_reads_are_reported_in_one_line(d
         "model = dict(loss=dict(clip='$mine'))\n"
     )
     printed = train(data, tmp_path / "run", config=config, max_epochs=1)
-    line = f"{config}: nothing reads max_epoch (train_cfg.max_epochs?), unheard_of"
+    line = (
+        f"note: {config}: these names have no effect: max_epoch (train_cfg.max_epochs?), unheard_of; correct or remove "
+        "them"
+    )
     assert printed.splitlines().count(line) == 1
 
 
 def test_a_config_that_a_run_saved_is_left_alone(data, tmp_path):
     train(data, tmp_path / "one", max_epochs=1)
-    assert "nothing reads" not in train(data, tmp_path / "two", config=tmp_path / "one/digits_tresnet.py", max_epochs=1)
+    assert "have no effect" not in train(
+        data, tmp_path / "two", config=tmp_path / "one/digits_tresnet.py", max_epochs=1
+    )
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_key_names_trackers(value, expected):
         ({"type": "wandb", "projct": "mine"}, ["projct", "project"]),
         ({"type": "tensorboard", "dir": "x"}, ["it has none"]),
         ({"type": "wandb", "mode": "off"}, ["'offline'"]),
-        ({"type": "wandb", "tags": "a"}, ["list of texts"]),
+        ({"type": "wandb", "tags": "a"}, ["list of strings"]),
         ({"type": "mlflow", "experiment": 3}, ["experiment=3"]),
         (["wandb", {"type": "wandb"}], ["twice"]),
     ],

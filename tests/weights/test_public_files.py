@@ -129,8 +129,8 @@ def test_mirror_is_filled_from_the_cache_and_files_of_the_users(server, tmp_path
     shutil.copy(tmp_path / "net.pth", tmp_path / "old.pth")
     done = dict(fill_mirror(tmp_path / "mirror", [tmp_path / "old.pth"]))
     assert done["small"] == "net.pth copied, old.pth copied"
-    assert done["m_coco_asl_224"] == "not here"
-    assert dict(fill_mirror(tmp_path / "mirror"))["small"] == "net.pth was there, old.pth was there"
+    assert done["m_coco_asl_224"] == "not in the caches or the given files"
+    assert dict(fill_mirror(tmp_path / "mirror"))["small"] == "net.pth is present, old.pth is present"
     shutil.rmtree(tmp_path / "cache")
     server.contents = {}
     monkeypatch.setenv("TRESNET_MIRROR", str(tmp_path / "mirror"))
@@ -155,7 +155,7 @@ def test_tool_lists_what_the_mirror_has(tmp_path):
     command = [sys.executable, str(TOOL), "mirror", str(tmp_path / "mirror")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == len(CATALOGUE)
-    assert all(line.endswith("not here") for line in done.stdout.splitlines())
+    assert all(line.endswith("not in the caches or the given files") for line in done.stdout.splitlines())
 
 
 def test_names_of_files_in_a_mirror_are_unique():

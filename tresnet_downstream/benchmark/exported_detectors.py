@@ -8,7 +8,7 @@ from pathlib import Path
 from tresnet_downstream.benchmark.exported_models import Row
 from tresnet_downstream.benchmark.interleaved import interleaved, require_repeats, speed_ratio
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import find_images, read_image
+from tresnet_downstream.images import find_images, read_image
 
 PEER = "MMDetection, eager"
 

@@ -16,7 +16,7 @@ from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.deployment import fuse
 from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.export import export
-from tresnet_downstream.deployment.exportable import drawn_pictures
+from tresnet_downstream.deployment.exportable import synthetic_images
 from tresnet_downstream.deployment.quantisation import FEWEST
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported import ExportedClassifier
@@ -71,7 +71,7 @@ def compare_exported(
     ours.classes = tuple(str(number) for number in range(1000))
     peer = NETWORKS[PEER].build().eval().to(memory_format=torch.channels_last)
     fused = fuse(ours).to(memory_format=torch.channels_last)
-    images = drawn_pictures(batch_size, size, size).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    images = synthetic_images(batch_size, size, size).transpose(0, 3, 1, 2).astype(np.float32) / 255
     batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
         models = _exported(ours, Path(folder), tell)
@@ -85,7 +85,7 @@ def compare_exported(
 def _exported(model: ImageClassifier, folder: Path, tell: Callable[[str], object]) -> dict[str, ExportedClassifier]:
     size = model.pipeline[0]["size"]
     calibration = [str(folder / f"{number}.png") for number in range(FEWEST)]
-    for file, image in zip(calibration, drawn_pictures(FEWEST, size, size), strict=True):
+    for file, image in zip(calibration, synthetic_images(FEWEST, size, size), strict=True):
         Image.fromarray(image).save(file)
     exports = {
         "ONNX Runtime": ("model.onnx", []),

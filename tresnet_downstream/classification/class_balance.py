@@ -22,7 +22,7 @@ from tresnet_downstream.classification.class_weights import (
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.frequency_groups import require_cutoffs
-from tresnet_downstream.interfaces import LabelledPictures
+from tresnet_downstream.interfaces import LabelledImages
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import MODELS, takes_argument
 from tresnet_downstream.running.checkpoints import plain
@@ -44,7 +44,7 @@ class ClassBalance:
     weights: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, config: Config, dataset: LabelledPictures) -> "ClassBalance":
+    def of(cls, config: Config, dataset: LabelledImages) -> "ClassBalance":
         """Reads the keys.
 
         Args:

@@ -25,7 +25,7 @@ from tresnet_downstream.classification.sampling import visits_by
 from tresnet_downstream.classification.transforms import build_pipeline, enough_pixels
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.image_paths import missing_images
-from tresnet_downstream.pictures import read_image
+from tresnet_downstream.images import read_image
 from tresnet_downstream.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Sample(TypedDict):
 
 
 class Batch(TypedDict, total=False):
-    """N samples, as :func:`collate_pictures` collates them. Those of a user's data set may have fewer keys.
+    """N samples, as :func:`collate_images` collates them. Those of a user's data set may have fewer keys.
 
     Attributes:
         inputs: uint8 of shape (N, 3, height, width); after the data preprocessor, floats in [0, 1].
@@ -271,7 +271,7 @@ def augment(pipeline: "albumentations.Compose", image: np.ndarray, seed: int, ep
 
 
 @FUNCTIONS.register_module()  # type: ignore[untyped-decorator]
-def collate_pictures(samples: Sequence[Sample]) -> Batch:
+def collate_images(samples: Sequence[Sample]) -> Batch:
     """Collates samples of `MultiLabelDataset` into a batch, as torch's ``default_collate``.
 
     ``inputs`` becomes uint8 of shape (N, 3, height, width) in channels-last layout, which is the layout of samples and

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
+from tresnet_downstream.images import ImageInput, pixels_of
 from tresnet_downstream.interfaces import AttendingHead
-from tresnet_downstream.pictures import Picture, pixels_of
 
 ATTENTION, GRAD_CAM = "attention", "Grad-CAM"
 # The largest deviation of a resized ramp from a straight line, as a share of the ramp's range.
@@ -39,7 +39,7 @@ class Region(NamedTuple):
 
 def explain(
     model: ImageClassifier,
-    image: Picture,
+    image: ImageInput,
     classes: Sequence[int],
     size: tuple[int, int] | None = None,
     pipeline: Callable[..., dict[str, np.ndarray]] | None = None,

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.classification.classifier import ImageClassifier
 from tresnet_downstream.classification.explain import ATTENTION, GRAD_CAM, explain, explanation_method
 from tresnet_downstream.heat_maps import overlay
-from tresnet_downstream.pictures import read_image
+from tresnet_downstream.images import read_image
 from tresnet_downstream.prediction.label_output import Explain
 
 # The longer side of each panel in pixels, the number of panels in a row, and the largest number of maps.

@@ -13,8 +13,8 @@ from tresnet_downstream.classification.transforms import build_pipeline
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.explanations import MAP_SIDE, mistakes_to_explain, stored_map
 from tresnet_downstream.evaluation.outcomes import Explanations, MultilabelRun, SingleLabelRun
+from tresnet_downstream.images import BadImageError, read_image
 from tresnet_downstream.notices import tell
-from tresnet_downstream.pictures import BadImageError, read_image
 
 
 def with_explanations(

@@ -14,7 +14,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.explanations import mass_inside_boxes
 from tresnet_downstream.evaluation.progress import Track, silently
 from tresnet_downstream.formats import read_file
-from tresnet_downstream.pictures import read_image
+from tresnet_downstream.images import read_image
 from tresnet_downstream.weights import read_checkpoint
 
 

@@ -81,7 +81,7 @@ def _loader(split: str) -> dict[str, Any]:
         "num_workers": "$num_workers",
         "persistent_workers": True,
         "sampler": {"type": "EpochSampler", "shuffle": False},
-        "collate_fn": {"type": f"{SCOPE}.collate_pictures"},
+        "collate_fn": {"type": f"{SCOPE}.collate_images"},
         "dataset": {
             "type": "MultiLabelDataset",
             "data_root": "$data_root",

@@ -15,14 +15,14 @@ from tresnet_downstream.classification.joined_datasets import ConcatDataset, Rep
 from tresnet_downstream.classification.single_label_datasets import SingleLabelDataset
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.runs import LEFT_OUT
-from tresnet_downstream.interfaces import LabelledPictures
+from tresnet_downstream.interfaces import LabelledImages
 from tresnet_downstream.notices import tell
 from tresnet_downstream.registry import DATASETS, takes_argument
 from tresnet_downstream.running.config_checks import unset_keys
 from tresnet_downstream.running.left_out import left_out_file
 from tresnet_downstream.running.split_overlap import is_small, paths_of, require_split, tell_overlap
 
-# Attributes of a data set that training reads, and those that scoring also reads; see interfaces.LabelledPictures.
+# Attributes of a data set that training reads, and those that scoring also reads; see interfaces.LabelledImages.
 _TRAINING = ("classes", "metainfo", "__len__")
 _SCORING = ("annotation_file", "image_folder")
 
@@ -60,7 +60,7 @@ def take_split(config: Config, split: str, set_here: Set[str]) -> Set[str]:
 
 def build_datasets(
     config: Config, train: bool, classes: Sequence[str] | None, split_name: str = "val"
-) -> dict[str, LabelledPictures]:
+) -> dict[str, LabelledImages]:
     """Builds the data sets of the splits. Validation data has the classes of the training data or of the checkpoint.
 
     Args:
@@ -76,7 +76,7 @@ def build_datasets(
         UserError: if a data set cannot be built or lacks an attribute, or if validation data concatenates or repeats
             data sets.
     """
-    datasets: dict[str, LabelledPictures] = {}
+    datasets: dict[str, LabelledImages] = {}
     splits = ("train", "val") if train else ("val",)
     for split in splits:
         _refuse_joined(split, config[f"{split}_dataloader"].dataset)

@@ -37,7 +37,7 @@ from tresnet_downstream.evaluation.frequency_groups import (
 from tresnet_downstream.evaluation.multilabel_scores import MultilabelScores
 from tresnet_downstream.evaluation.outcomes import MultilabelRun, SingleLabelRun
 from tresnet_downstream.evaluation.runs import LEFT_OUT
-from tresnet_downstream.interfaces import LabelledPictures
+from tresnet_downstream.interfaces import LabelledImages
 from tresnet_downstream.notices import tell
 from tresnet_downstream.running import folders
 from tresnet_downstream.running.checkpoints import (
@@ -244,7 +244,7 @@ def _outcome(
     config: Config,
     checkpoint_path: str | Path,
     weights: str,
-    dataset: LabelledPictures,
+    dataset: LabelledImages,
     metric: TaskMetric,
     scores: Mapping[str, object],
 ) -> MultilabelRun | SingleLabelRun:

@@ -11,7 +11,7 @@ from tresnet_downstream.classification.datasets import MultiLabelDataset
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation import multilabel_scores
 from tresnet_downstream.formats.imagenet_labels import read_imagenet_labels
-from tresnet_downstream.pictures import SUFFIXES
+from tresnet_downstream.images import SUFFIXES
 from tresnet_downstream.prediction.labels import predict_each
 from tresnet_downstream.weights.catalogue import CATALOGUE, MAP, TOP_1
 from tresnet_downstream.weights.public_files import catalogue_name

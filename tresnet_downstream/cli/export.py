@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from tresnet_downstream.deployment.export import export, require_target
     from tresnet_downstream.deployment.formats import is_exported
-    from tresnet_downstream.pictures import find_images
+    from tresnet_downstream.images import find_images
     from tresnet_downstream.weights import is_detector, locate
 
     if is_exported(options.model):

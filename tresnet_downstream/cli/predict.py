@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, and prints a line of predictions for each image."""
     options = parser().parse_args(arguments)
 
-    from tresnet_downstream.pictures import find_images
+    from tresnet_downstream.images import find_images
 
     if options.thresholds:
         from tresnet_downstream.evaluation.thresholds import read_thresholds

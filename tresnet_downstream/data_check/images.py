@@ -18,7 +18,7 @@ import numpy as np
 from tresnet_downstream.data_check.names import impossible_name, way_out
 from tresnet_downstream.data_check.near import perceptual_hash
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import read_image
+from tresnet_downstream.images import read_image
 
 # Number of files per task. It is small because the task of a killed worker is repeated file by file.
 _FILES_PER_TASK = 8

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.classification.classifier import ImageClassifier, probabilities_of
-from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable, Run, batches, drawn_pictures
+from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable, Run, batches, synthetic_images
 from tresnet_downstream.deployment.fuse import fuse
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.arrays import as_network_input
@@ -37,7 +37,7 @@ class ExportableClassifier(Exportable[np.ndarray]):
     kind: ClassVar[str] = CLASSIFIER
     inputs: ClassVar[tuple[str, ...]] = (IMAGES,)
     outputs: ClassVar[tuple[str, ...]] = (LOGITS,)
-    per_picture: ClassVar[tuple[str, ...]] = (IMAGES,)
+    per_image: ClassVar[tuple[str, ...]] = (IMAGES,)
 
     def __init__(self, model: ImageClassifier) -> None:
         if model.training:
@@ -61,13 +61,13 @@ class ExportableClassifier(Exportable[np.ndarray]):
             "pipeline": [dict(step) for step in self.module.pipeline],
         }
 
-    def prepare(self, picture: np.ndarray) -> np.ndarray:
+    def prepare(self, image: np.ndarray) -> np.ndarray:
         """The image after the pipeline."""
-        return self._prepare(picture)
+        return self._prepare(image)
 
-    def batch(self, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    def batch(self, images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """See :class:`Exportable`."""
-        return {IMAGES: as_network_input(np.stack(pictures))}
+        return {IMAGES: as_network_input(np.stack(images))}
 
     def example(self) -> tuple[Tensor, ...]:
         """See :class:`Exportable`."""
@@ -75,12 +75,12 @@ class ExportableClassifier(Exportable[np.ndarray]):
 
     def drawn(self) -> Sequence[np.ndarray]:
         """Four synthetic images."""
-        return list(drawn_pictures(4, *self.size))
+        return list(synthetic_images(4, *self.size))
 
-    def compare(self, run: Run, pictures: Sequence[np.ndarray], int8: bool) -> str:
+    def compare(self, run: Run, images: Sequence[np.ndarray], int8: bool) -> str:
         """Compares logits in float32, and probabilities in int8."""
         differences, largest = [], 1.0
-        for part in batches(pictures):
+        for part in batches(images):
             inputs = self.batch(part)
             with torch.inference_mode():
                 reference = self.module(torch.from_numpy(inputs[IMAGES]))
@@ -101,5 +101,5 @@ class ExportableClassifier(Exportable[np.ndarray]):
             )
         return (
             f"{'probabilities' if int8 else 'logits'} differ from torch's by {difference.max():.1e} at most, "
-            f"{difference.mean():.1e} on average, on {len(pictures)} images"
+            f"{difference.mean():.1e} on average, on {len(images)} images"
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tresnet_downstream.backbones import TResNet
 from tresnet_downstream.deployment.detector_graph import DetectorGraph
-from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable, Run, batches, drawn_pictures
+from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable, Run, batches, synthetic_images
 from tresnet_downstream.deployment.fuse import fuse
 from tresnet_downstream.detection import mmcv
 from tresnet_downstream.errors import UserError
@@ -78,7 +78,7 @@ class ExportableDetector(Exportable[Prepared]):
     kind: ClassVar[str] = DETECTOR
     inputs: ClassVar[tuple[str, ...]] = (IMAGES, SIZES, SCALE_FACTORS, SCORE_THRESHOLD)
     outputs: ClassVar[tuple[str, ...]] = (BOXES, SCORES, LABELS)
-    per_picture: ClassVar[tuple[str, ...]] = (IMAGES, SIZES, SCALE_FACTORS)
+    per_image: ClassVar[tuple[str, ...]] = (IMAGES, SIZES, SCALE_FACTORS)
     # Box coordinates have more than 256 values and cannot be quantised to int8.
     int8_modules: ClassVar[tuple[str, ...] | None] = (
         *("backbone", "neck", "head.layers", "head.rpn_layers", "head.box_head"),
@@ -122,13 +122,13 @@ class ExportableDetector(Exportable[Prepared]):
             "picture": self._letterbox.description(),
         }
 
-    def prepare(self, picture: np.ndarray) -> Prepared:
+    def prepare(self, image: np.ndarray) -> Prepared:
         """See :class:`Letterbox`."""
-        return self._letterbox(picture)
+        return self._letterbox(image)
 
-    def batch(self, pictures: Sequence[Prepared]) -> dict[str, np.ndarray]:
+    def batch(self, prepared: Sequence[Prepared]) -> dict[str, np.ndarray]:
         """See :class:`Exportable`; uses the score threshold of the detector's config."""
-        return inputs_of(pictures, self.score_threshold)
+        return inputs_of(prepared, self.score_threshold)
 
     def example(self) -> tuple[Tensor, ...]:
         """See :class:`Exportable`."""
@@ -139,9 +139,9 @@ class ExportableDetector(Exportable[Prepared]):
         """Synthetic images of several shapes, larger and smaller than the size of the file."""
         height, width = self.size
         shapes = [(height, width), (height, 2 * width // 3), (2 * height // 3, width), (2 * height, width)]
-        return [self.prepare(drawn_pictures(1, *shape)[0]) for shape in shapes]
+        return [self.prepare(synthetic_images(1, *shape)[0]) for shape in shapes]
 
-    def compare(self, run: Run, pictures: Sequence[Prepared], int8: bool) -> str:
+    def compare(self, run: Run, prepared: Sequence[Prepared], int8: bool) -> str:
         """Compares boxes with those of MMDetection's ``predict``.
 
         In float32, each box must have a partner of the same class, with scores within :data:`SCORE_TOLERANCE` and
@@ -149,20 +149,20 @@ class ExportableDetector(Exportable[Prepared]):
         the largest possible number of boxes, those with the lowest scores need no partner.
         """
         pairs = _Pairs(INT8_IOU if int8 else None)
-        for part in batches(pictures):
+        for part in batches(prepared):
             # In int8 a score may be lower than the reference score.
             inputs = inputs_of(part, INT8_SCORE / 3 if int8 else 0.0)
             reference = self.predicted(part, INT8_SCORE if int8 else 0.0)
             outputs = run(inputs)
-            for picture, expected, from_file in zip(part, reference, boxes_of_each(outputs), strict=True):
-                longest = max(self.size) / float(picture[SCALE_FACTORS].min())
+            for sample, expected, from_file in zip(part, reference, boxes_of_each(outputs), strict=True):
+                longest = max(self.size) / float(sample[SCALE_FACTORS].min())
                 pairs.add(expected, from_file, longest, outputs[SCORES].shape[1])
-        return pairs.summary_of_int8(len(pictures)) if int8 else pairs.summary(len(pictures))
+        return pairs.summary_of_int8(len(prepared)) if int8 else pairs.summary(len(prepared))
 
     @torch.inference_mode()
-    def predicted(self, pictures: Sequence[Prepared], score_threshold: float) -> list[RawBoxes]:
+    def predicted(self, prepared: Sequence[Prepared], score_threshold: float) -> list[RawBoxes]:
         """MMDetection's predictions for images that are padded to the size of the file."""
-        images, samples = self.padded(pictures)
+        images, samples = self.padded(prepared)
         config = _test_cfg(self._detector)
         before, config["score_thr"] = config.get("score_thr", 0), score_threshold
         try:
@@ -172,16 +172,16 @@ class ExportableDetector(Exportable[Prepared]):
         instances = [result.pred_instances for result in results]
         return [RawBoxes(each.bboxes.numpy(), each.scores.numpy(), each.labels.numpy()) for each in instances]
 
-    def padded(self, pictures: Sequence[Prepared]) -> tuple[Tensor, list[DetDataSample]]:
+    def padded(self, prepared: Sequence[Prepared]) -> tuple[Tensor, list[DetDataSample]]:
         """The images after MMDetection's preprocessor, padded to the size of the file, and the samples."""
         preprocessor = self._detector.data_preprocessor
         images, samples = [], []
-        for picture in pictures:
-            height, width = picture[SIZES]
-            pixels = np.ascontiguousarray(picture[IMAGES][:height, :width, ::-1].transpose(2, 0, 1))
+        for sample in prepared:
+            height, width = sample[SIZES]
+            pixels = np.ascontiguousarray(sample[IMAGES][:height, :width, ::-1].transpose(2, 0, 1))
             images.append(torch.from_numpy(pixels))
             shape = (int(height), int(width))
-            factors = tuple(float(factor) for factor in picture[SCALE_FACTORS])
+            factors = tuple(float(factor) for factor in sample[SCALE_FACTORS])
             samples.append(DetDataSample(metainfo={"img_shape": shape, "ori_shape": shape, "scale_factor": factors}))
         data = preprocessor({"inputs": images, "data_samples": samples})
         height, width = self.size
@@ -293,7 +293,7 @@ class _Pairs:
         if self._least_iou is None:
             self._boxes += int((free & (exported.scores > lowest)).sum())
 
-    def summary(self, pictures: int) -> str:
+    def summary(self, num_images: int) -> str:
         """See :meth:`Exportable.compare`."""
         if self._paired < LEAST_PAIRED * self._boxes:
             raise DifferentOutputsError(
@@ -303,14 +303,14 @@ class _Pairs:
             )
         return (
             f"{self._paired} of {self._boxes} boxes agree with torch's: scores differ by {max(self._scores):.1e} at "
-            f"most, corners by {max(self._corners):.1e} pixels, on {pictures} images"
+            f"most, corners by {max(self._corners):.1e} pixels, on {num_images} images"
         )
 
-    def summary_of_int8(self, pictures: int) -> str:
+    def summary_of_int8(self, num_images: int) -> str:
         """Like :meth:`summary`, for int8."""
         if not self._boxes:
             raise DifferentOutputsError(
-                f"the detector finds no box with a score above {INT8_SCORE} in the {pictures} images, "
+                f"the detector finds no box with a score above {INT8_SCORE} in the {num_images} images, "
                 "so int8 cannot be compared with float32: calibrate with images that show objects of its classes"
             )
         if self._paired < INT8_LEAST_PAIRED * self._boxes:
@@ -321,7 +321,7 @@ class _Pairs:
         return (
             f"{self._paired} of {self._boxes} boxes with a score above {INT8_SCORE} are found again (IoU {INT8_IOU}): "
             f"scores differ by {max(self._scores):.1e} at most, {np.mean(self._scores[1:]):.1e} on average, on "
-            f"{pictures} images"
+            f"{num_images} images"
         )
 
 

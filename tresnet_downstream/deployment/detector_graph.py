@@ -164,8 +164,8 @@ class TwoStageHead(nn.Module):
         """See :class:`OneStageHead`."""
         proposals, proposal_scores = self._proposals(maps, limits)
         number, count = proposals.shape[:2]
-        pictures = torch.arange(number, device=proposals.device).to(proposals)[:, None, None].expand(-1, count, 1)
-        regions = torch.cat([pictures, proposals], 2).flatten(0, 1)
+        image_index = torch.arange(number, device=proposals.device).to(proposals)[:, None, None].expand(-1, count, 1)
+        regions = torch.cat([image_index, proposals], 2).flatten(0, 1)
         logits, deltas = self.box_head(self._region_features(maps[: len(self.strides)], regions))
         scores = logits.softmax(1)[:, :-1].unflatten(0, (-1, count))
         boxes = deltas.unflatten(0, (-1, count)).unflatten(2, (-1, 4))

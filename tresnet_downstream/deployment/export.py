@@ -13,7 +13,7 @@ import torch
 
 from tresnet_downstream.deployment.exportable import DifferentOutputsError, Exportable
 from tresnet_downstream.deployment.formats import FORMATS, format_of, is_exported
-from tresnet_downstream.deployment.quantisation import IN_FLOAT, Track, calibration_pictures
+from tresnet_downstream.deployment.quantisation import IN_FLOAT, Track, calibration_images
 from tresnet_downstream.deployment.suppression import onnx_translations
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.file import ExportedFile
@@ -38,7 +38,7 @@ class Export:
         path: the file; OpenVINO's weights are in the ``.bin`` file beside it.
         megabytes: size of all files, in millions of bytes.
         size: height and width of the input images; the batch size is free.
-        pictures: number of images on which the file was compared with torch.
+        num_images: number of images on which the file was compared with torch.
         comparison: the difference from torch, in a line.
         int8: whether the file is quantised.
         unreadable: reasons why calibration images were left out.
@@ -47,7 +47,7 @@ class Export:
     path: Path
     megabytes: float
     size: tuple[int, int]
-    pictures: int
+    num_images: int
     comparison: str
     int8: bool
     unreadable: tuple[str, ...] = ()
@@ -108,17 +108,17 @@ def export(
     require_target(path, bool(calibration))
     unreadable: Sequence[str] = ()
     if calibration:
-        pictures, unreadable = calibration_pictures(calibration, model.prepare, track)
+        images, unreadable = calibration_images(calibration, model.prepare, track)
     else:
-        pictures = list(model.drawn())
+        images = list(model.drawn())
     with _written(path) as partial:
-        format_of(path).save(onnx_program(model), partial, _OneByOne(model, pictures) if calibration else None)
+        format_of(path).save(onnx_program(model), partial, _OneByOne(model, images) if calibration else None)
         try:
-            comparison = model.compare(ExportedFile(partial).run, pictures, bool(calibration))
+            comparison = model.compare(ExportedFile(partial).run, images, bool(calibration))
         except DifferentOutputsError as error:
             raise UserError(f"not exported: {error}") from error
         megabytes = sum(file.stat().st_size for file in format_of(path).files(partial)) / 1e6
-    return Export(path, megabytes, model.size, len(pictures), comparison, bool(calibration), tuple(unreadable))
+    return Export(path, megabytes, model.size, len(images), comparison, bool(calibration), tuple(unreadable))
 
 
 def require_target(path: str | Path, int8: bool) -> None:
@@ -140,7 +140,7 @@ def require_target(path: str | Path, int8: bool) -> None:
 def onnx_program(model: Exportable[T]) -> "ModelProto":
     """The model in ONNX. The names of nodes that int8 does not quantise begin with :data:`IN_FLOAT`."""
     batch = torch.export.Dim("batch")
-    shapes = tuple({0: batch} if name in model.per_picture else None for name in model.inputs)
+    shapes = tuple({0: batch} if name in model.per_image else None for name in model.inputs)
     with _quiet(), torch.no_grad():
         traced = torch.export.export(model.module, model.example(), dynamic_shapes=shapes, strict=False)
         program = torch.onnx.export(
@@ -176,14 +176,14 @@ def _is_of(node: "NodeProto", modules: Sequence[str]) -> bool:
 class _OneByOne(Sequence[Arrays]):
     """The inputs of single images, computed on access."""
 
-    def __init__(self, model: Exportable[T], pictures: Sequence[T]) -> None:
-        self._model, self._pictures = model, pictures
+    def __init__(self, model: Exportable[T], images: Sequence[T]) -> None:
+        self._model, self._images = model, images
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._model.batch([self._pictures[index]])
+        return self._model.batch([self._images[index]])
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Exportable(ABC, Generic[T]):
         module: the module to export, in evaluation mode, on the CPU and in float32. It takes a tensor for each of
             ``inputs`` and returns one for each of ``outputs``.
         inputs, outputs: names of inputs and outputs.
-        per_picture: the inputs whose first axis is the batch.
+        per_image: the inputs whose first axis is the batch.
         int8_modules: names of submodules of ``module`` that int8 quantises; None for all.
         size: height and width of the images in pixels.
     """
@@ -36,7 +36,7 @@ class Exportable(ABC, Generic[T]):
     kind: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
-    per_picture: ClassVar[tuple[str, ...]]
+    per_image: ClassVar[tuple[str, ...]]
     int8_modules: ClassVar[tuple[str, ...] | None] = None
     module: nn.Module
     size: tuple[int, int]
@@ -46,11 +46,11 @@ class Exportable(ABC, Generic[T]):
         """The data that prediction needs besides the weights, as plain values."""
 
     @abstractmethod
-    def prepare(self, picture: np.ndarray) -> T:
+    def prepare(self, image: np.ndarray) -> T:
         """Prepares an image (height x width x 3, uint8, RGB)."""
 
     @abstractmethod
-    def batch(self, pictures: Sequence[T]) -> dict[str, np.ndarray]:
+    def batch(self, images: Sequence[T]) -> dict[str, np.ndarray]:
         """The inputs for a batch of prepared images, by name."""
 
     @abstractmethod
@@ -62,12 +62,12 @@ class Exportable(ABC, Generic[T]):
         """Prepared synthetic images on which a float32 file is compared."""
 
     @abstractmethod
-    def compare(self, run: Run, pictures: Sequence[T], int8: bool) -> str:
+    def compare(self, run: Run, images: Sequence[T], int8: bool) -> str:
         """Compares a file with torch, with a single image and with batches.
 
         Args:
             run: function that returns the file's outputs, by name, for its inputs.
-            pictures: images from :meth:`prepare`.
+            images: images from :meth:`prepare`.
             int8: whether the file is in int8; a float32 file must agree up to rounding.
 
         Returns:
@@ -83,24 +83,24 @@ class Exportable(ABC, Generic[T]):
         return json.dumps({"kind": self.kind, "version": VERSION, **self.description()})
 
 
-def drawn_pictures(number: int, height: int, width: int) -> np.ndarray:
+def synthetic_images(number: int, height: int, width: int) -> np.ndarray:
     """Synthetic images of waves, blocks and noise, always the same: uint8 of shape (number, height, width, 3)."""
     draw = np.random.RandomState(0)
     y, x = np.mgrid[0:height, 0:width]
-    pictures = draw.randint(0, 256, (number, height, width, 3)).astype(np.float64)
-    for picture in pictures:
+    images = draw.randint(0, 256, (number, height, width, 3)).astype(np.float64)
+    for image in images:
         turns = draw.uniform(0.5, 8, (2, 3))
         waves = np.sin(2 * np.pi * (turns[0] * x[..., None] / width + turns[1] * y[..., None] / height))
         blocks = ((x // draw.randint(4, 40) + y // draw.randint(4, 40)) % 2)[..., None]
-        picture[:] = 0.2 * picture + 0.4 * (127.5 + 127.5 * waves) + 0.4 * 255 * blocks
-    return pictures.astype(np.uint8)
+        image[:] = 0.2 * image + 0.4 * (127.5 + 127.5 * waves) + 0.4 * 255 * blocks
+    return images.astype(np.uint8)
 
 
-def batches(pictures: Sequence[T], most: int = 8) -> list[Sequence[T]]:
+def batches(images: Sequence[T], most: int = 8) -> list[Sequence[T]]:
     """The first item alone, and then batches of up to ``most`` items.
 
     Examples:
         >>> batches([1, 2, 3, 4], most=2)
         [[1], [2, 3], [4]]
     """
-    return [pictures[:1], *(pictures[start : start + most] for start in range(1, len(pictures), most))]
+    return [images[:1], *(images[start : start + most] for start in range(1, len(images), most))]

@@ -72,14 +72,14 @@ class ExportableJoint(ExportableDetector):
         """See :class:`ExportableDetector`."""
         return JointGraph(detector, self.size, self._model.label_head)
 
-    def compare(self, run: Run, pictures: Sequence[Prepared], int8: bool) -> str:
+    def compare(self, run: Run, prepared: Sequence[Prepared], int8: bool) -> str:
         """Compares boxes as :class:`ExportableDetector` does, and logits with those of the model in torch.
 
         In float32, logits must agree to 1e-4 of the largest (or of 1); in int8, probabilities to 0.05 on average.
         """
-        boxes = super().compare(run, pictures, int8)
+        boxes = super().compare(run, prepared, int8)
         references, results = [], []
-        for part in batches(pictures):
+        for part in batches(prepared):
             results.append(run(self.batch(part))[LOGITS])
             references.append(self._logits(part))
         logits, exported = np.concatenate(references), np.concatenate(results)
@@ -99,9 +99,9 @@ class ExportableJoint(ExportableDetector):
         return f"{boxes}\nlogits of labels differ by {difference.max():.1e} at most"
 
     @torch.inference_mode()
-    def _logits(self, pictures: Sequence[Prepared]) -> np.ndarray:
+    def _logits(self, prepared: Sequence[Prepared]) -> np.ndarray:
         """The logits of the network that is not fused."""
-        images, samples = self.padded(pictures)
+        images, samples = self.padded(prepared)
         for sample in samples:
             sample.set_metainfo({"batch_input_shape": self.size})
         logits: Tensor = self._model.logits(self._model.detector.backbone(images), samples)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.formats.interface import required
-from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.images import BadImageError, read_image
 
 T = TypeVar("T")
 # Number of calibration images. Fewer do not determine the range of the feature maps; more than NNCF's default change
@@ -23,7 +23,7 @@ IN_FLOAT = "float32/"
 Track = Callable[[Iterable[str], int, str], Iterable[str]]
 
 
-def calibration_pictures(
+def calibration_images(
     files: Sequence[str], prepare: Callable[[np.ndarray], T], track: Track
 ) -> tuple[list[T], list[str]]:
     """Reads and prepares calibration images: at most :data:`MOST`, evenly spaced over ``files``.
@@ -56,7 +56,7 @@ def calibration_pictures(
     return prepared, unreadable
 
 
-def quantised(model: Any, pictures: Sequence[Mapping[str, np.ndarray]]) -> Any:
+def quantised(model: Any, images: Sequence[Mapping[str, np.ndarray]]) -> Any:
     """Quantises an OpenVINO model to int8.
 
     Weights are quantised per output channel and feature maps per tensor; feature maps with negative values, such as
@@ -65,7 +65,7 @@ def quantised(model: Any, pictures: Sequence[Mapping[str, np.ndarray]]) -> Any:
 
     Args:
         model: an OpenVINO model; operations whose names begin with :data:`IN_FLOAT` are not quantised.
-        pictures: the model's inputs by name, for one image each.
+        images: the model's inputs by name, for one image each.
 
     Raises:
         UserError: if NNCF is not installed.
@@ -78,9 +78,9 @@ def quantised(model: Any, pictures: Sequence[Mapping[str, np.ndarray]]) -> Any:
         nncf.set_log_level(logging.ERROR)
         return nncf.quantize(
             model,
-            nncf.Dataset(pictures),
+            nncf.Dataset(images),
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(pictures),
+            subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(names=in_float, validate=False) if in_float else None,
         )
 

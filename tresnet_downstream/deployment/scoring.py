@@ -76,8 +76,8 @@ class ScoredDetector(BaseModel):
         """The samples with ``pred_instances`` in pixels of their images; joint models add label probabilities."""
         from mmengine.structures import InstanceData
 
-        pictures = (each.permute(1, 2, 0).numpy()[:, :, ::-1] for each in data["inputs"])
-        predictions = self.exported.find(pictures, max(len(data["inputs"]), 1))
+        images = (each.permute(1, 2, 0).numpy()[:, :, ::-1] for each in data["inputs"])
+        predictions = self.exported.find(images, max(len(data["inputs"]), 1))
         for sample, detections in zip(data["data_samples"], predictions, strict=True):
             sample.pred_instances = InstanceData(
                 bboxes=torch.from_numpy(detections.boxes),

@@ -25,9 +25,9 @@ def kept_by_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) 
         N x K in float32: 1 for remaining boxes, otherwise 0.
     """
     remaining = torch.zeros_like(scores, dtype=torch.float32)
-    for row, picture_boxes, picture_scores in zip(remaining, boxes, scores, strict=True):
-        candidates = (picture_scores > NO_SCORE / 2).nonzero()[:, 0]
-        row[candidates[nms(picture_boxes[candidates], picture_scores[candidates], iou_threshold)[:most]]] = 1
+    for row, image_boxes, image_scores in zip(remaining, boxes, scores, strict=True):
+        candidates = (image_scores > NO_SCORE / 2).nonzero()[:, 0]
+        row[candidates[nms(image_boxes[candidates], image_scores[candidates], iou_threshold)[:most]]] = 1
     return remaining
 
 

@@ -21,8 +21,8 @@ from tresnet_downstream.detection.box_files import read_boxes
 from tresnet_downstream.detection.loading import UNREADABLE, ImageRecord, LoadCheckedImage, with_our_reading
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.image_paths import missing_images
+from tresnet_downstream.images import BadImageError, read_image
 from tresnet_downstream.notices import tell
-from tresnet_downstream.pictures import BadImageError, read_image
 from tresnet_downstream.registry import DATASETS
 from tresnet_downstream.running.unreadable import PASSED_OVER
 
@@ -127,32 +127,32 @@ class CocoBoxes(CocoDataset):
 
     def filter_data(self) -> list[ImageRecord]:
         """Leaves out images as the config says and prints their number; checks that the others exist."""
-        pictures: list[ImageRecord] = super().filter_data()
-        ids, least = {picture["img_id"] for picture in pictures}, (self.filter_cfg or {}).get("min_size", 0)
+        records: list[ImageRecord] = super().filter_data()
+        ids, least = {record["img_id"] for record in records}, (self.filter_cfg or {}).get("min_size", 0)
         self.left_out = {
-            self._name_of(picture): (
-                f"is smaller than {least} pixels" if min(picture["width"], picture["height"]) < least else "has no box"
+            self._name_of(record): (
+                f"is smaller than {least} pixels" if min(record["width"], record["height"]) < least else "has no box"
             )
-            for picture in self.data_list
-            if picture["img_id"] not in ids
+            for record in self.data_list
+            if record["img_id"] not in ids
         }
         if self.left_out:
             tell(
                 f"{self.ann_file}: {len(self.left_out):,} of {len(self.data_list):,} images left out (no box of the "
                 "classes, or too small); left_out_train.csv in the work dir lists them"
             )
-        if not pictures and self.test_mode:
+        if not records and self.test_mode:
             raise UserError(f"{self.ann_file}: lists no image")
-        if not pictures:
+        if not records:
             classes = ", ".join(self._metainfo["classes"][:10])
             raise UserError(
                 f"{self.ann_file}: no image is left to train on: none is large enough and has a box of {classes}"
             )
         if self.reads_here and self.missing:
-            used = set(map(self._name_of, pictures))
+            used = set(map(self._name_of, records))
             missing = [name for name in self.missing if os.path.normpath(name) in used]
-            require_images("data_prefix.img", self._image_folder, missing, len(pictures), self.on_bad_image)
-        return pictures
+            require_images("data_prefix.img", self._image_folder, missing, len(records), self.on_bad_image)
+        return records
 
     def prepare_data(self, idx: int) -> object:
         """Loads and prepares an image, or its replacement according to ``on_bad_image``.

@@ -6,7 +6,7 @@ from typing import Any, Final, TypedDict
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 
-from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.images import BadImageError, read_image
 
 _LOADERS = ("LoadImageFromFile", "mmcv.LoadImageFromFile", "mmdet.LoadImageFromFile", LoadImageFromFile)
 _LOCAL = {"backend": "local"}

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tresnet_downstream.errors import UserError, is_out_of_memory
-from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
+from tresnet_downstream.images import BadImageError, ImageInput, pixels_of
 from tresnet_downstream.prediction.boxes import Detections, unread
 from tresnet_downstream.running.stored_config import check_stored, few_modules
 from tresnet_downstream.weights import locate, read_checkpoint, unwrap
@@ -156,7 +156,7 @@ class LoadedDetector:
         self.model, self.classes = model, tuple(model.classes)
 
     def find(
-        self, images: Iterable[Picture], batch_size: int = 1, score_threshold: float | None = None
+        self, images: Iterable[ImageInput], batch_size: int = 1, score_threshold: float | None = None
     ) -> Iterator[Detections]:
         """See :class:`~tresnet_downstream.prediction.boxes.BoxFinder`."""
         if score_threshold is None:
@@ -167,7 +167,7 @@ class LoadedDetector:
                 yield detections.above(score_threshold)
 
 
-def detect(model: nn.Module, images: Picture | Iterable[Picture], batch_size: int = 1) -> Iterator[Detections]:
+def detect(model: nn.Module, images: ImageInput | Iterable[ImageInput], batch_size: int = 1) -> Iterator[Detections]:
     """Predicts the boxes of each image, in order; for an unreadable image, the result has the reason.
 
     Args:
@@ -238,7 +238,7 @@ def _description_to_blame(model: nn.Module) -> Iterator[None]:
         raise UserError(f"{path}: the detector that it describes cannot be run ({reason})") from error
 
 
-def _prepared(model: nn.Module, prepare: Compose, image: Picture) -> Packed | str:
+def _prepared(model: nn.Module, prepare: Compose, image: ImageInput) -> Packed | str:
     try:
         pixels = pixels_of(image)
     except BadImageError as error:
@@ -255,7 +255,7 @@ def _shape(data: Packed | str) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def _detect_batch(model: BaseModel, batch: Sequence[tuple[Picture, Packed | str]]) -> Iterator[Detections]:
+def _detect_batch(model: BaseModel, batch: Sequence[tuple[ImageInput, Packed | str]]) -> Iterator[Detections]:
     readable = [data for _, data in batch if not isinstance(data, str)]
     inputs = {
         "inputs": [data["inputs"] for data in readable],

@@ -14,7 +14,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported.arrays import as_network_input, stacked
 from tresnet_downstream.exported.file import DETECTOR, ExportedFile
 from tresnet_downstream.exported.letterbox import Letterbox
-from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
+from tresnet_downstream.images import BadImageError, ImageInput, pixels_of
 from tresnet_downstream.prediction.boxes import Detections, unread
 
 IMAGES, SIZES, SCALE_FACTORS, SCORE_THRESHOLD = "images", "sizes", "scale_factors", "score_threshold"
@@ -89,7 +89,7 @@ class ExportedDetector:
             raise UserError(f"{self.path}: its input size differs from its description; export it again")
 
     def find(
-        self, images: Picture | Iterable[Picture], batch_size: int = 1, score_threshold: float | None = None
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int = 1, score_threshold: float | None = None
     ) -> Iterator[Detections]:
         """Yields the boxes in each image, in order; for an image that cannot be read, the reason.
 
@@ -141,7 +141,7 @@ class ExportedDetector:
             raise UserError(f"{self.path}: returns classes that it has no name for; export it again")
         return boxes_of_images
 
-    def _prepared(self, image: Picture) -> Prepared | str:
+    def _prepared(self, image: ImageInput) -> Prepared | str:
         try:
             return self._letterbox(pixels_of(image))
         except BadImageError as error:

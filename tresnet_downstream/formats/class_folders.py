@@ -8,7 +8,7 @@ import numpy as np
 
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.formats.labelled_images import LabelledImages
-from tresnet_downstream.pictures import SUFFIXES
+from tresnet_downstream.images import SUFFIXES
 from tresnet_downstream.text_files import refuse_duplicates
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.files import Earlier
-from tresnet_downstream.pictures import drawn_names, pixels_of, require_apart, write_picture
+from tresnet_downstream.images import drawn_names, pixels_of, require_apart, write_image
 from tresnet_downstream.prediction import label_output
 from tresnet_downstream.prediction.boxes import BoxFinder, Detections
 from tresnet_downstream.prediction.labels import labels_of
@@ -73,7 +73,7 @@ def detect_in_images(
         if earlier is not None:
             drawing = draw_boxes(detections, model.classes, indices)
             drawing = drawing if labels is None else label_output.labels_below(drawing, labels)
-            write_picture(drawing, names[image], earlier)
+            write_image(drawing, names[image], earlier)
         yield _line(image, detections, model.classes, indices, as_json, labels)
     if errors:
         count = f"; {len(errors)} of {len(images)} images cannot be read" if len(images) > 1 else ""

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tresnet_downstream.pictures import Picture
+from tresnet_downstream.images import ImageInput
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Detections:
             predicts only boxes, see :mod:`tresnet_downstream.joint`.
     """
 
-    image: Picture
+    image: ImageInput
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
@@ -60,7 +60,7 @@ class BoxFinder(Protocol):
     classes: tuple[str, ...]
 
     def find(
-        self, images: Iterable[Picture], batch_size: int = 1, score_threshold: float | None = None
+        self, images: Iterable[ImageInput], batch_size: int = 1, score_threshold: float | None = None
     ) -> Iterator[Detections]:
         """Yields the boxes in each image, in order; for an image that cannot be read, the reason.
 
@@ -72,6 +72,6 @@ class BoxFinder(Protocol):
         ...
 
 
-def unread(image: Picture, error: str) -> Detections:
+def unread(image: ImageInput, error: str) -> Detections:
     """The result for an image that cannot be read: no boxes, and the reason."""
     return Detections(image, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), error=error)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.evaluation.thresholds import Thresholds
 from tresnet_downstream.files import Earlier
-from tresnet_downstream.pictures import drawn_names, read_image, require_apart, write_picture
+from tresnet_downstream.images import drawn_names, read_image, require_apart, write_image
 from tresnet_downstream.prediction.labels import Predictor, chosen_classes, labels_of, predict_each
 
 # The defaults: labels with a probability above 0.5, or the five most probable labels of a softmax.
@@ -77,12 +77,12 @@ def label_images(
             continue
         labels = labels_of(prediction.probabilities, model.classes, limits, top_k)
         if earlier is not None:
-            write_picture(draw_labels(image, labels), names[image], earlier)
+            write_image(draw_labels(image, labels), names[image], earlier)
         explanation = {}
         if explain is not None and earlier is not None:
             if labels:
                 chosen = chosen_classes(prediction.probabilities, limits, top_k)
-                write_picture(explain(image, labels, chosen), names[_explained(image)], earlier)
+                write_image(explain(image, labels, chosen), names[_explained(image)], earlier)
             explanation = {"explanation": str(earlier.folder / names[_explained(image)]) if labels else None}
         yield _json_line(image, labels, explanation) if as_json else _text_line(image, labels)
     if errors:

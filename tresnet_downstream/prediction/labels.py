@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tresnet_downstream.errors import UserError, is_out_of_memory
-from tresnet_downstream.pictures import BadImageError, Picture, pixels_of
+from tresnet_downstream.images import BadImageError, ImageInput, pixels_of
 from tresnet_downstream.prediction.preparation import Preparation
 
 Item = TypeVar("Item")
@@ -57,12 +57,12 @@ class Prediction:
         error: the reason why it cannot be read, in one line.
     """
 
-    image: Picture
+    image: ImageInput
     probabilities: np.ndarray | None
     error: str = ""
 
 
-def predict(model: Predictor, images: Picture | Iterable[Picture], batch_size: int = 16) -> np.ndarray:
+def predict(model: Predictor, images: ImageInput | Iterable[ImageInput], batch_size: int = 16) -> np.ndarray:
     """Predicts the probability of every class in every image, with the pipeline of the model.
 
     Args:
@@ -96,7 +96,7 @@ def predict(model: Predictor, images: Picture | Iterable[Picture], batch_size: i
     return np.stack(rows) if rows else np.zeros((0, width), np.float32)
 
 
-def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 16) -> Iterator[Prediction]:
+def predict_each(model: Predictor, images: Iterable[ImageInput], batch_size: int = 16) -> Iterator[Prediction]:
     """As :func:`predict`, but yields a :class:`Prediction` for each image, also for images that cannot be read."""
     if not model.pipeline:
         raise UserError("the model has no pipeline to prepare images: load it with load_model")
@@ -108,7 +108,7 @@ def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 
         raise UserError("the model is in training mode: call model.eval() first")
     prepare = model.preparation()
 
-    def prepared(image: Picture) -> np.ndarray | str:
+    def prepared(image: ImageInput) -> np.ndarray | str:
         try:
             return prepare(pixels_of(image))
         except BadImageError as error:
@@ -124,10 +124,12 @@ def predict_each(model: Predictor, images: Iterable[Picture], batch_size: int = 
                 yield Prediction(image, next(rows))
 
 
-def _ahead(work: Callable[[Picture], Result], items: Iterable[Picture], count: int) -> Iterator[tuple[Picture, Result]]:
+def _ahead(
+    work: Callable[[ImageInput], Result], items: Iterable[ImageInput], count: int
+) -> Iterator[tuple[ImageInput, Result]]:
     """Yields items with their results, in order. Up to ``count`` results are computed ahead, while the network runs."""
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        waiting: deque[tuple[Picture, Future[Result]]] = deque()
+        waiting: deque[tuple[ImageInput, Future[Result]]] = deque()
         try:
             for item in items:
                 waiting.append((item, pool.submit(work, item)))

@@ -276,7 +276,10 @@ def put_back(aside: Path, work_dir: str | Path, log_dir: str | Path) -> None:
         shutil.move(log_dir, aside / log_dir.name)
     shutil.rmtree(folder)
     aside.rename(folder)
-    tell(f"the training ended before its first checkpoint, so the earlier run was moved back to {work_dir}")
+    tell(
+        "the training ended before its first checkpoint, so the folder of the earlier run was renamed back to "
+        f"{work_dir}"
+    )
 
 
 def write_run_id(work_dir: str | Path, run_id: str) -> None:

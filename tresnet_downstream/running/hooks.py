@@ -125,8 +125,8 @@ class PlainBlocksHook(Hook):
                 affected = [block for block, other in blocks.items() if other == reason]
                 others = f" and {len(affected) - 1} more" if len(affected) > 1 else ""
                 tell(
-                    f"note: {name}.{affected[0]}{others} trains without the memory-saving implementation, because "
-                    f"{reason}: same results, more memory"
+                    f"note: {name}.{affected[0]}{others}: no memory-saving implementation (same results, more memory), "
+                    f"because {reason}"
                 )
 
 

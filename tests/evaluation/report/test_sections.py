@@ -26,7 +26,7 @@ def test_curves_of_the_training_are_those_of_the_logs_beside_the_run(tmp_path):
     assert first["training"] == {"loss": [[1.0, 5.0], [2.0, 4.0]], "validation": {"mAP": [[1, 40.0]]}}
     assert "training" not in second
     text = (tmp_path / "report/report.md").read_text()
-    assert "The run folder of b has no training log." in text
+    assert "The folder of b has no training log." in text
     for name in ("training_loss", "validation_score", "learning_rate"):
         assert f"plots/{name}.svg" in text
         assert "nan" not in (tmp_path / "report/plots" / f"{name}.svg").read_text()
@@ -35,7 +35,7 @@ def test_curves_of_the_training_are_those_of_the_logs_beside_the_run(tmp_path):
 def test_a_run_without_a_log_says_so(tmp_path):
     multilabel_run(tmp_path / "run")
     write_report(tmp_path / "run", tmp_path / "report", resamples=0)
-    assert "The run folder of run has no training log." in (tmp_path / "report/report.html").read_text()
+    assert "The folder of run has no training log." in (tmp_path / "report/report.html").read_text()
     assert not (tmp_path / "report/plots/training_loss.svg").exists()
 
 

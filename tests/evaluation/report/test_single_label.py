@@ -84,7 +84,7 @@ def test_runs_with_other_labels_are_not_compared(tmp_path):
     ("change", "words"),
     [
         ({"labels": np.full(40, 3)}, "has the label 3, not 0 to 2"),
-        ({"labels": np.zeros(40)}, "no whole numbers"),
+        ({"labels": np.zeros(40)}, "are not integers"),
         ({"probabilities": np.full((40, 3), np.nan)}, "which is not a probability"),
         ({"probabilities": np.zeros((40, 2))}, "for 40 images and 3 classes"),
     ],

@@ -156,7 +156,7 @@ def test_the_same_content_is_written_in_every_form(report):
     plots = ("precision_recall", "ap_against_support", "thresholds", "reliability", "confusions")
     assert {"report.html", "report.md", "scores.json", "per_class.csv"} <= files
     assert {f"plots/{name}.svg" for name in plots} <= files
-    assert any(name.startswith("pictures/images_") for name in files)
+    assert any(name.startswith("images/images_") for name in files)
     with (folder / "per_class.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list(ODD_NAMES)
@@ -165,7 +165,7 @@ def test_the_same_content_is_written_in_every_form(report):
     mean = f"{found['headline']['mAP']['value']:.2f}"
     assert mean in of_page(folder)
     assert f"| mAP | {mean} |" in (folder / "report.md").read_text(encoding="utf-8")
-    for name in re.findall(r"\]\(((?:plots|pictures)/[^)]+)\)", (folder / "report.md").read_text(encoding="utf-8")):
+    for name in re.findall(r"\]\(((?:plots|images)/[^)]+)\)", (folder / "report.md").read_text(encoding="utf-8")):
         assert name in files
 
 
@@ -242,11 +242,11 @@ def test_a_report_is_the_same_when_it_is_written_again(report, tmp_path):
 def test_files_of_an_older_report_are_removed_and_no_others(tmp_path):
     multilabel_run(tmp_path / "run")
     write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
-    (tmp_path / "report" / "pictures" / "holiday.jpg").write_bytes(b"mine")
+    (tmp_path / "report" / "images" / "holiday.jpg").write_bytes(b"mine")
     run = multilabel_run(tmp_path / "run")
     multilabel_run(tmp_path / "run", probabilities=run.targets.astype(np.float32))  # without a mistake
     write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
-    assert [path.name for path in (tmp_path / "report" / "pictures").iterdir()] == ["holiday.jpg"]
+    assert [path.name for path in (tmp_path / "report" / "images").iterdir()] == ["holiday.jpg"]
     assert not (tmp_path / "report" / "plots" / "confusions.svg").exists()
 
 
@@ -479,7 +479,7 @@ def test_pictures_of_a_detector_have_their_boxes_in_the_files_too(tmp_path):
         shutil.copy(tmp_path / "pictures" / "000.jpg", tmp_path / "pictures" / f"{number}.jpg")
     detection_run(tmp_path / "run")
     write_report([tmp_path / "run"], tmp_path / "report", resamples=0)
-    drawn = np.asarray(Image.open(tmp_path / "report" / "pictures" / "images_00.jpg")).astype(int)
+    drawn = np.asarray(Image.open(tmp_path / "report" / "images" / "images_00.jpg")).astype(int)
     orange = abs(drawn - (240, 138, 69)).sum(2) < 60
     assert orange.sum() > 50
 

@@ -13,7 +13,7 @@ from tresnet_downstream.evaluation.result_files import csv_text, json_text, plai
 from tresnet_downstream.version import __version__
 
 FORMAT, VERSION = "tresnet_downstream.report", 1
-PLOTS, IMAGES = "plots", "pictures"
+PLOTS, IMAGES = "plots", "images"
 # Rows of a table of classes that are shown at first; the page's search finds the others.
 _ROWS = 100
 # In points: a wider drawing is not scaled down on a narrow screen.

@@ -13,7 +13,7 @@ from tresnet_downstream.evaluation.report.options import Options
 from tresnet_downstream.evaluation.report.parts import Box, Card, Mark
 from tresnet_downstream.heat_maps import overlay
 from tresnet_downstream.image_paths import lies_outside
-from tresnet_downstream.pictures import BadImageError, read_image
+from tresnet_downstream.images import BadImageError, read_image
 
 # Longer side in pixels. The page shows the image at half this size, and at this size when the reader enlarges it.
 SIDE = 640

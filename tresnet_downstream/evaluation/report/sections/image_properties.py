@@ -22,7 +22,7 @@ from tresnet_downstream.evaluation.report.tasks.multilabel import MultilabelAnal
 from tresnet_downstream.evaluation.report.tasks.single_label import SingleLabelAnalysis
 from tresnet_downstream.files import open_regular
 from tresnet_downstream.image_paths import lies_outside
-from tresnet_downstream.pictures import DECODING_ERRORS, REFUSED_FORMATS
+from tresnet_downstream.images import DECODING_ERRORS, REFUSED_FORMATS
 
 # Maximum number of files whose headers are read. With more images, evenly spaced ones are grouped by size.
 _FILES = 5000

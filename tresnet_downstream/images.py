@@ -21,7 +21,7 @@ from tresnet_downstream.jpeg import START, decode_jpeg, without_end
 from tresnet_downstream.limits import excess, limit
 
 # A file, a Pillow image, or a uint8 array of shape (height, width, 3) in RGB.
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray
 SUFFIXES = tuple(sorted(set(Image.registered_extensions()) - {".pdf", ".mpo", ".ps", ".eps"}))
 # Formats of Pillow that are refused, because they pass the file to another program, are unpacked without a limit, or
 # contain files of other formats.
@@ -135,7 +135,7 @@ def _require_size(size: tuple[int, int]) -> None:
         )
 
 
-def pixels_of(picture: Picture) -> np.ndarray:
+def pixels_of(image: ImageInput) -> np.ndarray:
     """The pixels of an image. A Pillow image is converted like its file; an array is returned unchanged.
 
     Returns:
@@ -149,13 +149,11 @@ def pixels_of(picture: Picture) -> np.ndarray:
         >>> pixels_of(Image.new("L", (4, 2), 255)).shape
         (2, 4, 3)
     """
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise UserError(
-                f"an image must be uint8 of shape (height, width, 3), got {picture.dtype} of {picture.shape}"
-            )
-        return picture
-    return pixels_of_pillow(picture) if isinstance(picture, Image.Image) else read_image(picture)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"an image must be uint8 of shape (height, width, 3), got {image.dtype} of {image.shape}")
+        return image
+    return pixels_of_pillow(image) if isinstance(image, Image.Image) else read_image(image)
 
 
 def pixels_of_pillow(image: Image.Image) -> np.ndarray:
@@ -265,11 +263,11 @@ def require_apart(images: Sequence[str], out: str | os.PathLike[str]) -> None:
             )
 
 
-def write_picture(picture: Image.Image, name: str, earlier: Earlier) -> None:
+def write_image(image: Image.Image, name: str, earlier: Earlier) -> None:
     """Writes an image as a JPEG file; folders are created.
 
     Args:
-        picture: the image.
+        image: the image.
         name: path relative to the folder of ``earlier``.
         earlier: moves an existing file of that name.
 
@@ -282,6 +280,6 @@ def write_picture(picture: Image.Image, name: str, earlier: Earlier) -> None:
         with whole_file(path) as partial:
             # Encoded in memory, because Pillow reports no error if the disk gets full while it writes.
             content = io.BytesIO()
-            picture.save(content, "JPEG", quality=92)
+            image.save(content, "JPEG", quality=92)
             partial.write_bytes(content.getvalue())
             earlier.keep_unless_same((partial, name))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from tresnet_downstream.errors import UserError
-from tresnet_downstream.pictures import (
+from tresnet_downstream.images import (
     BadImageError,
     _whole_images_only,
     drawn_names,
