@@ -1,4 +1,4 @@
-"""Draws the README's picture: python docs/images/make_digits_predictions.py, after make demo."""
+"""Draws the README's image: python docs/images/make_digits_predictions.py, after make demo."""
 
 from pathlib import Path
 
@@ -24,14 +24,14 @@ def main() -> None:
     probabilities = predict(load_model(CHECKPOINT), [folder / sample["image"] for sample in samples])
     figure, axes = plt.subplots(2, COUNT // 2, figsize=(12, 5), dpi=90, layout="constrained")
     for axis, sample, row in zip(axes.flat, samples, probabilities, strict=True):
-        picture = plt.imread(folder / sample["image"])
-        found = [name for name, p in zip(data.classes, row, strict=True) if p > config.threshold]
-        right = [name for name, target in zip(data.classes, sample["targets"], strict=True) if target == 1]
-        axis.imshow(picture)
+        image = plt.imread(folder / sample["image"])
+        predicted = [name for name, p in zip(data.classes, row, strict=True) if p > config.threshold]
+        annotated = [name for name, target in zip(data.classes, sample["targets"], strict=True) if target == 1]
+        axis.imshow(image)
         axis.set_axis_off()
-        colour = "#1a7f37" if found == right else "#c62828"
-        wrong = "" if found == right else f"\nthere: {' '.join(right)}"
-        axis.set_title(f"found: {' '.join(found)}{wrong}", fontsize=11, color=colour)
+        colour = "#1a7f37" if predicted == annotated else "#c62828"
+        wrong = "" if predicted == annotated else f"\nannotated: {' '.join(annotated)}"
+        axis.set_title(f"predicted: {' '.join(predicted)}{wrong}", fontsize=11, color=colour)
     figure.savefig(Path(__file__).with_name("digits_predictions.jpg"))
 
 
