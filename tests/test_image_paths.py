@@ -103,7 +103,7 @@ def test_links_within_the_folder_and_a_linked_folder_are_followed(folder, kind):
 
 
 def pictures_of(report):
-    return list((report / "pictures").iterdir()) if (report / "pictures").exists() else []
+    return list((report / "images").iterdir()) if (report / "images").exists() else []
 
 
 @pytest.mark.parametrize("make", [multilabel_run, detection_run])

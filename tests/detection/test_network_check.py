@@ -33,10 +33,10 @@ def mask_rcnn(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model__neck__out_channels": 32}, ["model.rpn_head.in_channels=16", "the neck gives 32 in each map"]),
+        ({"model__neck__out_channels": 32}, ["model.rpn_head.in_channels=16", "the neck returns 32 in each map"]),
         (
             {"model__roi_head__bbox_roi_extractor__out_channels": 32},
-            ["model.roi_head.bbox_roi_extractor.out_channels=32", "gets 16"],
+            ["model.roi_head.bbox_roi_extractor.out_channels=32", "receives 16"],
         ),
         (
             {"model__roi_head__bbox_head__roi_feat_size": 14},
@@ -44,7 +44,7 @@ def mask_rcnn(tmp_path):
         ),
         (
             {"model__roi_head__mask_head__in_channels": 8},
-            ["model.roi_head.mask_head.in_channels=8", "model.roi_head.mask_roi_extractor gives 16"],
+            ["model.roi_head.mask_head.in_channels=8", "model.roi_head.mask_roi_extractor.out_channels is 16"],
         ),
     ],
 )

@@ -139,7 +139,7 @@ def other_key(value):
         (truncate, "explanations.npy: cannot be read"),
         (lambda folder: (folder / "explanations.npy").unlink(), "explanations.npy is missing; score again"),
         (lambda folder: (folder / "explanations.json").unlink(), "explanations.json is missing; score again"),
-        (other_pairs("[[1, 2]]"), "no list of images with classes"),
+        (other_pairs("[[1, 2]]"), "is not a list of images with classes"),
         (other_pairs('[["001.jpg", "=1+1"]]'), "the maps are uint8"),
         (other_pairs("{"), "explanations.json"),
         (other_key({"method": "x", "maps": 3, "side": 8}), "by run.json, but has shape"),

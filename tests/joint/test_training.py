@@ -411,7 +411,7 @@ def test_images_of_another_file_are_not_scored_under_its_names(boxes):
     metric.process({}, [{**sample, "img_path": f"{boxes}/pictures/val_02.png"}])
     assert metric.results[0][0] == "val_02.png"
     for other in ({"img_path": f"{boxes}/pictures/train_02.png"}, {"img_id": 99}):
-        with pytest.raises(UserError, match=r"must be that of this file"):
+        with pytest.raises(UserError, match="use the same annotation file for the data loader and the evaluator"):
             metric.process({}, [{**sample, **other}])
 
 

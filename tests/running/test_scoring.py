@@ -77,7 +77,7 @@ def test_maps_of_the_mistakes_are_kept_for_the_report(scored, data, tmp_path):
     mistakes = [(each["image"], each["class"]) for kind in KINDS for each in found[kind]]
     assert mistakes
     assert set(mistakes) == set(run.explanations.pairs)
-    pictures = {path.name for path in (tmp_path / "report" / "pictures").iterdir()}
+    pictures = {path.name for path in (tmp_path / "report" / "images").iterdir()}
     assert len(pictures) == len({image for image, _ in mistakes}) + len(mistakes)
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count('class="map"') == len(mistakes)

@@ -169,7 +169,7 @@ def _given(place: str, config: ConfigDict, outputs: Mapping[str, object]) -> str
         return "make its in_channels match the preceding part of the model"
     if source == "backbone" and place.startswith("neck"):
         return f"the backbone returns {channels} channels: set in_channels to these, in the neck's order"
-    return f"the {source} returns {_few(channels)}: make in_channels match"
+    return f"the {source} returns {_few(channels)}: make the two match"
 
 
 def _of_maps(config: ConfigDict, outputs: Mapping[str, object]) -> str | None:
