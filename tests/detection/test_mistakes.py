@@ -71,9 +71,15 @@ OPTIONS = {
         {"model__neck__in_channels": "[256,512,1024,2048]"},
         ("model.neck.in_channels=[256, 512, 1024, 2048]", "the backbone returns [8, 16, 128, 256]"),
     ),
-    "stages": ({"model__backbone__out_indices": "(1,2,3)"}, ("lists 4 feature maps", "the backbone returns 3", "out_indices")),
+    "stages": (
+        {"model__backbone__out_indices": "(1,2,3)"},
+        ("lists 4 feature maps", "the backbone returns 3", "out_indices"),
+    ),
     "head": ({"model__bbox_head__in_channels": 64}, ("model.bbox_head.in_channels=64", "the neck returns 16")),
-    "maps": ({"model__neck__num_outs": 4}, ("model.bbox_head.anchor_generator", "strides for 3 feature maps", "receives 4")),
+    "maps": (
+        {"model__neck__num_outs": 4},
+        ("model.bbox_head.anchor_generator", "strides for 3 feature maps", "receives 4"),
+    ),
     "folder": ({"train_dataloader__dataset__data_prefix__img": "nowhere/"}, ("none of the 12 images is in", "nowhere")),
     "classes": ({"train_dataloader__dataset__metainfo": "{'classes':'disc'}"}, ("metainfo.classes='disc'",)),
     "type": ({"model__bbox_head__type": "RetinaHed"}, ("type='RetinaHed'", "no model of that name")),
@@ -89,7 +95,9 @@ def test_a_mistake_in_the_config_is_reported_before_the_training_begins(boxes, t
 def test_scoring_tells_of_parts_that_do_not_fit_too(boxes, trained_detector, tmp_path):
     arguments = [CONFIG, trained_detector[0] / "epoch_2.pth", "--work-dir", tmp_path]
     options = flags(boxes, model__neck__in_channels="[8,16,128,512]", **NO_NOTE)
-    refused("test_detection", [*arguments, *options], "model.neck.in_channels", "the backbone returns [8, 16, 128, 256]")
+    refused(
+        "test_detection", [*arguments, *options], "model.neck.in_channels", "the backbone returns [8, 16, 128, 256]"
+    )
 
 
 def test_masks_that_the_file_lacks_are_counted(boxes, tmp_path):

@@ -185,8 +185,8 @@ def test_lost_process_is_reported_after_ten_checks_and_an_ended_one_only_if_need
     states = ["R", *[state] * 9, "R", *[state] * 10]
     monkeypatch.setattr(processes.Path, "read_text", lambda path: f"7 (a name) {states.pop(0)} 1 7 7 0")
     monkeypatch.setattr(processes, "_needs_others", is_needed)
-    losses = processes.Losses({3: 7})
-    texts = [losses.look() for _ in range(21)]
+    lost = processes.LostProcesses({3: 7})
+    texts = [lost.check() for _ in range(21)]
     assert texts[:20] == [None] * 20
     assert (texts[20] is not None) == is_told
     if is_told:
