@@ -141,7 +141,7 @@ def error_of(printed):
         ({"data_root": "nowhere/"}, ("nowhere/train.json: no such annotation file; set `data_root`",)),
         ({"max_epoch": 3}, ("max_epoch: nothing in", "nearest: train_cfg.max_epochs")),
         ({"train_cfg__max_epoch": 3}, ("takes no argument 'max_epoch'",)),
-        ({"model__neck__in_channels": "[256,512,1024,2048]"}, ("model.neck.in_channels", "the backbone gives")),
+        ({"model__neck__in_channels": "[256,512,1024,2048]"}, ("model.neck.in_channels", "the backbone returns")),
     ],
 )
 def test_mim_ends_in_one_line_at_a_mistake_in_the_config(boxes, tmp_path, changes, words):
