@@ -73,7 +73,7 @@ def test_the_message_counts_pictures_that_were_left_out(tmp_path):
     folder = write_pictures(tmp_path / "pictures", 33)
     (folder / "007.png").write_text("no picture")
     written = export(ExportableClassifier(classifier()), tmp_path / "m.xml", find_images([str(folder)]))
-    assert written.pictures == 32
+    assert written.num_images == 32
     assert "unreadable images left out of the calibration: 1; the first: " in str(written)
 
 

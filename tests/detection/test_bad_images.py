@@ -57,10 +57,10 @@ def test_a_picture_to_score_is_black_and_marked(spoilt):
 
 
 def test_without_the_option_a_picture_is_an_error_that_names_the_option(spoilt):
-    with pytest.raises(UserError, match=r"1 of 12 images are not in .*'train_04\.png'; on_bad_image=skip"):
+    with pytest.raises(UserError, match=r"1 of 12 images are not in .*'train_04\.png'; set on_bad_image=skip"):
         len(dataset(spoilt))
     (spoilt / "pictures/train_04.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"train_04\.png: unreadable image: .*on_bad_image=skip leaves"):
+    with pytest.raises(UserError, match=r"train_04\.png: unreadable image: .*set on_bad_image=skip to skip"):
         dataset(spoilt)[3]
 
 

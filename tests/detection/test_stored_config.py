@@ -233,7 +233,7 @@ def test_hostile_descriptions_are_refused_and_nothing_is_imported_opened_fetched
 def test_numbers_that_no_component_could_count_to_are_refused(number):
     """MMDetection's anchor generator makes a list of so many scales."""
     anchors = {"type": "AnchorGenerator", "strides": [8], "ratios": [1.0], "scales_per_octave": number}
-    with pytest.raises(UserError, match=rf"a\.pth: sets scales_per_octave={number}, beyond 1,048,576"):
+    with pytest.raises(UserError, match=rf"a\.pth: sets scales_per_octave={number}, above the limit of 1,048,576"):
         check_stored("a.pth", {"head": {"anchors": [anchors]}}, (TASK_UTILS,))
     check_stored("a.pth", {**anchors, "scales_per_octave": 2**20}, (TASK_UTILS,))
 

@@ -255,5 +255,5 @@ def test_inconsistent_arguments_raise_errors():
     truth, detections = scene(OBJECTS, FOUND)
     with pytest.raises(UserError, match="no class 'dog'"):
         error_split(truth, detections, ("ant", "dog"))
-    with pytest.raises(UserError, match="no image 999"):
+    with pytest.raises(UserError, match="no image with the id 999"):
         error_split(truth, [*detections, {**detections[0], "image_id": 999}])

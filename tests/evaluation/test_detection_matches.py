@@ -177,7 +177,7 @@ def test_inconsistent_arguments_raise_errors():
     truth, detections = made(3)
     with pytest.raises(UserError, match="no class 'dog'"):
         match_detections(truth, detections, ("ant", "dog"))
-    with pytest.raises(UserError, match="no image 999"):
+    with pytest.raises(UserError, match="no image with the id 999"):
         match_detections(truth, [*detections, {**detections[0], "image_id": 999}])
     matches = match_detections(truth, detections)
     with pytest.raises(ValueError, match="each of 3 images"):

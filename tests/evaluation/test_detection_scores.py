@@ -147,7 +147,7 @@ def test_inconsistent_arguments_raise_errors():
         detection_scores(truth, detections, backend="other")
     with pytest.raises(UserError, match="no class 'dog'"):
         detection_scores(truth, detections, ("ant", "dog"))
-    with pytest.raises(UserError, match="no image 999"):
+    with pytest.raises(UserError, match="no image with the id 999"):
         detection_scores(truth, [*detections, {**detections[0], "image_id": 999}])
 
 
