@@ -42,6 +42,6 @@ def test_writer_that_cannot_start_is_one_line(data, tmp_path):
         data,
         tmp_path / "run",
         "LoginVisBackend cannot start (No API key configured)",
-        "leave it out",
+        "remove it from visualizer.vis_backends",
         visualizer__vis_backends__0__type="LoginVisBackend",
     )
