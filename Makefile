@@ -29,7 +29,7 @@ help:
 	@echo "make demo-detection  the same for a detector: AP table, pictures with boxes, report"
 	@echo "make benchmark  speed and memory of TResNet-M, timm's and ResNet-50, side by side; some three minutes"
 	@echo "make reproduce TINY_IMAGENET=DIR VOC2007=DIR LITE0=FILE  tests the published claims in small experiments; STAGE=NAME one stage"
-	@echo "make test   lint, types and the tests but for the slow ones; some nine minutes on two cores"
+	@echo "make test   lint, types and the tests but for the slow ones; some eight minutes on two cores"
 	@echo "make tests-fast  the same tests without lint and types"
 	@echo "make test-all  lint, types and every test"
 	@echo "make coverage  runs the tests but for the slow ones and prints how much of the package they reach"

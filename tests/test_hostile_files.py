@@ -534,6 +534,7 @@ KINDS = {
 READ_ANYWAY = ("earlier scores", "last validation")
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is limited by resource.setrlimit")
 @pytest.mark.parametrize(

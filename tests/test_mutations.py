@@ -322,6 +322,7 @@ def prepare(group):
         predict(ExportedClassifier(path), photograph(96, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is limited by resource.setrlimit")
 @pytest.mark.parametrize("group", ["pictures", "weights", pytest.param("exported", marks=pytest.mark.slow)])
 def test_mutated_files_are_read_or_refused_in_2_gib(group, tmp_path):

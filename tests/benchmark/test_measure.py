@@ -47,6 +47,7 @@ def test_results_have_speed_memory_work_and_the_ratio_to_the_peer(tiny, monkeypa
     assert told[-1] == "inference, float32, 64 x 64: round 2 of 2"
 
 
+@pytest.mark.slow
 def test_batch_that_does_not_fit_is_reported_with_one_that_does(tiny, monkeypatch):
     monkeypatch.setattr(devices, "available_memory", lambda: 4_000_000)
     with pytest.raises(

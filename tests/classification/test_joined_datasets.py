@@ -126,6 +126,7 @@ def test_a_missing_file_of_a_joined_set_is_reported_in_the_configs_words(data, t
     refuses_to_train(data, tmp_path / "run", "train_annotations: no file", config=config, train_annotations="no.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", JOINED)
 def test_a_resumed_training_on_joined_sets_equals_one_that_was_not_interrupted(data, tmp_path, kind):
     config = config_of(kind, tmp_path)

@@ -241,6 +241,7 @@ def test_thresholds_of_another_model_are_refused(tmp_path, changes):
     assert not (tmp_path / "shared").exists()
 
 
+@pytest.mark.slow
 def test_exported_file_is_shared_without_paths_of_source_files(exported, tmp_path):
     model, paths = exported
     described = {"type": "ImageClassifier", "backbone": dict(SMALL), "head": {"type": "LinearHead", "num_classes": 5}}

@@ -87,6 +87,7 @@ def test_a_training_counts_and_names_skipped_images_and_scores_the_others(spoilt
     assert names_in(tmp_path / "work/left_out_val.csv") == {"val_02.png"}
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_pictures_that_can_be_read(boxes, spoilt, trained_detector, tmp_path):
     checkpoint = trained_detector[0] / "epoch_2.pth"
 

@@ -27,6 +27,7 @@ def checkpoint(trained_detector):
     return trained_detector[0] / "epoch_2.pth"
 
 
+@pytest.mark.slow
 def test_boxes_are_those_of_the_scoring(boxes, checkpoint, tmp_path):
     """The predictions that test_detection.py writes, without its config."""
     arguments = [CONFIG, checkpoint, "--work-dir", tmp_path, *flags(boxes)]

@@ -82,6 +82,7 @@ def test_a_detector_with_repeated_images_that_is_stopped_within_an_epoch_continu
             assert torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name], name
 
 
+@pytest.mark.slow
 def test_the_config_that_a_training_leaves_repeats_once(rare, tmp_path):
     train(rare, tmp_path / "run", sampling="repeat_factor", repeat_threshold=THRESHOLD, train_cfg__max_epochs=1)
     saved = tmp_path / "run" / "digits_retinanet_tresnet.py"

@@ -73,6 +73,7 @@ def test_resumed_training_continues_and_keeps_the_best_score(trained_detector, b
     assert torch.load(work_dir / "epoch_3.pth", weights_only=True)["message_hub"]["runtime_info"]["best_score"] >= 0
 
 
+@pytest.mark.slow
 def test_a_resumed_training_first_validates_the_epoch_whose_validation_was_interrupted(
     trained_detector, boxes, tmp_path
 ):
@@ -147,6 +148,7 @@ def test_a_training_continues_from_the_checkpoint_before_a_damaged_one_and_says_
     assert read_checkpoint(work_dir / "epoch_2.pth")["meta"]["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_a_training_without_amp_can_be_resumed_with_it(trained_detector, boxes, tmp_path):
     work_dir = tmp_path / "work"
     shutil.copytree(trained_detector[0], work_dir)
@@ -188,6 +190,7 @@ def test_scoring_writes_scores_classes_and_predictions_alike_with_both_libraries
     assert [row["class"] for row in found["pycocotools"]["bbox"]["per_class"]] == ["disc", "square"]
 
 
+@pytest.mark.slow
 def test_mmengines_own_runner_settings_give_the_same_scores(trained_detector, boxes):
     """As MMDetection's test.py: a config, ``runner_type``, ``load_from``; nothing of our tools."""
     config = Config.fromfile(CONFIG)
@@ -263,6 +266,7 @@ def test_scoring_refuses_other_classes_also_where_the_config_names_them(trained_
     refused([*arguments, *flags(boxes, **one)], "another model", "bbox_head.retina_cls", tool="test_detection")
 
 
+@pytest.mark.slow
 def test_options_of_the_validation_data_reach_the_test(trained_detector, boxes, tmp_path):
     """Also what is no path: the tool that scores has another set of data than training validated on otherwise."""
     wide = flags(boxes, val_dataloader__dataset__pipeline__1__scale="(32,32)")

@@ -56,6 +56,7 @@ def scored(gfl, tmp_path_factory):
     return folder, out
 
 
+@pytest.mark.slow
 def test_boxes_are_those_of_the_image_and_its_mirror_image_merged(boxes, gfl, scored):
     model = load_detector(gfl[1])
     run = read_run(scored[0])

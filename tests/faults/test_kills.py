@@ -217,6 +217,7 @@ def test_trainings_killed_at_points_end_as_an_uninterrupted_one(trainings, kind,
     trials.end()
 
 
+@pytest.mark.slow
 def test_trainings_killed_at_random_moments_end_as_an_uninterrupted_one(trainings, kind, tmp_path):
     trials, draw = Trials(trainings, kind, tmp_path), random.Random(f"moments of {kind.tool}")
     longest = kind.training.seconds

@@ -15,6 +15,7 @@ from tresnet_downstream.joint.training import score_joint
 from tresnet_downstream.running.config import load_config
 
 
+@pytest.mark.slow
 def test_parts_of_the_detector_within_and_of_the_head_of_labels_have_rates_and_spans_of_their_own(boxes, tmp_path):
     line = "lr_factors = dict(backbone=0.1, label_head=2.0); freeze = {'detector.backbone': 1}"
     STEPS.clear()

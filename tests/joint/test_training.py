@@ -293,6 +293,7 @@ def test_a_classifiers_checkpoint_starts_the_labels_and_equals_them(boxes, tmp_p
     refused([CONFIG, "--work-dir", tmp_path / "both", *flags(boxes, **both)], "epoch_1.pth")
 
 
+@pytest.mark.slow
 def test_the_config_in_the_work_dir_follows_options(some_boxes, tmp_path):
     data, table = some_boxes
     train(data, tmp_path / "run", labels__train__ann_file=table, train_cfg__max_epochs=1)

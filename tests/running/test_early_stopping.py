@@ -69,6 +69,7 @@ def test_of_raw_and_averaged_weights_the_better_score_of_each_validation_counts(
     assert (note["score"], note["sign"]) == ("mAP", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 2])
 def test_interrupted_training_ends_where_the_uninterrupted_one_does(data, tmp_path, stop):
     config = two_lines(tmp_path, NEVER)

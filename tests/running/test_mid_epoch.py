@@ -153,6 +153,7 @@ def test_logged_losses_of_a_run_resumed_between_epochs_go_back_to_the_validation
     assert mean_losses(tmp_path / "run") == {step: undisturbed[step] for step in (4, 6)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint_steps", [2, None])
 def test_run_killed_in_its_first_epoch_after_a_validation_is_resumed(data, tmp_path, monkeypatch, checkpoint_steps):
     changes = {**RANDOM, "val_steps": 2, "max_epochs": 2, "checkpoint_steps": checkpoint_steps}

@@ -110,6 +110,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize("name", RECIPES)
 def test_twenty_steps_equal_a_plain_loop_on_timms_optimiser_schedule_mixup_loss_and_average(tmp_path, name):

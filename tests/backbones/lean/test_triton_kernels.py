@@ -103,6 +103,7 @@ print("tresnet_downstream.backbones.lean.triton_kernels" in sys.modules, "triton
     assert done.stdout.split()[-2:] == ["False", "False"], done.stdout + done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("value", "on"), [("0", "False"), ("1", "True")])
 def test_an_environment_variable_turns_the_kernels_off(value, on):
     code = "from tresnet_downstream.backbones.lean import acceleration; print(acceleration._Switch.on)"
