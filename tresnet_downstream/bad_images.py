@@ -15,7 +15,7 @@ ON_BAD_IMAGE = ("error", "skip", "leave_out")
 def require_on_bad_image(value: str) -> None:
     """Raises UserError unless the value is one of ``ON_BAD_IMAGE``."""
     if value not in ON_BAD_IMAGE:
-        raise UserError(f"on_bad_image: {value!r} choose 'error', 'skip' or 'leave_out'")
+        raise UserError(f"on_bad_image={value!r}: choose 'error', 'skip' or 'leave_out'")
 
 
 def first_readable(

@@ -428,12 +428,11 @@ def test_grad_cam_of_a_trained_network_lies_on_the_digits_and_of_an_untrained_on
     maker = [sys.executable, ROOT / "data" / "make_digits.py", "--out", data, "--train", "1200", "--val", "60"]
     subprocess.run(maker, check=True, stdout=subprocess.DEVNULL)
     places = data / "annotations" / "instances_val.json", data / "val"
-    trained, before = trained_and_untrained(tmp_path / "run", data, places, "image_size=64")
-    # After so short a training the ratios are 1.70 and 1.40 on one processor, and differ between processors.
-    assert trained.mass > 1.4 * trained.area
+    trained, before = trained_and_untrained(tmp_path / "run", data, places, "image_size=64", "max_epochs=24")
+    assert trained.mass > 1.6 * trained.area
     # Random convolutions answer to contrast, and so to digits of any class.
     assert before.mass < 1.5 * before.area
-    assert trained.mass > 1.2 * before.mass
+    assert trained.mass > 1.4 * before.mass
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from tresnet_downstream.classification.convert import convert
 from tresnet_downstream.classification.recognition import NoNumbers
 from tresnet_downstream.classification.weight_file import describe
 from tresnet_downstream.classification.weight_file_reading import read_weight_file
+from tresnet_downstream.deployment import fuse
 from tresnet_downstream.errors import UserError
 from tresnet_downstream.weights.catalogue import CATALOGUE, imagenet_classes
 from tresnet_downstream.weights.formats import to_release, to_timm
@@ -153,8 +154,9 @@ def test_model_without_a_head_predicts_no_probabilities(tmp_path, capsys):
     torch.save(weights, tmp_path / "backbone.pth")
     model = load_model(tmp_path / "backbone.pth")
     assert not capsys.readouterr().out
-    with pytest.raises(UserError, match="has no head, so it predicts no labels"):
-        predict(model, np.zeros((64, 64, 3), np.uint8))
+    for predictor in (model, fuse(model)):
+        with pytest.raises(UserError, match="has no head, so it predicts no labels"):
+            predict(predictor, np.zeros((64, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])

@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from deployment.small_networks import TIMM, V2, classifier
+from deployment.small_networks import SMALL, TIMM, V2, classifier
 from running.small_data import ROOT, call, refused
 
+from tresnet_downstream.classification import ImageClassifier
 from tresnet_downstream.deployment.classifier import ExportableClassifier
 from tresnet_downstream.deployment.export import export
 from tresnet_downstream.deployment.exportable import synthetic_images
@@ -19,6 +20,7 @@ from tresnet_downstream.errors import UserError
 from tresnet_downstream.exported import ExportedClassifier
 from tresnet_downstream.exported.file import ExportedFile
 from tresnet_downstream.exported.formats import interface
+from tresnet_downstream.prediction.labels import predict
 
 
 def images(number, height=64, width=64):
@@ -188,3 +190,12 @@ def test_prediction_with_weights_loads_none_of_the_export_packages(tmp_path, pic
     arguments = [str(tmp_path / "m.pth"), str(pictures / "000.png"), "--size", "64"]
     run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(run.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.slow
+def test_exported_model_without_a_head_predicts_no_probabilities(tmp_path):
+    model = ImageClassifier(SMALL, None).eval()
+    model.classes, model.pipeline = (), ({"type": "SquashResize", "size": 64},)
+    export(ExportableClassifier(model), tmp_path / "m.onnx")
+    with pytest.raises(UserError, match="has no head, so it predicts no labels"):
+        predict(ExportedClassifier(tmp_path / "m.onnx"), np.zeros((64, 64, 3), np.uint8))

@@ -128,4 +128,4 @@ def test_a_data_set_without_readable_images_is_an_error(boxes, tmp_path):
 
 def test_an_unknown_value_is_refused(boxes, tmp_path):
     options = flags(boxes, on_bad_image="ignore", **NO_NOTE)
-    refused("train_detection", [CONFIG, "--work-dir", tmp_path, *options], "on_bad_image: 'ignore'")
+    refused("train_detection", [CONFIG, "--work-dir", tmp_path, *options], "on_bad_image='ignore': choose")

@@ -171,7 +171,10 @@ def test_learning_rate_out_of_all_bounds_writes_no_checkpoint(data, tmp_path):
 @pytest.mark.parametrize(("norm", "told"), [("inplace", 0), ("batchnorm", 1)])
 def test_training_tells_once_which_blocks_keep_more_memory_and_why(data, tmp_path, norm, told):
     printed = train(data, tmp_path, model__backbone__norm=norm)
-    line = f"and 4 more: no memory-saving implementation (same results, more memory), because norm='{norm}'"
+    line = (
+        "note: backbone.stem and 4 more: no memory-saving implementation (same results, more memory), because "
+        f"norm='{norm}'"
+    )
     assert printed.count(line) == told
     log = next(tmp_path.glob("*/*.log")).read_text()
     assert log.count(line) == told

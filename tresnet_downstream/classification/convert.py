@@ -39,11 +39,13 @@ def convert(file: WeightFile, out: str | Path, to: str) -> Path:
     out = Path(out)
     if file.backbone["type"] != "TResNet" and to != OURS:
         raise UserError(
-            f"{file.path}: its backbone is {file.variant}, which the format {to!r} does not support; use {OURS}"
+            f"{file.path}: its backbone is {file.variant}, which the format {to!r} does not support; convert it to "
+            f"{OURS!r}"
         )
     if to != OURS and file.head is not None and file.head["type"] not in HEADS:
         raise UserError(
-            f"{file.path}: its head is a {file.head['type']}, which the format {to!r} does not support; use {OURS}"
+            f"{file.path}: its head is a {file.head['type']}, which the format {to!r} does not support; convert it to "
+            f"{OURS!r}"
         )
     if out.suffix not in ((".pth", ".safetensors") if to == TIMM else (".pth",)):
         suffixes = ".pth or .safetensors" if to == TIMM else ".pth"

@@ -182,8 +182,7 @@ def task_metric(metrics: Sequence[BaseMetric], kind: type[TaskMetric]) -> TaskMe
         kinds = ", ".join(type(metric).__name__ for metric in metrics)
         raise UserError(
             f"val_evaluator: must have exactly one {kind.__name__}, because its scores are written and compared; it "
-            "has "
-            f"{len(matching)} (metrics: {kinds}). Other metrics may be added: [dict(type='{kind.__name__}'), ...]"
+            f"has {len(matching)} (metrics: {kinds}). Other metrics may be added: [dict(type='{kind.__name__}'), ...]"
         )
     return matching[0]
 

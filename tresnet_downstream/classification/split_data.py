@@ -108,8 +108,7 @@ def build_datasets(
         if classes is not None and tuple(dataset.classes) != tuple(classes):
             raise UserError(
                 f"{place}: the attribute `classes` of {type(dataset).__name__} differs from the argument `classes`; "
-                "store "
-                "the argument unchanged"
+                "store the argument unchanged"
             )
         classes = dataset.classes
     return datasets

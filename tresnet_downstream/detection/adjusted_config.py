@@ -262,8 +262,7 @@ def prepare_pixels(cfg: Config) -> None:
         if changed:
             tell(
                 f"note: {place}: the values of another network are replaced: images {' and '.join(changed)}, as "
-                "TResNet "
-                "requires; data_preprocessor=_base_.pixels sets this in the config"
+                "TResNet requires; data_preprocessor=_base_.pixels sets this in the config"
             )
 
 

@@ -140,6 +140,5 @@ def _keep_what_fits(
     if fresh := [name for name in shapes if name not in fitting]:
         tell(
             f"{path}: {len(fresh)} weights of the detector start randomly, because the checkpoint lacks them or has "
-            "other "
-            f"shapes, such as {fresh[0]}"
+            f"other shapes, such as {fresh[0]}"
         )

@@ -99,7 +99,7 @@ def _watched(detector: nn.Module, outputs: dict[str, object]) -> Iterator[None]:
     """A context in which layers raise if the channels of their input are wrong, and outputs of parts are stored."""
     handles = []
     for name, module in detector.named_modules():
-        if (channels := _channels_in_channels(module)) is not None:
+        if (channels := _channels_expected(module)) is not None:
             handles.append(module.register_forward_pre_hook(_raises_at_misfit(name, *channels)))
         if name in ("backbone", "neck"):
             handles.append(module.register_forward_hook(_keeps(name, outputs)))
@@ -110,7 +110,7 @@ def _watched(detector: nn.Module, outputs: dict[str, object]) -> Iterator[None]:
             handle.remove()
 
 
-def _channels_in_channels(module: nn.Module) -> tuple[int, int] | None:
+def _channels_expected(module: nn.Module) -> tuple[int, int] | None:
     """The number of channels that a layer expects, and their dimension; None if unknown."""
     if isinstance(module, _CONVOLUTIONS):
         return module.in_channels, 1
@@ -186,8 +186,7 @@ def _of_maps(config: ConfigDict, outputs: Mapping[str, object]) -> str | None:
         return None
     return (
         f"model.{place}.in_channels={_plain(in_channels)}: lists {len(in_channels)} feature maps, and the backbone "
-        "returns "
-        f"{len(channels)}, of {channels} channels: set in_channels to these, or select others with "
+        f"returns {len(channels)}, of {channels} channels: set in_channels to these, or select others with "
         "model.backbone.out_indices"
     )
 
@@ -208,8 +207,7 @@ def _of_anchors(detector: nn.Module, config: ConfigDict, outputs: Mapping[str, o
         key = f"model.{place}.{keys[0]}" if keys else f"model.{place}"
         return (
             f"{key}: has strides for {len(strides)} feature maps, and the head receives {len(_maps(features))}: make "
-            "the "
-            "number of strides and model.neck.num_outs equal"
+            "the number of strides and model.neck.num_outs equal"
         )
     return None
 
@@ -243,8 +241,8 @@ def check_classes(detector: nn.Module, config: ConfigDict, classes: Sequence[str
             place, _ = _part_of(name, config)
             raise UserError(
                 f"model.{place}.num_things_classes is {num_thing_classes}, and the data has {len(classes)} thing "
-                "classes "
-                f"({few}): write num_things_classes={len(classes)}, and as many weights in its loss's class_weight"
+                f"classes ({few}): write num_things_classes={len(classes)}, and as many weights in its loss's "
+                "class_weight"
             )
         count, last = getattr(module, "num_classes", None), name.rpartition(".")[2]
         is_head = any(part in ("bbox_head", "mask_head") for part in name.split("."))

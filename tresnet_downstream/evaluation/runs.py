@@ -369,8 +369,7 @@ def _array(folder: Path, name: str, expected: tuple[int, ...]) -> np.ndarray:
     if shape != expected or dtype is None or dtype.kind not in "fiub":
         raise UserError(
             f"{path}: must have numbers of shape {expected} by run.json, but has shape {shape} and dtype {dtype}; "
-            "score "
-            "again"
+            "score again"
         )
     return array
 

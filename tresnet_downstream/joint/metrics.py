@@ -77,8 +77,7 @@ class LabelsMetric(MultilabelMetric):
             if name is None or (path and not _ends_with(path, name)):
                 raise UserError(
                     f"{self.ann_file}: image {sample['img_id']} is {name} in this file, but {path} in the scored data; "
-                    "use "
-                    "the same annotation file for the data loader and the evaluator"
+                    "use the same annotation file for the data loader and the evaluator"
                 )
             target = self.rows.get(os.path.normpath(name))
             # Images without labels are removed later, when the rows of all processes have been collected.

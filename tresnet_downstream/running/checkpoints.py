@@ -44,8 +44,7 @@ def require_classes(checkpoint: Mapping[str, object], classes: Sequence[str], pa
         if trained_name != name:
             raise UserError(
                 f"{path}: was trained on other classes than the data has: class {place} is {_shown(trained_name)} in "
-                "the "
-                f"checkpoint and {_shown(name)} in the data; use the classes of the checkpoint, in its order"
+                f"the checkpoint and {_shown(name)} in the data; use the classes of the checkpoint, in its order"
             )
 
 

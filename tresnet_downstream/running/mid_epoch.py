@@ -214,8 +214,7 @@ def batches_of_epoch(meta: CheckpointMeta, epoch_length: int, changes: Sequence[
         raise UserError(
             f"`resume`: {change}: the last checkpoint was written within an epoch, whose batches must not change; "
             "restore the earlier value until the epoch is complete (classifiers may change processes if batch_size "
-            "times "
-            "processes stays the same)"
+            "times processes stays the same)"
         )
     return batches
 

@@ -37,8 +37,7 @@ def multilabel_confusions(data: ReportData[MultilabelAnalysis]) -> Section:
         ]
         text = (
             "Rows: missed classes. Columns: classes predicted by mistake. Cells: number of images. The classes with "
-            "the "
-            "most confusions."
+            "the most confusions."
         )
         if pairs:
             tables.append(_table(data.classes, columns, pairs))
